@@ -1,0 +1,170 @@
+"""Stages that hold a pass fast: frozen randomness, and datapoints kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from flowfn import rules
+from flowfn.kinds import Each
+from flowfn.runs import Block, Outputs, Run, ints
+from flowfn.stages import stage
+
+_SEED = {"seed": rules.integer}
+
+
+class FrozenNode(Each):
+    """What is upstream is a tree of its own, and always runs with one seed at epoch 0."""
+
+    root = True
+    elastic = False
+
+    def frozen(self, run: Run) -> Run:
+        """The one run of what is upstream."""
+        return replace(run, seed=self.part.arguments["seed"], epoch=(0,))
+
+    def read(self, run: Run, series: Iterator[Block]) -> Outputs:
+        """The datapoints as they come."""
+        return self.sources[0].read(self.frozen(run), series)
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """The datapoints as they come."""
+        return self.sources[0].stream(self.frozen(run), start, lineage)
+
+    def length(self, run: Run) -> Any:
+        """That of the source."""
+        return self.sources[0].length(self.frozen(run))
+
+    def labels(self, run: Run) -> tuple[int, int]:
+        """Those of the source."""
+        return self.sources[0].labels(self.frozen(run))
+
+    @property
+    def gathers(self) -> bool:  # type: ignore[override]
+        """Whole blocks of rows can be had where the source has them."""
+        return self.sources[0].gathers
+
+    def gather(self, run: Run, series: Iterator[Block], sizes: Any) -> Iterator[Any]:
+        """Blocks of rows as they come."""
+        return self.sources[0].gather(self.frozen(run), series, sizes)  # type: ignore[attr-defined,no-any-return]
+
+
+@dataclass(slots=True)
+class Memory:
+    """Datapoints that were read once: by index, or (of a stream) the first so many."""
+
+    kept: dict[int, Any] = field(default_factory=dict)
+    whole: bool = False
+
+
+class CacheNode(FrozenNode):
+    """Reads a datapoint the first time that it is wanted, and remembers it. Stays in the process that iterates."""
+
+    here = True
+
+    gathers = False
+    remember = Memory
+
+    @property
+    def memory(self) -> Memory:
+        """It belongs to the flow, so that every tree over it shares what is known."""
+        return self.part.memory  # type: ignore[no-any-return]
+
+    def read(self, run: Run, series: Iterator[Block]) -> Outputs:
+        """Known datapoints from memory, the others in one series from the source."""
+        return Outputs(self._read(self.frozen(run), series), self)
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """Of a stream, what is known first; then the stream goes on from there."""
+        if self.seekable or lineage:
+            return Each.stream(self, run, start, lineage) if self.seekable else self._labelled(run, start)
+        return Outputs(self._replayed(self.frozen(run), start), self, (), start)
+
+    def _labelled(self, run: Run, start: int) -> Outputs:
+        outputs = Outputs(self._replayed(self.frozen(run), start), self, (), start)
+        offset, stride = self.rank, self.world
+        return Outputs(((d, offset + stride * i) for i, d in enumerate(outputs, start)), None, [outputs], start)
+
+    def _read(self, run: Run, series: Iterator[Block]) -> Iterator[Any]:
+        kept, source = self.memory.kept, self.sources[0]
+        for block in series:
+            missing = [index for index in dict.fromkeys(ints(block)) if index not in kept]
+            fresh = zip(missing, source.read(run, iter((np.array(missing, np.int64),)))) if missing else iter(())
+            for index in ints(block):
+                while index not in kept:
+                    at, datapoint = next(fresh)
+                    kept.setdefault(at, held(datapoint))
+                yield handed_out(kept[index])
+
+    def _replayed(self, run: Run, start: int) -> Iterator[Any]:
+        kept, position = self.memory.kept, start
+        while position in kept:
+            yield handed_out(kept[position])
+            position += 1
+        if self.memory.whole:
+            return
+        first = min(position, len(kept))
+        for at, datapoint in enumerate(self.sources[0].stream(run, first), first):
+            kept.setdefault(at, held(datapoint))
+            if at >= position:
+                yield handed_out(kept[at])
+        self.memory.whole = True
+
+
+def held(datapoint: Any) -> Any:
+    """A datapoint as it is kept: arrays as read-only views."""
+    return _mapped(datapoint, _readonly)
+
+
+def handed_out(datapoint: Any) -> Any:
+    """A datapoint from memory in containers of its own, so that changing them changes nothing here."""
+    return _mapped(datapoint, lambda leaf: leaf)
+
+
+def _mapped(value: Any, f: Any) -> Any:
+    if type(value) is list:
+        return [_mapped(item, f) for item in value]
+    if type(value) is dict:
+        return {key: _mapped(item, f) for key, item in value.items()}
+    if type(value) is tuple:
+        return tuple(_mapped(item, f) for item in value)
+    return f(value)
+
+
+def _readonly(value: Any) -> Any:
+    if not isinstance(value, np.ndarray):
+        return value
+    view = value.view()
+    view.flags.writeable = False
+    return view
+
+
+@stage.each(where=_SEED, reads=FrozenNode)
+def freeze(source: Any, *, seed: int = 0) -> Iterator[Any]:
+    """Fix the randomness upstream: every pass over it is the one with `seed`, at epoch 0, whatever tree is around it.
+
+    >>> import flowfn as ff
+    >>> flow = ff.freeze(ff.shuffle(range(100)))
+    >>> list(flow) == list(flow)
+    True
+    """
+    yield from source
+
+
+@stage.each(where=_SEED, reads=CacheNode)
+def cache(source: Any, *, seed: int = 0) -> Iterator[Any]:
+    """Keep datapoints in the memory of this process: each is made once, when it is first wanted.
+
+    What is upstream is frozen (see `freeze`). An unfinished pass is useful and is never taken for a whole one. Arrays
+    that come out are read-only views.
+
+    >>> import flowfn as ff
+    >>> made = []
+    >>> squares = ff.pipe([1, 2], ff.map(lambda x: made.append(x) or x * x), ff.cache())
+    >>> list(squares), list(squares), made
+    ([1, 4], [1, 4], [1, 2])
+    """
+    yield from source

@@ -1,0 +1,40 @@
+"""The components of a datapoint: one of them, some of them, or a copy with another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def component(datapoint: Any, index: Any) -> Any:
+    """One component of a datapoint, or an error that shows the datapoint."""
+    if isinstance(datapoint, (str, bytes)) or not hasattr(datapoint, "__getitem__"):
+        raise TypeError(f"a datapoint with components is a list, tuple or dict, got {type(datapoint).__name__}; map(f) works on whole datapoints")
+    try:
+        return datapoint[index]
+    except (IndexError, KeyError) as error:
+        have = f"keys {list(datapoint)}" if isinstance(datapoint, Mapping) else f"{len(datapoint)} components"
+        raise type(error)(f"no component {index!r} in a datapoint with {have}") from None
+
+
+def replaced(datapoint: Any, index: Any, value: Any) -> Any:
+    """A copy of a datapoint with another component `index`."""
+    if isinstance(datapoint, tuple):
+        items = list(datapoint)
+        items[index] = value
+        return _like(datapoint, items)
+    copy = datapoint.copy()
+    copy[index] = value
+    return copy
+
+
+def selected(datapoint: Any, components: Sequence[Any]) -> Any:
+    """Some components of a datapoint, in its form."""
+    if isinstance(datapoint, Mapping):
+        return {key: component(datapoint, key) for key in components}
+    items = [component(datapoint, index) for index in components]
+    return tuple(items) if isinstance(datapoint, tuple) else items
+
+
+def _like(datapoint: tuple[Any, ...], items: list[Any]) -> tuple[Any, ...]:
+    return datapoint._make(items) if hasattr(datapoint, "_make") else tuple(items)

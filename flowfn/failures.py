@@ -1,0 +1,141 @@
+"""What an error says: which stage, which datapoint, which input, and how to see it happen again.
+
+Nothing is caught on the way: one `try` at the root of a pass finds the failing stage from the frames of the traceback.
+"""
+
+from __future__ import annotations
+
+import dis
+import reprlib
+from collections.abc import Mapping
+from types import FrameType, GeneratorType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flowfn.runs import Outputs
+
+if TYPE_CHECKING:
+    from flowfn.flows import Flow
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 60
+
+
+def replay(flow: Flow[Any], error: BaseException) -> Any:
+    """Make the datapoint again at which `error` was raised, in this process, one stage after the other.
+
+    Call it in a debugger, or after a mend. The error is raised again if it happens again; otherwise the output of
+    `flow` that failed is returned.
+
+    Raises:
+        ValueError: `error` did not come out of iterating a flow.
+
+    >>> import flowfn as ff
+    >>> inverse = ff.pipe([2, 1, 0], ff.map(lambda x: 1 // x))
+    >>> try:
+    ...     list(inverse)
+    ... except ZeroDivisionError as error:
+    ...     ff.replay(ff.pipe([2, 1, 4], ff.map(lambda x: 1 // x)), error)
+    0
+    """
+    told = getattr(error, "__flowfn__", None)
+    if not told or "place" not in told:
+        raise ValueError(f"replay(): {type(error).__name__} was not raised by iterating a flow")
+    with flow._serially(told["seed"], told["epoch"], told["place"]) as iterator:
+        return next(iterator)
+
+
+def annotate(error: BaseException, outputs: Outputs | None, seed: int, epoch: int) -> None:
+    """Add the one note to an error that came through a pass, unless a pass nearer to the failure has."""
+    if hasattr(error, "__flowfn__") or not isinstance(error, Exception):
+        return
+    where = _locate(error.__traceback__, outputs)
+    note = f"{where}, seed {seed}, epoch {epoch}\nto see it again, serially: flowfn.replay(flow, error)"
+    try:
+        error.__flowfn__ = {"seed": seed, "epoch": epoch}  # type: ignore[attr-defined]
+        error.add_note(note)
+    except AttributeError:  # an exception class with slots; it is raised as it is
+        return
+
+
+def uneven(outputs: Outputs, expected: int | None) -> ValueError | None:
+    """The error for an `each` or `group` stage that did not give one output for one input, if there was one."""
+    finished = []
+    for part in outputs.walk():
+        if part.node is None or not part.node.aligned or not part.inputs or not isinstance(part.source, GeneratorType):
+            continue
+        taken = min(source.given for source in part.inputs)
+        if part.source.gi_frame is None:
+            finished.append((part, taken))
+    blamed = next(((part, taken) for part, taken in finished if part.given != taken), None)
+    if blamed is None and expected is not None and outputs.given != expected and finished:
+        blamed = finished[0]
+    if blamed is None:
+        return None
+    part, taken = blamed
+    return ValueError(
+        f"{part.node.part} gave {part.given} outputs for {taken} inputs, and then ended; "  # type: ignore[union-attr]
+        "a stage.each or stage.group function yields exactly one output for each input: "
+        "use stage.expand for 0 to k outputs for each input, stage.stream for anything else"
+    )
+
+
+def brief(value: Any) -> str:
+    """A datapoint in one short line: arrays by dtype and shape.
+
+    >>> import numpy as np
+    >>> brief([np.zeros((2, 3)), "name", {"label": 1}])
+    "[float64 array (2, 3), 'name', {'label': 1}]"
+    """
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} array {value.shape}"
+    if type(value) is list:
+        return f"[{', '.join(map(brief, value[:6]))}{', ...' if len(value) > 6 else ''}]"
+    if type(value) is tuple:
+        return f"({', '.join(map(brief, value[:6]))}{',' if len(value) == 1 else ''}{', ...' if len(value) > 6 else ''})"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k!r}: {brief(v)}" for k, v in list(value.items())[:6]) + "}"
+    return _short.repr(value)
+
+
+def _locate(traceback: TracebackType | None, outputs: Outputs | None) -> str:
+    parts = list(outputs.walk()) if outputs is not None else []
+    steps: list[TracebackType] = []
+    while traceback is not None:
+        steps.append(traceback)
+        traceback = traceback.tb_next
+    for step in reversed(steps):
+        part = _owner(step.tb_frame, parts)
+        if part is None or part.node is None:
+            continue
+        if part.inputs and _was_waiting(step):
+            upstream = next(iter(part.inputs))
+            return f"in what {part.node.part} reads, its datapoint {upstream.position}"
+        return f"in {part.node.part}, its datapoint {_number(part)}{_input(step.tb_frame, part)}"
+    return "in the flow"
+
+
+def _owner(frame: FrameType, parts: list[Outputs]) -> Outputs | None:
+    """The part of the pass whose generator ran in this frame: the same code, over the same inputs."""
+    same = [part for part in parts if getattr(part.source, "gi_code", None) is frame.f_code]
+    held = {id(value) for local in frame.f_locals.values() for value in (local if type(local) is tuple else (local,))}
+    return next((part for part in same if any(id(source) in held for source in part.inputs)), same[0] if same else None)
+
+
+def _was_waiting(step: TracebackType) -> bool:
+    """Whether the frame failed while it asked for its next input, not in its own code."""
+    return dis.opname[step.tb_frame.f_code.co_code[step.tb_lasti]].startswith("FOR_ITER")
+
+
+def _number(part: Outputs) -> int:
+    """The index, in the coordinates of its node, of the input that a part has just taken."""
+    taken = max(next(iter(part.inputs)).given - 1, 0) if part.inputs else part.given
+    trail = getattr(part, "trail", None)
+    return trail.index(taken) if trail is not None else taken + (next(iter(part.inputs)).first if part.inputs else 0)
+
+
+def _input(frame: FrameType, part: Outputs) -> str:
+    if "datapoint" in frame.f_locals:
+        return f" (input {brief(frame.f_locals['datapoint'])})"
+    return ""

@@ -1,0 +1,400 @@
+"""Flows: lightweight, re-iterable recipes for datapoints that carry their reset state, and the iterators over them.
+
+A flow is a part (a stage or a source) over flows. It holds no data. To iterate it is to bind its tree to nodes
+(`flowfn.kinds`), which turn a run into an iterator.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import secrets
+import threading
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+
+from flowfn.failures import annotate, uneven
+from flowfn.runs import Outputs, Place, Run, blocks, each_index
+from flowfn.states import pack, unpack
+
+if TYPE_CHECKING:
+    from flowfn.kinds import Node
+
+T_co = TypeVar("T_co", covariant=True)
+
+_turn = threading.Lock()  # taking an epoch and moving the flow to the next is one step
+
+
+class Progress:
+    """How far a pass has come: what an iterator shares with its flow, and what outlives it."""
+
+    __slots__ = ("epoch", "exhausted", "iterator", "place", "seed")
+
+    def __init__(self, seed: int, epoch: int, place: Place | None = None) -> None:
+        self.seed, self.epoch, self.place = seed, epoch, place or Place()
+        self.exhausted = False
+        self.iterator: weakref.ref[FlowIterator[Any]] | None = None
+
+    def state(self, flow: Flow[Any]) -> dict[str, Any]:
+        """The state to go on from; of a finished pass, the start of the next."""
+        iterator = self.iterator() if self.iterator else None
+        if iterator is not None:
+            iterator._note_place()
+        if self.exhausted:
+            return pack(flow, self.seed, self.epoch + 1, Place())
+        return pack(flow, self.seed, self.epoch, self.place)
+
+
+class Flow(Generic[T_co]):
+    """A re-iterable recipe for datapoints: a stage over flows, or a source.
+
+    Made by `flow`, `pipe` and the stages, not by hand. `for datapoint in flow`, `len(flow)`, `flow[i]`, `flow[a:b]`
+    read it; `reset_state`, `set_epoch`, `run`, `state_dict` and `load_state_dict` say which pass that is.
+    """
+
+    __slots__ = ("__weakref__", "_entropic", "_epoch", "_loaded", "_newest", "_node", "_peek", "_reset", "_seed", "made", "part", "sources")
+
+    def __init__(self, part: Any, sources: tuple[Flow[Any], ...] = (), made: tuple[Any, Flow[Any]] | None = None) -> None:
+        self.part, self.sources, self.made = part, sources, made
+        heir = next((source for source in sources if source._reset), None)
+        self._seed, self._epoch, self._reset = (heir._seed, heir._epoch, True) if heir else (0, 0, False)
+        self._entropic = any(source._entropic for source in sources)
+        self._newest: Progress | None = None
+        self._loaded: Progress | None = None
+        self._node: Node | None = None
+        self._peek: Run | None = None
+        if self._entropic:
+            self._refuse_entropy(str(part))
+
+    # Reading
+
+    def __iter__(self) -> FlowIterator[T_co]:
+        with _turn:
+            progress = self._loaded or Progress(self._seed, self._epoch)
+            self._loaded, self._newest = None, progress
+            self._epoch = progress.epoch + 1
+        return FlowIterator(self, progress)
+
+    def run(self, *, seed: int | None = None, epoch: int | None = None, start: int = 0) -> FlowIterator[T_co]:
+        """Iterate one pass from output `start` on, leaving the flow's own seed, epoch and position as they are.
+
+        >>> import flowfn as ff
+        >>> list(ff.flow("abcd".__iter__).run(start=2))
+        ['c', 'd']
+        """
+        progress = Progress(self._seed if seed is None else _seed(seed), self._upcoming if epoch is None else _natural("run", "epoch", epoch))
+        progress.place = Place(_natural("run", "start", start))
+        return FlowIterator(self, progress)
+
+    def __len__(self) -> int:
+        length = self.node.length(self._look())
+        if length is None:
+            raise TypeError(f"the length of {self!r} is not known before it is read: {self.node.unknown()}")
+        if length == math.inf:
+            raise TypeError(f"{self!r} is endless, it has no length; take(n) makes it finite")
+        return int(length)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self._sliced(index)
+        node, run = self.node, self._look()
+        if not node.seekable:
+            raise TypeError(f"{self!r} cannot be indexed, it has to be read in order: {node.unknown()}")
+        index = operator.index(index)
+        length = node.length(run)
+        if not -length <= index < length:  # type: ignore[operator]
+            raise IndexError(f"index {index} is out of range for a flow of length {length}")
+        at = index if index >= 0 else index + int(length)  # type: ignore[arg-type]
+        outputs: Outputs | None = None
+        try:
+            outputs = node.read(run, iter((range(at, at + 1),)))
+            for datapoint in outputs:
+                return datapoint
+            raise uneven(outputs, 1) or IndexError(f"{self!r} gave nothing for index {index}")
+        except Exception as error:
+            annotate(error, outputs, run.seed, run.epoch[0])
+            _remember(error, Place(at))
+            raise
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """The datapoints at `indices`, read together; what torch's and Hugging Face's loaders call."""
+        outputs = self.node.read(self._look(), iter((np.asarray(indices, np.int64),)))
+        return list(outputs)
+
+    # Which pass
+
+    def reset_state(self, seed: int | None = None) -> Flow[T_co]:
+        """Set the seed (a fresh one from the system's entropy if it is left out) and epoch 0; returns the flow.
+
+        Raises:
+            ValueError: no seed is given, but the flow holds a `shard` of several ranks, which would then disagree.
+            TypeError: the seed is not an integer.
+
+        >>> import flowfn as ff
+        >>> len(set(ff.pipe(range(100), ff.shuffle()).reset_state(7)))
+        100
+        """
+        if seed is None:
+            self._refuse_entropy("reset_state()")
+        with _turn:
+            self._seed = secrets.randbits(63) if seed is None else _seed(seed)
+            self._epoch, self._reset, self._entropic = 0, True, seed is None
+            self._newest = self._loaded = None
+        return self
+
+    def set_epoch(self, epoch: int) -> Flow[T_co]:
+        """Make the next `iter` take `epoch`; returns the flow."""
+        with _turn:
+            self._epoch, self._reset = _natural("set_epoch", "epoch", epoch), True
+            self._newest = self._loaded = None
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the newest iterator, as plain JSON: what `load_state_dict` goes on from."""
+        progress = self._newest or Progress(self._seed, self._epoch)
+        return progress.state(self)
+
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> Flow[T_co]:
+        """Let the next `iter` go on from `state`; returns the flow.
+
+        Raises:
+            ValueError: the state is of another pipeline (unless `strict=False`), or of another rank.
+
+        >>> import flowfn as ff
+        >>> flow = ff.pipe(range(5), ff.map(float))
+        >>> iterator = iter(flow)
+        >>> next(iterator), next(iterator)
+        (0.0, 1.0)
+        >>> list(ff.pipe(range(5), ff.map(float)).load_state_dict(iterator.state_dict()))
+        [2.0, 3.0, 4.0]
+        """
+        seed, epoch, place = unpack(self, state, strict)
+        with _turn:
+            self._seed, self._epoch, self._reset = seed, epoch, True
+            self._newest = self._loaded = Progress(seed, epoch, place)
+        return self
+
+    @property
+    def seekable(self) -> bool:
+        """Whether any output can be read without those before it."""
+        return self.node.seekable
+
+    # How it works
+
+    @property
+    def node(self) -> Node:
+        """The tree of nodes that reads this flow, bound once."""
+        if self._node is None:
+            self._node = bind(self)
+        return self._node
+
+    @property
+    def _upcoming(self) -> int:
+        return self._loaded.epoch if self._loaded else self._epoch
+
+    def _look(self) -> Run:
+        """A run of the epoch that the next `iter` would take, for looking at single datapoints."""
+        run = self._peek
+        if run is None or run.seed != self._seed or run.epoch[0] != self._upcoming:
+            self._peek = run = Run(self._seed, (self._upcoming,))
+        return run
+
+    def _sliced(self, index: slice) -> Flow[T_co]:
+        from flowfn.ordering import slice as sliced
+
+        part: Flow[T_co] = sliced(index.start, index.stop, index.step, source=self)
+        part._seed, part._epoch = self._seed, self._upcoming
+        return part
+
+    def _serially(self, seed: int, epoch: int, place: Place) -> FlowIterator[T_co]:
+        return FlowIterator(self, Progress(seed, epoch, place), engine="none")
+
+    def _refuse_entropy(self, what: str) -> None:
+        if self.node.world > 1:
+            raise ValueError(
+                f"{what}: ranks would disagree, because the seed of each would come from its own entropy; "
+                "give one seed to all: reset_state(seed)"
+            )
+
+    def __repr__(self) -> str:
+        if self.made is not None:
+            stage, source = self.made
+        elif len(self.sources) == 1:
+            stage, (source,) = self.part, self.sources
+        else:
+            return str(self.part) if not self.sources else self.part.call(self.sources)
+        inner = repr(source)
+        if inner.startswith("pipe(") and inner.endswith(")"):
+            return f"{inner[:-1]}, {stage})"
+        return f"pipe({inner}, {stage})"
+
+    def __getstate__(self) -> Any:
+        return (self.part, self.sources, self.made, self._seed, self._epoch, self._reset, self._entropic)
+
+    def __setstate__(self, state: Any) -> None:
+        self.part, self.sources, self.made, self._seed, self._epoch, self._reset, self._entropic = state
+        self._newest = self._loaded = self._node = self._peek = None
+
+
+class FlowIterator(Iterator[T_co]):
+    """One pass over a flow. It stands alone: any number may be alive. `close()` it, or use it in `with`.
+
+    `epoch` is the pass's epoch, `position` the number of outputs delivered.
+    """
+
+    def __init__(self, flow: Flow[T_co], progress: Progress, engine: str = "processes") -> None:
+        self._flow, self._progress, self._engine = flow, progress, engine
+        self._outputs: Outputs | None = None
+        progress.iterator = weakref.ref(self)
+        self._open()
+
+    def _open(self) -> None:
+        progress, place = self._progress, self._progress.place
+        run = Run(progress.seed, (progress.epoch,), self._engine, place.base, place.anchors)
+        try:
+            self._outputs = self._flow.node.stream(run, place.position)
+        except Exception as error:
+            self._failed(error)
+            raise
+
+    def __iter__(self) -> FlowIterator[T_co]:
+        return self
+
+    def __next__(self) -> T_co:
+        if self._outputs is None:
+            raise StopIteration
+        try:
+            return next(self._outputs)  # type: ignore[no-any-return]
+        except StopIteration:
+            self._finish()
+            raise
+        except BaseException as error:
+            self._failed(error)
+            raise
+
+    def _finish(self) -> None:
+        if self._outputs is None:
+            return
+        node = self._flow.node
+        whole = node.length(Run(self._progress.seed, (self._progress.epoch,), base=self._progress.place.base)) if node.seekable else None
+        error = uneven(self._outputs, None if whole is None else max(int(whole) - self._outputs.first, 0))
+        if error is not None:
+            self._failed(error)
+            raise error
+        self._note_place()
+        self._progress.exhausted = True
+        self.close()
+
+    def _failed(self, error: BaseException) -> None:
+        annotate(error, self._outputs, self._progress.seed, self._progress.epoch)
+        self._note_place()
+        _remember(error, self._progress.place)
+        self.close()
+
+    def _note_place(self) -> None:
+        """Write down where the pass stands."""
+        if self._outputs is not None:
+            anchors = {} if self._flow.node.seekable else self._outputs.facts()
+            self._progress.place = Place(self._outputs.position, self._progress.place.base, anchors)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of this pass."""
+        return self._progress.epoch
+
+    @property
+    def position(self) -> int:
+        """How many outputs of this pass have been delivered, those before a resume included."""
+        return self._outputs.position if self._outputs is not None else self._progress.place.position
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state after the last output delivered, as plain JSON."""
+        return self._progress.state(self._flow)
+
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> FlowIterator[T_co]:
+        """Go on from `state` instead; returns the iterator."""
+        seed, epoch, place = unpack(self._flow, state, strict)
+        self.close()
+        progress = self._progress
+        progress.seed, progress.epoch, progress.place, progress.exhausted = seed, epoch, place, False
+        self._open()
+        return self
+
+    def close(self) -> None:
+        """End the pass and let go of all it holds; its state stays."""
+        outputs = self._outputs
+        if outputs is not None:
+            self._note_place()
+            self._outputs = None
+            outputs.close()
+
+    def __enter__(self) -> FlowIterator[T_co]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_outputs", None) is not None:
+            self.close()
+
+    def __length_hint__(self) -> int:
+        length = self._flow.node.length_or_none()
+        return max(int(length) - self.position, 0) if length not in (None, math.inf) else 0  # type: ignore[arg-type]
+
+
+def bind(flow: Flow[Any]) -> Node:
+    """The nodes of a tree: each flow object once, random ones numbered by name, sources first and left to right.
+
+    What is upstream of a `freeze` is numbered as if it stood alone.
+    """
+    places = count()
+    bound: dict[tuple[int, int], Node] = {}
+
+    def visit(flow: Flow[Any], numbers: dict[str, int]) -> Node:
+        known = bound.get((id(numbers), id(flow)))
+        if known is not None:
+            return known
+        part = flow.part
+        upstream = numbers if not part.kind.root else scopes.setdefault(id(flow), {})
+        sources = tuple(visit(source, upstream) for source in flow.sources)
+        number = None
+        if part.random:
+            ordinal = numbers.get(part.name, 0)
+            numbers[part.name] = ordinal + 1
+            number = (part.name, ordinal) if part.pinned is None else (part.pinned, -1)
+        node: Node = part.kind(part, sources, next(places), number)
+        bound[id(numbers), id(flow)] = node
+        return node
+
+    scopes: dict[int, dict[str, int]] = {}
+    return visit(flow, {})
+
+
+def _remember(error: BaseException, place: Place) -> None:
+    told = getattr(error, "__flowfn__", None)
+    if told is not None:
+        told.setdefault("place", place)
+
+
+def _seed(seed: Any) -> int:
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise TypeError(f"seed must be an integer, got {seed!r}") from None
+
+
+def _natural(function: str, name: str, value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 0:
+        raise ValueError(f"{function}(): {name} must be an integer >= 0, got {value!r}")
+    return operator.index(value)
+
+
+__all__ = ["Flow", "FlowIterator", "bind", "blocks", "each_index"]

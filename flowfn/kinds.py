@@ -1,0 +1,421 @@
+"""The five kinds: how the outputs of a stage come from its inputs, and all that follows from it, written once.
+
+    indices flow up                      source   <--  order  <--  group  <--  each   <--  the blocks wanted
+    datapoints flow down                 source   -->           -->  group  -->  each   -->  the outputs
+
+A node is a part of a tree bound for reading. A seekable one answers `read(run, blocks)`: the outputs at those indices,
+which come as a lazy series of blocks. Every one answers `stream(run, start)`: all outputs from `start` on. A stream may
+be asked for lineage too; it then gives (datapoint, label) pairs. Nodes hold nothing of a pass; `Outputs` do.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count, islice, repeat, tee
+from operator import itemgetter
+from typing import Any, ClassVar
+
+import numpy as np
+
+from flowfn.failures import uneven
+from flowfn.randomness import Label, deepen, generator, generators, hashed, rekey
+from flowfn.routes import affine
+from flowfn.runs import (
+    BLOCK,
+    Anchor,
+    Block,
+    Length,
+    Outputs,
+    Run,
+    blocks,
+    each_index,
+    ints,
+)
+
+MISSING = object()
+
+
+class Node:
+    """A part of a tree, bound: its sources are nodes, it has a place in the tree and, if random, a number."""
+
+    orders: ClassVar[bool] = False  # whether its arguments fix the order of outputs, and so count by content
+    root: ClassVar[bool] = False  # whether what is upstream is a tree of its own
+    elastic: ClassVar[bool] = False  # whether a count of inputs says where it stands
+    aligned: ClassVar[bool] = False  # whether it owes one output for each input
+    gathers: bool = False  # whether it can give whole blocks of rows at once
+    seekable: bool = False
+
+    def __init__(self, part: Any, sources: Sequence[Node], place: int, number: tuple[str, int] | None) -> None:
+        self.part, self.sources, self.place, self.number = part, sources, place, number
+        lead = max(sources, key=lambda node: node.world, default=None)
+        self.rank, self.world = (lead.rank, lead.world) if lead else (0, 1)
+        self.setup()
+
+    @classmethod
+    def remember(cls) -> Any:
+        """A memory for one application of a stage, for kinds that have one."""
+        return None
+
+    def setup(self) -> None:
+        """Find out, once, what follows from the part and the sources."""
+
+    def length(self, run: Run) -> Length:
+        """How many outputs there are."""
+        return None
+
+    def length_or_none(self) -> Length:
+        """The length in any run, for those who only want to show it."""
+        return self.length(Run(0, (0,)))
+
+    def unknown(self) -> str:
+        """Why this node is not seekable."""
+        return next((node.unknown() for node in self.sources if not node.seekable), f"{self.part} is read in order")
+
+    def labels(self, run: Run) -> tuple[int, int]:
+        """(offset, stride): output i is labelled offset + stride * i. A datapoint keeps its label through `each`."""
+        return self.rank, self.world
+
+    def read(self, run: Run, series: Iterator[Block]) -> Outputs:
+        """The outputs at the indices of a series of blocks; for seekable nodes."""
+        raise TypeError(self.unknown())
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """All outputs from `start` on, as (datapoint, label) pairs if `lineage` is asked for."""
+        series = blocks(start, self.length(run))  # type: ignore[arg-type]
+        if not lineage:
+            outputs = self.read(run, series)
+            outputs.first = start
+            return outputs
+        series, again = tee(series)
+        outputs = self.read(run, series)
+        return Outputs(zip(outputs, self.each_label(run, again)), None, [outputs], start)
+
+    def each_label(self, run: Run, series: Iterable[Block]) -> Iterator[int]:
+        """The labels of the outputs at the indices of a series."""
+        offset, stride = self.labels(run)
+        return each_index(affine(offset, stride, block) for block in series)
+
+    def key(self, run: Run) -> int:
+        """The key of this node's random numbers in a run."""
+        at = (self.number, run.epoch)
+        if at not in run.memo:
+            run.memo[at] = hashed(run.seed, *(self.number or ("", 0)), run.epoch)
+        return run.memo[at]  # type: ignore[no-any-return]
+
+    def begin(self, run: Run, inputs: Sequence[Outputs], labels: Iterable[Label], trail: Trail | None = None) -> Outputs:
+        """Start the generator of an each, group or expand stage on its inputs."""
+        injected: dict[str, Any] = {}
+        part = self.part
+        if part.asks:
+            if "rngs" in part.asks:
+                one, labels = tee(labels)
+                injected["rngs"] = generators(self.key(run), one) if part.random else None
+            if "indices" in part.asks:
+                injected["indices"] = iter(labels)
+        outputs = Outputs(part.open(inputs, injected), self, inputs)
+        outputs.trail = trail  # type: ignore[attr-defined]
+        return outputs
+
+
+class Trail:
+    """A series of blocks on its way up that remembers the last few, to tell which index the k-th output has."""
+
+    def __init__(self, series: Iterator[Block]) -> None:
+        self.series, self.passed, self.seen = series, 0, deque[tuple[int, Block]](maxlen=8)
+
+    def __iter__(self) -> Iterator[Block]:
+        return self
+
+    def __next__(self) -> Block:
+        block = next(self.series)
+        self.seen.append((self.passed, block))
+        self.passed += len(block)
+        return block
+
+    def index(self, k: int) -> int:
+        """The index asked for as number `k` of the series (or the nearest that is remembered)."""
+        before, block = next((entry for entry in reversed(self.seen) if entry[0] <= k), (0, range(k, k + 1)))
+        return int(block[min(k - before, len(block) - 1)])
+
+
+class Each(Node):
+    """Output i comes from input i alone, of every source."""
+
+    elastic = True
+    aligned = True
+
+    def setup(self) -> None:
+        """Seekable where all sources are."""
+        self.seekable = all(source.seekable for source in self.sources)
+        self.lead = next(source for source in self.sources if source.world == self.world)
+
+    def length(self, run: Run) -> Length:
+        """That of the shortest source; where sources must be equally long, all finite ones must be."""
+        lengths = [source.length(run) for source in self.sources]
+        finite = {n for n in lengths if n not in (None, math.inf)}
+        if len(finite) > 1 and self.part.strict:
+            raise ValueError(f"{self.part.name}(): sources must have equal lengths, got {lengths}; strict=False stops at the shortest")
+        return None if None in lengths else min(lengths)  # type: ignore[type-var]
+
+    def labels(self, run: Run) -> tuple[int, int]:
+        """Those of the source."""
+        return self.lead.labels(run)
+
+    def read(self, run: Run, series: Iterator[Block]) -> Outputs:
+        """Every source is asked for the same indices."""
+        trail = Trail(series)
+        if len(self.sources) == 1 and not self.part.asks:
+            return self.begin(run, (self.sources[0].read(run, trail),), (), trail)
+        *copies, again = tee(trail, len(self.sources) + 1)
+        inputs = [source.read(run, copy) for source, copy in zip(self.sources, copies)]
+        return self.begin(run, inputs, self.each_label(run, again), trail)
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """Every source is read from the same position; lineage passes through a stage of one source."""
+        if self.seekable:
+            return super().stream(run, start, lineage)
+        asks = lineage or bool(self.part.asks)
+        labels: Iterator[Label]
+        if len(self.sources) == 1 and asks:
+            pairs = self.sources[0].stream(run, start, True)
+            datapoints, others = tee(pairs)
+            inputs = [Outputs(map(itemgetter(0), datapoints), None, [pairs], start)]
+            labels = map(itemgetter(1), others)
+        else:
+            inputs = [source.stream(run, start) for source in self.sources]
+            labels = count(self.rank + self.world * start, self.world)
+        labels, again = tee(labels)
+        outputs = self.begin(run, inputs, labels)
+        outputs.first = start
+        if self.part.strict:
+            finite = [one for one, source in zip(inputs, self.sources) if source.length(run) != math.inf]
+            outputs = Outputs(_to_the_same_end(self.part.name, outputs, finite), None, [outputs], start)
+        return Outputs(zip(outputs, again), None, [outputs], start) if lineage else outputs
+
+
+def _to_the_same_end(name: str, outputs: Outputs, inputs: Sequence[Outputs]) -> Iterator[Any]:
+    """The outputs, and at their end a check that the inputs end together."""
+    yield from outputs
+    left = [next(source, MISSING) is not MISSING for source in inputs]
+    if any(left) or len({source.position for source in inputs}) > 1:
+        lengths = ", ".join(f"{source.position - more}{' or more' * more}" for source, more in zip(inputs, left))
+        raise ValueError(f"{name}(): sources must have equal lengths, got {lengths}; strict=False stops at the shortest")
+
+
+class Group(Node):
+    """Output i comes from a fixed block of inputs: `size` of them, from i * step on."""
+
+    elastic = True
+    aligned = True
+
+    def setup(self) -> None:
+        """Seekable where the source is."""
+        (self.source,) = self.sources
+        self.seekable = self.source.seekable
+        self.size, self.step = self.part.sizes
+        self.whole = self.part.whole
+
+    def length(self, run: Run) -> Length:
+        """From the length of the source."""
+        n = self.source.length(run)
+        return n if n in (None, math.inf) else self.groups(int(n))  # type: ignore[arg-type]
+
+    def groups(self, n: int) -> int:
+        """How many groups n inputs make; a short one at the end counts unless only whole ones are wanted."""
+        if self.whole:
+            return max((n - self.size) // self.step + 1, 0)
+        reach = max(self.size - self.step, 0)  # inputs that a group shares with the next
+        return -(-max(n - reach, min(n, 1)) // self.step)
+
+    def labels(self, run: Run) -> tuple[int, int]:
+        """Its own count of outputs, kept apart from those of other ranks."""
+        return run.base + self.rank, self.world
+
+    def read(self, run: Run, series: Iterator[Block]) -> Outputs:
+        """Outputs ask for their inputs, group after group."""
+        total = self.source.length(run)
+        trail = Trail(series)
+        upward, sizing, labelling = tee(trail, 3)
+        wanted = self._inputs(upward, total)
+        sizes = chain.from_iterable(self._sizes(block, total) for block in sizing)
+        if self.source.gathers:
+            groups = Outputs(self.source.gather(run, wanted, sizes))
+        else:
+            inputs = self.source.read(run, wanted)
+            groups = Outputs(_grouped(inputs, sizes), None, [inputs])
+        return self.begin(run, [groups], self.each_label(run, labelling), trail)
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """Over a source that is not seekable: windows over its stream."""
+        if self.seekable:
+            return super().stream(run, start, lineage)
+        inputs = self.source.stream(run, start * self.step)
+        groups = Outputs(windows(inputs, self.size, self.step, self.whole), None, [inputs], start)
+        labels, again = tee(count(self.labels(run)[0] + self.world * start, self.world))
+        outputs = self.begin(run, [groups], labels)
+        outputs.first = start
+        return Outputs(zip(outputs, again), None, [outputs], start) if lineage else outputs
+
+    def _inputs(self, series: Iterator[Block], total: Length) -> Iterator[Block]:
+        """The inputs of the outputs of a series, in blocks that hold whole groups where they can."""
+        pace = max(BLOCK // self.size, 1)
+        for block in series:
+            for at in range(0, len(block), pace):
+                piece = block[at : at + pace]
+                if type(piece) is range and piece.step == 1 and self.size == self.step:
+                    wanted: Block = range(piece.start * self.size, int(min(piece.stop * self.size, total)))  # type: ignore[type-var]
+                else:
+                    starts = np.asarray(piece, np.int64)[:, None] * self.step
+                    wanted = (starts + np.arange(self.size)).ravel()
+                    wanted = wanted[wanted < total]
+                for part in range(0, len(wanted), BLOCK):
+                    yield wanted[part : part + BLOCK]
+
+    def _sizes(self, block: Block, total: Length) -> Iterator[int]:
+        """How many inputs each output of a block has."""
+        if total == math.inf or max(block[0], block[-1]) * self.step + self.size <= total and type(block) is range:  # type: ignore[operator]
+            return iter([self.size] * len(block))
+        return (int(min(self.size, total - index * self.step)) for index in ints(block))  # type: ignore[operator]
+
+
+def _grouped(inputs: Outputs, sizes: Iterable[int]) -> Iterator[list[Any]]:
+    """Lists of so many inputs each; one that comes out short, or inputs left over, is the fault of a stage upstream."""
+    expected = 0
+    for size in sizes:
+        group = list(islice(inputs, size))
+        expected += size
+        if len(group) < size:
+            raise fault(inputs, expected)
+        yield group
+    if next(inputs, MISSING) is not MISSING:
+        raise fault(inputs, expected)
+
+
+def fault(inputs: Outputs, expected: int) -> ValueError:
+    """The error for inputs that are not as many as were asked for."""
+    return uneven(inputs, expected) or ValueError(f"the source gave {inputs.given} datapoints where {expected} were asked for")
+
+
+def windows(inputs: Iterator[Any], size: int, step: int, whole: bool) -> Iterator[list[Any]]:
+    """Lists of `size` inputs, a new one every `step`; the last may be short unless only whole ones are wanted.
+
+    >>> list(windows(iter(range(5)), 3, 2, whole=False)), list(windows(iter(range(5)), 1, 3, whole=False))
+    ([[0, 1, 2], [2, 3, 4]], [[0], [3]])
+    """
+    group = list(islice(inputs, size))
+    while len(group) == size or (group and not whole):
+        yield group
+        if step >= size:
+            next(islice(inputs, step - size, step - size), None)
+            group = list(islice(inputs, size))
+        else:
+            fresh = list(islice(inputs, step))
+            group = group[step:] + fresh if fresh else []
+
+
+class Expand(Node):
+    """Each input gives 0 to k outputs, whatever the others give. It has an anchor before every input."""
+
+    def setup(self) -> None:
+        """Never seekable: where an output comes from is not known before it is made."""
+        (self.source,) = self.sources
+
+    def unknown(self) -> str:
+        """It is to blame itself."""
+        return f"how many outputs {self.part} gives is only known once it has run"
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """From the last anchor before `start`; outputs are labelled (label of the input, ordinal)."""
+        known = run.anchor(self, start)
+        asks = lineage or bool(self.part.asks)
+        source = self.source.stream(run, known.inputs[0], asks)
+        pairs, labelled = tee(source) if asks else (source, ())
+        intake = _Intake(pairs, run, known, asks)
+        inputs = Outputs(iter(intake), None, [source], known.inputs[0])
+        made = self.begin(run, [inputs], map(itemgetter(1), labelled))
+        if lineage:
+            outputs = Outputs(intake.labelled(made), self, [made], known.outputs, intake.fact, intake.ticks)
+        else:
+            outputs = Outputs(made.source, self, [inputs], known.outputs, intake.fact, intake.ticks)
+        return outputs.drop(start - known.outputs)
+
+
+class _Intake:
+    """The inputs of an expand stage as they are taken, one by one: which one is in work, and what came before it."""
+
+    def __init__(self, source: Iterator[Any], run: Run, known: Anchor, pairs: bool) -> None:
+        self.source, self.run, self.known, self.pairs = source, run, known, pairs
+        self.ticks = repeat(True, sys.maxsize)
+        self.taken, self.left = known.inputs[0], sys.maxsize
+        self.label: Label = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        hint = self.ticks.__length_hint__  # type: ignore[attr-defined]
+        if self.pairs:
+            for self.taken, (datapoint, self.label) in enumerate(self.source, self.taken):
+                self.left = hint()
+                yield datapoint
+        else:
+            for self.taken, datapoint in enumerate(self.source, self.taken):
+                self.left = hint()
+                yield datapoint
+
+    def labelled(self, outputs: Iterable[Any]) -> Iterator[tuple[Any, Label]]:
+        """The outputs with their lineage: the label of the input in work, and which of its outputs this is."""
+        before, ordinal = -1, 0
+        for output in outputs:
+            ordinal = ordinal + 1 if self.taken == before else 0
+            before = self.taken
+            yield output, deepen(self.label, ordinal)
+
+    def fact(self) -> Anchor:
+        """The anchor before the input in work."""
+        return Anchor(self.run.epoch, self.known.outputs + sys.maxsize - self.left, (self.taken,))
+
+
+class Stream(Node):
+    """Anything else: the stage sees the whole stream. It has an anchor wherever it calls `mark`."""
+
+    def unknown(self) -> str:
+        """It is to blame itself."""
+        return f"{self.part} sees its source as one stream"
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """From the last mark before `start`, or else from the beginning."""
+        known = run.anchor(self, start, len(self.sources))
+        inputs = [source.stream(run, position) for source, position in zip(self.sources, known.inputs)]
+        mark = _Mark(run, known, inputs)
+        injected: dict[str, Any] = {}
+        if self.part.random:
+            injected["rng"] = mark.rng = generator(hashed(self.key(run), self.rank, self.world))
+            rekey(mark.rng, known.outputs)
+        elif "rng" in self.part.asks:
+            injected["rng"] = None
+        if "mark" in self.part.asks:
+            injected["mark"] = mark
+        outputs = mark.outputs = Outputs(self.part.open(inputs, injected), self, inputs, known.outputs, mark.fact)
+        outputs.drop(start - known.outputs)
+        labels = count(self.rank + self.world * start, self.world)
+        return Outputs(zip(outputs, labels), None, [outputs], start) if lineage else outputs
+
+
+class _Mark:
+    """What a stream stage calls when nothing that it has read remains unused: it can be started again from there."""
+
+    outputs: Outputs
+    rng: np.random.Generator | None = None
+
+    def __init__(self, run: Run, known: Anchor, inputs: Sequence[Outputs]) -> None:
+        self.run, self.newest, self.inputs = run, known, inputs
+
+    def __call__(self) -> None:
+        at = self.outputs.position
+        self.newest = Anchor(self.run.epoch, at, tuple(source.position for source in self.inputs))
+        if self.rng is not None:
+            rekey(self.rng, at)
+
+    def fact(self) -> Anchor:
+        return self.newest

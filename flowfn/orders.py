@@ -1,0 +1,187 @@
+"""The order kind: output i is some input, and a route says which.
+
+Over seekable sources the route maps whole blocks of indices; where it switches between sources or rounds, each has a
+reader, and the readers take turns. Over other sources the stage's second form names stretches to be read in a row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import count, groupby, islice
+from typing import Any
+
+import numpy as np
+
+from flowfn.kinds import MISSING, Node, fault
+from flowfn.randomness import generator
+from flowfn.routes import Span, affine, as_route
+from flowfn.runs import Block, Length, Outputs, Run
+from flowfn.stretches import Stretches
+
+
+class Order(Node):
+    """Output i is some input: a route says which."""
+
+    orders = True
+
+    def setup(self) -> None:
+        """Seekable where all sources are; a shard multiplies the world."""
+        self.seekable = all(source.seekable for source in self.sources)
+        if self.part.shards:
+            rank, world = (self.part.arguments[name] for name in self.part.shards)
+            self.rank, self.world = self.rank + self.world * rank, self.world * world
+
+    @property
+    def gathers(self) -> bool:  # type: ignore[override]
+        """Whether whole blocks of rows can be had: where the one source can give them, in one round."""
+        return len(self.sources) == 1 and self.sources[0].gathers and not self.part.switches
+
+    def route(self, run: Run) -> Any:
+        """The route in a run, made once."""
+        lengths = tuple(source.length(run) for source in self.sources)
+        at = (self.place, run.epoch, lengths)
+        if at not in run.memo:
+            injected = {"rng": generator(self.key(run))} if self.part.random else {}
+            n = lengths[0] if len(lengths) == 1 else None
+            if self.part.shards and run.base:
+                n = max(n - run.base, 0)  # type: ignore[operator]
+            route = as_route(self.part.order(lengths if n is None else (n,), injected), n)
+            if self.part.shards and run.base:
+                route = _shifted(route, run.base)
+            run.memo[at] = route
+        return run.memo[at]
+
+    def length(self, run: Run) -> Length:
+        """That of the route."""
+        if any(source.length(run) is None for source in self.sources):
+            return math.inf if self.part.endless else None
+        return self.route(run).length if self.seekable or not self.part.random else None  # type: ignore[no-any-return]
+
+    def labels(self, run: Run) -> tuple[int, int]:
+        """Taking every k-th from somewhere on, each datapoint keeps its label; otherwise outputs are counted anew."""
+        if len(self.sources) == 1 and self.sources[0].length(run) is not None:
+            route = self.route(run)
+            if isinstance(route, Span):
+                offset, stride = self.sources[0].labels(run)
+                return offset + stride * route.start, stride * route.step
+        return self.rank, self.world
+
+    def read(self, run: Run, series: Iterator[Block]) -> Outputs:
+        """The route maps whole blocks; where it switches between sources or rounds, their readers take turns."""
+        route = self.route(run)
+        if not route.switches:
+            return self.sources[0].read(run, map(route.take, series))
+        readers: dict[tuple[int, int], Reader] = {}
+        return Outputs(take_turns(self.sources, run, map(route.take, series), readers), self, _Readers(readers))
+
+    def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Any]:
+        """Whole groups of rows from the source."""
+        return self.sources[0].gather(run, map(self.route(run).take, series), sizes)  # type: ignore[attr-defined,no-any-return]
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """Over sources that are not seekable: the stretches of the stage's second form, one after the other."""
+        if self.seekable:
+            return super().stream(run, start, lineage)
+        known = run.anchor(self, start, 2)
+        walk = Stretches(self, run, known, start, lineage)
+        outputs = Outputs(iter(walk), self, walk.live, known.outputs, walk.fact)
+        walk.ticks = outputs.ticks
+        if lineage and (len(self.sources) > 1 or self.part.switches):
+            labels = count(self.rank + self.world * start, self.world)
+            return Outputs(zip(outputs.drop(start - known.outputs), labels), None, [outputs], start)
+        return outputs.drop(start - known.outputs)
+
+
+def _shifted(route: Span, base: int) -> Span:
+    return Span(route.start + base, route.step, route.length) if isinstance(route, Span) else _Shifted(route, base)  # type: ignore[return-value]
+
+
+class _Shifted:
+    """A route over what follows the first `base` inputs."""
+
+    switches = False
+
+    def __init__(self, route: Any, base: int) -> None:
+        self.route, self.base, self.length = route, base, route.length
+
+    def take(self, block: Block) -> Block:
+        return affine(self.base, 1, self.route.take(block))
+
+
+class _Readers(Collection[Outputs]):
+    """What is being read at the moment below a node whose sources take turns."""
+
+    def __init__(self, readers: dict[tuple[int, int], Reader]) -> None:
+        self.readers = readers
+
+    def __iter__(self) -> Iterator[Outputs]:
+        return iter([reader.outputs for reader in self.readers.values()])
+
+    def __len__(self) -> int:
+        return len(self.readers)
+
+    def __contains__(self, item: object) -> bool:
+        return any(item is outputs for outputs in self)
+
+
+class Reader:
+    """What is read of one source in one round: a queue of blocks on their way up, outputs on their way down."""
+
+    def __init__(self, source: Node, run: Run, advance: Callable[[], bool]) -> None:
+        self.queue: deque[Block] = deque()
+        self.advance = advance
+        self.outputs = source.read(run, self._series())
+
+    def _series(self) -> Iterator[Block]:
+        while self.queue or self.advance():
+            if self.queue:
+                yield self.queue.popleft()
+
+
+def take_turns(
+    sources: Sequence[Node], run: Run, series: Iterator[Any], readers: dict[tuple[int, int], Reader]
+) -> Iterator[Any]:
+    """The outputs of a switching route: every (source, round) has one reader, opened once and closed when it is past."""
+    turns: deque[tuple[set[tuple[int, int]], list[tuple[tuple[int, int], int]]]] = deque()
+
+    def advance() -> bool:
+        """Hand the next block to the readers that it names."""
+        switch = next(series, None)
+        if switch is None:
+            return False
+        keys, order, pieces = _sorted_out(*switch)
+        for key, piece in zip(keys, pieces):
+            if key not in readers:
+                source, number = key
+                readers[key] = Reader(sources[source], run if number < 0 else run.round(number), advance)
+            readers[key].queue.append(piece)
+        turns.append((set(keys), [(keys[k], sum(1 for _ in same)) for k, same in groupby(order)]))
+        return True
+
+    while turns or advance():
+        present, order = turns.popleft()
+        for key in [key for key in readers if key not in present and not any(key in later for later, _ in turns)]:
+            readers.pop(key).outputs.close()
+        for key, length in order:
+            outputs = readers[key].outputs
+            expected = outputs.given + length
+            yield from islice(outputs, length)
+            if outputs.given != expected:
+                raise fault(outputs, expected)
+    for reader in readers.values():
+        if next(reader.outputs, MISSING) is not MISSING:
+            raise fault(reader.outputs, reader.outputs.given - 1)
+
+
+def _sorted_out(
+    sources: np.ndarray, indices: np.ndarray, rounds: np.ndarray
+) -> tuple[list[tuple[int, int]], list[int], list[np.ndarray]]:
+    """A switching block, sorted out: the (source, round) pairs in it, whose turn it is when, and the indices of each."""
+    pairs, turn = np.unique(np.stack([rounds, sources]), axis=1, return_inverse=True)
+    turn = turn.ravel()
+    by_pair = np.argsort(turn, kind="stable")
+    ends = np.cumsum(np.bincount(turn))[:-1]
+    keys = [(source, number) for number, source in pairs.T.tolist()]
+    return keys, turn.tolist(), np.split(indices[by_pair], ends)

@@ -1,0 +1,69 @@
+"""What arguments must be: every check of a user's argument, and its message, in one place."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flowfn.failures import brief
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What an argument must be, in words and as tests of its type and (with the other arguments) of its value."""
+
+    requirement: str
+    fits_type: Callable[[Any], bool]
+    fits: Callable[[Any, Mapping[str, Any]], bool] = lambda value, others: True
+    hint: str = ""
+
+    def check(self, function: str, name: str, value: Any, others: Mapping[str, Any]) -> Any:
+        """The value (an integer of any type as an int), or an error that says what must hold and what was given."""
+        error: type[Exception] | None = None
+        if not self.fits_type(value):
+            error = TypeError
+        elif not self.fits(value, others):
+            error = ValueError
+        if error is not None:
+            raise error(f"{function}(): {name} must be {self.requirement}, got {brief(value)}{self.hint}")
+        return operator.index(value) if is_integer(value) else value
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer of any library's type, and not a bool."""
+    return hasattr(value, "__index__") and not isinstance(value, bool) and getattr(value, "shape", ()) == ()
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a real number, and not a bool."""
+    return (isinstance(value, float) or is_integer(value)) and not (isinstance(value, float) and math.isnan(value))
+
+
+def one_of(*choices: Any) -> Rule:
+    """One of a few words.
+
+    >>> one_of("a", "b").requirement
+    "'a' or 'b'"
+    """
+    words = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+    return Rule(words, lambda value: True, lambda value, others: value in choices)
+
+
+def optional(rule: Rule) -> Rule:
+    """The rule, or None."""
+    return Rule(
+        f"{rule.requirement} or None",
+        lambda value: value is None or rule.fits_type(value),
+        lambda value, others: value is None or rule.fits(value, others),
+        rule.hint,
+    )
+
+
+positive = Rule("a positive integer", is_integer, lambda value, others: value > 0)
+natural = Rule("an integer >= 0", is_integer, lambda value, others: value >= 0)
+integer = Rule("an integer", is_integer)
+function = Rule("a function", callable)
+boolean = Rule("True or False", lambda value: isinstance(value, bool))

@@ -1,0 +1,169 @@
+"""What fixes a pass, and what a pass looks like while it runs.
+
+A `Run` says which pass is meant: seed, epoch, and what is known about where to start. `Outputs` is the iterator that
+every node hands to the next one: it counts at C level what it has given, and so knows its position for nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain, compress, islice, repeat
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from flowfn.kinds import Node
+
+Block: TypeAlias = "range | np.ndarray"
+"""Some indices, in the order in which they are wanted: at most `BLOCK` of them."""
+Length: TypeAlias = "int | float | None"
+"""An int, `math.inf` (endless) or None (not known before it is read)."""
+Epoch: TypeAlias = tuple[int, ...]
+"""The epoch and, below `repeat` and the like, the round in it: (epoch, round, ...)."""
+
+BLOCK = 4096
+
+
+class Anchor(NamedTuple):
+    """A fact about a node in one pass: after `outputs` outputs it had taken `inputs`, and held nothing."""
+
+    epoch: Epoch
+    outputs: int
+    inputs: tuple[int, ...]
+
+
+class Place(NamedTuple):
+    """Where a pass starts: after `position` outputs, of the datapoints from `base` on (see `shard`)."""
+
+    position: int = 0
+    base: int = 0
+    anchors: Mapping[int, Anchor] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One pass over a tree: its seed, its epoch, and facts that let it start late.
+
+    `memo` holds what is worth computing once in a pass (keys, routes). `engine` says what a prefetch may use:
+    "processes", "threads", or "none" where one datapoint is looked at, or where this is a worker already.
+    """
+
+    seed: int
+    epoch: Epoch
+    engine: str = "none"
+    base: int = 0
+    anchors: Mapping[int, Anchor] = field(default_factory=dict)
+    memo: dict[Any, Any] = field(default_factory=dict)
+
+    def round(self, number: int) -> Run:
+        """The run of round `number` in this one."""
+        return replace(self, epoch=(*self.epoch, number))
+
+    def anchor(self, node: Node, start: int, inputs: int = 1) -> Anchor:
+        """The fact to start `node` from so that it goes on after `start` outputs; its very beginning if none fits."""
+        known = self.anchors.get(node.place)
+        if known is not None and known.epoch == self.epoch and known.outputs <= start:
+            return known
+        return Anchor(self.epoch, 0, (0,) * inputs)
+
+
+class Outputs(compress):  # type: ignore[type-arg]
+    """The outputs of a node in one pass: a C-level iterator that knows how many it has given.
+
+    `position` is the number of the next output, counted from the start of the pass. `inputs` are the outputs it is
+    made from, so a pass can be walked; `fact` tells its newest anchor.
+    """
+
+    node: Node | None
+    inputs: Collection[Outputs]
+    first: int
+    source: Iterator[Any]
+    ticks: repeat[bool]
+    fact: Callable[[], Anchor] | None
+
+    def __new__(
+        cls,
+        source: Iterable[Any],
+        node: Node | None = None,
+        inputs: Collection[Outputs] = (),
+        first: int = 0,
+        fact: Callable[[], Anchor] | None = None,
+        ticks: repeat[bool] | None = None,
+    ) -> Outputs:
+        ticks = ticks or repeat(True, sys.maxsize)
+        source = iter(source)
+        self = super().__new__(cls, source, ticks)
+        self.source, self.ticks, self.node, self.inputs, self.first, self.fact = source, ticks, node, inputs, first, fact
+        return self
+
+    @property
+    def given(self) -> int:
+        """How many outputs have been given in this pass, from where it started."""
+        return ticked(self.ticks)
+
+    @property
+    def position(self) -> int:
+        """The number of the next output."""
+        return self.first + self.given
+
+    def walk(self) -> Iterator[Outputs]:
+        """Every live part of the pass below and including this one, sources first."""
+        for part in tuple(self.inputs):
+            yield from part.walk()
+        yield self
+
+    def drop(self, count: int) -> Outputs:
+        """Give `count` outputs to nobody."""
+        next(islice(self, count, count), None)
+        return self
+
+    def facts(self) -> dict[int, Anchor]:
+        """The newest anchor of every node in the pass that has one, by place."""
+        return {part.node.place: part.fact() for part in self.walk() if part.fact and part.node}
+
+    def close(self) -> None:
+        """End the pass: close every generator in it, the last first."""
+        for part in reversed(list(self.walk())):
+            close = getattr(part.source, "close", None)
+            if close is not None:
+                close()
+
+
+def ticked(ticks: repeat[bool]) -> int:
+    """How often a counter made by `repeat(True, sys.maxsize)` has been asked."""
+    return sys.maxsize - ticks.__length_hint__()  # type: ignore[attr-defined,no-any-return]
+
+
+def blocks(start: int, stop: float) -> Iterator[range]:
+    """The indices from `start` to `stop` (which may be `math.inf`) as a lazy series of blocks."""
+    if stop == math.inf:
+        stop = sys.maxsize
+    while start < stop:
+        yield range(start, min(start + BLOCK, int(stop)))
+        start += BLOCK
+
+
+def ints(block: Block) -> Iterable[int]:
+    """The indices of a block as Python ints."""
+    return block if type(block) is range else block.tolist()  # type: ignore[union-attr]
+
+
+def cut(series: Iterable[Block], sizes: Iterable[int]) -> Iterator[Block]:
+    """The indices of a series, cut anew into blocks of the given sizes."""
+    series = iter(series)
+    rest: Block = range(0)
+    for size in sizes:
+        while len(rest) < size:
+            more = next(series)
+            rest = more if not len(rest) else np.concatenate([np.asarray(rest, np.int64), np.asarray(more, np.int64)])
+        yield rest[:size]
+        rest = rest[size:]
+
+
+def each_index(series: Iterable[Block]) -> Iterator[int]:
+    """The indices of a series, one at a time."""
+    return chain.from_iterable(map(ints, series))

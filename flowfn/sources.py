@@ -1,0 +1,390 @@
+"""Sources: what a flow can start from, told apart once, and the nodes that read it.
+
+| what is given | how it is read |
+|---|---|
+| a sequence (`__len__` and integer `__getitem__`) or an array | by index, so the flow is seekable |
+| a callable | called once in each pass; it may ask for `rng`, `epoch`, `start` |
+| an object with `reset_state` or `get_data` (a DataFlow) | iterated, in this process only |
+| any other iterable | iterated |
+| an iterator | iterated, once |
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from itertools import chain, count
+from typing import Any
+
+import numpy as np
+
+from flowfn.components import component
+from flowfn.failures import brief
+from flowfn.flows import Flow
+from flowfn.kinds import Node
+from flowfn.randomness import generator
+from flowfn.runs import Block, Length, Outputs, Run, cut, ints
+
+
+@dataclass(slots=True, eq=False)
+class Source:
+    """The leaf of a tree: an object to read from, and the kind of node that knows how."""
+
+    object: Any
+    kind: type[Node]
+    random: bool = False
+    opened: int = 0
+    shown: str = ""
+    name: str = "source"
+    pinned: str | None = None
+    asks: frozenset[str] = frozenset()
+    arguments: dict[str, Any] = field(default_factory=dict)
+    shards: tuple[str, ...] = ()
+    transparent: bool = False
+
+    def __repr__(self) -> str:
+        return self.shown or f"flow({_named(self.object)})"
+
+
+class SequenceNode(Node):
+    """A sequence, read by index."""
+
+    seekable = True
+
+    def length(self, run: Run) -> Length:
+        """Its length at this moment."""
+        return len(self.part.object)
+
+    def labels(self, run: Run) -> tuple[int, int]:
+        """Datapoint i is labelled i."""
+        return 0, 1
+
+    def read(self, run: Run, series: Iterator[Block]) -> Outputs:
+        """Items by index, or together where the sequence offers `__getitems__`."""
+        return Outputs(self.items(series), self)
+
+    def items(self, series: Iterator[Block]) -> Iterator[Any]:
+        """The items at the indices of a series."""
+        items = self.part.object
+        if hasattr(items, "__getitems__"):
+            for block in series:
+                yield from items.__getitems__(list(ints(block)))
+        elif type(items) in (list, tuple, range):
+            for block in series:
+                if type(block) is range and block.step == 1:
+                    yield from items[block.start : block.stop]
+                else:
+                    yield from map(items.__getitem__, ints(block))
+        else:
+            for block in series:
+                yield from map(operator.getitem, _again(items), ints(block))
+
+
+class ArraysNode(SequenceNode):
+    """Arrays of equal length, read by row; whole blocks of rows can be gathered at once."""
+
+    gathers = True
+
+    def length(self, run: Run) -> Length:
+        """The number of rows."""
+        return len(self.part.object)
+
+    def items(self, series: Iterator[Block]) -> Iterator[Any]:
+        """Rows, as read-only views."""
+        rows = self.part.object
+        for block in series:
+            yield from map(rows.row, ints(block))
+
+    def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Rows]:
+        """Blocks of so many rows each."""
+        return (Rows(self.part.object, block) for block in cut(series, sizes))
+
+
+class CountingNode(SequenceNode):
+    """0, 1, 2 and so on without end, from `start` on."""
+
+    def length(self, run: Run) -> Length:
+        """Endless."""
+        return math.inf
+
+    def items(self, series: Iterator[Block]) -> Iterator[Any]:
+        """The indices themselves."""
+        start = self.part.object
+        return (start + index for index in chain.from_iterable(map(ints, series)))
+
+
+class IterableNode(Node):
+    """Anything that can be iterated again and again."""
+
+    here = False  # whether it has to be read in the process that iterates
+
+    def length(self, run: Run) -> Length:
+        """What it says of itself, if anything."""
+        for name in ("__len__", "size"):
+            told = getattr(self.part.object, name, None)
+            if callable(told):
+                try:
+                    return int(told())
+                except (TypeError, NotImplementedError):
+                    continue
+        return None
+
+    def unknown(self) -> str:
+        """It has no integer index."""
+        return f"{self.part} can only be iterated; give a list, an array or an object with __len__ and __getitem__"
+
+    def labels(self, run: Run) -> tuple[int, int]:
+        """Datapoint i is labelled i."""
+        return 0, 1
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """Iterate it; what comes before `start` is dropped."""
+        outputs = Outputs(self.opened(run, start), self, (), start)
+        return Outputs(zip(outputs, count(start)), None, [outputs], start) if lineage else outputs
+
+    def opened(self, run: Run, start: int) -> Iterator[Any]:
+        """Its datapoints from `start` on."""
+        iterator = iter(self.part.object)
+        for _ in zip(range(start), iterator):
+            pass
+        yield from iterator
+
+
+class CallableNode(IterableNode):
+    """A function called once in each pass; one that asks for `start` is not read from its beginning to resume."""
+
+    def length(self, run: Run) -> Length:
+        """Not known."""
+        return None
+
+    def opened(self, run: Run, start: int) -> Iterator[Any]:
+        """Call it, with what it asks for."""
+        asks = self.part.arguments["asks"]
+        given: dict[str, Any] = {}
+        if "rng" in asks:
+            given["rng"] = generator(self.key(run))
+        if "epoch" in asks:
+            given["epoch"] = run.epoch[0]
+        if "start" in asks:
+            given["start"] = start
+        made = self.part.object(**given)
+        iterator = made.run(seed=self.key(run), epoch=0) if isinstance(made, Flow) else iter(made)
+        for _ in zip(range(0 if "start" in asks else start), iterator):
+            pass
+        yield from iterator
+
+
+class ForeignNode(IterableNode):
+    """An object with a reset of its own: reset once, iterated in this process only."""
+
+    here = True
+
+    def opened(self, run: Run, start: int) -> Iterator[Any]:
+        """Its datapoints, after its own reset the first time."""
+        part = self.part
+        if not part.opened and hasattr(part.object, "reset_state"):
+            part.object.reset_state()
+        part.opened += 1
+        iterator = iter(part.object if hasattr(part.object, "__iter__") else part.object.get_data())
+        for _ in zip(range(start), iterator):
+            pass
+        yield from iterator
+
+
+class OneShotNode(IterableNode):
+    """An iterator: it works for one pass."""
+
+    here = True
+
+    def length(self, run: Run) -> Length:
+        """Not known."""
+        return None
+
+    def opened(self, run: Run, start: int) -> Iterator[Any]:
+        """The iterator itself, the first time."""
+        if self.part.opened:
+            raise ValueError(
+                f"{self.part} is an iterator, which can be read once, and this is another pass over it (or another place "
+                "in the same tree); give a list, or a callable that returns a new iterator"
+            )
+        self.part.opened = 1
+        for _ in zip(range(start), self.part.object):
+            pass
+        yield from self.part.object
+
+
+class Columns:
+    """Arrays of equal length as a sequence of datapoints: rows of one array, or lists or dicts of rows."""
+
+    def __init__(self, columns: Any) -> None:
+        self.columns = columns
+        self.keys = list(columns) if isinstance(columns, dict) else None
+        self.arrays = [_readonly(a) for a in (columns.values() if self.keys else columns if isinstance(columns, list) else [columns])]
+        self.bare = not isinstance(columns, (dict, list))
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def row(self, index: int) -> Any:
+        """Datapoint `index`, of read-only views."""
+        if self.bare:
+            return self.arrays[0][index]
+        row = [array[index] for array in self.arrays]
+        return dict(zip(self.keys, row)) if self.keys else row
+
+    __getitem__ = row
+
+    def selected(self, components: Sequence[Any]) -> Columns:
+        """Some of the arrays, as `select` would select components of their rows."""
+        if self.bare:
+            raise TypeError("select(): the rows of one array have no components; from_arrays(array) gives lists of one")
+        return Columns({k: component(self.columns, k) for k in components} if self.keys else [component(self.columns, i) for i in components])
+
+    def rows(self, block: Block) -> Any:
+        """The rows at the indices of a block, stacked, in new arrays."""
+        if type(block) is range and block.step > 0:
+            taken = [array[block.start : block.stop : block.step].copy() for array in self.arrays]
+        else:
+            taken = [array.take(np.asarray(block), axis=0) for array in self.arrays]
+        return taken[0] if self.bare else dict(zip(self.keys, taken)) if self.keys else taken
+
+
+class Rows(Sequence[Any]):
+    """A block of rows, as a sequence of datapoints that can be had stacked at once."""
+
+    __slots__ = ("block", "columns")
+
+    def __init__(self, columns: Columns, block: Block) -> None:
+        self.columns, self.block = columns, block
+
+    def __len__(self) -> int:
+        return len(self.block)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Rows(self.columns, self.block[index])
+        return self.columns.row(int(self.block[index]))
+
+    def stacked(self) -> Any:
+        """All rows, one array for each component."""
+        return self.columns.rows(self.block)
+
+
+def flow(source: Any, caller: str = "flow") -> Flow[Any]:
+    """Make a flow of anything that holds or makes datapoints; a flow is returned as it is.
+
+    Sequences (with `__len__` and integer `__getitem__`: lists, ranges, arrays, torch datasets) are read by index.
+    Callables are called once in each pass, with those of the keywords `rng` (a numpy Generator), `epoch` (int) and
+    `start` (int: how many datapoints to leave out) that they name. Other iterables are iterated. An iterator works
+    for one pass.
+
+    Raises:
+        TypeError: a dict, a string, a set, a DataFrame, or nothing iterable; the message names the conversion.
+
+    >>> list(flow([3, 1, 2]))
+    [3, 1, 2]
+    >>> flow(range(10**12))[-1]
+    999999999999
+    >>> list(flow(lambda epoch: [epoch]).set_epoch(4))
+    [4]
+    """
+    if isinstance(source, Flow):
+        return source
+    _refuse(source, caller)
+    if isinstance(source, np.ndarray):
+        return Flow(Source(Columns(source), ArraysNode, shown=f"flow({brief(source)})"))
+    if hasattr(source, "reset_state") or (hasattr(source, "get_data") and hasattr(source, "size")):
+        return Flow(Source(source, ForeignNode))
+    if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
+        return Flow(Source(source, SequenceNode))
+    if hasattr(source, "__iter__"):
+        return Flow(Source(source, OneShotNode if iter(source) is source else IterableNode))
+    if callable(source):
+        asks = frozenset(_asked(source))
+        return Flow(Source(source, CallableNode, random="rng" in asks, arguments={"asks": asks}))
+    if hasattr(source, "__getitem__"):
+        return Flow(Source(source, IterableNode))
+    raise TypeError(f"{caller}(): a source is a sequence, an iterable or a function that returns one, got {brief(source)}")
+
+
+def from_arrays(*arrays: Any, **named: Any) -> Flow[Any]:
+    """A flow of the rows of arrays of equal length: lists of components, or dicts if the arrays are named.
+
+    Rows are read-only views, so nobody edits the data set by accident; `batch` right after (or after `shuffle`,
+    `shard`, `take`, `select`) gathers a whole batch in one call for each array.
+
+    Raises:
+        ValueError: the arrays have different lengths, or none is given.
+
+    >>> import numpy as np
+    >>> list(from_arrays(np.arange(4).reshape(2, 2), np.array([7, 8])))
+    [[array([0, 1]), np.int64(7)], [array([2, 3]), np.int64(8)]]
+    >>> from_arrays(x=np.arange(3))[2]
+    {'x': np.int64(2)}
+    """
+    if bool(arrays) == bool(named):
+        raise ValueError("from_arrays(): give arrays, either all by position (datapoints are lists) or all by name (dicts)")
+    columns: Any = {k: np.asarray(v) if not isinstance(v, np.memmap) else v for k, v in named.items()} or [
+        a if isinstance(a, np.memmap) else np.asarray(a) for a in arrays
+    ]
+    shapes = {k: v.shape for k, v in (columns.items() if named else enumerate(columns))}
+    if any(not shape for shape in shapes.values()) or len({shape[0] for shape in shapes.values()}) != 1:
+        raise ValueError(f"from_arrays(): arrays must have equal lengths, got shapes {shapes}")
+    words = [brief(a) for a in columns] if arrays else [f"{k}={brief(a)}" for k, a in columns.items()]
+    return Flow(Source(Columns(columns), ArraysNode, shown=f"from_arrays({', '.join(words)})"))
+
+
+def counting(start: int) -> Flow[int]:
+    """start, start + 1, and so on without end."""
+    return Flow(Source(start, CountingNode, shown=f"count({start})"))
+
+
+def _refuse(source: Any, caller: str) -> None:
+    conversions: list[tuple[Callable[[Any], bool], str]] = [
+        (lambda s: isinstance(s, (str, bytes)), "a string; for lines write text.splitlines(), for characters list(text), for a file open it in a callable"),
+        (lambda s: isinstance(s, Mapping), "a mapping; write list(d.items()), list(d.values()), or from_arrays(**d) for arrays of equal length"),
+        (lambda s: isinstance(s, Set), "a set, whose order is not reproducible; write sorted(s)"),
+        (lambda s: hasattr(s, "iloc") and hasattr(s, "columns"), 'a DataFrame; write df.to_dict("records") for dicts, or from_arrays(**{c: df[c].to_numpy() for c in df})'),
+        (lambda s: hasattr(s, "iloc"), "a pandas Series; write series.to_numpy()"),
+        (lambda s: isinstance(s, np.ndarray) and s.ndim == 0, "an array without rows; write array.reshape(1)"),
+        (lambda s: isinstance(s, type), "a class; write an instance of it"),
+    ]
+    for is_such, instead in conversions:
+        if is_such(source):
+            raise TypeError(f"{caller}(): a source cannot be {instead} (got {brief(source)})")
+
+
+def _asked(function: Callable[..., Any]) -> list[str]:
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return []
+    required = [p.name for p in parameters.values() if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    strange = set(required) - {"rng", "epoch", "start"}
+    if strange:
+        raise TypeError(f"flow(): a callable source may ask for rng, epoch and start, but {_named(function)} asks for {', '.join(sorted(strange))}")
+    return [name for name in ("rng", "epoch", "start") if name in parameters]
+
+
+def _named(value: Any) -> str:
+    if callable(value) and hasattr(value, "__name__"):
+        return str(value.__name__)
+    if isinstance(value, range):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return brief(value)
+    return brief(value) if not hasattr(value, "__iter__") and not hasattr(value, "__getitem__") else type(value).__name__
+
+
+def _readonly(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _again(value: Any) -> Iterator[Any]:
+    while True:
+        yield value

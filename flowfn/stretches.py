@@ -1,0 +1,103 @@
+"""The second form of an order stage, for sources that are not seekable: stretches, read one after the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import islice, repeat
+from typing import TYPE_CHECKING, Any
+
+from flowfn.kinds import MISSING
+from flowfn.runs import Anchor, Outputs, Run, ticked
+
+if TYPE_CHECKING:
+    from flowfn.orders import Order
+
+
+class Stretch:
+    """Some outputs in a row over a stream: of one source, in one round, every `step`-th from `start` to `stop`.
+
+    `whole`: an input counts only if the row of `step` inputs that it is in is complete.
+    """
+
+    __slots__ = ("round", "source", "start", "step", "stop", "whole")
+
+    def __init__(
+        self, source: int = 0, *, round: int | None = None, start: int = 0, stop: float = math.inf, step: int = 1, whole: bool = False
+    ) -> None:
+        self.source, self.round, self.start, self.stop, self.step, self.whole = source, round, start, stop, step, whole
+
+    @property
+    def limit(self) -> float:
+        """How many outputs it can have at most."""
+        return math.inf if self.stop == math.inf else max(-(-(int(self.stop) - self.start) // self.step), 0)
+
+
+class Stretches:
+    """The stretches of an order stage over streams, read one after the other; its anchors are where one begins.
+
+    The stage's generator yields stretches, and is sent how many inputs the last one found.
+    """
+
+    ticks: Any
+
+    def __init__(self, node: Order, run: Run, known: Anchor, start: int, lineage: bool) -> None:
+        self.node, self.run, self.known, self.start = node, run, known, start
+        self.lineage = lineage and len(node.sources) == 1 and not node.part.switches
+        self.live: list[Outputs] = []
+        self.newest = known
+
+    def fact(self) -> Anchor:
+        """The last beginning of a stretch."""
+        return self.newest
+
+    def __iter__(self) -> Iterator[Any]:
+        plan = self.node.part.stretches(len(self.node.sources))
+        number, found = self.known.inputs
+        ahead = self.start - self.known.outputs  # outputs at the front that nobody wants, and that may be jumped over
+        try:
+            stretch = next(plan)
+            for _ in range(number):
+                stretch = plan.send(found)
+            while True:
+                self.newest = Anchor(self.run.epoch, self.known.outputs + ticked(self.ticks), (number, found))
+                found = yield from self._read(stretch, ahead)
+                ahead = max(self.start - self.known.outputs - ticked(self.ticks), 0)
+                number += 1
+                stretch = plan.send(found)
+        except StopIteration:
+            return
+
+    def _read(self, stretch: Stretch, ahead: int) -> Iterator[Any]:
+        jump = int(min(ahead, stretch.limit))
+        source, picks = self._pick(stretch, jump)
+        first = next(picks, MISSING)
+        if first is MISSING and 0 < jump < stretch.limit:  # perhaps it ends before the jump does: count it out
+            jump = 0
+            source, picks = self._pick(stretch, jump)
+            first = next(picks, MISSING)
+        yield from repeat(None, jump)  # for the one who asked to start late, and who drops them
+        if first is not MISSING:
+            yield first
+            yield from picks
+        return source.position
+
+    def _pick(self, stretch: Stretch, jump: int) -> tuple[Outputs, Iterator[Any]]:
+        source = self._open(stretch, jump)
+        if stretch.whole:
+            return source, (row[stretch.start] for row in _rows(source, stretch.step))
+        if stretch.stop == math.inf:
+            return source, islice(source, 0, None, stretch.step)
+        return source, islice(source, 0, max(int(stretch.stop) - stretch.start - jump * stretch.step, 0), stretch.step)
+
+    def _open(self, stretch: Stretch, jump: int) -> Outputs:
+        run = self.run if stretch.round is None else self.run.round(stretch.round)
+        first = (0 if stretch.whole else stretch.start) + jump * stretch.step
+        outputs = self.node.sources[stretch.source].stream(run, first, self.lineage)
+        self.live[:] = [outputs]
+        return outputs
+
+
+def _rows(source: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while len(row := list(islice(source, size))) == size:
+        yield row
