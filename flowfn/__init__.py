@@ -21,6 +21,7 @@ from flowfn.ordering import (
     subset,
     take,
 )
+from flowfn.parallel import prefetch, shut_down
 from flowfn.sources import flow, from_arrays
 from flowfn.stages import compose, pipe, stage
 from flowfn.transform import (

@@ -32,13 +32,13 @@ def stack(values: Sequence[Any]) -> Any:
     (array([1, 2]), (2, 2), ['a', 'b'], {'x': array([1, 2])})
     """
     first = values[0]
+    if type(first) in (int, float, bool) or isinstance(first, (np.generic, complex)):
+        return _numbers(values)
     if isinstance(first, np.ndarray):
         shape = first.shape
         if any(np.shape(value) != shape for value in values):
             raise ValueError(_unequal(values))
         return np.stack(values)
-    if type(first) in (int, float, bool) or isinstance(first, (np.generic, complex)):
-        return _numbers(values)
     if isinstance(first, Mapping):
         return _collated_dicts(values, stack)
     if isinstance(first, (list, tuple)):
@@ -100,15 +100,18 @@ def unbatch(source: Any) -> Iterator[Any]:
 def collated(datapoints: Sequence[Any], how: Any) -> Any:
     """Datapoints put together, in their own form; `how` is one collation or one for each component."""
     first = datapoints[0]
-    if isinstance(first, Mapping):
-        return _collated_dicts(datapoints, how)
     if isinstance(first, (list, tuple)):
         try:
             columns = list(zip(*datapoints, strict=True))
         except (ValueError, TypeError):
             raise _different(datapoints) from None
-        components = [one(column) for one, column in zip(_hows(how, range(len(columns))), columns)]
+        if callable(how):
+            components = [how(column) for column in columns]
+        else:
+            components = [one(column) for one, column in zip(_hows(how, range(len(columns))), columns)]
         return components if isinstance(first, list) else first._make(components) if hasattr(first, "_make") else tuple(components)
+    if isinstance(first, Mapping):
+        return _collated_dicts(datapoints, how)
     if dataclasses.is_dataclass(first) and not isinstance(first, type):
         names = [field.name for field in dataclasses.fields(first)]
         values = [one([getattr(d, name) for d in datapoints]) for one, name in zip(_hows(how, names), names)]
@@ -172,10 +175,13 @@ def _hows(how: Any, names: Any) -> Iterator[Callable[[Any], Any]]:
 
 
 def _numbers(values: Sequence[Any]) -> Any:
-    array = np.array(values) if not any(np.ndim(value) for value in values if not isinstance(value, (int, float))) else None
-    if array is None:
+    try:
+        array = np.array(values)
+    except ValueError:
+        raise ValueError(_unequal(values)) from None
+    if array.ndim != 1:
         raise ValueError(_unequal(values))
-    return array if array.dtype.kind not in "OUS" else list(values)
+    return list(values) if array.dtype.kind in "OUS" else array
 
 
 def _nested(values: Sequence[Any]) -> Any:

@@ -42,6 +42,10 @@ class FrozenNode(Each):
         """Those of the source."""
         return self.sources[0].labels(self.frozen(run))
 
+    def upward(self, run: Run, block: Block) -> Iterator[Any]:
+        """The same indices, in the one run."""
+        yield self.sources[0], self.frozen(run), block
+
     @property
     def gathers(self) -> bool:  # type: ignore[override]
         """Whole blocks of rows can be had where the source has them."""

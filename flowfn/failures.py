@@ -5,6 +5,7 @@ Nothing is caught on the way: one `try` at the root of a pass finds the failing 
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import reprlib
 from collections.abc import Mapping
@@ -46,17 +47,28 @@ def replay(flow: Flow[Any], error: BaseException) -> Any:
         return next(iterator)
 
 
+def locate(error: BaseException, outputs: Outputs | None) -> dict[str, Any]:
+    """Find out where an error came from, and write it on the error for those further down; what is there stays.
+
+    `counted` is the place of the node whose outputs `index` counts, None if it counts from the start of the pass's
+    first stretch, and -1 if it is an index already.
+    """
+    known: dict[str, Any] | None = getattr(error, "__flowfn__", None)
+    if known is None:
+        known = _find(error.__traceback__, outputs)
+        with contextlib.suppress(AttributeError):  # an exception class with slots is raised as it is
+            error.__flowfn__ = known  # type: ignore[attr-defined]
+    return known
+
+
 def annotate(error: BaseException, outputs: Outputs | None, seed: int, epoch: int) -> None:
     """Add the one note to an error that came through a pass, unless a pass nearer to the failure has."""
-    if hasattr(error, "__flowfn__") or not isinstance(error, Exception):
+    if not isinstance(error, Exception):
         return
-    where = _locate(error.__traceback__, outputs)
-    note = f"{where}, seed {seed}, epoch {epoch}\nto see it again, serially: flowfn.replay(flow, error)"
-    try:
-        error.__flowfn__ = {"seed": seed, "epoch": epoch}  # type: ignore[attr-defined]
-        error.add_note(note)
-    except AttributeError:  # an exception class with slots; it is raised as it is
-        return
+    where = locate(error, outputs)
+    if not where.get("noted"):
+        error.add_note(f"{where['text'].format(where['index'])}, seed {seed}, epoch {epoch}\nto see it again, serially: flowfn.replay(flow, error)")
+    where.update(noted=True, seed=seed, epoch=epoch)
 
 
 def uneven(outputs: Outputs, expected: int | None) -> ValueError | None:
@@ -99,7 +111,7 @@ def brief(value: Any) -> str:
     return _short.repr(value)
 
 
-def _locate(traceback: TracebackType | None, outputs: Outputs | None) -> str:
+def _find(traceback: TracebackType | None, outputs: Outputs | None) -> dict[str, Any]:
     parts = list(outputs.walk()) if outputs is not None else []
     steps: list[TracebackType] = []
     while traceback is not None:
@@ -107,13 +119,15 @@ def _locate(traceback: TracebackType | None, outputs: Outputs | None) -> str:
         traceback = traceback.tb_next
     for step in reversed(steps):
         part = _owner(step.tb_frame, parts)
-        if part is None or part.node is None:
+        if part is None or part.node is None or not part.inputs:
             continue
-        if part.inputs and _was_waiting(step):
-            upstream = next(iter(part.inputs))
-            return f"in what {part.node.part} reads, its datapoint {upstream.position}"
-        return f"in {part.node.part}, its datapoint {_number(part)}{_input(step.tb_frame, part)}"
-    return "in the flow"
+        waiting = _was_waiting(step)
+        index, counted = _number(part, waiting)
+        what = f"what {part.node.part} reads" if waiting else str(part.node.part)
+        taken = "" if waiting or "datapoint" not in step.tb_frame.f_locals else f" (input {brief(step.tb_frame.f_locals['datapoint'])})"
+        text = f"in {what}, its datapoint ".replace("{", "{{").replace("}", "}}") + "{}" + taken.replace("{", "{{").replace("}", "}}")
+        return {"text": text, "index": index, "counted": counted}
+    return {"text": "in the flow", "index": 0, "counted": -1}
 
 
 def _owner(frame: FrameType, parts: list[Outputs]) -> Outputs | None:
@@ -128,14 +142,13 @@ def _was_waiting(step: TracebackType) -> bool:
     return dis.opname[step.tb_frame.f_code.co_code[step.tb_lasti]].startswith("FOR_ITER")
 
 
-def _number(part: Outputs) -> int:
-    """The index, in the coordinates of its node, of the input that a part has just taken."""
-    taken = max(next(iter(part.inputs)).given - 1, 0) if part.inputs else part.given
-    trail = getattr(part, "trail", None)
-    return trail.index(taken) if trail is not None else taken + (next(iter(part.inputs)).first if part.inputs else 0)
-
-
-def _input(frame: FrameType, part: Outputs) -> str:
-    if "datapoint" in frame.f_locals:
-        return f" (input {brief(frame.f_locals['datapoint'])})"
-    return ""
+def _number(part: Outputs, ahead: int) -> tuple[int, int | None]:
+    """The number of the input that a part has just taken (or, `ahead`, waits for), and whose outputs it counts."""
+    source = next(iter(part.inputs))
+    taken = max(source.given - 1 + ahead, 0)
+    if part.trail is not None:
+        return part.trail.index(taken), -1
+    while source.tell is None and source.inputs:
+        source = next(iter(source.inputs))
+    first = next(iter(part.inputs)).first
+    return taken + first, source.node.place if source.tell is not None and source.node is not None else None

@@ -381,7 +381,7 @@ def bind(flow: Flow[Any]) -> Node:
 def _remember(error: BaseException, place: Place) -> None:
     told = getattr(error, "__flowfn__", None)
     if told is not None:
-        told.setdefault("place", place)
+        told["place"] = place
 
 
 def _seed(seed: Any) -> int:

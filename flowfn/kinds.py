@@ -45,6 +45,7 @@ class Node:
     root: ClassVar[bool] = False  # whether what is upstream is a tree of its own
     elastic: ClassVar[bool] = False  # whether a count of inputs says where it stands
     aligned: ClassVar[bool] = False  # whether it owes one output for each input
+    here: ClassVar[bool] = False  # whether it stays in the process that iterates
     gathers: bool = False  # whether it can give whole blocks of rows at once
     seekable: bool = False
 
@@ -98,6 +99,11 @@ class Node:
         offset, stride = self.labels(run)
         return each_index(affine(offset, stride, block) for block in series)
 
+    def upward(self, run: Run, block: Block) -> Iterator[tuple[Node, Run, Block]]:
+        """What the outputs at `block` need of which source, in which run: one step of the way up."""
+        for source in self.sources:
+            yield source, run, block
+
     def key(self, run: Run) -> int:
         """The key of this node's random numbers in a run."""
         at = (self.number, run.epoch)
@@ -107,38 +113,41 @@ class Node:
 
     def begin(self, run: Run, inputs: Sequence[Outputs], labels: Iterable[Label], trail: Trail | None = None) -> Outputs:
         """Start the generator of an each, group or expand stage on its inputs."""
-        injected: dict[str, Any] = {}
         part = self.part
-        if part.asks:
-            if "rngs" in part.asks:
-                one, labels = tee(labels)
-                injected["rngs"] = generators(self.key(run), one) if part.random else None
-            if "indices" in part.asks:
-                injected["indices"] = iter(labels)
-        outputs = Outputs(part.open(inputs, injected), self, inputs)
-        outputs.trail = trail  # type: ignore[attr-defined]
-        return outputs
+        if not part.wants_labels:
+            return Outputs(part.open(inputs), self, inputs, trail=trail)
+        one, other = tee(labels)
+        injected: dict[str, Any] = {}
+        if part.random:
+            injected["rngs"] = generators(self.key(run), one)
+        if "indices" in part.asks:
+            injected["indices"] = other
+        return Outputs(part.open(inputs, **injected), self, inputs, trail=trail)
 
 
 class Trail:
-    """A series of blocks on its way up that remembers the last few, to tell which index the k-th output has."""
+    """A series of blocks on its way up that remembers the last two, to tell which index the k-th output has."""
+
+    __slots__ = ("before", "last", "passed", "series")
 
     def __init__(self, series: Iterator[Block]) -> None:
-        self.series, self.passed, self.seen = series, 0, deque[tuple[int, Block]](maxlen=8)
+        self.series, self.passed = series, 0
+        self.before: Block = range(0)
+        self.last: Block = range(0)
 
     def __iter__(self) -> Iterator[Block]:
         return self
 
     def __next__(self) -> Block:
         block = next(self.series)
-        self.seen.append((self.passed, block))
         self.passed += len(block)
+        self.before, self.last = self.last, block
         return block
 
     def index(self, k: int) -> int:
-        """The index asked for as number `k` of the series (or the nearest that is remembered)."""
-        before, block = next((entry for entry in reversed(self.seen) if entry[0] <= k), (0, range(k, k + 1)))
-        return int(block[min(k - before, len(block) - 1)])
+        """The index asked for as number `k` of the series (the nearest that is remembered)."""
+        known = [*ints(self.before), *ints(self.last)]
+        return known[min(max(k - self.passed, -len(known)), -1)]
 
 
 class Each(Node):
@@ -151,9 +160,12 @@ class Each(Node):
         """Seekable where all sources are."""
         self.seekable = all(source.seekable for source in self.sources)
         self.lead = next(source for source in self.sources if source.world == self.world)
+        self.plain = len(self.sources) == 1 and not self.part.wants_labels
 
     def length(self, run: Run) -> Length:
         """That of the shortest source; where sources must be equally long, all finite ones must be."""
+        if len(self.sources) == 1:
+            return self.sources[0].length(run)
         lengths = [source.length(run) for source in self.sources]
         finite = {n for n in lengths if n not in (None, math.inf)}
         if len(finite) > 1 and self.part.strict:
@@ -167,17 +179,18 @@ class Each(Node):
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """Every source is asked for the same indices."""
         trail = Trail(series)
-        if len(self.sources) == 1 and not self.part.asks:
-            return self.begin(run, (self.sources[0].read(run, trail),), (), trail)
+        if self.plain:
+            inputs = (self.sources[0].read(run, trail),)
+            return Outputs(self.part.open(inputs), self, inputs, trail=trail)
         *copies, again = tee(trail, len(self.sources) + 1)
-        inputs = [source.read(run, copy) for source, copy in zip(self.sources, copies)]
+        inputs = tuple(source.read(run, copy) for source, copy in zip(self.sources, copies))
         return self.begin(run, inputs, self.each_label(run, again), trail)
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """Every source is read from the same position; lineage passes through a stage of one source."""
         if self.seekable:
             return super().stream(run, start, lineage)
-        asks = lineage or bool(self.part.asks)
+        asks = lineage or not self.plain
         labels: Iterator[Label]
         if len(self.sources) == 1 and asks:
             pairs = self.sources[0].stream(run, start, True)
@@ -259,6 +272,11 @@ class Group(Node):
         outputs.first = start
         return Outputs(zip(outputs, again), None, [outputs], start) if lineage else outputs
 
+    def upward(self, run: Run, block: Block) -> Iterator[tuple[Node, Run, Block]]:
+        """All inputs of the groups."""
+        for wanted in self._inputs(iter((block,)), self.source.length(run)):
+            yield self.source, run, wanted
+
     def _inputs(self, series: Iterator[Block], total: Length) -> Iterator[Block]:
         """The inputs of the outputs of a series, in blocks that hold whole groups where they can."""
         pace = max(BLOCK // self.size, 1)
@@ -333,21 +351,21 @@ class Expand(Node):
         asks = lineage or bool(self.part.asks)
         source = self.source.stream(run, known.inputs[0], asks)
         pairs, labelled = tee(source) if asks else (source, ())
-        intake = _Intake(pairs, run, known, asks)
+        intake = _Intake(self, pairs, run, known, asks)
         inputs = Outputs(iter(intake), None, [source], known.inputs[0])
         made = self.begin(run, [inputs], map(itemgetter(1), labelled))
         if lineage:
-            outputs = Outputs(intake.labelled(made), self, [made], known.outputs, intake.fact, intake.ticks)
+            outputs = Outputs(intake.labelled(made), self, [made], known.outputs, intake.tell, intake.ticks)
         else:
-            outputs = Outputs(made.source, self, [inputs], known.outputs, intake.fact, intake.ticks)
+            outputs = Outputs(made.source, self, [inputs], known.outputs, intake.tell, intake.ticks)
         return outputs.drop(start - known.outputs)
 
 
 class _Intake:
     """The inputs of an expand stage as they are taken, one by one: which one is in work, and what came before it."""
 
-    def __init__(self, source: Iterator[Any], run: Run, known: Anchor, pairs: bool) -> None:
-        self.source, self.run, self.known, self.pairs = source, run, known, pairs
+    def __init__(self, node: Expand, source: Iterator[Any], run: Run, known: Anchor, pairs: bool) -> None:
+        self.node, self.source, self.run, self.known, self.pairs = node, source, run, known, pairs
         self.ticks = repeat(True, sys.maxsize)
         self.taken, self.left = known.inputs[0], sys.maxsize
         self.label: Label = 0
@@ -371,9 +389,9 @@ class _Intake:
             before = self.taken
             yield output, deepen(self.label, ordinal)
 
-    def fact(self) -> Anchor:
+    def tell(self) -> dict[int, Anchor]:
         """The anchor before the input in work."""
-        return Anchor(self.run.epoch, self.known.outputs + sys.maxsize - self.left, (self.taken,))
+        return {self.node.place: Anchor(self.run.epoch, self.known.outputs + sys.maxsize - self.left, (self.taken,))}
 
 
 class Stream(Node):
@@ -387,16 +405,14 @@ class Stream(Node):
         """From the last mark before `start`, or else from the beginning."""
         known = run.anchor(self, start, len(self.sources))
         inputs = [source.stream(run, position) for source, position in zip(self.sources, known.inputs)]
-        mark = _Mark(run, known, inputs)
+        mark = _Mark(self, run, known, inputs)
         injected: dict[str, Any] = {}
         if self.part.random:
             injected["rng"] = mark.rng = generator(hashed(self.key(run), self.rank, self.world))
             rekey(mark.rng, known.outputs)
-        elif "rng" in self.part.asks:
-            injected["rng"] = None
         if "mark" in self.part.asks:
             injected["mark"] = mark
-        outputs = mark.outputs = Outputs(self.part.open(inputs, injected), self, inputs, known.outputs, mark.fact)
+        outputs = mark.outputs = Outputs(self.part.open(inputs, **injected), self, inputs, known.outputs, mark.tell)
         outputs.drop(start - known.outputs)
         labels = count(self.rank + self.world * start, self.world)
         return Outputs(zip(outputs, labels), None, [outputs], start) if lineage else outputs
@@ -408,8 +424,8 @@ class _Mark:
     outputs: Outputs
     rng: np.random.Generator | None = None
 
-    def __init__(self, run: Run, known: Anchor, inputs: Sequence[Outputs]) -> None:
-        self.run, self.newest, self.inputs = run, known, inputs
+    def __init__(self, node: Stream, run: Run, known: Anchor, inputs: Sequence[Outputs]) -> None:
+        self.node, self.run, self.newest, self.inputs = node, run, known, inputs
 
     def __call__(self) -> None:
         at = self.outputs.position
@@ -417,5 +433,6 @@ class _Mark:
         if self.rng is not None:
             rekey(self.rng, at)
 
-    def fact(self) -> Anchor:
-        return self.newest
+    def tell(self) -> dict[int, Anchor]:
+        """The anchor of the last call."""
+        return {self.node.place: self.newest}

@@ -47,7 +47,7 @@ class Order(Node):
             n = lengths[0] if len(lengths) == 1 else None
             if self.part.shards and run.base:
                 n = max(n - run.base, 0)  # type: ignore[operator]
-            route = as_route(self.part.order(lengths if n is None else (n,), injected), n)
+            route = as_route(self.part.order(lengths if n is None else (n,), **injected), n)
             if self.part.shards and run.base:
                 route = _shifted(route, run.base)
             run.memo[at] = route
@@ -76,6 +76,16 @@ class Order(Node):
         readers: dict[tuple[int, int], Reader] = {}
         return Outputs(take_turns(self.sources, run, map(route.take, series), readers), self, _Readers(readers))
 
+    def upward(self, run: Run, block: Block) -> Iterator[tuple[Node, Run, Block]]:
+        """What the route says, source by source and round by round."""
+        route = self.route(run)
+        if not route.switches:
+            yield self.sources[0], run, route.take(block)
+            return
+        keys, _, pieces = _sorted_out(*route.take(block))
+        for (source, number), piece in zip(keys, pieces):
+            yield self.sources[source], run if number < 0 else run.round(number), piece
+
     def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Any]:
         """Whole groups of rows from the source."""
         return self.sources[0].gather(run, map(self.route(run).take, series), sizes)  # type: ignore[attr-defined,no-any-return]
@@ -86,7 +96,7 @@ class Order(Node):
             return super().stream(run, start, lineage)
         known = run.anchor(self, start, 2)
         walk = Stretches(self, run, known, start, lineage)
-        outputs = Outputs(iter(walk), self, walk.live, known.outputs, walk.fact)
+        outputs = Outputs(iter(walk), self, walk.live, known.outputs, walk.tell)
         walk.ticks = outputs.ticks
         if lineage and (len(self.sources) > 1 or self.part.switches):
             labels = count(self.rank + self.world * start, self.world)

@@ -34,7 +34,7 @@ class Rule:
 
 def is_integer(value: Any) -> bool:
     """Whether a value is an integer of any library's type, and not a bool."""
-    return hasattr(value, "__index__") and not isinstance(value, bool) and getattr(value, "shape", ()) == ()
+    return hasattr(value, "__index__") and not isinstance(value, (bool, type)) and getattr(value, "shape", ()) == ()
 
 
 def is_number(value: Any) -> bool:

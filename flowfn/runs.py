@@ -75,15 +75,10 @@ class Outputs(compress):  # type: ignore[type-arg]
     """The outputs of a node in one pass: a C-level iterator that knows how many it has given.
 
     `position` is the number of the next output, counted from the start of the pass. `inputs` are the outputs it is
-    made from, so a pass can be walked; `fact` tells its newest anchor.
+    made from, so a pass can be walked; `tell` its newest anchor, `trail` which indices were asked for.
     """
 
-    node: Node | None
-    inputs: Collection[Outputs]
-    first: int
-    source: Iterator[Any]
-    ticks: repeat[bool]
-    fact: Callable[[], Anchor] | None
+    __slots__ = ("__weakref__", "first", "inputs", "node", "skipped", "source", "tell", "ticks", "trail")
 
     def __new__(
         cls,
@@ -91,24 +86,25 @@ class Outputs(compress):  # type: ignore[type-arg]
         node: Node | None = None,
         inputs: Collection[Outputs] = (),
         first: int = 0,
-        fact: Callable[[], Anchor] | None = None,
+        tell: Callable[[], Mapping[int, Anchor]] | None = None,
         ticks: repeat[bool] | None = None,
+        trail: Any = None,
     ) -> Outputs:
         ticks = ticks or repeat(True, sys.maxsize)
-        source = iter(source)
         self = super().__new__(cls, source, ticks)
-        self.source, self.ticks, self.node, self.inputs, self.first, self.fact = source, ticks, node, inputs, first, fact
+        self.source, self.ticks, self.node, self.inputs, self.first, self.tell = source, ticks, node, inputs, first, tell
+        self.trail, self.skipped = trail, 0
         return self
 
     @property
     def given(self) -> int:
-        """How many outputs have been given in this pass, from where it started."""
-        return ticked(self.ticks)
+        """How many outputs have been given, those that were dropped not counted."""
+        return ticked(self.ticks) - self.skipped
 
     @property
     def position(self) -> int:
         """The number of the next output."""
-        return self.first + self.given
+        return self.first + ticked(self.ticks)
 
     def walk(self) -> Iterator[Outputs]:
         """Every live part of the pass below and including this one, sources first."""
@@ -119,11 +115,16 @@ class Outputs(compress):  # type: ignore[type-arg]
     def drop(self, count: int) -> Outputs:
         """Give `count` outputs to nobody."""
         next(islice(self, count, count), None)
+        self.skipped = ticked(self.ticks)
         return self
 
     def facts(self) -> dict[int, Anchor]:
         """The newest anchor of every node in the pass that has one, by place."""
-        return {part.node.place: part.fact() for part in self.walk() if part.fact and part.node}
+        told: dict[int, Anchor] = {}
+        for part in self.walk():
+            if part.tell is not None:
+                told.update(part.tell())
+        return told
 
     def close(self) -> None:
         """End the pass: close every generator in it, the last first."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import chain, count
@@ -26,6 +25,7 @@ from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.kinds import Node
 from flowfn.randomness import generator
+from flowfn.routes import affine
 from flowfn.runs import Block, Length, Outputs, Run, cut, ints
 
 
@@ -64,23 +64,17 @@ class SequenceNode(Node):
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """Items by index, or together where the sequence offers `__getitems__`."""
-        return Outputs(self.items(series), self)
+        return Outputs(chain.from_iterable(map(self.fetch, series)), self)
 
-    def items(self, series: Iterator[Block]) -> Iterator[Any]:
-        """The items at the indices of a series."""
+    def fetch(self, block: Block) -> Iterable[Any]:
+        """The items at the indices of a block."""
         items = self.part.object
-        if hasattr(items, "__getitems__"):
-            for block in series:
-                yield from items.__getitems__(list(ints(block)))
-        elif type(items) in (list, tuple, range):
-            for block in series:
-                if type(block) is range and block.step == 1:
-                    yield from items[block.start : block.stop]
-                else:
-                    yield from map(items.__getitem__, ints(block))
-        else:
-            for block in series:
-                yield from map(operator.getitem, _again(items), ints(block))
+        if type(items) in (list, tuple, range):
+            if type(block) is range and block.step == 1:
+                return items[block.start : block.stop]  # type: ignore[no-any-return]
+        elif hasattr(items, "__getitems__"):
+            return items.__getitems__(list(ints(block)))  # type: ignore[no-any-return]
+        return map(items.__getitem__, ints(block))
 
 
 class ArraysNode(SequenceNode):
@@ -92,11 +86,9 @@ class ArraysNode(SequenceNode):
         """The number of rows."""
         return len(self.part.object)
 
-    def items(self, series: Iterator[Block]) -> Iterator[Any]:
+    def fetch(self, block: Block) -> Iterable[Any]:
         """Rows, as read-only views."""
-        rows = self.part.object
-        for block in series:
-            yield from map(rows.row, ints(block))
+        return map(self.part.object.row, ints(block))
 
     def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Rows]:
         """Blocks of so many rows each."""
@@ -110,16 +102,13 @@ class CountingNode(SequenceNode):
         """Endless."""
         return math.inf
 
-    def items(self, series: Iterator[Block]) -> Iterator[Any]:
-        """The indices themselves."""
-        start = self.part.object
-        return (start + index for index in chain.from_iterable(map(ints, series)))
+    def fetch(self, block: Block) -> Iterable[Any]:
+        """The indices themselves, from `start` on."""
+        return ints(affine(self.part.object, 1, block))
 
 
 class IterableNode(Node):
     """Anything that can be iterated again and again."""
-
-    here = False  # whether it has to be read in the process that iterates
 
     def length(self, run: Run) -> Length:
         """What it says of itself, if anything."""
@@ -220,7 +209,6 @@ class Columns:
     """Arrays of equal length as a sequence of datapoints: rows of one array, or lists or dicts of rows."""
 
     def __init__(self, columns: Any) -> None:
-        self.columns = columns
         self.keys = list(columns) if isinstance(columns, dict) else None
         self.arrays = [_readonly(a) for a in (columns.values() if self.keys else columns if isinstance(columns, list) else [columns])]
         self.bare = not isinstance(columns, (dict, list))
@@ -237,11 +225,22 @@ class Columns:
 
     __getitem__ = row
 
+    def __getstate__(self) -> Any:
+        """A memory map travels as the name of its file, other arrays by value."""
+        arrays = [_mapped_from(array) or array for array in self.arrays]
+        return arrays, self.keys, self.bare
+
+    def __setstate__(self, state: Any) -> None:
+        arrays, self.keys, self.bare = state
+        self.arrays = [_readonly(np.memmap(*told) if isinstance(told, tuple) else told) for told in arrays]
+
     def selected(self, components: Sequence[Any]) -> Columns:
         """Some of the arrays, as `select` would select components of their rows."""
         if self.bare:
             raise TypeError("select(): the rows of one array have no components; from_arrays(array) gives lists of one")
-        return Columns({k: component(self.columns, k) for k in components} if self.keys else [component(self.columns, i) for i in components])
+        columns = dict(zip(self.keys, self.arrays)) if self.keys else self.arrays
+        chosen = [component(columns, key) for key in components]
+        return Columns(dict(zip(components, chosen)) if self.keys else chosen)
 
     def rows(self, block: Block) -> Any:
         """The rows at the indices of a block, stacked, in new arrays."""
@@ -379,12 +378,18 @@ def _named(value: Any) -> str:
     return brief(value) if not hasattr(value, "__iter__") and not hasattr(value, "__getitem__") else type(value).__name__
 
 
+def _mapped_from(array: np.ndarray) -> tuple[Any, ...] | None:
+    """The arguments that map the file of a memory map again, or None for any other array."""
+    root: Any = array
+    while isinstance(root.base, np.ndarray):
+        root = root.base
+    if not isinstance(root, np.memmap) or root.filename is None or not array.flags.c_contiguous:
+        return None
+    behind = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
+    return root.filename, array.dtype, "r", root.offset + behind, array.shape
+
+
 def _readonly(array: np.ndarray) -> np.ndarray:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def _again(value: Any) -> Iterator[Any]:
-    while True:
-        yield value

@@ -98,15 +98,18 @@ class Stage:
     Its repr is the call that made it. Stages compare by function and arguments, and pickle.
     """
 
-    __slots__ = ("_front", "_options", "arguments", "asks", "definition", "kind", "memory", "name", "pinned", "random")
+    __slots__ = ("_front", "_function", "_options", "arguments", "asks", "definition", "kind", "memory", "name", "pinned", "random", "wants_labels")
 
     def __init__(self, definition: Definition, arguments: Mapping[str, Any], pinned: str | None = None) -> None:
         self.definition, self.arguments, self.pinned = definition, dict(arguments), pinned
         self.kind, self.name, self.asks = definition.kind, definition.name, definition.asks
         self.random = bool(self.asks & {"rng", "rngs"}) and bool(arguments.get(definition.draws, True))
+        self.wants_labels = self.random or "indices" in self.asks
         self.memory = None if self.kind is None else self.kind.remember()
         self._front = tuple(arguments[name] for name in definition.positional)
         self._options = {name: value for name, value in arguments.items() if name not in definition.positional}
+        self._options |= dict.fromkeys(self.asks)  # what is asked for and not given is None
+        self._function = definition.function
 
     def __call__(self, source: Any) -> Flow[Any]:
         if isinstance(source, (Stage, Composed)):
@@ -136,13 +139,15 @@ class Stage:
 
     # What the kinds ask
 
-    def open(self, inputs: Sequence[Iterator[Any]], injected: Mapping[str, Any]) -> Iterator[Any]:
+    def open(self, inputs: Sequence[Any], **injected: Any) -> Iterator[Any]:
         """Start the function on its inputs."""
-        return iter(self.definition.function(*self._front, *inputs, **self._options, **injected))
+        if injected:
+            return iter(self.order(inputs, **injected))
+        return iter(self._function(*self._front, *inputs, **self._options))
 
-    def order(self, lengths: Sequence[float], injected: Mapping[str, Any]) -> Any:
-        """What an order function makes of the lengths of its sources."""
-        return self.definition.function(*self._front, *lengths, **self._options, **injected)
+    def order(self, lengths: Sequence[Any], **injected: Any) -> Any:
+        """Call the function on the lengths of its sources, as an order stage's is."""
+        return self._function(*self._front, *lengths, **(self._options | injected))
 
     def stretches(self, sources: int) -> Any:
         """The second form of an order stage, for streams."""

@@ -47,9 +47,9 @@ class Stretches:
         self.live: list[Outputs] = []
         self.newest = known
 
-    def fact(self) -> Anchor:
+    def tell(self) -> dict[int, Anchor]:
         """The last beginning of a stretch."""
-        return self.newest
+        return {self.node.place: self.newest}
 
     def __iter__(self) -> Iterator[Any]:
         plan = self.node.part.stretches(len(self.node.sources))

@@ -64,12 +64,13 @@ def map_component(f: Callable[..., Any], index: Any, source: Any, *, rng: bool =
     """
     if rngs is None:
         for datapoint in source:
-            if type(datapoint) is list:
+            try:
                 changed = datapoint.copy()
+            except AttributeError:  # a tuple
+                yield replaced(datapoint, index, f(component(datapoint, index)))
+            else:
                 changed[index] = f(changed[index])
                 yield changed
-            else:
-                yield replaced(datapoint, index, f(component(datapoint, index)))
     else:
         for datapoint, generator in zip(source, rngs):
             yield replaced(datapoint, index, f(component(datapoint, index), generator))

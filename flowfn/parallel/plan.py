@@ -1,0 +1,208 @@
+"""Which stage runs where: the tree of a prefetch, cut into stretches for its workers and what stays here.
+
+A stage runs in the workers of the first prefetch downstream of it; except that stream stages, and group, order and
+multi-source stages over a source that is not seekable, run in the process of that prefetch, and every stretch of stages
+on either side of them in its workers.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+
+from flowfn.kinds import Each, Expand, Node
+from flowfn.parallel.task import Supplied, Window
+from flowfn.runs import Run
+
+SMALL = 1 << 20
+"""Bytes up to which a sequence travels with the flow."""
+
+
+@dataclass
+class Stretch:
+    """Stages that a worker can run on a block: a chain of each and expand stages over `bottom`.
+
+    `bottom` is read by blocks in the worker if it is seekable; otherwise its datapoints are made here and sent.
+    """
+
+    top: Node
+    bottom: Node
+
+    def for_worker(self, run: Run, remote: bool) -> tuple[Node, list[Node]]:
+        """The tree that workers run, and the nodes in it that stay behind and supply datapoints.
+
+        A cache or a prefetch stays behind always, a large sequence where workers are processes (`remote`).
+        """
+        stay: dict[int, Node] = {}
+
+        def visit(node: Node) -> Node:
+            if node is self.bottom and not node.seekable:
+                return _over(Window, node, ())
+            if _stays(node, remote):
+                stay[node.place] = node
+                return Supplied(node, run)
+            moved = _with_sources(node, visit)
+            return _over(Window, node, (moved,)) if node is self.bottom else moved
+
+        return visit(self.top), list(stay.values())
+
+    def counted(self) -> list[Node]:
+        """The expand stages of the chain, the first one first."""
+        found, node = [], self.top
+        while node is not self.bottom:
+            if isinstance(node, Expand):
+                found.append(node)
+            (node,) = node.sources
+        return found[::-1]
+
+    def wants_labels(self) -> bool:
+        """Whether a stage of the chain asks for its datapoints' labels."""
+        node = self.top
+        while node is not self.bottom:
+            if node.part.wants_labels:
+                return True
+            (node,) = node.sources
+        return False
+
+
+def cut(node: Node, stand_in: Callable[[Stretch], Node]) -> Node:
+    """The tree to run here, in which `stand_in` takes the place of every stretch."""
+
+    def visit(node: Node) -> Node:
+        if _boundary(node):
+            return node
+        bottom = _bottom(node)
+        if bottom.seekable and not bottom.here:
+            return stand_in(Stretch(*_on_top(node, bottom, around(bottom)))) if _works(node) else node
+        moved = _with_sources(bottom, visit)
+        return moved if bottom is node else stand_in(Stretch(*_on_top(node, bottom, moved)))
+
+    def around(node: Node) -> Node:
+        """A seekable tree in which what is upstream of a stage that stays here is cut in turn."""
+        return _with_sources(node, visit if node.here else around)
+
+    return visit(node)
+
+
+def stretches(node: Node) -> list[Stretch]:
+    """The stretches of a tree, for those who want to know where its stages run."""
+    found: list[Stretch] = []
+
+    def note(stretch: Stretch) -> Node:
+        found.append(stretch)
+        return stretch.top
+
+    cut(node, note)
+    return found
+
+
+def packed(tree: Node) -> tuple[bytes, bytes]:
+    """(digest, bytes) of a tree; what cannot travel is named."""
+    try:
+        pickled = cloudpickle.dumps(tree, protocol=5)
+    except Exception as error:
+        raise TypeError(f"{_culprit(tree)} cannot be sent to a worker process: {error}; make what it holds in the worker (per_process), or prefetch with threads=") from error
+    return hashlib.blake2b(pickled, digest_size=16).digest(), pickled
+
+
+def whole(node: Node) -> bool:
+    """Whether a tree can leave this process altogether."""
+    return not node.here and not (not node.sources and _stays(node)) and all(map(whole, node.sources))
+
+
+def _boundary(node: Node) -> bool:
+    """Whether what is upstream of a node is somebody else's: a prefetch's, or nobody's."""
+    return node.part.transparent or (not node.sources and not node.seekable)
+
+
+def _bottom(node: Node) -> Node:
+    """Where the chain of each and expand stages that ends in `node` begins."""
+    while not node.seekable and isinstance(node, (Each, Expand)) and len(node.sources) == 1 and not node.here and not node.part.transparent:
+        (node,) = node.sources
+    return node
+
+
+def _works(node: Node) -> bool:
+    """Whether there is anything to do in a tree but to pick datapoints."""
+    if not node.sources:
+        return not (isinstance(getattr(node.part, "object", None), (list, tuple, range)) or node.gathers)
+    if _boundary(node) or node.here:
+        return False
+    return not node.orders or any(map(_works, node.sources))
+
+
+def _stays(node: Node, remote: bool = True) -> bool:
+    """Whether a node of a seekable stretch stays behind: a cache, a prefetch, a large sequence."""
+    if node.here or node.part.transparent:
+        return True
+    return remote and not node.sources and not _travels(node.part)
+
+
+def _travels(source: Any) -> bool:
+    """Whether a sequence goes to the workers with the flow: arrays do, and what takes at most a megabyte."""
+    held = source.object
+    if hasattr(held, "arrays") or isinstance(held, (range, int)):
+        return True
+    limited = _Limited()
+    try:
+        cloudpickle.Pickler(limited, protocol=5).dump(held)
+    except Exception:  # too large, or cannot be pickled: either way it stays
+        return False
+    return True
+
+
+class _Limited(io.RawIOBase):
+    """A file that takes no more than a megabyte."""
+
+    taken = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        self.taken += size
+        if self.taken > SMALL:
+            raise OverflowError("too large to travel")
+        return size
+
+
+def _with_sources(node: Node, visit: Callable[[Node], Node]) -> Node:
+    if not node.sources:
+        return node
+    moved = copy.copy(node)
+    moved.sources = tuple(map(visit, node.sources))
+    moved.setup()
+    moved.rank, moved.world = node.rank, node.world
+    return moved
+
+
+def _on_top(node: Node, bottom: Node, other: Node) -> tuple[Node, Node]:
+    """(top, bottom) of a chain moved over another bottom."""
+    if node is bottom:
+        return other, other
+    return _with_sources(node, lambda source: _on_top(source, bottom, other)[0]), other
+
+
+def _over(kind: type[Node], node: Node, sources: tuple[Node, ...]) -> Node:
+    made = kind(node.part if sources else None, sources, node.place, None)
+    made.rank, made.world = node.rank, node.world
+    return made
+
+
+def _culprit(node: Node) -> str:
+    for source in node.sources:
+        found = _culprit(source)
+        if found:
+            return found
+    try:
+        cloudpickle.dumps(node.part)
+    except Exception:
+        return str(node.part)
+    return ""

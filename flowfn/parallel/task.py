@@ -1,0 +1,211 @@
+"""What a worker does: run a stretch of stages over one block, and say what came of it."""
+
+from __future__ import annotations
+
+import pickle
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from flowfn.failures import locate, uneven
+from flowfn.kinds import Node
+from flowfn.runs import Anchor, Block, Epoch, Length, Outputs, Run, ints
+
+REMEMBERED = 8
+"""How many trees, and how many passes, a worker keeps."""
+
+
+@dataclass(slots=True)
+class Feed:
+    """One task: which pass, which block of it, and the datapoints that go along."""
+
+    seed: int
+    epoch: Epoch
+    base: int = 0
+    block: Block | None = None
+    datapoints: list[Any] | None = None
+    labels: list[Any] | None = None
+    start: int = 0  # in the first task of a pass: go on behind this output, from these anchors
+    anchors: Mapping[int, Anchor] = field(default_factory=dict)
+    supply: Mapping[tuple[int, Epoch], Mapping[int, Any]] = field(default_factory=dict)
+    lineage: bool = False
+
+    def __len__(self) -> int:
+        return len(self.datapoints) if self.block is None else len(self.block)  # type: ignore[arg-type]
+
+
+@dataclass(slots=True)
+class Reply:
+    """What came of a task: its outputs, where each counting node stands, and the error that ended it, if any."""
+
+    outputs: list[Any]
+    positions: dict[int, int]
+    seconds: float
+    size: int
+    error: BaseException | None = None
+    text: str = ""
+    facts: list[dict[int, Anchor]] | None = None
+    ended: bool = False
+
+
+class Window(Node):
+    """The bottom of a stretch in a worker: the datapoints of one task, read from its source by block or sent along."""
+
+    def setup(self) -> None:
+        """It stands for its source, or for the node that stayed behind."""
+        if self.sources:
+            (self.source,) = self.sources
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """The datapoints of the task, which are those from `start` on."""
+        feed: Feed = run.memo["feed"]
+        if feed.block is None:
+            return Outputs(zip(feed.datapoints, feed.labels) if lineage else feed.datapoints, None, (), start)  # type: ignore[arg-type]
+        outputs = self.source.read(run, iter((feed.block,)))
+        outputs.first = start
+        if lineage:
+            return Outputs(zip(outputs, self.source.each_label(run, iter((feed.block,)))), None, [outputs], start)
+        return outputs
+
+
+class Supplied(Node):
+    """Stands in a worker for a sequence that stayed behind; the datapoints wanted of it come with the task."""
+
+    seekable = True
+
+    def __init__(self, node: Node, run: Run) -> None:
+        super().__init__(None, (), node.place, None)
+        self.rank, self.world, self.known, self.label = node.rank, node.world, node.length(run), node.labels(run)
+
+    def length(self, run: Run) -> Length:
+        """As it was when the pass began."""
+        return self.known
+
+    def labels(self, run: Run) -> tuple[int, int]:
+        """Those of what it stands for."""
+        return self.label
+
+    def read(self, run: Run, series: Iterator[Block]) -> Outputs:
+        """The datapoints that came along."""
+        here = run.memo["feed"].supply[self.place, run.epoch]
+        return Outputs((here[index] for block in series for index in ints(block)), self)
+
+
+def perform(top: Node, feed: Feed) -> Reply:
+    """Run a stretch over one block. What was made before an error is kept, as it would be in serial."""
+    began = time.perf_counter()
+    run = Run(feed.seed, feed.epoch, "none", feed.base, feed.anchors, {"feed": feed})
+    made: list[Any] = []
+    outputs: Outputs | None = None
+    error: BaseException | None = None
+    try:
+        outputs = top.stream(run, feed.start, feed.lineage)
+        made.extend(outputs)
+        error = uneven(outputs, len(feed) if top.seekable or isinstance(top, Window) else None)
+    except BaseException as raised:  # given back in the reply, and raised where the flow is iterated
+        error = raised
+    if error is not None:
+        locate(error, outputs)
+    positions = {} if outputs is None else {p.node.place: p.position for p in outputs.walk() if p.node and p.tell}
+    text = "".join(traceback.format_exception(error)) if error is not None else ""
+    return Reply(made, positions, time.perf_counter() - began, weight(made[0]) if made else 0, error, text)
+
+
+_trees: OrderedDict[bytes, Any] = OrderedDict()
+_passes: OrderedDict[str, Outputs | None] = OrderedDict()  # None: it has ended
+
+
+def perform_known(digest: bytes, pickled: bytes | None, feed: Feed) -> Reply | None:
+    """`perform` in a worker process, on a tree that it has by digest; None says that it needs the tree."""
+    top = known_tree(digest, pickled)
+    return None if top is None else portable(perform(top, feed))
+
+
+def continue_pass(digest: bytes, pickled: bytes | None, name: str, feed: Feed, count: int) -> Reply | None:
+    """The next `count` outputs of a pass that this worker keeps, or makes anew from the feed's anchors."""
+    top = known_tree(digest, pickled)
+    if top is None:
+        return None
+    began = time.perf_counter()
+    made: list[Any] = []
+    facts: list[dict[int, Anchor]] = []
+    error: BaseException | None = None
+    outputs = _passes.get(name)
+    try:
+        if name in _passes and outputs is None:
+            return Reply([], {}, 0.0, 0, facts=[], ended=True)
+        if outputs is None or outputs.position != feed.start:
+            run = Run(feed.seed, feed.epoch, "threads", feed.base, feed.anchors)
+            outputs = top.stream(run, feed.start, feed.lineage)
+        _passes[name] = outputs
+        while len(_passes) > REMEMBERED:
+            end_pass(next(iter(_passes)))
+            _passes.popitem(last=False)
+        for output in islice(outputs, count):
+            made.append(output)
+            facts.append({} if top.seekable else outputs.facts())
+        if len(made) < count:
+            error = uneven(outputs, None)
+    except BaseException as raised:  # as in `perform`
+        error = raised
+    if error is not None:
+        locate(error, outputs)
+    ended = error is not None or len(made) < count
+    if ended:
+        end_pass(name)
+    text = "".join(traceback.format_exception(error)) if error is not None else ""
+    return portable(Reply(made, {}, time.perf_counter() - began, weight(made[0]) if made else 0, error, text, facts, ended))
+
+
+def end_pass(name: str) -> None:
+    """Let go of a pass, and remember that it has ended."""
+    outputs = _passes.get(name)
+    _passes[name] = None
+    if outputs is not None:
+        outputs.close()
+
+
+def known_tree(digest: bytes, pickled: bytes | None) -> Any:
+    """The tree of a digest, from memory or from its bytes."""
+    if digest not in _trees:
+        if pickled is None:
+            return None
+        _trees[digest] = pickle.loads(pickled)
+        while len(_trees) > REMEMBERED:
+            _trees.popitem(last=False)
+    _trees.move_to_end(digest)
+    return _trees[digest]
+
+
+def portable(reply: Reply) -> Reply:
+    """A reply whose error can travel; one that cannot is replaced by one that says the same."""
+    if reply.error is not None:
+        try:
+            reply.error.__traceback__ = reply.error.__cause__ = reply.error.__context__ = None
+            pickle.loads(pickle.dumps(reply.error))
+        except Exception:  # whatever a user's exception does when it is pickled
+            substitute = RuntimeError(f"{type(reply.error).__name__}: {reply.error}")
+            for note in getattr(reply.error, "__notes__", ()):
+                substitute.add_note(note)
+            substitute.__flowfn__ = getattr(reply.error, "__flowfn__", {})  # type: ignore[attr-defined]
+            reply.error = substitute
+    return reply
+
+
+def weight(value: Any) -> int:
+    """About how many bytes an output has."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, (str, bytes, bytearray)):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(weight, value.values()))
+    if isinstance(value, (list, tuple)):
+        return sum(map(weight, value))
+    return 32
