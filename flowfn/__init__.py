@@ -34,3 +34,5 @@ from flowfn.transform import (
     per_process,
     select,
 )
+
+__version__ = "0.1.0"
