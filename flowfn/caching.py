@@ -44,7 +44,7 @@ class FrozenNode(Each):
 
     def upward(self, run: Run, block: Block) -> Iterator[Any]:
         """The same indices, in the one run."""
-        yield self.sources[0], self.frozen(run), block
+        yield 0, self.frozen(run), block
 
     @property
     def gathers(self) -> bool:  # type: ignore[override]

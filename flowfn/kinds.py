@@ -99,9 +99,9 @@ class Node:
         offset, stride = self.labels(run)
         return each_index(affine(offset, stride, block) for block in series)
 
-    def upward(self, run: Run, block: Block) -> Iterator[tuple[Node, Run, Block]]:
+    def upward(self, run: Run, block: Block) -> Iterator[tuple[int, Run, Block]]:
         """What the outputs at `block` need of which source, in which run: one step of the way up."""
-        for source in self.sources:
+        for source in range(len(self.sources)):
             yield source, run, block
 
     def key(self, run: Run) -> int:
@@ -213,7 +213,7 @@ def _to_the_same_end(name: str, outputs: Outputs, inputs: Sequence[Outputs]) -> 
     """The outputs, and at their end a check that the inputs end together."""
     yield from outputs
     left = [next(source, MISSING) is not MISSING for source in inputs]
-    if any(left) or len({source.position for source in inputs}) > 1:
+    if any(left) or len({source.given for source in inputs}) > 1:
         lengths = ", ".join(f"{source.position - more}{' or more' * more}" for source, more in zip(inputs, left))
         raise ValueError(f"{name}(): sources must have equal lengths, got {lengths}; strict=False stops at the shortest")
 
@@ -272,10 +272,10 @@ class Group(Node):
         outputs.first = start
         return Outputs(zip(outputs, again), None, [outputs], start) if lineage else outputs
 
-    def upward(self, run: Run, block: Block) -> Iterator[tuple[Node, Run, Block]]:
+    def upward(self, run: Run, block: Block) -> Iterator[tuple[int, Run, Block]]:
         """All inputs of the groups."""
         for wanted in self._inputs(iter((block,)), self.source.length(run)):
-            yield self.source, run, wanted
+            yield 0, run, wanted
 
     def _inputs(self, series: Iterator[Block], total: Length) -> Iterator[Block]:
         """The inputs of the outputs of a series, in blocks that hold whole groups where they can."""
@@ -348,7 +348,7 @@ class Expand(Node):
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """From the last anchor before `start`; outputs are labelled (label of the input, ordinal)."""
         known = run.anchor(self, start)
-        asks = lineage or bool(self.part.asks)
+        asks = lineage or self.part.wants_labels
         source = self.source.stream(run, known.inputs[0], asks)
         pairs, labelled = tee(source) if asks else (source, ())
         intake = _Intake(self, pairs, run, known, asks)

@@ -76,15 +76,15 @@ class Order(Node):
         readers: dict[tuple[int, int], Reader] = {}
         return Outputs(take_turns(self.sources, run, map(route.take, series), readers), self, _Readers(readers))
 
-    def upward(self, run: Run, block: Block) -> Iterator[tuple[Node, Run, Block]]:
+    def upward(self, run: Run, block: Block) -> Iterator[tuple[int, Run, Block]]:
         """What the route says, source by source and round by round."""
         route = self.route(run)
         if not route.switches:
-            yield self.sources[0], run, route.take(block)
+            yield 0, run, route.take(block)
             return
         keys, _, pieces = _sorted_out(*route.take(block))
         for (source, number), piece in zip(keys, pieces):
-            yield self.sources[source], run if number < 0 else run.round(number), piece
+            yield source, run if number < 0 else run.round(number), piece
 
     def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Any]:
         """Whole groups of rows from the source."""

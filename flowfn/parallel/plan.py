@@ -46,8 +46,9 @@ class Stretch:
                 return _over(Window, node, ())
             if _stays(node, remote):
                 stay[node.place] = node
-                return Supplied(node, run)
-            moved = _with_sources(node, visit)
+                moved: Node = Supplied(node, run)
+            else:
+                moved = _with_sources(node, visit)
             return _over(Window, node, (moved,)) if node is self.bottom else moved
 
         return visit(self.top), list(stay.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -44,6 +45,9 @@ def shut_down() -> None:
         mine = [_pools.pop(key) for key in list(_pools) if key[0] == pid]
     for executor in mine:
         executor.shutdown(wait=True, kill_workers=True)
+
+
+atexit.register(shut_down)
 
 
 def _ignore_interrupts() -> None:

@@ -260,28 +260,29 @@ class Supply:
     def __init__(self, bottom: Node, run: Run, stay: list[Node], series: Iterator[Block]) -> None:
         self.bottom, self.run, self.series = bottom, run, series
         self.stay = {node.place: node for node in stay}
-        self.readers: dict[tuple[int, Epoch], Reader] = {}
+        self.readers: dict[tuple[tuple[int, ...], Epoch], Reader] = {}
 
-    def wanted(self, block: Block) -> Iterator[tuple[Node, Run, Block]]:
-        """What the outputs at `block` need of the nodes that stay."""
-        todo = [(self.bottom, self.run, block)]
+    def wanted(self, block: Block) -> Iterator[tuple[tuple[int, ...], Node, Run, Block]]:
+        """What the outputs at `block` need of the nodes that stay: on which way down the tree, in which run."""
+        todo: list[tuple[tuple[int, ...], Node, Run, Block]] = [((), self.bottom, self.run, block)]
         while todo:
-            node, run, part = todo.pop()
+            way, node, run, part = todo.pop()
             if node.place in self.stay:
-                yield node, run, part
+                yield way, node, run, part
             else:
-                todo.extend(reversed(list(node.upward(run, part))))
+                todo.extend(reversed([((*way, s), node.sources[s], above, needs) for s, above, needs in node.upward(run, part)]))
 
     def of(self, piece: Block) -> dict[tuple[int, Epoch], dict[int, Any]]:
         """The datapoints for one task, by node, epoch and index."""
         supply: dict[tuple[int, Epoch], dict[int, Any]] = {}
-        for node, run, block in self.wanted(piece):
-            key = node.place, run.epoch
-            while key not in self.readers:
+        used = set()
+        for way, node, run, block in self.wanted(piece):
+            while (way, run.epoch) not in self.readers:
                 self._advance()
-            taken = itertools.islice(self.readers[key].outputs, len(block))
-            supply.setdefault(key, {}).update(zip(ints(block), taken))
-        for key in [key for key, reader in self.readers.items() if key not in supply and not reader.queue]:
+            used.add((way, run.epoch))
+            taken = itertools.islice(self.readers[way, run.epoch].outputs, len(block))
+            supply.setdefault((node.place, run.epoch), {}).update(zip(ints(block), taken))
+        for key in [key for key, reader in self.readers.items() if key not in used and not reader.queue]:
             self.readers.pop(key).outputs.close()
         return supply
 
@@ -289,11 +290,10 @@ class Supply:
         block = next(self.series, None)
         if block is None:
             return False
-        for node, run, part in self.wanted(block):
-            key = node.place, run.epoch
-            if key not in self.readers:
-                self.readers[key] = Reader(node, run, self._advance)
-            self.readers[key].queue.append(part)
+        for way, node, run, part in self.wanted(block):
+            if (way, run.epoch) not in self.readers:
+                self.readers[way, run.epoch] = Reader(node, run, self._advance)
+            self.readers[way, run.epoch].queue.append(part)
         return True
 
     def close(self) -> None:
@@ -320,10 +320,10 @@ class Kept(Node):
         digest, pickled = packed(self.top)
         executor = self.crew.executor()
         pending: deque[tuple[_Waiting, int]] = deque()
-        anchors, ended = dict(run.anchors), False
+        anchors, ended, window = dict(run.anchors), False, 1  # one at first: it tells the worker the tree
         try:
             while True:
-                while len(pending) < pace.window and not ended:
+                while len(pending) < window and not ended:
                     feed = Feed(run.seed, run.epoch, run.base, start=start, anchors=anchors, lineage=lineage)
                     task = (name, feed, pace.size)
                     pending.append((self._submit(executor, digest, pickled, task), pace.size))
@@ -331,7 +331,7 @@ class Kept(Node):
                 waiting, count = pending.popleft()
                 reply = waiting()
                 pace.learn(reply, count)
-                ended = ended or reply.ended
+                ended, window = ended or reply.ended, pace.window
                 for output, told in zip(reply.outputs, reply.facts or ()):
                     facts.clear()
                     facts.update(told)

@@ -118,7 +118,7 @@ def perform(top: Node, feed: Feed) -> Reply:
 
 
 _trees: OrderedDict[bytes, Any] = OrderedDict()
-_passes: OrderedDict[str, Outputs | None] = OrderedDict()  # None: it has ended
+_passes: OrderedDict[str, Outputs | int] = OrderedDict()  # an int: it has ended, after so many outputs
 
 
 def perform_known(digest: bytes, pickled: bytes | None, feed: Feed) -> Reply | None:
@@ -138,9 +138,9 @@ def continue_pass(digest: bytes, pickled: bytes | None, name: str, feed: Feed, c
     error: BaseException | None = None
     outputs = _passes.get(name)
     try:
-        if name in _passes and outputs is None:
+        if isinstance(outputs, int) and feed.start >= outputs:
             return Reply([], {}, 0.0, 0, facts=[], ended=True)
-        if outputs is None or outputs.position != feed.start:
+        if not isinstance(outputs, Outputs) or outputs.position != feed.start:
             run = Run(feed.seed, feed.epoch, "threads", feed.base, feed.anchors)
             outputs = top.stream(run, feed.start, feed.lineage)
         _passes[name] = outputs
@@ -158,16 +158,16 @@ def continue_pass(digest: bytes, pickled: bytes | None, name: str, feed: Feed, c
         locate(error, outputs)
     ended = error is not None or len(made) < count
     if ended:
-        end_pass(name)
+        end_pass(name, feed.start + len(made))
     text = "".join(traceback.format_exception(error)) if error is not None else ""
     return portable(Reply(made, {}, time.perf_counter() - began, weight(made[0]) if made else 0, error, text, facts, ended))
 
 
-def end_pass(name: str) -> None:
-    """Let go of a pass, and remember that it has ended."""
+def end_pass(name: str, position: int = 0) -> None:
+    """Let go of a pass, and remember after how many outputs it ended (0: nobody wants any more)."""
     outputs = _passes.get(name)
-    _passes[name] = None
-    if outputs is not None:
+    _passes[name] = position
+    if isinstance(outputs, Outputs):
         outputs.close()
 
 

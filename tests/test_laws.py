@@ -1,0 +1,25 @@
+"""The laws, on random compositions of the built-in stages."""
+
+from hypothesis import HealthCheck, given, settings
+
+from flowfn.testing import check, pipelines
+
+calm = dict(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@settings(max_examples=200, **calm)
+@given(pipelines())
+def test_random_pipelines_keep_the_laws(make_flow):
+    check(make_flow, workers=(), stops=6)
+
+
+@settings(max_examples=60, **calm)
+@given(pipelines())
+def test_random_pipelines_are_the_same_in_threads(make_flow):
+    check(make_flow, epochs=(1,), workers=({}, {"threads": 2}, {"threads": 3}), stops=4)
+
+
+@settings(max_examples=20, **calm)
+@given(pipelines())
+def test_random_pipelines_are_the_same_in_processes(make_flow):
+    check(make_flow, epochs=(1,), workers=({"processes": 1}, {"processes": 2}), stops=3)
