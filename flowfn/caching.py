@@ -53,7 +53,7 @@ class FrozenNode(Each):
 
     def gather(self, run: Run, series: Iterator[Block], sizes: Any) -> Iterator[Any]:
         """Blocks of rows as they come."""
-        return self.sources[0].gather(self.frozen(run), series, sizes)  # type: ignore[attr-defined,no-any-return]
+        return self.sources[0].gather(self.frozen(run), series, sizes)
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class CacheNode(FrozenNode):
     @property
     def memory(self) -> Memory:
         """It belongs to the flow, so that every tree over it shares what is known."""
-        return self.part.memory  # type: ignore[no-any-return]
+        return self.part.memory
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """Known datapoints from memory, the others in one series from the source."""

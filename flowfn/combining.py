@@ -29,7 +29,7 @@ def concat(*sources: Any) -> Joined:
 
 
 @stage.each(where={"strict": rules.boolean}, strict="strict")
-def zip(*sources: Any, strict: bool = True) -> Iterator[Any]:  # noqa: A001
+def zip(*sources: Any, strict: bool = True) -> Iterator[Any]:
     """Tuples of one datapoint of each source.
 
     Raises:

@@ -9,7 +9,9 @@ from typing import Any
 def component(datapoint: Any, index: Any) -> Any:
     """One component of a datapoint, or an error that shows the datapoint."""
     if isinstance(datapoint, (str, bytes)) or not hasattr(datapoint, "__getitem__"):
-        raise TypeError(f"a datapoint with components is a list, tuple or dict, got {type(datapoint).__name__}; map(f) works on whole datapoints")
+        raise TypeError(
+            f"a datapoint with components is a list, tuple or dict, got {type(datapoint).__name__}; map(f) works on whole datapoints"
+        )
     try:
         return datapoint[index]
     except (IndexError, KeyError) as error:

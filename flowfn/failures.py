@@ -67,7 +67,9 @@ def annotate(error: BaseException, outputs: Outputs | None, seed: int, epoch: in
         return
     where = locate(error, outputs)
     if not where.get("noted"):
-        error.add_note(f"{where['text'].format(where['index'])}, seed {seed}, epoch {epoch}\nto see it again, serially: flowfn.replay(flow, error)")
+        error.add_note(
+            f"{where['text'].format(where['index'])}, seed {seed}, epoch {epoch}\nto see it again, serially: flowfn.replay(flow, error)"
+        )
     where.update(noted=True, seed=seed, epoch=epoch)
 
 

@@ -61,8 +61,10 @@ class Flow(Generic[T_co]):
     def __init__(self, part: Any, sources: tuple[Flow[Any], ...] = (), made: tuple[Any, Flow[Any]] | None = None) -> None:
         self.part, self.sources, self.made = part, sources, made
         heir = next((source for source in sources if source._reset), None)
-        self._seed, self._epoch, self._reset = (heir._seed, heir._epoch, True) if heir else (0, 0, False)
-        self._entropic = any(source._entropic for source in sources)
+        self._seed: int = heir._seed if heir else 0
+        self._epoch: int = heir._epoch if heir else 0
+        self._reset: bool = heir is not None
+        self._entropic: bool = any(source._entropic for source in sources)
         self._newest: Progress | None = None
         self._loaded: Progress | None = None
         self._node: Node | None = None
@@ -86,7 +88,9 @@ class Flow(Generic[T_co]):
         >>> list(ff.flow("abcd".__iter__).run(start=2))
         ['c', 'd']
         """
-        progress = Progress(self._seed if seed is None else _seed(seed), self._upcoming if epoch is None else _natural("run", "epoch", epoch))
+        progress = Progress(
+            self._seed if seed is None else _seed(seed), self._upcoming if epoch is None else _natural("run", "epoch", epoch)
+        )
         progress.place = Place(_natural("run", "start", start))
         return FlowIterator(self, progress)
 
@@ -271,7 +275,7 @@ class FlowIterator(Iterator[T_co]):
         if self._outputs is None:
             raise StopIteration
         try:
-            return next(self._outputs)  # type: ignore[no-any-return]
+            return next(self._outputs)
         except StopIteration:
             self._finish()
             raise
@@ -347,7 +351,7 @@ class FlowIterator(Iterator[T_co]):
 
     def __length_hint__(self) -> int:
         length = self._flow.node.length_or_none()
-        return max(int(length) - self.position, 0) if length not in (None, math.inf) else 0  # type: ignore[arg-type]
+        return max(int(length) - self.position, 0) if length not in (None, math.inf) else 0
 
 
 def bind(flow: Flow[Any]) -> Node:

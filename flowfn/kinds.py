@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count, islice, repeat, tee
 from operator import itemgetter
@@ -52,7 +51,8 @@ class Node:
     def __init__(self, part: Any, sources: Sequence[Node], place: int, number: tuple[str, int] | None) -> None:
         self.part, self.sources, self.place, self.number = part, sources, place, number
         lead = max(sources, key=lambda node: node.world, default=None)
-        self.rank, self.world = (lead.rank, lead.world) if lead else (0, 1)
+        self.rank: int = lead.rank if lead else 0
+        self.world: int = lead.world if lead else 1
         self.setup()
 
     @classmethod
@@ -94,6 +94,10 @@ class Node:
         outputs = self.read(run, series)
         return Outputs(zip(outputs, self.each_label(run, again)), None, [outputs], start)
 
+    def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Any]:
+        """Blocks of so many rows each, to be had stacked; for nodes that gather."""
+        raise TypeError(f"{self.part} has no rows to gather")
+
     def each_label(self, run: Run, series: Iterable[Block]) -> Iterator[int]:
         """The labels of the outputs at the indices of a series."""
         offset, stride = self.labels(run)
@@ -109,7 +113,7 @@ class Node:
         at = (self.number, run.epoch)
         if at not in run.memo:
             run.memo[at] = hashed(run.seed, *(self.number or ("", 0)), run.epoch)
-        return run.memo[at]  # type: ignore[no-any-return]
+        return run.memo[at]
 
     def begin(self, run: Run, inputs: Sequence[Outputs], labels: Iterable[Label], trail: Trail | None = None) -> Outputs:
         """Start the generator of an each, group or expand stage on its inputs."""
@@ -180,8 +184,8 @@ class Each(Node):
         """Every source is asked for the same indices."""
         trail = Trail(series)
         if self.plain:
-            inputs = (self.sources[0].read(run, trail),)
-            return Outputs(self.part.open(inputs), self, inputs, trail=trail)
+            only = (self.sources[0].read(run, trail),)
+            return Outputs(self.part.open(only), self, only, trail=trail)
         *copies, again = tee(trail, len(self.sources) + 1)
         inputs = tuple(source.read(run, copy) for source, copy in zip(self.sources, copies))
         return self.begin(run, inputs, self.each_label(run, again), trail)
@@ -234,7 +238,7 @@ class Group(Node):
     def length(self, run: Run) -> Length:
         """From the length of the source."""
         n = self.source.length(run)
-        return n if n in (None, math.inf) else self.groups(int(n))  # type: ignore[arg-type]
+        return n if n in (None, math.inf) else self.groups(int(n))
 
     def groups(self, n: int) -> int:
         """How many groups n inputs make; a short one at the end counts unless only whole ones are wanted."""
@@ -249,7 +253,7 @@ class Group(Node):
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """Outputs ask for their inputs, group after group."""
-        total = self.source.length(run)
+        total = self._total(run)
         trail = Trail(series)
         upward, sizing, labelling = tee(trail, 3)
         wanted = self._inputs(upward, total)
@@ -274,29 +278,35 @@ class Group(Node):
 
     def upward(self, run: Run, block: Block) -> Iterator[tuple[int, Run, Block]]:
         """All inputs of the groups."""
-        for wanted in self._inputs(iter((block,)), self.source.length(run)):
+        for wanted in self._inputs(iter((block,)), self._total(run)):
             yield 0, run, wanted
 
-    def _inputs(self, series: Iterator[Block], total: Length) -> Iterator[Block]:
+    def _total(self, run: Run) -> float:
+        total = self.source.length(run)
+        return math.inf if total is None else total
+
+    def _inputs(self, series: Iterator[Block], total: float) -> Iterator[Block]:
         """The inputs of the outputs of a series, in blocks that hold whole groups where they can."""
         pace = max(BLOCK // self.size, 1)
         for block in series:
             for at in range(0, len(block), pace):
-                piece = block[at : at + pace]
-                if type(piece) is range and piece.step == 1 and self.size == self.step:
-                    wanted: Block = range(piece.start * self.size, int(min(piece.stop * self.size, total)))  # type: ignore[type-var]
-                else:
-                    starts = np.asarray(piece, np.int64)[:, None] * self.step
-                    wanted = (starts + np.arange(self.size)).ravel()
-                    wanted = wanted[wanted < total]
+                wanted = self._wanted(block[at : at + pace], total)
                 for part in range(0, len(wanted), BLOCK):
                     yield wanted[part : part + BLOCK]
 
-    def _sizes(self, block: Block, total: Length) -> Iterator[int]:
+    def _wanted(self, outputs: Block, total: float) -> Block:
+        """The inputs of some outputs."""
+        if isinstance(outputs, range) and outputs.step == 1 and self.size == self.step:
+            return range(outputs.start * self.size, int(min(outputs.stop * self.size, total)))
+        starts = np.asarray(outputs, np.int64)[:, None] * self.step
+        inputs: np.ndarray = (starts + np.arange(self.size)).ravel()
+        return inputs[inputs < total]
+
+    def _sizes(self, block: Block, total: float) -> Iterator[int]:
         """How many inputs each output of a block has."""
-        if total == math.inf or max(block[0], block[-1]) * self.step + self.size <= total and type(block) is range:  # type: ignore[operator]
+        if total == math.inf or (isinstance(block, range) and max(block[0], block[-1]) * self.step + self.size <= total):
             return iter([self.size] * len(block))
-        return (int(min(self.size, total - index * self.step)) for index in ints(block))  # type: ignore[operator]
+        return (int(min(self.size, total - index * self.step)) for index in ints(block))
 
 
 def _grouped(inputs: Outputs, sizes: Iterable[int]) -> Iterator[list[Any]]:
@@ -371,13 +381,13 @@ class _Intake:
         self.label: Label = 0
 
     def __iter__(self) -> Iterator[Any]:
-        hint = self.ticks.__length_hint__  # type: ignore[attr-defined]
+        hint = self.ticks.__length_hint__
         if self.pairs:
-            for self.taken, (datapoint, self.label) in enumerate(self.source, self.taken):
+            for self.taken, (datapoint, self.label) in enumerate(self.source, self.taken):  # noqa: B020
                 self.left = hint()
                 yield datapoint
         else:
-            for self.taken, datapoint in enumerate(self.source, self.taken):
+            for self.taken, datapoint in enumerate(self.source, self.taken):  # noqa: B020
                 self.left = hint()
                 yield datapoint
 
@@ -400,6 +410,10 @@ class Stream(Node):
     def unknown(self) -> str:
         """It is to blame itself."""
         return f"{self.part} sees its source as one stream"
+
+    def length(self, run: Run) -> Length:
+        """That of the source, for stages that say so."""
+        return self.sources[0].length(run) if self.part.keeps_length else None
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """From the last mark before `start`, or else from the beginning."""

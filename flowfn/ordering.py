@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ def shuffle(n: int, *, window: int | None = None, rng: np.random.Generator) -> A
     return permutation(n, rng, window)
 
 
-@stage.stream(where={"size": rules.positive})
+@stage.stream(where={"size": rules.positive}, keeps_length=True)
 def shuffle_buffer(size: int, source: Any, *, rng: np.random.Generator) -> Iterator[Any]:
     """Shuffle a stream through a buffer of `size` datapoints; all of them come out, each once.
 
@@ -98,6 +98,7 @@ def skip(count: int, n: float) -> Span:
     return Span(count, 1, max(n - count, 0))
 
 
+_INDICES = rules.Rule("a sequence of integers", lambda value: hasattr(value, "__len__") and not isinstance(value, (str, bytes, dict)))
 _BOUND = rules.optional(rules.integer)
 _STEP = rules.optional(rules.Rule("an integer other than 0", rules.is_integer, lambda value, others: value != 0))
 
@@ -110,7 +111,7 @@ def _sliced(start: int | None, stop: int | None, step: int | None) -> Iterator[S
 
 
 @stage.order(where={"start": _BOUND, "stop": _BOUND, "step": _STEP}, stream=_sliced)
-def slice(start: int | None, stop: int | None, step: int | None, n: float) -> Span:  # noqa: A001
+def slice(start: int | None, stop: int | None, step: int | None, n: float) -> Span:
     """The datapoints that `sequence[start:stop:step]` would give; negative numbers count from the end.
 
     >>> import flowfn as ff
@@ -126,7 +127,7 @@ def slice(start: int | None, stop: int | None, step: int | None, n: float) -> Sp
     return Span(chosen.start, chosen.step, len(chosen))
 
 
-def _sharded(rank: int, world: int, remainder: str) -> Iterator[Stretch]:
+def _sharded(rank: int, world: int, remainder: str) -> Generator[Stretch, int, None]:
     found = yield Stretch(start=rank, step=world, whole=remainder == "drop")
     short = found % world
     if remainder == "pad" and 0 < short <= rank:
@@ -161,7 +162,13 @@ def shard(rank: int, world: int, n: float, *, remainder: str = "keep") -> Any:
     return np.append(np.arange(rank, rank + world * full, world), (rank - short) % int(n))
 
 
-@stage.order(where={"indices": rules.Rule("a sequence of integers", lambda value: hasattr(value, "__len__") and not isinstance(value, (str, bytes, dict)))})
+@stage.order(
+    where={
+        "indices": rules.Rule(
+            "a sequence of integers", lambda value: hasattr(value, "__len__") and not isinstance(value, (str, bytes, dict))
+        )
+    }
+)
 def subset(indices: Any, n: float) -> Any:
     """The datapoints at `indices`, in that order; they may repeat, and negative ones count from the end.
 
@@ -213,7 +220,7 @@ def split(source: Any, *fractions: float, seed: int = 0) -> list[Flow[Any]]:
     return [slice(int(a), int(b), None, source=whole) for a, b in zip(starts, exact)]
 
 
-def _rounds(count: int) -> Iterator[Stretch]:
+def _rounds(count: int) -> Generator[Stretch, int, None]:
     for number in range(count):
         found = yield Stretch(round=number)
         if not found:
@@ -231,7 +238,7 @@ def repeat(count: int, n: float) -> Rounds:
     return Rounds(n, count)
 
 
-def _endless() -> Iterator[Stretch]:
+def _endless() -> Generator[Stretch, int, None]:
     number = 0
     while True:
         found = yield Stretch(round=number)
@@ -254,4 +261,3 @@ def cycle(n: float) -> Rounds:
     if n == 0:
         raise ValueError("cycle(): the source is empty; an empty source cannot be cycled")
     return Rounds(n, math.inf)
-

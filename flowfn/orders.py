@@ -38,6 +38,11 @@ class Order(Node):
         """Whether whole blocks of rows can be had: where the one source can give them, in one round."""
         return len(self.sources) == 1 and self.sources[0].gathers and not self.part.switches
 
+    @property
+    def random_order(self) -> bool:
+        """Whether the route is another in every epoch."""
+        return bool(self.part.random)
+
     def route(self, run: Run) -> Any:
         """The route in a run, made once."""
         lengths = tuple(source.length(run) for source in self.sources)
@@ -57,7 +62,7 @@ class Order(Node):
         """That of the route."""
         if any(source.length(run) is None for source in self.sources):
             return math.inf if self.part.endless else None
-        return self.route(run).length if self.seekable or not self.part.random else None  # type: ignore[no-any-return]
+        return self.route(run).length if self.seekable or not self.part.random else None
 
     def labels(self, run: Run) -> tuple[int, int]:
         """Taking every k-th from somewhere on, each datapoint keeps its label; otherwise outputs are counted anew."""
@@ -88,7 +93,7 @@ class Order(Node):
 
     def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Any]:
         """Whole groups of rows from the source."""
-        return self.sources[0].gather(run, map(self.route(run).take, series), sizes)  # type: ignore[attr-defined,no-any-return]
+        return self.sources[0].gather(run, map(self.route(run).take, series), sizes)
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """Over sources that are not seekable: the stretches of the stage's second form, one after the other."""
@@ -105,7 +110,7 @@ class Order(Node):
 
 
 def _shifted(route: Span, base: int) -> Span:
-    return Span(route.start + base, route.step, route.length) if isinstance(route, Span) else _Shifted(route, base)  # type: ignore[return-value]
+    return Span(route.start + base, route.step, route.length) if isinstance(route, Span) else _Shifted(route, base)
 
 
 class _Shifted:
@@ -150,9 +155,7 @@ class Reader:
                 yield self.queue.popleft()
 
 
-def take_turns(
-    sources: Sequence[Node], run: Run, series: Iterator[Any], readers: dict[tuple[int, int], Reader]
-) -> Iterator[Any]:
+def take_turns(sources: Sequence[Node], run: Run, series: Iterator[Any], readers: dict[tuple[int, int], Reader]) -> Iterator[Any]:
     """The outputs of a switching route: every (source, round) has one reader, opened once and closed when it is past."""
     turns: deque[tuple[set[tuple[int, int]], list[tuple[tuple[int, int], int]]]] = deque()
 
@@ -185,9 +188,7 @@ def take_turns(
             raise fault(reader.outputs, reader.outputs.given - 1)
 
 
-def _sorted_out(
-    sources: np.ndarray, indices: np.ndarray, rounds: np.ndarray
-) -> tuple[list[tuple[int, int]], list[int], list[np.ndarray]]:
+def _sorted_out(sources: np.ndarray, indices: np.ndarray, rounds: np.ndarray) -> tuple[list[tuple[int, int]], list[int], list[np.ndarray]]:
     """A switching block, sorted out: the (source, round) pairs in it, whose turn it is when, and the indices of each."""
     pairs, turn = np.unique(np.stack([rounds, sources]), axis=1, return_inverse=True)
     turn = turn.ravel()

@@ -8,7 +8,7 @@ easy as 1, 2, 3", SC 2011) is a function from (key, counter) to bits; the counte
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
@@ -49,7 +49,7 @@ def generator(key: int) -> np.random.Generator:
 
 def rekey(rng: np.random.Generator, label: Label) -> None:
     """Move a generator to the start of the numbers of `label`."""
-    state = rng.bit_generator.state
+    state: Any = rng.bit_generator.state
     index, sub = label if isinstance(label, tuple) else (label, 0)
     state["state"]["counter"][:] = (0, sub, index, 0)
     state["buffer_pos"], state["has_uint32"] = 4, 0
@@ -71,9 +71,9 @@ def generators(key: int, labels: Iterable[Label]) -> Iterator[np.random.Generato
         yield rng
 
 
-def bounded(rng: np.random.Generator) -> Iterator[Any]:
+def bounded(rng: np.random.Generator) -> Generator[int, int, None]:
     """A coroutine of uniform integers: send n, get one of 0 to n - 1 (from raw bits: the same in every numpy)."""
-    value = None
+    value = 0
     while True:
         for bits in rng.bit_generator.random_raw(256).tolist():
             bound = yield value

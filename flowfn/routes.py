@@ -53,8 +53,8 @@ class Table:
     def take(self, block: Block) -> Block:
         """The inputs of the outputs in `block`."""
         if type(block) is range and block.step > 0:
-            return self.indices[block.start : block.stop : block.step]  # type: ignore[no-any-return]
-        return self.indices[np.asarray(block, np.int64)]  # type: ignore[no-any-return]
+            return self.indices[block.start : block.stop : block.step]
+        return self.indices[np.asarray(block, np.int64)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def affine(start: int, step: int, block: Block) -> Block:
     """`start + step * i` for each i in a block; ranges stay ranges."""
     if type(block) is range:
         return range(start + step * block.start, start + step * block.stop, step * block.step)
-    return start + step * block  # type: ignore[operator]
+    return start + step * block
 
 
 def product(a: float, b: float) -> float:

@@ -10,10 +10,11 @@ import math
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain, compress, islice, repeat
+from itertools import chain, compress, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
+from more_itertools import consume
 
 if TYPE_CHECKING:
     from flowfn.kinds import Node
@@ -71,12 +72,22 @@ class Run:
         return Anchor(self.epoch, 0, (0,) * inputs)
 
 
-class Outputs(compress):  # type: ignore[type-arg]
+class Outputs(compress):
     """The outputs of a node in one pass: a C-level iterator that knows how many it has given.
 
     `position` is the number of the next output, counted from the start of the pass. `inputs` are the outputs it is
     made from, so a pass can be walked; `tell` its newest anchor, `trail` which indices were asked for.
     """
+
+    if TYPE_CHECKING:
+        node: Node | None
+        inputs: Collection[Outputs]
+        first: int
+        skipped: int
+        source: Iterable[Any]
+        ticks: repeat[bool]
+        tell: Callable[[], Mapping[int, Anchor]] | None
+        trail: Any
 
     __slots__ = ("__weakref__", "first", "inputs", "node", "skipped", "source", "tell", "ticks", "trail")
 
@@ -114,7 +125,7 @@ class Outputs(compress):  # type: ignore[type-arg]
 
     def drop(self, count: int) -> Outputs:
         """Give `count` outputs to nobody."""
-        next(islice(self, count, count), None)
+        consume(self, count)
         self.skipped = ticked(self.ticks)
         return self
 
@@ -136,7 +147,7 @@ class Outputs(compress):  # type: ignore[type-arg]
 
 def ticked(ticks: repeat[bool]) -> int:
     """How often a counter made by `repeat(True, sys.maxsize)` has been asked."""
-    return sys.maxsize - ticks.__length_hint__()  # type: ignore[attr-defined,no-any-return]
+    return sys.maxsize - ticks.__length_hint__()
 
 
 def blocks(start: int, stop: float) -> Iterator[range]:
@@ -150,7 +161,7 @@ def blocks(start: int, stop: float) -> Iterator[range]:
 
 def ints(block: Block) -> Iterable[int]:
     """The indices of a block as Python ints."""
-    return block if type(block) is range else block.tolist()  # type: ignore[union-attr]
+    return block if type(block) is range else block.tolist()
 
 
 def cut(series: Iterable[Block], sizes: Iterable[int]) -> Iterator[Block]:

@@ -19,6 +19,7 @@ from itertools import chain, count
 from typing import Any
 
 import numpy as np
+from more_itertools import consume
 
 from flowfn.components import component
 from flowfn.failures import brief
@@ -71,9 +72,9 @@ class SequenceNode(Node):
         items = self.part.object
         if type(items) in (list, tuple, range):
             if type(block) is range and block.step == 1:
-                return items[block.start : block.stop]  # type: ignore[no-any-return]
+                return items[block.start : block.stop]
         elif hasattr(items, "__getitems__"):
-            return items.__getitems__(list(ints(block)))  # type: ignore[no-any-return]
+            return items.__getitems__(list(ints(block)))
         return map(items.__getitem__, ints(block))
 
 
@@ -137,8 +138,7 @@ class IterableNode(Node):
     def opened(self, run: Run, start: int) -> Iterator[Any]:
         """Its datapoints from `start` on."""
         iterator = iter(self.part.object)
-        for _ in zip(range(start), iterator):
-            pass
+        consume(iterator, start)
         yield from iterator
 
 
@@ -161,8 +161,7 @@ class CallableNode(IterableNode):
             given["start"] = start
         made = self.part.object(**given)
         iterator = made.run(seed=self.key(run), epoch=0) if isinstance(made, Flow) else iter(made)
-        for _ in zip(range(0 if "start" in asks else start), iterator):
-            pass
+        consume(iterator, 0 if "start" in asks else start)
         yield from iterator
 
 
@@ -178,8 +177,7 @@ class ForeignNode(IterableNode):
             part.object.reset_state()
         part.opened += 1
         iterator = iter(part.object if hasattr(part.object, "__iter__") else part.object.get_data())
-        for _ in zip(range(start), iterator):
-            pass
+        consume(iterator, start)
         yield from iterator
 
 
@@ -200,8 +198,7 @@ class OneShotNode(IterableNode):
                 "in the same tree); give a list, or a callable that returns a new iterator"
             )
         self.part.opened = 1
-        for _ in zip(range(start), self.part.object):
-            pass
+        consume(self.part.object, start)
         yield from self.part.object
 
 
@@ -343,10 +340,10 @@ def counting(start: int) -> Flow[int]:
 
 def _refuse(source: Any, caller: str) -> None:
     conversions: list[tuple[Callable[[Any], bool], str]] = [
-        (lambda s: isinstance(s, (str, bytes)), "a string; for lines write text.splitlines(), for characters list(text), for a file open it in a callable"),
-        (lambda s: isinstance(s, Mapping), "a mapping; write list(d.items()), list(d.values()), or from_arrays(**d) for arrays of equal length"),
+        (lambda s: isinstance(s, (str, bytes)), "a string; write text.splitlines() for its lines, list(text) for its characters"),
+        (lambda s: isinstance(s, Mapping), "a mapping; write list(d.items()), or from_arrays(**d) for arrays of equal length"),
         (lambda s: isinstance(s, Set), "a set, whose order is not reproducible; write sorted(s)"),
-        (lambda s: hasattr(s, "iloc") and hasattr(s, "columns"), 'a DataFrame; write df.to_dict("records") for dicts, or from_arrays(**{c: df[c].to_numpy() for c in df})'),
+        (lambda s: hasattr(s, "iloc") and hasattr(s, "columns"), 'a DataFrame; write df.to_dict("records")'),
         (lambda s: hasattr(s, "iloc"), "a pandas Series; write series.to_numpy()"),
         (lambda s: isinstance(s, np.ndarray) and s.ndim == 0, "an array without rows; write array.reshape(1)"),
         (lambda s: isinstance(s, type), "a class; write an instance of it"),
@@ -364,7 +361,8 @@ def _asked(function: Callable[..., Any]) -> list[str]:
     required = [p.name for p in parameters.values() if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     strange = set(required) - {"rng", "epoch", "start"}
     if strange:
-        raise TypeError(f"flow(): a callable source may ask for rng, epoch and start, but {_named(function)} asks for {', '.join(sorted(strange))}")
+        names = ", ".join(sorted(strange))
+        raise TypeError(f"flow(): a callable source may ask for rng, epoch and start, but {_named(function)} asks for {names}")
     return [name for name in ("rng", "epoch", "start") if name in parameters]
 
 

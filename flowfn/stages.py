@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import toolz
 
@@ -63,6 +63,7 @@ class Definition:
     strict: str | None = None
     draws: str | None = "rng"
     endless: bool = False
+    keeps_length: bool = False
 
     @property
     def name(self) -> str:
@@ -98,12 +99,25 @@ class Stage:
     Its repr is the call that made it. Stages compare by function and arguments, and pickle.
     """
 
-    __slots__ = ("_front", "_function", "_options", "arguments", "asks", "definition", "kind", "memory", "name", "pinned", "random", "wants_labels")
+    __slots__ = (
+        "_front",
+        "_function",
+        "_options",
+        "arguments",
+        "asks",
+        "definition",
+        "kind",
+        "memory",
+        "name",
+        "pinned",
+        "random",
+        "wants_labels",
+    )
 
     def __init__(self, definition: Definition, arguments: Mapping[str, Any], pinned: str | None = None) -> None:
         self.definition, self.arguments, self.pinned = definition, dict(arguments), pinned
         self.kind, self.name, self.asks = definition.kind, definition.name, definition.asks
-        self.random = bool(self.asks & {"rng", "rngs"}) and bool(arguments.get(definition.draws, True))
+        self.random = bool(self.asks & {"rng", "rngs"}) and bool(arguments.get(definition.draws or "", True))
         self.wants_labels = self.random or "indices" in self.asks
         self.memory = None if self.kind is None else self.kind.remember()
         self._front = tuple(arguments[name] for name in definition.positional)
@@ -187,6 +201,11 @@ class Stage:
         return self.definition.endless
 
     @property
+    def keeps_length(self) -> bool:
+        """Whether a stream stage gives as many outputs as it has inputs."""
+        return self.definition.keeps_length
+
+    @property
     def transparent(self) -> bool:
         """Whether the stage changes nothing of what comes out, and when."""
         return self.definition.transparent
@@ -264,7 +283,7 @@ def pipe(source: Any, *stages: Any) -> Flow[Any]:
     """
     if isinstance(source, (Stage, Composed)):
         raise TypeError(f"pipe(): the first argument is the source, but it is the stage {source}; write pipe(source, {source}, ...)")
-    return toolz.pipe(flow(source, "pipe"), *(as_stage(stage, number) for number, stage in enumerate(stages, 2) if stage is not None))  # type: ignore[no-any-return]
+    return toolz.pipe(flow(source, "pipe"), *(as_stage(stage, number) for number, stage in enumerate(stages, 2) if stage is not None))
 
 
 def compose(*stages: Any) -> Composed:
@@ -293,8 +312,10 @@ def as_stage(stage: Any, number: int, caller: str = "pipe") -> Callable[[Any], F
         if definition.several:
             raise TypeError(f"{where} is {definition.name} itself; to join flows write {definition.name}(a, b)")
         if definition.positional:
-            raise TypeError(f"{where} is {definition.name} without its arguments: write {definition.name}({', '.join(definition.positional)})")
-        return stage()  # type: ignore[no-any-return]
+            raise TypeError(
+                f"{where} is {definition.name} without its arguments: write {definition.name}({', '.join(definition.positional)})"
+            )
+        return stage()
     if not callable(stage):
         raise TypeError(f"{where} must be a stage or a function of an iterable, got {brief(stage)}")
     return Stage(_calling.definition, {"function": stage})  # type: ignore[attr-defined]
@@ -305,6 +326,12 @@ class Kind:
 
     def __init__(self, kind: type[Node] | None, doc: str) -> None:
         self._kind, self.__doc__ = kind, doc
+
+    @overload
+    def __call__(self, function: Callable[..., Any], /) -> Callable[..., Any]: ...
+
+    @overload
+    def __call__(self, function: None = None, /, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
 
     def __call__(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         if function is None:
@@ -325,7 +352,14 @@ class _StageWords(Kind):
         self.composite = Kind(None, "A function of a flow that returns a flow made of other stages.")
 
 
-def _define(kind: type[Node] | None, function: Callable[..., Any], *, where: Mapping[str, Rule] | None = None, reads: type[Node] | None = None, **options: Any) -> Any:
+def _define(
+    kind: type[Node] | None,
+    function: Callable[..., Any],
+    *,
+    where: Mapping[str, Rule] | None = None,
+    reads: type[Node] | None = None,
+    **options: Any,
+) -> Any:
     name = function.__name__
     parameters = inspect.signature(function).parameters
     asks = frozenset(p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name in INJECTED)
@@ -339,7 +373,11 @@ def _define(kind: type[Node] | None, function: Callable[..., Any], *, where: Map
         raise TypeError(f"{name}: a stage function takes its source as its last positional parameter")
     options_first = front if star else front[:-1]
     shown = [p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in options_first]
-    source = inspect.Parameter("sources", inspect.Parameter.VAR_POSITIONAL) if star else inspect.Parameter("source", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=NOT_GIVEN)
+    source = (
+        inspect.Parameter("sources", inspect.Parameter.VAR_POSITIONAL)
+        if star
+        else inspect.Parameter("source", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=NOT_GIVEN)
+    )
     keywords = [p for p in parameters.values() if p.kind is p.KEYWORD_ONLY and p.name not in asks]
     if asks & {"rng", "rngs"} and "name" not in parameters:
         keywords.append(inspect.Parameter("name", inspect.Parameter.KEYWORD_ONLY, default=None))

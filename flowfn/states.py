@@ -99,11 +99,7 @@ def _tree(flow: Flow[Any]) -> str:
         return f"source[{'endless' if length == math.inf else '' if length is None else length}]"
     if part.transparent:
         return sources[0]
-    arguments = (
-        f"{name}={_token(value, part.kind.orders)}"
-        for name, value in part.arguments.items()
-        if name not in (part.shards or ())
-    )
+    arguments = (f"{name}={_token(value, part.kind.orders)}" for name, value in part.arguments.items() if name not in (part.shards or ()))
     call = f"{part.name}({', '.join(arguments)})"
     return f"{sources[0]} > {call}" if len(sources) == 1 else f"[{' + '.join(sources)}] > {call}"
 

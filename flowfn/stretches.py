@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,7 @@ class Stretches:
         except StopIteration:
             return
 
-    def _read(self, stretch: Stretch, ahead: int) -> Iterator[Any]:
+    def _read(self, stretch: Stretch, ahead: int) -> Generator[Any, None, int]:
         jump = int(min(ahead, stretch.limit))
         source, picks = self._pick(stretch, jump)
         first = next(picks, MISSING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,10 @@ class _Zipped:
         return "zipped"
 
 
+def _after(before: Recipe, step: Any) -> Any:
+    return step(before())
+
+
 @st.composite
 def recipes(draw: Any, max_stages: int = 5) -> Recipe:
     """A source and up to `max_stages` stages that fit it."""
@@ -136,7 +141,7 @@ def recipes(draw: Any, max_stages: int = 5) -> Recipe:
         stage = draw(choices)
         if isinstance(stage(), (_Doubled, _Zipped)):
             before, step = Recipe(made.make_source, list(made.stages)), stage()
-            made = Recipe(lambda before=before, step=step: step(before()), [])
+            made = Recipe(partial(_after, before, step), [])
         else:
             made.stages.append(stage)
     return made

@@ -18,14 +18,15 @@ from flowfn.stages import stage
 T = TypeVar("T")
 
 _FUNCTION = {"f": rules.function, "rng": rules.boolean}
+_COMPONENTS = rules.Rule("a list of positions or keys", lambda value: isinstance(value, (list, tuple)))
 _INDEX = rules.Rule(
     "a component's position (an int) or key, or a list of them",
-    lambda value: rules.is_integer(value) or isinstance(value, (str, bytes, tuple)) or value is not None and not callable(value),
+    lambda value: rules.is_integer(value) or isinstance(value, (str, bytes, tuple)) or (value is not None and not callable(value)),
 )
 
 
 @stage.each(where=_FUNCTION)
-def map(f: Callable[..., Any], source: Any, *, rng: bool = False, rngs: Any) -> Iterator[Any]:  # noqa: A001
+def map(f: Callable[..., Any], source: Any, *, rng: bool = False, rngs: Any) -> Iterator[Any]:
     """Apply `f` to every datapoint. None is kept: it is an ordinary datapoint.
 
     With `rng=True` it is called as `f(datapoint, rng)`; the generator is the datapoint's own (the same wherever and
@@ -77,7 +78,7 @@ def map_component(f: Callable[..., Any], index: Any, source: Any, *, rng: bool =
 
 
 @stage.expand(where={"predicate": rules.function, "rng": rules.boolean})
-def filter(predicate: Callable[..., Any], source: Any, *, rng: bool = False, rngs: Any) -> Iterator[Any]:  # noqa: A001
+def filter(predicate: Callable[..., Any], source: Any, *, rng: bool = False, rngs: Any) -> Iterator[Any]:
     """Keep the datapoints for which `predicate(datapoint)` holds (with `rng=True`, `predicate(datapoint, rng)`).
 
     >>> import flowfn as ff
@@ -102,12 +103,14 @@ def filter_map(f: Callable[..., Any], source: Any, *, rng: bool = False, rngs: A
     >>> list(ff.filter_map({"a": 1}.get, ["a", "b"]))
     [1]
     """
-    pairs = ((datapoint,) for datapoint in source) if rngs is None else zip(source, rngs)
-    for arguments in pairs:
-        datapoint, *_ = arguments
-        result = f(*arguments)
-        if result is not None:
-            yield result
+    if rngs is None:
+        for datapoint in source:
+            if (result := f(datapoint)) is not None:
+                yield result
+    else:
+        for datapoint, generator in zip(source, rngs):
+            if (result := f(datapoint, generator)) is not None:
+                yield result
 
 
 @stage.expand(where=_FUNCTION, draws=None)
@@ -145,7 +148,7 @@ class SelectNode(Each):
             yield Rows(chosen[id(rows.columns)], rows.block)
 
 
-@stage.each(where={"components": rules.Rule("a list of positions or keys", lambda value: isinstance(value, (list, tuple)))}, reads=SelectNode)
+@stage.each(where={"components": _COMPONENTS}, reads=SelectNode)
 def select(components: Sequence[Any], source: Any) -> Iterator[Any]:
     """Keep the named components of every datapoint, in the order given; components may be repeated.
 
@@ -160,7 +163,7 @@ def select(components: Sequence[Any], source: Any) -> Iterator[Any]:
 
 
 @stage.composite(where={"start": rules.integer})
-def enumerate(source: Any, *, start: int = 0) -> Flow[Any]:  # noqa: A001
+def enumerate(source: Any, *, start: int = 0) -> Flow[Any]:
     """Pair every datapoint with its position in this stream: (start, first), (start + 1, second), ...
 
     >>> import flowfn as ff
@@ -169,10 +172,10 @@ def enumerate(source: Any, *, start: int = 0) -> Flow[Any]:  # noqa: A001
     """
     from flowfn.combining import zip as zipped
 
-    return zipped(counting(start), source)  # type: ignore[no-any-return]
+    return zipped(counting(start), source)
 
 
-class per_process(Generic[T]):  # noqa: N801
+class per_process(Generic[T]):
     """Make a resource once in each process that needs it: a tokenizer, a client, an open file.
 
     Calling it gives this process's own, made by `factory()` at the first call. It pickles without the resource, so

@@ -103,5 +103,3 @@ def _make(channel: Channel, start: Callable[[], Outputs], seekable: bool) -> Non
 def _end_all() -> None:
     for channel in list(_alive):
         channel.close()
-
-

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import cloudpickle
-
 from flowfn.kinds import Each, Expand, Node
 from flowfn.parallel.task import Supplied, Window
 from flowfn.runs import Run
@@ -53,7 +51,7 @@ class Stretch:
 
         return visit(self.top), list(stay.values())
 
-    def counted(self) -> list[Node]:
+    def counted(self) -> list[Expand]:
         """The expand stages of the chain, the first one first."""
         found, node = [], self.top
         while node is not self.bottom:
@@ -103,12 +101,22 @@ def stretches(node: Node) -> list[Stretch]:
     return found
 
 
+def stays(stretch: Stretch) -> list[Node]:
+    """The nodes of a stretch that stay behind when it goes to worker processes."""
+    return stretch.for_worker(Run(0, (0,)), remote=True)[1] if stretch.bottom.seekable else []
+
+
 def packed(tree: Node) -> tuple[bytes, bytes]:
     """(digest, bytes) of a tree; what cannot travel is named."""
+    import cloudpickle
+
     try:
         pickled = cloudpickle.dumps(tree, protocol=5)
     except Exception as error:
-        raise TypeError(f"{_culprit(tree)} cannot be sent to a worker process: {error}; make what it holds in the worker (per_process), or prefetch with threads=") from error
+        raise TypeError(
+            f"{_culprit(tree)} cannot be sent to a worker process: {error}; "
+            "make what it holds in the worker (per_process), or prefetch with threads="
+        ) from error
     return hashlib.blake2b(pickled, digest_size=16).digest(), pickled
 
 
@@ -150,6 +158,8 @@ def _travels(source: Any) -> bool:
     held = source.object
     if hasattr(held, "arrays") or isinstance(held, (range, int)):
         return True
+    import cloudpickle
+
     limited = _Limited()
     try:
         cloudpickle.Pickler(limited, protocol=5).dump(held)
@@ -202,6 +212,8 @@ def _culprit(node: Node) -> str:
         found = _culprit(source)
         if found:
             return found
+    import cloudpickle
+
     try:
         cloudpickle.dumps(node.part)
     except Exception:

@@ -28,10 +28,8 @@ def pool(processes: int) -> Executor:
         key = (os.getpid(), processes)  # a forked child has no part in its parent's pools
         known = _pools.get(key)
         if known is None or known._flags.broken is not None or known._flags.shutdown:
-            known = _pools[key] = ProcessPoolExecutor(
-                processes, timeout=IDLE, initializer=_ignore_interrupts, env=SINGLE_THREADED
-            )
-        return known  # type: ignore[no-any-return]
+            known = _pools[key] = ProcessPoolExecutor(processes, timeout=IDLE, initializer=_ignore_interrupts, env=SINGLE_THREADED)
+        return known
 
 
 def shut_down() -> None:

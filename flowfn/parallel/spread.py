@@ -104,7 +104,9 @@ class Spread(Node):
         if bottom.seekable:
             feeds = work.by_index(blocks(position, bottom.length(run)))  # type: ignore[arg-type]
         else:
-            feeds = work.by_value(bottom.stream(run, position, lineage or self.stretch.wants_labels()), lineage or self.stretch.wants_labels())
+            feeds = work.by_value(
+                bottom.stream(run, position, lineage or self.stretch.wants_labels()), lineage or self.stretch.wants_labels()
+            )
         return Outputs(work.out(feeds), None, (), start, work.tell)
 
 
@@ -247,7 +249,7 @@ class _Waiting:
         if reply is None and self.again is not None:
             self.future = self.again()
             reply = self.future.result()
-        return reply  # type: ignore[no-any-return]
+        return reply
 
     def cancel(self) -> None:
         """Do not do it, unless it is being done."""

@@ -136,11 +136,14 @@ def continue_pass(digest: bytes, pickled: bytes | None, name: str, feed: Feed, c
     made: list[Any] = []
     facts: list[dict[int, Anchor]] = []
     error: BaseException | None = None
-    outputs = _passes.get(name)
+    outputs: Outputs | None = None
+    known = _passes.get(name)
     try:
-        if isinstance(outputs, int) and feed.start >= outputs:
+        if isinstance(known, int) and feed.start >= known:
             return Reply([], {}, 0.0, 0, facts=[], ended=True)
-        if not isinstance(outputs, Outputs) or outputs.position != feed.start:
+        if isinstance(known, Outputs) and known.position == feed.start:
+            outputs = known
+        else:
             run = Run(feed.seed, feed.epoch, "threads", feed.base, feed.anchors)
             outputs = top.stream(run, feed.start, feed.lineage)
         _passes[name] = outputs

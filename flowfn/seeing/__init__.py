@@ -1,0 +1,5 @@
+"""Looking at flows. Looking never advances anything."""
+
+from flowfn.seeing.explaining import explain
+
+__all__ = ["explain"]

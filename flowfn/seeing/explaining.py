@@ -1,0 +1,166 @@
+"""What a flow is made of: kinds, lengths, where each stage runs, and what it costs to resume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import IO, Any
+
+from flowfn.flows import Flow
+from flowfn.kinds import Each, Expand, Group, Node, Stream
+from flowfn.orders import Order
+from flowfn.parallel.plan import Stretch, stays, stretches
+from flowfn.parallel.prefetching import PrefetchNode
+from flowfn.parallel.spread import Kept
+from flowfn.runs import Length, Run
+from flowfn.states import elastic
+
+AT_ONCE = "at once"
+FROM_START = "reads the pass again"
+
+_KINDS = ((PrefetchNode, "prefetch"), (Each, "each"), (Group, "group"), (Order, "order"), (Expand, "expand"), (Stream, "stream"))
+
+
+def explain(flow: Flow[Any], file: IO[str] | None = None) -> None:
+    """Print the stages of a flow, sources first: kind, length, where each runs, and what resuming costs.
+
+    Nothing is read and nothing advances. Remarks below the table name what may surprise.
+
+    >>> import flowfn as ff
+    >>> ff.explain(ff.pipe(range(10), ff.shuffle(), ff.map(float), ff.batch(4)))
+    stage               kind    length  runs in       resumes
+    flow(range(0, 10))  source  10      this process  at once
+    shuffle()           order   10      this process  at once
+    map(float)          each    10      this process  at once
+    batch(4)            group   3       this process  at once
+    """
+    root = flow.node
+    where = whereabouts(root)
+    run = flow._look()
+    rows = [("stage", "kind", "length", "runs in", "resumes")]
+    for depth, node in _lines(root, 0):
+        rows.append(("  " * depth + _name(node), _kind(node), _length(node.length(run)), where[node.place], _resumes(node)))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip(), file=file)
+    for remark in remarks(flow, run):
+        print(f"* {remark}", file=file)
+
+
+def whereabouts(root: Node) -> dict[int, str]:
+    """Where each node of a tree runs, by its place."""
+    where: dict[int, str] = {}
+
+    def visit(node: Node, here: str) -> None:
+        if isinstance(node, PrefetchNode):
+            inside, spread = _upstream(node, here)
+            for place in spread:
+                where[place] = f"{_workers(node)} of {node.part}"
+            here_now, here = here, inside
+            where.setdefault(node.place, here_now)
+        where.setdefault(node.place, here)
+        for source in node.sources:
+            visit(source, here)
+
+    visit(root, "this process")
+    return where
+
+
+def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
+    """What may surprise about a flow."""
+    nodes = {node.place: node for _, node in _lines(flow.node, 0)}
+    for node in nodes.values():
+        if isinstance(node, Order) and not node.random_order and not node.part.shards and not node.part.switches:
+            shuffled = _shuffled(node)
+            if shuffled is not None:
+                yield (
+                    f"{node.part} picks from {shuffled.part}, which is new in every epoch, so it gives other datapoints in every "
+                    "epoch; for a fixed part (validation data, say) use split, or freeze() after the shuffle"
+                )
+        if not node.seekable and _resumes(node) == FROM_START:
+            yield f"{_name(node)} has no anchor: to resume, everything up to it is read again from the start of the pass"
+    for node in nodes.values():
+        if isinstance(node, PrefetchNode) and node.part.arguments["processes"]:
+            for stretch in stretches(node.sources[0]):
+                for left in stays(stretch):
+                    yield f"{_name(left)} stays in this process; the datapoints that tasks name travel to the workers of {node.part}"
+    if any(node.part.shards for node in nodes.values()) and elastic(flow) is None:
+        yield "a saved state holds rank and world, and loads only under the same; put shard after shuffle, filter and repeat to move it"
+
+
+def _upstream(node: PrefetchNode, here: str) -> tuple[str, set[int]]:
+    """Where the stages upstream of a prefetch run that are in no stretch, and the places of those that are."""
+    crew = node.crew(Run(0, (0,), "processes"))
+    if crew is None:
+        return f"a thread of {node.part}", set()
+    if isinstance(node.arranged(crew), Kept):
+        return f"1 process of {node.part}", set()
+    spread: set[int] = set()
+    for stretch in stretches(node.sources[0]):
+        spread |= _places(stretch)
+    return here, spread
+
+
+def _places(stretch: Stretch) -> set[int]:
+    behind = {node.place for node in stays(stretch)}
+    found: set[int] = set()
+    todo = [stretch.top]
+    while todo:
+        node = todo.pop()
+        if node.place in behind or (node is stretch.bottom and not node.seekable):
+            continue
+        found.add(node.place)
+        todo.extend(node.sources)
+    return found
+
+
+def _workers(node: PrefetchNode) -> str:
+    processes = node.part.arguments["processes"]
+    count = processes or node.part.arguments["threads"]
+    return f"{count} {'process' if processes else 'thread'}{'es' * bool(processes and count > 1)}{'s' * bool(not processes and count > 1)}"
+
+
+def _lines(node: Node, depth: int) -> Iterator[tuple[int, Node]]:
+    for source in node.sources:
+        yield from _lines(source, depth + (len(node.sources) > 1))
+    yield depth, node
+
+
+def _name(node: Node) -> str:
+    return repr(node.part)
+
+
+def _kind(node: Node) -> str:
+    if not node.sources:
+        return "source"
+    return next((word for kind, word in _KINDS if isinstance(node, kind)), "stage")
+
+
+def _length(length: Length) -> str:
+    return "unknown" if length is None else "endless" if length == math.inf else str(length)
+
+
+def _resumes(node: Node) -> str:
+    """What it costs to go on in the middle."""
+    if node.seekable or isinstance(node, (Each, Group)):
+        return AT_ONCE
+    if isinstance(node, Expand):
+        return "at its last input"
+    if isinstance(node, Order):
+        return "at its last round or source" if node.part.switches else AT_ONCE
+    if isinstance(node, Stream):
+        return "at its last mark" if "mark" in node.part.asks else FROM_START
+    return AT_ONCE if "start" in node.part.arguments.get("asks", ()) else FROM_START
+
+
+def _shuffled(node: Node) -> Node | None:
+    """The random order upstream of a node that changes from epoch to epoch."""
+    for source in node.sources:
+        if source.root:
+            continue
+        if isinstance(source, Order) and source.random_order:
+            return source
+        found = _shuffled(source)
+        if found is not None:
+            return found
+    return None
