@@ -6,7 +6,7 @@ import atexit
 import os
 import signal
 import threading
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from typing import Any
 
 IDLE = 300.0
@@ -42,6 +42,9 @@ def shut_down() -> None:
         pid = os.getpid()
         mine = [_pools.pop(key) for key in list(_pools) if key[0] == pid]
     for executor in mine:
+        for item in list(executor._pending_work_items.values()):
+            if item.future.cancelled():  # loky 3.7 sets an exception on every pending future, which a cancelled one refuses
+                item.future = Future()
         executor.shutdown(wait=True, kill_workers=True)
 
 

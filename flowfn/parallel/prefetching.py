@@ -10,7 +10,7 @@ from typing import Any
 from flowfn import rules
 from flowfn.kinds import Each, Node
 from flowfn.parallel.background import ahead_of_time
-from flowfn.parallel.plan import cut, whole
+from flowfn.parallel.plan import cut, stays, stretches, whole
 from flowfn.parallel.pool import pool
 from flowfn.parallel.spread import Crew, Kept, Spread
 from flowfn.runs import Block, Outputs, Run
@@ -38,12 +38,16 @@ class PrefetchNode(Each):
         return Crew(workers, ahead, partial(ThreadPoolExecutor, workers, "flowfn-worker"), _dismiss, remote=False)
 
     def arranged(self, crew: Crew) -> Node:
-        """The tree to run here: stretches spread over the workers, or all of it in the one that there is."""
+        """The tree to run here, in which stretches are spread over the workers."""
+        return cut(self.sources[0], lambda stretch: Spread(stretch, crew))
+
+    def kept(self, crew: Crew) -> bool:
+        """Whether all of it runs in the one worker that there is, as a pass that the worker keeps."""
         (source,) = self.sources
-        tree = cut(source, lambda stretch: Spread(stretch, crew))
-        if crew.remote and crew.workers == 1 and not isinstance(tree, Spread) and not source.seekable and whole(source):
-            return Kept(source, crew)
-        return tree
+        if not crew.remote or crew.workers > 1 or not whole(source):
+            return False
+        found = stretches(source)
+        return not (len(found) == 1 and found[0].top.place == source.place and found[0].bottom.seekable and not stays(found[0]))
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """The outputs at the indices of a series."""
@@ -59,11 +63,13 @@ class PrefetchNode(Each):
         """All outputs from `start` on."""
         if run.engine == "none":
             return self.sources[0].stream(run, start, lineage)
+        crew = self.crew(run)
+        if crew and self.kept(crew):
+            return Kept(self.sources[0], crew).stream(run, start, lineage)
         if self.seekable:
             return Node.stream(self, run, start, lineage)
-        crew = self.crew(run)
         tree = self.arranged(crew) if crew else self.sources[0]
-        if isinstance(tree, (Spread, Kept)):
+        if isinstance(tree, Spread):
             return tree.stream(run, start, lineage)
         return ahead_of_time(lambda: tree.stream(run, start, lineage), self.part.arguments["ahead"], False, start)
 

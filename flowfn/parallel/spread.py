@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import uuid
 from collections import deque
@@ -346,7 +347,8 @@ class Kept(Node):
         finally:
             for waiting, _ in pending:
                 waiting.cancel()
-            executor.submit(end_pass, name)
+            with contextlib.suppress(RuntimeError):  # the pool is gone already, and the pass with it
+                executor.submit(end_pass, name)
 
     def _submit(self, executor: Executor, digest: bytes, pickled: bytes, task: tuple[str, Feed, int]) -> _Waiting:
         return _Waiting(

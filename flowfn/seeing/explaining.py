@@ -11,7 +11,6 @@ from flowfn.kinds import Each, Expand, Group, Node, Stream
 from flowfn.orders import Order
 from flowfn.parallel.plan import Stretch, stays, stretches
 from flowfn.parallel.prefetching import PrefetchNode
-from flowfn.parallel.spread import Kept
 from flowfn.runs import Length, Run
 from flowfn.states import elastic
 
@@ -93,7 +92,7 @@ def _upstream(node: PrefetchNode, here: str) -> tuple[str, set[int]]:
     crew = node.crew(Run(0, (0,), "processes"))
     if crew is None:
         return f"a thread of {node.part}", set()
-    if isinstance(node.arranged(crew), Kept):
+    if node.kept(crew):
         return f"1 process of {node.part}", set()
     spread: set[int] = set()
     for stretch in stretches(node.sources[0]):

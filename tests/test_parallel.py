@@ -1,0 +1,472 @@
+"""prefetch changes when and where, never what."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import flowfn as ff
+from flowfn.parallel.plan import stays, stretches
+from flowfn.testing import check, left_behind, same
+
+EVERY_SETTING = [{}, {"threads": 1}, {"threads": 3}, {"processes": 1}, {"processes": 2}, {"processes": 3}]
+settings = pytest.mark.parametrize("workers", EVERY_SETTING, ids=str)
+
+pytestmark = pytest.mark.timeout(90)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_workers_left():
+    yield
+    ff.shut_down()
+
+
+def eventually(holds, seconds=10.0):
+    """Poll until something holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def noisy(x, rng):
+    return [x, int(rng.integers(1000))]
+
+
+def pid(_):
+    return os.getpid()
+
+
+class Stream:
+    """A source that can only be iterated."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __iter__(self):
+        return iter(range(self.n))
+
+
+def everything(source):
+    """A pipeline with two stages of every kind."""
+    return ff.pipe(
+        source,
+        ff.map(lambda x: x + 1),
+        ff.map(noisy, rng=True),
+        ff.filter(lambda pair: pair[0] % 3 != 0),
+        ff.map(noisy, rng=True),
+        ff.flat_map(lambda pair: [pair] * (pair[1] % 3)),
+        ff.batch(4, collate=ff.as_list),
+        ff.map(noisy, rng=True),
+        ff.shuffle_buffer(5),
+        ff.map(lambda batch: batch),
+        ff.take(17),
+    )
+
+
+# The output is that of the pipeline without it
+
+
+@settings
+@pytest.mark.parametrize("source", [range(150), list(range(150)), Stream(150)], ids=["range", "list", "stream"])
+def test_every_setting_gives_the_serial_output_and_state(workers, source):
+    serial = everything(source)
+    parallel = ff.pipe(everything(source), ff.prefetch(3, **workers))
+    for epoch in (0, 1):
+        assert same(list(parallel.run(epoch=epoch)), list(serial.run(epoch=epoch)))
+    for k in (0, 1, 8, 16):
+        with parallel.run(epoch=1) as iterator:
+            for _ in range(k):
+                next(iterator)
+            state = iterator.state_dict()
+        rest = list(serial.run(epoch=1))[k:]
+        assert same(list(everything(source).load_state_dict(state)), rest)
+        assert same(list(parallel.load_state_dict(state)), rest)
+
+
+@settings
+def test_filter_batch_map_under_workers_is_right(workers):
+    # the odd numbers below 40, five at a time, added up by hand: 1+3+5+7+9 = 25, 11+...+19 = 75, ...
+    flow = ff.pipe(range(40), ff.filter(lambda x: x % 2), ff.batch(5), ff.map(lambda b: int(b.sum())), ff.prefetch(3, **workers))
+    assert list(flow) == [25, 75, 125, 175]
+
+
+@settings
+def test_the_laws_hold(workers):
+    check(lambda: ff.pipe(range(23), ff.shuffle(), ff.map(noisy, rng=True), ff.batch(4)), workers=[workers], epochs=(1,))
+
+
+@settings
+def test_an_endless_flow_is_prefetched(workers):
+    flow = ff.pipe([1, 2, 3], ff.cycle(), ff.map(float), ff.prefetch(4, **workers), ff.take(7))
+    assert list(flow) == [1, 2, 3, 1, 2, 3, 1]
+
+
+@settings
+def test_empty_and_single_sources(workers):
+    assert list(ff.pipe([], ff.map(float), ff.prefetch(4, **workers))) == []
+    assert list(ff.pipe([7], ff.map(float), ff.prefetch(4, **workers))) == [7.0]
+
+
+def test_prefetch_in_prefetch_in_prefetch():
+    inner = ff.pipe(range(50), ff.map(noisy, rng=True), ff.prefetch(2, threads=2), ff.shuffle(), ff.batch(3, collate=ff.as_list))
+    outer = ff.pipe(inner, ff.prefetch(2, processes=2), ff.map(lambda batch: len(batch[0])), ff.prefetch(2))
+    assert list(outer) == [3] * 16 + [2]
+    whole = ff.pipe(inner, ff.prefetch(2, processes=2))
+    plain = ff.pipe(range(50), ff.map(noisy, rng=True), ff.shuffle(), ff.batch(3, collate=ff.as_list))
+    assert same(list(whole.run(epoch=0)), list(plain.run(epoch=0)))
+
+
+def test_a_prefetched_flow_is_still_read_by_index_without_workers():
+    flow = ff.pipe(range(10), ff.map(pid), ff.prefetch(2, processes=2))
+    assert len(flow) == 10
+    assert flow[3] == os.getpid()
+
+
+def test_states_move_between_any_two_settings():
+    for saved_by in EVERY_SETTING:
+        with ff.pipe(everything(range(150)), ff.prefetch(2, **saved_by)).run() as iterator:
+            for _ in range(9):
+                next(iterator)
+            state = iterator.state_dict()
+        for loaded_by in EVERY_SETTING:
+            resumed = ff.pipe(everything(range(150)), ff.prefetch(5, **loaded_by)).load_state_dict(state)
+            assert same(list(resumed), list(everything(range(150)).run(start=9)))
+
+
+# Where stages run
+
+
+def test_each_stage_runs_in_the_workers_of_the_first_prefetch_downstream():
+    here = os.getpid()
+    in_workers = list(ff.pipe(range(20), ff.map(pid), ff.prefetch(2, processes=2)))
+    assert here not in in_workers
+    assert set(ff.pipe(range(20), ff.map(pid), ff.prefetch(2, threads=2))) == {here}
+    assert set(ff.pipe(range(20), ff.map(pid), ff.prefetch(2), ff.prefetch(2, processes=2))) == {here}
+
+
+def test_stages_on_both_sides_of_a_stream_stage_run_in_workers():
+    def stamped(pair):
+        return [*pair, os.getpid()]
+
+    def where(source):
+        for pair in source:
+            yield [*pair, os.getpid()]
+
+    flow = ff.pipe(range(30), ff.map(lambda x: [os.getpid()]), where, ff.map(stamped), ff.prefetch(2, processes=2))
+    for before, inside, after in flow:
+        assert before != os.getpid()
+        assert inside == os.getpid()
+        assert after != os.getpid()
+
+
+def test_with_one_process_everything_runs_there():
+    def where(source):
+        for _ in source:
+            yield os.getpid()
+
+    inner = ff.pipe(range(30), ff.map(pid), where, ff.prefetch(2, threads=2))
+    flow = ff.pipe(inner, ff.map(lambda p: [p, os.getpid()]), ff.prefetch(2, processes=1))
+    pids = {pid for pair in flow for pid in pair}
+    assert len(pids) == 1
+    assert os.getpid() not in pids
+
+
+class Reading:
+    """A DataFlow: it says in which process it is read."""
+
+    resets = 0
+
+    def reset_state(self):
+        self.resets += 1
+
+    def __iter__(self):
+        return iter([os.getpid()] * 5)
+
+
+@settings
+def test_foreign_and_one_shot_sources_and_caches_stay_here(workers):
+    foreign = Reading()
+    assert set(ff.pipe(foreign, ff.map(abs), ff.prefetch(2, **workers))) == {os.getpid()}
+    assert foreign.resets == 1
+    once = (os.getpid() for _ in range(5))
+    assert set(ff.pipe(once, ff.map(abs), ff.prefetch(2, **workers))) == {os.getpid()}
+    made = []
+    cached = ff.pipe(range(5), ff.map(lambda x: made.append(x) or x), ff.cache(), ff.prefetch(2))
+    assert list(cached) == list(cached) == made == [0, 1, 2, 3, 4]
+
+
+def test_explain_says_where(capsys):
+    ff.explain(ff.pipe(range(9), ff.map(float), ff.filter(bool), ff.batch(2), ff.map(len), ff.prefetch(2, processes=3)))
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.replace("range(0, 9)", "range").splitlines()[1:])
+    for name in ("map(float)", "filter(bool)", "map(len)"):
+        assert "3 processes of prefetch(2, processes=3)" in lines[name]
+    assert "this process" in lines["batch(2)"]
+
+
+# What travels
+
+
+class Counted(list):
+    """A list that counts how often it is pickled, and by which index it is read."""
+
+    pickled = 0
+
+    def __reduce__(self):
+        Counted.pickled += 1
+        return Counted, (list(self),)
+
+
+def test_the_flow_travels_once_per_worker():
+    Counted.pickled = 0
+    flow = ff.pipe(Counted(range(200)), ff.map(lambda x: x + 1), ff.prefetch(2, processes=2))
+    for _ in range(3):
+        assert list(flow) == list(range(1, 201))
+    assert Counted.pickled <= 2 * 3  # sizing it up and packing it, once in each pass, never once in each task
+
+
+def test_of_a_large_sequence_only_the_wanted_datapoints_travel():
+    words = [str(number) * 40 for number in range(40_000)]  # some seven megabytes
+    flow = ff.pipe(words, ff.shuffle(), ff.take(1000), ff.map(len), ff.prefetch(2, processes=2))
+    assert list(flow.run(epoch=0)) == [len(word) for word in ff.pipe(words, ff.shuffle(), ff.take(1000)).run(epoch=0)]
+    assert [str(node.part)[:5] for stretch in stretches(flow.node.sources[0]) for node in stays(stretch)] == ["flow("]
+
+
+def test_arrays_and_memory_maps_are_read_in_the_workers(tmp_path):
+    array = np.arange(400_000, dtype=np.float32).reshape(1000, 400)
+    path = tmp_path / "rows.npy"
+    np.save(path, array)
+    expected = array.sum(axis=1).tolist()
+    for rows in (array, np.load(path, mmap_mode="r"), np.load(path, mmap_mode="r")[200:]):
+        flow = ff.pipe(ff.from_arrays(rows), ff.map_component(np.sum, 0), ff.batch(64), ff.prefetch(2, processes=2))
+        assert np.concatenate([sums for (sums,) in flow]).tolist() == expected[-len(rows) :]
+    import cloudpickle
+
+    assert len(cloudpickle.dumps(ff.from_arrays(np.load(path, mmap_mode="r")).node)) < 10_000
+
+
+def test_a_sequence_that_cannot_be_pickled_is_read_here():
+    class Locked:
+        lock = None
+
+        def __init__(self):
+            self.lock = threading.Lock()
+
+        def __len__(self):
+            return 10
+
+        def __getitem__(self, index):
+            return os.getpid() if 0 <= index < 10 else [][index]
+
+    assert set(ff.pipe(Locked(), ff.map(abs), ff.prefetch(2, processes=2))) == {os.getpid()}
+
+
+def test_what_cannot_be_sent_is_named():
+    lock = threading.Lock()
+
+    def locked(x):
+        with lock:
+            return x
+
+    with pytest.raises(TypeError, match=r"map\(locked\) cannot be sent to a worker process"):
+        list(ff.pipe(range(3), ff.map(locked), ff.prefetch(2, processes=2)))
+
+
+# Errors
+
+
+def broken(x):
+    if x == 57:
+        raise OSError("broken", x)
+    return x
+
+
+@settings
+def test_user_errors_keep_type_frames_and_note_and_come_after_what_was_made(workers):
+    flow = ff.pipe(range(100), ff.map(broken), ff.batch(5), ff.prefetch(3, **workers))
+    before = []
+    with pytest.raises(OSError, match="broken") as caught:
+        before.extend(flow)
+    assert len(before) == 11
+    assert caught.value.args == ("broken", 57)
+    (note,) = caught.value.__notes__
+    assert note.startswith("in map(broken), its datapoint 57 (input 57), seed 0, epoch 0\n")
+    frames = "".join(str(caught.value.__cause__)) + "".join(entry.name for entry in caught.traceback)
+    assert "broken" in frames
+    with pytest.raises(OSError, match="broken"):
+        ff.replay(flow, caught.value)
+
+
+@settings
+def test_an_error_below_a_filter_names_the_datapoint_of_its_stage(workers):
+    flow = ff.pipe(range(100), ff.filter(lambda x: x % 2), ff.map(broken), ff.prefetch(3, **workers))
+    with pytest.raises(OSError, match="broken") as caught:
+        list(flow)
+    assert caught.value.__notes__[0].startswith("in map(broken), its datapoint 28 (input 57)")
+
+
+class Picky(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+def picky(x):
+    raise Picky(1, 2)
+
+
+def test_an_error_that_cannot_travel_says_the_same():
+    with pytest.raises(RuntimeError, match="Picky: 1 and 2") as caught:
+        list(ff.pipe(range(3), ff.map(picky), ff.prefetch(2, processes=2)))
+    assert "in map(picky)" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("arguments", [{"ahead": 0}, {"ahead": 2, "threads": 0}, {"ahead": 2, "processes": -1}])
+def test_bad_arguments(arguments):
+    with pytest.raises(ValueError, match=r"prefetch\(\): .* must be a positive integer"):
+        ff.prefetch(**arguments)
+
+
+def test_threads_and_processes_exclude_each_other():
+    with pytest.raises(ValueError, match=r"prefetch\(\): threads must be a positive integer, or left out where processes= is given, got 2"):
+        ff.prefetch(2, threads=2, processes=2)
+
+
+# Nothing is left behind
+
+
+@settings
+@pytest.mark.parametrize("stop", ["close", "break", "with", "garbage", "error"])
+def test_stopping_early_leaves_nothing(workers, stop):
+    ff.shut_down()
+    list(ff.pipe([1], ff.map(abs), ff.prefetch(1, processes=1)))  # the resource trackers stay
+    ff.shut_down()
+    gc.collect()
+    assert eventually(lambda: threading.active_count() == 1)
+    before = left_behind()
+    flow = ff.pipe(range(10_000), ff.map(float), ff.shuffle_buffer(10), ff.prefetch(5, **workers))
+    if stop == "break":
+        for _ in flow:
+            break
+    elif stop == "with":
+        with iter(flow) as iterator:
+            next(iterator)
+    elif stop == "error":
+        with pytest.raises(OSError, match="broken"):
+            list(ff.pipe(flow, ff.map(broken)))
+    else:
+        iterator = iter(flow)
+        next(iterator)
+        if stop == "close":
+            iterator.close()
+        del iterator
+    ff.shut_down()
+    assert eventually(lambda: left_behind() == before), (before, left_behind())
+
+
+def test_a_thousand_abandoned_iterators_leave_nothing():
+    flow = ff.pipe(range(100), ff.map(float), ff.prefetch(2))
+    before = left_behind()
+    for _ in range(1000):
+        next(iter(flow))
+    assert eventually(lambda: left_behind() == before)
+
+
+def test_an_iterator_that_is_never_asked_starts_nothing():
+    before = left_behind()
+    iterator = iter(ff.pipe(range(100), ff.map(float), ff.prefetch(2)))
+    assert left_behind() == before
+    iterator.close()
+
+
+def run_script(body, tmp_path, **keywords):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(body))
+    return subprocess.run([sys.executable, "-W", "error", str(script)], capture_output=True, text=True, timeout=60, **keywords)
+
+
+def test_lambdas_closures_and_functions_of_main_work(tmp_path):
+    done = run_script(
+        """
+        import flowfn as ff
+
+        def double(x):
+            return 2 * x
+
+        class Pair:
+            def __init__(self, x):
+                self.x = x
+
+        def closing(offset):
+            return lambda x: Pair(double(x) + offset)
+
+        if __name__ == "__main__":
+            flow = ff.pipe(range(5), ff.map(closing(1)), ff.prefetch(2, processes=2))
+            print([pair.x for pair in flow])
+        """,
+        tmp_path,
+    )
+    assert (done.stdout, done.stderr) == ("[1, 3, 5, 7, 9]\n", "")
+
+
+def test_the_interpreter_ends_in_the_middle_of_a_pass(tmp_path):
+    done = run_script(
+        """
+        import flowfn as ff
+        held = [iter(ff.pipe(range(10**6), ff.map(float), ff.shuffle_buffer(3), ff.prefetch(2, **workers)))
+                for workers in ({}, {"threads": 2}, {"processes": 2}, {"processes": 1})]
+        print([next(iterator) < 10**6 for iterator in held])
+        """,
+        tmp_path,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("[True, True, True, True]\n", "", 0)
+
+
+@pytest.mark.parametrize("workers", [{}, {"threads": 2}, {"processes": 2}], ids=str)
+def test_ctrl_c_ends_a_pass_and_leaves_the_workers_usable(workers, tmp_path):
+    body = f"""
+        import os, signal, sys, threading, time
+        import flowfn as ff
+
+        def slow(x):
+            time.sleep(0.01)
+            return x
+
+        if __name__ == "__main__":
+            flow = ff.pipe(range(100_000), ff.map(slow), ff.prefetch(4, **{workers!r}))
+            iterator = iter(flow)
+            next(iterator)
+            threading.Timer(0.3, lambda: os.killpg(0, signal.SIGINT)).start()
+            try:
+                for _ in iterator:
+                    pass
+            except KeyboardInterrupt:
+                print("interrupted")
+            print(list(ff.pipe(range(3), ff.map(slow), ff.prefetch(4, **{workers!r}))))
+        """
+    done = run_script(body, tmp_path, start_new_session=True)
+    assert (done.stdout, done.returncode) == ("interrupted\n[0, 1, 2]\n", 0), done.stderr
+
+
+def test_a_worker_that_dies_is_an_error_not_a_hang():
+    def fatal(x):
+        if x == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    with pytest.raises(Exception, match=r"worker|terminated"):
+        list(ff.pipe(range(10), ff.map(fatal), ff.prefetch(2, processes=2)))
+    assert list(ff.pipe(range(3), ff.map(float), ff.prefetch(2, processes=2))) == [0, 1, 2]
+
+
+def test_workers_use_one_blas_thread_each():
+    flow = ff.pipe(range(2), ff.map(lambda x: os.environ["OMP_NUM_THREADS"]), ff.prefetch(2, processes=2))
+    assert list(flow) == ["1", "1"]
