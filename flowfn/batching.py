@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from array import array as array_of
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from flowfn.failures import brief
 from flowfn.sources import Rows
 from flowfn.stages import stage
 
+_NUMBERS = frozenset({int, float, bool, complex})
 _COLLATE = rules.Rule(
     "a collation (stack, as_list, a function of a list) or a list, tuple or dict of one for each component",
     lambda value: callable(value) or isinstance(value, (list, tuple, Mapping)),
@@ -32,7 +35,7 @@ def stack(values: Sequence[Any]) -> Any:
     (array([1, 2]), (2, 2), ['a', 'b'], {'x': array([1, 2])})
     """
     first = values[0]
-    if type(first) in (int, float, bool) or isinstance(first, (np.generic, complex)):
+    if type(first) in _NUMBERS or isinstance(first, np.generic):
         return _numbers(values)
     if isinstance(first, np.ndarray):
         shape = first.shape
@@ -105,10 +108,7 @@ def collated(datapoints: Sequence[Any], how: Any) -> Any:
             columns = list(zip(*datapoints, strict=True))
         except (ValueError, TypeError):
             raise _different(datapoints) from None
-        if callable(how):
-            components = [how(column) for column in columns]
-        else:
-            components = [one(column) for one, column in zip(_hows(how, range(len(columns))), columns)]
+        components = [how(column) for column in columns] if callable(how) else _one_by_one(columns, how)
         return components if isinstance(first, list) else first._make(components) if hasattr(first, "_make") else tuple(components)
     if isinstance(first, Mapping):
         return _collated_dicts(datapoints, how)
@@ -119,6 +119,10 @@ def collated(datapoints: Sequence[Any], how: Any) -> Any:
     if not callable(how):
         raise TypeError(f"collate= names components, but datapoints have none: {brief(first)}")
     return how(datapoints)
+
+
+def _one_by_one(columns: Sequence[Any], how: Any) -> list[Any]:
+    return [one(column) for one, column in zip(_hows(how, range(len(columns))), columns)]
 
 
 def rows_of(batched: Any) -> Iterator[Any]:
@@ -175,6 +179,9 @@ def _hows(how: Any, names: Any) -> Iterator[Callable[[Any], Any]]:
 
 
 def _numbers(values: Sequence[Any]) -> Any:
+    if type(values[0]) is int:
+        with contextlib.suppress(TypeError, OverflowError):  # anything but integers of 64 bits: numpy knows
+            return np.frombuffer(array_of("q", values), np.int64)  # faster than numpy's own look at every value
     try:
         array = np.array(values)
     except ValueError:

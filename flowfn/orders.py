@@ -154,6 +154,15 @@ class Reader:
             if self.queue:
                 yield self.queue.popleft()
 
+    def close(self) -> None:
+        """End it, and let go of what leads back here."""
+        self.outputs.close()
+        self.advance = _over
+
+
+def _over() -> bool:
+    return False
+
 
 def take_turns(sources: Sequence[Node], run: Run, series: Iterator[Any], readers: dict[tuple[int, int], Reader]) -> Iterator[Any]:
     """The outputs of a switching route: every (source, round) has one reader, opened once and closed when it is past."""
@@ -173,19 +182,24 @@ def take_turns(sources: Sequence[Node], run: Run, series: Iterator[Any], readers
         turns.append((set(keys), [(keys[k], sum(1 for _ in same)) for k, same in groupby(order)]))
         return True
 
-    while turns or advance():
-        present, order = turns.popleft()
-        for key in [key for key in readers if key not in present and not any(key in later for later, _ in turns)]:
-            readers.pop(key).outputs.close()
-        for key, length in order:
-            outputs = readers[key].outputs
-            expected = outputs.given + length
-            yield from islice(outputs, length)
-            if outputs.given != expected:
-                raise fault(outputs, expected)
-    for reader in readers.values():
-        if next(reader.outputs, MISSING) is not MISSING:
-            raise fault(reader.outputs, reader.outputs.given - 1)
+    try:
+        while turns or advance():
+            present, order = turns.popleft()
+            for key in [key for key in readers if key not in present and not any(key in later for later, _ in turns)]:
+                readers.pop(key).close()
+            for key, length in order:
+                outputs = readers[key].outputs
+                expected = outputs.given + length
+                yield from islice(outputs, length)
+                if outputs.given != expected:
+                    raise fault(outputs, expected)
+        for reader in readers.values():
+            if next(reader.outputs, MISSING) is not MISSING:
+                raise fault(reader.outputs, reader.outputs.given - 1)
+    finally:
+        for reader in readers.values():
+            reader.close()
+        del advance  # it leads back to itself
 
 
 def _sorted_out(sources: np.ndarray, indices: np.ndarray, rounds: np.ndarray) -> tuple[list[tuple[int, int]], list[int], list[np.ndarray]]:

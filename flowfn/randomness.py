@@ -23,6 +23,7 @@ ORDER_VERSION = 1
 UNIFORM_BELOW = 1 << 16
 ROUNDS = 6
 _WORD = (1 << 64) - 1
+_HALF = np.array(32, np.uint64)
 
 
 def hashed(*parts: Any) -> int:
@@ -128,7 +129,10 @@ class Network:
         root = math.isqrt(n - 1) + 1
         side = min(range(root, root + 1 + min(root // 4, 64)), key=lambda width: -n % width)  # the fewer cells outside n, the fewer walks
         self.n, self.sides = n, (side, -(-n // side))
-        self.constants = np.random.Philox(key=key).random_raw(3 * ROUNDS).reshape(ROUNDS, 3) | np.uint64(1)
+        constants = np.random.Philox(key=key).random_raw(3 * ROUNDS).reshape(ROUNDS, 3) | np.uint64(1)
+        # 0-d arrays: with scalars made anew, numpy's calls would take longer than their work
+        self.constants = [[np.array(constant) for constant in round] for round in constants]
+        self.width, self.height = (np.array(side, np.uint64) for side in self.sides)
 
     def __call__(self, x: np.ndarray, tweak: np.ndarray | None = None) -> np.ndarray:
         y = self._once(x, tweak)
@@ -139,27 +143,26 @@ class Network:
         return y
 
     def _once(self, x: np.ndarray, tweak: np.ndarray | None) -> np.ndarray:
-        width, height = (np.uint64(side) for side in self.sides)
-        high = x // width
-        low = x - high * width
+        high = x // self.width
+        low = x - high * self.width
         mixed, shifted = np.empty_like(x), np.empty_like(x)
         for number, (add, first, second) in enumerate(self.constants):
-            moved, fixed, side = (low, high, width) if number % 2 else (high, low, height)
-            np.add(fixed, add, out=mixed)
+            moved, fixed, side = (low, high, self.width) if number % 2 else (high, low, self.height)
+            np.add(fixed, add, mixed)
             if tweak is not None:
-                np.add(mixed, tweak, out=mixed)
-            np.multiply(mixed, first, out=mixed)
-            np.right_shift(mixed, np.uint64(32), out=shifted)
-            np.bitwise_xor(mixed, shifted, out=mixed)
-            np.multiply(mixed, second, out=mixed)
-            np.right_shift(mixed, np.uint64(32), out=mixed)  # 32 good bits, scaled to [0, side)
-            np.multiply(mixed, side, out=mixed)
-            np.right_shift(mixed, np.uint64(32), out=mixed)
-            np.add(moved, mixed, out=moved)
-            np.subtract(moved, side, out=shifted)
+                np.add(mixed, tweak, mixed)
+            np.multiply(mixed, first, mixed)
+            np.right_shift(mixed, _HALF, shifted)
+            np.bitwise_xor(mixed, shifted, mixed)
+            np.multiply(mixed, second, mixed)
+            np.right_shift(mixed, _HALF, mixed)  # 32 good bits, scaled to [0, side)
+            np.multiply(mixed, side, mixed)
+            np.right_shift(mixed, _HALF, mixed)
+            np.add(moved, mixed, moved)
+            np.subtract(moved, side, shifted)
             np.minimum(moved, shifted, out=moved)  # modulo: below zero wraps to huge
-        np.multiply(high, width, out=high)
-        return np.add(high, low, out=high)
+        np.multiply(high, self.width, high)
+        return np.add(high, low, high)
 
 
 class WindowPermutation:

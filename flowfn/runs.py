@@ -143,6 +143,7 @@ class Outputs(compress):
             close = getattr(part.source, "close", None)
             if close is not None:
                 close()
+            part.tell = None  # it may lead back here
 
 
 def ticked(ticks: repeat[bool]) -> int:

@@ -4,7 +4,7 @@ from hypothesis import HealthCheck, given, settings
 
 from flowfn.testing import check, pipelines
 
-calm = dict(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+calm = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 
 
 @settings(max_examples=200, **calm)

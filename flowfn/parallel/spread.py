@@ -286,7 +286,7 @@ class Supply:
             taken = itertools.islice(self.readers[way, run.epoch].outputs, len(block))
             supply.setdefault((node.place, run.epoch), {}).update(zip(ints(block), taken))
         for key in [key for key, reader in self.readers.items() if key not in used and not reader.queue]:
-            self.readers.pop(key).outputs.close()
+            self.readers.pop(key).close()
         return supply
 
     def _advance(self) -> bool:
@@ -302,7 +302,7 @@ class Supply:
     def close(self) -> None:
         """Close every reader."""
         for reader in self.readers.values():
-            reader.outputs.close()
+            reader.close()
 
 
 class Kept(Node):
