@@ -6,11 +6,13 @@ import contextlib
 import dataclasses
 from array import array as array_of
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import countOf
 from typing import Any
 
 import numpy as np
 
 from flowfn import rules
+from flowfn.components import with_fields
 from flowfn.failures import brief
 from flowfn.sources import Rows
 from flowfn.stages import stage
@@ -18,7 +20,9 @@ from flowfn.stages import stage
 _NUMBERS = frozenset({int, float, bool, complex})
 _COLLATE = rules.Rule(
     "a collation (stack, as_list, a function of a list) or a list, tuple or dict of one for each component",
-    lambda value: callable(value) or isinstance(value, (list, tuple, Mapping)),
+    lambda value: all(
+        map(callable, value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else [value])
+    ),
 )
 
 
@@ -79,7 +83,7 @@ def batch(size: int, source: Any, *, drop_remainder: bool = False, collate: Any 
     [{'x': [1.5, 2]}]
     """
     for datapoints in source:
-        if type(datapoints) is Rows and collate is stack:
+        if type(datapoints) is Rows and datapoints.columns.stackable and collate is stack:
             yield datapoints.stacked()
         else:
             yield collated(datapoints, collate)
@@ -103,6 +107,8 @@ def unbatch(source: Any) -> Iterator[Any]:
 def collated(datapoints: Sequence[Any], how: Any) -> Any:
     """Datapoints put together, in their own form; `how` is one collation or one for each component."""
     first = datapoints[0]
+    if countOf(map(type, datapoints), type(first)) != len(datapoints) and _has_components(datapoints):
+        raise _different(datapoints)
     if isinstance(first, (list, tuple)):
         try:
             columns = list(zip(*datapoints, strict=True))
@@ -115,9 +121,9 @@ def collated(datapoints: Sequence[Any], how: Any) -> Any:
     if dataclasses.is_dataclass(first) and not isinstance(first, type):
         names = [field.name for field in dataclasses.fields(first)]
         values = [one([getattr(d, name) for d in datapoints]) for one, name in zip(_hows(how, names), names)]
-        return dataclasses.replace(first, **dict(zip(names, values)))
+        return with_fields(first, dict(zip(names, values)))
     if not callable(how):
-        raise TypeError(f"collate= names components, but datapoints have none: {brief(first)}")
+        raise TypeError(f"batch(): collate names components, but datapoints have none: {brief(first)}")
     return how(datapoints)
 
 
@@ -141,7 +147,7 @@ def rows_of(batched: Any) -> Iterator[Any]:
         names = [field.name for field in dataclasses.fields(batched)]
         columns = {name: getattr(batched, name) for name in names}
         _same_lengths(columns)
-        return (dataclasses.replace(batched, **dict(zip(names, row))) for row in zip(*map(_items, columns.values())))
+        return (with_fields(batched, dict(zip(names, row))) for row in zip(*map(_items, columns.values())))
     return iter(batched)
 
 
@@ -151,9 +157,20 @@ def _items(column: Any) -> Iterator[Any]:
 
 
 def _same_lengths(columns: Mapping[Any, Any]) -> None:
-    lengths = {name: len(column) for name, column in columns.items() if not isinstance(column, Mapping)}
+    lengths = {name: _length(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"unbatch: the components of a batch have different lengths: {lengths}")
+        raise ValueError(f"unbatch(): the components of a batch have different lengths: {lengths}")
+
+
+def _length(column: Any) -> int:
+    if not isinstance(column, Mapping):
+        return len(column)
+    _same_lengths(column)
+    return _length(next(iter(column.values()))) if column else 0
+
+
+def _has_components(datapoints: Sequence[Any]) -> bool:
+    return any(isinstance(d, (list, tuple, Mapping)) or dataclasses.is_dataclass(d) for d in datapoints)
 
 
 def _collated_dicts(datapoints: Sequence[Any], how: Any) -> dict[Any, Any]:
@@ -171,10 +188,10 @@ def _hows(how: Any, names: Any) -> Iterator[Callable[[Any], Any]]:
     if isinstance(how, Mapping):
         unknown = set(how) - set(names)
         if unknown:
-            raise ValueError(f"collate= names {sorted(map(repr, unknown))}, but datapoints have {list(names)}")
+            raise ValueError(f"batch(): collate names {', '.join(sorted(map(repr, unknown)))}, but datapoints have {list(names)}")
         return iter([how.get(name, stack) for name in names])
     if len(how) != len(names):
-        raise ValueError(f"collate= has {len(how)} collations, but datapoints have {len(names)} components")
+        raise ValueError(f"batch(): collate has {len(how)} collations, but datapoints have {len(names)} components")
     return iter(how)
 
 
@@ -220,15 +237,16 @@ def _shape(value: Any) -> Any:
 def _unequal(values: Sequence[Any]) -> str:
     shapes = list(dict.fromkeys(map(_shape, values)))
     return (
-        f"batch: cannot stack shapes {', '.join(map(str, shapes[:6]))}{', ...' if len(shapes) > 6 else ''}; make them equal before "
+        f"batch(): cannot stack shapes {', '.join(map(str, shapes[:6]))}{', ...' if len(shapes) > 6 else ''}; make them equal before "
         "(pad, crop, resize), or keep them apart with collate=as_list"
     )
 
 
 def _different(datapoints: Sequence[Any]) -> ValueError:
-    odd = next((d for d in datapoints if type(d) is not type(datapoints[0]) or _form(d) != _form(datapoints[0])), datapoints[-1])
-    return ValueError(f"batch: datapoints must have the same components, got {brief(datapoints[0])} and {brief(odd)}")
+    first = datapoints[0]
+    odd = next((d for d in datapoints if type(d) is not type(first) or _form(d) != _form(first)), datapoints[-1])
+    return ValueError(f"batch(): datapoints must have the same components, got {brief(first)} and {brief(odd)}")
 
 
 def _form(datapoint: Any) -> Any:
-    return set(datapoint) if isinstance(datapoint, Mapping) else len(datapoint)
+    return set(datapoint) if isinstance(datapoint, Mapping) else len(datapoint) if hasattr(datapoint, "__len__") else None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from flowfn import rules
+from flowfn.components import with_fields
 from flowfn.kinds import Each
 from flowfn.runs import Block, Outputs, Run, ints
 from flowfn.stages import stage
@@ -133,8 +134,11 @@ def _mapped(value: Any, f: Any) -> Any:
         return [_mapped(item, f) for item in value]
     if type(value) is dict:
         return {key: _mapped(item, f) for key, item in value.items()}
-    if type(value) is tuple:
-        return tuple(_mapped(item, f) for item in value)
+    if isinstance(value, tuple):
+        items = [_mapped(item, f) for item in value]
+        return value._make(items) if hasattr(value, "_make") else tuple(items)
+    if is_dataclass(value) and not isinstance(value, type):
+        return with_fields(value, {one.name: _mapped(getattr(value, one.name), f) for one in fields(value)})
     return f(value)
 
 

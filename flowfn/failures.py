@@ -19,6 +19,7 @@ from flowfn.runs import Outputs
 if TYPE_CHECKING:
     from flowfn.flows import Flow
 
+_NOTHING = object()
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 60
 
@@ -67,30 +68,38 @@ def annotate(error: BaseException, outputs: Outputs | None, seed: int, epoch: in
         return
     where = locate(error, outputs)
     if not where.get("noted"):
-        error.add_note(
-            f"{where['text'].format(where['index'])}, seed {seed}, epoch {epoch}\nto see it again, serially: flowfn.replay(flow, error)"
-        )
+        place = f"{where['text'].format(where['index'])}, seed {seed}, epoch {epoch}"
+        with contextlib.suppress(AttributeError):  # as above
+            error.add_note(f"{place}\nto see it again, serially: flowfn.replay(flow, error)")
     where.update(noted=True, seed=seed, epoch=epoch)
 
 
-def uneven(outputs: Outputs, expected: int | None) -> ValueError | None:
-    """The error for an `each` or `group` stage that did not give one output for one input, if there was one."""
-    finished = []
+def uneven(outputs: Outputs, expected: int | None, seekable: bool) -> ValueError | None:
+    """The error for an `each` or `group` stage that did not give one output for one input, if there was one.
+
+    Call it when a pass has ended: a stage that is to blame has given more than it took, or has ended although there
+    was more to take, or, in a pass by index, has more to give.
+    """
     for part in outputs.walk():
         if part.node is None or not part.node.aligned or not part.inputs or not isinstance(part.source, GeneratorType):
             continue
-        taken = min(source.given for source in part.inputs)
-        if part.source.gi_frame is None:
-            finished.append((part, taken))
-    blamed = next(((part, taken) for part, taken in finished if part.given != taken), None)
-    if blamed is None and expected is not None and outputs.given != expected and finished:
-        blamed = finished[0]
-    if blamed is None:
-        return None
-    part, taken = blamed
+        given, taken = part.given, min(source.given for source in part.inputs)
+        ended = part.source.gi_frame is None
+        if given > taken or (ended and given < taken):
+            return _blame(part, f"{given} for {taken}")
+        if ended and len(part.inputs) == 1 and next(next(iter(part.inputs)), _NOTHING) is not _NOTHING:
+            return _blame(part, f"{given}, and then ended, for more than {taken}")
+        if seekable and not ended and next(part, _NOTHING) is not _NOTHING:
+            return _blame(part, f"more than {given} for {taken}")
+    if expected is not None and outputs.given != expected:
+        return ValueError(f"the flow gave {outputs.given} outputs where its length says {expected}")
+    return None
+
+
+def _blame(part: Outputs, count: str) -> ValueError:
     return ValueError(
-        f"{part.node.part} gave {part.given} outputs for {taken} inputs, and then ended; "  # type: ignore[union-attr]
-        "a stage.each or stage.group function yields exactly one output for each input: "
+        f"{part.node.part} gave the wrong number of outputs ({count}): "  # type: ignore[union-attr]
+        "a stage.each or stage.group function yields exactly one output for each input; "
         "use stage.expand for 0 to k outputs for each input, stage.stream for anything else"
     )
 
@@ -129,7 +138,8 @@ def _find(traceback: TracebackType | None, outputs: Outputs | None) -> dict[str,
         taken = "" if waiting or "datapoint" not in step.tb_frame.f_locals else f" (input {brief(step.tb_frame.f_locals['datapoint'])})"
         text = f"in {what}, its datapoint ".replace("{", "{{").replace("}", "}}") + "{}" + taken.replace("{", "{{").replace("}", "}}")
         return {"text": text, "index": index, "counted": counted}
-    return {"text": "in the flow", "index": 0, "counted": -1}
+    what = f"in {parts[0].node.part}" if parts and parts[0].node is not None else "in the flow"
+    return {"text": what.replace("{", "{{").replace("}", "}}"), "index": 0, "counted": -1}
 
 
 def _owner(frame: FrameType, parts: list[Outputs]) -> Outputs | None:
@@ -147,10 +157,9 @@ def _was_waiting(step: TracebackType) -> bool:
 def _number(part: Outputs, ahead: int) -> tuple[int, int | None]:
     """The number of the input that a part has just taken (or, `ahead`, waits for), and whose outputs it counts."""
     source = next(iter(part.inputs))
-    taken = max(source.given - 1 + ahead, 0)
     if part.trail is not None:
-        return part.trail.index(taken), -1
+        return part.trail.index(max(source.given - 1 + ahead, 0)), -1
+    number = max(source.position - 1 + ahead, 0)
     while source.tell is None and source.inputs:
         source = next(iter(source.inputs))
-    first = next(iter(part.inputs)).first
-    return taken + first, source.node.place if source.tell is not None and source.node is not None else None
+    return number, source.node.place if source.tell is not None and source.node is not None else None

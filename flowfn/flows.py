@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from flowfn.failures import annotate, uneven
-from flowfn.runs import Outputs, Place, Run, blocks, each_index
+from flowfn.runs import Outputs, Place, Run
 from flowfn.states import pack, unpack
 
 if TYPE_CHECKING:
@@ -111,8 +111,12 @@ class Flow(Generic[T_co]):
         node, run = self.node, self._look()
         if not node.seekable:
             raise TypeError(f"{self!r} cannot be indexed, it has to be read in order: {node.unknown()}")
+        if not hasattr(index, "__index__"):
+            raise TypeError(f"a flow is indexed by an integer or a slice, got {index!r}")
         index = operator.index(index)
         length = node.length(run)
+        if length == math.inf and index < 0:
+            raise IndexError(f"index {index} counts from the end, but {self!r} is endless")
         if not -length <= index < length:  # type: ignore[operator]
             raise IndexError(f"index {index} is out of range for a flow of length {length}")
         at = index if index >= 0 else index + int(length)  # type: ignore[arg-type]
@@ -121,7 +125,7 @@ class Flow(Generic[T_co]):
             outputs = node.read(run, iter((range(at, at + 1),)))
             for datapoint in outputs:
                 return datapoint
-            raise uneven(outputs, 1) or IndexError(f"{self!r} gave nothing for index {index}")
+            raise uneven(outputs, 1, seekable=True) or IndexError(f"{self!r} gave nothing for index {index}")
         except Exception as error:
             annotate(error, outputs, run.seed, run.epoch[0])
             _remember(error, Place(at))
@@ -184,6 +188,16 @@ class Flow(Generic[T_co]):
             self._seed, self._epoch, self._reset = seed, epoch, True
             self._newest = self._loaded = Progress(seed, epoch, place)
         return self
+
+    @property
+    def seed(self) -> int:
+        """The seed of the passes to come."""
+        return self._seed
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next `iter` takes."""
+        return self._upcoming
 
     @property
     def seekable(self) -> bool:
@@ -286,9 +300,12 @@ class FlowIterator(Iterator[T_co]):
     def _finish(self) -> None:
         if self._outputs is None:
             return
-        node = self._flow.node
-        whole = node.length(Run(self._progress.seed, (self._progress.epoch,), base=self._progress.place.base)) if node.seekable else None
-        error = uneven(self._outputs, None if whole is None else max(int(whole) - self._outputs.first, 0))
+        node, progress = self._flow.node, self._progress
+        expected = None
+        if node.seekable:
+            whole = node.length(Run(progress.seed, (progress.epoch,), base=progress.place.base))
+            expected = max(int(whole) - self._outputs.first, 0)  # type: ignore[arg-type]
+        error = uneven(self._outputs, expected, node.seekable)
         if error is not None:
             self._failed(error)
             raise error
@@ -396,9 +413,8 @@ def _seed(seed: Any) -> int:
 
 
 def _natural(function: str, name: str, value: Any) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 0:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{function}(): {name} must be an integer >= 0, got {value!r}")
+    if operator.index(value) < 0:
         raise ValueError(f"{function}(): {name} must be an integer >= 0, got {value!r}")
     return operator.index(value)
-
-
-__all__ = ["Flow", "FlowIterator", "bind", "blocks", "each_index"]

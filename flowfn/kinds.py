@@ -110,7 +110,7 @@ class Node:
 
     def key(self, run: Run) -> int:
         """The key of this node's random numbers in a run."""
-        at = (self.number, run.epoch)
+        at = (self.number, run.seed, run.epoch)
         if at not in run.memo:
             run.memo[at] = hashed(run.seed, *(self.number or ("", 0)), run.epoch)
         return run.memo[at]
@@ -271,6 +271,7 @@ class Group(Node):
             return super().stream(run, start, lineage)
         inputs = self.source.stream(run, start * self.step)
         groups = Outputs(windows(inputs, self.size, self.step, self.whole), None, [inputs], start)
+        groups = Outputs(_remembering(groups, inputs), None, [groups], start)
         labels, again = tee(count(self.labels(run)[0] + self.world * start, self.world))
         outputs = self.begin(run, [groups], labels)
         outputs.first = start
@@ -309,6 +310,14 @@ class Group(Node):
         return (int(min(self.size, total - index * self.step)) for index in ints(block))
 
 
+def _remembering(groups: Outputs, inputs: Outputs) -> Iterator[Any]:
+    """The groups of a stream; before each is read, the anchors to read it again from are noted on their outputs."""
+    groups.earlier = inputs.facts()
+    for group in groups:
+        yield group
+        groups.earlier = inputs.facts()
+
+
 def _grouped(inputs: Outputs, sizes: Iterable[int]) -> Iterator[list[Any]]:
     """Lists of so many inputs each; one that comes out short, or inputs left over, is the fault of a stage upstream."""
     expected = 0
@@ -324,7 +333,7 @@ def _grouped(inputs: Outputs, sizes: Iterable[int]) -> Iterator[list[Any]]:
 
 def fault(inputs: Outputs, expected: int) -> ValueError:
     """The error for inputs that are not as many as were asked for."""
-    return uneven(inputs, expected) or ValueError(f"the source gave {inputs.given} datapoints where {expected} were asked for")
+    return uneven(inputs, None, seekable=True) or ValueError(f"the source gave {inputs.given} datapoints where {expected} were asked for")
 
 
 def windows(inputs: Iterator[Any], size: int, step: int, whole: bool) -> Iterator[list[Any]]:
@@ -361,7 +370,7 @@ class Expand(Node):
         asks = lineage or self.part.wants_labels
         source = self.source.stream(run, known.inputs[0], asks)
         pairs, labelled = tee(source) if asks else (source, ())
-        intake = _Intake(self, pairs, run, known, asks)
+        intake = _Intake(self, source, pairs, run, known, asks)
         inputs = Outputs(iter(intake), None, [source], known.inputs[0])
         made = self.begin(run, [inputs], map(itemgetter(1), labelled))
         if lineage:
@@ -374,8 +383,8 @@ class Expand(Node):
 class _Intake:
     """The inputs of an expand stage as they are taken, one by one: which one is in work, and what came before it."""
 
-    def __init__(self, node: Expand, source: Iterator[Any], run: Run, known: Anchor, pairs: bool) -> None:
-        self.node, self.source, self.run, self.known, self.pairs = node, source, run, known, pairs
+    def __init__(self, node: Expand, outputs: Outputs, source: Iterator[Any], run: Run, known: Anchor, pairs: bool) -> None:
+        self.node, self.outputs, self.source, self.run, self.known, self.pairs = node, outputs, source, run, known, pairs
         self.ticks = repeat(True, sys.maxsize)
         self.taken, self.left = known.inputs[0], sys.maxsize
         self.label: Label = 0
@@ -401,7 +410,8 @@ class _Intake:
 
     def tell(self) -> dict[int, Anchor]:
         """The anchor before the input in work."""
-        return {self.node.place: Anchor(self.run.epoch, self.known.outputs + sys.maxsize - self.left, (self.taken,))}
+        here = Anchor(self.run.epoch, self.known.outputs + sys.maxsize - self.left, (self.taken,))
+        return {**self.outputs.facts(before_last=True), self.node.place: here}
 
 
 class Stream(Node):

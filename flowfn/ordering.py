@@ -17,6 +17,9 @@ from flowfn.sources import flow
 from flowfn.stages import stage
 from flowfn.stretches import Stretch
 
+EMPTY_ROUNDS = 1000
+"""After so many rounds without a datapoint, one after the other, `repeat` over a stream gives up."""
+
 _REMAINDER = rules.one_of("keep", "drop", "pad")
 _RANK = rules.Rule("an integer from 0 to world - 1", rules.is_integer, lambda rank, others: 0 <= rank < others["world"])
 
@@ -24,6 +27,7 @@ _RANK = rules.Rule("an integer from 0 to world - 1", rules.is_integer, lambda ra
 @stage.order(
     where={"window": rules.optional(rules.positive)},
     remedy="; shuffle_buffer(size) shuffles a stream, or put shuffle before the stage that makes it one",
+    instead="shuffle_buffer({}) to shuffle a stream through a buffer of that size, shuffle() to shuffle everything",
 )
 def shuffle(n: int, *, window: int | None = None, rng: np.random.Generator) -> Any:
     """A new order every epoch, of all datapoints; computed from the index, in memory that does not grow.
@@ -205,7 +209,12 @@ def split(source: Any, *fractions: float, seed: int = 0) -> list[Flow[Any]]:
     >>> len(train), len(test), sorted([*train, *test]) == list(range(10))
     (8, 2, True)
     """
-    whole = freeze(shuffle(flow(source, "split")), seed=seed)
+    if rules.is_number(source):
+        raise TypeError(f"split(): the source comes first: split(source, {', '.join(map(repr, (source, *fractions)))})")
+    parted = flow(source, "split")
+    if not parted.seekable:
+        raise TypeError(f"split() needs a source that can be indexed, but {parted.node.unknown()}; give a list")
+    whole = freeze(shuffle(parted), seed=seed)
     n = len(whole)
     for fraction in fractions:
         if not rules.is_number(fraction) or fraction < 0:
@@ -221,10 +230,12 @@ def split(source: Any, *fractions: float, seed: int = 0) -> list[Flow[Any]]:
 
 
 def _rounds(count: int) -> Generator[Stretch, int, None]:
+    empty = 0
     for number in range(count):
         found = yield Stretch(round=number)
-        if not found:
-            return
+        empty = 0 if found else empty + 1
+        if empty == EMPTY_ROUNDS:
+            raise ValueError(f"repeat(): rounds {number - empty + 1} to {number} gave no datapoint")
 
 
 @stage.order(where={"count": rules.natural}, stream=_rounds, switches=True)

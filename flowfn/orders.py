@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import count, groupby, islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -78,8 +78,8 @@ class Order(Node):
         route = self.route(run)
         if not route.switches:
             return self.sources[0].read(run, map(route.take, series))
-        readers: dict[tuple[int, int], Reader] = {}
-        return Outputs(take_turns(self.sources, run, map(route.take, series), readers), self, _Readers(readers))
+        turns = Turns(self.sources, run, map(route.take, series))
+        return Outputs(iter(turns), self, _Readers(turns.readers))
 
     def upward(self, run: Run, block: Block) -> Iterator[tuple[int, Run, Block]]:
         """What the route says, source by source and round by round."""
@@ -164,42 +164,51 @@ def _over() -> bool:
     return False
 
 
-def take_turns(sources: Sequence[Node], run: Run, series: Iterator[Any], readers: dict[tuple[int, int], Reader]) -> Iterator[Any]:
-    """The outputs of a switching route: every (source, round) has one reader, opened once and closed when it is past."""
-    turns: deque[tuple[set[tuple[int, int]], list[tuple[tuple[int, int], int]]]] = deque()
+Key: TypeAlias = tuple[int, int]
+"""A source, and the round in which it is read (-1: none)."""
 
-    def advance() -> bool:
+
+class Turns:
+    """The outputs of a switching route: every (source, round) has one reader, opened once and closed when it is past."""
+
+    def __init__(self, sources: Sequence[Node], run: Run, switches: Iterator[Any]) -> None:
+        self.sources, self.run, self.switches = sources, run, switches
+        self.readers: dict[Key, Reader] = {}
+        self.turns: deque[tuple[set[Key], list[tuple[Key, int]]]] = deque()
+
+    def advance(self) -> bool:
         """Hand the next block to the readers that it names."""
-        switch = next(series, None)
+        switch = next(self.switches, None)
         if switch is None:
             return False
         keys, order, pieces = _sorted_out(*switch)
         for key, piece in zip(keys, pieces):
-            if key not in readers:
+            if key not in self.readers:
                 source, number = key
-                readers[key] = Reader(sources[source], run if number < 0 else run.round(number), advance)
-            readers[key].queue.append(piece)
-        turns.append((set(keys), [(keys[k], sum(1 for _ in same)) for k, same in groupby(order)]))
+                self.readers[key] = Reader(self.sources[source], self.run if number < 0 else self.run.round(number), self.advance)
+            self.readers[key].queue.append(piece)
+        self.turns.append((set(keys), [(keys[k], sum(1 for _ in same)) for k, same in groupby(order)]))
         return True
 
-    try:
-        while turns or advance():
-            present, order = turns.popleft()
-            for key in [key for key in readers if key not in present and not any(key in later for later, _ in turns)]:
-                readers.pop(key).close()
-            for key, length in order:
-                outputs = readers[key].outputs
-                expected = outputs.given + length
-                yield from islice(outputs, length)
-                if outputs.given != expected:
-                    raise fault(outputs, expected)
-        for reader in readers.values():
-            if next(reader.outputs, MISSING) is not MISSING:
-                raise fault(reader.outputs, reader.outputs.given - 1)
-    finally:
-        for reader in readers.values():
-            reader.close()
-        del advance  # it leads back to itself
+    def __iter__(self) -> Iterator[Any]:
+        readers = self.readers
+        try:
+            while self.turns or self.advance():
+                present, order = self.turns.popleft()
+                for key in [key for key in readers if key not in present and not any(key in later for later, _ in self.turns)]:
+                    readers.pop(key).close()
+                for key, length in order:
+                    outputs = readers[key].outputs
+                    expected = outputs.given + length
+                    yield from islice(outputs, length)
+                    if outputs.given != expected:
+                        raise fault(outputs, expected)
+            for reader in readers.values():
+                if next(reader.outputs, MISSING) is not MISSING:
+                    raise fault(reader.outputs, reader.outputs.given - 1)
+        finally:
+            for reader in readers.values():
+                reader.close()
 
 
 def _sorted_out(sources: np.ndarray, indices: np.ndarray, rounds: np.ndarray) -> tuple[list[tuple[int, int]], list[int], list[np.ndarray]]:

@@ -114,7 +114,7 @@ def as_route(order: Any, n: Length) -> Any:
     if hasattr(order, "take") and hasattr(order, "switches"):
         return order
     if type(order) is range:
-        _within(order[0] if order else 0, order[-1] if order else 0, n)
+        _within(order, n)
         return Span(order.start, order.step, len(order))
     if not hasattr(order, "__array__") and not isinstance(order, Sequence):
         return Table(order, len(order))
@@ -123,11 +123,13 @@ def as_route(order: Any, n: Length) -> Any:
         raise TypeError(f"an order function returns integer indices, but it returned {indices.dtype} ones")
     if indices.ndim != 1:
         raise ValueError(f"an order function returns a row of indices, but it returned shape {indices.shape}")
-    if len(indices):
-        _within(int(indices.min()), int(indices.max()), n)
+    _within(indices, n)
     return Table(indices.astype(np.int64, copy=False), len(indices))
 
 
-def _within(low: int, high: int, n: Length) -> None:
-    if n is not None and (low < 0 or high >= max(n, 1)):
+def _within(indices: Any, n: Length) -> None:
+    if n is None or not len(indices):
+        return
+    low, high = (min(indices[0], indices[-1]), max(indices[0], indices[-1])) if type(indices) is range else (indices.min(), indices.max())
+    if low < 0 or high >= n:
         raise IndexError(f"indices must lie in [0, {n}), but they reach from {low} to {high}")

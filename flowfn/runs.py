@@ -87,9 +87,10 @@ class Outputs(compress):
         source: Iterable[Any]
         ticks: repeat[bool]
         tell: Callable[[], Mapping[int, Anchor]] | None
+        earlier: Mapping[int, Anchor] | None
         trail: Any
 
-    __slots__ = ("__weakref__", "first", "inputs", "node", "skipped", "source", "tell", "ticks", "trail")
+    __slots__ = ("__weakref__", "earlier", "first", "inputs", "node", "skipped", "source", "tell", "ticks", "trail")
 
     def __new__(
         cls,
@@ -104,7 +105,7 @@ class Outputs(compress):
         ticks = ticks or repeat(True, sys.maxsize)
         self = super().__new__(cls, source, ticks)
         self.source, self.ticks, self.node, self.inputs, self.first, self.tell = source, ticks, node, inputs, first, tell
-        self.trail, self.skipped = trail, 0
+        self.trail, self.skipped, self.earlier = trail, 0, None
         return self
 
     @property
@@ -129,12 +130,17 @@ class Outputs(compress):
         self.skipped = ticked(self.ticks)
         return self
 
-    def facts(self) -> dict[int, Anchor]:
-        """The newest anchor of every node in the pass that has one, by place."""
+    def facts(self, before_last: bool = False) -> dict[int, Anchor]:
+        """The newest anchor of every node in the pass that has one, by place.
+
+        With `before_last`, those from which the last output can be made again: a group has taken more since then.
+        """
         told: dict[int, Anchor] = {}
         for part in self.walk():
             if part.tell is not None:
                 told.update(part.tell())
+            if before_last and part.earlier is not None:
+                told.update(part.earlier)
         return told
 
     def close(self) -> None:

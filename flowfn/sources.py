@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+import weakref
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import chain, count
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ from flowfn.routes import affine
 from flowfn.runs import Block, Length, Outputs, Run, cut, ints
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Source:
     """The leaf of a tree: an object to read from, and the kind of node that knows how."""
 
@@ -48,6 +50,10 @@ class Source:
 
     def __repr__(self) -> str:
         return self.shown or f"flow({_named(self.object)})"
+
+
+_opened: weakref.WeakValueDictionary[int, Source] = weakref.WeakValueDictionary()
+"""Which source reads an iterator, by the iterator's id; a source keeps its iterator alive, so an id is not used again."""
 
 
 class SequenceNode(Node):
@@ -156,7 +162,7 @@ class CallableNode(IterableNode):
         if "rng" in asks:
             given["rng"] = generator(self.key(run))
         if "epoch" in asks:
-            given["epoch"] = run.epoch[0]
+            given["epoch"] = run.epoch if len(run.epoch) > 1 else run.epoch[0]
         if "start" in asks:
             given["start"] = start
         made = self.part.object(**given)
@@ -192,7 +198,7 @@ class OneShotNode(IterableNode):
 
     def opened(self, run: Run, start: int) -> Iterator[Any]:
         """The iterator itself, the first time."""
-        if self.part.opened:
+        if self.part.opened or _opened.setdefault(id(self.part.object), self.part) is not self.part:
             raise ValueError(
                 f"{self.part} is an iterator, which can be read once, and this is another pass over it (or another place "
                 "in the same tree); give a list, or a callable that returns a new iterator"
@@ -209,6 +215,7 @@ class Columns:
         self.keys = list(columns) if isinstance(columns, dict) else None
         self.arrays = [_readonly(a) for a in (columns.values() if self.keys else columns if isinstance(columns, list) else [columns])]
         self.bare = not isinstance(columns, (dict, list))
+        self.stackable = _stackable(self.arrays)
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -230,11 +237,10 @@ class Columns:
     def __setstate__(self, state: Any) -> None:
         arrays, self.keys, self.bare = state
         self.arrays = [_readonly(np.memmap(*told) if isinstance(told, tuple) else told) for told in arrays]
+        self.stackable = _stackable(self.arrays)
 
     def selected(self, components: Sequence[Any]) -> Columns:
         """Some of the arrays, as `select` would select components of their rows."""
-        if self.bare:
-            raise TypeError("select(): the rows of one array have no components; from_arrays(array) gives lists of one")
         columns = dict(zip(self.keys, self.arrays)) if self.keys else self.arrays
         chosen = [component(columns, key) for key in components]
         return Columns(dict(zip(components, chosen)) if self.keys else chosen)
@@ -273,9 +279,9 @@ def flow(source: Any, caller: str = "flow") -> Flow[Any]:
     """Make a flow of anything that holds or makes datapoints; a flow is returned as it is.
 
     Sequences (with `__len__` and integer `__getitem__`: lists, ranges, arrays, torch datasets) are read by index.
-    Callables are called once in each pass, with those of the keywords `rng` (a numpy Generator), `epoch` (int) and
-    `start` (int: how many datapoints to leave out) that they name. Other iterables are iterated. An iterator works
-    for one pass.
+    Callables are called once in each pass, with those of the keywords `rng` (a numpy Generator), `epoch` (int; below
+    `repeat` and `cycle` a tuple, (epoch, round)) and `start` (int: how many datapoints to leave out) that they name.
+    Other iterables are iterated. An iterator works for one pass.
 
     Raises:
         TypeError: a dict, a string, a set, a DataFrame, or nothing iterable; the message names the conversion.
@@ -335,19 +341,27 @@ def from_arrays(*arrays: Any, **named: Any) -> Flow[Any]:
 
 def counting(start: int) -> Flow[int]:
     """start, start + 1, and so on without end."""
-    return Flow(Source(start, CountingNode, shown=f"count({start})"))
+    return Flow(Source(start, CountingNode, shown=f"count({start})", arguments={"start": start}))
 
 
 def _refuse(source: Any, caller: str) -> None:
     conversions: list[tuple[Callable[[Any], bool], str]] = [
         (lambda s: isinstance(s, (str, bytes)), "a string; write text.splitlines() for its lines, list(text) for its characters"),
         (lambda s: isinstance(s, Mapping), "a mapping; write list(d.items()), or from_arrays(**d) for arrays of equal length"),
-        (lambda s: isinstance(s, Set), "a set, whose order is not reproducible; write sorted(s)"),
+        (
+            lambda s: isinstance(s, Set) and not isinstance(s, (KeysView, ItemsView)),
+            "a set, whose order is not reproducible; write sorted(s)",
+        ),
         (lambda s: hasattr(s, "iloc") and hasattr(s, "columns"), 'a DataFrame; write df.to_dict("records")'),
         (lambda s: hasattr(s, "iloc"), "a pandas Series; write series.to_numpy()"),
         (lambda s: isinstance(s, np.ndarray) and s.ndim == 0, "an array without rows; write array.reshape(1)"),
         (lambda s: isinstance(s, type), "a class; write an instance of it"),
     ]
+    if hasattr(source, "definition"):
+        if isinstance(source, FunctionType):
+            name = source.__name__
+            raise TypeError(f"{caller}(): a source cannot be the function {name} itself; write pipe(source, {name}(...))")
+        raise TypeError(f"{caller}(): source is the stage {source}, not data; write pipe(source, {source}, ...)")
     for is_such, instead in conversions:
         if is_such(source):
             raise TypeError(f"{caller}(): a source cannot be {instead} (got {brief(source)})")
@@ -374,6 +388,11 @@ def _named(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return brief(value)
     return brief(value) if not hasattr(value, "__iter__") and not hasattr(value, "__getitem__") else type(value).__name__
+
+
+def _stackable(arrays: list[np.ndarray]) -> bool:
+    """Whether rows of the arrays, taken together, are what stacking them one by one would give."""
+    return all(array.ndim > 1 or array.dtype.kind not in "OUS" for array in arrays)
 
 
 def _mapped_from(array: np.ndarray) -> tuple[Any, ...] | None:

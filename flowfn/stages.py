@@ -18,7 +18,7 @@ from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.kinds import Each, Expand, Group, Node, Stream
 from flowfn.orders import Order
-from flowfn.rules import Rule
+from flowfn.rules import Rule, is_number, positive
 from flowfn.sources import flow
 
 GIVES: dict[Any, frozenset[str]] = {
@@ -35,6 +35,9 @@ INJECTED = frozenset().union(*GIVES.values())
 class _NotGiven:
     def __repr__(self) -> str:
         return "..."
+
+    def __reduce__(self) -> str:
+        return "NOT_GIVEN"
 
 
 NOT_GIVEN = _NotGiven()
@@ -59,6 +62,7 @@ class Definition:
     switches: bool = False
     stream: Callable[..., Any] | None = None
     remedy: str = ""
+    instead: str = ""
     transparent: bool = False
     strict: str | None = None
     draws: str | None = "rng"
@@ -75,13 +79,16 @@ class Definition:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.name}(): {error}") from None
+            hint = "; a flow has one seed for all its stages: reset_state(seed)" if "'seed'" in str(error) else ""
+            raise TypeError(f"{self.name}(): {error}{hint}") from None
         bound.apply_defaults()
         arguments = dict(bound.arguments)
         pinned = arguments.pop("name", None) if "name" not in self.function_options else None
         source = arguments.pop("sources" if self.several else "source", NOT_GIVEN)
         for name, rule in self.where.items():
             arguments[name] = rule.check(self.name, name, arguments[name], arguments)
+        if self.instead and not self.several and is_number(source):
+            raise TypeError(f"{self.name}(): {source!r} is no source; write {self.instead.format(source)}")
         made = Stage(self, arguments, pinned)
         if self.several:
             return made.over(source)
@@ -142,22 +149,26 @@ class Stage:
         if self.kind is Order and definition.stream is None:
             for source in flows:
                 if not source.seekable:
-                    raise TypeError(f"{self.name}() needs a source that can be indexed, but {source.node.unknown()}{definition.remedy}")
+                    remedy = definition.remedy or f"; put {self.name} before it, or give a list"
+                    raise TypeError(f"{self.name}() needs a source that can be indexed, but {source.node.unknown()}{remedy}")
         if definition.shards:
             for source in flows:
                 _agree(self, source)
         made = Flow(self if self.memory is None else Stage(definition, self.arguments, self.pinned), flows)
-        if self.strict:
-            made.node.length_or_none()  # sources of different lengths are an error here already
+        if self.strict or (self.kind is Order and not self.random and made.node.seekable):
+            made.node.length_or_none()  # what the lengths make impossible is an error here already
+        elif self.kind is Order and not made.node.seekable:
+            next(self.stretches(len(flows)), None)
         return made
 
     # What the kinds ask
 
     def open(self, inputs: Sequence[Any], **injected: Any) -> Iterator[Any]:
         """Start the function on its inputs."""
-        if injected:
-            return iter(self.order(inputs, **injected))
-        return iter(self._function(*self._front, *inputs, **self._options))
+        made = self.order(inputs, **injected) if injected else self._function(*self._front, *inputs, **self._options)
+        if made is None:
+            raise TypeError(f"{self} returned None where an iterator was due; does its function yield?")
+        return iter(made)
 
     def order(self, lengths: Sequence[Any], **injected: Any) -> Any:
         """Call the function on the lengths of its sources, as an order stage's is."""
@@ -372,6 +383,8 @@ def _define(
     if not front and star is None:
         raise TypeError(f"{name}: a stage function takes its source as its last positional parameter")
     options_first = front if star else front[:-1]
+    if kind is not Order and any(p.name == "source" for p in options_first):
+        raise TypeError(f"{name}: source is the last positional parameter of a stage function")
     shown = [p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in options_first]
     source = (
         inspect.Parameter("sources", inspect.Parameter.VAR_POSITIONAL)
@@ -388,11 +401,26 @@ def _define(
         return definition.called(args, kwargs)
 
     positional = tuple(p.name for p in options_first)
+    if kind is Group:
+        where = {**_sizes(name, signature, options), **(where or {})}
     definition = Definition(reads or kind, function, public, signature, asks, positional, star is not None, where or {}, **options)
     del public.__wrapped__
     public.__signature__ = signature  # type: ignore[attr-defined]
     public.definition = definition  # type: ignore[attr-defined]
     return public
+
+
+def _sizes(name: str, signature: inspect.Signature, options: Mapping[str, Any]) -> dict[str, Rule]:
+    """The rules for the options that hold a group's size and step."""
+    if "size" not in options:
+        raise TypeError(
+            f'{name}: stage.group needs to know how many inputs make an output: @stage.group(size="name of the option"), or a number'
+        )
+    named = [value for word in ("size", "step") if isinstance(value := options.get(word), str)]
+    for option in named:
+        if option not in signature.parameters:
+            raise TypeError(f"{name}: stage.group looks for the option {option!r}, which the function does not have")
+    return dict.fromkeys(named, positive)
 
 
 def _rebuilt(public: Any, arguments: dict[str, Any], pinned: str | None) -> Stage:
@@ -408,6 +436,11 @@ def _agree(stage: Stage, source: Flow[Any]) -> None:
 
 
 def _shown(value: Any) -> str:
+    if type(value) in (list, tuple) and any(map(callable, value)):
+        items = ", ".join(map(_shown, value))
+        return f"[{items}]" if type(value) is list else f"({items}{',' * (len(value) == 1)})"
+    if isinstance(value, Mapping) and any(map(callable, value.values())):
+        return "{" + ", ".join(f"{key!r}: {_shown(one)}" for key, one in value.items()) + "}"
     if isinstance(value, functools.partial):
         inner = [_shown(value.func), *map(_shown, value.args), *(f"{k}={_shown(v)}" for k, v in value.keywords.items())]
         return f"partial({', '.join(inner)})"
@@ -432,9 +465,19 @@ def _same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+_PER_DATAPOINT = "to call it with one datapoint at a time, write map({})"
 stage = _StageWords()
 
 
 @stage.stream
 def _calling(function: Callable[[Any], Any], source: Any) -> Any:
-    return function(source)
+    name = _shown(function)
+    try:
+        made = function(source)
+    except TypeError as error:
+        raise TypeError(f"{name} was called with an iterator over the whole stream: {error}; {_PER_DATAPOINT.format(name)}") from error
+    if not hasattr(made, "__iter__"):
+        raise TypeError(
+            f"{name} was called with an iterator over the whole stream, and returned {brief(made)}; {_PER_DATAPOINT.format(name)}"
+        )
+    return made

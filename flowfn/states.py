@@ -19,6 +19,7 @@ from flowfn.runs import Anchor, Place
 
 if TYPE_CHECKING:
     from flowfn.flows import Flow
+    from flowfn.kinds import Node
 
 READABLE = 240
 
@@ -50,6 +51,8 @@ def pack(flow: Flow[Any], seed: int, epoch: int, place: Place) -> dict[str, Any]
 
 def unpack(flow: Flow[Any], state: Mapping[str, Any], strict: bool = True) -> tuple[int, int, Place]:
     """(seed, epoch, place) of a state, or an error that says why it does not fit `flow`."""
+    if not isinstance(state, Mapping):
+        raise TypeError(f"load_state_dict(): a state is a dict, got {type(state).__name__}; json.loads(text) makes one of its text")
     missing = {"seed", "epoch", "position", "fingerprint"} - set(state)
     if missing:
         raise ValueError(f"load_state_dict(): not a state of a flow: it lacks {', '.join(sorted(missing))}")
@@ -60,10 +63,12 @@ def unpack(flow: Flow[Any], state: Mapping[str, Any], strict: bool = True) -> tu
             f"  saved: {state['fingerprint']}\n  this:  {ours}\n"
             "Rebuild the pipeline as it was, or pass strict=False to go on at the saved position all the same."
         )
-    anchors = {int(k): Anchor(tuple(e), o, tuple(i)) for k, (e, o, i) in state.get("anchors", {}).items()}
+    told = state.get("anchors", {}) if state["fingerprint"] == ours else {}  # another tree has other places
+    anchors = {int(k): Anchor(tuple(e), o, tuple(i)) for k, (e, o, i) in told.items()}
     position, base, node = state["position"], state.get("base", 0), flow.node
     if state.get("world", node.world) != node.world and "count" in state:
         position, base = 0, state["count"]
+        anchors = {k: anchor for k, anchor in anchors.items() if k < _shard_place(node)}
     elif "count" not in state and (state.get("rank", 0), state.get("world", 1)) != (node.rank, node.world):
         raise ValueError(
             f"load_state_dict(): the state is of rank {state.get('rank', 0)} of {state.get('world', 1)}, this flow is "
@@ -87,6 +92,13 @@ def elastic(flow: Flow[Any]) -> int | None:
     return None if any(part.shards for part in _parts(flow.sources[0])) else count
 
 
+def _shard_place(node: Node) -> int:
+    """The place of the last shard; what is upstream has lower ones."""
+    while not node.part.shards:
+        (node,) = node.sources
+    return node.place
+
+
 def _parts(flow: Flow[Any]) -> list[Any]:
     return [flow.part, *(part for source in flow.sources for part in _parts(source))]
 
@@ -96,7 +108,8 @@ def _tree(flow: Flow[Any]) -> str:
     sources = [_tree(source) for source in flow.sources]
     if not sources:
         length = flow.node.length_or_none()
-        return f"source[{'endless' if length == math.inf else '' if length is None else length}]"
+        start = f" from {part.arguments['start']}" if "start" in part.arguments else ""
+        return f"source[{'endless' if length == math.inf else '' if length is None else length}{start}]"
     if part.transparent:
         return sources[0]
     arguments = (f"{name}={_token(value, part.kind.orders)}" for name, value in part.arguments.items() if name not in (part.shards or ()))
@@ -128,5 +141,5 @@ def _token(value: Any, content: bool) -> str:
         inner = ", ".join(f"{k}={_token(v, content)}" for k, v in value.arguments.items())
         return f"{value.name}({inner})"
     if hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
+        return f"{getattr(value, '__module__', None) or 'builtins'}.{value.__qualname__}"
     return f"{type(value).__module__}.{type(value).__qualname__}"

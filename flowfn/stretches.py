@@ -7,6 +7,8 @@ from collections.abc import Generator, Iterator
 from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any
 
+from more_itertools import consume
+
 from flowfn.kinds import MISSING
 from flowfn.runs import Anchor, Outputs, Run, ticked
 
@@ -43,6 +45,7 @@ class Stretches:
 
     def __init__(self, node: Order, run: Run, known: Anchor, start: int, lineage: bool) -> None:
         self.node, self.run, self.known, self.start = node, run, known, start
+        self.base = run.base if node.part.shards else 0
         self.lineage = lineage and len(node.sources) == 1 and not node.part.switches
         self.live: list[Outputs] = []
         self.newest = known
@@ -80,19 +83,22 @@ class Stretches:
         if first is not MISSING:
             yield first
             yield from picks
-        return source.position
+        elif source.first > self.base and stretch.stop == math.inf:  # it was opened behind its end, and does not know how much it has
+            source = self._open(stretch, self.base)
+            consume(source)
+        return source.position - self.base
 
     def _pick(self, stretch: Stretch, jump: int) -> tuple[Outputs, Iterator[Any]]:
-        source = self._open(stretch, jump)
         if stretch.whole:
+            source = self._open(stretch, self.base + jump * stretch.step)
             return source, (row[stretch.start] for row in _rows(source, stretch.step))
+        source = self._open(stretch, self.base + stretch.start + jump * stretch.step)
         if stretch.stop == math.inf:
             return source, islice(source, 0, None, stretch.step)
         return source, islice(source, 0, max(int(stretch.stop) - stretch.start - jump * stretch.step, 0), stretch.step)
 
-    def _open(self, stretch: Stretch, jump: int) -> Outputs:
+    def _open(self, stretch: Stretch, first: int) -> Outputs:
         run = self.run if stretch.round is None else self.run.round(stretch.round)
-        first = (0 if stretch.whole else stretch.start) + jump * stretch.step
         outputs = self.node.sources[stretch.source].stream(run, first, self.lineage)
         self.live[:] = [outputs]
         return outputs

@@ -76,6 +76,8 @@ def check(
     >>> import flowfn as ff
     >>> check(lambda: ff.pipe(range(10), ff.shuffle(), ff.map(float), ff.batch(3)))
     """
+    if not callable(make_flow):
+        raise TypeError(f"check(): make_flow must be a function that returns a flow, got {brief(make_flow)}; write check(lambda: flow)")
     if any("processes" in keywords for keywords in workers):
         for tracker in (multiprocessing.resource_tracker, loky.backend.resource_tracker):
             tracker.ensure_running()  # one each for the life of this process
@@ -164,7 +166,8 @@ def _check_index(make_flow: Callable[[], Flow[Any]], seed: int, epoch: int, whol
     if not flow.seekable or not whole:
         return
     for index in _spread(len(whole), 8):
-        _compare("index", make_flow, epoch, f"flow[{index}]", [whole[index]], [flow[index]])
+        if not same(whole[index], flow[index]):
+            raise LawBroken(_message("index", make_flow, epoch, f"output {index} is", whole[index], f"but flow[{index}] is", flow[index]))
     some = np.random.Generator(np.random.Philox(key=len(whole))).integers(0, len(whole), 2 * len(whole))
     _compare("index", make_flow, epoch, f"reading {brief(some)}", [whole[i] for i in some], flow.__getitems__(some.tolist()))
 
@@ -273,7 +276,8 @@ def _compare(law: str, make_flow: Callable[[], Flow[Any]], epoch: int, where: st
 
 
 def _message(law: str, make_flow: Callable[[], Flow[Any]], epoch: int, says: str, a: Any, but: str, b: Any) -> str:
-    return f"{law}: {make_flow()!r}, epoch {epoch}, {says} {brief(a)}, {but} {brief(b)}"
+    shown = (brief(a), brief(b)) if brief(a) != brief(b) else (repr(a), repr(b))
+    return f"{law}: {make_flow()!r}, epoch {epoch}, {says} {shown[0]}, {but} {shown[1]}"
 
 
 def _spread(n: int, count: int) -> list[int]:

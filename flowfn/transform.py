@@ -19,10 +19,7 @@ T = TypeVar("T")
 
 _FUNCTION = {"f": rules.function, "rng": rules.boolean}
 _COMPONENTS = rules.Rule("a list of positions or keys", lambda value: isinstance(value, (list, tuple)))
-_INDEX = rules.Rule(
-    "a component's position (an int) or key, or a list of them",
-    lambda value: rules.is_integer(value) or isinstance(value, (str, bytes, tuple)) or (value is not None and not callable(value)),
-)
+_INDEX = rules.Rule("a component's position or key", lambda value: rules.is_integer(value) or isinstance(value, (str, bytes, tuple)))
 
 
 @stage.each(where=_FUNCTION)
@@ -65,13 +62,12 @@ def map_component(f: Callable[..., Any], index: Any, source: Any, *, rng: bool =
     """
     if rngs is None:
         for datapoint in source:
-            try:
+            if isinstance(datapoint, (list, dict)):
                 changed = datapoint.copy()
-            except AttributeError:  # a tuple
-                yield replaced(datapoint, index, f(component(datapoint, index)))
-            else:
                 changed[index] = f(changed[index])
                 yield changed
+            else:
+                yield replaced(datapoint, index, f(component(datapoint, index)))
     else:
         for datapoint, generator in zip(source, rngs):
             yield replaced(datapoint, index, f(component(datapoint, index), generator))
@@ -139,13 +135,16 @@ class SelectNode(Each):
         super().setup()
         self.gathers = self.sources[0].gathers
 
-    def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Rows]:
+    def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Sequence[Any]]:
         """Blocks of rows of the selected arrays."""
-        chosen: dict[int, Columns] = {}
+        components = self.part.arguments["components"]
+        columns: Columns | None = None
         for rows in self.sources[0].gather(run, series, sizes):
-            if id(rows.columns) not in chosen:
-                chosen[id(rows.columns)] = rows.columns.selected(self.part.arguments["components"])
-            yield Rows(chosen[id(rows.columns)], rows.block)
+            if type(rows) is Rows and not rows.columns.bare:
+                columns = columns or rows.columns.selected(components)
+                yield Rows(columns, rows.block)
+            else:
+                yield [selected(row, components) for row in rows]
 
 
 @stage.each(where={"components": _COMPONENTS}, reads=SelectNode)

@@ -88,7 +88,7 @@ def _make(channel: Channel, start: Callable[[], Outputs], seekable: bool) -> Non
             if not channel.put(output, {} if seekable else outputs.facts()):
                 break
         else:
-            error = uneven(outputs, None)
+            error = uneven(outputs, None, seekable)
     except BaseException as raised:  # raised again where the flow is iterated
         error = raised
         locate(error, outputs)

@@ -6,11 +6,15 @@ import atexit
 import os
 import signal
 import threading
+import time
 from concurrent.futures import Executor, Future
 from typing import Any
 
 IDLE = 300.0
 """Seconds after which an idle worker ends; it is started again when it is wanted."""
+
+PARENT_WATCH = 0.5
+"""How often, in seconds, a worker looks whether the process that it works for is still there."""
 
 SINGLE_THREADED = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
@@ -28,7 +32,9 @@ def pool(processes: int) -> Executor:
         key = (os.getpid(), processes)  # a forked child has no part in its parent's pools
         known = _pools.get(key)
         if known is None or known._flags.broken is not None or known._flags.shutdown:
-            known = _pools[key] = ProcessPoolExecutor(processes, timeout=IDLE, initializer=_ignore_interrupts, env=SINGLE_THREADED)
+            known = _pools[key] = ProcessPoolExecutor(
+                processes, timeout=IDLE, initializer=_begin, initargs=(os.getpid(),), env=SINGLE_THREADED
+            )
         return known
 
 
@@ -51,6 +57,14 @@ def shut_down() -> None:
 atexit.register(shut_down)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C is for the process that iterates; it tells its workers itself."""
+def _begin(parent: int) -> None:
+    """What a worker does first. Ctrl-C is for the process that iterates; when that has gone, so does the worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "getppid") and os.name == "posix":
+        threading.Thread(target=_end_with, args=(parent,), name="flowfn-parent", daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_WATCH)
+    os._exit(0)

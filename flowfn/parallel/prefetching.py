@@ -82,6 +82,7 @@ def _dismiss(executor: Any) -> None:
     where={"ahead": rules.positive, "processes": _WORKERS, "threads": _THREADS},
     reads=PrefetchNode,
     transparent=True,
+    instead="prefetch(ahead, threads={0}) or prefetch(ahead, processes={0})",
 )
 def prefetch(ahead: int, source: Any, *, threads: int | None = None, processes: int | None = None) -> Iterator[Any]:
     """Run what is upstream ahead of time: `ahead` finished outputs wait. What comes out does not change.

@@ -107,7 +107,7 @@ def perform(top: Node, feed: Feed) -> Reply:
     try:
         outputs = top.stream(run, feed.start, feed.lineage)
         made.extend(outputs)
-        error = uneven(outputs, len(feed) if top.seekable or isinstance(top, Window) else None)
+        error = uneven(outputs, len(feed) if isinstance(top, Window) else None, isinstance(top, Window))
     except BaseException as raised:  # given back in the reply, and raised where the flow is iterated
         error = raised
     if error is not None:
@@ -154,7 +154,7 @@ def continue_pass(digest: bytes, pickled: bytes | None, name: str, feed: Feed, c
             made.append(output)
             facts.append({} if top.seekable else outputs.facts())
         if len(made) < count:
-            error = uneven(outputs, None)
+            error = uneven(outputs, None, top.seekable)
     except BaseException as raised:  # as in `perform`
         error = raised
     if error is not None:

@@ -15,6 +15,8 @@ from flowfn.runs import Length, Run
 from flowfn.states import elastic
 
 AT_ONCE = "at once"
+AS_SOURCE = "with its source"
+WIDTH = 48
 FROM_START = "reads the pass again"
 
 _KINDS = ((PrefetchNode, "prefetch"), (Each, "each"), (Group, "group"), (Order, "order"), (Expand, "expand"), (Stream, "stream"))
@@ -38,7 +40,7 @@ def explain(flow: Flow[Any], file: IO[str] | None = None) -> None:
     run = flow._look()
     rows = [("stage", "kind", "length", "runs in", "resumes")]
     for depth, node in _lines(root, 0):
-        rows.append(("  " * depth + _name(node), _kind(node), _length(node.length(run)), where[node.place], _resumes(node)))
+        rows.append(("  " * depth + _shortened(_name(node)), _kind(node), _length(node.length(run)), where[node.place], _resumes(node)))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip(), file=file)
@@ -129,6 +131,10 @@ def _name(node: Node) -> str:
     return repr(node.part)
 
 
+def _shortened(name: str) -> str:
+    return name if len(name) <= WIDTH else name[: WIDTH - 4] + "...)"
+
+
 def _kind(node: Node) -> str:
     if not node.sources:
         return "source"
@@ -141,12 +147,14 @@ def _length(length: Length) -> str:
 
 def _resumes(node: Node) -> str:
     """What it costs to go on in the middle."""
-    if node.seekable or isinstance(node, (Each, Group)):
+    if node.seekable:
         return AT_ONCE
+    if isinstance(node, (Each, Group)):
+        return AS_SOURCE
     if isinstance(node, Expand):
         return "at its last input"
     if isinstance(node, Order):
-        return "at its last round or source" if node.part.switches else AT_ONCE
+        return "at its last round or source" if node.part.switches else AS_SOURCE
     if isinstance(node, Stream):
         return "at its last mark" if "mark" in node.part.asks else FROM_START
     return AT_ONCE if "start" in node.part.arguments.get("asks", ()) else FROM_START

@@ -1,0 +1,407 @@
+"""Batching and gathering: forms, dtypes, what stacks, what stays a list, and what is refused."""
+
+import pickle
+import tracemalloc
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
+
+import more_itertools
+import numpy as np
+import pytest
+
+import flowfn as ff
+
+Pair = namedtuple("Pair", "x y")
+
+
+@dataclass
+class Record:
+    x: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Frozen:
+    x: float
+
+
+def flows(data):
+    return [ff.flow(data), ff.flow(lambda: iter(data))]
+
+
+def equal(got, wanted):
+    """Equal in value, type and dtype, all the way down."""
+    assert type(got) is type(wanted), (got, wanted)
+    if isinstance(wanted, np.ndarray):
+        assert got.dtype == wanted.dtype
+        np.testing.assert_array_equal(got, wanted, strict=True)
+    elif isinstance(wanted, dict):
+        assert list(got) == list(wanted)
+        for key in wanted:
+            equal(got[key], wanted[key])
+    elif isinstance(wanted, (list, tuple)):
+        assert len(got) == len(wanted)
+        for one, other in zip(got, wanted):
+            equal(one, other)
+    elif hasattr(wanted, "__dataclass_fields__"):
+        equal(vars(got), vars(wanted))
+    else:
+        assert got == wanted
+    return True
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 4, 5, 9, 5000])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 100, 4097, 10_000])
+@pytest.mark.parametrize("drop", [False, True])
+def test_batches_are_chunks(n, size, drop):
+    expected = [chunk for chunk in more_itertools.chunked(range(n), size) if len(chunk) == size or not drop]
+    for source in flows(range(n)):
+        flow = ff.batch(size, source, drop_remainder=drop)
+        assert [batch.tolist() for batch in flow] == expected
+    seekable = ff.batch(size, range(n), drop_remainder=drop)
+    assert len(seekable) == len(expected)
+    assert [seekable[i].tolist() for i in {0, len(expected) // 2, len(expected) - 1} if expected] == [
+        expected[i] for i in {0, len(expected) // 2, len(expected) - 1} if expected
+    ]
+
+
+def test_batch_works_in_isolation():
+    equal(list(ff.batch(2, [[1], [2], [3]])), [[np.array([1, 2])], [np.array([3])]])
+
+
+ARRAY = np.arange(4, dtype=np.uint8).reshape(2, 2)
+FORMS = [
+    ([1, 2], np.array([1, 2])),
+    ([1.0, 2.0], np.array([1.0, 2.0])),
+    ([1, 2.5], np.array([1.0, 2.5])),
+    ([True, False], np.array([True, False])),
+    ([1j, 2], np.array([1j, 2])),
+    ([np.float32(1), np.float32(2)], np.array([1, 2], np.float32)),
+    ([np.int8(1), np.int8(2)], np.array([1, 2], np.int8)),
+    ([np.bool_(True)], np.array([True])),
+    ([np.array(1, np.int16), np.array(2, np.int16)], np.array([1, 2], np.int16)),
+    ([ARRAY, ARRAY], np.stack([ARRAY, ARRAY])),
+    ([np.zeros(0), np.zeros(0)], np.zeros((2, 0))),
+    ([np.zeros((0, 3), np.int32)], np.zeros((1, 0, 3), np.int32)),
+    ([np.array(["a"]), np.array(["bc"])], np.array([["a"], ["bc"]])),
+    ([np.array([None, "x"], object)], np.array([[None, "x"]], object)),
+    (["a", "bc"], ["a", "bc"]),
+    ([b"a", b"bc"], [b"a", b"bc"]),
+    (["", ""], ["", ""]),
+    ([None, None], [None, None]),
+    ([{1}, {2}], [{1}, {2}]),
+    ([[1, "a"], [2, "b"]], [np.array([1, 2]), ["a", "b"]]),
+    ([(1, "a"), (2, "b")], (np.array([1, 2]), ["a", "b"])),
+    ([Pair(1, "a"), Pair(2, "b")], Pair(np.array([1, 2]), ["a", "b"])),
+    ([{"x": 1, "s": "a"}, {"x": 2, "s": "b"}], {"x": np.array([1, 2]), "s": ["a", "b"]}),
+    ([{"x": 1, "y": 2}, {"y": 3, "x": 4}], {"x": np.array([1, 4]), "y": np.array([2, 3])}),
+    ([{"a": {"b": 1}}, {"a": {"b": 2}}], {"a": {"b": np.array([1, 2])}}),
+    ([{"a": {"b": {"c": ARRAY}}}], {"a": {"b": {"c": ARRAY[None]}}}),
+    ([[{"b": 1}], [{"b": 2}]], [{"b": np.array([1, 2])}]),
+    ([[[1, 2]], [[3, 4]]], [np.array([[1, 2], [3, 4]])]),
+    ([[(1, 2)], [(3, 4)]], [np.array([[1, 2], [3, 4]])]),
+    ([[[[1], [2]]]], [np.array([[[1], [2]]])]),
+    ([[[np.zeros(2)]], [[np.ones(2)]]], [np.array([[[0.0, 0]], [[1.0, 1]]])]),
+    ([[["a", "b"]], [["c"]]], [[["a", "b"], ["c"]]]),
+    ([[["a", 1]], [["b", 2]]], [[["a", 1], ["b", 2]]]),
+    ([[[None, 1]], [[None, 2]]], [[[None, 1], [None, 2]]]),
+    ([[[]], [[]]], [np.zeros((2, 0))]),
+    ([[], []], []),
+    ([{}, {}], {}),
+    ([Record(1, "a"), Record(2, "b")], Record(np.array([1, 2]), ["a", "b"])),
+    ([Frozen(1.5)], Frozen(np.array([1.5]))),
+    ([[None], [None]], [[None, None]]),
+    ([[2**70], [1]], [[2**70, 1]]),
+    ([[1], [None]], [[1, None]]),
+    ([[1], ["a"]], [[1, "a"]]),
+]
+
+
+@pytest.mark.parametrize(("datapoints", "expected"), FORMS, ids=str)
+def test_a_batch_has_the_form_of_its_datapoints(datapoints, expected):
+    before = pickle.dumps(datapoints)
+    for source in flows(datapoints):
+        equal(list(ff.batch(len(datapoints), source)), [expected])
+    assert pickle.dumps(datapoints) == before
+
+
+def test_arrays_keep_their_dtype_and_byte_content():
+    for dtype in ["bool", "int8", "uint16", "int64", "float16", "float32", "complex64", "datetime64[s]", "U3", "S2"]:
+        values = [np.zeros(2, dtype), np.ones(2, dtype) if dtype[0] not in "US" else np.array(["a", "b"], dtype)]
+        equal(list(ff.batch(2, values)), [np.stack(values)])
+
+
+def test_a_batch_is_new_memory_even_of_read_only_arrays():
+    array = np.arange(6).reshape(3, 2)
+    array.flags.writeable = False
+    for source in (list(array), ff.flow(array), ff.from_arrays(array)):
+        (batch,) = ff.batch(3, source)
+        batch = batch[0] if isinstance(batch, list) else batch
+        batch += 1  # writable
+        assert array.tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_fortran_and_strided_arrays_stack():
+    values = [np.asfortranarray(ARRAY), ARRAY.T, ARRAY[::-1, ::-1]]
+    np.testing.assert_equal(list(ff.batch(3, values)), [np.stack(values)])
+
+
+def test_objects_with_an_array_interface_stack():
+    class Tensor:
+        def __init__(self, values):
+            self.values = values
+
+        def __array__(self, dtype=None, copy=None):
+            return np.array(self.values, dtype)
+
+    equal(list(ff.batch(2, [Tensor([1, 2]), Tensor([3, 4])])), [np.array([[1, 2], [3, 4]])])
+
+
+@pytest.mark.parametrize(
+    ("datapoints", "message"),
+    [
+        ([[1, 2], [1]], "batch(): datapoints must have the same components, got [1, 2] and [1]"),
+        ([(1,), (1, 2)], "batch(): datapoints must have the same components, got (1,) and (1, 2)"),
+        ([[1], 3], "batch(): datapoints must have the same components, got [1] and 3"),
+        ([{"a": 1}, {"b": 1}], "batch(): datapoints must have the same components, got {'a': 1} and {'b': 1}"),
+        ([{"a": 1}, {"a": 1, "b": 1}], "batch(): datapoints must have the same components, got {'a': 1} and {'a': 1, 'b': 1}"),
+        ([{"a": 1}, [1]], "batch(): datapoints must have the same components, got {'a': 1} and [1]"),
+        ([[1], {"a": 1}], "batch(): datapoints must have the same components, got [1] and {'a': 1}"),
+        ([[1, 2], "ab"], "batch(): datapoints must have the same components, got [1, 2] and 'ab'"),
+        ([Pair(1, 2), Record(1, "a")], None),
+        ([Record(1, "a"), Pair(1, 2)], None),
+        ([Record(1, "a"), 3], None),
+    ],
+)
+def test_datapoints_of_different_forms_are_refused_and_shown(datapoints, message):
+    for source in flows(datapoints):
+        with pytest.raises(ValueError, match=r"^batch\(\): datapoints must have the same components, got ") as caught:
+            list(ff.batch(2, source))
+        assert message is None or str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("datapoints", "shapes"),
+    [
+        ([np.zeros(2), np.zeros(3)], "(2,), (3,)"),
+        ([[np.zeros((2, 2))], [np.zeros((2, 3))]], "(2, 2), (2, 3)"),
+        ([np.zeros(1), np.zeros(())], "(1,), ()"),
+        ([np.zeros(1), 5], "(1,), ()"),
+        ([[[1, 2]], [[3]]], "(2,), (1,)"),
+        ([[[1, [2]]], [[3, 4]]], None),
+        ([{"x": np.zeros(2)}, {"x": np.zeros(3)}], "(2,), (3,)"),
+        ([1, np.zeros(2)], None),
+    ],
+)
+def test_unequal_shapes_are_refused_and_shown_with_the_mend(datapoints, shapes):
+    for source in flows(datapoints):
+        with pytest.raises(ValueError, match=r"^batch\(\): cannot stack shapes .*collate=as_list") as caught:
+            list(ff.batch(2, source))
+        assert shapes is None or f"cannot stack shapes {shapes};" in str(caught.value)
+
+
+# Collations
+
+
+def test_as_list_keeps_whatever_it_is_given():
+    ragged = [[np.zeros(2), [1]], [np.zeros(3), [1, 2]]]
+    (batch,) = ff.batch(2, ragged, collate=ff.as_list)
+    assert batch[0][0] is ragged[0][0]
+    assert batch[1] == [[1], [1, 2]]
+    assert list(ff.batch(2, [1, 2, 3], collate=ff.as_list)) == [[1, 2], [3]]
+    assert ff.as_list((1, 2)) == [1, 2]
+
+
+@pytest.mark.parametrize("collate", [[ff.stack, ff.as_list], (ff.stack, ff.as_list)])
+@pytest.mark.parametrize("form", [list, tuple, Pair._make])
+def test_collate_may_be_given_for_each_component_by_place(collate, form):
+    (batch,) = ff.batch(2, [form([1, [1]]), form([2, [2, 3]])], collate=collate)
+    equal(batch, form([np.array([1, 2]), [[1], [2, 3]]]))
+
+
+def test_collate_may_be_given_by_key_and_the_rest_is_stacked():
+    data = [{"image": ARRAY, "boxes": [1]}, {"image": ARRAY, "boxes": [1, 2]}]
+    (batch,) = ff.batch(2, data, collate={"boxes": ff.as_list})
+    equal(batch, {"image": np.stack([ARRAY, ARRAY]), "boxes": [[1], [1, 2]]})
+    (batch,) = ff.batch(2, [Record(1, "a"), Record(2, "b")], collate={"x": ff.as_list})
+    equal(batch, Record([1, 2], ["a", "b"]))
+
+
+def test_collate_by_place_may_be_a_dict_of_places():
+    (batch,) = ff.batch(2, [[1, 2], [3, 4]], collate={1: ff.as_list})
+    equal(batch, [np.array([1, 3]), [2, 4]])
+
+
+def test_collate_may_be_any_function_of_the_values_of_a_component():
+    assert list(ff.batch(2, [[1, 2], [3, 4]], collate=sum)) == [[4, 6]]
+    assert list(ff.batch(2, [{"a": 1}, {"a": 5}], collate=max)) == [{"a": 5}]
+    assert list(ff.batch(2, [1, 2, 3], collate=sum)) == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("collate", "message"),
+    [
+        (
+            {"c": ff.stack},
+            r"^batch\(\): collate names 'c', but datapoints have \['a', 'b'\]",
+        ),
+        ([ff.stack], r"^batch\(\): collate has 1 collations?, but datapoints have 2 components"),
+    ],
+)
+def test_a_collation_for_what_is_not_there_is_refused(collate, message):
+    with pytest.raises(ValueError, match=message):
+        list(ff.batch(2, [{"a": 1, "b": 2}], collate=collate))
+
+
+def test_collations_by_component_need_components():
+    with pytest.raises(TypeError, match=r"^batch\(\): collate names components, but datapoints have none: 1"):
+        list(ff.batch(2, [1, 2], collate=[ff.stack]))
+
+
+def test_what_is_no_collation_is_refused_at_once():
+    with pytest.raises(TypeError, match=r"^batch\(\): collate must be a collation .*, got 3$"):
+        ff.batch(2, collate=3)
+
+
+@pytest.mark.parametrize("collate", [{"x": 3}, [3], {"x": "stack"}])
+def test_what_is_no_collation_inside_is_refused_at_once_too(collate):
+    with pytest.raises(TypeError, match=r"^batch\(\): collate must be "):
+        ff.batch(2, collate=collate)
+
+
+# Gathering
+
+
+def gathered(*stages, **arrays):
+    return list(ff.pipe(ff.from_arrays(**arrays), *stages))
+
+
+ARRAYS = {"image": np.arange(40, dtype=np.uint8).reshape(10, 2, 2), "label": np.arange(10, dtype=np.int32)}
+ROUTES = {
+    "plain": [],
+    "shuffle": [ff.shuffle()],
+    "shard": [ff.shard(1, 3)],
+    "take, skip": [ff.skip(1), ff.take(7)],
+    "backwards": [ff.slice(None, None, -1)],
+    "strided": [ff.slice(1, None, 3)],
+    "subset": [ff.subset([9, 0, 0, -1])],
+    "repeat": [ff.shuffle(), ff.repeat(2)],
+    "freeze": [ff.shuffle(), ff.freeze(seed=2)],
+    "all": [ff.shuffle(), ff.shard(0, 2), ff.slice(None, None, -1), ff.select(["label", "image"])],
+    "cache": [ff.shuffle(), ff.cache()],
+    "nothing": [ff.take(0)],
+}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("size", [1, 3, 10, 64])
+@pytest.mark.parametrize("drop", [False, True])
+def test_gathered_batches_are_what_row_by_row_ones_are(route, size, drop):
+    batch = ff.batch(size, drop_remainder=drop)
+    fast = gathered(*ROUTES[route], batch, **ARRAYS)
+    slow = gathered(*ROUTES[route], ff.map(lambda x: x), batch, **ARRAYS)
+    equal(fast, slow)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array(["a", "bc", "d"], object),
+        np.array([None, 1, "x"], object),
+        np.array(["a", "bc", "d"]),
+        np.array([b"a", b"bc"]),
+        np.array([1.5, 2]),
+        np.zeros((3, 0)),
+        np.zeros((3, 2, 0), np.int8),
+        np.array([True, False]),
+        np.array(["2020-01-01", "2021-01-01"], "datetime64[D]"),
+        np.array([(1, 2.0), (3, 4.0)], [("a", int), ("b", float)]),
+        np.zeros((0, 2)),
+    ],
+    ids=lambda a: f"{a.dtype} {a.shape}",
+)
+@pytest.mark.parametrize("bare", [False, True])
+def test_arrays_of_any_dtype_gather_as_they_stack(array, bare):
+    source = ff.flow(array) if bare else ff.from_arrays(array)
+    equal(list(ff.pipe(source, ff.batch(2))), list(ff.pipe(source, ff.map(lambda x: x), ff.batch(2))))
+
+
+def test_gathered_batches_are_plain_numpy_indexing():
+    flow = ff.pipe(ff.from_arrays(**ARRAYS), ff.shuffle(), ff.batch(4))
+    order = np.array([row["label"] for row in ff.pipe(ff.from_arrays(**ARRAYS), ff.shuffle()).run(epoch=0)])
+    for i, batch in enumerate(flow.run(epoch=0)):
+        equal(batch, {"image": ARRAYS["image"][order[4 * i : 4 * i + 4]], "label": ARRAYS["label"][order[4 * i : 4 * i + 4]]})
+    equal(flow[2], {"image": ARRAYS["image"][order[8:]], "label": ARRAYS["label"][order[8:]]})
+    equal(flow[-3], {"image": ARRAYS["image"][order[:4]], "label": ARRAYS["label"][order[:4]]})
+
+
+def test_gathering_a_batch_takes_no_more_memory_than_the_batch():
+    array = np.zeros((1_000_000, 8), np.float32)
+    flow = ff.pipe(ff.from_arrays(array), ff.shuffle(), ff.batch(128))
+    next(iter(flow))
+    tracemalloc.start()
+    try:
+        batches = sum(1 for batch in ff.pipe(flow, ff.take(50)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert batches == 50
+    assert peak < 2**20
+
+
+# unbatch
+
+
+def test_unbatch_is_the_inverse_of_batch():
+    for data, batch in FORMS:
+        if (isinstance(batch, (list, dict)) and not batch) or (isinstance(batch, list) and not isinstance(data[0], list)):
+            continue  # a batch of bare strings looks like one list of components
+        whole = list(ff.unbatch(ff.batch(2, data)))
+        assert len(whole) == len(data)
+        equal(list(ff.batch(len(data), whole)), list(ff.batch(len(data), data)))
+
+
+@pytest.mark.parametrize("form", [list, tuple, Pair._make, lambda v: dict(zip("xy", v)), lambda v: Record(*v)])
+def test_unbatched_datapoints_have_the_form_of_the_batch(form):
+    rows = list(ff.unbatch([form([np.array([1, 2]), ["a", "b"]])]))
+    equal(rows, [form([np.int64(1), "a"]), form([np.int64(2), "b"])])
+
+
+def test_unbatch_takes_nested_dicts_apart():
+    (one, two) = ff.unbatch([{"a": {"b": np.array([1, 2])}, "c": [3, 4]}])
+    assert (one, two) == ({"a": {"b": 1}, "c": 3}, {"a": {"b": 2}, "c": 4})
+
+
+def test_unbatched_rows_are_views():
+    array = np.zeros((2, 3))
+    row = next(iter(ff.unbatch([[array]])))[0]
+    assert np.shares_memory(row, array)
+
+
+@pytest.mark.parametrize(
+    ("batches", "expected"),
+    [([], []), ([np.zeros(0)], []), ([[np.zeros((0, 2))]], []), ([[[]], [[1]]], [[1]]), ([np.arange(2), np.arange(1)], [0, 1, 0])],
+)
+def test_unbatch_of_empty_and_bare_batches(batches, expected):
+    for source in flows(batches):
+        assert list(ff.unbatch(source)) == expected
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [[np.zeros(2), np.zeros(3)], {"a": [1], "b": [1, 2]}, (np.zeros(2), [1]), Record([1], ["a", "b"]), {"a": {"b": [1]}, "c": [1, 2]}],
+)
+def test_unbatch_refuses_components_of_different_lengths(batch):
+    with pytest.raises(ValueError, match=r"^unbatch\(\): the components of a batch have different lengths: "):
+        list(ff.unbatch([batch]))
+
+
+def test_batches_of_batches():
+    flow = ff.pipe(range(12), ff.batch(2), ff.batch(3))
+    np.testing.assert_equal(list(flow), list(np.arange(12).reshape(2, 3, 2)))
+    assert len(flow) == 2
+    np.testing.assert_equal(list(ff.pipe(flow, ff.unbatch(), ff.unbatch())), list(range(12)))
+
+
+def test_a_mapping_batch_is_a_dict():
+    equal(list(ff.batch(1, [OrderedDict(a=1)])), [{"a": np.array([1])}])
