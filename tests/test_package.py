@@ -6,7 +6,18 @@ from importlib import metadata, resources
 
 import flowfn as ff
 
-HEAVY = ["loky", "cloudpickle", "multiprocessing.pool", "hypothesis", "cv2", "pandas", "torch", "tqdm", "sklearn", "concurrent.futures.process"]
+HEAVY = [
+    "loky",
+    "cloudpickle",
+    "multiprocessing.pool",
+    "hypothesis",
+    "cv2",
+    "pandas",
+    "torch",
+    "tqdm",
+    "sklearn",
+    "concurrent.futures.process",
+]
 
 
 def test_importing_flowfn_imports_nothing_heavier_than_numpy():
