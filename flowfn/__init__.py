@@ -35,7 +35,8 @@ from flowfn.parallel import prefetch, shut_down  # isort: skip
 
 # seeing
 from flowfn.failures import replay  # isort: skip
-from flowfn.flows import Flow, FlowIterator  # isort: skip
+from flowfn.flows import Flow  # isort: skip
+from flowfn.iterating import FlowIterator  # isort: skip
 from flowfn.seeing import explain  # isort: skip
 
 __version__ = "0.1.0"

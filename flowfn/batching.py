@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
+from flowfn.columns import Rows
 from flowfn.components import with_fields
 from flowfn.failures import brief
-from flowfn.sources import Rows
 from flowfn.stages import stage
 
 _NUMBERS = frozenset({int, float, bool, complex})

@@ -10,16 +10,16 @@ import math
 import operator
 import secrets
 import threading
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
 from flowfn.failures import annotate, uneven
+from flowfn.iterating import FlowIterator, Progress, remember
 from flowfn.runs import Outputs, Place, Run
-from flowfn.states import pack, unpack
+from flowfn.states import unpack
 
 if TYPE_CHECKING:
     from flowfn.kinds import Node
@@ -27,26 +27,6 @@ if TYPE_CHECKING:
 T_co = TypeVar("T_co", covariant=True)
 
 _turn = threading.Lock()  # taking an epoch and moving the flow to the next is one step
-
-
-class Progress:
-    """How far a pass has come: what an iterator shares with its flow, and what outlives it."""
-
-    __slots__ = ("epoch", "exhausted", "iterator", "place", "seed")
-
-    def __init__(self, seed: int, epoch: int, place: Place | None = None) -> None:
-        self.seed, self.epoch, self.place = seed, epoch, place or Place()
-        self.exhausted = False
-        self.iterator: weakref.ref[FlowIterator[Any]] | None = None
-
-    def state(self, flow: Flow[Any]) -> dict[str, Any]:
-        """The state to go on from; of a finished pass, the start of the next."""
-        iterator = self.iterator() if self.iterator else None
-        if iterator is not None:
-            iterator._note_place()
-        if self.exhausted:
-            return pack(flow, self.seed, self.epoch + 1, Place())
-        return pack(flow, self.seed, self.epoch, self.place)
 
 
 class Flow(Generic[T_co]):
@@ -128,7 +108,7 @@ class Flow(Generic[T_co]):
             raise uneven(outputs, 1, seekable=True) or IndexError(f"{self!r} gave nothing for index {index}")
         except Exception as error:
             annotate(error, outputs, run.seed, run.epoch[0])
-            _remember(error, Place(at))
+            remember(error, Place(at))
             raise
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
@@ -261,116 +241,6 @@ class Flow(Generic[T_co]):
         self._newest = self._loaded = self._node = self._peek = None
 
 
-class FlowIterator(Iterator[T_co]):
-    """One pass over a flow. It stands alone: any number may be alive. `close()` it, or use it in `with`.
-
-    `epoch` is the pass's epoch, `position` the number of outputs delivered.
-    """
-
-    def __init__(self, flow: Flow[T_co], progress: Progress, engine: str = "processes") -> None:
-        self._flow, self._progress, self._engine = flow, progress, engine
-        self._outputs: Outputs | None = None
-        progress.iterator = weakref.ref(self)
-        self._open()
-
-    def _open(self) -> None:
-        progress, place = self._progress, self._progress.place
-        run = Run(progress.seed, (progress.epoch,), self._engine, place.base, place.anchors)
-        try:
-            self._outputs = self._flow.node.stream(run, place.position)
-        except Exception as error:
-            self._failed(error)
-            raise
-
-    def __iter__(self) -> FlowIterator[T_co]:
-        return self
-
-    def __next__(self) -> T_co:
-        if self._outputs is None:
-            raise StopIteration
-        try:
-            return next(self._outputs)
-        except StopIteration:
-            self._finish()
-            raise
-        except BaseException as error:
-            self._failed(error)
-            raise
-
-    def _finish(self) -> None:
-        if self._outputs is None:
-            return
-        node, progress = self._flow.node, self._progress
-        expected = None
-        if node.seekable:
-            whole = node.length(Run(progress.seed, (progress.epoch,), base=progress.place.base))
-            expected = max(int(whole) - self._outputs.first, 0)  # type: ignore[arg-type]
-        error = uneven(self._outputs, expected, node.seekable)
-        if error is not None:
-            self._failed(error)
-            raise error
-        self._note_place()
-        self._progress.exhausted = True
-        self.close()
-
-    def _failed(self, error: BaseException) -> None:
-        annotate(error, self._outputs, self._progress.seed, self._progress.epoch)
-        self._note_place()
-        _remember(error, self._progress.place)
-        self.close()
-
-    def _note_place(self) -> None:
-        """Write down where the pass stands."""
-        if self._outputs is not None:
-            anchors = {} if self._flow.node.seekable else self._outputs.facts()
-            self._progress.place = Place(self._outputs.position, self._progress.place.base, anchors)
-
-    @property
-    def epoch(self) -> int:
-        """The epoch of this pass."""
-        return self._progress.epoch
-
-    @property
-    def position(self) -> int:
-        """How many outputs of this pass have been delivered, those before a resume included."""
-        return self._outputs.position if self._outputs is not None else self._progress.place.position
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state after the last output delivered, as plain JSON."""
-        return self._progress.state(self._flow)
-
-    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> FlowIterator[T_co]:
-        """Go on from `state` instead; returns the iterator."""
-        seed, epoch, place = unpack(self._flow, state, strict)
-        self.close()
-        progress = self._progress
-        progress.seed, progress.epoch, progress.place, progress.exhausted = seed, epoch, place, False
-        self._open()
-        return self
-
-    def close(self) -> None:
-        """End the pass and let go of all it holds; its state stays."""
-        outputs = self._outputs
-        if outputs is not None:
-            self._note_place()
-            self._outputs = None
-            outputs.close()
-
-    def __enter__(self) -> FlowIterator[T_co]:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_outputs", None) is not None:
-            self.close()
-
-    def __length_hint__(self) -> int:
-        length = self._flow.node.length_or_none()
-        return max(int(length) - self.position, 0) if length not in (None, math.inf) else 0
-
-
 def bind(flow: Flow[Any]) -> Node:
     """The nodes of a tree: each flow object once, random ones numbered by name, sources first and left to right.
 
@@ -397,12 +267,6 @@ def bind(flow: Flow[Any]) -> Node:
 
     scopes: dict[int, dict[str, int]] = {}
     return visit(flow, {})
-
-
-def _remember(error: BaseException, place: Place) -> None:
-    told = getattr(error, "__flowfn__", None)
-    if told is not None:
-        told["place"] = place
 
 
 def _seed(seed: Any) -> int:

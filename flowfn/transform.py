@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 from flowfn import rules
+from flowfn.columns import Columns, Rows
 from flowfn.components import component, replaced, selected
 from flowfn.flows import Flow
 from flowfn.kinds import Each
 from flowfn.runs import Block, Run
-from flowfn.sources import Columns, Rows, counting
+from flowfn.sources import counting
 from flowfn.stages import stage
 
 T = TypeVar("T")

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flowfn.kinds import Each, Expand, Node
+from flowfn.kinds import Each, Node
 from flowfn.parallel.task import Supplied, Window
 from flowfn.runs import Run
+from flowfn.streams import Expand
 
 SMALL = 1 << 20
 """Bytes up to which a sequence travels with the flow."""

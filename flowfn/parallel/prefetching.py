@@ -10,9 +10,11 @@ from typing import Any
 from flowfn import rules
 from flowfn.kinds import Each, Node
 from flowfn.parallel.background import ahead_of_time
+from flowfn.parallel.crew import Crew
+from flowfn.parallel.kept import Kept
 from flowfn.parallel.plan import cut, stays, stretches, whole
 from flowfn.parallel.pool import pool
-from flowfn.parallel.spread import Crew, Kept, Spread
+from flowfn.parallel.spread import Spread
 from flowfn.runs import Block, Outputs, Run
 from flowfn.stages import stage
 

@@ -2,64 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from flowfn.kinds import Node
-from flowfn.orders import Reader
+from flowfn.parallel.crew import Crew, Pace, Remote, Waiting
 from flowfn.parallel.plan import Stretch, packed
-from flowfn.parallel.task import Feed, Reply, continue_pass, end_pass, perform, perform_known
-from flowfn.runs import BLOCK, Anchor, Block, Epoch, Length, Outputs, Run, blocks, ints
-
-TASK_SECONDS = 0.02
-"""How long a task should take: long enough to be worth sending, short enough to share the work out evenly."""
-
-SPARE_BYTES = 1 << 20
-"""How much a window may hold beyond `ahead`, where tasks are larger than that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Crew:
-    """Who does the work: how many workers, how far ahead, and how to get them."""
-
-    workers: int
-    ahead: int
-    executor: Callable[[], Executor]
-    release: Callable[[Executor], None]
-    remote: bool  # whether tasks leave this process, and so have to be pickled
-
-
-class Pace:
-    """How many datapoints a task takes, from how long the last ones took."""
-
-    def __init__(self, crew: Crew) -> None:
-        self.crew, self.size = crew, 1
-
-    def learn(self, reply: Reply, datapoints: int) -> None:
-        """Aim at `TASK_SECONDS`, growing by at most four times at once."""
-        fit = int(TASK_SECONDS * datapoints / max(reply.seconds, 1e-7))
-        beyond = max(SPARE_BYTES // max(reply.size, 1), 1)
-        self.size = max(1, min(fit, 4 * self.size, BLOCK, max(self.crew.ahead, beyond)))
-
-    @property
-    def window(self) -> int:
-        """How many tasks may be out at once."""
-        return self.crew.workers + max(-(-self.crew.ahead // self.size), 1)
-
-    def pieces(self, series: Iterator[Block]) -> Iterator[Block]:
-        """A series of blocks in pieces of the size of the moment."""
-        for block in series:
-            at = 0
-            while at < len(block):
-                size = self.size
-                yield block[at : at + size]
-                at += size
+from flowfn.parallel.supply import Supply
+from flowfn.parallel.task import Feed, Reply, perform, perform_known
+from flowfn.runs import Anchor, Block, Length, Outputs, Run, blocks
 
 
 class Spread(Node):
@@ -163,11 +118,11 @@ class _Work:
     def _submit(self, executor: Executor, feed: Feed) -> Callable[[], Reply]:
         if not self.crew.remote:
             future: Future[Any] = executor.submit(perform, self.top, feed)
-            return _Waiting(future, None)
+            return Waiting(future, None)
         if self.tree is None:
             self.tree = packed(self.top)
         digest, pickled = self.tree
-        return _Waiting(
+        return Waiting(
             executor.submit(perform_known, digest, None, feed),
             lambda: executor.submit(perform_known, digest, pickled, feed),
         )
@@ -226,132 +181,3 @@ class _Work:
         if self.crew.remote:
             raise error from Remote(reply.text)  # type: ignore[misc]
         raise error  # type: ignore[misc]
-
-
-class Remote(Exception):
-    """The traceback of an error in a worker, as text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.text}"""'
-
-
-class _Waiting:
-    """A task that is out. A worker that does not know the tree is told it."""
-
-    def __init__(self, future: Future[Any], again: Callable[[], Future[Any]] | None) -> None:
-        self.future, self.again = future, again
-
-    def __call__(self) -> Reply:
-        reply = self.future.result()
-        if reply is None and self.again is not None:
-            self.future = self.again()
-            reply = self.future.result()
-        return reply
-
-    def cancel(self) -> None:
-        """Do not do it, unless it is being done."""
-        self.future.cancel()
-
-
-class Supply:
-    """The datapoints that go along with tasks, of the nodes of a stretch that stay here: each is read in one series."""
-
-    def __init__(self, bottom: Node, run: Run, stay: list[Node], series: Iterator[Block]) -> None:
-        self.bottom, self.run, self.series = bottom, run, series
-        self.stay = {node.place: node for node in stay}
-        self.readers: dict[tuple[tuple[int, ...], Epoch], Reader] = {}
-
-    def wanted(self, block: Block) -> Iterator[tuple[tuple[int, ...], Node, Run, Block]]:
-        """What the outputs at `block` need of the nodes that stay: on which way down the tree, in which run."""
-        todo: list[tuple[tuple[int, ...], Node, Run, Block]] = [((), self.bottom, self.run, block)]
-        while todo:
-            way, node, run, part = todo.pop()
-            if node.place in self.stay:
-                yield way, node, run, part
-            else:
-                todo.extend(reversed([((*way, s), node.sources[s], above, needs) for s, above, needs in node.upward(run, part)]))
-
-    def of(self, piece: Block) -> dict[tuple[int, Epoch], dict[int, Any]]:
-        """The datapoints for one task, by node, epoch and index."""
-        supply: dict[tuple[int, Epoch], dict[int, Any]] = {}
-        used = set()
-        for way, node, run, block in self.wanted(piece):
-            while (way, run.epoch) not in self.readers:
-                self._advance()
-            used.add((way, run.epoch))
-            taken = itertools.islice(self.readers[way, run.epoch].outputs, len(block))
-            supply.setdefault((node.place, run.epoch), {}).update(zip(ints(block), taken))
-        for key in [key for key, reader in self.readers.items() if key not in used and not reader.queue]:
-            self.readers.pop(key).close()
-        return supply
-
-    def _advance(self) -> bool:
-        block = next(self.series, None)
-        if block is None:
-            return False
-        for way, node, run, part in self.wanted(block):
-            if (way, run.epoch) not in self.readers:
-                self.readers[way, run.epoch] = Reader(node, run, self._advance)
-            self.readers[way, run.epoch].queue.append(part)
-        return True
-
-    def close(self) -> None:
-        """Close every reader."""
-        for reader in self.readers.values():
-            reader.close()
-
-
-class Kept(Node):
-    """A whole tree in the one worker that there is: the pass is an iterator that the worker keeps."""
-
-    def __init__(self, top: Node, crew: Crew) -> None:
-        super().__init__(top.part, (), top.place, None)
-        self.top, self.crew = top, crew
-        self.rank, self.world = top.rank, top.world
-
-    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
-        """All outputs from `start` on; a worker that lost the pass makes it anew from the last anchors."""
-        facts: dict[int, Anchor] = {}
-        return Outputs(self._out(run, start, lineage, facts), None, (), start, lambda: facts)
-
-    def _out(self, run: Run, start: int, lineage: bool, facts: dict[int, Anchor]) -> Iterator[Any]:
-        name, pace = uuid.uuid4().hex, Pace(self.crew)
-        digest, pickled = packed(self.top)
-        executor = self.crew.executor()
-        pending: deque[tuple[_Waiting, int]] = deque()
-        anchors, ended, window = dict(run.anchors), False, 1  # one at first: it tells the worker the tree
-        try:
-            while True:
-                while len(pending) < window and not ended:
-                    feed = Feed(run.seed, run.epoch, run.base, start=start, anchors=anchors, lineage=lineage)
-                    task = (name, feed, pace.size)
-                    pending.append((self._submit(executor, digest, pickled, task), pace.size))
-                    start += pace.size
-                waiting, count = pending.popleft()
-                reply = waiting()
-                pace.learn(reply, count)
-                ended, window = ended or reply.ended, pace.window
-                for output, told in zip(reply.outputs, reply.facts or ()):
-                    facts.clear()
-                    facts.update(told)
-                    yield output
-                anchors = dict(facts) or anchors
-                if reply.error is not None:
-                    raise reply.error from Remote(reply.text)
-                if reply.ended:
-                    return
-        finally:
-            for waiting, _ in pending:
-                waiting.cancel()
-            with contextlib.suppress(RuntimeError):  # the pool is gone already, and the pass with it
-                executor.submit(end_pass, name)
-
-    def _submit(self, executor: Executor, digest: bytes, pickled: bytes, task: tuple[str, Feed, int]) -> _Waiting:
-        return _Waiting(
-            executor.submit(continue_pass, digest, None, *task),
-            lambda: executor.submit(continue_pass, digest, pickled, *task),
-        )

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from flowfn.flows import Flow
-from flowfn.kinds import Each, Expand, Group, Node, Stream
+from flowfn.kinds import Each, Group, Node
 from flowfn.orders import Order
 from flowfn.parallel.plan import Stretch, stays, stretches
 from flowfn.parallel.prefetching import PrefetchNode
 from flowfn.runs import Length, Run
 from flowfn.states import elastic
+from flowfn.streams import Expand, Stream
 
 AT_ONCE = "at once"
 AS_SOURCE = "with its source"

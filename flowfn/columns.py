@@ -1,0 +1,100 @@
+"""Arrays of equal length as a sequence of datapoints, and blocks of their rows that can be had stacked at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from flowfn.components import component
+from flowfn.runs import Block
+
+
+class Columns:
+    """Arrays of equal length as a sequence of datapoints: rows of one array, or lists or dicts of rows."""
+
+    def __init__(self, columns: Any) -> None:
+        self.keys = list(columns) if isinstance(columns, dict) else None
+        self.arrays = [_readonly(a) for a in (columns.values() if self.keys else columns if isinstance(columns, list) else [columns])]
+        self.bare = not isinstance(columns, (dict, list))
+        self.stackable = _stackable(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def row(self, index: int) -> Any:
+        """Datapoint `index`, of read-only views."""
+        if self.bare:
+            return self.arrays[0][index]
+        row = [array[index] for array in self.arrays]
+        return dict(zip(self.keys, row)) if self.keys else row
+
+    __getitem__ = row
+
+    def __getstate__(self) -> Any:
+        """A memory map travels as the name of its file, other arrays by value."""
+        arrays = [_mapped_from(array) or array for array in self.arrays]
+        return arrays, self.keys, self.bare
+
+    def __setstate__(self, state: Any) -> None:
+        arrays, self.keys, self.bare = state
+        self.arrays = [_readonly(np.memmap(*told) if isinstance(told, tuple) else told) for told in arrays]
+        self.stackable = _stackable(self.arrays)
+
+    def selected(self, components: Sequence[Any]) -> Columns:
+        """Some of the arrays, as `select` would select components of their rows."""
+        columns = dict(zip(self.keys, self.arrays)) if self.keys else self.arrays
+        chosen = [component(columns, key) for key in components]
+        return Columns(dict(zip(components, chosen)) if self.keys else chosen)
+
+    def rows(self, block: Block) -> Any:
+        """The rows at the indices of a block, stacked, in new arrays."""
+        if type(block) is range and block.step > 0:
+            taken = [array[block.start : block.stop : block.step].copy() for array in self.arrays]
+        else:
+            taken = [array.take(np.asarray(block), axis=0) for array in self.arrays]
+        return taken[0] if self.bare else dict(zip(self.keys, taken)) if self.keys else taken
+
+
+class Rows(Sequence[Any]):
+    """A block of rows, as a sequence of datapoints that can be had stacked at once."""
+
+    __slots__ = ("block", "columns")
+
+    def __init__(self, columns: Columns, block: Block) -> None:
+        self.columns, self.block = columns, block
+
+    def __len__(self) -> int:
+        return len(self.block)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Rows(self.columns, self.block[index])
+        return self.columns.row(int(self.block[index]))
+
+    def stacked(self) -> Any:
+        """All rows, one array for each component."""
+        return self.columns.rows(self.block)
+
+
+def _stackable(arrays: list[np.ndarray]) -> bool:
+    """Whether rows of the arrays, taken together, are what stacking them one by one would give."""
+    return all(array.ndim > 1 or array.dtype.kind not in "OUS" for array in arrays)
+
+
+def _mapped_from(array: np.ndarray) -> tuple[Any, ...] | None:
+    """The arguments that map the file of a memory map again, or None for any other array."""
+    root: Any = array
+    while isinstance(root.base, np.ndarray):
+        root = root.base
+    if not isinstance(root, np.memmap) or root.filename is None or not array.flags.c_contiguous:
+        return None
+    behind = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
+    return root.filename, array.dtype, "r", root.offset + behind, array.shape
+
+
+def _readonly(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view
