@@ -319,6 +319,44 @@ def test_an_error_below_a_filter_names_the_datapoint_of_its_stage(workers):
     assert caught.value.__notes__[0].startswith("in map(broken), its datapoint 28 (input 57)")
 
 
+class Failing:
+    """A large data set of one's own with a hole in it, which stays in this process because it holds a lock."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        return broken(index)
+
+
+def failing_stream(source):
+    for x in source:
+        yield broken(x)
+
+
+@settings
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ff.pipe(range(100), failing_stream, ff.map(float)),
+        lambda: ff.pipe(Failing(), ff.map(float)),
+        lambda: ff.pipe((broken(x) for x in range(100)), ff.map(float)),
+        lambda: ff.pipe(range(100), ff.map(broken), ff.cache(), ff.map(float)),
+        lambda: ff.pipe(range(100), ff.map(broken), ff.prefetch(2, threads=2), ff.map(float)),
+    ],
+    ids=["stream stage", "source", "iterator", "cache", "inner prefetch"],
+)
+def test_an_error_on_this_side_comes_after_what_was_made_too(workers, make):
+    before = []
+    with pytest.raises(OSError, match="broken") as caught:
+        before.extend(ff.pipe(make(), ff.prefetch(3, **workers)))
+    assert before == [float(x) for x in range(57)]
+    assert len(caught.value.__notes__) == 1
+
+
 class Picky(Exception):
     def __init__(self, one, two):
         super().__init__(f"{one} and {two}")

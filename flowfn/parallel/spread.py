@@ -9,11 +9,12 @@ from concurrent.futures import Executor, Future
 from dataclasses import replace
 from typing import Any
 
+from flowfn.failures import locate
 from flowfn.kinds import Node
 from flowfn.parallel.crew import Crew, Pace, Remote, Waiting
 from flowfn.parallel.plan import Stretch, packed
 from flowfn.parallel.supply import Supply
-from flowfn.parallel.task import Feed, Reply, perform, perform_known
+from flowfn.parallel.task import Feed, Reply, Unsupplied, perform, perform_known
 from flowfn.runs import Anchor, Block, Length, Outputs, Run, blocks
 
 
@@ -60,9 +61,8 @@ class Spread(Node):
         if bottom.seekable:
             feeds = work.by_index(blocks(position, bottom.length(run)))  # type: ignore[arg-type]
         else:
-            feeds = work.by_value(
-                bottom.stream(run, position, lineage or self.stretch.wants_labels()), lineage or self.stretch.wants_labels()
-            )
+            labelled = lineage or self.stretch.wants_labels()
+            feeds = work.by_value(bottom.stream(run, position, labelled), labelled)
         return Outputs(work.out(feeds), None, (), start, work.tell)
 
 
@@ -70,6 +70,7 @@ class _Work:
     """One pass over a spread stretch: what has been handed out, what has come back, where the counting nodes stand."""
 
     opening: Mapping[str, Any] = {}
+    unsupplied: Exception | None = None
 
     def __init__(self, spread: Spread, run: Run, plain: Feed, position: int, standing: dict[int, int]) -> None:
         self.stretch, self.crew, self.run, self.plain = spread.stretch, spread.crew, run, plain
@@ -100,6 +101,9 @@ class _Work:
         self.closing.append(supply.close)
         for piece in self.pace.pieces(series):
             yield replace(self.plain, block=piece, supply=supply.of(piece))
+            if supply.error is not None:
+                self.unsupplied = supply.error
+                return
 
     def by_value(self, source: Outputs, labelled: bool) -> Iterator[Feed]:
         """A task for every few datapoints of the stream at the bottom, which is made here."""
@@ -107,13 +111,21 @@ class _Work:
         self.closing.append(source.close)
         while True:
             self.told.append(source.facts())
-            taken = list(itertools.islice(source, self.pace.size))
+            taken: list[Any] = []
+            error: Exception | None = None
+            try:
+                taken.extend(itertools.islice(source, self.pace.size))
+            except Exception as raised:  # what was made before it goes out first
+                error = raised
+                locate(error, source)
+            if taken and labelled:
+                yield replace(self.plain, datapoints=[d for d, _ in taken], labels=[label for _, label in taken])
+            elif taken:
+                yield replace(self.plain, datapoints=taken)
+            if error is not None:
+                raise error
             if not taken:
                 return
-            if labelled:
-                yield replace(self.plain, datapoints=[d for d, _ in taken], labels=[label for _, label in taken])
-            else:
-                yield replace(self.plain, datapoints=taken)
 
     def _submit(self, executor: Executor, feed: Feed) -> Callable[[], Reply]:
         if not self.crew.remote:
@@ -133,16 +145,22 @@ class _Work:
         """The outputs, in order, while the next are being made."""
         executor = self.crew.executor()
         pending: deque[tuple[Any, Feed]] = deque()
-        first = True
+        first, broken = True, None
         try:
             while True:
-                while len(pending) < self.pace.window:
-                    feed = next(feeds, None)
+                while broken is None and len(pending) < self.pace.window:
+                    try:
+                        feed = next(feeds, None)
+                    except Exception as error:  # its turn comes after what is out
+                        broken = error
+                        break
                     if feed is None:
                         break
                     if first:
                         feed, first = replace(feed, **self.opening), False
                     pending.append((self._submit(executor, feed), feed))
+                if not pending and broken is not None:
+                    raise broken
                 if not pending:
                     return
                 waiting, feed = pending.popleft()
@@ -172,6 +190,8 @@ class _Work:
                 self.standing[place] = position if opening else self.standing[place] + position
 
     def _fail(self, reply: Reply, opening: bool) -> None:
+        if isinstance(reply.error, Unsupplied) and self.unsupplied is not None:
+            raise self.unsupplied
         error = reply.error
         where = getattr(error, "__flowfn__", None)
         if where and where["counted"] != -1 and not opening:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+from flowfn.failures import locate
 from flowfn.kinds import Node
 from flowfn.orders import Reader
 from flowfn.runs import Block, Epoch, Run, ints
@@ -17,6 +18,7 @@ class Supply:
     def __init__(self, bottom: Node, run: Run, stay: list[Node], series: Iterator[Block]) -> None:
         self.bottom, self.run, self.series = bottom, run, series
         self.stay = {node.place: node for node in stay}
+        self.error: Exception | None = None
         self.readers: dict[tuple[tuple[int, ...], Epoch], Reader] = {}
 
     def wanted(self, block: Block) -> Iterator[tuple[tuple[int, ...], Node, Run, Block]]:
@@ -37,8 +39,14 @@ class Supply:
             while (way, run.epoch) not in self.readers:
                 self._advance()
             used.add((way, run.epoch))
-            taken = itertools.islice(self.readers[way, run.epoch].outputs, len(block))
-            supply.setdefault((node.place, run.epoch), {}).update(zip(ints(block), taken))
+            outputs = self.readers[way, run.epoch].outputs
+            found = supply.setdefault((node.place, run.epoch), {})
+            try:
+                found.update(zip(ints(block), itertools.islice(outputs, len(block))))
+            except Exception as error:  # raised where what is missing would be read
+                self.error = error
+                locate(error, outputs)
+                return supply
         for key in [key for key, reader in self.readers.items() if key not in used and not reader.queue]:
             self.readers.pop(key).close()
         return supply

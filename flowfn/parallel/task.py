@@ -74,6 +74,10 @@ class Window(Node):
         return outputs
 
 
+class Unsupplied(Exception):
+    """A datapoint did not come along, because reading it was an error."""
+
+
 class Supplied(Node):
     """Stands in a worker for a sequence that stayed behind; the datapoints wanted of it come with the task."""
 
@@ -93,8 +97,14 @@ class Supplied(Node):
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """The datapoints that came along."""
-        here = run.memo["feed"].supply[self.place, run.epoch]
-        return Outputs((here[index] for block in series for index in ints(block)), self)
+        return Outputs(self._supplied(run.memo["feed"].supply.get((self.place, run.epoch), {}), series), self)
+
+    def _supplied(self, here: Mapping[int, Any], series: Iterator[Block]) -> Iterator[Any]:
+        for block in series:
+            for index in ints(block):
+                if index not in here:
+                    raise Unsupplied
+                yield here[index]
 
 
 def perform(top: Node, feed: Feed) -> Reply:
