@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
+from flowfn.columns import readonly
 from flowfn.components import with_fields
 from flowfn.kinds import Each
 from flowfn.runs import Block, Outputs, Run, ints
@@ -121,7 +122,7 @@ class CacheNode(FrozenNode):
 
 def held(datapoint: Any) -> Any:
     """A datapoint as it is kept: arrays as read-only views."""
-    return _mapped(datapoint, _readonly)
+    return _mapped(datapoint, lambda leaf: readonly(leaf) if isinstance(leaf, np.ndarray) else leaf)
 
 
 def handed_out(datapoint: Any) -> Any:
@@ -140,14 +141,6 @@ def _mapped(value: Any, f: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return with_fields(value, {one.name: _mapped(getattr(value, one.name), f) for one in fields(value)})
     return f(value)
-
-
-def _readonly(value: Any) -> Any:
-    if not isinstance(value, np.ndarray):
-        return value
-    view = value.view()
-    view.flags.writeable = False
-    return view
 
 
 @stage.each(where=_SEED, reads=FrozenNode)

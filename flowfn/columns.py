@@ -16,7 +16,7 @@ class Columns:
 
     def __init__(self, columns: Any) -> None:
         self.keys = list(columns) if isinstance(columns, dict) else None
-        self.arrays = [_readonly(a) for a in (columns.values() if self.keys else columns if isinstance(columns, list) else [columns])]
+        self.arrays = [readonly(a) for a in (columns.values() if self.keys else columns if isinstance(columns, list) else [columns])]
         self.bare = not isinstance(columns, (dict, list))
         self.stackable = _stackable(self.arrays)
 
@@ -39,7 +39,7 @@ class Columns:
 
     def __setstate__(self, state: Any) -> None:
         arrays, self.keys, self.bare = state
-        self.arrays = [_readonly(np.memmap(*told) if isinstance(told, tuple) else told) for told in arrays]
+        self.arrays = [readonly(np.memmap(*told) if isinstance(told, tuple) else told) for told in arrays]
         self.stackable = _stackable(self.arrays)
 
     def selected(self, components: Sequence[Any]) -> Columns:
@@ -94,7 +94,8 @@ def _mapped_from(array: np.ndarray) -> tuple[Any, ...] | None:
     return root.filename, array.dtype, "r", root.offset + behind, array.shape
 
 
-def _readonly(array: np.ndarray) -> np.ndarray:
+def readonly(array: np.ndarray) -> np.ndarray:
+    """A view that nobody can write through."""
     view = array.view()
     view.flags.writeable = False
     return view

@@ -18,7 +18,7 @@ import numpy as np
 
 from flowfn.failures import annotate, uneven
 from flowfn.iterating import FlowIterator, Progress, remember
-from flowfn.runs import Outputs, Place, Run
+from flowfn.runs import BLOCK, Outputs, Place, Run
 from flowfn.states import unpack
 
 if TYPE_CHECKING:
@@ -113,8 +113,15 @@ class Flow(Generic[T_co]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """The datapoints at `indices`, read together; what torch's and Hugging Face's loaders call."""
-        outputs = self.node.read(self._look(), iter((np.asarray(indices, np.int64),)))
-        return list(outputs)
+        node, run = self.node, self._look()
+        if not node.seekable:
+            raise TypeError(f"{self!r} cannot be indexed, it has to be read in order: {node.unknown()}")
+        wanted, length = np.asarray(indices, np.int64), node.length(run)
+        if len(wanted) and not -length <= wanted.min() <= wanted.max() < length:  # type: ignore[operator]
+            raise IndexError(f"indices from {wanted.min()} to {wanted.max()} are out of range for a flow of length {length}")
+        if len(wanted) and wanted.min() < 0:
+            wanted = np.where(wanted < 0, wanted + int(length), wanted)  # type: ignore[arg-type]
+        return [datapoint for at in range(0, len(wanted), BLOCK) for datapoint in node.read(run, iter((wanted[at : at + BLOCK],)))]
 
     # Which pass
 

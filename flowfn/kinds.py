@@ -30,6 +30,7 @@ from flowfn.runs import (
     blocks,
     each_index,
     ints,
+    shared,
 )
 
 MISSING = object()
@@ -51,6 +52,7 @@ class Node:
         lead = max(sources, key=lambda node: node.world, default=None)
         self.rank: int = lead.rank if lead else 0
         self.world: int = lead.world if lead else 1
+        self.sharded: bool = any(source.sharded for source in sources) or bool(part is not None and part.shards)
         self.setup()
 
     @classmethod
@@ -83,12 +85,12 @@ class Node:
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """All outputs from `start` on, as (datapoint, label) pairs if `lineage` is asked for."""
-        series = blocks(start, self.length(run))  # type: ignore[arg-type]
+        series: Iterator[Block] = blocks(start, self.length(run))  # type: ignore[arg-type]
         if not lineage:
             outputs = self.read(run, series)
             outputs.first = start
             return outputs
-        series, again = tee(series)
+        series, again = shared(series, 2)
         outputs = self.read(run, series)
         return Outputs(zip(outputs, self.each_label(run, again)), None, [outputs], start)
 
@@ -184,7 +186,7 @@ class Each(Node):
         if self.plain:
             only = (self.sources[0].read(run, trail),)
             return Outputs(self.part.open(only), self, only, trail=trail)
-        *copies, again = tee(trail, len(self.sources) + 1)
+        *copies, again = shared(trail, len(self.sources) + 1)
         inputs = tuple(source.read(run, copy) for source, copy in zip(self.sources, copies))
         return self.begin(run, inputs, self.each_label(run, again), trail)
 
@@ -247,13 +249,13 @@ class Group(Node):
 
     def labels(self, run: Run) -> tuple[int, int]:
         """Its own count of outputs, kept apart from those of other ranks."""
-        return run.base + self.rank, self.world
+        return self.rank + (run.base if self.sharded else 0), self.world
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """Outputs ask for their inputs, group after group."""
         total = self._total(run)
         trail = Trail(series)
-        upward, sizing, labelling = tee(trail, 3)
+        upward, sizing, labelling = shared(trail, 3)
         wanted = self._inputs(upward, total)
         sizes = chain.from_iterable(self._sizes(block, total) for block in sizing)
         if self.source.gathers:
@@ -268,7 +270,7 @@ class Group(Node):
         if self.seekable:
             return super().stream(run, start, lineage)
         inputs = self.source.stream(run, start * self.step)
-        groups = Outputs(windows(inputs, self.size, self.step, self.whole), None, [inputs], start)
+        groups = Outputs(windows(inputs, self.size, self.step, self.whole, start > 0), None, [inputs], start)
         groups = Outputs(_remembering(groups, inputs), None, [groups], start)
         labels, again = tee(count(self.labels(run)[0] + self.world * start, self.world))
         outputs = self.begin(run, [groups], labels)
@@ -334,13 +336,15 @@ def fault(inputs: Outputs, expected: int) -> ValueError:
     return uneven(inputs, None, seekable=True) or ValueError(f"the source gave {inputs.given} datapoints where {expected} were asked for")
 
 
-def windows(inputs: Iterator[Any], size: int, step: int, whole: bool) -> Iterator[list[Any]]:
+def windows(inputs: Iterator[Any], size: int, step: int, whole: bool, later: bool = False) -> Iterator[list[Any]]:
     """Lists of `size` inputs, a new one every `step`; the last may be short unless only whole ones are wanted.
 
     >>> list(windows(iter(range(5)), 3, 2, whole=False)), list(windows(iter(range(5)), 1, 3, whole=False))
     ([[0, 1, 2], [2, 3, 4]], [[0], [3]])
     """
     group = list(islice(inputs, size))
+    if later and len(group) <= size - step:
+        return  # all of them were in the group before
     while len(group) == size or (group and not whole):
         yield group
         if step >= size:

@@ -135,7 +135,7 @@ def _sharded(rank: int, world: int, remainder: str) -> Generator[Stretch, int, N
     found = yield Stretch(start=rank, step=world, whole=remainder == "drop")
     short = found % world
     if remainder == "pad" and 0 < short <= rank:
-        yield Stretch(start=(rank - short) % found, stop=(rank - short) % found + 1)
+        yield Stretch(start=(rank - short) % found, stop=(rank - short) % found + 1, anew=True)
 
 
 @stage.order(where={"world": rules.positive, "rank": _RANK, "remainder": _REMAINDER}, shards=("rank", "world"), stream=_sharded)
@@ -166,13 +166,7 @@ def shard(rank: int, world: int, n: float, *, remainder: str = "keep") -> Any:
     return np.append(np.arange(rank, rank + world * full, world), (rank - short) % int(n))
 
 
-@stage.order(
-    where={
-        "indices": rules.Rule(
-            "a sequence of integers", lambda value: hasattr(value, "__len__") and not isinstance(value, (str, bytes, dict))
-        )
-    }
-)
+@stage.order(where={"indices": _INDICES})
 def subset(indices: Any, n: float) -> Any:
     """The datapoints at `indices`, in that order; they may repeat, and negative ones count from the end.
 

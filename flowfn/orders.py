@@ -7,6 +7,7 @@ reader, and the readers take turns. Over other sources the stage's second form n
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import count, groupby, islice
@@ -66,6 +67,10 @@ class Order(Node):
 
     def labels(self, run: Run) -> tuple[int, int]:
         """Taking every k-th from somewhere on, each datapoint keeps its label; otherwise outputs are counted anew."""
+        if self.part.shards:
+            offset, stride = self.sources[0].labels(run)
+            rank, world = (self.part.arguments[name] for name in self.part.shards)
+            return offset + stride * (run.base + rank), stride * world
         if len(self.sources) == 1 and self.sources[0].length(run) is not None:
             route = self.route(run)
             if isinstance(route, Span):
@@ -79,7 +84,7 @@ class Order(Node):
         if not route.switches:
             return self.sources[0].read(run, map(route.take, series))
         turns = Turns(self.sources, run, map(route.take, series))
-        return Outputs(iter(turns), self, _Readers(turns.readers))
+        return Outputs(iter(turns), self, _Readers(turns.open))
 
     def upward(self, run: Run, block: Block) -> Iterator[tuple[int, Run, Block]]:
         """What the route says, source by source and round by round."""
@@ -142,25 +147,28 @@ class _Readers(Collection[Outputs]):
 
 
 class Reader:
-    """What is read of one source in one round: a queue of blocks on their way up, outputs on their way down."""
+    """What is read of one source in one round: a queue of blocks on their way up, outputs on their way down.
 
-    def __init__(self, source: Node, run: Run, advance: Callable[[], bool]) -> None:
+    `more(reader)` is asked for another block when the queue is empty; False ends the series.
+    """
+
+    def __init__(self, source: Node, run: Run, more: Callable[[Reader], bool]) -> None:
         self.queue: deque[Block] = deque()
-        self.advance = advance
+        self.more = more
+        self.over = False
         self.outputs = source.read(run, self._series())
 
     def _series(self) -> Iterator[Block]:
-        while self.queue or self.advance():
-            if self.queue:
-                yield self.queue.popleft()
+        while self.queue or self.more(self):
+            yield self.queue.popleft()
 
     def close(self) -> None:
         """End it, and let go of what leads back here."""
         self.outputs.close()
-        self.advance = _over
+        self.more = _no_more
 
 
-def _over() -> bool:
+def _no_more(reader: Reader) -> bool:
     return False
 
 
@@ -169,45 +177,65 @@ Key: TypeAlias = tuple[int, int]
 
 
 class Turns:
-    """The outputs of a switching route: every (source, round) has one reader, opened once and closed when it is past."""
+    """The outputs of a switching route: each (source, round) is read by one reader for as long as blocks in a row name it.
+
+    A reader that reads ahead asks for blocks too, perhaps from a thread of its own, so handing them out is locked.
+    """
 
     def __init__(self, sources: Sequence[Node], run: Run, switches: Iterator[Any]) -> None:
         self.sources, self.run, self.switches = sources, run, switches
-        self.readers: dict[Key, Reader] = {}
-        self.turns: deque[tuple[set[Key], list[tuple[Key, int]]]] = deque()
+        self.open: dict[Key, Reader] = {}  # those whose turn it is
+        self.latest: dict[Key, Reader] = {}  # those that the last block handed out names
+        self.turns: deque[tuple[dict[Key, Reader], list[tuple[Key, int]]]] = deque()
+        self.lock = threading.RLock()
 
-    def advance(self) -> bool:
-        """Hand the next block to the readers that it names."""
+    def more(self, reader: Reader) -> bool:
+        """Whether a reader gets another block: only if the very next one names it."""
+        with self.lock:
+            if not reader.queue and not reader.over:
+                self._hand_out()
+                reader.over = not reader.queue
+            return bool(reader.queue)
+
+    def _hand_out(self) -> None:
+        """Give the readers that the next block names their parts of it."""
         switch = next(self.switches, None)
-        if switch is None:
-            return False
-        keys, order, pieces = _sorted_out(*switch)
+        keys, order, pieces = _sorted_out(*switch) if switch is not None else ([], [], [])
+        for key in [key for key in self.latest if key not in keys]:
+            self.latest.pop(key).over = True
         for key, piece in zip(keys, pieces):
-            if key not in self.readers:
+            if key not in self.latest:
                 source, number = key
-                self.readers[key] = Reader(self.sources[source], self.run if number < 0 else self.run.round(number), self.advance)
-            self.readers[key].queue.append(piece)
-        self.turns.append((set(keys), [(keys[k], sum(1 for _ in same)) for k, same in groupby(order)]))
-        return True
+                self.latest[key] = Reader(self.sources[source], self.run if number < 0 else self.run.round(number), self.more)
+            self.latest[key].queue.append(piece)
+        if keys:
+            self.turns.append((dict(self.latest), [(keys[k], sum(1 for _ in same)) for k, same in groupby(order)]))
+
+    def _next(self) -> list[tuple[Key, int]] | None:
+        """Whose turn it is for how many outputs; readers whose time is past are closed."""
+        with self.lock:
+            if not self.turns:
+                self._hand_out()
+            readers, order = self.turns.popleft() if self.turns else ({}, None)
+        for key in [key for key, reader in self.open.items() if readers.get(key) is not reader]:
+            past = self.open.pop(key)
+            if next(past.outputs, MISSING) is not MISSING:
+                raise fault(past.outputs, past.outputs.given - 1)
+            past.close()
+        self.open.update(readers)
+        return order
 
     def __iter__(self) -> Iterator[Any]:
-        readers = self.readers
         try:
-            while self.turns or self.advance():
-                present, order = self.turns.popleft()
-                for key in [key for key in readers if key not in present and not any(key in later for later, _ in self.turns)]:
-                    readers.pop(key).close()
+            while (order := self._next()) is not None:
                 for key, length in order:
-                    outputs = readers[key].outputs
+                    outputs = self.open[key].outputs
                     expected = outputs.given + length
                     yield from islice(outputs, length)
                     if outputs.given != expected:
                         raise fault(outputs, expected)
-            for reader in readers.values():
-                if next(reader.outputs, MISSING) is not MISSING:
-                    raise fault(reader.outputs, reader.outputs.given - 1)
         finally:
-            for reader in readers.values():
+            for reader in (*self.open.values(), *self.latest.values()):
                 reader.close()
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain, compress, repeat
+from itertools import chain, compress, repeat, tee
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -49,8 +50,9 @@ class Place(NamedTuple):
 class Run:
     """One pass over a tree: its seed, its epoch, and facts that let it start late.
 
-    `memo` holds what is worth computing once in a pass (keys, routes). `engine` says what a prefetch may use:
-    "processes", "threads", or "none" where one datapoint is looked at, or where this is a worker already.
+    `memo` holds what is worth computing once in a pass (keys, routes), `task` what a worker was handed. `engine` says
+    what a prefetch may use: "processes", "threads", or "none" where one datapoint is looked at, or where this is a
+    worker already.
     """
 
     seed: int
@@ -59,6 +61,7 @@ class Run:
     base: int = 0
     anchors: Mapping[int, Anchor] = field(default_factory=dict)
     memo: dict[Any, Any] = field(default_factory=dict)
+    task: Any = None
 
     def round(self, number: int) -> Run:
         """The run of round `number` in this one."""
@@ -169,6 +172,21 @@ def blocks(start: int, stop: float) -> Iterator[range]:
 def ints(block: Block) -> Iterable[int]:
     """The indices of a block as Python ints."""
     return block if type(block) is range else block.tolist()
+
+
+def shared(series: Iterator[Block], count: int) -> tuple[Iterator[Block], ...]:
+    """So many iterators over one series of blocks, which may be advanced in different threads (`tee` alone may not)."""
+    lock = threading.Lock()
+    return tuple(_locked(copy, lock) for copy in tee(series, count))
+
+
+def _locked(series: Iterator[Block], lock: threading.Lock) -> Iterator[Block]:
+    while True:
+        with lock:
+            block = next(series, None)
+        if block is None:
+            return
+        yield block
 
 
 def cut(series: Iterable[Block], sizes: Iterable[int]) -> Iterator[Block]:

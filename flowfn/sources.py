@@ -239,7 +239,7 @@ def flow(source: Any, caller: str = "flow") -> Flow[Any]:
         return Flow(Source(source, OneShotNode if iter(source) is source else IterableNode))
     if callable(source):
         asks = frozenset(_asked(source))
-        return Flow(Source(source, CallableNode, random="rng" in asks, arguments={"asks": asks}))
+        return Flow(Source(source, CallableNode, random=True, arguments={"asks": asks}))
     if hasattr(source, "__getitem__"):
         return Flow(Source(source, IterableNode))
     raise TypeError(f"{caller}(): a source is a sequence, an iterable or a function that returns one, got {brief(source)}")

@@ -112,13 +112,15 @@ class _Mark:
 
     def __init__(self, node: Stream, run: Run, known: Anchor, inputs: Sequence[Outputs]) -> None:
         self.node, self.run, self.newest, self.inputs = node, run, known, inputs
+        self.upstream = dict(run.anchors)
 
     def __call__(self) -> None:
         at = self.outputs.position
         self.newest = Anchor(self.run.epoch, at, tuple(source.position for source in self.inputs))
+        self.upstream = {place: anchor for source in self.inputs for place, anchor in source.facts().items()}
         if self.rng is not None:
             rekey(self.rng, at)
 
     def tell(self) -> dict[int, Anchor]:
         """The anchor of the last call."""
-        return {self.node.place: self.newest}
+        return {**self.upstream, self.node.place: self.newest}

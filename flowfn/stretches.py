@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator
-from itertools import islice, repeat
+from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any
 
 from more_itertools import consume
 
 from flowfn.kinds import MISSING
+from flowfn.randomness import Label
 from flowfn.runs import Anchor, Outputs, Run, ticked
 
 if TYPE_CHECKING:
@@ -19,15 +20,25 @@ if TYPE_CHECKING:
 class Stretch:
     """Some outputs in a row over a stream: of one source, in one round, every `step`-th from `start` to `stop`.
 
+    `anew`: its outputs are labelled as the outputs that they are, not as the inputs that they were.
     `whole`: an input counts only if the row of `step` inputs that it is in is complete.
     """
 
-    __slots__ = ("round", "source", "start", "step", "stop", "whole")
+    __slots__ = ("anew", "round", "source", "start", "step", "stop", "whole")
 
     def __init__(
-        self, source: int = 0, *, round: int | None = None, start: int = 0, stop: float = math.inf, step: int = 1, whole: bool = False
+        self,
+        source: int = 0,
+        *,
+        round: int | None = None,
+        start: int = 0,
+        stop: float = math.inf,
+        step: int = 1,
+        whole: bool = False,
+        anew: bool = False,
     ) -> None:
         self.source, self.round, self.start, self.stop, self.step, self.whole = source, round, start, stop, step, whole
+        self.anew = anew
 
     @property
     def limit(self) -> float:
@@ -81,12 +92,17 @@ class Stretches:
             first = next(picks, MISSING)
         yield from repeat(None, jump)  # for the one who asked to start late, and who drops them
         if first is not MISSING:
-            yield first
-            yield from picks
+            picks = chain((first,), picks)
+            yield from picks if not (stretch.anew and self.lineage) else self._labelled_anew(picks)
         elif source.first > self.base and stretch.stop == math.inf:  # it was opened behind its end, and does not know how much it has
             source = self._open(stretch, self.base)
             consume(source)
         return source.position - self.base
+
+    def _labelled_anew(self, pairs: Iterator[tuple[Any, Label]]) -> Iterator[tuple[Any, Label]]:
+        """Datapoints that are given a second time, under the labels that nobody else has."""
+        for datapoint, _ in pairs:
+            yield datapoint, self.node.rank + self.base + self.node.world * (self.known.outputs + ticked(self.ticks))
 
     def _pick(self, stretch: Stretch, jump: int) -> tuple[Outputs, Iterator[Any]]:
         if stretch.whole:
@@ -99,6 +115,8 @@ class Stretches:
 
     def _open(self, stretch: Stretch, first: int) -> Outputs:
         run = self.run if stretch.round is None else self.run.round(stretch.round)
+        for past in self.live:
+            past.close()
         outputs = self.node.sources[stretch.source].stream(run, first, self.lineage)
         self.live[:] = [outputs]
         return outputs

@@ -196,9 +196,15 @@ def _check_workers(
                 for _ in islice(iterator, k):
                     pass
                 state = json.loads(json.dumps(iterator.state_dict()))
-            with iter(make_flow().load_state_dict(state)) as iterator:
-                rest = list(islice(iterator, len(whole) - k))
-            _compare("workers", make_flow, epoch, f"saved after {k} with {dict(keywords)}, loaded without", whole[k:], rest)
+            for resumed, how in ((make_flow(), "loaded without"), (pipe(make_flow(), prefetch(2, **keywords)), "and loaded so")):
+                with iter(resumed.load_state_dict(state)) as iterator:
+                    rest = list(islice(iterator, 1))
+                    again = json.loads(json.dumps(iterator.state_dict()))
+                    rest += islice(iterator, max(len(whole) - k - 1, 0))
+                _compare("workers", make_flow, epoch, f"saved after {k} with {dict(keywords)}, {how}", whole[k:], rest)
+                with iter(make_flow().load_state_dict(again)) as iterator:
+                    rest = list(islice(iterator, max(len(whole) - k - 1, 0)))
+                _compare("workers", make_flow, epoch, f"saved after {k} with {dict(keywords)}, {how}, and again", whole[k + 1 :], rest)
 
 
 def _check_shards(make_flow: Callable[[], Flow[Any]], seed: int, epoch: int, whole: list[Any]) -> None:

@@ -68,6 +68,10 @@ def shown(datapoint: Any) -> list[Any]:
     return [repr(datapoint)]
 
 
+def _batch(size: int, drop_remainder: bool) -> Any:
+    return ff.compose(ff.map(shown), ff.batch(size, drop_remainder=drop_remainder, collate=ff.as_list))
+
+
 small = st.integers(1, 5)
 sources: Any = st.one_of(
     st.integers(0, ITEMS).map(lambda n: lambda: [[number] for number in range(n)]),
@@ -86,7 +90,7 @@ anywhere: Any = st.one_of(
     st.just(lambda: ff.enumerate()),
     st.just(lambda: ff.compose(ff.map(shown), ff.map_component(len, 0))),
     st.just(lambda: ff.compose(ff.map(shown), ff.select([0, 0]))),
-    st.tuples(small, st.booleans()).map(lambda a: lambda: ff.batch(a[0], drop_remainder=a[1], collate=ff.as_list)),
+    st.tuples(small, st.booleans()).map(lambda a: lambda: _batch(*a)),
     st.just(lambda: ff.compose(ff.map(shown), ff.batch(2), ff.unbatch())),
     small.map(lambda n: lambda: ff.shuffle_buffer(n)),
     st.integers(0, ITEMS).map(lambda n: lambda: ff.take(n)),

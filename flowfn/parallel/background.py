@@ -6,7 +6,7 @@ import atexit
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from flowfn.failures import locate, uneven
@@ -54,9 +54,9 @@ class Channel:
             thread.join()
 
 
-def ahead_of_time(start: Callable[[], Outputs], ahead: int, seekable: bool, first: int) -> Outputs:
+def ahead_of_time(start: Callable[[], Outputs], ahead: int, seekable: bool, first: int, known: Mapping[int, Anchor]) -> Outputs:
     """What `start()` gives, made in a thread that is up to `ahead` outputs further."""
-    facts: dict[int, Anchor] = {}
+    facts: dict[int, Anchor] = dict(known)
     return Outputs(_delivered(start, ahead, seekable, facts), None, (), first, lambda: facts)
 
 

@@ -26,7 +26,7 @@ class Kept(Node):
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """All outputs from `start` on; a worker that lost the pass makes it anew from the last anchors."""
-        facts: dict[int, Anchor] = {}
+        facts: dict[int, Anchor] = dict(run.anchors)
         return Outputs(self._out(run, start, lineage, facts), None, (), start, lambda: facts)
 
     def _out(self, run: Run, start: int, lineage: bool, facts: dict[int, Anchor]) -> Iterator[Any]:

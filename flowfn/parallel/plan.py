@@ -133,9 +133,15 @@ def _boundary(node: Node) -> bool:
 
 def _bottom(node: Node) -> Node:
     """Where the chain of each and expand stages that ends in `node` begins."""
-    while not node.seekable and isinstance(node, (Each, Expand)) and len(node.sources) == 1 and not node.here and not node.part.transparent:
+    while not node.seekable and _passes_on(node):
         (node,) = node.sources
     return node
+
+
+def _passes_on(node: Node) -> bool:
+    """Whether a stage works on one datapoint after the other of one source, in the same run, wherever that is."""
+    alone = isinstance(node, (Each, Expand)) and len(node.sources) == 1
+    return alone and not (node.here or node.root or node.part.transparent)
 
 
 def _works(node: Node) -> bool:
@@ -204,7 +210,7 @@ def _on_top(node: Node, bottom: Node, other: Node) -> tuple[Node, Node]:
 
 def _over(kind: type[Node], node: Node, sources: tuple[Node, ...]) -> Node:
     made = kind(node.part if sources else None, sources, node.place, None)
-    made.rank, made.world = node.rank, node.world
+    made.rank, made.world, made.sharded = node.rank, node.world, node.sharded
     return made
 
 

@@ -59,7 +59,7 @@ class PrefetchNode(Each):
         tree = self.arranged(crew) if crew else self.sources[0]
         if isinstance(tree, Spread):
             return tree.read(run, series)
-        return ahead_of_time(lambda: tree.read(run, series), self.part.arguments["ahead"], True, 0)
+        return ahead_of_time(lambda: tree.read(run, series), self.part.arguments["ahead"], True, 0, {})
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """All outputs from `start` on."""
@@ -73,7 +73,7 @@ class PrefetchNode(Each):
         tree = self.arranged(crew) if crew else self.sources[0]
         if isinstance(tree, Spread):
             return tree.stream(run, start, lineage)
-        return ahead_of_time(lambda: tree.stream(run, start, lineage), self.part.arguments["ahead"], False, start)
+        return ahead_of_time(lambda: tree.stream(run, start, lineage), self.part.arguments["ahead"], False, start, run.anchors)
 
 
 def _dismiss(executor: Any) -> None:

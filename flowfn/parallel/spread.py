@@ -15,7 +15,7 @@ from flowfn.parallel.crew import Crew, Pace, Remote, Waiting
 from flowfn.parallel.plan import Stretch, packed
 from flowfn.parallel.supply import Supply
 from flowfn.parallel.task import Feed, Reply, Unsupplied, perform, perform_known
-from flowfn.runs import Anchor, Block, Length, Outputs, Run, blocks
+from flowfn.runs import Anchor, Block, Length, Outputs, Run, blocks, shared
 
 
 class Spread(Node):
@@ -49,27 +49,32 @@ class Spread(Node):
         """All outputs from `start` on, made by workers."""
         if self.seekable:
             return super().stream(run, start, lineage)
-        position, standing = start, dict[int, int]()
+        position, first = start, start
+        chain: dict[int, Anchor] = {}
+        owed: dict[int, int] = {}
         for node in reversed(self.stretch.counted()):
-            known = run.anchor(node, position)
-            standing[node.place] = known.outputs
+            known = chain[node.place] = run.anchor(node, position)
+            owed[node.place] = position if owed else known.outputs  # what is too much of the last one is dropped here
+            first = first if len(chain) > 1 else known.outputs
             position = known.inputs[0]
         plain = Feed(run.seed, run.epoch, run.base, lineage=lineage)
-        work = _Work(self, run, plain, position, standing)
-        work.opening = {"start": start, "anchors": run.anchors}
+        work = _Work(self, run, plain, position, {place: known.outputs for place, known in chain.items()})
+        work.opening, work.owed = {"opening": True, "start": first, "anchors": chain}, owed
+        work.facts = dict(run.anchors)
         bottom = self.stretch.bottom
         if bottom.seekable:
             feeds = work.by_index(blocks(position, bottom.length(run)))  # type: ignore[arg-type]
         else:
             labelled = lineage or self.stretch.wants_labels()
             feeds = work.by_value(bottom.stream(run, position, labelled), labelled)
-        return Outputs(work.out(feeds), None, (), start, work.tell)
+        return Outputs(work.out(feeds), None, (), first, work.tell).drop(start - first)
 
 
 class _Work:
     """One pass over a spread stretch: what has been handed out, what has come back, where the counting nodes stand."""
 
     opening: Mapping[str, Any] = {}
+    owed: Mapping[int, int] = {}
     unsupplied: Exception | None = None
 
     def __init__(self, spread: Spread, run: Run, plain: Feed, position: int, standing: dict[int, int]) -> None:
@@ -78,6 +83,7 @@ class _Work:
         self.position, self.standing = position, standing
         self.counted = self.stretch.counted()
         self.facts: dict[int, Anchor] = {}
+        self.memo: dict[Any, Any] = {}
         self.told: deque[dict[int, Anchor]] = deque()
         self.closing: list[Callable[[], None]] = []
         self.top: Node
@@ -86,6 +92,14 @@ class _Work:
     def tell(self) -> dict[int, Anchor]:
         """The anchors at the last output delivered."""
         return self.facts
+
+    @property
+    def behind(self) -> bool:
+        """Whether a stage inside the chain still owes outputs that were delivered before, and that nobody may see again.
+
+        They are dropped in the workers, so until then each task has to know what came of the one before.
+        """
+        return any(self.standing[place] < owed for place, owed in self.owed.items())
 
     # Going out
 
@@ -96,7 +110,7 @@ class _Work:
             for piece in self.pace.pieces(series):
                 yield replace(self.plain, block=piece)
             return
-        series, again = itertools.tee(series)
+        series, again = shared(series, 2)
         supply = Supply(self.stretch.bottom, self.run, stay, again)
         self.closing.append(supply.close)
         for piece in self.pace.pieces(series):
@@ -129,7 +143,7 @@ class _Work:
 
     def _submit(self, executor: Executor, feed: Feed) -> Callable[[], Reply]:
         if not self.crew.remote:
-            future: Future[Any] = executor.submit(perform, self.top, feed)
+            future: Future[Any] = executor.submit(perform, self.top, feed, self.memo)
             return Waiting(future, None)
         if self.tree is None:
             self.tree = packed(self.top)
@@ -145,10 +159,10 @@ class _Work:
         """The outputs, in order, while the next are being made."""
         executor = self.crew.executor()
         pending: deque[tuple[Any, Feed]] = deque()
-        first, broken = True, None
+        broken: Exception | None = None
         try:
             while True:
-                while broken is None and len(pending) < self.pace.window:
+                while broken is None and len(pending) < (1 if self.behind else self.pace.window):
                     try:
                         feed = next(feeds, None)
                     except Exception as error:  # its turn comes after what is out
@@ -156,8 +170,7 @@ class _Work:
                         break
                     if feed is None:
                         break
-                    if first:
-                        feed, first = replace(feed, **self.opening), False
+                    feed, self.opening = replace(feed, **self.opening), {}
                     pending.append((self._submit(executor, feed), feed))
                 if not pending and broken is not None:
                     raise broken
@@ -175,19 +188,24 @@ class _Work:
             self.crew.release(executor)
 
     def _arrived(self, reply: Reply, feed: Feed) -> Iterator[Any]:
-        opening = bool(feed.anchors) or feed.start > 0
         facts, taken = dict(self.told.popleft()) if self.told else {}, self.position
         for node in self.counted:
             facts[node.place] = Anchor(self.run.epoch, self.standing[node.place], (taken,))
             taken = self.standing[node.place]
-        self.facts = {**facts, **feed.anchors} if opening else facts
+        self.facts = {**facts, **feed.anchors}
         yield from reply.outputs
         if reply.error is not None:
-            self._fail(reply, opening)
+            self._fail(reply, feed.opening)
         self.position += len(feed)
         for place, position in reply.positions.items():
             if place in self.standing:
-                self.standing[place] = position if opening else self.standing[place] + position
+                self.standing[place] = position if feed.opening else self.standing[place] + position
+        if self.behind:
+            taken, chain = self.position, {}
+            for node in self.counted:
+                chain[node.place] = Anchor(self.run.epoch, self.standing[node.place], (taken,))
+                taken = max(self.owed[node.place], self.standing[node.place])
+            self.opening = {"opening": True, "start": feed.start, "anchors": chain}
 
     def _fail(self, reply: Reply, opening: bool) -> None:
         if isinstance(reply.error, Unsupplied) and self.unsupplied is not None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from flowfn.failures import locate
 from flowfn.kinds import Node
 from flowfn.orders import Reader
 from flowfn.runs import Block, Epoch, Run, ints
+
+Way: TypeAlias = tuple[tuple[int, Epoch], ...]
+"""How a node is reached from the bottom: at each step which source, in which epoch or round."""
 
 
 class Supply:
@@ -19,27 +23,32 @@ class Supply:
         self.bottom, self.run, self.series = bottom, run, series
         self.stay = {node.place: node for node in stay}
         self.error: Exception | None = None
-        self.readers: dict[tuple[tuple[int, ...], Epoch], Reader] = {}
+        self.readers: dict[Way, Reader] = {}
+        self.owed: dict[Way, int] = {}  # how much has been asked of a reader, and not been taken
+        self.lock = threading.RLock()  # a prefetch that stays asks for blocks from its own thread
 
-    def wanted(self, block: Block) -> Iterator[tuple[tuple[int, ...], Node, Run, Block]]:
-        """What the outputs at `block` need of the nodes that stay: on which way down the tree, in which run."""
-        todo: list[tuple[tuple[int, ...], Node, Run, Block]] = [((), self.bottom, self.run, block)]
+    def wanted(self, block: Block) -> Iterator[tuple[Way, Node, Run, Block]]:
+        """What the outputs at `block` need of the nodes that stay: on which way, in which run."""
+        todo: list[tuple[Way, Node, Run, Block]] = [((), self.bottom, self.run, block)]
         while todo:
             way, node, run, part = todo.pop()
             if node.place in self.stay:
                 yield way, node, run, part
             else:
-                todo.extend(reversed([((*way, s), node.sources[s], above, needs) for s, above, needs in node.upward(run, part)]))
+                steps = [((*way, (s, above.epoch)), node.sources[s], above, needs) for s, above, needs in node.upward(run, part)]
+                todo.extend(reversed(steps))
 
     def of(self, piece: Block) -> dict[tuple[int, Epoch], dict[int, Any]]:
         """The datapoints for one task, by node, epoch and index."""
         supply: dict[tuple[int, Epoch], dict[int, Any]] = {}
         used = set()
         for way, node, run, block in self.wanted(piece):
-            while (way, run.epoch) not in self.readers:
-                self._advance()
-            used.add((way, run.epoch))
-            outputs = self.readers[way, run.epoch].outputs
+            while self.owed.get(way, 0) < len(block):
+                if not self._hand_out():
+                    raise RuntimeError(f"{node.part} was asked for more than the outputs need")
+            used.add(way)
+            self.owed[way] -= len(block)
+            outputs = self.readers[way].outputs
             found = supply.setdefault((node.place, run.epoch), {})
             try:
                 found.update(zip(ints(block), itertools.islice(outputs, len(block))))
@@ -47,19 +56,28 @@ class Supply:
                 self.error = error
                 locate(error, outputs)
                 return supply
-        for key in [key for key, reader in self.readers.items() if key not in used and not reader.queue]:
-            self.readers.pop(key).close()
+        for way in [way for way in self.readers if way not in used and not self.owed[way]]:
+            del self.owed[way]
+            self.readers.pop(way).close()
         return supply
 
-    def _advance(self) -> bool:
-        block = next(self.series, None)
-        if block is None:
-            return False
-        for way, node, run, part in self.wanted(block):
-            if (way, run.epoch) not in self.readers:
-                self.readers[way, run.epoch] = Reader(node, run, self._advance)
-            self.readers[way, run.epoch].queue.append(part)
-        return True
+    def more(self, reader: Reader) -> bool:
+        """Whether a reader that reads ahead gets another block."""
+        with self.lock:
+            if not reader.queue:
+                self._hand_out()
+            return bool(reader.queue)
+
+    def _hand_out(self) -> bool:
+        """Ask the readers for what the next block of the whole series needs of them."""
+        with self.lock:
+            block = next(self.series, None)
+            for way, node, run, part in self.wanted(block) if block is not None else ():
+                if way not in self.readers:
+                    self.readers[way] = Reader(node, run, self.more)
+                self.owed[way] = self.owed.get(way, 0) + len(part)
+                self.readers[way].queue.append(part)
+            return block is not None
 
     def close(self) -> None:
         """Close every reader."""

@@ -31,7 +31,8 @@ class Feed:
     block: Block | None = None
     datapoints: list[Any] | None = None
     labels: list[Any] | None = None
-    start: int = 0  # in the first task of a pass: go on behind this output, from these anchors
+    opening: bool = False  # whether it goes on from anchors: behind output `start`, counted in the whole pass
+    start: int = 0
     anchors: Mapping[int, Anchor] = field(default_factory=dict)
     supply: Mapping[tuple[int, Epoch], Mapping[int, Any]] = field(default_factory=dict)
     lineage: bool = False
@@ -64,7 +65,7 @@ class Window(Node):
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """The datapoints of the task, which are those from `start` on."""
-        feed: Feed = run.memo["feed"]
+        feed: Feed = run.task
         if feed.block is None:
             return Outputs(zip(feed.datapoints, feed.labels) if lineage else feed.datapoints, None, (), start)  # type: ignore[arg-type]
         outputs = self.source.read(run, iter((feed.block,)))
@@ -85,7 +86,8 @@ class Supplied(Node):
 
     def __init__(self, node: Node, run: Run) -> None:
         super().__init__(None, (), node.place, None)
-        self.rank, self.world, self.known, self.label = node.rank, node.world, node.length(run), node.labels(run)
+        self.rank, self.world, self.sharded = node.rank, node.world, node.sharded
+        self.known, self.label = node.length(run), node.labels(run)
 
     def length(self, run: Run) -> Length:
         """As it was when the pass began."""
@@ -97,7 +99,7 @@ class Supplied(Node):
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """The datapoints that came along."""
-        return Outputs(self._supplied(run.memo["feed"].supply.get((self.place, run.epoch), {}), series), self)
+        return Outputs(self._supplied(run.task.supply.get((self.place, run.epoch), {}), series), self)
 
     def _supplied(self, here: Mapping[int, Any], series: Iterator[Block]) -> Iterator[Any]:
         for block in series:
@@ -107,10 +109,10 @@ class Supplied(Node):
                 yield here[index]
 
 
-def perform(top: Node, feed: Feed) -> Reply:
+def perform(top: Node, feed: Feed, memo: dict[Any, Any]) -> Reply:
     """Run a stretch over one block. What was made before an error is kept, as it would be in serial."""
     began = time.perf_counter()
-    run = Run(feed.seed, feed.epoch, "none", feed.base, feed.anchors, {"feed": feed})
+    run = Run(feed.seed, feed.epoch, "none", feed.base, feed.anchors, memo, feed)
     made: list[Any] = []
     outputs: Outputs | None = None
     error: BaseException | None = None
@@ -128,13 +130,19 @@ def perform(top: Node, feed: Feed) -> Reply:
 
 
 _trees: OrderedDict[bytes, Any] = OrderedDict()
+_memo: dict[Any, Any] = {}  # keys and routes of the last pass that this worker had a part in
 _passes: OrderedDict[str, Outputs | int] = OrderedDict()  # an int: it has ended, after so many outputs
 
 
 def perform_known(digest: bytes, pickled: bytes | None, feed: Feed) -> Reply | None:
     """`perform` in a worker process, on a tree that it has by digest; None says that it needs the tree."""
     top = known_tree(digest, pickled)
-    return None if top is None else portable(perform(top, feed))
+    if top is None:
+        return None
+    if _memo.get("of") != (at := (digest, feed.seed, feed.epoch, feed.base)):
+        _memo.clear()
+        _memo["of"] = at
+    return portable(perform(top, feed, _memo))
 
 
 def continue_pass(digest: bytes, pickled: bytes | None, name: str, feed: Feed, count: int) -> Reply | None:
@@ -157,6 +165,7 @@ def continue_pass(digest: bytes, pickled: bytes | None, name: str, feed: Feed, c
             run = Run(feed.seed, feed.epoch, "threads", feed.base, feed.anchors)
             outputs = top.stream(run, feed.start, feed.lineage)
         _passes[name] = outputs
+        _passes.move_to_end(name)
         while len(_passes) > REMEMBERED:
             end_pass(next(iter(_passes)))
             _passes.popitem(last=False)
