@@ -67,7 +67,7 @@ def generators(key: int, labels: Iterable[Label]) -> Iterator[np.random.Generato
         if type(label) is tuple:
             counter[2], counter[1] = label
         else:
-            counter[2] = label
+            counter[2], counter[1] = label, 0
         bits.state = state
         yield rng
 

@@ -512,3 +512,78 @@ def test_a_worker_that_dies_is_an_error_not_a_hang():
 def test_workers_use_one_blas_thread_each():
     flow = ff.pipe(range(2), ff.map(lambda x: os.environ["OMP_NUM_THREADS"]), ff.prefetch(2, processes=2))
     assert list(flow) == ["1", "1"]
+
+
+# Prefetch among orders, freezes and large sequences
+
+
+def even(x):
+    return x % 2 == 0
+
+
+@settings
+@pytest.mark.parametrize("k", [1, 17, 30])
+def test_a_pass_resumes_under_workers_over_an_expand_stage(workers, k):
+    def make():
+        return ff.pipe(range(100), ff.filter(even), ff.flat_map(lambda x: [x] * (x % 3)), ff.map(float))
+
+    whole = list(make())
+    with ff.pipe(make(), ff.prefetch(2, **workers)).run() as iterator:
+        assert [next(iterator) for _ in range(k)] == whole[:k]
+        state = iterator.state_dict()
+    resumed = ff.pipe(make(), ff.prefetch(2, **workers)).load_state_dict(state)
+    with iter(resumed) as iterator:
+        assert next(iterator) == whole[k]
+        again = iterator.state_dict()
+    assert list(make().load_state_dict(again)) == whole[k + 1 :]
+    assert list(ff.pipe(make(), ff.prefetch(2, **workers)).run(start=k)) == whole[k:]
+
+
+@settings
+def test_a_freeze_over_a_stream_stays_frozen(workers):
+    flow = ff.pipe(Stream(40), ff.shuffle_buffer(4), ff.map(abs), ff.freeze(seed=5), ff.map(float))
+    assert list(ff.pipe(flow, ff.prefetch(2, **workers)).run(epoch=1)) == list(flow.run(epoch=1))
+
+
+WORDS = [str(number) * 300 for number in range(3000)]  # too large to travel
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ff.pipe(ff.concat(WORDS, WORDS[::-1]), ff.shuffle(), ff.take(700)),
+        lambda: ff.pipe(WORDS, ff.take(300), ff.repeat(3), ff.shuffle()),
+        lambda: ff.pipe(WORDS, ff.take(300), ff.freeze(), ff.repeat(2), ff.shuffle()),
+        lambda: ff.pipe(ff.split(WORDS, 0.1)[0], ff.repeat(2)),
+        lambda: ff.zip(ff.pipe(WORDS, ff.skip(2900)), ff.pipe(WORDS, ff.take(100), ff.shuffle())),
+        lambda: ff.pipe(WORDS, ff.shuffle(), ff.take(500), ff.batch(7)),
+    ],
+    ids=["concat", "repeat", "freeze in repeat", "split in repeat", "zip", "batch"],
+)
+def test_large_sequences_are_supplied_under_every_order(make):
+    flow = ff.pipe(make(), ff.map(str))
+    assert list(ff.pipe(flow, ff.prefetch(2, processes=2)).run(epoch=1)) == list(flow.run(epoch=1))
+
+
+@pytest.mark.parametrize("workers", [{}, {"threads": 2}], ids=str)
+def test_rounds_of_a_prefetched_flow_end(workers):
+    flow = ff.pipe(range(10), ff.map(float), ff.prefetch(2, **workers), ff.cycle(), ff.take(25))
+    assert list(flow) == [float(x % 10) for x in range(25)]
+    assert list(ff.pipe(range(10), ff.map(float), ff.prefetch(2, **workers), ff.repeat(3))) == [float(x % 10) for x in range(30)]
+
+
+def test_several_prefetches_below_one_order_do_not_disturb_each_other():
+    def make(*stages):
+        return ff.pipe(ff.concat(ff.pipe(range(5000), *stages), ff.pipe(range(5000, 9000), *stages)), ff.shuffle())
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(3):
+            assert list(make(ff.prefetch(50)).run()) == list(make().run())
+            both = ff.zip(ff.pipe(range(5000), ff.prefetch(50)), ff.pipe(range(5000), ff.prefetch(50)))
+            assert list(both) == [(x, x) for x in range(5000)]
+            batches = ff.pipe(range(5000), ff.prefetch(50), ff.map(noisy, rng=True), ff.batch(10, collate=ff.as_list))
+            assert len(list(batches)) == 500
+    finally:
+        sys.setswitchinterval(interval)

@@ -545,3 +545,42 @@ def test_what_is_around_a_frozen_flow_is_random_as_ever():
     inner = list(ff.map(draw, ff.shuffle(range(100)), rng=True).run(seed=5, epoch=0))
     order = list(ff.shuffle(range(100)).run(seed=7, epoch=0))
     assert [x for x, _ in frozen.run(seed=7, epoch=0)] == [inner[i] for i in order]
+
+
+def tagged(x, rng):
+    return (int(np.sum(x)), int(rng.integers(1 << 40)))
+
+
+def test_a_generator_forgets_the_lineage_of_the_label_before():
+    mixed = [g.integers(1 << 40) for g in generators(7, [(3, 5), 3])]
+    assert mixed[1] == next(generators(7, [3])).integers(1 << 40)
+
+
+@pytest.mark.parametrize("remainder", ["keep", "drop"])
+def test_what_is_upstream_of_a_shard_is_augmented_alike_after_moving_worlds(remainder):
+    def make(rank, world):
+        return ff.pipe(range(48), ff.batch(2), ff.map(tagged, rng=True), ff.shard(rank, world, remainder=remainder))
+
+    whole = dict(make(0, 1))
+    with make(0, 2).run() as iterator:
+        for _ in range(4):
+            next(iterator)
+        state = iterator.state_dict()
+    rest = [pair for rank in range(3) for pair in make(rank, 3).load_state_dict(state)]
+    assert len(rest) == (15 if remainder == "drop" else 16)
+    assert all(whole[key] == draw for key, draw in rest)
+
+
+def test_a_padded_datapoint_draws_anew_in_both_forms():
+    for n in range(9, 13):
+        for rank in range(4):
+            seekable = ff.pipe(range(n), ff.shard(rank, 4, remainder="pad"), ff.map(tagged, rng=True))
+            stream = ff.pipe(lambda n=n, start=0: iter(range(n)[start:]), ff.shard(rank, 4, remainder="pad"), ff.map(tagged, rng=True))
+            assert list(seekable.run()) == list(stream.run())
+
+
+def test_two_callable_sources_that_return_flows_draw_apart():
+    flow = ff.concat(lambda: ff.shuffle(range(20)), lambda: ff.shuffle(range(20)))
+    drawn = list(flow)
+    assert drawn[:20] != drawn[20:]
+    assert drawn == list(flow.run(epoch=0))

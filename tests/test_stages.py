@@ -664,3 +664,37 @@ def test_a_right_each_stage_below_take_is_not_blamed():
     assert list(ff.pipe(range(5), scale(2), ff.take(2))) == [0, 2]
     assert list(ff.pipe(streamed(range(5)), scale(2), ff.take(2))) == [0, 2]
     assert list(ff.zip(ff.pipe(streamed(range(5)), scale(2)), [1], strict=False)) == [(0, 1)]
+
+
+def one_ahead(source):
+    """Gives one output for one input, always one behind what it has read."""
+    before = MISSING = object()
+    for datapoint in source:
+        if before is not MISSING:
+            yield before
+        before = datapoint
+    if before is not MISSING:
+        yield before
+
+
+@pytest.mark.parametrize("order", [ff.cycle(), ff.repeat(3), ff.compose(ff.repeat(2), ff.shuffle())], ids=str)
+def test_a_stage_that_reads_ahead_works_below_rounds(order):
+    behind = ff.stage.each(one_ahead)
+    plain = ff.pipe(range(10), order, ff.take(15))
+    assert list(ff.pipe(range(10), behind(), order, ff.take(15))) == list(plain)
+
+
+@pytest.mark.parametrize("n", [28, 29, 30, 31])
+def test_overlapping_groups_of_a_stream_resume(n):
+    @ff.stage.group(size="size", step="step")
+    def windows(size, step, source):
+        for group in source:
+            yield list(group)
+
+    def make():
+        return windows(4, 2, lambda: iter(range(n)))
+
+    whole = list(make())
+    assert whole == list(windows(4, 2, range(n)))
+    for k in range(len(whole) + 1):
+        assert list(make().run(start=k)) == whole[k:]
