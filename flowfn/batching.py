@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from array import array as array_of
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from flowfn.components import with_fields
 from flowfn.failures import brief
 from flowfn.stages import stage
 
+_INT64 = np.dtype(np.int64)
 _NUMBERS = frozenset({int, float, bool, complex})
 _COLLATE = rules.Rule(
     "a collation (stack, as_list, a function of a list) or a list, tuple or dict of one for each component",
@@ -39,6 +39,11 @@ def stack(values: Sequence[Any]) -> Any:
     (array([1, 2]), (2, 2), ['a', 'b'], {'x': array([1, 2])})
     """
     first = values[0]
+    if type(first) is int:
+        try:
+            return np.frombuffer(array_of("q", values), _INT64)  # faster than numpy's own look at every value
+        except (TypeError, OverflowError):  # not all of them integers of 64 bits: numpy knows
+            return _numbers(values)
     if type(first) in _NUMBERS or isinstance(first, np.generic):
         return _numbers(values)
     if isinstance(first, np.ndarray):
@@ -107,15 +112,16 @@ def unbatch(source: Any) -> Iterator[Any]:
 def collated(datapoints: Sequence[Any], how: Any) -> Any:
     """Datapoints put together, in their own form; `how` is one collation or one for each component."""
     first = datapoints[0]
-    if countOf(map(type, datapoints), type(first)) != len(datapoints) and _has_components(datapoints):
-        raise _different(datapoints)
     if isinstance(first, (list, tuple)):
         try:
             columns = list(zip(*datapoints, strict=True))
         except (ValueError, TypeError):
             raise _different(datapoints) from None
         components = [how(column) for column in columns] if callable(how) else _one_by_one(columns, how)
+        if how is not stack or list in map(type, components):  # all numbers: they cannot be the letters or keys of something else
+            _check_forms(datapoints)
         return components if isinstance(first, list) else first._make(components) if hasattr(first, "_make") else tuple(components)
+    _check_forms(datapoints)
     if isinstance(first, Mapping):
         return _collated_dicts(datapoints, how)
     if dataclasses.is_dataclass(first) and not isinstance(first, type):
@@ -125,6 +131,15 @@ def collated(datapoints: Sequence[Any], how: Any) -> Any:
     if not callable(how):
         raise TypeError(f"batch(): collate names components, but datapoints have none: {brief(first)}")
     return how(datapoints)
+
+
+def _check_forms(datapoints: Sequence[Any]) -> None:
+    if countOf(map(type, datapoints), type(datapoints[0])) != len(datapoints) and any(map(_has_components, datapoints)):
+        raise _different(datapoints)
+
+
+def _has_components(datapoint: Any) -> bool:
+    return isinstance(datapoint, (list, tuple, Mapping)) or dataclasses.is_dataclass(datapoint)
 
 
 def _one_by_one(columns: Sequence[Any], how: Any) -> list[Any]:
@@ -169,10 +184,6 @@ def _length(column: Any) -> int:
     return _length(next(iter(column.values()))) if column else 0
 
 
-def _has_components(datapoints: Sequence[Any]) -> bool:
-    return any(isinstance(d, (list, tuple, Mapping)) or dataclasses.is_dataclass(d) for d in datapoints)
-
-
 def _collated_dicts(datapoints: Sequence[Any], how: Any) -> dict[Any, Any]:
     keys = list(datapoints[0])
     for datapoint in datapoints:
@@ -196,9 +207,6 @@ def _hows(how: Any, names: Any) -> Iterator[Callable[[Any], Any]]:
 
 
 def _numbers(values: Sequence[Any]) -> Any:
-    if type(values[0]) is int:
-        with contextlib.suppress(TypeError, OverflowError):  # anything but integers of 64 bits: numpy knows
-            return np.frombuffer(array_of("q", values), np.int64)  # faster than numpy's own look at every value
     try:
         array = np.array(values)
     except ValueError:

@@ -146,29 +146,36 @@ class _Readers(Collection[Outputs]):
         return any(item is outputs for outputs in self)
 
 
+class Wanted:
+    """Blocks on their way up to one reader. `more(self)` is asked for another when there is none; False is the end."""
+
+    __slots__ = ("blocks", "more", "over")
+
+    def __init__(self, more: Callable[[Wanted], bool]) -> None:
+        self.blocks: deque[Block] = deque()
+        self.more, self.over = more, False
+
+    def __iter__(self) -> Iterator[Block]:
+        while self.blocks or self.more(self):
+            yield self.blocks.popleft()
+
+
 class Reader:
-    """What is read of one source in one round: a queue of blocks on their way up, outputs on their way down.
+    """What is read of one source in one round."""
 
-    `more(reader)` is asked for another block when the queue is empty; False ends the series.
-    """
+    __slots__ = ("outputs", "wanted")
 
-    def __init__(self, source: Node, run: Run, more: Callable[[Reader], bool]) -> None:
-        self.queue: deque[Block] = deque()
-        self.more = more
-        self.over = False
-        self.outputs = source.read(run, self._series())
-
-    def _series(self) -> Iterator[Block]:
-        while self.queue or self.more(self):
-            yield self.queue.popleft()
+    def __init__(self, source: Node, run: Run, more: Callable[[Wanted], bool]) -> None:
+        self.wanted = Wanted(more)
+        self.outputs = source.read(run, iter(self.wanted))
 
     def close(self) -> None:
         """End it, and let go of what leads back here."""
         self.outputs.close()
-        self.more = _no_more
+        self.wanted.more = _no_more
 
 
-def _no_more(reader: Reader) -> bool:
+def _no_more(wanted: Wanted) -> bool:
     return False
 
 
@@ -189,25 +196,25 @@ class Turns:
         self.turns: deque[tuple[dict[Key, Reader], list[tuple[Key, int]]]] = deque()
         self.lock = threading.RLock()
 
-    def more(self, reader: Reader) -> bool:
+    def more(self, wanted: Wanted) -> bool:
         """Whether a reader gets another block: only if the very next one names it."""
         with self.lock:
-            if not reader.queue and not reader.over:
+            if not wanted.blocks and not wanted.over:
                 self._hand_out()
-                reader.over = not reader.queue
-            return bool(reader.queue)
+                wanted.over = not wanted.blocks
+            return bool(wanted.blocks)
 
     def _hand_out(self) -> None:
         """Give the readers that the next block names their parts of it."""
         switch = next(self.switches, None)
         keys, order, pieces = _sorted_out(*switch) if switch is not None else ([], [], [])
         for key in [key for key in self.latest if key not in keys]:
-            self.latest.pop(key).over = True
+            self.latest.pop(key).wanted.over = True
         for key, piece in zip(keys, pieces):
             if key not in self.latest:
                 source, number = key
                 self.latest[key] = Reader(self.sources[source], self.run if number < 0 else self.run.round(number), self.more)
-            self.latest[key].queue.append(piece)
+            self.latest[key].wanted.blocks.append(piece)
         if keys:
             self.turns.append((dict(self.latest), [(keys[k], sum(1 for _ in same)) for k, same in groupby(order)]))
 

@@ -63,12 +63,15 @@ def map_component(f: Callable[..., Any], index: Any, source: Any, *, rng: bool =
     """
     if rngs is None:
         for datapoint in source:
-            if isinstance(datapoint, (list, dict)):
+            try:
                 changed = datapoint.copy()
+            except AttributeError:  # a tuple; what f raises is not in here
+                pass
+            else:
                 changed[index] = f(changed[index])
                 yield changed
-            else:
-                yield replaced(datapoint, index, f(component(datapoint, index)))
+                continue
+            yield replaced(datapoint, index, f(component(datapoint, index)))
     else:
         for datapoint, generator in zip(source, rngs):
             yield replaced(datapoint, index, f(component(datapoint, index), generator))

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from flowfn.failures import locate
 from flowfn.kinds import Node
-from flowfn.orders import Reader
+from flowfn.orders import Reader, Wanted
 from flowfn.runs import Block, Epoch, Run, ints
 
 Way: TypeAlias = tuple[tuple[int, Epoch], ...]
@@ -61,12 +61,12 @@ class Supply:
             self.readers.pop(way).close()
         return supply
 
-    def more(self, reader: Reader) -> bool:
+    def more(self, wanted: Wanted) -> bool:
         """Whether a reader that reads ahead gets another block."""
         with self.lock:
-            if not reader.queue:
+            if not wanted.blocks:
                 self._hand_out()
-            return bool(reader.queue)
+            return bool(wanted.blocks)
 
     def _hand_out(self) -> bool:
         """Ask the readers for what the next block of the whole series needs of them."""
@@ -76,7 +76,7 @@ class Supply:
                 if way not in self.readers:
                     self.readers[way] = Reader(node, run, self.more)
                 self.owed[way] = self.owed.get(way, 0) + len(part)
-                self.readers[way].queue.append(part)
+                self.readers[way].wanted.blocks.append(part)
             return block is not None
 
     def close(self) -> None:
