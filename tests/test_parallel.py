@@ -498,6 +498,30 @@ def test_ctrl_c_ends_a_pass_and_leaves_the_workers_usable(workers, tmp_path):
     assert (done.stdout, done.returncode) == ("interrupted\n[0, 1, 2]\n", 0), done.stderr
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for processes in /proc")
+def test_workers_end_with_a_killed_consumer(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import os, time
+        import flowfn as ff
+
+        def pid(x):
+            time.sleep(0.05)
+            return os.getpid()
+
+        if __name__ == "__main__":
+            for worker in ff.pipe(range(10_000), ff.map(pid), ff.prefetch(2, processes=2)):
+                print(worker, flush=True)
+        """)
+    )
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as consumer:
+        workers = {int(consumer.stdout.readline()) for _ in range(8)}
+        consumer.kill()
+    assert workers
+    assert eventually(lambda: not any(os.path.isdir(f"/proc/{worker}") for worker in workers))
+
+
 def test_a_worker_that_dies_is_an_error_not_a_hang():
     def fatal(x):
         if x == 3:
