@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -85,14 +86,12 @@ class CacheNode(FrozenNode):
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """Of a stream, what is known first; then the stream goes on from there."""
-        if self.seekable or lineage:
-            return Each.stream(self, run, start, lineage) if self.seekable else self._labelled(run, start)
-        return Outputs(self._replayed(self.frozen(run), start), self, (), start)
-
-    def _labelled(self, run: Run, start: int) -> Outputs:
+        if self.seekable:
+            return Each.stream(self, run, start, lineage)
         outputs = Outputs(self._replayed(self.frozen(run), start), self, (), start)
-        offset, stride = self.rank, self.world
-        return Outputs(((d, offset + stride * i) for i, d in enumerate(outputs, start)), None, [outputs], start)
+        if not lineage:
+            return outputs
+        return Outputs(zip(outputs, count(self.rank + self.world * start, self.world)), None, [outputs], start)
 
     def _read(self, run: Run, series: Iterator[Block]) -> Iterator[Any]:
         kept, source = self.memory.kept, self.sources[0]

@@ -254,6 +254,7 @@ def _agree(stage: Stage, source: Flow[Any]) -> None:
 
 
 def shown(value: Any) -> str:
+    """A value as it was written in a call: functions by their names, also inside containers and partials."""
     if type(value) in (list, tuple) and any(map(callable, value)):
         items = ", ".join(map(shown, value))
         return f"[{items}]" if type(value) is list else f"({items}{',' * (len(value) == 1)})"

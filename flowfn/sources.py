@@ -47,6 +47,7 @@ class Source:
     arguments: dict[str, Any] = field(default_factory=dict)
     shards: tuple[str, ...] = ()
     transparent: bool = False
+    travels: bool | None = None  # whether it goes to worker processes with the flow, once somebody has looked
 
     def __repr__(self) -> str:
         return self.shown or f"flow({_named(self.object)})"

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from flowfn.columns import Columns
 from flowfn.kinds import Each, Node
 from flowfn.parallel.task import Supplied, Window
 from flowfn.runs import Run
@@ -162,14 +163,16 @@ def _stays(node: Node, remote: bool = True) -> bool:
 
 def _travels(source: Any) -> bool:
     """Whether a sequence goes to the workers with the flow: arrays do, and what takes at most a megabyte."""
-    held = source.object
-    if hasattr(held, "arrays") or isinstance(held, (range, int)):
-        return True
+    if source.travels is None:
+        source.travels = isinstance(source.object, (Columns, range, int)) or _is_small(source.object)
+    return bool(source.travels)
+
+
+def _is_small(held: Any) -> bool:
     import cloudpickle
 
-    limited = _Limited()
     try:
-        cloudpickle.Pickler(limited, protocol=5).dump(held)
+        cloudpickle.Pickler(_Limited(), protocol=5).dump(held)
     except Exception:  # too large, or cannot be pickled: either way it stays
         return False
     return True

@@ -53,9 +53,10 @@ class Spread(Node):
         chain: dict[int, Anchor] = {}
         owed: dict[int, int] = {}
         for node in reversed(self.stretch.counted()):
-            known = chain[node.place] = run.anchor(node, position)
-            owed[node.place] = position if owed else known.outputs  # what is too much of the last one is dropped here
-            first = first if len(chain) > 1 else known.outputs
+            known = run.anchor(node, position)
+            if not chain:  # what is too much of the last one is dropped here, so that it owes nothing
+                first = position = known.outputs
+            chain[node.place], owed[node.place] = known, position
             position = known.inputs[0]
         plain = Feed(run.seed, run.epoch, run.base, lineage=lineage)
         work = _Work(self, run, plain, position, {place: known.outputs for place, known in chain.items()})
