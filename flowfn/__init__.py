@@ -9,26 +9,43 @@ from flowfn.stages import compose, pipe, stage  # isort: skip
 
 # sources
 from flowfn.sources import flow, from_arrays  # isort: skip
+from flowfn.making import fake, files  # isort: skip
+from flowfn.receiving import from_queue  # isort: skip
 
 # one datapoint at a time
 from flowfn.transform import enumerate as enumerate  # isort: skip
 from flowfn.transform import filter as filter  # isort: skip
-from flowfn.transform import filter_map, flat_map, map_component, per_process, select  # isort: skip
+from flowfn.transform import filter_map, flat_map, map_component, per_process, seeded, select, tap  # isort: skip
 from flowfn.transform import map as map  # isort: skip
 
 # batches
-from flowfn.batching import as_list, batch, stack, unbatch  # isort: skip
+from flowfn.batching import batch, collate, unbatch, window  # isort: skip
+from flowfn.bucketing import batch_by_key, batch_by_length, shape_of  # isort: skip
+from flowfn.collating import as_list, stack  # isort: skip
+from flowfn.multiples import pad_to_multiple  # isort: skip
+from flowfn.nesting import inside  # isort: skip
+from flowfn.packers import best_fit, concat_then_split, first_fit  # isort: skip
+from flowfn.packing import pack  # isort: skip
+from flowfn.padding import pad  # isort: skip
+from flowfn.rebatching import rebatch  # isort: skip
 
 # which, and when
-from flowfn.ordering import cycle, repeat, shard, shuffle, shuffle_buffer, skip, split, subset, take  # isort: skip
+from flowfn.ordering import sample, shard, shuffle, skip, split, subset, take  # isort: skip
 from flowfn.ordering import slice as slice  # isort: skip
+from flowfn.repeating import cycle, epoch_of, repeat, repeat_each  # isort: skip
+from flowfn.streaming import interleave, scan, shuffle_buffer, take_while, unique  # isort: skip
 
 # several sources
-from flowfn.combining import concat, zip_components  # isort: skip
+from flowfn.combining import concat, mix, quotas, zip_components  # isort: skip
 from flowfn.combining import zip as zip  # isort: skip
+
+# when a stage fails
+from flowfn.guarding import guard  # isort: skip
+from flowfn.tallies import Dropped  # isort: skip
 
 # held fast
 from flowfn.caching import cache, freeze  # isort: skip
+from flowfn.storing import cache_to  # isort: skip
 
 # in parallel
 from flowfn.parallel import prefetch, shut_down  # isort: skip
@@ -37,43 +54,78 @@ from flowfn.parallel import prefetch, shut_down  # isort: skip
 from flowfn.failures import replay  # isort: skip
 from flowfn.flows import Flow  # isort: skip
 from flowfn.iterating import FlowIterator  # isort: skip
-from flowfn.seeing import explain  # isort: skip
+from flowfn.seeing import Speed, describe, explain, print_datapoint, progress, speed  # isort: skip
 
 __version__ = "0.1.0"
 
 # map, filter, zip, enumerate and slice are left out, so that `from flowfn import *` hides no builtin
 __all__ = [
+    "Dropped",
     "Flow",
     "FlowIterator",
+    "Speed",
     "as_list",
     "batch",
+    "batch_by_key",
+    "batch_by_length",
+    "best_fit",
     "cache",
+    "cache_to",
+    "collate",
     "compose",
     "concat",
+    "concat_then_split",
     "cycle",
+    "describe",
+    "epoch_of",
     "explain",
+    "fake",
+    "files",
     "filter_map",
+    "first_fit",
     "flat_map",
     "flow",
     "freeze",
     "from_arrays",
+    "from_queue",
+    "guard",
+    "inside",
+    "interleave",
     "map_component",
+    "mix",
+    "pack",
+    "pad",
+    "pad_to_multiple",
     "per_process",
     "pipe",
     "prefetch",
+    "print_datapoint",
+    "progress",
+    "quotas",
+    "rebatch",
     "repeat",
+    "repeat_each",
     "replay",
+    "sample",
+    "scan",
+    "seeded",
     "select",
+    "shape_of",
     "shard",
     "shuffle",
     "shuffle_buffer",
     "shut_down",
     "skip",
+    "speed",
     "split",
     "stack",
     "stage",
     "subset",
     "take",
+    "take_while",
+    "tap",
     "unbatch",
+    "unique",
+    "window",
     "zip_components",
 ]

@@ -1,82 +1,30 @@
-"""Stages that put datapoints together and take them apart, and how components are collated."""
+"""Stages that put datapoints together and take them apart."""
 
 from __future__ import annotations
 
 import dataclasses
-from array import array as array_of
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import countOf
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from flowfn import rules
+from flowfn.collating import BATCHING, COLLATION, as_list, batched, collated, stack
 from flowfn.columns import Rows
 from flowfn.components import with_fields
 from flowfn.failures import brief
 from flowfn.stages import stage
 
-_INT64 = np.dtype(np.int64)
-_NUMBERS = frozenset({int, float, bool, complex})
-_COLLATE = rules.Rule(
-    "a collation (stack, as_list, a function of a list) or a list, tuple or dict of one for each component",
-    lambda value: all(
-        map(callable, value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else [value])
-    ),
-)
+__all__ = ["as_list", "batch", "collate", "collated", "rows_of", "stack", "unbatch", "window"]
 
 
-def stack(values: Sequence[Any]) -> Any:
-    """Collate the values of one component into an array with a new first axis.
-
-    Numbers, arrays of one shape, and (nested) lists of numbers become an array; dicts keep their nesting; strings,
-    bytes, None and other objects stay a list.
-
-    Raises:
-        ValueError: arrays or lists of different shapes; the message lists the shapes.
-
-    >>> stack([1, 2]), stack([[1, 2], [3, 4]]).shape, stack(["a", "b"]), stack([{"x": 1}, {"x": 2}])
-    (array([1, 2]), (2, 2), ['a', 'b'], {'x': array([1, 2])})
-    """
-    first = values[0]
-    if type(first) is int:
-        try:
-            return np.frombuffer(array_of("q", values), _INT64)  # faster than numpy's own look at every value
-        except (TypeError, OverflowError):  # not all of them integers of 64 bits: numpy knows
-            return _numbers(values)
-    if type(first) in _NUMBERS or isinstance(first, np.generic):
-        return _numbers(values)
-    if isinstance(first, np.ndarray):
-        shape = first.shape
-        if any(np.shape(value) != shape for value in values):
-            raise ValueError(_unequal(values))
-        return np.stack(values)
-    if isinstance(first, Mapping):
-        return _collated_dicts(values, stack)
-    if isinstance(first, (list, tuple)):
-        return _nested(values)
-    if hasattr(first, "__array__") and not isinstance(first, (str, bytes)):
-        return stack([np.asarray(value) for value in values])
-    return list(values)
-
-
-def as_list(values: Sequence[Any]) -> list[Any]:
-    """Collate the values of one component into a list, whatever they are.
-
-    >>> as_list(([1], [2, 3]))
-    [[1], [2, 3]]
-    """
-    return list(values)
-
-
-@stage.group(size="size", whole="drop_remainder", where={"size": rules.positive, "drop_remainder": rules.boolean, "collate": _COLLATE})
+@stage.group(size="size", whole="drop_remainder", where={"size": rules.positive, **BATCHING})
 def batch(size: int, source: Any, *, drop_remainder: bool = False, collate: Any = stack) -> Iterator[Any]:
     """Put `size` datapoints together; the last batch may be smaller, unless it is dropped.
 
     A batch has the form of its datapoints: lists give a list of arrays, dicts a dict, namedtuples a namedtuple,
     dataclasses a dataclass, bare numbers or arrays one array. `collate` says how: `stack` (the default; int -> int64,
-    float -> float64, arrays keep their dtype, strings and bytes stay lists), `as_list`, any function of the list of
-    values of a component, or one for each component: `{"image": stack, "boxes": as_list}`.
+    float -> float64, arrays keep their dtype, strings and bytes stay lists), `pad(0)` (arrays of different sizes),
+    `as_list`, any function of the list of values of a component, or one for each component:
+    `{"image": stack, "boxes": as_list}`. With None a batch is the plain list of its datapoints (see `inside`, `collate`).
 
     Raises:
         ValueError: datapoints differ in their number of components, or arrays in shape; they are shown.
@@ -86,17 +34,67 @@ def batch(size: int, source: Any, *, drop_remainder: bool = False, collate: Any 
     [[array([1, 2]), ['a', 'b']], [array([3]), ['c']]]
     >>> list(ff.batch(2, [{"x": 1.5}, {"x": 2}], collate=ff.as_list))
     [{'x': [1.5, 2]}]
+    >>> list(ff.batch(2, ["a", "b", "c"], collate=None))
+    [['a', 'b'], ['c']]
     """
     for datapoints in source:
         if type(datapoints) is Rows and datapoints.columns.stackable and collate is stack:
             yield datapoints.stacked()
+        elif collate is None:
+            yield list(datapoints)
         else:
             yield collated(datapoints, collate)
+
+
+@stage.group(size="size", step="step", whole="drop_remainder", where={"size": rules.positive, "step": rules.positive, **BATCHING})
+def window(size: int, source: Any, *, step: int = 1, drop_remainder: bool = False, collate: Any = stack) -> Iterator[Any]:
+    """Put `size` datapoints together, beginning anew every `step`: windows overlap, or leave gaps.
+
+    The last window may be short, unless it is dropped; there is none that holds nothing but what the one before held.
+    So the windows are those of `more_itertools.windowed` without its filling, and fewer at the end than those of
+    `tf.data.Dataset.window`, which begins a window at every `step` until the source is used up. `collate` is that of
+    `batch`.
+
+    >>> import flowfn as ff
+    >>> [w.tolist() for w in ff.window(3, range(6), step=2)]
+    [[0, 1, 2], [2, 3, 4], [4, 5]]
+    >>> [w.tolist() for w in ff.window(2, range(7), step=3, drop_remainder=True)]
+    [[0, 1], [3, 4]]
+    """
+    for datapoints in source:
+        yield batched(datapoints, collate)
+
+
+@stage.each(where={"how": COLLATION})
+def collate(how: Any = stack, source: Any = None) -> Iterator[Any]:
+    """Make a batch of each list of datapoints, as `batch` would: `how` is what its `collate` is.
+
+    It ends what `batch(..., collate=None)` began, so that the datapoints of a batch can be chosen first and loaded later
+    (see `inside`).
+
+    Raises:
+        TypeError: a datapoint is no list (or tuple) of datapoints.
+        ValueError: it is empty; or what `batch` raises.
+
+    >>> import flowfn as ff
+    >>> list(ff.pipe(range(3), ff.batch(2, collate=None), ff.collate()))
+    [array([0, 1]), array([2])]
+    """
+    for datapoint in source:
+        if not isinstance(datapoint, (list, tuple)):
+            raise TypeError(
+                f"collate(): a datapoint must be a list of datapoints, got {brief(datapoint)}; batch(n, collate=None) makes them"
+            )
+        if not datapoint:
+            raise ValueError("collate(): a list of datapoints must not be empty; filter(len) leaves empty ones out")
+        yield collated(datapoint, how)
 
 
 @stage.expand
 def unbatch(source: Any) -> Iterator[Any]:
     """Take batches apart: the inverse of `batch`. Rows of arrays are views.
+
+    Lists of datapoints, as `batch(..., collate=None)` gives them, are taken apart by `flat_map(iter)`.
 
     Raises:
         ValueError: the components of a batch have different lengths.
@@ -107,43 +105,6 @@ def unbatch(source: Any) -> Iterator[Any]:
     """
     for datapoint in source:
         yield from rows_of(datapoint)
-
-
-def collated(datapoints: Sequence[Any], how: Any) -> Any:
-    """Datapoints put together, in their own form; `how` is one collation or one for each component."""
-    first = datapoints[0]
-    if isinstance(first, (list, tuple)):
-        try:
-            columns = list(zip(*datapoints, strict=True))
-        except (ValueError, TypeError):
-            raise _different(datapoints) from None
-        components = [how(column) for column in columns] if callable(how) else _one_by_one(columns, how)
-        if how is not stack or list in map(type, components):  # all numbers: they cannot be the letters or keys of something else
-            _check_forms(datapoints)
-        return components if isinstance(first, list) else first._make(components) if hasattr(first, "_make") else tuple(components)
-    _check_forms(datapoints)
-    if isinstance(first, Mapping):
-        return _collated_dicts(datapoints, how)
-    if dataclasses.is_dataclass(first) and not isinstance(first, type):
-        names = [field.name for field in dataclasses.fields(first)]
-        values = [one([getattr(d, name) for d in datapoints]) for one, name in zip(_hows(how, names), names)]
-        return with_fields(first, dict(zip(names, values)))
-    if not callable(how):
-        raise TypeError(f"batch(): collate names components, but datapoints have none: {brief(first)}")
-    return how(datapoints)
-
-
-def _check_forms(datapoints: Sequence[Any]) -> None:
-    if countOf(map(type, datapoints), type(datapoints[0])) != len(datapoints) and any(map(_has_components, datapoints)):
-        raise _different(datapoints)
-
-
-def _has_components(datapoint: Any) -> bool:
-    return isinstance(datapoint, (list, tuple, Mapping)) or dataclasses.is_dataclass(datapoint)
-
-
-def _one_by_one(columns: Sequence[Any], how: Any) -> list[Any]:
-    return [one(column) for one, column in zip(_hows(how, range(len(columns))), columns)]
 
 
 def rows_of(batched: Any) -> Iterator[Any]:
@@ -157,7 +118,7 @@ def rows_of(batched: Any) -> Iterator[Any]:
         return (make(row) for row in zip(*(_items(v) for v in batched)))
     if isinstance(batched, list):
         _same_lengths(dict(enumerate(batched)))
-        return (list(row) for row in zip(*(_items(v) for v in batched)))
+        return map(list, zip(*map(_items, batched)))
     if dataclasses.is_dataclass(batched) and not isinstance(batched, type):
         names = [field.name for field in dataclasses.fields(batched)]
         columns = {name: getattr(batched, name) for name in names}
@@ -182,79 +143,3 @@ def _length(column: Any) -> int:
         return len(column)
     _same_lengths(column)
     return _length(next(iter(column.values()))) if column else 0
-
-
-def _collated_dicts(datapoints: Sequence[Any], how: Any) -> dict[Any, Any]:
-    keys = list(datapoints[0])
-    for datapoint in datapoints:
-        if not isinstance(datapoint, Mapping) or datapoint.keys() != datapoints[0].keys():
-            raise _different(datapoints)
-    return {key: one([d[key] for d in datapoints]) for key, one in zip(keys, _hows(how, keys))}
-
-
-def _hows(how: Any, names: Any) -> Iterator[Callable[[Any], Any]]:
-    """One collation for each component; those of a dict that are not named are stacked."""
-    if callable(how):
-        return iter([how] * len(names))
-    if isinstance(how, Mapping):
-        unknown = set(how) - set(names)
-        if unknown:
-            raise ValueError(f"batch(): collate names {', '.join(sorted(map(repr, unknown)))}, but datapoints have {list(names)}")
-        return iter([how.get(name, stack) for name in names])
-    if len(how) != len(names):
-        raise ValueError(f"batch(): collate has {len(how)} collations, but datapoints have {len(names)} components")
-    return iter(how)
-
-
-def _numbers(values: Sequence[Any]) -> Any:
-    try:
-        array = np.array(values)
-    except ValueError:
-        raise ValueError(_unequal(values)) from None
-    if array.ndim != 1:
-        raise ValueError(_unequal(values))
-    return list(values) if array.dtype.kind in "OUS" else array
-
-
-def _nested(values: Sequence[Any]) -> Any:
-    """Lists (of lists) of numbers or arrays as one array; lists with anything else in them stay lists."""
-    if any(isinstance(leaf, (str, bytes, Mapping)) or leaf is None for value in values for leaf in _leaves(value)):
-        return list(values)
-    try:
-        array = np.array(values)
-    except ValueError:
-        raise ValueError(_unequal(values)) from None
-    return array if array.dtype != object else list(values)
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _leaves(item)
-    else:
-        yield value
-
-
-def _shape(value: Any) -> Any:
-    try:
-        return np.shape(value)
-    except ValueError:
-        return f"ragged, {len(value)} rows"
-
-
-def _unequal(values: Sequence[Any]) -> str:
-    shapes = list(dict.fromkeys(map(_shape, values)))
-    return (
-        f"batch(): cannot stack shapes {', '.join(map(str, shapes[:6]))}{', ...' if len(shapes) > 6 else ''}; make them equal before "
-        "(pad, crop, resize), or keep them apart with collate=as_list"
-    )
-
-
-def _different(datapoints: Sequence[Any]) -> ValueError:
-    first = datapoints[0]
-    odd = next((d for d in datapoints if type(d) is not type(first) or _form(d) != _form(first)), datapoints[-1])
-    return ValueError(f"batch(): datapoints must have the same components, got {brief(first)} and {brief(odd)}")
-
-
-def _form(datapoint: Any) -> Any:
-    return set(datapoint) if isinstance(datapoint, Mapping) else len(datapoint) if hasattr(datapoint, "__len__") else None

@@ -11,7 +11,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.columns import readonly
-from flowfn.components import with_fields
+from flowfn.components import LEAVES, with_fields
 from flowfn.kinds import Each
 from flowfn.runs import Block, Outputs, Run, ints
 from flowfn.stages import stage
@@ -24,6 +24,11 @@ class FrozenNode(Each):
 
     root = True
     elastic = False
+
+    def setup(self) -> None:
+        """Its length never changes."""
+        super().setup()
+        self.steady = True
 
     def frozen(self, run: Run) -> Run:
         """The one run of what is upstream."""
@@ -71,7 +76,7 @@ class CacheNode(FrozenNode):
     """Reads a datapoint the first time that it is wanted, and remembers it. Stays in the process that iterates."""
 
     here = True
-
+    aligned = False  # it reads less than it gives
     gathers = False
     remember = Memory
 
@@ -82,29 +87,32 @@ class CacheNode(FrozenNode):
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """Known datapoints from memory, the others in one series from the source."""
-        return Outputs(self._read(self.frozen(run), series), self)
+        live: list[Outputs] = []
+        return Outputs(self._read(self.frozen(run), series, live), self, live)
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """Of a stream, what is known first; then the stream goes on from there."""
         if self.seekable:
             return Each.stream(self, run, start, lineage)
-        outputs = Outputs(self._replayed(self.frozen(run), start), self, (), start)
+        live: list[Outputs] = []
+        outputs = Outputs(self._replayed(self.frozen(run), start, live), self, live, start)
         if not lineage:
             return outputs
         return Outputs(zip(outputs, count(self.rank + self.world * start, self.world)), None, [outputs], start)
 
-    def _read(self, run: Run, series: Iterator[Block]) -> Iterator[Any]:
-        kept, source = self.memory.kept, self.sources[0]
+    def _read(self, run: Run, series: Iterator[Block], live: list[Outputs]) -> Iterator[Any]:
+        kept = self.memory.kept
         for block in series:
             missing = [index for index in dict.fromkeys(ints(block)) if index not in kept]
-            fresh = zip(missing, source.read(run, iter((np.array(missing, np.int64),)))) if missing else iter(())
+            live[:] = [self.sources[0].read(run, iter((np.array(missing, np.int64),)))] if missing else []
+            fresh = zip(missing, *live)
             for index in ints(block):
                 while index not in kept:
                     at, datapoint = next(fresh)
                     kept.setdefault(at, held(datapoint))
                 yield handed_out(kept[index])
 
-    def _replayed(self, run: Run, start: int) -> Iterator[Any]:
+    def _replayed(self, run: Run, start: int, live: list[Outputs]) -> Iterator[Any]:
         kept, position = self.memory.kept, start
         while position in kept:
             yield handed_out(kept[position])
@@ -112,7 +120,8 @@ class CacheNode(FrozenNode):
         if self.memory.whole:
             return
         first = min(position, len(kept))
-        for at, datapoint in enumerate(self.sources[0].stream(run, first), first):
+        live[:] = [self.sources[0].stream(run, first)]
+        for at, datapoint in enumerate(live[0], first):
             kept.setdefault(at, held(datapoint))
             if at >= position:
                 yield handed_out(kept[at])
@@ -126,10 +135,16 @@ def held(datapoint: Any) -> Any:
 
 def handed_out(datapoint: Any) -> Any:
     """A datapoint from memory in containers of its own, so that changing them changes nothing here."""
+    if type(datapoint) in LEAVES:
+        return datapoint
+    if type(datapoint) is list and LEAVES.issuperset(map(type, datapoint)):
+        return datapoint.copy()
     return _mapped(datapoint, lambda leaf: leaf)
 
 
 def _mapped(value: Any, f: Any) -> Any:
+    if type(value) in LEAVES:
+        return f(value)
     if type(value) is list:
         return [_mapped(item, f) for item in value]
     if type(value) is dict:

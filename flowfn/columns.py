@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from flowfn.components import component
-from flowfn.runs import Block
+from flowfn.runs import Block, ints
 
 
 class Columns:
@@ -31,6 +31,16 @@ class Columns:
         return dict(zip(self.keys, row)) if self.keys else row
 
     __getitem__ = row
+
+    def each(self, block: Block) -> Iterator[Any]:
+        """The datapoints at the indices of a block."""
+        if type(block) is not range or block.step < 1:
+            return map(self.row, ints(block))
+        columns = [array[block.start : block.stop : block.step] for array in self.arrays]
+        if self.bare:
+            return iter(columns[0])
+        keys = self.keys
+        return (dict(zip(keys, row)) for row in zip(*columns)) if keys else map(list, zip(*columns))
 
     def __getstate__(self) -> Any:
         """A memory map travels as the name of its file, other arrays by value."""
@@ -72,6 +82,9 @@ class Rows(Sequence[Any]):
         if isinstance(index, slice):
             return Rows(self.columns, self.block[index])
         return self.columns.row(int(self.block[index]))
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.columns.each(self.block)
 
     def stacked(self) -> Any:
         """All rows, one array for each component."""

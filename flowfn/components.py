@@ -6,6 +6,11 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+LEAVES = frozenset({int, float, complex, bool, str, bytes, type(None), np.ndarray})
+"""Types of what has no components, and is so common that it is worth knowing at once."""
+
 
 def component(datapoint: Any, index: Any) -> Any:
     """One component of a datapoint, or an error that shows the datapoint."""

@@ -51,7 +51,7 @@ class Definition:
     strict: str | None = None
     draws: str | None = "rng"
     endless: bool = False
-    keeps_length: bool = False
+    times: Any = None
 
     @property
     def name(self) -> str:
@@ -139,7 +139,7 @@ class Stage:
             for source in flows:
                 _agree(self, source)
         made = Flow(self if self.memory is None else Stage(definition, self.arguments, self.pinned), flows)
-        if self.strict or (self.kind is Order and not self.random and made.node.seekable):
+        if self.strict or (issubclass(self.kind, Order) and made.node.seekable):
             made.node.length_or_none()  # what the lengths make impossible is an error here already
         elif self.kind is Order and not made.node.seekable:
             next(self.stretches(len(flows)), None)
@@ -196,9 +196,9 @@ class Stage:
         return self.definition.endless
 
     @property
-    def keeps_length(self) -> bool:
-        """Whether a stream stage gives as many outputs as it has inputs."""
-        return self.definition.keeps_length
+    def times(self) -> int | None:
+        """How many outputs a stream stage gives for each of its inputs, if that is certain."""
+        return self._named(self.definition.times)
 
     @property
     def transparent(self) -> bool:
@@ -239,6 +239,22 @@ class Stage:
 
     def __reduce__(self) -> Any:
         return _rebuilt, (self.definition.public, self.arguments, self.pinned)
+
+
+@dataclass(frozen=True)
+class Call:
+    """The call that made a flow, for one that is made of others."""
+
+    name: str
+    sources: Sequence[Any]
+    options: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"{self.name}({', '.join([*map(_source, self.sources), *(f'{k}={shown(v)}' for k, v in self.options.items())])})"
+
+
+def _source(source: Any) -> str:
+    return "{" + ", ".join(f"{k!r}: {v!r}" for k, v in source.items()) + "}" if isinstance(source, Mapping) else repr(source)
 
 
 def _rebuilt(public: Any, arguments: dict[str, Any], pinned: str | None) -> Stage:

@@ -104,7 +104,7 @@ def _blame(part: Outputs, count: str) -> ValueError:
     )
 
 
-def brief(value: Any) -> str:
+def brief(value: Any, depth: int = 6) -> str:
     """A datapoint in one short line: arrays by dtype and shape.
 
     >>> import numpy as np
@@ -113,13 +113,14 @@ def brief(value: Any) -> str:
     """
     if isinstance(value, np.ndarray):
         return f"{value.dtype} array {value.shape}"
-    if type(value) is list:
-        return f"[{', '.join(map(brief, value[:6]))}{', ...' if len(value) > 6 else ''}]"
-    if type(value) is tuple:
-        return f"({', '.join(map(brief, value[:6]))}{',' if len(value) == 1 else ''}{', ...' if len(value) > 6 else ''})"
+    if type(value) not in (list, tuple) and not isinstance(value, Mapping):
+        return _short.repr(value)
+    if not depth:
+        return "..."
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k!r}: {brief(v)}" for k, v in list(value.items())[:6]) + "}"
-    return _short.repr(value)
+        return "{" + ", ".join(f"{k!r}: {brief(v, depth - 1)}" for k, v in list(value.items())[:6]) + "}"
+    items = ", ".join(brief(item, depth - 1) for item in value[:6]) + (", ..." if len(value) > 6 else "")
+    return f"[{items}]" if type(value) is list else f"({items}{',' if len(value) == 1 else ''})"
 
 
 def _find(traceback: TracebackType | None, outputs: Outputs | None) -> dict[str, Any]:
@@ -128,8 +129,8 @@ def _find(traceback: TracebackType | None, outputs: Outputs | None) -> dict[str,
     while traceback is not None:
         steps.append(traceback)
         traceback = traceback.tb_next
-    for step in reversed(steps):
-        part = _owner(step.tb_frame, parts)
+    owned = [(step, *_owner(step.tb_frame, parts)) for step in reversed(steps)]
+    for step, part, _ in sorted(owned, key=lambda found: not found[2]):  # those that are certain first
         if part is None or part.node is None or not part.inputs:
             continue
         waiting = _was_waiting(step)
@@ -142,15 +143,21 @@ def _find(traceback: TracebackType | None, outputs: Outputs | None) -> dict[str,
     return {"text": what.replace("{", "{{").replace("}", "}}"), "index": 0, "counted": -1}
 
 
-def _owner(frame: FrameType, parts: list[Outputs]) -> Outputs | None:
-    """The part of the pass whose generator ran in this frame: the same code, over the same inputs."""
+def _owner(frame: FrameType, parts: list[Outputs]) -> tuple[Outputs | None, bool]:
+    """The part of the pass whose generator ran in this frame, and whether that is certain: the same code, over the same inputs."""
     same = [part for part in parts if getattr(part.source, "gi_code", None) is frame.f_code]
     held = {id(value) for local in frame.f_locals.values() for value in (local if type(local) is tuple else (local,))}
-    return next((part for part in same if any(id(source) in held for source in part.inputs)), same[0] if same else None)
+    for part in same:
+        if any(id(source) in held for source in part.inputs):
+            return part, True
+    return (same[0] if same else None), False
 
 
 def _was_waiting(step: TracebackType) -> bool:
-    """Whether the frame failed while it asked for its next input, not in its own code."""
+    """Whether the frame failed while it asked for its next input, not in its own code; a guarded stage knows."""
+    known = getattr(step.tb_frame.f_locals.get("self"), "waiting", None)
+    if known is not None:
+        return bool(known)
     return dis.opname[step.tb_frame.f_code.co_code[step.tb_lasti]].startswith("FOR_ITER")
 
 

@@ -12,7 +12,7 @@ import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeVar, overload
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Flow(Generic[T_co]):
 
     __slots__ = ("__weakref__", "_entropic", "_epoch", "_loaded", "_newest", "_node", "_peek", "_reset", "_seed", "made", "part", "sources")
 
-    def __init__(self, part: Any, sources: tuple[Flow[Any], ...] = (), made: tuple[Any, Flow[Any]] | None = None) -> None:
+    def __init__(self, part: Any, sources: tuple[Flow[Any], ...] = (), made: Any = None) -> None:
         self.part, self.sources, self.made = part, sources, made
         heir = next((source for source in sources if source._reset), None)
         self._seed: int = heir._seed if heir else 0
@@ -56,7 +56,9 @@ class Flow(Generic[T_co]):
 
     def __iter__(self) -> FlowIterator[T_co]:
         with _turn:
-            progress = self._loaded or Progress(self._seed, self._epoch)
+            past = self._newest
+            known = past.following(self) if past is not None and (past.seed, past.epoch + 1) == (self._seed, self._epoch) else None
+            progress = self._loaded or Progress(self._seed, self._epoch, known)
             self._loaded, self._newest = None, progress
             self._epoch = progress.epoch + 1
         return FlowIterator(self, progress)
@@ -84,6 +86,12 @@ class Flow(Generic[T_co]):
 
     def __bool__(self) -> bool:
         return True
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> T_co: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Flow[T_co]: ...
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
@@ -229,6 +237,8 @@ class Flow(Generic[T_co]):
             )
 
     def __repr__(self) -> str:
+        if self.made is not None and not isinstance(self.made, tuple):
+            return repr(self.made)
         if self.made is not None:
             stage, source = self.made
         elif len(self.sources) == 1:
@@ -251,24 +261,28 @@ class Flow(Generic[T_co]):
 def bind(flow: Flow[Any]) -> Node:
     """The nodes of a tree: each flow object once, random ones numbered by name, sources first and left to right.
 
-    What is upstream of a `freeze` is numbered as if it stood alone.
+    What is upstream of a `freeze` is numbered as if it stood alone; what is upstream of a named source of a `mix`, under
+    that name, so that sources may come and go.
     """
-    places = count()
+    places, beside = count(), count(-2, -1)  # what changes nothing may come and go between saving and loading
     bound: dict[tuple[int, int], Node] = {}
 
-    def visit(flow: Flow[Any], numbers: dict[str, int]) -> Node:
+    def visit(flow: Flow[Any], numbers: dict[str, int], under: str = "") -> Node:
         known = bound.get((id(numbers), id(flow)))
         if known is not None:
             return known
         part = flow.part
         upstream = numbers if not part.kind.root else scopes.setdefault(id(flow), {})
-        sources = tuple(visit(source, upstream) for source in flow.sources)
+        inside = under if not part.kind.root else ""
+        names = [f"{inside}{name}/" for name in part.arguments["names"]] if part.kind.names_sources else [inside] * len(flow.sources)
+        sources = tuple(visit(source, upstream, name) for name, source in zip(names, flow.sources))
         number = None
         if part.random:
-            ordinal = numbers.get(part.name, 0)
-            numbers[part.name] = ordinal + 1
-            number = (part.name, ordinal) if part.pinned is None else (part.pinned, -1)
-        node: Node = part.kind(part, sources, next(places), number)
+            name = under + getattr(part, "draws_as", part.name)
+            ordinal = numbers.get(name, 0)
+            numbers[name] = ordinal + 1
+            number = (name, ordinal) if part.pinned is None else (part.pinned, -1)
+        node: Node = part.kind(part, sources, next(beside if part.transparent else places), number)
         bound[id(numbers), id(flow)] = node
         return node
 

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flowfn.failures import annotate, uneven
 from flowfn.runs import Outputs, Place, Run
 from flowfn.states import pack, unpack
+from flowfn.tallies import Dropped, Tallies, anchors
 
 if TYPE_CHECKING:
     from flowfn.flows import Flow
+    from flowfn.kinds import Node
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -33,8 +35,21 @@ class Progress:
         if iterator is not None:
             iterator._note_place()
         if self.exhausted:
-            return pack(flow, self.seed, self.epoch + 1, Place())
+            return pack(flow, self.seed, self.epoch + 1, self.following(flow))
         return pack(flow, self.seed, self.epoch, self.place)
+
+    def following(self, flow: Flow[Any]) -> Place:
+        """Where the next pass starts: at its beginning, knowing the anchors of what goes on from epoch to epoch."""
+        lasting = set(_lasting(flow.node))
+        return Place(anchors={place: anchor for place, anchor in anchors(self.place.anchors).items() if place in lasting})
+
+
+def _lasting(node: Node, below: bool = False) -> Iterator[int]:
+    """The places of the nodes that go on from epoch to epoch."""
+    if below:
+        yield node.place
+    for source in node.sources:
+        yield from _lasting(source, below or node.lasting)
 
 
 class FlowIterator(Iterator[T_co]):
@@ -51,7 +66,8 @@ class FlowIterator(Iterator[T_co]):
 
     def _open(self) -> None:
         progress, place = self._progress, self._progress.place
-        run = Run(progress.seed, (progress.epoch,), self._engine, place.base, place.anchors)
+        self._tallies = Tallies(place.anchors)
+        run = Run(progress.seed, (progress.epoch,), self._engine, place.base, anchors(place.anchors), tallies=self._tallies)
         try:
             self._outputs = self._flow.node.stream(run, place.position)
         except Exception as error:
@@ -79,7 +95,7 @@ class FlowIterator(Iterator[T_co]):
         node, progress = self._flow.node, self._progress
         expected = None
         if node.seekable:
-            whole = node.length(Run(progress.seed, (progress.epoch,), base=progress.place.base))
+            whole = node.length(Run(progress.seed, (progress.epoch,), base=progress.place.base, anchors=progress.place.anchors))
             expected = max(int(whole) - self._outputs.first, 0)  # type: ignore[arg-type]
         error = uneven(self._outputs, expected, node.seekable)
         if error is not None:
@@ -98,8 +114,11 @@ class FlowIterator(Iterator[T_co]):
     def _note_place(self) -> None:
         """Write down where the pass stands."""
         if self._outputs is not None:
-            anchors = {} if self._flow.node.seekable else self._outputs.facts()
-            self._progress.place = Place(self._outputs.position, self._progress.place.base, anchors)
+            place = self._progress.place
+            facts = {**self._outputs.facts(), **self._tallies.facts()}
+            if self._flow.node.seekable:
+                facts = {**place.anchors, **facts}
+            self._progress.place = Place(self._outputs.position, place.base, facts)
 
     @property
     def epoch(self) -> int:
@@ -110,6 +129,18 @@ class FlowIterator(Iterator[T_co]):
     def position(self) -> int:
         """How many outputs of this pass have been delivered, those before a resume included."""
         return self._outputs.position if self._outputs is not None else self._progress.place.position
+
+    def progress(self) -> tuple[Flow[T_co], int, int, Place]:
+        """(flow, seed, epoch, place): which pass this is, and where it stands."""
+        self._note_place()
+        return self._flow, self._progress.seed, self._progress.epoch, self._progress.place
+
+    @property
+    def dropped(self) -> list[Dropped]:
+        """The newest (at most 100) datapoints on which guarded stages failed and that were dropped or replaced."""
+        self._note_place()
+        facts = sorted(self._progress.place.anchors.items(), reverse=True)  # counts come last, the first stage's first
+        return [dropped for _, fact in facts for dropped in getattr(fact, "newest", ())]
 
     def state_dict(self) -> dict[str, Any]:
         """The state after the last output delivered, as plain JSON."""

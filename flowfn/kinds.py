@@ -35,24 +35,35 @@ from flowfn.runs import (
 
 MISSING = object()
 
+KEYS = 1024
+"""How many keys are remembered: an endless pass has new ones in every round."""
+
 
 class Node:
     """A part of a tree, bound: its sources are nodes, it has a place in the tree and, if random, a number."""
 
     orders: ClassVar[bool] = False  # whether its arguments fix the order of outputs, and so count by content
     root: ClassVar[bool] = False  # whether what is upstream is a tree of its own
+    lasting: ClassVar[bool] = False  # whether what is upstream goes on from epoch to epoch
     elastic: ClassVar[bool] = False  # whether a count of inputs says where it stands
     aligned: ClassVar[bool] = False  # whether it owes one output for each input
     here: ClassVar[bool] = False  # whether it stays in the process that iterates
+    boundary: ClassVar[bool] = False  # whether what is upstream is handed to somebody else
+    guards: ClassVar[bool] = False  # whether it counts what fails
+    gives: ClassVar[frozenset[str]] = frozenset()  # what a stage function may ask of it beyond what its kind gives
     gathers: bool = False  # whether it can give whole blocks of rows at once
     seekable: bool = False
+    names_sources: ClassVar[bool] = False  # whether random stages upstream are numbered source by source
+    steady: bool = True  # whether the length is the same in every epoch and round
 
     def __init__(self, part: Any, sources: Sequence[Node], place: int, number: tuple[str, int] | None) -> None:
         self.part, self.sources, self.place, self.number = part, sources, place, number
         lead = max(sources, key=lambda node: node.world, default=None)
         self.rank: int = lead.rank if lead else 0
         self.world: int = lead.world if lead else 1
+        self.steady = all(source.steady for source in sources)
         self.sharded: bool = any(source.sharded for source in sources) or bool(part is not None and part.shards)
+        self.guarded: bool = self.guards or any(source.guarded for source in sources)
         self.setup()
 
     @classmethod
@@ -110,10 +121,13 @@ class Node:
 
     def key(self, run: Run) -> int:
         """The key of this node's random numbers in a run."""
-        at = (self.number, run.seed, run.epoch)
-        if at not in run.memo:
-            run.memo[at] = hashed(run.seed, *(self.number or ("", 0)), run.epoch)
-        return run.memo[at]
+        at, keys = (self.number, run.seed, run.epoch), run.memo.setdefault("keys", {})
+        key = keys.get(at)
+        if key is None:
+            if len(keys) >= KEYS:
+                keys.clear()
+            keys[at] = key = hashed(run.seed, *(self.number or ("", 0)), run.epoch)
+        return int(key)
 
     def begin(self, run: Run, inputs: Sequence[Outputs], labels: Iterable[Label], trail: Trail | None = None) -> Outputs:
         """Start the generator of an each, group or expand stage on its inputs."""
@@ -184,8 +198,7 @@ class Each(Node):
         """Every source is asked for the same indices."""
         trail = Trail(series)
         if self.plain:
-            only = (self.sources[0].read(run, trail),)
-            return Outputs(self.part.open(only), self, only, trail=trail)
+            return self.begin(run, (self.sources[0].read(run, trail),), (), trail)
         *copies, again = shared(trail, len(self.sources) + 1)
         inputs = tuple(source.read(run, copy) for source, copy in zip(self.sources, copies))
         return self.begin(run, inputs, self.each_label(run, again), trail)
@@ -256,13 +269,12 @@ class Group(Node):
         total = self._total(run)
         trail = Trail(series)
         upward, sizing, labelling = shared(trail, 3)
-        wanted = self._inputs(upward, total)
-        sizes = chain.from_iterable(self._sizes(block, total) for block in sizing)
         if self.source.gathers:
-            groups = Outputs(self.source.gather(run, wanted, sizes))
+            sizes = chain.from_iterable(self._sizes(block, total) for block in sizing)
+            groups = Outputs(self.source.gather(run, self._inputs(upward, total, apart=True), sizes))
         else:
-            inputs = self.source.read(run, wanted)
-            groups = Outputs(_grouped(inputs, sizes), None, [inputs])
+            inputs = self.source.read(run, self._inputs(upward, total))
+            groups = Outputs(_grouped(inputs, self._takes(sizing, total)), None, [inputs])
         return self.begin(run, [groups], self.each_label(run, labelling), trail)
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
@@ -279,26 +291,40 @@ class Group(Node):
 
     def upward(self, run: Run, block: Block) -> Iterator[tuple[int, Run, Block]]:
         """All inputs of the groups."""
-        for wanted in self._inputs(iter((block,)), self._total(run)):
+        for wanted in self._inputs(iter((block,)), self._total(run), apart=True):
             yield 0, run, wanted
 
     def _total(self, run: Run) -> float:
         total = self.source.length(run)
         return math.inf if total is None else total
 
-    def _inputs(self, series: Iterator[Block], total: float) -> Iterator[Block]:
-        """The inputs of the outputs of a series, in blocks that hold whole groups where they can."""
+    def _pieces(self, series: Iterator[Block]) -> Iterator[Block]:
+        """The outputs of a series in pieces, the inputs of which make a block where they can."""
         pace = max(BLOCK // self.size, 1)
-        for block in series:
-            for at in range(0, len(block), pace):
-                wanted = self._wanted(block[at : at + pace], total)
-                for part in range(0, len(wanted), BLOCK):
-                    yield wanted[part : part + BLOCK]
+        return (block[at : at + pace] for block in series for at in range(0, len(block), pace))
 
-    def _wanted(self, outputs: Block, total: float) -> Block:
+    def _inputs(self, series: Iterator[Block], total: float, apart: bool = False) -> Iterator[Block]:
+        """The inputs of the outputs of a series, those of several groups in a row once, unless they are wanted `apart`."""
+        for piece in self._pieces(series):
+            wanted = self._wanted(piece, total, self._in_a_row(piece) and not (apart and self.step < self.size))
+            for part in range(0, len(wanted), BLOCK):
+                yield wanted[part : part + BLOCK]
+
+    def _in_a_row(self, outputs: Block) -> bool:
+        return isinstance(outputs, range) and outputs.step == 1 and self.step <= self.size
+
+    def _takes(self, series: Iterator[Block], total: float) -> Iterator[tuple[int, int]]:
+        """For each output, how many inputs it has, and how many of the last ones of them it shares with the one before."""
+        for piece in self._pieces(series):
+            shares = 0
+            for size in self._sizes(piece, total):
+                yield size, shares
+                shares = self.size - self.step if self._in_a_row(piece) else 0
+
+    def _wanted(self, outputs: Block, total: float, in_a_row: bool) -> Block:
         """The inputs of some outputs."""
-        if isinstance(outputs, range) and outputs.step == 1 and self.size == self.step:
-            return range(outputs.start * self.size, int(min(outputs.stop * self.size, total)))
+        if in_a_row:
+            return range(outputs.start * self.step, int(min((outputs.stop - 1) * self.step + self.size, total)))  # type: ignore[union-attr]
         starts = np.asarray(outputs, np.int64)[:, None] * self.step
         inputs: np.ndarray = (starts + np.arange(self.size)).ravel()
         return inputs[inputs < total]
@@ -318,12 +344,14 @@ def _remembering(groups: Outputs, inputs: Outputs) -> Iterator[Any]:
         groups.earlier = inputs.facts()
 
 
-def _grouped(inputs: Outputs, sizes: Iterable[int]) -> Iterator[list[Any]]:
+def _grouped(inputs: Outputs, takes: Iterable[tuple[int, int]]) -> Iterator[list[Any]]:
     """Lists of so many inputs each; one that comes out short, or inputs left over, is the fault of a stage upstream."""
     expected = 0
-    for size in sizes:
-        group = list(islice(inputs, size))
-        expected += size
+    group: list[Any] = []
+    for size, shares in takes:
+        fresh = list(islice(inputs, size - shares))
+        group = group[-shares:] + fresh if shares else fresh
+        expected += size - shares
         if len(group) < size:
             raise fault(inputs, expected)
         yield group

@@ -10,15 +10,13 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.caching import freeze
+from flowfn.drawing import DistinctDraws, Draws, WeightedDraws
 from flowfn.flows import Flow
-from flowfn.randomness import bounded, permutation
-from flowfn.routes import Rounds, Span
+from flowfn.randomness import drawn_key, permutation
+from flowfn.routes import Span, Table
 from flowfn.sources import flow
 from flowfn.stages import stage
 from flowfn.stretches import Stretch
-
-EMPTY_ROUNDS = 1000
-"""After so many rounds without a datapoint, one after the other, `repeat` over a stream gives up."""
 
 _REMAINDER = rules.one_of("keep", "drop", "pad")
 _RANK = rules.Rule("an integer from 0 to world - 1", rules.is_integer, lambda rank, others: 0 <= rank < others["world"])
@@ -46,30 +44,6 @@ def shuffle(n: int, *, window: int | None = None, rng: np.random.Generator) -> A
     if n == math.inf:
         raise TypeError("shuffle(): the source is endless; shuffle before cycle(), or use shuffle_buffer(size)")
     return permutation(n, rng, window)
-
-
-@stage.stream(where={"size": rules.positive}, keeps_length=True)
-def shuffle_buffer(size: int, source: Any, *, rng: np.random.Generator) -> Iterator[Any]:
-    """Shuffle a stream through a buffer of `size` datapoints; all of them come out, each once.
-
-    >>> import flowfn as ff
-    >>> sorted(ff.shuffle_buffer(3, range(6)))
-    [0, 1, 2, 3, 4, 5]
-    """
-    draw = bounded(rng)
-    next(draw)
-    buffer: list[Any] = []
-    for datapoint in source:
-        if len(buffer) < size:
-            buffer.append(datapoint)
-            continue
-        place = draw.send(size)
-        out, buffer[place] = buffer[place], datapoint
-        yield out
-    while buffer:
-        place = draw.send(len(buffer))
-        buffer[place], buffer[-1] = buffer[-1], buffer[place]
-        yield buffer.pop()
 
 
 def _taken(count: int) -> Iterator[Stretch]:
@@ -188,6 +162,57 @@ def subset(indices: Any, n: float) -> Any:
     return np.where(listed < 0, listed + int(n), listed)
 
 
+_WEIGHTS = rules.Rule(
+    "a row of numbers >= 0, one for each datapoint, with a finite sum above 0",
+    lambda value: value is None or (hasattr(value, "__len__") and not isinstance(value, (str, bytes, dict))),
+    lambda value, others: value is None or _are_weights(np.asarray(value)),
+)
+
+
+def _are_weights(weights: np.ndarray) -> bool:
+    if weights.ndim != 1 or weights.dtype.kind not in "biuf":
+        return False
+    with np.errstate(over="ignore"):
+        total = weights.sum(dtype=np.float64)
+    return bool((weights >= 0).all() and 0 < total < math.inf)
+
+
+@stage.order(
+    where={"count": rules.natural, "weights": _WEIGHTS, "replacement": rules.boolean},
+    remedy="; mix(..., weights=, random=True) draws from streams, or give a list",
+)
+def sample(count: int, n: int, *, weights: Any = None, replacement: bool = True, rng: np.random.Generator) -> Any:
+    """Draw `count` datapoints at random, others in every epoch.
+
+    `weights`: how likely each is (as in torch's WeightedRandomSampler); left out, all are alike. `replacement=False`:
+    each comes at most once. Without weights nothing is remembered; with them, O(n) numbers in each pass.
+
+    Raises:
+        ValueError: there is not one weight for each datapoint, or fewer (with a weight above 0) than are to be drawn
+            without replacement.
+        TypeError: the source cannot be indexed, or is endless.
+
+    >>> import flowfn as ff
+    >>> sorted(ff.sample(3, "a b c".split(), replacement=False))
+    ['a', 'b', 'c']
+    >>> set(ff.sample(100, "a b c".split(), weights=[1, 0, 3])) == {"a", "c"}
+    True
+    """
+    if n == math.inf:
+        raise TypeError("sample(): the source is endless; take(n) makes it finite")
+    key = drawn_key(rng)
+    given = None if weights is None else np.asarray(weights, np.float64)
+    if given is not None and len(given) != n:
+        raise ValueError(f"sample(): there must be one weight for each datapoint, got {len(given)} weights for {n} datapoints")
+    there = n if given is None else int(np.count_nonzero(given))
+    if count > (there if not replacement else count * there):
+        what = "datapoints" if given is None else "datapoints with a weight above 0"
+        raise ValueError(f"sample(): cannot draw {count} of {there} {what}{'' if replacement else ' without replacement'}")
+    if given is not None:
+        return WeightedDraws(given, count, key) if replacement else DistinctDraws(given, count, key)
+    return Draws(n, count, key) if replacement else Table(permutation(n, rng), count)
+
+
 def split(source: Any, *fractions: float, seed: int = 0) -> list[Flow[Any]]:
     """Cut a source into disjoint random parts that are the same in every epoch and under every seed but `seed`.
 
@@ -221,48 +246,3 @@ def split(source: Any, *fractions: float, seed: int = 0) -> list[Flow[Any]]:
         raise ValueError(f"split(): the fractions {fractions} are more than the {n} datapoints there are")
     starts = [0, *exact]
     return [slice(int(a), int(b), None, source=whole) for a, b in zip(starts, exact)]
-
-
-def _rounds(count: int) -> Generator[Stretch, int, None]:
-    empty = 0
-    for number in range(count):
-        found = yield Stretch(round=number)
-        empty = 0 if found else empty + 1
-        if empty == EMPTY_ROUNDS:
-            raise ValueError(f"repeat(): rounds {number - empty + 1} to {number} gave no datapoint")
-
-
-@stage.order(where={"count": rules.natural}, stream=_rounds, switches=True)
-def repeat(count: int, n: float) -> Rounds:
-    """The whole source, `count` times over, with new randomness in every round.
-
-    >>> import flowfn as ff
-    >>> list(ff.repeat(2, [1, 2]))
-    [1, 2, 1, 2]
-    """
-    return Rounds(n, count)
-
-
-def _endless() -> Generator[Stretch, int, None]:
-    number = 0
-    while True:
-        found = yield Stretch(round=number)
-        if not found:
-            raise ValueError(f"cycle(): round {number} gave no datapoint; an empty source cannot be cycled")
-        number += 1
-
-
-@stage.order(stream=_endless, switches=True, endless=True)
-def cycle(n: float) -> Rounds:
-    """The whole source over and over, without end, with new randomness in every round.
-
-    Raises:
-        ValueError: a round gives no datapoint.
-
-    >>> import flowfn as ff
-    >>> list(ff.pipe([1, 2], ff.cycle(), ff.take(5)))
-    [1, 2, 1, 2, 1]
-    """
-    if n == 0:
-        raise ValueError("cycle(): the source is empty; an empty source cannot be cycled")
-    return Rounds(n, math.inf)

@@ -10,7 +10,8 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import count, groupby, islice
+from dataclasses import replace
+from itertools import count, islice
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +22,9 @@ from flowfn.routes import Span, affine, as_route
 from flowfn.runs import Block, Length, Outputs, Run
 from flowfn.stretches import Stretches
 
+ROUTES = 8
+"""How many routes of one node are remembered: an endless pass has a new one in every round."""
+
 
 class Order(Node):
     """Output i is some input: a route says which."""
@@ -28,11 +32,16 @@ class Order(Node):
     orders = True
 
     def setup(self) -> None:
-        """Seekable where all sources are; a shard multiplies the world."""
-        self.seekable = all(source.seekable for source in self.sources)
+        """Seekable where all sources are, and in rounds only where each is as long as the others; a shard multiplies the world."""
+        self.varies = self.part.definition.switches and not self.steady
+        self.seekable = all(source.seekable for source in self.sources) and not self.varies
         if self.part.shards:
             rank, world = (self.part.arguments[name] for name in self.part.shards)
             self.rank, self.world = self.rank + self.world * rank, self.world * world
+
+    def unknown(self) -> str:
+        """Rounds of different lengths cannot be told apart by an index."""
+        return f"what {self.part} reads has another length in every round" if self.varies else super().unknown()
 
     @property
     def gathers(self) -> bool:  # type: ignore[override]
@@ -47,8 +56,9 @@ class Order(Node):
     def route(self, run: Run) -> Any:
         """The route in a run, made once."""
         lengths = tuple(source.length(run) for source in self.sources)
-        at = (self.place, run.epoch, lengths)
-        if at not in run.memo:
+        at, routes = (run.epoch, lengths), run.memo.setdefault((self.place, "routes"), {})
+        route = routes.get(at)
+        if route is None:
             injected = {"rng": generator(self.key(run))} if self.part.random else {}
             n = lengths[0] if len(lengths) == 1 else None
             if self.part.shards and run.base:
@@ -56,12 +66,14 @@ class Order(Node):
             route = as_route(self.part.order(lengths if n is None else (n,), **injected), n)
             if self.part.shards and run.base:
                 route = _shifted(route, run.base)
-            run.memo[at] = route
-        return run.memo[at]
+            if len(routes) >= ROUTES:
+                routes.clear()
+            routes[at] = route
+        return route
 
     def length(self, run: Run) -> Length:
         """That of the route."""
-        if any(source.length(run) is None for source in self.sources):
+        if self.varies or any(source.length(run) is None for source in self.sources):
             return math.inf if self.part.endless else None
         return self.route(run).length if self.seekable or not self.part.random else None
 
@@ -82,7 +94,7 @@ class Order(Node):
         """The route maps whole blocks; where it switches between sources or rounds, their readers take turns."""
         route = self.route(run)
         if not route.switches:
-            return self.sources[0].read(run, map(route.take, series))
+            return self.sources[0].read(_through(run, route), map(route.take, series))
         turns = Turns(self.sources, run, map(route.take, series))
         return Outputs(iter(turns), self, _Readers(turns.open))
 
@@ -90,7 +102,7 @@ class Order(Node):
         """What the route says, source by source and round by round."""
         route = self.route(run)
         if not route.switches:
-            yield 0, run, route.take(block)
+            yield 0, _through(run, route), route.take(block)
             return
         keys, _, pieces = _sorted_out(*route.take(block))
         for (source, number), piece in zip(keys, pieces):
@@ -112,6 +124,11 @@ class Order(Node):
             labels = count(self.rank + self.world * start, self.world)
             return Outputs(zip(outputs.drop(start - known.outputs), labels), None, [outputs], start)
         return outputs.drop(start - known.outputs)
+
+
+def _through(run: Run, route: Any) -> Run:
+    """The run of what a route without switches leads to."""
+    return run if isinstance(route, Span) and route.step == 1 else replace(run, ordered=False)
 
 
 def _shifted(route: Span, base: int) -> Span:
@@ -193,7 +210,7 @@ class Turns:
         self.sources, self.run, self.switches = sources, run, switches
         self.open: dict[Key, Reader] = {}  # those whose turn it is
         self.latest: dict[Key, Reader] = {}  # those that the last block handed out names
-        self.turns: deque[tuple[dict[Key, Reader], list[tuple[Key, int]]]] = deque()
+        self.turns: deque[tuple[dict[Key, Reader], tuple[list[Key], list[int]]]] = deque()
         self.lock = threading.RLock()
 
     def more(self, wanted: Wanted) -> bool:
@@ -207,8 +224,9 @@ class Turns:
     def _hand_out(self) -> None:
         """Give the readers that the next block names their parts of it."""
         switch = next(self.switches, None)
-        keys, order, pieces = _sorted_out(*switch) if switch is not None else ([], [], [])
-        for key in [key for key in self.latest if key not in keys]:
+        keys, turns, pieces = _sorted_out(*switch) if switch is not None else ([], [], [])
+        named = set(keys)
+        for key in [key for key in self.latest if key not in named]:
             self.latest.pop(key).wanted.over = True
         for key, piece in zip(keys, pieces):
             if key not in self.latest:
@@ -216,10 +234,10 @@ class Turns:
                 self.latest[key] = Reader(self.sources[source], self.run if number < 0 else self.run.round(number), self.more)
             self.latest[key].wanted.blocks.append(piece)
         if keys:
-            self.turns.append((dict(self.latest), [(keys[k], sum(1 for _ in same)) for k, same in groupby(order)]))
+            self.turns.append((dict(self.latest), (keys, turns)))
 
-    def _next(self) -> list[tuple[Key, int]] | None:
-        """Whose turn it is for how many outputs; readers whose time is past are closed."""
+    def _next(self) -> tuple[list[Key], list[int]] | None:
+        """Who gives the next outputs, and whose turn each of them is; readers whose time is past are closed."""
         with self.lock:
             if not self.turns:
                 self._hand_out()
@@ -235,22 +253,38 @@ class Turns:
     def __iter__(self) -> Iterator[Any]:
         try:
             while (order := self._next()) is not None:
-                for key, length in order:
-                    outputs = self.open[key].outputs
-                    expected = outputs.given + length
-                    yield from islice(outputs, length)
-                    if outputs.given != expected:
-                        raise fault(outputs, expected)
+                keys, turns = order
+                live = [self.open[key].outputs for key in keys]
+                before = sum(outputs.given for outputs in live)
+                yield from map(next, map(live.__getitem__, turns)) if len(live) > 1 else islice(live[0], len(turns))
+                given = sum(outputs.given for outputs in live) - before
+                if given < len(turns):  # it ended at the one that ended too early
+                    short = live[turns[given]]
+                    raise fault(short, short.given + 1)
         finally:
             for reader in (*self.open.values(), *self.latest.values()):
                 reader.close()
 
 
-def _sorted_out(sources: np.ndarray, indices: np.ndarray, rounds: np.ndarray) -> tuple[list[tuple[int, int]], list[int], list[np.ndarray]]:
-    """A switching block, sorted out: the (source, round) pairs in it, whose turn it is when, and the indices of each."""
-    pairs, turn = np.unique(np.stack([rounds, sources]), axis=1, return_inverse=True)
-    turn = turn.ravel()
-    by_pair = np.argsort(turn, kind="stable")
-    ends = np.cumsum(np.bincount(turn))[:-1]
-    keys = [(source, number) for number, source in pairs.T.tolist()]
-    return keys, turn.tolist(), np.split(indices[by_pair], ends)
+def _sorted_out(sources: np.ndarray, indices: np.ndarray, rounds: np.ndarray) -> tuple[list[Key], list[int], list[Block]]:
+    """A switching block, sorted out: the (source, round) pairs in it, which of them each output is of, and the indices of each."""
+    if len(sources) and (sources == sources[0]).all() and (rounds == rounds[0]).all():
+        return [(int(sources[0]), int(rounds[0]))], [0] * len(indices), [_as_range(indices)]
+    if not len(sources):
+        return [], [], []
+    codes = rounds * (int(sources.max()) + 1) + sources
+    codes -= codes.min()
+    by_key = np.argsort(codes.astype(np.uint16) if codes.max() < 1 << 16 else codes, kind="stable")  # the short ones by a radix sort
+    ends = np.flatnonzero(np.diff(codes[by_key])) + 1
+    turns = np.empty_like(codes)
+    turns[by_key] = np.repeat(np.arange(len(ends) + 1), np.diff(ends, prepend=0, append=len(codes)))
+    firsts = by_key[[0, *ends]]
+    keys = list(zip(sources[firsts].tolist(), rounds[firsts].tolist()))
+    return keys, turns.tolist(), [_as_range(piece) for piece in np.split(indices[by_key], ends)]
+
+
+def _as_range(indices: np.ndarray) -> Block:
+    """Indices in a row as a range, which most sources read faster."""
+    first, last = int(indices[0]), int(indices[-1])
+    in_a_row = last - first == len(indices) - 1 and bool((indices[1:] > indices[:-1]).all())
+    return range(first, last + 1) if in_a_row else indices

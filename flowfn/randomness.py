@@ -210,8 +210,13 @@ def _spread(numbers: np.ndarray) -> np.ndarray:
     return (mixed ^ mixed >> np.uint64(29)) * np.uint64(0xBF58476D1CE4E5B9)
 
 
+def drawn_key(rng: np.random.Generator) -> int:
+    """128 bits, drawn from a generator."""
+    low, high = rng.bit_generator.random_raw(2).tolist()
+    return int(low | high << 64)
+
+
 def permutation(n: int, rng: np.random.Generator, window: int | None = None) -> Permutation | WindowPermutation:
     """A random permutation of range(n), to be indexed by slices and int64 arrays."""
-    low, high = rng.bit_generator.random_raw(2).tolist()
-    key = low | high << 64
+    key = drawn_key(rng)
     return Permutation(n, key) if window is None else WindowPermutation(n, window, key)

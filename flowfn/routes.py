@@ -58,6 +58,24 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Copies:
+    """Each of `size` inputs `times` times, one after the other."""
+
+    size: float
+    times: int
+    switches: ClassVar[bool] = False
+
+    @property
+    def length(self) -> float:
+        """How many outputs there are."""
+        return product(self.size, self.times)
+
+    def take(self, block: Block) -> Block:
+        """The inputs of the outputs in `block`."""
+        return np.asarray(block, np.int64) // self.times
+
+
+@dataclass(frozen=True, slots=True)
 class Rounds:
     """All `size` inputs, `count` times over (which may be endless), each time in a round of its own."""
 

@@ -11,11 +11,14 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, compress, repeat, tee
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from more_itertools import consume
+
+from flowfn.tallies import Tallies
 
 if TYPE_CHECKING:
     from flowfn.kinds import Node
@@ -31,11 +34,14 @@ BLOCK = 4096
 
 
 class Anchor(NamedTuple):
-    """A fact about a node in one pass: after `outputs` outputs it had taken `inputs`, and held nothing."""
+    """A fact about a node in one pass: after `outputs` outputs it can be started again, with what follows `inputs`.
+
+    `inputs` are the positions in its sources, and then whatever numbers the node wants to find again.
+    """
 
     epoch: Epoch
     outputs: int
-    inputs: tuple[int, ...]
+    inputs: tuple[Any, ...]
 
 
 class Place(NamedTuple):
@@ -50,7 +56,8 @@ class Place(NamedTuple):
 class Run:
     """One pass over a tree: its seed, its epoch, and facts that let it start late.
 
-    `memo` holds what is worth computing once in a pass (keys, routes), `task` what a worker was handed. `engine` says
+    `memo` holds what is worth computing once in a pass (keys, routes), `task` what a worker was handed, `tallies` what
+    guarded stages count, `ordered` whether datapoints come in the order of their indices, none left out. `engine` says
     what a prefetch may use: "processes", "threads", or "none" where one datapoint is looked at, or where this is a
     worker already.
     """
@@ -62,6 +69,8 @@ class Run:
     anchors: Mapping[int, Anchor] = field(default_factory=dict)
     memo: dict[Any, Any] = field(default_factory=dict)
     task: Any = None
+    tallies: Tallies = field(default_factory=partial(Tallies, counts=False))
+    ordered: bool = True
 
     def round(self, number: int) -> Run:
         """The run of round `number` in this one."""
@@ -79,7 +88,7 @@ class Outputs(compress):
     """The outputs of a node in one pass: a C-level iterator that knows how many it has given.
 
     `position` is the number of the next output, counted from the start of the pass. `inputs` are the outputs it is
-    made from, so a pass can be walked; `tell` its newest anchor, `trail` which indices were asked for.
+    made from, so a pass can be walked; `tell` tells its newest anchor, `trail` which indices were asked for.
     """
 
     if TYPE_CHECKING:

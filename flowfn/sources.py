@@ -78,8 +78,8 @@ class SequenceNode(Node):
         """The items at the indices of a block."""
         items = self.part.object
         if type(items) in (list, tuple, range):
-            if type(block) is range and block.step == 1:
-                return items[block.start : block.stop]
+            if type(block) is range and block.step > 0:
+                return items[block.start : block.stop : block.step]
         elif hasattr(items, "__getitems__"):
             return items.__getitems__(list(ints(block)))
         return map(items.__getitem__, ints(block))
@@ -96,7 +96,7 @@ class ArraysNode(SequenceNode):
 
     def fetch(self, block: Block) -> Iterable[Any]:
         """Rows, as read-only views."""
-        return map(self.part.object.row, ints(block))
+        return self.part.object.each(block)
 
     def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Rows]:
         """Blocks of so many rows each."""

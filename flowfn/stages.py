@@ -52,7 +52,7 @@ class Composed:
         return hash(self.stages)
 
 
-def pipe(source: Any, *stages: Any) -> Flow[Any]:
+def pipe(source: Any, /, *stages: Any) -> Flow[Any]:
     """Send a source through stages, one after the other: the sentence that a pipeline is.
 
     `source` is anything `flow` takes. A stage is what a flowfn function returns when its source is left out; None is
@@ -149,10 +149,13 @@ def _define(
 ) -> Any:
     name = function.__name__
     parameters = inspect.signature(function).parameters
-    asks = frozenset(p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name in INJECTED)
+    gives = GIVES[kind] | (reads.gives if reads else frozenset())
+    asks = frozenset(
+        p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name in INJECTED | gives
+    )
     word = kind.__name__.lower() if kind else "composite"
-    if not asks <= GIVES[kind]:
-        wanted, given = sorted(asks - GIVES[kind])[0], " and ".join(sorted(GIVES[kind])) or "nothing"
+    if not asks <= gives:
+        wanted, given = sorted(asks - gives)[0], " and ".join(sorted(gives)) or "nothing"
         raise TypeError(f"{name}: a stage.{word} function cannot have {wanted!r}; it can ask for {given}")
     front = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     star = next((p for p in parameters.values() if p.kind is p.VAR_POSITIONAL), None)

@@ -6,6 +6,7 @@ It does not depend on how many workers made the datapoints, and where `shard` is
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Set
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowfn.randomness import ORDER_VERSION
-from flowfn.runs import Anchor, Place
+from flowfn.runs import Anchor, Place, Run
 
 if TYPE_CHECKING:
     from flowfn.flows import Flow
@@ -39,8 +40,12 @@ def pack(flow: Flow[Any], seed: int, epoch: int, place: Place) -> dict[str, Any]
     """The state of a pass over `flow` that stands at `place`."""
     state: dict[str, Any] = {"seed": seed, "epoch": epoch, "position": place.position, "fingerprint": fingerprint(flow)}
     if place.anchors:
-        state["anchors"] = {str(key): [list(a.epoch), a.outputs, list(a.inputs)] for key, a in place.anchors.items()}
+        state["anchors"] = {str(key): [list(a.epoch), a.outputs, [*map(_plain, a.inputs)]] for key, a in place.anchors.items()}
     node = flow.node
+    mixed = mixture(flow, seed, epoch, place)
+    if mixed is not None:
+        steps, begun = mixed
+        state["mix"] = {"steps": steps, "sources": {str(name): list(one) for name, one in begun.items()}}
     if any(part.shards for part in _parts(flow)):
         state |= {"rank": node.rank, "world": node.world}
         each = elastic(flow)
@@ -68,14 +73,44 @@ def unpack(flow: Flow[Any], state: Mapping[str, Any], strict: bool = True) -> tu
     position, base, node = state["position"], state.get("base", 0), flow.node
     if state.get("world", node.world) != node.world and "count" in state:
         position, base = 0, state["count"]
-        anchors = {k: anchor for k, anchor in anchors.items() if k < _shard_place(node)}
+        anchors = {k: anchor for k, anchor in anchors.items() if 0 <= k < _shard_place(node)}  # nor what one rank has counted
     elif "count" not in state and (state.get("rank", 0), state.get("world", 1)) != (node.rank, node.world):
         raise ValueError(
             f"load_state_dict(): the state is of rank {state.get('rank', 0)} of {state.get('world', 1)}, this flow is "
             f"rank {node.rank} of {node.world}, and its state cannot be moved between worlds; it could if only map-like "
             "stages, batch and prefetch came after shard: put shard after shuffle, filter and repeat"
         )
+    if "mix" in state and state["fingerprint"] != ours:
+        found = _mix(node)
+        if found is not None:
+            position, anchors = 0, {found[0].place: found[0].anchor(state["epoch"], **state["mix"])}
     return state["seed"], state["epoch"], Place(position, base, anchors)
+
+
+def _plain(number: Any) -> Any:
+    """A number as JSON knows it."""
+    return number.item() if isinstance(number, np.generic) else number
+
+
+def mixture(flow: Flow[Any], seed: int, epoch: int, place: Place) -> tuple[int, dict[Any, Any]] | None:
+    """(steps, how far each source has come, by name) of the mix in a flow, if there is one and its steps can be told."""
+    found = _mix(flow.node)
+    if found is None:
+        return None
+    mix, size = found
+    told = mix.progress(Run(seed, (epoch,), anchors=place.anchors), place.position * size, size)
+    return None if told is None else (told[0], dict(zip(mix.names, told[1])))
+
+
+def _mix(node: Node) -> tuple[Any, int] | None:
+    """The mix upstream of a node and how many of its outputs an output of the node takes, if no other order is between."""
+    size = 1
+    while not hasattr(node, "progress"):
+        if len(node.sources) != 1 or not node.elastic or node.part.sizes[0] != node.part.sizes[1]:
+            return None
+        size *= node.part.sizes[0]
+        (node,) = node.sources
+    return node, size
 
 
 def elastic(flow: Flow[Any]) -> int | None:
@@ -140,6 +175,11 @@ def _token(value: Any, content: bool) -> str:
     if hasattr(value, "definition") and hasattr(value, "arguments"):
         inner = ", ".join(f"{k}={_token(v, content)}" for k, v in value.arguments.items())
         return f"{value.name}({inner})"
+    if hasattr(value, "stages") and not isinstance(value, type):
+        return f"compose({', '.join(_token(one, content) for one in value.stages)})"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inner = ", ".join(f"{field.name}={_token(getattr(value, field.name), content)}" for field in dataclasses.fields(value))
+        return f"{type(value).__qualname__}({inner})"
     if hasattr(value, "__qualname__"):
         return f"{getattr(value, '__module__', None) or 'builtins'}.{value.__qualname__}"
     return f"{type(value).__module__}.{type(value).__qualname__}"

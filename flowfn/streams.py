@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, repeat, tee
 from operator import itemgetter
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from flowfn.kinds import Node
 from flowfn.randomness import Label, deepen, generator, hashed, rekey
+from flowfn.routes import product
 from flowfn.runs import Anchor, Length, Outputs, Run
 
 
@@ -58,7 +59,7 @@ class _Intake:
                 self.left = hint()
                 yield datapoint
         else:
-            for self.taken, datapoint in enumerate(self.source, self.taken):  # noqa: B020
+            for datapoint in self.source:
                 self.left = hint()
                 yield datapoint
 
@@ -72,7 +73,8 @@ class _Intake:
 
     def tell(self) -> dict[int, Anchor]:
         """The anchor before the input in work."""
-        here = Anchor(self.run.epoch, self.known.outputs + sys.maxsize - self.left, (self.taken,))
+        taken = self.taken if self.pairs else max(self.outputs.position - 1, self.taken)
+        here = Anchor(self.run.epoch, self.known.outputs + sys.maxsize - self.left, (taken,))
         return {**self.outputs.facts(before_last=True), self.node.place: here}
 
 
@@ -84,14 +86,15 @@ class Stream(Node):
         return f"{self.part} sees its source as one stream"
 
     def length(self, run: Run) -> Length:
-        """That of the source, for stages that say so."""
-        return self.sources[0].length(run) if self.part.keeps_length else None
+        """From that of the source, for stages that say how many outputs an input gives."""
+        length = self.sources[0].length(run) if self.part.times is not None else None
+        return None if length is None else product(length, self.part.times)
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """From the last mark before `start`, or else from the beginning."""
         known = run.anchor(self, start, len(self.sources))
         inputs = [source.stream(run, position) for source, position in zip(self.sources, known.inputs)]
-        mark = _Mark(self, run, known, inputs)
+        mark = Mark(self, run, known, inputs)
         injected: dict[str, Any] = {}
         if self.part.random:
             injected["rng"] = mark.rng = generator(hashed(self.key(run), self.rank, self.world))
@@ -104,23 +107,41 @@ class Stream(Node):
         return Outputs(zip(outputs, labels), None, [outputs], start) if lineage else outputs
 
 
-class _Mark:
-    """What a stream stage calls when nothing that it has read remains unused: it can be started again from there."""
+class Mark:
+    """What a stream stage calls to say where it can be started again.
+
+    `mark()` between outputs, when nothing that it has read remains unused; `mark(unused=n)`, when all that remains are
+    the last n inputs, to be read again. A stage that can be started again anywhere says so once, before its first
+    output: `mark.anywhere(held)`, where `held()` tells, whenever somebody wants to know, how many inputs remain unused
+    and then any numbers that it will find in `mark.note` when it is started there. A stage that goes far back sets
+    `mark.upstream` in `held` to the `source.facts(before_last=True)` of when it read the oldest of these inputs, so
+    that what is upstream can be started there too.
+    """
 
     outputs: Outputs
     rng: np.random.Generator | None = None
+    held: Callable[[], tuple[Any, ...]] | None = None
 
     def __init__(self, node: Stream, run: Run, known: Anchor, inputs: Sequence[Outputs]) -> None:
         self.node, self.run, self.newest, self.inputs = node, run, known, inputs
         self.upstream = dict(run.anchors)
+        self.note: tuple[Any, ...] = tuple(known.inputs[len(inputs) :])
 
-    def __call__(self) -> None:
-        at = self.outputs.position
-        self.newest = Anchor(self.run.epoch, at, tuple(source.position for source in self.inputs))
-        self.upstream = {place: anchor for source in self.inputs for place, anchor in source.facts().items()}
+    def __call__(self, unused: int = 0) -> None:
+        self.newest = self._here(unused)
+        self.upstream = {place: anchor for source in self.inputs for place, anchor in source.facts(before_last=unused > 0).items()}
         if self.rng is not None:
-            rekey(self.rng, at)
+            rekey(self.rng, self.newest.outputs)
+
+    def anywhere(self, held: Callable[[], tuple[Any, ...]] = lambda: (0,)) -> None:
+        """Say that the stage can be started again after any of its outputs."""
+        self.held, self.upstream = held, {}
 
     def tell(self) -> dict[int, Anchor]:
-        """The anchor of the last call."""
+        """The newest anchor, and those upstream that go with it."""
+        if self.held is not None:
+            self.newest = self._here(*self.held())
         return {**self.upstream, self.node.place: self.newest}
+
+    def _here(self, unused: int, *note: Any) -> Anchor:
+        return Anchor(self.run.epoch, self.outputs.position, (*(source.position - unused for source in self.inputs), *note))

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class Stretch:
-    """Some outputs in a row over a stream: of one source, in one round, every `step`-th from `start` to `stop`.
+    """Some outputs in a row over a stream: of one source, in one round, every `step`-th from `start` to `stop`, `times` times each.
 
     `anew`: its outputs are labelled as the outputs that they are, not as the inputs that they were.
     `whole`: an input counts only if the row of `step` inputs that it is in is complete.
     """
 
-    __slots__ = ("anew", "round", "source", "start", "step", "stop", "whole")
+    __slots__ = ("anew", "round", "source", "start", "step", "stop", "times", "whole")
 
     def __init__(
         self,
@@ -34,16 +34,17 @@ class Stretch:
         start: int = 0,
         stop: float = math.inf,
         step: int = 1,
+        times: int = 1,
         whole: bool = False,
         anew: bool = False,
     ) -> None:
         self.source, self.round, self.start, self.stop, self.step, self.whole = source, round, start, stop, step, whole
-        self.anew = anew
+        self.times, self.anew = times, anew
 
     @property
     def limit(self) -> float:
         """How many outputs it can have at most."""
-        return math.inf if self.stop == math.inf else max(-(-(int(self.stop) - self.start) // self.step), 0)
+        return math.inf if self.stop == math.inf else max(-(-(int(self.stop) - self.start) // self.step), 0) * self.times
 
 
 class Stretches:
@@ -59,11 +60,14 @@ class Stretches:
         self.base = run.base if node.part.shards else 0
         self.lineage = lineage and len(node.sources) == 1 and not node.part.switches
         self.live: list[Outputs] = []
-        self.newest = known
+        self.newest, self.times = known, 1
 
     def tell(self) -> dict[int, Anchor]:
-        """The last beginning of a stretch."""
-        return {self.node.place: self.newest}
+        """The last beginning of a stretch; amid copies, with the anchors from which their original can be made again."""
+        told: dict[int, Anchor] = {}
+        for source in self.live if self.times > 1 else ():
+            told.update(source.facts(before_last=True))
+        return {**told, self.node.place: self.newest}
 
     def __iter__(self) -> Iterator[Any]:
         plan = self.node.part.stretches(len(self.node.sources))
@@ -83,7 +87,7 @@ class Stretches:
             return
 
     def _read(self, stretch: Stretch, ahead: int) -> Generator[Any, None, int]:
-        jump = int(min(ahead, stretch.limit))
+        jump, self.times = int(min(ahead, stretch.limit)), stretch.times
         source, picks = self._pick(stretch, jump)
         first = next(picks, MISSING)
         if first is MISSING and 0 < jump < stretch.limit:  # perhaps it ends before the jump does: count it out
@@ -105,13 +109,16 @@ class Stretches:
             yield datapoint, self.node.rank + self.base + self.node.world * (self.known.outputs + ticked(self.ticks))
 
     def _pick(self, stretch: Stretch, jump: int) -> tuple[Outputs, Iterator[Any]]:
+        inputs, copies = divmod(jump, stretch.times)
         if stretch.whole:
-            source = self._open(stretch, self.base + jump * stretch.step)
+            source = self._open(stretch, self.base + inputs * stretch.step)
             return source, (row[stretch.start] for row in _rows(source, stretch.step))
-        source = self._open(stretch, self.base + stretch.start + jump * stretch.step)
-        if stretch.stop == math.inf:
-            return source, islice(source, 0, None, stretch.step)
-        return source, islice(source, 0, max(int(stretch.stop) - stretch.start - jump * stretch.step, 0), stretch.step)
+        source = self._open(stretch, self.base + stretch.start + inputs * stretch.step)
+        stop = None if stretch.stop == math.inf else max(int(stretch.stop) - stretch.start - inputs * stretch.step, 0)
+        picks: Iterator[Any] = islice(source, 0, stop, stretch.step)
+        if stretch.times > 1:
+            picks = islice(chain.from_iterable(map(repeat, picks, repeat(stretch.times))), copies, None)
+        return source, picks
 
     def _open(self, stretch: Stretch, first: int) -> Outputs:
         run = self.run if stretch.round is None else self.run.round(stretch.round)

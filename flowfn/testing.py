@@ -174,6 +174,7 @@ def _check_index(make_flow: Callable[[], Flow[Any]], seed: int, epoch: int, whol
 
 def _check_resume(make_flow: Callable[[], Flow[Any]], seed: int, epoch: int, whole: list[Any], stops: int) -> None:
     after = outputs(make_flow(), seed, epoch + 1)[:5]
+    beyond = int(make_flow().node.length_or_none() != math.inf)  # one more is asked for, to see that it ends
     for k in _spread(len(whole) + 1, stops):
         with make_flow().run(seed=seed, epoch=epoch) as iterator:
             for _ in islice(iterator, k):
@@ -181,7 +182,7 @@ def _check_resume(make_flow: Callable[[], Flow[Any]], seed: int, epoch: int, who
             state = json.loads(json.dumps(iterator.state_dict()))
         flow = make_flow().load_state_dict(state)
         with iter(flow) as iterator:
-            _compare("resume", make_flow, epoch, f"after {k} outputs", whole[k:], list(islice(iterator, len(whole) - k)))
+            _compare("resume", make_flow, epoch, f"after {k} outputs", whole[k:], list(islice(iterator, len(whole) - k + beyond)))
         _compare("resume", make_flow, epoch, f"the epoch after resuming at {k}", after, list(islice(flow, 5)))
 
 
@@ -191,7 +192,9 @@ def _check_workers(
     for keywords in workers:
         fetched = pipe(make_flow(), prefetch(2, **keywords))
         _compare("workers", make_flow, epoch, f"under prefetch(2, **{dict(keywords)})", whole, outputs(fetched, seed, epoch))
-        for k in _spread(len(whole) + 1, min(stops, 3)):
+        endless = fetched.node.length_or_none() == math.inf
+        for k in _spread(len(whole) + (not endless), min(stops, 3)):
+            left, beyond = max(len(whole) - k - 1, 0), int(not endless)
             with fetched.run(seed=seed, epoch=epoch) as iterator:
                 for _ in islice(iterator, k):
                     pass
@@ -200,10 +203,10 @@ def _check_workers(
                 with iter(resumed.load_state_dict(state)) as iterator:
                     rest = list(islice(iterator, 1))
                     again = json.loads(json.dumps(iterator.state_dict()))
-                    rest += islice(iterator, max(len(whole) - k - 1, 0))
+                    rest += islice(iterator, left + beyond)
                 _compare("workers", make_flow, epoch, f"saved after {k} with {dict(keywords)}, {how}", whole[k:], rest)
                 with iter(make_flow().load_state_dict(again)) as iterator:
-                    rest = list(islice(iterator, max(len(whole) - k - 1, 0)))
+                    rest = list(islice(iterator, left + beyond if k < len(whole) else 0))  # else it is the next epoch
                 _compare("workers", make_flow, epoch, f"saved after {k} with {dict(keywords)}, {how}, and again", whole[k + 1 :], rest)
 
 

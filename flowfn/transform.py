@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import random
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from flowfn import rules
 from flowfn.columns import Columns, Rows
 from flowfn.components import component, replaced, selected
+from flowfn.definitions import shown
 from flowfn.flows import Flow
-from flowfn.kinds import Each
-from flowfn.runs import Block, Run
+from flowfn.kinds import Each, Trail
+from flowfn.randomness import rekey
+from flowfn.runs import Block, Outputs, Run
 from flowfn.sources import counting
 from flowfn.stages import stage
 
@@ -63,9 +70,18 @@ def map_component(f: Callable[..., Any], index: Any, source: Any, *, rng: bool =
     """
     if rngs is None:
         for datapoint in source:
+            if type(datapoint) is tuple:
+                items = list(datapoint)
+                try:
+                    value = items[index]
+                except (LookupError, TypeError):
+                    value = component(datapoint, index)  # it says what there is
+                items[index] = f(value)
+                yield tuple(items)
+                continue
             try:
                 changed = datapoint.copy()
-            except AttributeError:  # a tuple; what f raises is not in here
+            except AttributeError:  # a namedtuple, say; what f raises is not in here
                 pass
             else:
                 changed[index] = f(changed[index])
@@ -114,7 +130,7 @@ def filter_map(f: Callable[..., Any], source: Any, *, rng: bool = False, rngs: A
 
 
 @stage.expand(where=_FUNCTION, draws=None)
-def flat_map(f: Callable[..., Any], source: Any, *, rng: bool = False, rngs: Any) -> Iterator[Any]:
+def flat_map(f: Callable[..., Any], source: Any, *, rng: bool = False, rngs: Any, indices: Any) -> Iterator[Any]:
     """Give all that `f(datapoint)`, an iterable, gives, one datapoint after the other.
 
     If `f` returns a flow, that flow runs under a seed which the datapoint's own generator draws. With `rng=True`,
@@ -124,11 +140,25 @@ def flat_map(f: Callable[..., Any], source: Any, *, rng: bool = False, rngs: Any
     >>> list(ff.flat_map(str.split, ["a b", "", "c"]))
     ['a', 'b', 'c']
     """
-    for datapoint, generator in zip(source, rngs):
-        made = f(datapoint, generator) if rng else f(datapoint)
+    if rng:
+        for datapoint, generator in zip(source, rngs):
+            yield from _seeded_by(generator, f(datapoint, generator))
+        return
+    generator = None
+    for datapoint, index in zip(source, indices):
+        if generator is None:  # moved to a datapoint's own numbers only where a flow wants them
+            generator = next(rngs)
+            rngs.close()
+        made = f(datapoint)
         if isinstance(made, Flow):
-            made = made.run(seed=int(generator.bit_generator.random_raw()), epoch=0)
+            rekey(generator, index)
+            made = _seeded_by(generator, made)
         yield from made
+
+
+def _seeded_by(generator: np.random.Generator, made: Any) -> Any:
+    """A flow under a seed that a generator draws; anything else as it is."""
+    return made.run(seed=int(generator.bit_generator.random_raw()), epoch=0) if isinstance(made, Flow) else made
 
 
 class SelectNode(Each):
@@ -161,8 +191,18 @@ def select(components: Sequence[Any], source: Any) -> Iterator[Any]:
     >>> list(ff.select([2, 0], [["a", "b", "c"]])), list(ff.select(["y"], [{"x": 1, "y": 2}]))
     ([['c', 'a']], [{'y': 2}])
     """
+    chosen: Any
     for datapoint in source:
-        yield selected(datapoint, components)
+        try:
+            if type(datapoint) is list:
+                chosen = [datapoint[index] for index in components]
+            elif type(datapoint) is dict:
+                chosen = {key: datapoint[key] for key in components}
+            else:
+                chosen = selected(datapoint, components)
+        except (LookupError, TypeError):
+            chosen = selected(datapoint, components)  # it says what there is
+        yield chosen
 
 
 @stage.composite(where={"start": rules.integer})
@@ -176,6 +216,96 @@ def enumerate(source: Any, *, start: int = 0) -> Flow[Any]:
     from flowfn.combining import zip as zipped
 
     return zipped(counting(start), source)
+
+
+class TapNode(Each):
+    """Counts, in each pass and in each process, how many datapoints the function has seen."""
+
+    gives = frozenset({"tickets"})
+
+    def begin(self, run: Run, inputs: Sequence[Outputs], labels: Iterable[Any], trail: Trail | None = None) -> Outputs:
+        """With one ticket for each datapoint that the function is still to see in this pass."""
+        first = self.part.arguments["first"]
+        if first is None:
+            return super().begin(run, inputs, labels, trail)
+        tickets = run.memo.setdefault((self.place, "tickets"), iter(range(first)))
+        return Outputs(self.part.open(inputs, tickets=tickets), self, inputs, trail=trail)
+
+
+@stage.each(where={"f": rules.function, "first": rules.optional(rules.natural)}, reads=TapNode)
+def tap(f: Callable[[Any], Any], source: Any, *, first: int | None = None, tickets: Any) -> Iterator[Any]:
+    """Call `f(datapoint)` for what it does (print, count, draw), and give the datapoint on as it is.
+
+    `first=n`: only for the first n datapoints of each pass. Worker processes count for themselves.
+
+    >>> import flowfn as ff
+    >>> list(ff.tap(print, ["a", "b", "c"], first=2))
+    a
+    b
+    ['a', 'b', 'c']
+    """
+    if tickets is None:
+        for datapoint in source:
+            f(datapoint)
+            yield datapoint
+        return
+    for datapoint in source:
+        if next(tickets, None) is None:
+            yield datapoint
+            break
+        f(datapoint)
+        yield datapoint
+    yield from source
+
+
+@dataclass(frozen=True)
+class seeded(Generic[T]):
+    """Let a function that draws from the global random state draw from a datapoint's own: `map(seeded(f), rng=True)`.
+
+    While `f(datapoint)` runs, the global states of `random`, `numpy.random` and (if it is imported) torch on the CPU are
+    set from the datapoint's generator; afterwards they are what they were. Threads take turns. It costs some 50 µs a
+    call; a function that takes `rng` itself costs nothing.
+
+    Raises:
+        TypeError: it is called without a generator, because `rng=True` is missing.
+
+    >>> import random
+    >>> import flowfn as ff
+    >>> flow = ff.map(seeded(lambda x: x + random.random()), [0, 0, 0], rng=True)
+    >>> list(flow.run()) == list(flow.run()), len(set(flow.run()))
+    (True, 3)
+    """
+
+    f: Callable[..., T]
+
+    def __post_init__(self) -> None:
+        rules.function.check("seeded", "f", self.f, {})
+
+    def __call__(self, datapoint: Any, rng: np.random.Generator | None = None) -> T:
+        """`f(datapoint)`, drawing from numbers that `rng` fixes."""
+        if rng is None:
+            raise TypeError("seeded(f) is called with a datapoint and a generator; write map(seeded(f), rng=True)")
+        seeds = rng.bit_generator.random_raw(2).tolist()
+        torch = sys.modules.get("torch")
+        with _global_state:
+            held = random.getstate(), np.random.get_state(), torch.get_rng_state() if torch else None
+            try:
+                random.seed(seeds[0])
+                np.random.seed([seeds[1] & 0xFFFFFFFF, seeds[1] >> 32])
+                if torch:
+                    torch.manual_seed(seeds[0] >> 1)
+                return self.f(datapoint)
+            finally:
+                random.setstate(held[0])
+                np.random.set_state(held[1])
+                if torch:
+                    torch.set_rng_state(held[2])
+
+    def __repr__(self) -> str:
+        return f"seeded({shown(self.f)})"
+
+
+_global_state = threading.RLock()
 
 
 class per_process(Generic[T]):
@@ -201,6 +331,8 @@ class per_process(Generic[T]):
         """This process's resource."""
         if self._pid != os.getpid():
             self.__setstate__(self.factory)
+        elif self._made:
+            return self._made[0]
         with self._lock:
             if not self._made:
                 self._made.append(self.factory())

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 
 import flowfn as ff
+from flowfn.batching import collate, window
+from flowfn.padding import pad
+from flowfn.testing import check
 
 Pair = namedtuple("Pair", "x y")
 
@@ -157,11 +160,15 @@ def test_objects_with_an_array_interface_stack():
     equal(list(ff.batch(2, [Tensor([1, 2]), Tensor([3, 4])])), [np.array([[1, 2], [3, 4]])])
 
 
+ONE_SEQUENCE = "; a datapoint that is one sequence of numbers should be an array: map(np.array)"
+
+
 @pytest.mark.parametrize(
     ("datapoints", "message"),
     [
-        ([[1, 2], [1]], "batch(): datapoints must have the same components, got [1, 2] and [1]"),
-        ([(1,), (1, 2)], "batch(): datapoints must have the same components, got (1,) and (1, 2)"),
+        ([[1, 2], [1]], f"batch(): datapoints must have the same components, got [1, 2] and [1]{ONE_SEQUENCE}"),
+        ([(1,), (1, 2)], f"batch(): datapoints must have the same components, got (1,) and (1, 2){ONE_SEQUENCE}"),
+        ([[1, "a"], [1]], "batch(): datapoints must have the same components, got [1, 'a'] and [1]"),
         ([[1], 3], "batch(): datapoints must have the same components, got [1] and 3"),
         ([{"a": 1}, {"b": 1}], "batch(): datapoints must have the same components, got {'a': 1} and {'b': 1}"),
         ([{"a": 1}, {"a": 1, "b": 1}], "batch(): datapoints must have the same components, got {'a': 1} and {'a': 1, 'b': 1}"),
@@ -405,3 +412,169 @@ def test_batches_of_batches():
 
 def test_a_mapping_batch_is_a_dict():
     equal(list(ff.batch(1, [OrderedDict(a=1)])), [{"a": np.array([1])}])
+
+
+# Lists of datapoints, and back
+
+
+class Stream:
+    """Data that can only be iterated."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __iter__(self):
+        return iter(self.data)
+
+
+def test_without_a_collation_a_batch_is_the_list_of_its_datapoints():
+    first, *_ = data = [[1, "a"], None, {"x": 2}, "b", (3,)]
+    for source in flows(data):
+        batches = list(ff.batch(2, source, collate=None))
+        assert batches == [[first, None], [{"x": 2}, "b"], [(3,)]]
+        assert batches[0][0] is first
+    assert list(ff.batch(2, [], collate=None)) == []
+    assert repr(ff.batch(2, collate=None)) == "batch(2, collate=None)"
+
+
+def test_rows_of_arrays_make_lists_too():
+    (batch,) = ff.pipe(ff.from_arrays(np.arange(2), np.arange(2)), ff.batch(2, collate=None))
+    equal(batch, [[np.int64(0), np.int64(0)], [np.int64(1), np.int64(1)]])
+
+
+def test_a_list_of_datapoints_is_no_part_of_the_source():
+    for source in flows(list(range(6))):
+        for batches in (ff.batch(3, source, collate=None), window(3, source, step=1, collate=None)):
+            for batch in batches:
+                batch.clear()
+            assert [len(batch) for batch in batches][:2] == [3, 3]
+
+
+@pytest.mark.parametrize("collation", [ff.stack, ff.as_list, pad(0), [ff.as_list, pad(-1)]])
+def test_collate_ends_what_batch_began(collation):
+    data = [[n, [0] * (n % 3 if collation is not ff.stack else 2)] for n in range(7)]
+    for source in flows(data):
+        whole = list(ff.batch(3, source, collate=collation))
+        assert len(whole) == 3
+        equal(list(ff.pipe(source, ff.batch(3, collate=None), collate(collation))), whole)
+
+
+def test_collate_stacks_if_nothing_is_said():
+    for stage in (collate(), collate(ff.stack), collate(how=ff.stack)):
+        equal(list(ff.pipe([[[1, "a"], [2, "b"]], ([3, "c"],)], stage)), [[np.array([1, 2]), ["a", "b"]], [np.array([3]), ["c"]]])
+    equal(list(collate(ff.stack, [[1]])), [np.array([1])])
+    equal(list(collate(source=[[1]])), [np.array([1])])
+
+
+def test_collate_looks_like_its_call():
+    assert repr(collate()) == "collate()"
+    assert repr(collate(ff.as_list)) == "collate(as_list)"
+    assert repr(collate(pad(0))) == "collate(pad(0))"
+    assert collate() == pickle.loads(pickle.dumps(collate())) != collate(pad(0))
+
+
+@pytest.mark.parametrize(
+    ("datapoint", "error", "message"),
+    [
+        (3, TypeError, r"collate\(\): a datapoint must be a list of datapoints, got 3; batch\(n, collate=None\) makes them"),
+        ({"x": 1}, TypeError, r"collate\(\): a datapoint must be a list of datapoints, got \{'x': 1\}"),
+        ("text", TypeError, r"collate\(\): a datapoint must be a list of datapoints, got 'text'"),
+        ([], ValueError, r"collate\(\): a list of datapoints must not be empty"),
+        ((), ValueError, r"collate\(\): a list of datapoints must not be empty"),
+    ],
+)
+def test_collate_wants_lists_of_datapoints(datapoint, error, message):
+    for source in flows([datapoint]):
+        with pytest.raises(error, match=f"^{message}"):
+            list(collate(source=source))
+
+
+@pytest.mark.parametrize("how", [None, 3, {"x": 3}])
+def test_collate_refuses_what_is_no_collation(how):
+    with pytest.raises(TypeError, match=r"^collate\(\): how must be a collation"):
+        collate(how)
+
+
+# Windows
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 7, 8, 50])
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 7])
+def test_windows_are_those_of_more_itertools_without_its_filling(n, size, step):
+    fill = object()
+    expected = [[x for x in w if x is not fill] for w in more_itertools.windowed(range(n), size, fill, step)]
+    expected = [w for w in expected if w]  # of nothing, it makes a window of nothing but filling
+    for source in flows(range(n)):
+        assert list(window(size, source, step=step, collate=None)) == expected
+        assert [w.tolist() for w in window(size, source, step=step, drop_remainder=True)] == [w for w in expected if len(w) == size]
+    seekable = window(size, range(n), step=step)
+    assert len(seekable) == len(expected)
+    assert [seekable[i].tolist() for i in range(len(expected))] == expected
+
+
+def test_windows_are_those_of_tf_data_but_for_its_tail():
+    """What Dataset.range(7).window(size, shift) gives, run with TensorFlow 2.21."""
+    whole = {(3, 1): [[0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5], [4, 5, 6]], (3, 3): [[0, 1, 2], [3, 4, 5]]}
+    tails = {(3, 1): [[5, 6], [6]], (3, 2): [[6]], (3, 3): [[6]], (2, 3): [[6]]}
+    for (size, shift), windows in whole.items():
+        assert [w.tolist() for w in window(size, range(7), step=shift, drop_remainder=True)] == windows
+    for (size, shift), tail in tails.items():
+        ours = [w.tolist() for w in window(size, range(7), step=shift)]
+        assert ours[-1] == (tail[-1] if shift >= size else [7 - size + i for i in range(size)])
+        assert not any(w in ours for w in tail if shift < size)
+
+
+def test_windows_of_arrays_are_gathered():
+    arrays = {"x": np.arange(10), "y": np.arange(20).reshape(10, 2)}
+    for stages in ([], [ff.shuffle()], [ff.skip(3)]):
+        fast = list(ff.pipe(ff.from_arrays(**arrays), *stages, window(4, step=3)))
+        slow = list(ff.pipe(ff.from_arrays(**arrays), *stages, ff.map(lambda x: x), window(4, step=3)))
+        equal(fast, slow)
+    assert list(fast[0]) == ["x", "y"]
+
+
+def test_windows_look_like_their_call_and_refuse_bad_arguments():
+    assert repr(window(3)) == "window(3)"
+    assert repr(window(3, step=2, collate=None)) == "window(3, step=2, collate=None)"
+    with pytest.raises(ValueError, match=r"^window\(\): size must be a positive integer, got 0$"):
+        window(0)
+    with pytest.raises(ValueError, match=r"^window\(\): step must be a positive integer, got 0$"):
+        window(2, step=0)
+    with pytest.raises(TypeError, match=r"^window\(\): collate must be a collation .* or None, got 3$"):
+        window(2, collate=3)
+
+
+# The laws
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        ff.batch(3),
+        ff.batch(3, drop_remainder=True, collate=None),
+        window(3),
+        window(3, step=2, drop_remainder=True),
+        window(2, step=3, collate=None),
+        ff.compose(ff.batch(4, collate=None), collate()),
+        ff.compose(ff.batch(4), ff.unbatch()),
+    ],
+    ids=str,
+)
+def test_the_laws_hold(stage):
+    for source in (range(11), Stream(range(11))):
+        check(lambda: ff.pipe(source, ff.map(float), stage))
+    for n in (0, 1):
+        check(lambda: ff.pipe(Stream(range(n)), stage), epochs=(0,))
+
+
+def test_the_laws_hold_in_threads_and_processes():
+    for source in (range(11), Stream(range(11))):
+        for stage in (ff.batch(3, collate=None), window(3, step=2), ff.compose(ff.batch(4, collate=None), collate(pad(0)))):
+            check(lambda: ff.pipe(source, ff.map(float), stage), workers=({}, {"threads": 2}, {"processes": 2}), epochs=(0,), stops=4)
+
+
+def test_batches_of_endless_sources():
+    endless = ff.cycle(range(5))
+    assert ff.pipe(endless, ff.batch(3, collate=None))[2] == [1, 2, 3]
+    assert ff.pipe(endless, window(3, collate=None))[4] == [4, 0, 1]

@@ -201,3 +201,14 @@ def test_a_state_over_a_cache_goes_on_in_another_process_without_it():
         iterator = iter(make())
         list(islice(iterator, k))
         assert list(make().load_state_dict(iterator.state_dict())) == whole[k:]
+
+
+def test_what_fails_below_a_cache_is_named():
+    def fails_at_three(x):
+        return x if x != 3 else 1 / 0
+
+    for source in ([0, 1, 2, 3, 4], lambda: iter([0, 1, 2, 3, 4])):
+        flow = ff.pipe(source, ff.map(fails_at_three), ff.cache(), ff.map(str))
+        with pytest.raises(ZeroDivisionError) as caught:
+            list(flow)
+        assert caught.value.__notes__[0].startswith("in map(fails_at_three), its datapoint 3 (input 3)")

@@ -11,14 +11,86 @@ GOLDEN = {
     "shuffle, network": (lambda: ff.pipe(range(10**6), ff.shuffle(), ff.take(1000)), "77fdf80f5333b3c0"),
     "shuffle, window": (lambda: ff.pipe(range(1000), ff.shuffle(window=64)), "e456576efb4d6a59"),
     "shuffle_buffer": (lambda: ff.pipe(range(1000), ff.shuffle_buffer(64)), "04b75b92ee9964ee"),
+    "shuffle_buffer, reuse": (lambda: ff.pipe(range(1000), ff.shuffle_buffer(64, reuse=3)), "7a0e120a30ec39b5"),
     "split": (lambda: ff.split(range(1000), 0.3)[0], "a8d1f0c8a8f4f2c0"),
+    "sample": (lambda: ff.pipe(range(1000), ff.sample(500)), "dea8c985013157dc"),
+    "sample, huge": (lambda: ff.pipe(range(10**12), ff.sample(500)), "d62c99b25e341814"),
+    "sample, weights": (lambda: ff.pipe(range(100), ff.sample(500, weights=range(100))), "c1de3582bfd8d673"),
+    "sample, once each": (lambda: ff.pipe(range(1000), ff.sample(500, replacement=False)), "cc3a24df5d38ea00"),
+    "sample, weights, once each": (lambda: ff.pipe(range(100), ff.sample(90, weights=range(100), replacement=False)), "5950dd2ede3d88d0"),
+    "mix": (lambda: ff.mix(range(700), range(1000, 1300), range(2000, 2100), weights=[0.7, 0.2, 0.1], until="all"), "159f83590594acb9"),
+    "mix, many weights": (
+        lambda: ff.mix(range(700), range(1000, 1300), weights=[31415926535, 27182818284], until="cycle_all"),
+        "c0751ba209bd05f2",
+    ),
+    "mix, random": (lambda: ff.mix(range(700), range(1000, 1300), weights=[2, 1], random=True), "9dc0fb53c92bc042"),
+    "mix, random, by length": (
+        lambda: ff.mix(range(70), range(1000, 1030), weights="length", random=True, until="all"),
+        "899d7a58440047c5",
+    ),
+    "mix, random, scheduled": (lambda: ff.mix(range(700), range(1000, 1300), weights=_ramp, random=True), "37b3137ef15a9ed3"),
     "rounds": (lambda: ff.pipe(range(100), ff.shuffle(), ff.repeat(3)), "7856804878f0da99"),
+    "epochs of one's own": (lambda: ff.pipe(range(100), ff.shuffle(), ff.epoch_of(150)), "4cdb49cc6ca96917"),
+    "interleave": (lambda: ff.pipe(range(50), ff.interleave(_shuffled, cycle=5, block=2)), "a45c6a9c8fef9c26"),
+    "flat_map": (lambda: ff.pipe(range(50), ff.flat_map(_shuffled)), "82e77a55da671701"),
+    "inside": (lambda: ff.pipe(range(50), ff.batch(5, collate=None), ff.inside(ff.shuffle(), ff.map(_bits, rng=True))), "02c9aa1cbf1a4b04"),
     "raw bits": (lambda: ff.pipe(range(100), ff.map(_bits, rng=True)), "88db944122ab6c25"),
+    "raw bits of a component": (lambda: ff.pipe([[i] for i in range(100)], ff.map_component(_bits, 0, rng=True)), "aa69e385dc9dfd66"),
+    "raw bits of filters": (
+        lambda: ff.pipe(range(100), ff.filter(_coin, rng=True), ff.filter_map(_even_bits, rng=True)),
+        "18bf928e56d9d5c3",
+    ),
     "raw bits below a filter": (
         lambda: ff.pipe(range(100), ff.filter(_odd), ff.flat_map(_twice), ff.map(_bits, rng=True)),
         "32e702b96987bd7a",
     ),
     "raw bits below a shard": (lambda: ff.pipe(range(100), ff.shuffle(), ff.shard(1, 3), ff.map(_bits, rng=True)), "88f02579d05c5a9b"),
+    "raw bits of a callable source": (lambda: ff.flow(_drawn), "054b03a8925cc8e1"),
+    "raw bits under guard": (lambda: ff.pipe(range(100), ff.guard(ff.map(_sometimes, rng=True), retry=1, then="drop")), "85d6f0c11af281dd"),
+    "training": (
+        lambda: ff.pipe(range(1000), ff.shuffle(), ff.shard(0, 2), ff.map(_bits, rng=True), ff.batch(32, collate=ff.as_list)),
+        "23418e9f15d3c394",
+    ),
+    "validation": (
+        lambda: ff.pipe(ff.split(range(1000), 0.9, 0.1)[1], ff.batch(32, collate=ff.as_list, drop_remainder=True)),
+        "eb28dd33d29559f2",
+    ),
+    "text": (
+        lambda: ff.pipe(range(300), ff.shuffle(), ff.map(_text), ff.batch_by_length(len, tokens=64, collate=None)),
+        "2e2c020f2a560d16",
+    ),
+    "buckets": (
+        lambda: ff.pipe(
+            range(300), ff.map(_text), ff.shuffle_buffer(30), ff.batch_by_length(len, boundaries=[4, 8, 16], sizes=[8, 4, 2], collate=None)
+        ),
+        "241e0a0f5c7e1a05",
+    ),
+    "keys": (lambda: ff.pipe(range(300), ff.shuffle(), ff.batch_by_key(_last_digit, 7, collate=None)), "b365e39d456c039c"),
+    "packed": (lambda: ff.pipe(range(300), ff.shuffle(), ff.map(_text), ff.pack(32), ff.map(_lists)), "222866c85535ec20"),
+    "packed, best fit": (
+        lambda: ff.pipe(range(300), ff.shuffle(), ff.map(_text), ff.pack(32, how=ff.best_fit), ff.map(_lists)),
+        "dacc4b05d5afc1a9",
+    ),
+    "windows": (
+        lambda: ff.pipe(range(300), ff.shuffle(window=9), ff.window(5, step=2, collate=None), ff.shuffle_buffer(10)),
+        "af71267b3654e3c4",
+    ),
+    "ranks": (lambda: ff.pipe(range(101), ff.shuffle(), ff.pad_to_multiple(8), ff.shard(3, 4)), "f13ac7a75ab8d018"),
+    "streams": (
+        lambda: ff.pipe(ff.flow(_drawn), ff.filter(_odd), ff.repeat_each(2), ff.shuffle_buffer(10), ff.repeat(2), ff.take(150)),
+        "374115fe39c536d9",
+    ),
+    "corpora": (
+        lambda: ff.pipe(
+            ff.mix({"a": ff.shuffle(range(90)), "b": ff.pipe(range(50), ff.filter(_odd))}, weights=[2, 1], tag="of", until="all"),
+            ff.shuffle_buffer(9),
+        ),
+        "1214df0099679ec1",
+    ),
+    "a frozen branch": (
+        lambda: ff.zip(ff.shuffle(range(100)), ff.freeze(ff.shuffle(range(100)), seed=3), ff.cache(ff.sample(100, range(9)))),
+        "a36a2b93ff79ca24",
+    ),
 }
 
 
@@ -32,6 +104,46 @@ def _odd(x):
 
 def _twice(x):
     return [x, x]
+
+
+def _ramp(step):
+    return [1000, step]
+
+
+def _shuffled(x):
+    return ff.shuffle(range(100 * x, 100 * x + x % 7))
+
+
+def _coin(x, rng):
+    return int(rng.bit_generator.random_raw()) % 3 > 0
+
+
+def _even_bits(x, rng):
+    drawn = int(rng.bit_generator.random_raw())
+    return None if drawn % 2 else (x, drawn)
+
+
+def _drawn(rng):
+    return iter(rng.bit_generator.random_raw(100).tolist())
+
+
+def _sometimes(x, rng):
+    drawn = int(rng.bit_generator.random_raw())
+    if x % 5 == 0:
+        raise OSError("not today")
+    return x, drawn
+
+
+def _text(x):
+    return [x] * (1 + x * 7 % 16)
+
+
+def _last_digit(x):
+    return x % 10
+
+
+def _lists(arrays):
+    return [array.tolist() for array in arrays]
 
 
 @pytest.mark.parametrize("name", GOLDEN)

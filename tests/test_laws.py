@@ -1,13 +1,16 @@
 """The laws, on random compositions of the built-in stages."""
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 from flowfn.testing import check, pipelines
 
+pytestmark = pytest.mark.timeout(400)
+
 calm = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 
 
-@settings(max_examples=200, **calm)
+@settings(max_examples=120, **calm)
 @given(pipelines())
 def test_random_pipelines_keep_the_laws(make_flow):
     check(make_flow, workers=(), stops=6)

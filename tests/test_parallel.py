@@ -425,7 +425,7 @@ def test_a_thousand_abandoned_iterators_leave_nothing():
 def test_an_iterator_that_is_never_asked_starts_nothing():
     before = left_behind()
     iterator = iter(ff.pipe(range(100), ff.map(float), ff.prefetch(2)))
-    assert left_behind() == before
+    assert nothing_but(before)
     iterator.close()
 
 
@@ -611,3 +611,10 @@ def test_several_prefetches_below_one_order_do_not_disturb_each_other():
             assert len(list(batches)) == 500
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_windows_over_what_stays_here_are_the_same_in_workers():
+    for here in (ff.cache(), ff.prefetch(2)):
+        flow = ff.pipe(range(40), ff.map(abs), here, ff.window(3))
+        fetched = ff.pipe(range(40), ff.map(abs), here, ff.window(3), ff.prefetch(3, threads=2))
+        assert [w.tolist() for w in fetched] == [w.tolist() for w in flow]

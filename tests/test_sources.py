@@ -489,3 +489,9 @@ def test_a_flow_of_a_flow_is_that_flow():
     flow = ff.flow([1])
     assert ff.flow(flow) is flow
     assert list(itertools.chain(flow, flow)) == [1, 1]
+
+
+def test_a_list_that_holds_itself_can_be_shown():
+    endless = [1]
+    endless.append(endless)
+    assert repr(ff.flow(endless)) == "flow([1, [1, [1, [1, [1, [1, ...]]]]]])"

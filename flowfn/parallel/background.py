@@ -6,11 +6,14 @@ import atexit
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from flowfn.failures import locate, uneven
-from flowfn.runs import Anchor, Outputs
+from flowfn.kinds import Node
+from flowfn.runs import Anchor, Outputs, Run
+from flowfn.tallies import Tallies, anchors
 
 _END = object()
 _alive: weakref.WeakSet[Channel] = weakref.WeakSet()
@@ -54,49 +57,66 @@ class Channel:
             thread.join()
 
 
-def ahead_of_time(start: Callable[[], Outputs], ahead: int, seekable: bool, first: int, known: Mapping[int, Anchor]) -> Outputs:
-    """What `start()` gives, made in a thread that is up to `ahead` outputs further."""
-    facts: dict[int, Anchor] = dict(known)
-    return Outputs(_delivered(start, ahead, seekable, facts), None, (), first, lambda: facts)
+def ahead_of_time(node: Node, run: Run, start: Callable[[Run], Outputs], ahead: int, first: int = 0) -> Outputs:
+    """What `start(run)` gives of a node, made in a thread that is up to `ahead` outputs further."""
+    facts: dict[int, Anchor] = dict(run.anchors)
+    return Outputs(_delivered(node, run, start, ahead, facts), None, (), first, lambda: facts)
 
 
-def _delivered(start: Callable[[], Outputs], ahead: int, seekable: bool, facts: dict[int, Anchor]) -> Iterator[Any]:
+def _delivered(node: Node, run: Run, start: Callable[[Run], Outputs], ahead: int, facts: dict[int, Anchor]) -> Iterator[Any]:
     channel = Channel(ahead)
-    channel.thread = threading.Thread(target=_make, args=(channel, start, seekable), name="flowfn-prefetch", daemon=True)
+    apart = replace(run, tallies=Tallies(run.tallies.facts()))
+    channel.thread = Maker(channel, node, apart, start)
     channel.thread.start()
     try:
         while True:
             output, told, error = channel.get()
-            if output is _END:
-                if error is not None:
-                    raise error
-                return
             facts.clear()
-            facts.update(told)
+            facts.update(anchors(told))
+            run.tallies.take(told)
+            if error is not None:
+                raise error
+            if output is _END:
+                return
             yield output
     finally:
         channel.close()
 
 
-def _make(channel: Channel, start: Callable[[], Outputs], seekable: bool) -> None:
+class Maker(threading.Thread):
+    """The thread of a channel. A source that waits in it for something from outside asks now and then whether to go on."""
+
+    def __init__(self, channel: Channel, *arguments: Any) -> None:
+        super().__init__(target=_make, args=(channel, *arguments), name="flowfn-prefetch", daemon=True)
+        self.channel, self.consumer = weakref.ref(channel), threading.current_thread()
+
+    def wanted(self) -> bool:
+        """Whether somebody will take what this thread makes, and what whoever takes it makes of it."""
+        channel = self.channel()
+        return channel is not None and not channel.closed and (not isinstance(self.consumer, Maker) or self.consumer.wanted())
+
+
+def _make(channel: Channel, node: Node, run: Run, start: Callable[[Run], Outputs]) -> None:
     """What the thread does. It knows the channel, never the iterator, so that an abandoned one can end it."""
     outputs: Outputs | None = None
     error: BaseException | None = None
+    tells = not node.seekable or node.guarded
     try:
-        outputs = start()
+        outputs = start(run)
         for output in outputs:
-            if not channel.put(output, {} if seekable else outputs.facts()):
+            if not channel.put(output, {**outputs.facts(), **run.tallies.news()} if tells else {}):
                 break
         else:
-            error = uneven(outputs, None, seekable)
+            error = uneven(outputs, None, node.seekable)
     except BaseException as raised:  # raised again where the flow is iterated
         error = raised
         locate(error, outputs)
+    facts = {**outputs.facts(), **run.tallies.news()} if outputs is not None and tells else {}
     try:
         if outputs is not None:
             outputs.close()
     finally:
-        channel.put(_END, {}, error)
+        channel.put(_END, facts, error)
 
 
 @atexit.register

@@ -14,6 +14,7 @@ from flowfn.parallel.crew import Crew, Pace, Remote, Waiting
 from flowfn.parallel.plan import packed
 from flowfn.parallel.task import Feed, continue_pass, end_pass
 from flowfn.runs import Anchor, Outputs, Run
+from flowfn.tallies import anchors
 
 
 class Kept(Node):
@@ -22,7 +23,7 @@ class Kept(Node):
     def __init__(self, top: Node, crew: Crew) -> None:
         super().__init__(top.part, (), top.place, None)
         self.top, self.crew = top, crew
-        self.rank, self.world = top.rank, top.world
+        self.rank, self.world, self.guarded = top.rank, top.world, top.guarded
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """All outputs from `start` on; a worker that lost the pass makes it anew from the last anchors."""
@@ -34,11 +35,12 @@ class Kept(Node):
         digest, pickled = packed(self.top)
         executor = self.crew.executor()
         pending: deque[tuple[Waiting, int]] = deque()
-        anchors, ended, window = dict(run.anchors), False, 1  # one at first: it tells the worker the tree
+        known = {**run.anchors, **run.tallies.facts()}
+        ended, window = False, 1  # one at first: it tells the worker the tree
         try:
             while True:
                 while len(pending) < window and not ended:
-                    feed = Feed(run.seed, run.epoch, run.base, start=start, anchors=anchors, lineage=lineage)
+                    feed = Feed(run.seed, run.epoch, run.base, start=start, anchors=known, lineage=lineage)
                     task = (name, feed, pace.size)
                     pending.append((self._submit(executor, digest, pickled, task), pace.size))
                     start += pace.size
@@ -48,9 +50,11 @@ class Kept(Node):
                 ended, window = ended or reply.ended, pace.window
                 for output, told in zip(reply.outputs, reply.facts or ()):
                     facts.clear()
-                    facts.update(told)
+                    facts.update(anchors(told))
+                    run.tallies.take(told)
+                    known = {**known, **told}
                     yield output
-                anchors = dict(facts) or anchors
+                run.tallies.take(reply.last)
                 if reply.error is not None:
                     raise reply.error from Remote(reply.text)
                 if reply.ended:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,17 +34,18 @@ class Stretch:
     top: Node
     bottom: Node
 
-    def for_worker(self, run: Run, remote: bool) -> tuple[Node, list[Node]]:
+    def for_worker(self, run: Run, remote: bool | None) -> tuple[Node, list[Node]]:
         """The tree that workers run, and the nodes in it that stay behind and supply datapoints.
 
-        A cache or a prefetch stays behind always, a large sequence where workers are processes (`remote`).
+        A cache or a prefetch stays behind always, a large sequence where workers are processes (`remote`). None is for
+        the process that iterates: nothing stays behind.
         """
         stay: dict[int, Node] = {}
 
         def visit(node: Node) -> Node:
             if node is self.bottom and not node.seekable:
                 return _over(Window, node, ())
-            if _stays(node, remote):
+            if remote is not None and _stays(node, remote):
                 stay[node.place] = node
                 moved: Node = Supplied(node, run)
             else:
@@ -53,23 +54,20 @@ class Stretch:
 
         return visit(self.top), list(stay.values())
 
+    def chain(self) -> Iterator[Node]:
+        """The stages of the chain, the last one first."""
+        node = self.top
+        while node is not self.bottom:
+            yield node
+            (node,) = node.sources
+
     def counted(self) -> list[Expand]:
         """The expand stages of the chain, the first one first."""
-        found, node = [], self.top
-        while node is not self.bottom:
-            if isinstance(node, Expand):
-                found.append(node)
-            (node,) = node.sources
-        return found[::-1]
+        return [node for node in self.chain() if isinstance(node, Expand)][::-1]
 
     def wants_labels(self) -> bool:
         """Whether a stage of the chain asks for its datapoints' labels."""
-        node = self.top
-        while node is not self.bottom:
-            if node.part.wants_labels:
-                return True
-            (node,) = node.sources
-        return False
+        return any(node.part.wants_labels for node in self.chain())
 
 
 def cut(node: Node, stand_in: Callable[[Stretch], Node]) -> Node:
@@ -129,7 +127,7 @@ def whole(node: Node) -> bool:
 
 def _boundary(node: Node) -> bool:
     """Whether what is upstream of a node is somebody else's: a prefetch's, or nobody's."""
-    return node.part.transparent or (not node.sources and not node.seekable)
+    return node.boundary or (not node.sources and not node.seekable)
 
 
 def _bottom(node: Node) -> Node:
@@ -142,7 +140,7 @@ def _bottom(node: Node) -> Node:
 def _passes_on(node: Node) -> bool:
     """Whether a stage works on one datapoint after the other of one source, in the same run, wherever that is."""
     alone = isinstance(node, (Each, Expand)) and len(node.sources) == 1
-    return alone and not (node.here or node.root or node.part.transparent)
+    return alone and not (node.here or node.root or node.boundary)
 
 
 def _works(node: Node) -> bool:
@@ -156,7 +154,7 @@ def _works(node: Node) -> bool:
 
 def _stays(node: Node, remote: bool = True) -> bool:
     """Whether a node of a seekable stretch stays behind: a cache, a prefetch, a large sequence."""
-    if node.here or node.part.transparent:
+    if node.here or node.boundary:
         return True
     return remote and not node.sources and not _travels(node.part)
 

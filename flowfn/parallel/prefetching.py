@@ -29,6 +29,8 @@ _THREADS = rules.Rule(
 class PrefetchNode(Each):
     """Hands what is upstream to a thread or to workers, where the run allows it; otherwise it is not there at all."""
 
+    boundary = True
+
     def crew(self, run: Run) -> Crew | None:
         """The workers for a run, or None for the one thread."""
         ahead, threads, processes = (self.part.arguments[name] for name in ("ahead", "threads", "processes"))
@@ -59,7 +61,7 @@ class PrefetchNode(Each):
         tree = self.arranged(crew) if crew else self.sources[0]
         if isinstance(tree, Spread):
             return tree.read(run, series)
-        return ahead_of_time(lambda: tree.read(run, series), self.part.arguments["ahead"], True, 0, {})
+        return ahead_of_time(tree, run, lambda run: tree.read(run, series), self.part.arguments["ahead"])
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """All outputs from `start` on."""
@@ -73,7 +75,7 @@ class PrefetchNode(Each):
         tree = self.arranged(crew) if crew else self.sources[0]
         if isinstance(tree, Spread):
             return tree.stream(run, start, lineage)
-        return ahead_of_time(lambda: tree.stream(run, start, lineage), self.part.arguments["ahead"], False, start, run.anchors)
+        return ahead_of_time(tree, run, lambda run: tree.stream(run, start, lineage), self.part.arguments["ahead"], start)
 
 
 def _dismiss(executor: Any) -> None:

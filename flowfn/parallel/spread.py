@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -9,13 +10,17 @@ from concurrent.futures import Executor, Future
 from dataclasses import replace
 from typing import Any
 
-from flowfn.failures import locate
+from flowfn.failures import brief, locate
 from flowfn.kinds import Node
 from flowfn.parallel.crew import Crew, Pace, Remote, Waiting
 from flowfn.parallel.plan import Stretch, packed
 from flowfn.parallel.supply import Supply
 from flowfn.parallel.task import Feed, Reply, Unsupplied, perform, perform_known
 from flowfn.runs import Anchor, Block, Length, Outputs, Run, blocks, shared
+from flowfn.streams import Expand
+from flowfn.tallies import Dropped, Reached
+
+_works = itertools.count(1)
 
 
 class Spread(Node):
@@ -25,7 +30,8 @@ class Spread(Node):
         top = stretch.top
         super().__init__(top.part, (), top.place, None)
         self.stretch, self.crew = stretch, crew
-        self.rank, self.world, self.seekable = top.rank, top.world, top.seekable
+        self.exact = not stretch.counted() and _mixes(stretch.bottom)
+        self.rank, self.world, self.seekable, self.guarded, self.steady = top.rank, top.world, top.seekable, top.guarded, top.steady
 
     def length(self, run: Run) -> Length:
         """That of the stretch."""
@@ -41,8 +47,8 @@ class Spread(Node):
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """The outputs at the indices of a series, made by workers."""
-        plain = Feed(run.seed, run.epoch, run.base)
-        work = _Work(self, run, plain, 0, {})
+        begun = {place: anchor for place, anchor in run.anchors.items() if not anchor.outputs}
+        work = _Work(self, run, Feed(run.seed, run.epoch, run.base, anchors=begun, work=next(_works)), 0, {})
         return Outputs(work.out(work.by_index(series)), None, (), 0, work.tell)
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
@@ -52,23 +58,38 @@ class Spread(Node):
         position, first = start, start
         chain: dict[int, Anchor] = {}
         owed: dict[int, int] = {}
-        for node in reversed(self.stretch.counted()):
-            known = run.anchor(node, position)
-            if not chain:  # what is too much of the last one is dropped here, so that it owes nothing
-                first = position = known.outputs
-            chain[node.place], owed[node.place] = known, position
-            position = known.inputs[0]
-        plain = Feed(run.seed, run.epoch, run.base, lineage=lineage)
+        begun: dict[int, int] = {}
+        for node in self.stretch.chain():
+            if isinstance(node, Expand):
+                known = run.anchor(node, position)
+                if not chain:  # what is too much of the last one is dropped here, so that it owes nothing
+                    first = position = known.outputs
+                    begun = dict.fromkeys(begun, first)
+                chain[node.place], owed[node.place] = known, position
+                position = known.inputs[0]
+            begun[node.place] = position
+        plain = Feed(run.seed, run.epoch, run.base, lineage=lineage, work=next(_works))
         work = _Work(self, run, plain, position, {place: known.outputs for place, known in chain.items()})
-        work.opening, work.owed = {"opening": True, "start": first, "anchors": chain}, owed
+        work.opening, work.owed, work.begun = {"opening": True, "start": first, "anchors": chain}, owed, begun
         work.facts = dict(run.anchors)
         bottom = self.stretch.bottom
         if bottom.seekable:
             feeds = work.by_index(blocks(position, bottom.length(run)))  # type: ignore[arg-type]
         else:
             labelled = lineage or self.stretch.wants_labels()
-            feeds = work.by_value(bottom.stream(run, position, labelled), labelled)
+            feeds = work.by_value(lambda: bottom.stream(run, position, labelled), labelled)
         return Outputs(work.out(feeds), None, (), first, work.tell).drop(start - first)
+
+
+def _mixes(node: Node) -> bool:
+    """Whether there is a mix behind map-like stages and batch, of which a state says how far each source has come."""
+    while not hasattr(node, "progress"):
+        if isinstance(node, Spread):
+            return node.exact
+        if len(node.sources) != 1 or not node.elastic:
+            return False
+        (node,) = node.sources
+    return True
 
 
 class _Work:
@@ -83,9 +104,11 @@ class _Work:
         self.pace = Pace(spread.crew)
         self.position, self.standing = position, standing
         self.counted = self.stretch.counted()
+        self.exact = spread.exact  # whether what is known is told for each output, not for each task
         self.facts: dict[int, Anchor] = {}
-        self.memo: dict[Any, Any] = {}
-        self.told: deque[dict[int, Anchor]] = deque()
+        self.memo = run.memo
+        self.told: deque[list[dict[int, Anchor]]] = deque()  # for each task, what is known before it, and after each input
+        self.begun: dict[int, int] = {}  # the position at which the next task begins in each stage of the chain
         self.closing: list[Callable[[], None]] = []
         self.top: Node
         self.tree: tuple[bytes, bytes] | None = None
@@ -120,16 +143,21 @@ class _Work:
                 self.unsupplied = supply.error
                 return
 
-    def by_value(self, source: Outputs, labelled: bool) -> Iterator[Feed]:
-        """A task for every few datapoints of the stream at the bottom, which is made here."""
+    def by_value(self, opened: Callable[[], Outputs], labelled: bool) -> Iterator[Feed]:
+        """A task for every few datapoints of the stream at the bottom, which is opened here, and not before it is read."""
         self.top, _ = self.stretch.for_worker(self.run, self.crew.remote)
+        source = opened()
         self.closing.append(source.close)
         while True:
-            self.told.append(source.facts())
+            told = [source.facts()]
+            self.told.append(told)
             taken: list[Any] = []
             error: Exception | None = None
             try:
-                taken.extend(itertools.islice(source, self.pace.size))
+                for datapoint in itertools.islice(source, self.pace.size):
+                    taken.append(datapoint)
+                    if self.exact:
+                        told.append(source.facts())
             except Exception as raised:  # what was made before it goes out first
                 error = raised
                 locate(error, source)
@@ -179,6 +207,8 @@ class _Work:
                     return
                 waiting, feed = pending.popleft()
                 reply = waiting()
+                if isinstance(reply.error, Unsupplied) and self.unsupplied is None:
+                    reply = perform(self.stretch.for_worker(self.run, None)[0], feed, {})  # it wanted more than it was given
                 self.pace.learn(reply, len(feed))
                 yield from self._arrived(reply, feed)
         finally:
@@ -189,12 +219,14 @@ class _Work:
             self.crew.release(executor)
 
     def _arrived(self, reply: Reply, feed: Feed) -> Iterator[Any]:
-        facts, taken = dict(self.told.popleft()) if self.told else {}, self.position
+        told, taken = self.told.popleft() if self.told else [{}], self.position
+        facts = dict(told[0])
         for node in self.counted:
             facts[node.place] = Anchor(self.run.epoch, self.standing[node.place], (taken,))
             taken = self.standing[node.place]
         self.facts = {**facts, **feed.anchors}
-        yield from reply.outputs
+        outputs = iter(reply.outputs) if len(told) == 1 else self._telling(reply.outputs, told[1:])
+        yield from self._counting(reply, outputs) if reply.reached else outputs
         if reply.error is not None:
             self._fail(reply, feed.opening)
         self.position += len(feed)
@@ -207,6 +239,48 @@ class _Work:
                 chain[node.place] = Anchor(self.run.epoch, self.standing[node.place], (taken,))
                 taken = max(self.owed[node.place], self.standing[node.place])
             self.opening = {"opening": True, "start": feed.start, "anchors": chain}
+
+    def _telling(self, outputs: list[Any], told: list[dict[int, Anchor]]) -> Iterator[Any]:
+        """The outputs of a task, each of one input, and before each what was known once its input had been read."""
+        for output, facts in zip(outputs, told):
+            self.facts = {**self.facts, **facts}
+            yield output
+
+    def _counting(self, reply: Reply, outputs: Iterator[Any]) -> Iterator[Any]:
+        """The outputs of a task, and before each what guarded stages had counted when it was made."""
+        tallies = {place: self.run.tallies.of(place) for place in reply.reached[-1]}
+        begun = {place: self.begun.get(place, tally.now().inputs[1]) for place, tally in tallies.items()}
+        events = deque(reply.events)
+        for number, done in enumerate(reply.reached):
+            while events and events[0][0] <= number:
+                _, place, reached, dropped, budget = events.popleft()
+                self._failed(place, reached.behind(begun[place]), dropped, budget)
+            for place, reached in done.items():
+                tallies[place].see(reached.behind(begun[place]))
+            yield from itertools.islice(outputs, 1)
+        for place, reached in reply.reached[-1].items():
+            if place in self.begun:
+                self.begun[place] = reached.behind(begun[place]).position
+
+    def _failed(self, place: int, reached: Reached, dropped: Dropped, budget: float | None) -> None:
+        """Count what failed in a task; if that is too much, say where it was."""
+        try:
+            self.run.tallies.failed(place, reached, dropped, budget)
+        except Exception as error:
+            text = f"in {self.guards[place]}, its datapoint {reached.position - 1} (input {brief(dropped.datapoint)})"
+            error.__flowfn__ = {"text": text.replace("{", "{{").replace("}", "}}"), "index": 0, "counted": -1}  # type: ignore[attr-defined]
+            raise
+
+    @functools.cached_property
+    def guards(self) -> dict[int, Any]:
+        """The guarded stages of the stretch, by place."""
+        found, todo = {}, [self.stretch.top]
+        while todo:
+            node = todo.pop()
+            todo.extend(node.sources)
+            if node.guards:
+                found[node.place] = node.part
+        return found
 
     def _fail(self, reply: Reply, opening: bool) -> None:
         if isinstance(reply.error, Unsupplied) and self.unsupplied is not None:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.failures import locate, uneven
+from flowfn.failures import brief, locate, uneven
 from flowfn.kinds import Node
 from flowfn.runs import Anchor, Block, Epoch, Length, Outputs, Run, ints
+from flowfn.tallies import Dropped, Reached, Tallies, anchors
 
 REMEMBERED = 8
 """How many trees, and how many passes, a worker keeps."""
@@ -36,6 +37,7 @@ class Feed:
     anchors: Mapping[int, Anchor] = field(default_factory=dict)
     supply: Mapping[tuple[int, Epoch], Mapping[int, Any]] = field(default_factory=dict)
     lineage: bool = False
+    work: int = 0  # whose task it is: what a worker remembers, it remembers for one
 
     def __len__(self) -> int:
         return len(self.datapoints) if self.block is None else len(self.block)  # type: ignore[arg-type]
@@ -53,6 +55,9 @@ class Reply:
     text: str = ""
     facts: list[dict[int, Anchor]] | None = None
     ended: bool = False
+    last: dict[int, Anchor] = field(default_factory=dict)
+    reached: list[dict[int, Reached]] = field(default_factory=list)  # how far guarded stages were at each output, and at the end
+    events: list[Any] = field(default_factory=list)  # what had failed by then
 
 
 class Window(Node):
@@ -76,7 +81,7 @@ class Window(Node):
 
 
 class Unsupplied(Exception):
-    """A datapoint did not come along, because reading it was an error."""
+    """A datapoint did not come along: reading it was an error, or nobody knew that it would be wanted."""
 
 
 class Supplied(Node):
@@ -86,7 +91,7 @@ class Supplied(Node):
 
     def __init__(self, node: Node, run: Run) -> None:
         super().__init__(None, (), node.place, None)
-        self.rank, self.world, self.sharded = node.rank, node.world, node.sharded
+        self.rank, self.world, self.sharded, self.steady = node.rank, node.world, node.sharded, node.steady
         self.known, self.label = node.length(run), node.labels(run)
 
     def length(self, run: Run) -> Length:
@@ -112,12 +117,16 @@ class Supplied(Node):
 def perform(top: Node, feed: Feed, memo: dict[Any, Any]) -> Reply:
     """Run a stretch over one block. What was made before an error is kept, as it would be in serial."""
     began = time.perf_counter()
-    run = Run(feed.seed, feed.epoch, "none", feed.base, feed.anchors, memo, feed)
     made: list[Any] = []
+    run = Run(feed.seed, feed.epoch, "none", feed.base, feed.anchors, memo, feed, Tallies(made=made))
+    reached: list[dict[int, Reached]] = []
     outputs: Outputs | None = None
     error: BaseException | None = None
     try:
         outputs = top.stream(run, feed.start, feed.lineage)
+        for output in outputs if top.guarded else ():
+            reached.append(run.tallies.reached())
+            made.append(output)
         made.extend(outputs)
         error = uneven(outputs, len(feed) if isinstance(top, Window) else None, isinstance(top, Window))
     except BaseException as raised:  # given back in the reply, and raised where the flow is iterated
@@ -126,12 +135,15 @@ def perform(top: Node, feed: Feed, memo: dict[Any, Any]) -> Reply:
         locate(error, outputs)
     positions = {} if outputs is None else {p.node.place: p.position for p in outputs.walk() if p.node and p.tell}
     text = "".join(traceback.format_exception(error)) if error is not None else ""
-    return Reply(made, positions, time.perf_counter() - began, weight(made[0]) if made else 0, error, text)
+    reply = Reply(made, positions, time.perf_counter() - began, weight(made[0]) if made else 0, error, text)
+    if top.guarded:
+        reply.reached, reply.events = [*reached, run.tallies.reached()], run.tallies.events
+    return reply
 
 
 _trees: OrderedDict[bytes, Any] = OrderedDict()
 _memo: dict[Any, Any] = {}  # keys and routes of the last pass that this worker had a part in
-_passes: OrderedDict[str, Outputs | int] = OrderedDict()  # an int: it has ended, after so many outputs
+_passes: OrderedDict[str, tuple[Outputs, Tallies] | int] = OrderedDict()  # an int: it has ended, after so many outputs
 
 
 def perform_known(digest: bytes, pickled: bytes | None, feed: Feed) -> Reply | None:
@@ -139,7 +151,7 @@ def perform_known(digest: bytes, pickled: bytes | None, feed: Feed) -> Reply | N
     top = known_tree(digest, pickled)
     if top is None:
         return None
-    if _memo.get("of") != (at := (digest, feed.seed, feed.epoch, feed.base)):
+    if _memo.get("of") != (at := (digest, feed.work)):
         _memo.clear()
         _memo["of"] = at
     return portable(perform(top, feed, _memo))
@@ -155,23 +167,24 @@ def continue_pass(digest: bytes, pickled: bytes | None, name: str, feed: Feed, c
     facts: list[dict[int, Anchor]] = []
     error: BaseException | None = None
     outputs: Outputs | None = None
+    tallies = Tallies(feed.anchors, portable=portable_record)
     known = _passes.get(name)
     try:
         if isinstance(known, int) and feed.start >= known:
             return Reply([], {}, 0.0, 0, facts=[], ended=True)
-        if isinstance(known, Outputs) and known.position == feed.start:
-            outputs = known
+        if isinstance(known, tuple) and known[0].position == feed.start:
+            outputs, tallies = known
         else:
-            run = Run(feed.seed, feed.epoch, "threads", feed.base, feed.anchors)
+            run = Run(feed.seed, feed.epoch, "threads", feed.base, anchors(feed.anchors), tallies=tallies)
             outputs = top.stream(run, feed.start, feed.lineage)
-        _passes[name] = outputs
+        _passes[name] = outputs, tallies
         _passes.move_to_end(name)
         while len(_passes) > REMEMBERED:
             end_pass(next(iter(_passes)))
             _passes.popitem(last=False)
         for output in islice(outputs, count):
             made.append(output)
-            facts.append({} if top.seekable else outputs.facts())
+            facts.append({} if top.seekable and not top.guarded else {**outputs.facts(), **tallies.news()})
         if len(made) < count:
             error = uneven(outputs, None, top.seekable)
     except BaseException as raised:  # as in `perform`
@@ -179,18 +192,19 @@ def continue_pass(digest: bytes, pickled: bytes | None, name: str, feed: Feed, c
     if error is not None:
         locate(error, outputs)
     ended = error is not None or len(made) < count
+    last = tallies.news() if ended else {}
     if ended:
         end_pass(name, feed.start + len(made))
     text = "".join(traceback.format_exception(error)) if error is not None else ""
-    return portable(Reply(made, {}, time.perf_counter() - began, weight(made[0]) if made else 0, error, text, facts, ended))
+    return portable(Reply(made, {}, time.perf_counter() - began, weight(made[0]) if made else 0, error, text, facts, ended, last))
 
 
 def end_pass(name: str, position: int = 0) -> None:
     """Let go of a pass, and remember after how many outputs it ended (0: nobody wants any more)."""
-    outputs = _passes.get(name)
+    known = _passes.get(name)
     _passes[name] = position
-    if isinstance(outputs, Outputs):
-        outputs.close()
+    if isinstance(known, tuple):
+        known[0].close()
 
 
 def known_tree(digest: bytes, pickled: bytes | None) -> Any:
@@ -206,18 +220,34 @@ def known_tree(digest: bytes, pickled: bytes | None) -> Any:
 
 
 def portable(reply: Reply) -> Reply:
-    """A reply whose error can travel; one that cannot is replaced by one that says the same."""
+    """A reply whose errors can travel."""
     if reply.error is not None:
-        try:
-            reply.error.__traceback__ = reply.error.__cause__ = reply.error.__context__ = None
-            pickle.loads(pickle.dumps(reply.error))
-        except Exception:  # whatever a user's exception does when it is pickled
-            substitute = RuntimeError(f"{type(reply.error).__name__}: {reply.error}")
-            for note in getattr(reply.error, "__notes__", ()):
-                substitute.add_note(note)
-            substitute.__flowfn__ = getattr(reply.error, "__flowfn__", {})  # type: ignore[attr-defined]
-            reply.error = substitute
+        reply.error = portable_error(reply.error)
+    reply.events = [(at, place, reached, portable_record(dropped), budget) for at, place, reached, dropped, budget in reply.events]
     return reply
+
+
+def portable_error(error: Any) -> Any:
+    """An error that can travel: itself, or one that says the same."""
+    try:
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever a user's exception does when it is pickled
+        substitute = RuntimeError(f"{type(error).__name__}: {error}")
+        for note in getattr(error, "__notes__", ()):
+            substitute.add_note(note)
+        substitute.__flowfn__ = getattr(error, "__flowfn__", {})  # type: ignore[attr-defined]
+        return substitute
+    return error
+
+
+def portable_record(dropped: Dropped) -> Dropped:
+    """A failure that can travel: where the datapoint cannot, a description of it does."""
+    try:
+        pickle.loads(pickle.dumps(dropped.datapoint))
+    except Exception:  # as above
+        dropped = dropped._replace(datapoint=brief(dropped.datapoint))
+    return dropped._replace(error=portable_error(dropped.error))
 
 
 def weight(value: Any) -> int:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import IO, Any
 
+from flowfn.blending import MixNode
 from flowfn.flows import Flow
 from flowfn.kinds import Each, Group, Node
 from flowfn.orders import Order
@@ -155,7 +156,7 @@ def _resumes(node: Node) -> str:
     if isinstance(node, Expand):
         return "at its last input"
     if isinstance(node, Order):
-        return "at its last round or source" if node.part.switches else AS_SOURCE
+        return "at its last round or source" if node.part.switches and not isinstance(node, MixNode) else AS_SOURCE
     if isinstance(node, Stream):
         return "at its last mark" if "mark" in node.part.asks else FROM_START
     return AT_ONCE if "start" in node.part.arguments.get("asks", ()) else FROM_START

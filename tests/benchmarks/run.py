@@ -14,7 +14,7 @@ from typing import Any
 
 from measuring import Finding, arguments, machine, table, write_json
 
-BENCHMARKS = ("datapoints", "in_memory", "access", "memory")
+BENCHMARKS = ("datapoints", "in_memory", "access", "memory", "costs")
 
 
 def run(name: str, quick: bool) -> list[dict[str, Any]]:

@@ -1,0 +1,209 @@
+"""How the values of a component become one: stacked, padded, kept as a list, or by a function of one's own.
+
+A collation is a function of the list of values of one component. One that has a method `for_components(names)` is asked
+there for the collation of each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from array import array as array_of
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import countOf, itemgetter, methodcaller
+from typing import Any
+
+import numpy as np
+
+from flowfn import rules
+from flowfn.columns import Rows
+from flowfn.components import with_fields
+from flowfn.failures import brief
+
+_INT64 = np.dtype(np.int64)
+NUMBERS = frozenset({int, float, bool, complex})
+COLLATION = rules.Rule(
+    "a collation (stack, as_list, pad(0), a function of a list) or a list, tuple or dict of one for each component",
+    lambda value: all(
+        map(callable, value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else [value])
+    ),
+)
+BATCHING = {"drop_remainder": rules.boolean, "collate": rules.optional(COLLATION)}
+"""The rules for what words that make batches have in common."""
+
+
+def stack(values: Sequence[Any]) -> Any:
+    """Collate the values of one component into an array with a new first axis.
+
+    Numbers, arrays of one shape, and (nested) lists of numbers become an array; dicts keep their nesting; strings,
+    bytes, None and other objects stay a list.
+
+    Raises:
+        ValueError: arrays or lists of different shapes; the message lists the shapes.
+
+    >>> stack([1, 2]), stack([[1, 2], [3, 4]]).shape, stack(["a", "b"]), stack([{"x": 1}, {"x": 2}])
+    (array([1, 2]), (2, 2), ['a', 'b'], {'x': array([1, 2])})
+    """
+    first = values[0]
+    if type(first) is int:
+        try:
+            return np.frombuffer(array_of("q", values), _INT64)  # faster than numpy's own look at every value
+        except (TypeError, OverflowError):  # not all of them integers of 64 bits: numpy knows
+            return _numbers(values)
+    if type(first) in NUMBERS or isinstance(first, np.generic):
+        return _numbers(values)
+    if isinstance(first, np.ndarray):
+        if len({value.shape if type(value) is np.ndarray else np.shape(value) for value in values}) > 1:
+            raise ValueError(_unequal(values))
+        return np.stack(values)
+    if isinstance(first, Mapping):
+        return collated_dicts(values, stack)
+    if isinstance(first, (list, tuple)):
+        return _nested(values)
+    if hasattr(first, "__array__") and not isinstance(first, (str, bytes)):
+        return stack([np.asarray(value) for value in values])
+    return list(values)
+
+
+def as_list(values: Sequence[Any]) -> list[Any]:
+    """Collate the values of one component into a list, whatever they are.
+
+    >>> as_list(([1], [2, 3]))
+    [[1], [2, 3]]
+    """
+    return list(values)
+
+
+def batched(datapoints: Sequence[Any], how: Any) -> Any:
+    """A batch of datapoints: rows of arrays are taken together where they can be, None leaves the list as it is."""
+    if type(datapoints) is Rows and datapoints.columns.stackable and how is stack:
+        return datapoints.stacked()
+    return list(datapoints) if how is None else collated(datapoints, how)
+
+
+def collated(datapoints: Sequence[Any], how: Any) -> Any:
+    """Datapoints put together, in their own form; `how` is one collation or one for each component."""
+    first = datapoints[0]
+    if isinstance(first, (list, tuple)):
+        try:
+            columns = list(zip(*datapoints, strict=True))
+        except (ValueError, TypeError):
+            raise _different(datapoints) from None
+        if callable(how) and not hasattr(how, "for_components"):
+            components = [how(column) for column in columns]
+        else:
+            components = [one(column) for one, column in zip(_hows(how, range(len(columns))), columns)]
+        if how is not stack or list in map(type, components):  # all numbers: they cannot be the letters or keys of something else
+            _check_forms(datapoints)
+        return components if isinstance(first, list) else first._make(components) if hasattr(first, "_make") else tuple(components)
+    _check_forms(datapoints)
+    if isinstance(first, Mapping):
+        return collated_dicts(datapoints, how)
+    if dataclasses.is_dataclass(first) and not isinstance(first, type):
+        names = [field.name for field in dataclasses.fields(first)]
+        values = [one([getattr(d, name) for d in datapoints]) for one, name in zip(_hows(how, names), names)]
+        return with_fields(first, dict(zip(names, values)))
+    if not callable(how):
+        raise TypeError(f"batch(): collate names components, but datapoints have none: {brief(first)}")
+    return how(datapoints)
+
+
+def collated_dicts(datapoints: Sequence[Any], how: Any) -> dict[Any, Any]:
+    """Dicts with the same keys put together, key by key."""
+    keys = list(datapoints[0])
+    try:
+        same = countOf(map(methodcaller("keys"), datapoints), datapoints[0].keys()) == len(datapoints)
+    except AttributeError:  # not all of them are mappings
+        same = False
+    if not same:
+        raise _different(datapoints)
+    return {key: one([*map(itemgetter(key), datapoints)]) for key, one in zip(keys, _hows(how, keys))}
+
+
+def _hows(how: Any, names: Sequence[Any]) -> Sequence[Callable[[Any], Any]]:
+    """One collation for each component; those of a dict that are not named are stacked."""
+    if hasattr(how, "for_components"):
+        made: Sequence[Callable[[Any], Any]] = how.for_components(names)
+        return made
+    if callable(how):
+        return [how] * len(names)
+    if isinstance(how, Mapping):
+        unknown = set(how) - set(names)
+        if unknown:
+            raise ValueError(f"batch(): collate names {', '.join(sorted(map(repr, unknown)))}, but datapoints have {list(names)}")
+        return [how.get(name, stack) for name in names]
+    if len(how) != len(names):
+        raise ValueError(f"batch(): collate has {len(how)} collations, but datapoints have {len(names)} components")
+    return list(how)
+
+
+def _check_forms(datapoints: Sequence[Any]) -> None:
+    if countOf(map(type, datapoints), type(datapoints[0])) != len(datapoints) and any(map(_has_components, datapoints)):
+        raise _different(datapoints)
+
+
+def _has_components(datapoint: Any) -> bool:
+    return isinstance(datapoint, (list, tuple, Mapping)) or dataclasses.is_dataclass(datapoint)
+
+
+def _different(datapoints: Sequence[Any]) -> ValueError:
+    first = datapoints[0]
+    odd = next((d for d in datapoints if type(d) is not type(first) or _form(d) != _form(first)), datapoints[-1])
+    mend = "; a datapoint that is one sequence of numbers should be an array: map(np.array)" if _is_row(first) and _is_row(odd) else ""
+    return ValueError(f"batch(): datapoints must have the same components, got {brief(first)} and {brief(odd)}{mend}")
+
+
+def _is_row(datapoint: Any) -> bool:
+    return isinstance(datapoint, (list, tuple)) and all(type(value) in NUMBERS for value in datapoint)
+
+
+def _form(datapoint: Any) -> Any:
+    return set(datapoint) if isinstance(datapoint, Mapping) else len(datapoint) if hasattr(datapoint, "__len__") else None
+
+
+def _numbers(values: Sequence[Any]) -> Any:
+    try:
+        array = np.array(values)
+    except ValueError:
+        raise ValueError(_unequal(values)) from None
+    if array.ndim != 1:
+        raise ValueError(_unequal(values))
+    return list(values) if array.dtype.kind in "OUS" else array
+
+
+def _nested(values: Sequence[Any]) -> Any:
+    """Lists (of lists) of numbers or arrays as one array; lists with anything else in them stay lists."""
+    if any(isinstance(leaf, (str, bytes, Mapping)) or leaf is None for value in values for leaf in _leaves(value)):
+        return list(values)
+    try:
+        array = np.array(values)
+    except ValueError:
+        raise ValueError(_unequal(values)) from None
+    return array if array.dtype != object else list(values)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _shape(value: Any) -> Any:
+    try:
+        return np.shape(value)
+    except ValueError:
+        return f"ragged, {len(value)} rows"
+
+
+def _unequal(values: Sequence[Any]) -> str:
+    return (
+        f"batch(): cannot stack shapes {shapes_of(values)}; make them equal before (crop, resize), let collate=pad(0) pad them, "
+        "or keep them apart with collate=as_list"
+    )
+
+
+def shapes_of(values: Sequence[Any]) -> str:
+    """The shapes of some values, each once and the first few of them, for a message."""
+    shapes = list(dict.fromkeys(map(_shape, values)))
+    return f"{', '.join(map(str, shapes[:6]))}{', ...' if len(shapes) > 6 else ''}"

@@ -1,0 +1,144 @@
+"""How fast datapoints come."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from more_itertools import consume
+
+from flowfn import rules, sources
+from flowfn.iterating import FlowIterator
+from flowfn.parallel.task import weight
+from flowfn.seeing.progressing import bar as new_bar
+from flowfn.seeing.progressing import bars, paced
+
+_BAR = rules.optional(rules.boolean)
+_SCALES = {"B": ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")), "s": ((1, ""), (1e-3, "m"), (1e-6, "µ"))}
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How many datapoints came in how many seconds, and about how many bytes they had.
+
+    >>> print(Speed(5000, 2.0, 400_000_000))
+    5000 datapoints in 2.00 s: 2500 datapoints/s, 200 MB/s
+    """
+
+    datapoints: int
+    seconds: float
+    bytes: int
+
+    @property
+    def per_second(self) -> float:
+        """Datapoints per second."""
+        return self._rate(self.datapoints)
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Bytes per second."""
+        return self._rate(self.bytes)
+
+    def _rate(self, count: int) -> float:
+        return count / self.seconds if self.seconds else math.inf if count else 0.0
+
+    def __str__(self) -> str:
+        if not self.datapoints:
+            return "no datapoints"
+        ones = "1 datapoint" if self.datapoints == 1 else f"{self.datapoints} datapoints"
+        return f"{ones} in {_scaled(self.seconds, 's')}: {_three(self.per_second)} datapoints/s, {_scaled(self.bytes_per_second, 'B')}/s"
+
+
+def speed(flow: Any, n: int = 5000, *, warmup: int = 0, bar: bool | None = None) -> Speed:
+    """Read up to `n` datapoints as fast as they come, and say how long it took.
+
+    `flow` is a flow, or anything that `flow` takes. What is read is the pass that the next `iter` would take, from its
+    beginning, with its workers; the flow does not advance, so everything is still there afterwards (but an iterator or
+    a queue gives each datapoint once). The clock starts after `warmup` datapoints, which are not counted, and stops
+    while datapoints are weighed: one in every few (at most 64) is, and stands for the others, so `bytes` is an estimate
+    unless all are alike. A flow with less than `n` is read to its end.
+
+    `bar=True` shows a bar on stderr, `bar=False` none; by default there is one if tqdm is installed.
+
+    Raises:
+        ImportError: `bar=True`, and tqdm is not installed: `pip install "flowfn[progress]"`.
+
+    >>> import flowfn as ff
+    >>> flow = ff.pipe(range(1000), ff.map(float), ff.batch(10))
+    >>> measured = speed(flow, 50, warmup=5, bar=False)
+    >>> measured.datapoints, measured.bytes, measured.per_second > 100, len(list(flow))
+    (50, 4000, True, 100)
+    """
+    n = rules.positive.check("speed", "n", n, {})
+    warmup = rules.natural.check("speed", "warmup", warmup, {})
+    bar = _BAR.check("speed", "bar", bar, {})
+    source = sources.flow(flow, "speed")
+    length = source.node.length(source._look())
+    with source.run() as datapoints:
+        consume(datapoints, warmup)
+        with _shown(bar, n if length is None else min(n, max(length - warmup, 0))) as shown:
+            return _timed(datapoints, n, shown)
+
+
+def _timed(datapoints: FlowIterator[Any], n: int, shown: Any) -> Speed:
+    """The clock runs while datapoints come, in rows at C speed; the last one of a row is weighed."""
+    read, seconds, size, step = 0, 0.0, 0, 1
+    while read < n:
+        wanted, first = min(step, n - read), datapoints.position
+        row = islice(datapoints, wanted)
+        began = time.perf_counter()
+        last = deque(row, maxlen=1)
+        taken = time.perf_counter() - began
+        count = datapoints.position - first
+        read, seconds, size = read + count, seconds + taken, size + sum(map(weight, last)) * count
+        shown.update(count)
+        if count < wanted:
+            break
+        step = paced(step, taken)
+    return Speed(read, seconds, size)
+
+
+@contextlib.contextmanager
+def _shown(bar: bool | None, total: float) -> Iterator[Any]:
+    """A bar; perhaps one that nobody sees."""
+    if bar is None:
+        with contextlib.suppress(ImportError):
+            bars()
+            bar = True
+    if not bar:
+        yield _Unseen()
+        return
+    with new_bar(total, desc="speed", unit=" datapoint") as shown:
+        yield shown
+
+
+class _Unseen:
+    """A bar that nobody sees."""
+
+    def update(self, count: int) -> None:
+        """Show nothing."""
+
+
+def _scaled(value: float, unit: str) -> str:
+    """A quantity in the unit that reads best: 12.3 MB, 4.56 ms.
+
+    >>> _scaled(12_345_678, "B"), _scaled(0.00456, "s"), _scaled(75, "s"), _scaled(0, "B")
+    ('12.3 MB', '4.56 ms', '75.0 s', '0 B')
+    """
+    for scale, prefix in _SCALES[unit]:
+        if value >= scale:
+            return f"{_three(value / scale)} {prefix}{unit}"
+    return f"{_three(value)} {unit}"
+
+
+def _three(value: float) -> str:
+    """A number with three digits that count, none of them lost before the point."""
+    if value in (0, math.inf) or value >= 100:
+        return f"{value:.0f}"
+    return f"{value:#.3g}"
