@@ -48,7 +48,7 @@ from flowfn.caching import cache, freeze  # isort: skip
 from flowfn.storing import cache_to  # isort: skip
 
 # in parallel
-from flowfn.parallel import prefetch, shut_down  # isort: skip
+from flowfn.parallel import WorkerDied, prefetch, shut_down, warm_up  # isort: skip
 
 # seeing
 from flowfn.failures import replay  # isort: skip
@@ -64,6 +64,7 @@ __all__ = [
     "Flow",
     "FlowIterator",
     "Speed",
+    "WorkerDied",
     "as_list",
     "batch",
     "batch_by_key",
@@ -126,6 +127,7 @@ __all__ = [
     "tap",
     "unbatch",
     "unique",
+    "warm_up",
     "window",
     "zip_components",
 ]

@@ -8,6 +8,7 @@
 
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Sized
+from concurrent.futures import Executor
 from typing import IO, Any, Literal, Protocol, SupportsIndex, TypeAlias, overload
 from typing import TYPE_CHECKING as MYPY
 
@@ -29,7 +30,9 @@ from flowfn.packers import best_fit as best_fit
 from flowfn.packers import concat_then_split as concat_then_split
 from flowfn.packers import first_fit as first_fit
 from flowfn.padding import pad as pad
+from flowfn.parallel import WorkerDied as WorkerDied
 from flowfn.parallel import shut_down as shut_down
+from flowfn.parallel import warm_up as warm_up
 from flowfn.seeing import Speed as Speed
 from flowfn.seeing import describe as describe
 from flowfn.seeing import explain as explain
@@ -44,12 +47,13 @@ __version__: str
 
 # fmt: off
 __all__ = [
-    "Dropped", "Flow", "FlowIterator", "Speed", "as_list", "batch", "batch_by_key", "batch_by_length", "best_fit", "cache", "cache_to",
-    "collate", "compose", "concat", "concat_then_split", "cycle", "describe", "epoch_of", "explain", "fake", "files", "filter_map",
-    "first_fit", "flat_map", "flow", "freeze", "from_arrays", "from_queue", "guard", "inside", "interleave", "map_component", "mix",
-    "pack", "pad", "pad_to_multiple", "per_process", "pipe", "prefetch", "print_datapoint", "progress", "quotas", "rebatch", "repeat",
-    "repeat_each", "replay", "sample", "scan", "seeded", "select", "shape_of", "shard", "shuffle", "shuffle_buffer", "shut_down",
-    "skip", "speed", "split", "stack", "stage", "subset", "take", "take_while", "tap", "unbatch", "unique", "window", "zip_components",
+    "Dropped", "Flow", "FlowIterator", "Speed", "WorkerDied", "as_list", "batch", "batch_by_key", "batch_by_length", "best_fit", "cache",
+    "cache_to", "collate", "compose", "concat", "concat_then_split", "cycle", "describe", "epoch_of", "explain", "fake", "files",
+    "filter_map", "first_fit", "flat_map", "flow", "freeze", "from_arrays", "from_queue", "guard", "inside", "interleave",
+    "map_component", "mix", "pack", "pad", "pad_to_multiple", "per_process", "pipe", "prefetch", "print_datapoint", "progress", "quotas",
+    "rebatch", "repeat", "repeat_each", "replay", "sample", "scan", "seeded", "select", "shape_of", "shard", "shuffle", "shuffle_buffer",
+    "shut_down", "skip", "speed", "split", "stack", "stage", "subset", "take", "take_while", "tap", "unbatch", "unique", "warm_up",
+    "window", "zip_components",
 ]
 # fmt: on
 
@@ -840,11 +844,28 @@ def cache_to(path: str | os.PathLike[str], source: _Source[_T], *, version: str 
 
 @overload
 def prefetch(
-    ahead: SupportsIndex, *, threads: SupportsIndex | None = None, processes: SupportsIndex | None = None
+    ahead: SupportsIndex,
+    *,
+    threads: SupportsIndex | None = None,
+    processes: SupportsIndex | Literal["auto"] | None = None,
+    executor: Executor | None = None,
+    ordered: bool = True,
+    max_bytes: SupportsIndex | str | None = None,
+    timeout: float | None = None,
+    worker_threads: SupportsIndex | None = 1,
 ) -> Callable[[Iterable[_T]], Flow[_T]]: ...
 @overload
 def prefetch(
-    ahead: SupportsIndex, source: _Source[_T], *, threads: SupportsIndex | None = None, processes: SupportsIndex | None = None
+    ahead: SupportsIndex,
+    source: _Source[_T],
+    *,
+    threads: SupportsIndex | None = None,
+    processes: SupportsIndex | Literal["auto"] | None = None,
+    executor: Executor | None = None,
+    ordered: bool = True,
+    max_bytes: SupportsIndex | str | None = None,
+    timeout: float | None = None,
+    worker_threads: SupportsIndex | None = 1,
 ) -> Flow[_T]: ...
 @overload
 def progress(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flowfn import rules
@@ -11,12 +11,18 @@ from flowfn.collating import BATCHING, COLLATION, as_list, batched, collated, st
 from flowfn.columns import Rows
 from flowfn.components import with_fields
 from flowfn.failures import brief
+from flowfn.rebatching import joined
 from flowfn.stages import stage
 
 __all__ = ["as_list", "batch", "collate", "collated", "rows_of", "stack", "unbatch", "window"]
 
 
-@stage.group(size="size", whole="drop_remainder", where={"size": rules.positive, **BATCHING})
+def _rows_joined(batches: Sequence[Any], collate: Any, **others: Any) -> Any:
+    """One batch of the rows of several, if it is what stacking them all would give: their columns have to be alike."""
+    return joined(batches) if collate is stack else None
+
+
+@stage.group(size="size", whole="drop_remainder", where={"size": rules.positive, **BATCHING}, joins=_rows_joined)
 def batch(size: int, source: Any, *, drop_remainder: bool = False, collate: Any = stack) -> Iterator[Any]:
     """Put `size` datapoints together; the last batch may be smaller, unless it is dropped.
 

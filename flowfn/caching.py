@@ -32,7 +32,7 @@ class FrozenNode(Each):
 
     def frozen(self, run: Run) -> Run:
         """The one run of what is upstream."""
-        return replace(run, seed=self.part.arguments["seed"], epoch=(0,))
+        return replace(run, seed=self.part.arguments["seed"], epoch=(0,), in_order=True)
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """The datapoints as they come."""

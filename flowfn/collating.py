@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from flowfn import rules
+from flowfn import buffers, rules
 from flowfn.columns import Rows
 from flowfn.components import with_fields
 from flowfn.failures import brief
@@ -54,7 +54,9 @@ def stack(values: Sequence[Any]) -> Any:
     if isinstance(first, np.ndarray):
         if len({value.shape if type(value) is np.ndarray else np.shape(value) for value in values}) > 1:
             raise ValueError(_unequal(values))
-        return np.stack(values)
+        if first.nbytes * len(values) < buffers.SMALL or {(type(value), value.dtype) for value in values} != {(np.ndarray, first.dtype)}:
+            return np.stack(values)
+        return np.stack(values, out=buffers.empty((len(values), *first.shape), first.dtype))
     if isinstance(first, Mapping):
         return collated_dicts(values, stack)
     if isinstance(first, (list, tuple)):

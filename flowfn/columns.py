@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from flowfn import buffers
 from flowfn.components import component
 from flowfn.runs import Block, ints
 
@@ -61,9 +62,9 @@ class Columns:
     def rows(self, block: Block) -> Any:
         """The rows at the indices of a block, stacked, in new arrays."""
         if type(block) is range and block.step > 0:
-            taken = [array[block.start : block.stop : block.step].copy() for array in self.arrays]
+            taken = [_copied(array[block.start : block.stop : block.step]) for array in self.arrays]
         else:
-            taken = [array.take(np.asarray(block), axis=0) for array in self.arrays]
+            taken = [_taken(array, np.asarray(block)) for array in self.arrays]
         return taken[0] if self.bare else dict(zip(self.keys, taken)) if self.keys else taken
 
 
@@ -89,6 +90,17 @@ class Rows(Sequence[Any]):
     def stacked(self) -> Any:
         """All rows, one array for each component."""
         return self.columns.rows(self.block)
+
+
+def _copied(rows: np.ndarray) -> np.ndarray:
+    made = buffers.empty(rows.shape, rows.dtype)
+    made[...] = rows
+    return made
+
+
+def _taken(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    made = buffers.empty((len(indices), *array.shape[1:]), array.dtype)
+    return array.take(indices, axis=0, out=made, mode="clip" if len(array) else "raise")
 
 
 def _stackable(arrays: list[np.ndarray]) -> bool:

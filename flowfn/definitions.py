@@ -52,6 +52,7 @@ class Definition:
     draws: str | None = "rng"
     endless: bool = False
     times: Any = None
+    joins: Callable[..., Any] | None = None
 
     @property
     def name(self) -> str:
@@ -199,6 +200,10 @@ class Stage:
     def times(self) -> int | None:
         """How many outputs a stream stage gives for each of its inputs, if that is certain."""
         return self._named(self.definition.times)
+
+    def join(self, parts: Sequence[Any]) -> Any:
+        """The output of a group, from what the stage made of consecutive parts of its inputs; None if that cannot be said."""
+        return None if self.definition.joins is None else self.definition.joins(parts, **self.arguments)
 
     @property
     def transparent(self) -> bool:

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from flowfn import buffers
 from flowfn.failures import annotate, uneven
 from flowfn.runs import Outputs, Place, Run
 from flowfn.states import pack, unpack
@@ -73,6 +74,7 @@ class FlowIterator(Iterator[T_co]):
         except Exception as error:
             self._failed(error)
             raise
+        buffers.begin_pass()
 
     def __iter__(self) -> FlowIterator[T_co]:
         return self
@@ -161,7 +163,10 @@ class FlowIterator(Iterator[T_co]):
         if outputs is not None:
             self._note_place()
             self._outputs = None
-            outputs.close()
+            try:
+                outputs.close()
+            finally:
+                buffers.end_pass()
 
     def __enter__(self) -> FlowIterator[T_co]:
         return self

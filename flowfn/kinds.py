@@ -55,6 +55,7 @@ class Node:
     seekable: bool = False
     names_sources: ClassVar[bool] = False  # whether random stages upstream are numbered source by source
     steady: bool = True  # whether the length is the same in every epoch and round
+    loose: bool = False  # whether outputs may come in any order
 
     def __init__(self, part: Any, sources: Sequence[Node], place: int, number: tuple[str, int] | None) -> None:
         self.part, self.sources, self.place, self.number = part, sources, place, number
@@ -62,6 +63,7 @@ class Node:
         self.rank: int = lead.rank if lead else 0
         self.world: int = lead.world if lead else 1
         self.steady = all(source.steady for source in sources)
+        self.loose = any(source.loose for source in sources) and not self.root
         self.sharded: bool = any(source.sharded for source in sources) or bool(part is not None and part.shards)
         self.guarded: bool = self.guards or any(source.guarded for source in sources)
         self.setup()
@@ -288,6 +290,15 @@ class Group(Node):
         outputs = self.begin(run, [groups], labels)
         outputs.first = start
         return Outputs(zip(outputs, again), None, [outputs], start) if lineage else outputs
+
+    def inputs(self, run: Run, index: int) -> Block:
+        """Which inputs output `index` is made of."""
+        return self._wanted(range(index, index + 1), self._total(run), in_a_row=True)
+
+    def read_part(self, run: Run, inputs: Block) -> Outputs:
+        """What the stage makes of some of the inputs of one output."""
+        rows = self.source.read(run, iter((inputs,)))
+        return self.begin(run, [Outputs(_grouped(rows, iter([(len(inputs), 0)])), None, [rows])], ())
 
     def upward(self, run: Run, block: Block) -> Iterator[tuple[int, Run, Block]]:
         """All inputs of the groups."""

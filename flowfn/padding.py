@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flowfn import rules
+from flowfn import buffers, rules
 from flowfn.collating import NUMBERS, collated_dicts, shapes_of, stack
 
 _AXIS = rules.Rule(
@@ -107,8 +107,9 @@ class pad:
         if shape and (padded or dtype.kind in "biufc"):  # said at the first batch, and not at the first that is padded
             check_fits("pad", self.value, dtype)
         if not padded:
-            return np.stack(arrays, dtype=dtype, casting="unsafe")
-        made = np.full((len(arrays), *shape), self.value, dtype)
+            return np.stack(arrays, out=buffers.empty((len(arrays), *shape), dtype), casting="unsafe")
+        made = buffers.empty((len(arrays), *shape), dtype)
+        made[...] = self.value
         if len(shape) == 1:
             for row, array in zip(made, arrays):
                 row[: len(array)] = array

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from flowfn import rules
+from flowfn import buffers, rules
 from flowfn.collating import shapes_of
 from flowfn.components import with_fields
 from flowfn.failures import brief
@@ -111,6 +111,32 @@ def _put_together(parts: list[tuple[Piece, slice]]) -> Any:
     return _rebuilt(first.form, {path: _joined([piece.columns[path][rows] for piece, rows in parts]) for path in first.columns})
 
 
+def joined(batches: Sequence[Any]) -> Any:
+    """Batches in a row as one, or None where stacking the datapoints of all might give something else.
+
+    Columns have to be arrays of one dtype and shape, or lists beside such an array: a list alone may be anything.
+
+    >>> joined([[np.array([1, 2]), ["a", "b"]], [np.array([3]), ["c"]]])
+    [array([1, 2, 3]), ['a', 'b', 'c']]
+    >>> joined([np.array([1, 2]), np.array([0.5])]) is None
+    True
+    """
+    columns = [columns_of(batch) for batch in batches]
+    first, forms = columns[0], {type(batch) for batch in batches}
+    rows = [{len(column) for column in one.values() if hasattr(column, "__len__")} for one in columns]
+    if len(forms) > 1 or any(one.keys() != first.keys() for one in columns) or any(len(lengths) != 1 for lengths in rows):
+        return None
+    kinds = [{_kind_of(one[path]) for one in columns} for path in first]
+    if any(len(kind) != 1 or kind == {None} for kind in kinds) or not any(isinstance(column, np.ndarray) for column in first.values()):
+        return None
+    return _rebuilt(batches[0], {path: _joined([one[path] for one in columns]) for path in first})
+
+
+def _kind_of(column: Any) -> Any:
+    """What columns have in common that can be joined; None if there is no such thing."""
+    return (column.dtype, column.shape[1:]) if type(column) is np.ndarray and column.ndim else list if type(column) is list else None
+
+
 def columns_of(batch: Any, path: tuple[Any, ...] = ()) -> dict[Any, Any]:
     """The columns of a batch by their paths; below the batch itself only dicts nest."""
     if isinstance(batch, Mapping):
@@ -165,4 +191,4 @@ def _joined(parts: list[Any]) -> Any:
             f"rebatch(): cannot join arrays of shapes {shapes_of(arrays)}; make their rows equal before "
             "(pad(0, length=n)), or take the batches apart (unbatch)"
         )
-    return np.concatenate(arrays)
+    return np.concatenate(arrays, out=buffers.empty((sum(map(len, arrays)), *arrays[0].shape[1:]), np.result_type(*arrays)))

@@ -57,9 +57,9 @@ class Run:
     """One pass over a tree: its seed, its epoch, and facts that let it start late.
 
     `memo` holds what is worth computing once in a pass (keys, routes), `task` what a worker was handed, `tallies` what
-    guarded stages count, `ordered` whether datapoints come in the order of their indices, none left out. `engine` says
-    what a prefetch may use: "processes", "threads", or "none" where one datapoint is looked at, or where this is a
-    worker already.
+    guarded stages count, `ordered` whether datapoints come in the order of their indices, none left out, `in_order`
+    whether outputs have to come in order, whatever a prefetch was told. `engine` says what a prefetch may use:
+    "processes", "threads", or "none" where one datapoint is looked at, or where this is a worker already.
     """
 
     seed: int
@@ -71,6 +71,7 @@ class Run:
     task: Any = None
     tallies: Tallies = field(default_factory=partial(Tallies, counts=False))
     ordered: bool = True
+    in_order: bool = False
 
     def round(self, number: int) -> Run:
         """The run of round `number` in this one."""

@@ -38,6 +38,8 @@ def fingerprint(flow: Flow[Any]) -> str:
 
 def pack(flow: Flow[Any], seed: int, epoch: int, place: Place) -> dict[str, Any]:
     """The state of a pass over `flow` that stands at `place`."""
+    if flow.node.loose:
+        raise TypeError(f"{flow!r} gives outputs as they come (ordered=False), so a pass over it has no state to go on from")
     state: dict[str, Any] = {"seed": seed, "epoch": epoch, "position": place.position, "fingerprint": fingerprint(flow)}
     if place.anchors:
         state["anchors"] = {str(key): [list(a.epoch), a.outputs, [*map(_plain, a.inputs)]] for key, a in place.anchors.items()}

@@ -1,13 +1,18 @@
 """Prefetching: what is upstream runs elsewhere and ahead of time, and what comes out is the same.
 
+prefetching   the stage
 plan          cuts the tree of a prefetch into stretches that may run in workers, and what has to run here
 spread        stands in the tree for a stretch: blocks go to workers, outputs come back in order
-task          what a worker does with a block
-pool          the workers
-prefetching   the stage
+kept          stands in the tree for all of it, where one worker runs it as a pass of its own
+flight        the tasks that are out: sent, waited for, sent again when their worker has ended
+links         how a task gets to a thread, a worker process, or somebody's executor
+pool          the worker processes
+serving       what a worker process does with a task;  task: what any worker does with it
+transport     how values cross;  slots: the shared memory in which large arrays do
 """
 
-from flowfn.parallel.pool import shut_down
+from flowfn.parallel.flight import WorkerDied
+from flowfn.parallel.pool import shut_down, warm_up
 from flowfn.parallel.prefetching import prefetch
 
-__all__ = ["prefetch", "shut_down"]
+__all__ = ["WorkerDied", "prefetch", "shut_down", "warm_up"]

@@ -8,10 +8,11 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowfn.failures import locate, uneven
 from flowfn.kinds import Node
+from flowfn.parallel.task import weight
 from flowfn.runs import Anchor, Outputs, Run
 from flowfn.tallies import Tallies, anchors
 
@@ -19,11 +20,20 @@ _END = object()
 _alive: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
+class Bounds(NamedTuple):
+    """How many outputs may wait, how many bytes they may have, and how many seconds one may be waited for."""
+
+    ahead: int
+    max_bytes: int | None = None
+    timeout: float | None = None
+
+
 class Channel:
     """A bounded queue between the thread that makes outputs and the iterator that delivers them."""
 
-    def __init__(self, ahead: int) -> None:
-        self.ahead = ahead
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.bytes = 0
         self.waiting: deque[tuple[Any, dict[int, Anchor], BaseException | None]] = deque()
         self.changed = threading.Condition()
         self.closed = False
@@ -33,8 +43,9 @@ class Channel:
     def put(self, output: Any, facts: dict[int, Anchor], error: BaseException | None = None) -> bool:
         """Wait for room and add an output; False if nobody wants it any more."""
         with self.changed:
-            self.changed.wait_for(lambda: self.closed or len(self.waiting) < self.ahead)
+            self.changed.wait_for(lambda: self.closed or self._has_room())
             if not self.closed:
+                self.bytes += self._weight(output)
                 self.waiting.append((output, facts, error))
                 self.changed.notify_all()
             return not self.closed
@@ -42,35 +53,50 @@ class Channel:
     def get(self) -> tuple[Any, dict[int, Anchor], BaseException | None]:
         """Wait for the next output and take it."""
         with self.changed:
-            self.changed.wait_for(lambda: self.waiting)
+            if not self.changed.wait_for(lambda: self.waiting, self.bounds.timeout):
+                raise TimeoutError(f"prefetch(): nothing came for timeout={self.bounds.timeout} seconds")
             taken = self.waiting.popleft()
+            self.bytes -= self._weight(taken[0])
             self.changed.notify_all()
             return taken
 
-    def close(self) -> None:
+    def _has_room(self) -> bool:
+        ahead, most, _ = self.bounds
+        return len(self.waiting) < ahead and (most is None or not self.waiting or self.bytes < most)
+
+    def _weight(self, output: Any) -> int:
+        return 0 if self.bounds.max_bytes is None else weight(output)
+
+    def close(self, wait: bool = True) -> None:
         """Tell the thread to end, and wait until it has."""
         with self.changed:
             self.closed = True
             self.changed.notify_all()
         thread = self.thread
-        if thread is not None and thread is not threading.current_thread() and thread.ident is not None:
+        if wait and thread is not None and thread is not threading.current_thread() and thread.ident is not None:
             thread.join()
 
 
-def ahead_of_time(node: Node, run: Run, start: Callable[[Run], Outputs], ahead: int, first: int = 0) -> Outputs:
-    """What `start(run)` gives of a node, made in a thread that is up to `ahead` outputs further."""
+def ahead_of_time(node: Node, run: Run, start: Callable[[Run], Outputs], bounds: Bounds, first: int = 0) -> Outputs:
+    """What `start(run)` gives of a node, made in a thread that is further, within bounds."""
     facts: dict[int, Anchor] = dict(run.anchors)
-    return Outputs(_delivered(node, run, start, ahead, facts), None, (), first, lambda: facts)
+    return Outputs(_delivered(node, run, start, bounds, facts), None, (), first, lambda: facts)
 
 
-def _delivered(node: Node, run: Run, start: Callable[[Run], Outputs], ahead: int, facts: dict[int, Anchor]) -> Iterator[Any]:
-    channel = Channel(ahead)
+def _delivered(node: Node, run: Run, start: Callable[[Run], Outputs], bounds: Bounds, facts: dict[int, Anchor]) -> Iterator[Any]:
+    channel = Channel(bounds)
     apart = replace(run, tallies=Tallies(run.tallies.facts()))
     channel.thread = Maker(channel, node, apart, start)
     channel.thread.start()
+    wait = True
     try:
         while True:
-            output, told, error = channel.get()
+            try:
+                output, told, error = channel.get()
+            except TimeoutError as late:
+                wait = False  # nobody can end a thread
+                locate(late, Outputs((), node))
+                raise
             facts.clear()
             facts.update(anchors(told))
             run.tallies.take(told)
@@ -80,7 +106,7 @@ def _delivered(node: Node, run: Run, start: Callable[[Run], Outputs], ahead: int
                 return
             yield output
     finally:
-        channel.close()
+        channel.close(wait)
 
 
 class Maker(threading.Thread):

@@ -1,11 +1,13 @@
-"""Who does the work, how it is paced, and how a task that is out is waited for."""
+"""Who does the work of a prefetch, and how it is paced."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from statistics import median
+from typing import NoReturn
 
 from flowfn.parallel.task import Reply
 from flowfn.runs import BLOCK, Block
@@ -17,33 +19,85 @@ SPARE_BYTES = 1 << 20
 """How much a window may hold beyond `ahead`, where tasks are larger than that."""
 
 
+CACHED_BYTES = 8 << 20
+"""How much a task may give where it could give less: what was just written is then still in a processor's cache."""
+
+NEWEST = 9
+"""From how many tasks it is learned what the next will take."""
+
+PARTS = 4
+"""Parts for each worker in which a large output is made."""
+
+LIMIT = 16
+"""Outputs that a task with any number of them gives at once at least."""
+
+
 @dataclass(frozen=True, slots=True)
 class Crew:
-    """Who does the work: how many workers, how far ahead, and how to get them."""
+    """Who does the work: how many workers, how far ahead, and what else a prefetch was told."""
 
     workers: int
     ahead: int
-    executor: Callable[[], Executor]
-    release: Callable[[Executor], None]
-    remote: bool  # whether tasks leave this process, and so have to be pickled
+    processes: bool = False
+    executor: Executor | None = None
+    ordered: bool = True
+    max_bytes: int | None = None
+    timeout: float | None = None
+    worker_threads: int | None = 1
+
+    @property
+    def remote(self) -> bool:
+        """Whether tasks leave this process, and so have to be pickled."""
+        return self.processes or not (self.executor is None or isinstance(self.executor, ThreadPoolExecutor))
 
 
 class Pace:
-    """How many datapoints a task takes, from how long the last ones took."""
+    """How many datapoints a task takes, and how many tasks are out, from what the last ones took."""
 
     def __init__(self, crew: Crew) -> None:
         self.crew, self.size = crew, 1
+        self.costs: deque[float] = deque(maxlen=NEWEST)  # seconds for a datapoint, in the newest tasks
+        self.growing = True  # whether tasks are still smaller than they might be
+        self.bytes = 0  # that the outputs of the last task had
+        self.outputs = 0  # that would take `TASK_SECONDS`
 
-    def learn(self, reply: Reply, datapoints: int) -> None:
+    def learn(self, reply: Reply, datapoints: float) -> None:
         """Aim at `TASK_SECONDS`, growing by at most four times at once."""
-        fit = int(TASK_SECONDS * datapoints / max(reply.seconds, 1e-7))
+        self.costs.append(max(reply.seconds, 1e-7) / datapoints)
+        fit = int(TASK_SECONDS / self.cost)
         beyond = max(SPARE_BYTES // max(reply.size, 1), 1)
-        self.size = max(1, min(fit, 4 * self.size, BLOCK, max(self.crew.ahead, beyond)))
+        cached = max(CACHED_BYTES // max(reply.size, 1), 1)
+        most = max(1, min(fit, BLOCK, cached, max(self.crew.ahead, beyond)))
+        self.size = min(4 * self.size, most)
+        self.growing = self.size < most
+        self.bytes = reply.size * len(reply.outputs)
+        self.outputs = min(int(TASK_SECONDS * len(reply.outputs) / max(reply.seconds, 1e-7)), beyond)
 
     @property
-    def window(self) -> int:
-        """How many tasks may be out at once."""
-        return self.crew.workers + max(-(-self.crew.ahead // self.size), 1)
+    def cost(self) -> float:
+        """Seconds for a datapoint: what is in the middle, so that a few that take long change nothing."""
+        return median(self.costs)
+
+    @property
+    def parts(self) -> int:
+        """In how many parts an output is made that takes longer than a task should; as long as nobody knows, each is."""
+        return PARTS * self.crew.workers if not self.costs or self.cost > 2 * PARTS * TASK_SECONDS else 1
+
+    def window(self, parts: int = 1) -> int:
+        """How many tasks may be out at once, where each output is made in so many parts."""
+        ahead = 1 if self.growing and parts == 1 else -(-self.crew.ahead * parts // self.size)
+        wanted = self.crew.workers + max(ahead, 1)
+        return wanted if self.crew.max_bytes is None else max(1, min(wanted, parts * self.crew.max_bytes // max(self.bytes, 1)))
+
+    @property
+    def short(self) -> bool:
+        """Whether a task takes so little time that a worker should have the next one at hand."""
+        return not self.costs or self.cost * self.size < 3 * TASK_SECONDS
+
+    @property
+    def limit(self) -> int:
+        """How many outputs a task that may have any number of them gives at once."""
+        return max(self.crew.ahead, self.outputs, LIMIT)
 
     def pieces(self, series: Iterator[Block]) -> Iterator[Block]:
         """A series of blocks in pieces of the size of the moment."""
@@ -66,19 +120,8 @@ class Remote(Exception):
         return f'\n"""\n{self.text}"""'
 
 
-class Waiting:
-    """A task that is out. A worker that does not know the tree is told it."""
-
-    def __init__(self, future: Future[Any], again: Callable[[], Future[Any]] | None) -> None:
-        self.future, self.again = future, again
-
-    def __call__(self) -> Reply:
-        reply = self.future.result()
-        if reply is None and self.again is not None:
-            self.future = self.again()
-            reply = self.future.result()
-        return reply
-
-    def cancel(self) -> None:
-        """Do not do it, unless it is being done."""
-        self.future.cancel()
+def raise_again(error: BaseException, text: str) -> NoReturn:
+    """Raise here what was raised in a worker, with the traceback it had there."""
+    if text:
+        raise error from Remote(text)
+    raise error

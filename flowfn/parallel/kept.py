@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import uuid
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from typing import Any
 
 from flowfn.kinds import Node
-from flowfn.parallel.crew import Crew, Pace, Remote, Waiting
-from flowfn.parallel.plan import packed
-from flowfn.parallel.task import Feed, continue_pass, end_pass
+from flowfn.parallel.crew import Crew, Pace, raise_again
+from flowfn.parallel.flight import Flight
+from flowfn.parallel.links import link_to
+from flowfn.parallel.serving import continue_pass
+from flowfn.parallel.task import Feed
 from flowfn.runs import Anchor, Outputs, Run
 from flowfn.tallies import anchors
 
@@ -31,23 +29,18 @@ class Kept(Node):
         return Outputs(self._out(run, start, lineage, facts), None, (), start, lambda: facts)
 
     def _out(self, run: Run, start: int, lineage: bool, facts: dict[int, Anchor]) -> Iterator[Any]:
-        name, pace = uuid.uuid4().hex, Pace(self.crew)
-        digest, pickled = packed(self.top)
-        executor = self.crew.executor()
-        pending: deque[tuple[Waiting, int]] = deque()
+        pace = Pace(self.crew)
+        flight = Flight(link_to(self.crew, self.top, {}), self.crew, pace, continue_pass)
         known = {**run.anchors, **run.tallies.facts()}
-        ended, window = False, 1  # one at first: it tells the worker the tree
+        ended = False
         try:
             while True:
-                while len(pending) < window and not ended:
-                    feed = Feed(run.seed, run.epoch, run.base, start=start, anchors=known, lineage=lineage)
-                    task = (name, feed, pace.size)
-                    pending.append((self._submit(executor, digest, pickled, task), pace.size))
+                while len(flight) < pace.window() and not ended:
+                    plain = Feed(run.seed, run.epoch, run.base, start=start, anchors=known, lineage=lineage, limit=pace.size)
+                    flight.send(plain, [])
                     start += pace.size
-                waiting, count = pending.popleft()
-                reply = waiting()
-                pace.learn(reply, count)
-                ended, window = ended or reply.ended, pace.window
+                _, reply = flight.take()
+                ended = ended or reply.ended
                 for output, told in zip(reply.outputs, reply.facts or ()):
                     facts.clear()
                     facts.update(anchors(told))
@@ -56,17 +49,8 @@ class Kept(Node):
                     yield output
                 run.tallies.take(reply.last)
                 if reply.error is not None:
-                    raise reply.error from Remote(reply.text)
+                    raise_again(reply.error, reply.text)
                 if reply.ended:
                     return
         finally:
-            for waiting, _ in pending:
-                waiting.cancel()
-            with contextlib.suppress(RuntimeError):  # the pool is gone already, and the pass with it
-                executor.submit(end_pass, name)
-
-    def _submit(self, executor: Executor, digest: bytes, pickled: bytes, task: tuple[str, Feed, int]) -> Waiting:
-        return Waiting(
-            executor.submit(continue_pass, digest, None, *task),
-            lambda: executor.submit(continue_pass, digest, pickled, *task),
-        )
+            flight.close()

@@ -17,6 +17,7 @@ from typing import Any
 from flowfn.columns import Columns
 from flowfn.kinds import Each, Node
 from flowfn.parallel.task import Supplied, Window
+from flowfn.parallel.transport import pack_tree
 from flowfn.runs import Run
 from flowfn.streams import Expand
 
@@ -106,12 +107,10 @@ def stays(stretch: Stretch) -> list[Node]:
     return stretch.for_worker(Run(0, (0,)), remote=True)[1] if stretch.bottom.seekable else []
 
 
-def packed(tree: Node) -> tuple[bytes, bytes]:
-    """(digest, bytes) of a tree; what cannot travel is named."""
-    import cloudpickle
-
+def packed(tree: Node, shares: bool = False) -> tuple[bytes, bytes]:
+    """(digest, bytes) of a tree; what cannot travel is named. See `pack_tree` for `shares`."""
     try:
-        pickled = cloudpickle.dumps(tree, protocol=5)
+        pickled = pack_tree(tree, shares)
     except Exception as error:
         raise TypeError(
             f"{_culprit(tree)} cannot be sent to a worker process: {error}; "

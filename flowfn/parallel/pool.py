@@ -1,14 +1,30 @@
-"""The workers: warm pools of loky processes, kept for the process until they idle, `shut_down()` or exit."""
+"""The workers: processes that are kept warm, each with a loky executor of its own.
+
+    submit --> waiting: [job, job, ...] --> worker 0: [running, next]
+                                        --> worker 1: [running]
+
+A job goes to the first worker that has room, and short jobs go one ahead, so that a worker need not wait for this
+process between two of them. Since every worker is alone in its executor, one that dies takes along what it had, and
+nothing else; who was at work on what is known; and a job may ask for the worker that did an earlier one.
+"""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import threading
 import time
-from concurrent.futures import Executor, Future
-from typing import Any
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from functools import partial
+from typing import Any, TypeAlias
+
+from flowfn.parallel import slots
+from flowfn.parallel.task import REMEMBERED
+from flowfn.parallel.transport import forget_shared
 
 IDLE = 300.0
 """Seconds after which an idle worker ends; it is started again when it is wanted."""
@@ -16,26 +32,196 @@ IDLE = 300.0
 PARENT_WATCH = 0.5
 """How often, in seconds, a worker looks whether the process that it works for is still there."""
 
-SINGLE_THREADED = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
-)
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+"""What libraries ask for the number of their threads."""
 
-_pools: dict[tuple[int, int], Any] = {}
+GROWTH = str(4 << 30)
+"""Bytes by which a worker may grow before loky replaces it; the shared memory that it has seen is part of that."""
+
+
+Tree: TypeAlias = tuple[bytes, bytes]
+"""A digest, and the bytes that it is of."""
+
+
+class Gone(Exception):
+    """The worker that had a job has ended. `guilty` says whether it was at work on this one."""
+
+    def __init__(self, guilty: bool, why: str = "") -> None:
+        super().__init__(guilty, why)
+        self.guilty, self.why = guilty, why
+
+
+class Job:
+    """A call that waits for a worker, or has one."""
+
+    __slots__ = ("arguments", "call", "executor", "future", "short", "spared", "tree", "worker")
+
+    def __init__(self, call: Callable[..., Any], arguments: tuple[Any, ...], tree: Tree | None, short: bool, worker: int | None) -> None:
+        self.call, self.arguments, self.tree, self.short, self.worker = call, arguments, tree, short, worker
+        self.future: Future[Any] = Future()
+        self.executor: Any = None
+        self.spared = False  # whether its worker ended while it waited there for its turn
+
+
+class Worker:
+    """One process, what it does, and what it does next."""
+
+    def __init__(self, number: int, environment: dict[str, str]) -> None:
+        self.number, self.environment = number, environment
+        self.jobs: deque[Job] = deque()
+        self.executor: Any = None
+        self.knows: deque[bytes] = deque(maxlen=REMEMBERED)  # the newest trees that were sent there
+
+    def has_room(self, job: Job) -> bool:
+        """Whether a job can go there: to a worker that has nothing to do, or behind one that is as short."""
+        if job.worker not in (None, self.number):
+            return False
+        return not self.jobs or (len(self.jobs) == 1 and job.short and self.jobs[0].short)
+
+    def begin(self, job: Job) -> Future[Any]:
+        """Hand a job to the process, which is started if there is none."""
+        from loky import ProcessPoolExecutor
+
+        if self.executor is None or self.executor._flags.broken is not None or self.executor._flags.shutdown:
+            self.executor = ProcessPoolExecutor(1, timeout=IDLE, initializer=_begin, initargs=(os.getpid(),), env=self.environment)
+            self.knows.clear()
+        job.executor, job.worker = self.executor, self.number
+        self.jobs.append(job)
+        if job.tree is None:
+            return self.executor.submit(job.call, *job.arguments)
+        digest, pickled = job.tree
+        known = digest in self.knows
+        if known:
+            self.knows.remove(digest)
+        self.knows.append(digest)
+        return self.executor.submit(job.call, digest, None if known else pickled, *job.arguments)
+
+
+class Workers:
+    """So many workers, and the jobs that wait for them."""
+
+    def __init__(self, count: int, threads: int | None) -> None:
+        environment = {} if threads is None else dict.fromkeys(THREADS, str(threads))
+        self.workers = [Worker(number, {**environment, "LOKY_MAX_MEMORY_LEAK_SIZE": GROWTH}) for number in range(count)]
+        self.waiting: deque[Job] = deque()
+        self.lock = threading.RLock()  # a job may be done before it has been handed over
+
+    def submit(
+        self, call: Callable[..., Any], *arguments: Any, tree: Tree | None = None, short: bool = False, worker: int | None = None
+    ) -> Job:
+        """Have `call(*arguments)` done, by a certain worker if one is named.
+
+        A `tree` goes in front of the arguments, as its digest and, to a worker that may not know it, its bytes.
+        """
+        job = Job(call, arguments, tree, short, worker)
+        with self.lock:
+            self.waiting.append(job)
+            self._assign()
+        return job
+
+    def tell(self, worker: int, call: Callable[..., Any], *arguments: Any) -> None:
+        """Have something done by a worker, if it is there, and do not ask what came of it."""
+        executor = self.workers[worker].executor
+        if executor is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended, or been shut down, and what it knew with it
+                executor.submit(call, *arguments)
+
+    def forget(self, worker: int | None) -> None:
+        """A worker does not know what it was thought to know."""
+        with self.lock:
+            if worker is not None:
+                self.workers[worker].knows.clear()
+
+    def end(self, job: Job) -> None:
+        """End the worker that is at a job, if one is."""
+        if job.executor is not None and not job.future.done():
+            job.executor.shutdown(wait=True, kill_workers=True)
+
+    def close(self) -> None:
+        """End all workers, and what they do."""
+        with self.lock:
+            executors = [worker.executor for worker in self.workers if worker.executor is not None]
+            waiting, self.waiting = self.waiting, deque()
+        for job in waiting:
+            _settle(job.future, None, Gone(False, "the workers were shut down"))
+        threads = [threading.Thread(target=partial(executor.shutdown, wait=True, kill_workers=True)) for executor in executors]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _assign(self) -> None:
+        """Give every job that can begin to the worker that has the least to do."""
+        for job in list(self.waiting):
+            able = [worker for worker in self.workers if worker.has_room(job)]
+            if not able and job.worker is None:
+                return
+            if able:
+                self.waiting.remove(job)
+                if job.future.set_running_or_notify_cancel():
+                    min(able, key=lambda worker: len(worker.jobs)).begin(job).add_done_callback(partial(self._done, job))
+
+    def _done(self, job: Job, inner: Future[Any]) -> None:
+        from loky.process_executor import BrokenProcessPool, ShutdownExecutorError
+
+        result, error = None, CancelledError() if inner.cancelled() else inner.exception()
+        if error is None:
+            result = inner.result()
+        with self.lock:
+            jobs = self.workers[job.worker].jobs  # type: ignore[index]
+            if isinstance(error, (BrokenProcessPool, ShutdownExecutorError, CancelledError)):
+                guilty = isinstance(error, BrokenProcessPool) and jobs[0] is job and not job.spared
+                error = Gone(guilty, str(error))
+                for other in jobs:
+                    other.spared = other.spared or other.executor is job.executor
+            jobs.remove(job)
+        _settle(job.future, result, error)
+        with self.lock:
+            self._assign()
+
+
+def _settle(future: Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.cancelled():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
+_crews: dict[tuple[int, int, int | None], Workers] = {}
 _lock = threading.Lock()
 
 
-def pool(processes: int) -> Executor:
-    """The warm pool of so many processes; every flow that asks for the same number shares it."""
-    from loky import ProcessPoolExecutor
-
+def crew_of(processes: int, threads: int | None = 1) -> Workers:
+    """The warm workers of this process; every flow that asks for the same number shares them."""
     with _lock:
-        key = (os.getpid(), processes)  # a forked child has no part in its parent's pools
-        known = _pools.get(key)
-        if known is None or known._flags.broken is not None or known._flags.shutdown:
-            known = _pools[key] = ProcessPoolExecutor(
-                processes, timeout=IDLE, initializer=_begin, initargs=(os.getpid(),), env=SINGLE_THREADED
-            )
-        return known
+        key = (os.getpid(), processes, threads)  # a forked child has no part in its parent's workers
+        if key not in _crews:
+            _crews[key] = Workers(processes, threads)
+        return _crews[key]
+
+
+def available() -> int:
+    """How many CPUs this process may use: its affinity and its container's share count, not what the machine has."""
+    from loky import cpu_count
+
+    return int(cpu_count())
+
+
+def warm_up(processes: int | str = "auto", *, worker_threads: int | None = 1) -> None:
+    """Start worker processes now, and do not wait for them: the first `prefetch` that asks for them finds them there.
+
+    `processes` is that of `prefetch`. They are started side by side, and end with `shut_down`, when they have had nothing
+    to do for five minutes, or with this process.
+
+    >>> import flowfn as ff
+    >>> ff.warm_up(2)
+    >>> ff.shut_down()
+    """
+    workers = crew_of(available() if processes == "auto" else int(processes), worker_threads)
+    for worker in range(len(workers.workers)):
+        workers.submit(_ready, worker=worker)
 
 
 def shut_down() -> None:
@@ -45,16 +231,19 @@ def shut_down() -> None:
     >>> ff.shut_down()
     """
     with _lock:
-        pid = os.getpid()
-        mine = [_pools.pop(key) for key in list(_pools) if key[0] == pid]
-    for executor in mine:
-        for item in list(executor._pending_work_items.values()):
-            if item.future.cancelled():  # loky 3.7 sets an exception on every pending future, which a cancelled one refuses
-                item.future = Future()
-        executor.shutdown(wait=True, kill_workers=True)
+        mine = [_crews.pop(key) for key in list(_crews) if key[0] == os.getpid()]
+    for workers in mine:
+        workers.close()
+    forget_shared()
+    slots.allow()
 
 
 atexit.register(shut_down)
+
+
+def _ready() -> None:
+    """Import what tasks need."""
+    import flowfn.parallel.task  # noqa: F401
 
 
 def _begin(parent: int) -> None:

@@ -2,28 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flowfn import rules
 from flowfn.kinds import Each, Node
-from flowfn.parallel.background import ahead_of_time
+from flowfn.parallel.background import Bounds, ahead_of_time
 from flowfn.parallel.crew import Crew
 from flowfn.parallel.kept import Kept
 from flowfn.parallel.plan import cut, stays, stretches, whole
-from flowfn.parallel.pool import pool
+from flowfn.parallel.pool import available
 from flowfn.parallel.spread import Spread
 from flowfn.runs import Block, Outputs, Run
 from flowfn.stages import stage
 
+UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
 _WORKERS = rules.optional(rules.positive)
+_ALONE = "left out where another of threads=, processes= and executor= is given"
 _THREADS = rules.Rule(
-    "a positive integer, or left out where processes= is given",
+    f"a positive integer, or {_ALONE}",
     _WORKERS.fits_type,
-    lambda value, others: value is None or (value > 0 and others["processes"] is None),
+    lambda value, others: value is None or (value > 0 and others["processes"] is None and others["executor"] is None),
 )
+_PROCESSES = rules.Rule(
+    f'a positive integer or "auto", or {_ALONE}',
+    lambda value: value is None or rules.is_integer(value) or isinstance(value, str),
+    lambda value, others: value is None or ((value == "auto" or (rules.is_integer(value) and value > 0)) and others["executor"] is None),
+)
+_EXECUTOR = rules.Rule("a concurrent.futures.Executor: an object with submit()", lambda value: value is None or hasattr(value, "submit"))
+_BYTES = rules.Rule(
+    'a positive integer, a size like "512MB", or None',
+    lambda value: value is None or rules.is_integer(value) or isinstance(value, str),
+    lambda value, others: value is None or (bytes_in(value) or 0) > 0,
+)
+_SECONDS = rules.optional(rules.Rule("a positive number of seconds", rules.is_number, lambda value, others: value > 0))
+
+
+def bytes_in(size: int | str) -> int | None:
+    """How many bytes a size is, or None if it is none.
+
+    >>> bytes_in("512MB"), bytes_in("1.5 GiB"), bytes_in(7), bytes_in("much")
+    (512000000, 1610612736, 7, None)
+    """
+    if not isinstance(size, str):
+        return size
+    found = re.fullmatch(r"([0-9.]+) *([A-Za-z]*)", size.strip())
+    unit = UNITS.get((found[2] or "B").upper()) if found else None
+    try:
+        return int(float(found[1]) * unit) if found and unit else None
+    except ValueError:
+        return None
+
+
+def count_of(processes: int | str | None) -> int:
+    """How many processes are meant."""
+    return available() if processes == "auto" else int(processes or 1)
 
 
 class PrefetchNode(Each):
@@ -31,15 +66,28 @@ class PrefetchNode(Each):
 
     boundary = True
 
+    def setup(self) -> None:
+        """Outputs that may come in any order cannot be had by their index."""
+        super().setup()
+        if not self.part.arguments["ordered"]:
+            self.loose, self.seekable = True, False
+
+    def unknown(self) -> str:
+        """Why it is not seekable."""
+        return super().unknown() if not self.sources[0].seekable else f"{self.part} gives outputs as they come"
+
     def crew(self, run: Run) -> Crew | None:
         """The workers for a run, or None for the one thread."""
-        ahead, threads, processes = (self.part.arguments[name] for name in ("ahead", "threads", "processes"))
-        if processes and run.engine == "processes":
-            return Crew(processes, ahead, partial(pool, processes), lambda executor: None, remote=True)
-        workers = threads or processes or 1
-        if workers == 1:
-            return None
-        return Crew(workers, ahead, partial(ThreadPoolExecutor, workers, "flowfn-worker"), _dismiss, remote=False)
+        told = self.part.arguments
+        common = {name: told[name] for name in ("ahead", "executor", "timeout", "worker_threads")}
+        common["max_bytes"] = bytes_in(told["max_bytes"]) if told["max_bytes"] is not None else None
+        common["ordered"] = told["ordered"] or run.in_order or self.guarded
+        if told["processes"] and run.engine == "processes":
+            return Crew(count_of(told["processes"]), processes=True, **common)
+        if told["executor"] is not None:
+            return Crew(available(), **common)
+        workers = told["threads"] or count_of(told["processes"])
+        return Crew(workers, **common) if workers > 1 else None
 
     def arranged(self, crew: Crew) -> Node:
         """The tree to run here, in which stretches are spread over the workers."""
@@ -61,7 +109,7 @@ class PrefetchNode(Each):
         tree = self.arranged(crew) if crew else self.sources[0]
         if isinstance(tree, Spread):
             return tree.read(run, series)
-        return ahead_of_time(tree, run, lambda run: tree.read(run, series), self.part.arguments["ahead"])
+        return self.behind(tree, run, lambda run: tree.read(run, series))
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """All outputs from `start` on."""
@@ -75,30 +123,64 @@ class PrefetchNode(Each):
         tree = self.arranged(crew) if crew else self.sources[0]
         if isinstance(tree, Spread):
             return tree.stream(run, start, lineage)
-        return ahead_of_time(tree, run, lambda run: tree.stream(run, start, lineage), self.part.arguments["ahead"], start)
+        return self.behind(tree, run, lambda run: tree.stream(run, start, lineage), start)
 
-
-def _dismiss(executor: Any) -> None:
-    executor.shutdown(wait=True, cancel_futures=True)
+    def behind(self, tree: Node, run: Run, begin: Callable[[Run], Outputs], start: int = 0) -> Outputs:
+        """What `begin` gives of a tree, made in a thread that runs ahead."""
+        told = self.part.arguments
+        most = bytes_in(told["max_bytes"]) if told["max_bytes"] is not None else None
+        return ahead_of_time(tree, run, begin, Bounds(told["ahead"], most, told["timeout"]), start)
 
 
 @stage.each(
-    where={"ahead": rules.positive, "processes": _WORKERS, "threads": _THREADS},
+    where={
+        "ahead": rules.positive,
+        "threads": _THREADS,
+        "processes": _PROCESSES,
+        "executor": _EXECUTOR,
+        "ordered": rules.boolean,
+        "max_bytes": _BYTES,
+        "timeout": _SECONDS,
+        "worker_threads": _WORKERS,
+    },
     reads=PrefetchNode,
     transparent=True,
     instead="prefetch(ahead, threads={0}) or prefetch(ahead, processes={0})",
 )
-def prefetch(ahead: int, source: Any, *, threads: int | None = None, processes: int | None = None) -> Iterator[Any]:
+def prefetch(
+    ahead: int,
+    source: Any,
+    *,
+    threads: int | None = None,
+    processes: int | str | None = None,
+    executor: Any = None,
+    ordered: bool = True,
+    max_bytes: int | str | None = None,
+    timeout: float | None = None,
+    worker_threads: int | None = 1,
+) -> Iterator[Any]:
     """Run what is upstream ahead of time: `ahead` finished outputs wait. What comes out does not change.
 
-    Alone it uses one background thread; `threads=n` and `processes=n` spread the work over n of them. Datapoints,
-    their order, randomness and state are those of the pipeline without it. A stage runs in the workers of the first
-    prefetch downstream of it; `explain(flow)` shows which, and what stays in this process. Functions may be lambdas,
-    closures or defined in `__main__`. Worker processes use one BLAS or OpenMP thread each.
+    Alone it uses one background thread; `threads=n` and `processes=n` spread the work over n of them ("auto": as many as
+    this process may use CPUs), `executor=` over any `concurrent.futures.Executor`, which is never shut down here.
+    Datapoints, their order, randomness and state are those of the pipeline without it. A stage runs in the workers of the
+    first prefetch downstream of it; `explain(flow)` shows which, and what stays in this process. Functions may be
+    lambdas, closures or defined in `__main__`.
+
+    Worker processes are kept warm for the next pass, and for other flows that ask for as many. Large arrays cross in
+    shared memory (on Linux; elsewhere they are pickled): they may be kept and written to. A worker that dies is replaced,
+    and what it was doing is done again; so user functions are called at least once for each datapoint.
+
+    `max_bytes` (a number, or "512MB") bounds the outputs that wait, beside `ahead`. `timeout` is how many seconds an
+    output may be waited for. `worker_threads` is how many threads BLAS, OpenMP and OpenCV use in each worker process (one,
+    because there are several workers; None leaves it to them). With `ordered=False` outputs are given as they come: then
+    there is no state to save, and no index; guarded stages and what a cache or freeze reads keep their order.
 
     Raises:
-        ValueError: both `threads` and `processes` are given.
-        TypeError: something cannot be sent to a worker process; the message names the stage.
+        ValueError: two of `threads`, `processes` and `executor` are given.
+        TypeError: something cannot be sent to a worker process, or back; the message names the stage.
+        WorkerDied: a datapoint ended every worker that worked on it.
+        TimeoutError: an output did not come within `timeout` seconds; the note names the datapoints.
 
     >>> import flowfn as ff
     >>> list(ff.pipe(range(5), ff.map(lambda x: x * x), ff.prefetch(2, threads=2)))

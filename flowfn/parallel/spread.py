@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from flowfn.failures import brief, locate
-from flowfn.kinds import Node
-from flowfn.parallel.crew import Crew, Pace, Remote, Waiting
-from flowfn.parallel.plan import Stretch, packed
+from flowfn.kinds import Group, Node
+from flowfn.parallel.crew import Crew, Pace, raise_again
+from flowfn.parallel.flight import Flight, Task
+from flowfn.parallel.links import link_to
+from flowfn.parallel.plan import Stretch
 from flowfn.parallel.supply import Supply
-from flowfn.parallel.task import Feed, Reply, Unsupplied, perform, perform_known
-from flowfn.runs import Anchor, Block, Length, Outputs, Run, blocks, shared
+from flowfn.parallel.task import Feed, Reply, Unsupplied, number_of_task, perform
+from flowfn.runs import BLOCK, Anchor, Block, Length, Outputs, Run, blocks, shared
 from flowfn.streams import Expand
 from flowfn.tallies import Dropped, Reached
 
-_works = itertools.count(1)
+Sending: TypeAlias = tuple[Feed, list[dict[int, Anchor]]]
+"""A task, and what is known of its source before it and, where that is wanted, after each of its inputs."""
 
 
 class Spread(Node):
@@ -48,7 +50,7 @@ class Spread(Node):
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """The outputs at the indices of a series, made by workers."""
         begun = {place: anchor for place, anchor in run.anchors.items() if not anchor.outputs}
-        work = _Work(self, run, Feed(run.seed, run.epoch, run.base, anchors=begun, work=next(_works)), 0, {})
+        work = _Work(self, run, Feed(run.seed, run.epoch, run.base, anchors=begun), 0, {})
         return Outputs(work.out(work.by_index(series)), None, (), 0, work.tell)
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
@@ -68,7 +70,7 @@ class Spread(Node):
                 chain[node.place], owed[node.place] = known, position
                 position = known.inputs[0]
             begun[node.place] = position
-        plain = Feed(run.seed, run.epoch, run.base, lineage=lineage, work=next(_works))
+        plain = Feed(run.seed, run.epoch, run.base, lineage=lineage)
         work = _Work(self, run, plain, position, {place: known.outputs for place, known in chain.items()})
         work.opening, work.owed, work.begun = {"opening": True, "start": first, "anchors": chain}, owed, begun
         work.facts = dict(run.anchors)
@@ -92,6 +94,14 @@ def _mixes(node: Node) -> bool:
     return True
 
 
+def _joins(stretch: Stretch) -> bool:
+    """Whether several workers may make one output together: the last stage is a group that knows how to join its parts."""
+    top = stretch.top
+    if not isinstance(top, Group) or top is not stretch.bottom or top.part.definition.joins is None:
+        return False
+    return top.step == top.size and not (top.source.gathers or top.guarded or top.part.wants_labels)
+
+
 class _Work:
     """One pass over a spread stretch: what has been handed out, what has come back, where the counting nodes stand."""
 
@@ -107,11 +117,12 @@ class _Work:
         self.exact = spread.exact  # whether what is known is told for each output, not for each task
         self.facts: dict[int, Anchor] = {}
         self.memo = run.memo
-        self.told: deque[list[dict[int, Anchor]]] = deque()  # for each task, what is known before it, and after each input
+        self.joins = _joins(self.stretch) and spread.crew.ordered
+        self.splits = self.joins and self.stretch.bottom.size >= 2 * self.pace.parts  # type: ignore[attr-defined]
+        self.made: list[tuple[float, Any]] = []  # the parts of the next output, and how much of it they are
         self.begun: dict[int, int] = {}  # the position at which the next task begins in each stage of the chain
         self.closing: list[Callable[[], None]] = []
         self.top: Node
-        self.tree: tuple[bytes, bytes] | None = None
 
     def tell(self) -> dict[int, Anchor]:
         """The anchors at the last output delivered."""
@@ -125,32 +136,60 @@ class _Work:
         """
         return any(self.standing[place] < owed for place, owed in self.owed.items())
 
+    @property
+    def _window(self) -> int:
+        return self.pace.window(self.pace.parts if self.splits else 1)
+
     # Going out
 
-    def by_index(self, series: Iterator[Block]) -> Iterator[Feed]:
+    def by_index(self, series: Iterator[Block]) -> Iterator[Sending]:
         """A task for each piece of a series of indices of the bottom, with what the workers cannot read themselves."""
         self.top, stay = self.stretch.for_worker(self.run, self.crew.remote)
         if not stay:
             for piece in self.pace.pieces(series):
-                yield replace(self.plain, block=piece)
+                for feed in self._in_parts(piece):
+                    yield feed, [{}]
             return
         series, again = shared(series, 2)
         supply = Supply(self.stretch.bottom, self.run, stay, again)
         self.closing.append(supply.close)
         for piece in self.pace.pieces(series):
-            yield replace(self.plain, block=piece, supply=supply.of(piece))
+            yield replace(self.plain, block=piece, supply=supply.of(piece)), [{}]
             if supply.error is not None:
                 self.unsupplied = supply.error
                 return
 
-    def by_value(self, opened: Callable[[], Outputs], labelled: bool) -> Iterator[Feed]:
+    def _in_parts(self, piece: Block) -> Iterator[Feed]:
+        """The tasks for some outputs: one for all of them, or several for each where it takes long to make."""
+        feed = replace(self.plain, block=piece)
+        if not self.splits or self.pace.parts == 1:
+            yield feed
+            return
+        for at in range(len(piece)):
+            yield from self._parts(replace(feed, block=piece[at : at + 1]), self.pace.parts)
+
+    def _parts(self, feed: Feed, count: int) -> Iterator[Feed]:
+        """The tasks for the parts of one output."""
+        every = self.stretch.bottom.inputs(self.run, int(feed.block[0]))  # type: ignore[attr-defined,index]
+        rows = every if feed.rows is None else feed.rows
+        size = max(-(-len(rows) // count), 1)
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            yield replace(feed, rows=part, share=len(part) / len(every), number=number_of_task())
+
+    def _singles(self, feed: Feed) -> list[Feed]:
+        """A task for each datapoint of one that ended its worker."""
+        if len(feed) == 1 and self.joins and not feed.supply and feed.block is not None:
+            return list(self._parts(feed, BLOCK))
+        return feed.singles()
+
+    def by_value(self, opened: Callable[[], Outputs], labelled: bool) -> Iterator[Sending]:
         """A task for every few datapoints of the stream at the bottom, which is opened here, and not before it is read."""
         self.top, _ = self.stretch.for_worker(self.run, self.crew.remote)
         source = opened()
         self.closing.append(source.close)
         while True:
             told = [source.facts()]
-            self.told.append(told)
             taken: list[Any] = []
             error: Exception | None = None
             try:
@@ -162,64 +201,53 @@ class _Work:
                 error = raised
                 locate(error, source)
             if taken and labelled:
-                yield replace(self.plain, datapoints=[d for d, _ in taken], labels=[label for _, label in taken])
+                yield replace(self.plain, datapoints=[d for d, _ in taken], labels=[label for _, label in taken]), told
             elif taken:
-                yield replace(self.plain, datapoints=taken)
+                yield replace(self.plain, datapoints=taken), told
             if error is not None:
                 raise error
             if not taken:
                 return
 
-    def _submit(self, executor: Executor, feed: Feed) -> Callable[[], Reply]:
-        if not self.crew.remote:
-            future: Future[Any] = executor.submit(perform, self.top, feed, self.memo)
-            return Waiting(future, None)
-        if self.tree is None:
-            self.tree = packed(self.top)
-        digest, pickled = self.tree
-        return Waiting(
-            executor.submit(perform_known, digest, None, feed),
-            lambda: executor.submit(perform_known, digest, pickled, feed),
-        )
-
     # Coming back
 
-    def out(self, feeds: Iterator[Feed]) -> Iterator[Any]:
+    def out(self, feeds: Iterator[Sending]) -> Iterator[Any]:
         """The outputs, in order, while the next are being made."""
-        executor = self.crew.executor()
-        pending: deque[tuple[Any, Feed]] = deque()
+        flight: Flight | None = None
         broken: Exception | None = None
         try:
             while True:
-                while broken is None and len(pending) < (1 if self.behind else self.pace.window):
+                while broken is None and (flight is None or len(flight) < (1 if self.behind else self._window)):
                     try:
-                        feed = next(feeds, None)
+                        feed, told = next(feeds, (None, None))
                     except Exception as error:  # its turn comes after what is out
                         broken = error
                         break
-                    if feed is None:
+                    if feed is None or told is None:
                         break
-                    feed, self.opening = replace(feed, **self.opening), {}
-                    pending.append((self._submit(executor, feed), feed))
-                if not pending and broken is not None:
+                    flight = flight or Flight(link_to(self.crew, self.top, self.memo), self.crew, self.pace, singles=self._singles)
+                    limit = self.pace.limit if self.counted else None
+                    flight.send(replace(feed, limit=limit, **self.opening), told)
+                    self.opening = {}
+                if not flight and broken is not None:
                     raise broken
-                if not pending:
+                if not flight:
                     return
-                waiting, feed = pending.popleft()
-                reply = waiting()
-                if isinstance(reply.error, Unsupplied) and self.unsupplied is None:
-                    reply = perform(self.stretch.for_worker(self.run, None)[0], feed, {})  # it wanted more than it was given
-                self.pace.learn(reply, len(feed))
-                yield from self._arrived(reply, feed)
+                yield from self._arrived(flight, *flight.take())
         finally:
-            for waiting, _ in pending:
-                waiting.cancel()
+            if flight is not None:
+                flight.close()
             for close in self.closing:
                 close()
-            self.crew.release(executor)
 
-    def _arrived(self, reply: Reply, feed: Feed) -> Iterator[Any]:
-        told, taken = self.told.popleft() if self.told else [{}], self.position
+    def _arrived(self, flight: Flight, task: Task, reply: Reply) -> Iterator[Any]:
+        feed, told, taken = task.feed, task.told, self.position
+        if isinstance(reply.error, Unsupplied) and self.unsupplied is None:  # it wanted more than it was given
+            reply = perform(self.stretch.for_worker(self.run, None)[0], replace(feed, limit=None), {}, OrderedDict())
+        if feed.rows is not None and reply.error is None and not self._completed(flight, task, reply):
+            return
+        if reply.more:
+            flight.send_rest(task, feed.skip + len(reply.outputs))
         facts = dict(told[0])
         for node in self.counted:
             facts[node.place] = Anchor(self.run.epoch, self.standing[node.place], (taken,))
@@ -229,6 +257,8 @@ class _Work:
         yield from self._counting(reply, outputs) if reply.reached else outputs
         if reply.error is not None:
             self._fail(reply, feed.opening)
+        if reply.more:
+            return
         self.position += len(feed)
         for place, position in reply.positions.items():
             if place in self.standing:
@@ -239,6 +269,22 @@ class _Work:
                 chain[node.place] = Anchor(self.run.epoch, self.standing[node.place], (taken,))
                 taken = max(self.owed[node.place], self.standing[node.place])
             self.opening = {"opening": True, "start": feed.start, "anchors": chain}
+
+    def _completed(self, flight: Flight, task: Task, reply: Reply) -> bool:
+        """Whether this was the last part of an output, which is then the reply's. Parts that do not fit are made again, as a whole."""
+        feed = task.feed
+        self.made.append((feed.share, reply.outputs[0]))
+        if sum(share for share, _ in self.made) < 1 - 1e-9:
+            return False
+        parts = [part for _, part in self.made]
+        self.made.clear()
+        whole = parts[0] if len(parts) == 1 else self.stretch.bottom.part.join(parts)
+        if whole is None:
+            self.splits = self.joins = False
+            flight.send_first(replace(feed, rows=None, share=1.0), task.told)
+            return False
+        reply.outputs[0] = whole
+        return True
 
     def _telling(self, outputs: list[Any], told: list[dict[int, Anchor]]) -> Iterator[Any]:
         """The outputs of a task, each of one input, and before each what was known once its input had been read."""
@@ -258,7 +304,7 @@ class _Work:
             for place, reached in done.items():
                 tallies[place].see(reached.behind(begun[place]))
             yield from itertools.islice(outputs, 1)
-        for place, reached in reply.reached[-1].items():
+        for place, reached in reply.reached[-1].items() if not reply.more else ():
             if place in self.begun:
                 self.begun[place] = reached.behind(begun[place]).position
 
@@ -291,6 +337,4 @@ class _Work:
             where["index"] += self.position if where["counted"] is None else self.standing.get(where["counted"], 0)
         if where:
             where["counted"] = -1
-        if self.crew.remote:
-            raise error from Remote(reply.text)  # type: ignore[misc]
-        raise error  # type: ignore[misc]
+        raise_again(error, reply.text if self.crew.remote else "")  # type: ignore[arg-type]

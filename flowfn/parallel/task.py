@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import pickle
+import itertools
 import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from more_itertools import consume
 
-from flowfn.failures import brief, locate, uneven
+from flowfn.failures import locate, uneven
 from flowfn.kinds import Node
 from flowfn.runs import Anchor, Block, Epoch, Length, Outputs, Run, ints
-from flowfn.tallies import Dropped, Reached, Tallies, anchors
+from flowfn.tallies import Reached, Tallies
 
 REMEMBERED = 8
-"""How many trees, and how many passes, a worker keeps."""
+"""How many of each kind of thing a worker keeps: trees, passes, tasks that it has begun."""
+
+
+number_of_task = itertools.count(1).__next__
 
 
 @dataclass(slots=True)
@@ -37,10 +41,31 @@ class Feed:
     anchors: Mapping[int, Anchor] = field(default_factory=dict)
     supply: Mapping[tuple[int, Epoch], Mapping[int, Any]] = field(default_factory=dict)
     lineage: bool = False
-    work: int = 0  # whose task it is: what a worker remembers, it remembers for one
+    work: str = ""  # whose task it is: what a worker remembers, it remembers for one
+    number: int = 0  # which of that pass's tasks
+    limit: int | None = None  # how many outputs are wanted now, of those behind the first `skip`
+    skip: int = 0
+    rows: Block | None = None  # which inputs, where the task is to make one part of one output
+    share: float = 1.0  # how much of an output that is
 
     def __len__(self) -> int:
-        return len(self.datapoints) if self.block is None else len(self.block)  # type: ignore[arg-type]
+        if self.block is not None:
+            return len(self.block)
+        return len(self.datapoints) if self.datapoints is not None else self.limit or 1
+
+    def singles(self) -> list[Feed]:
+        """A task for each datapoint of this one, or for each output of a pass that its worker keeps."""
+        if len(self) == 1 or self.opening or self.skip:
+            return [self]
+        if self.block is not None:
+            return [replace(self, block=self.block[at : at + 1], number=number_of_task()) for at in range(len(self))]
+        if self.datapoints is None:
+            return [replace(self, start=self.start + at, limit=1) for at in range(len(self))]
+        labels = self.labels
+        return [
+            replace(self, datapoints=[datapoint], labels=labels and [labels[at]], number=number_of_task())
+            for at, datapoint in enumerate(self.datapoints)
+        ]
 
 
 @dataclass(slots=True)
@@ -55,6 +80,7 @@ class Reply:
     text: str = ""
     facts: list[dict[int, Anchor]] | None = None
     ended: bool = False
+    more: bool = False  # whether the task may have more outputs than were wanted now
     last: dict[int, Anchor] = field(default_factory=dict)
     reached: list[dict[int, Reached]] = field(default_factory=list)  # how far guarded stages were at each output, and at the end
     events: list[Any] = field(default_factory=list)  # what had failed by then
@@ -73,6 +99,8 @@ class Window(Node):
         feed: Feed = run.task
         if feed.block is None:
             return Outputs(zip(feed.datapoints, feed.labels) if lineage else feed.datapoints, None, (), start)  # type: ignore[arg-type]
+        if feed.rows is not None:
+            return self.source.read_part(run, feed.rows)  # type: ignore[attr-defined]
         outputs = self.source.read(run, iter((feed.block,)))
         outputs.first = start
         if lineage:
@@ -114,140 +142,68 @@ class Supplied(Node):
                 yield here[index]
 
 
-def perform(top: Node, feed: Feed, memo: dict[Any, Any]) -> Reply:
-    """Run a stretch over one block. What was made before an error is kept, as it would be in serial."""
+class Begun(NamedTuple):
+    """A task that has given some of its outputs."""
+
+    outputs: Outputs
+    tallies: Tallies
+    made: list[Any]
+
+
+def perform(top: Node, feed: Feed, memo: dict[Any, Any], begun: OrderedDict[Any, Begun]) -> Reply:
+    """Run a stretch over one block; of many outputs only so many as are wanted now, the others when it is asked again.
+
+    What was made before an error is in the reply, as it would be in serial.
+    """
     began = time.perf_counter()
     made: list[Any] = []
-    run = Run(feed.seed, feed.epoch, "none", feed.base, feed.anchors, memo, feed, Tallies(made=made))
     reached: list[dict[int, Reached]] = []
+    tallies = Tallies(made=made)
     outputs: Outputs | None = None
     error: BaseException | None = None
+    more = False
+    at = (feed.work, feed.number, feed.skip)
     try:
-        outputs = top.stream(run, feed.start, feed.lineage)
-        for output in outputs if top.guarded else ():
-            reached.append(run.tallies.reached())
+        task = begun.pop(at) if at in begun else _begin(top, feed, memo, tallies, made)
+        outputs, tallies, made = task
+        wanted = islice(task.outputs, feed.limit)
+        for output in wanted if top.guarded else ():
+            reached.append(tallies.reached())
             made.append(output)
-        made.extend(outputs)
-        error = uneven(outputs, len(feed) if isinstance(top, Window) else None, isinstance(top, Window))
+        made.extend(wanted)
+        more = len(made) == feed.limit
+        error = None if more else uneven(task.outputs, len(feed) if isinstance(top, Window) else None, isinstance(top, Window))
     except BaseException as raised:  # given back in the reply, and raised where the flow is iterated
         error = raised
     if error is not None:
         locate(error, outputs)
     positions = {} if outputs is None else {p.node.place: p.position for p in outputs.walk() if p.node and p.tell}
     text = "".join(traceback.format_exception(error)) if error is not None else ""
-    reply = Reply(made, positions, time.perf_counter() - began, weight(made[0]) if made else 0, error, text)
+    reply = Reply(made, positions, time.perf_counter() - began, weight(made[0]) if made else 0, error, text, more=more)
     if top.guarded:
-        reply.reached, reply.events = [*reached, run.tallies.reached()], run.tallies.events
+        reply.reached, reply.events = [*reached, tallies.reached()], tallies.events
+    if more and outputs is not None:
+        tallies.made, tallies.events = [], []
+        begun[feed.work, feed.number, feed.skip + len(made)] = Begun(outputs, tallies, tallies.made)
+        while len(begun) > REMEMBERED:
+            begun.popitem(last=False)[1].outputs.close()
     return reply
 
 
-_trees: OrderedDict[bytes, Any] = OrderedDict()
-_memo: dict[Any, Any] = {}  # keys and routes of the last pass that this worker had a part in
-_passes: OrderedDict[str, tuple[Outputs, Tallies] | int] = OrderedDict()  # an int: it has ended, after so many outputs
+def _begin(top: Node, feed: Feed, memo: dict[Any, Any], tallies: Tallies, made: list[Any]) -> Begun:
+    """A task from its beginning, without the outputs that it has given before."""
+    run = Run(feed.seed, feed.epoch, "none", feed.base, feed.anchors, memo, feed, tallies)
+    outputs = top.stream(run, feed.start, feed.lineage)
+    if feed.skip:
+        consume(outputs, feed.skip)
+        tallies.events.clear()
+    return Begun(outputs, tallies, made)
 
 
-def perform_known(digest: bytes, pickled: bytes | None, feed: Feed) -> Reply | None:
-    """`perform` in a worker process, on a tree that it has by digest; None says that it needs the tree."""
-    top = known_tree(digest, pickled)
-    if top is None:
-        return None
-    if _memo.get("of") != (at := (digest, feed.work)):
-        _memo.clear()
-        _memo["of"] = at
-    return portable(perform(top, feed, _memo))
-
-
-def continue_pass(digest: bytes, pickled: bytes | None, name: str, feed: Feed, count: int) -> Reply | None:
-    """The next `count` outputs of a pass that this worker keeps, or makes anew from the feed's anchors."""
-    top = known_tree(digest, pickled)
-    if top is None:
-        return None
-    began = time.perf_counter()
-    made: list[Any] = []
-    facts: list[dict[int, Anchor]] = []
-    error: BaseException | None = None
-    outputs: Outputs | None = None
-    tallies = Tallies(feed.anchors, portable=portable_record)
-    known = _passes.get(name)
-    try:
-        if isinstance(known, int) and feed.start >= known:
-            return Reply([], {}, 0.0, 0, facts=[], ended=True)
-        if isinstance(known, tuple) and known[0].position == feed.start:
-            outputs, tallies = known
-        else:
-            run = Run(feed.seed, feed.epoch, "threads", feed.base, anchors(feed.anchors), tallies=tallies)
-            outputs = top.stream(run, feed.start, feed.lineage)
-        _passes[name] = outputs, tallies
-        _passes.move_to_end(name)
-        while len(_passes) > REMEMBERED:
-            end_pass(next(iter(_passes)))
-            _passes.popitem(last=False)
-        for output in islice(outputs, count):
-            made.append(output)
-            facts.append({} if top.seekable and not top.guarded else {**outputs.facts(), **tallies.news()})
-        if len(made) < count:
-            error = uneven(outputs, None, top.seekable)
-    except BaseException as raised:  # as in `perform`
-        error = raised
-    if error is not None:
-        locate(error, outputs)
-    ended = error is not None or len(made) < count
-    last = tallies.news() if ended else {}
-    if ended:
-        end_pass(name, feed.start + len(made))
-    text = "".join(traceback.format_exception(error)) if error is not None else ""
-    return portable(Reply(made, {}, time.perf_counter() - began, weight(made[0]) if made else 0, error, text, facts, ended, last))
-
-
-def end_pass(name: str, position: int = 0) -> None:
-    """Let go of a pass, and remember after how many outputs it ended (0: nobody wants any more)."""
-    known = _passes.get(name)
-    _passes[name] = position
-    if isinstance(known, tuple):
-        known[0].close()
-
-
-def known_tree(digest: bytes, pickled: bytes | None) -> Any:
-    """The tree of a digest, from memory or from its bytes."""
-    if digest not in _trees:
-        if pickled is None:
-            return None
-        _trees[digest] = pickle.loads(pickled)
-        while len(_trees) > REMEMBERED:
-            _trees.popitem(last=False)
-    _trees.move_to_end(digest)
-    return _trees[digest]
-
-
-def portable(reply: Reply) -> Reply:
-    """A reply whose errors can travel."""
-    if reply.error is not None:
-        reply.error = portable_error(reply.error)
-    reply.events = [(at, place, reached, portable_record(dropped), budget) for at, place, reached, dropped, budget in reply.events]
-    return reply
-
-
-def portable_error(error: Any) -> Any:
-    """An error that can travel: itself, or one that says the same."""
-    try:
-        error.__traceback__ = error.__cause__ = error.__context__ = None
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever a user's exception does when it is pickled
-        substitute = RuntimeError(f"{type(error).__name__}: {error}")
-        for note in getattr(error, "__notes__", ()):
-            substitute.add_note(note)
-        substitute.__flowfn__ = getattr(error, "__flowfn__", {})  # type: ignore[attr-defined]
-        return substitute
-    return error
-
-
-def portable_record(dropped: Dropped) -> Dropped:
-    """A failure that can travel: where the datapoint cannot, a description of it does."""
-    try:
-        pickle.loads(pickle.dumps(dropped.datapoint))
-    except Exception:  # as above
-        dropped = dropped._replace(datapoint=brief(dropped.datapoint))
-    return dropped._replace(error=portable_error(dropped.error))
+def stop_task(begun: OrderedDict[Any, Begun], work: str) -> None:
+    """Nobody wants any more of what a pass has begun."""
+    for key in [key for key in begun if key[0] == work]:
+        begun.pop(key).outputs.close()
 
 
 def weight(value: Any) -> int:

@@ -63,6 +63,8 @@ NOT_PER_DATAPOINT: Mapping[str, str] = {
     "replay": "makes one datapoint again, after an error",
     "shut_down": "ends idle workers",
     "speed": "reads a flow, as any loop does",
+    "warm_up": "starts workers",
+    "WorkerDied": "an error",
 }
 
 COUNTED = "reading the source and counting what comes through costs some 12 ns, once for all stages"

@@ -1,0 +1,232 @@
+"""Recycled buffers: large arrays are made in memory that has been used before, because fresh pages are what costs.
+
+    take      a block of memory that nobody looks into: one of the free ones, or a new one
+    lend      its bytes as an array; the arrays that users see are views of it
+    (dies)    when the last view is gone, a callback of the array that was lent puts the block on a list
+    settle    before the next `take`, what is on that list is free again
+
+A block is lent through an array of its own, and numpy's views keep that array alive, however deep they are: what it
+stands on is a memoryview, so `.base` does not collapse past it. The callback only appends to a deque, so it may come in
+any thread, in the middle of anything. Blocks are kept while a pass is under way, up to a bound; beyond it, and outside
+of passes, memory is ordinary memory.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+
+SMALL = 1 << 16
+"""Bytes below which an array is never worth a recycled buffer."""
+
+BOUND = 1 << 30
+"""Bytes of memory that a pool lends at most; what goes beyond it is ordinary memory."""
+
+GRAIN = 1 << 16
+
+
+class Block(Protocol):
+    """Memory of a pool."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+
+    @property
+    def memory(self) -> memoryview:
+        """All of it, writable."""
+
+    def close(self) -> None:
+        """Give the memory back to the system; nobody looks into it."""
+
+
+class Heap:
+    """A block of this process's own memory."""
+
+    def __init__(self, size: int) -> None:
+        self.memory = np.empty(-(-size // GRAIN) * GRAIN, np.uint8).data
+        self.size = self.memory.nbytes
+
+    def close(self) -> None:
+        """It goes with its last reference."""
+
+
+class _Lease(weakref.ref[np.ndarray]):
+    """What tells that a block is free again: dead when the array is that was lent."""
+
+    __slots__ = ("block",)
+    block: Block
+
+
+class Pool:
+    """Blocks that are used again. `make(size)` makes one of at least so many bytes; `shared` says that others write there."""
+
+    def __init__(self, make: Callable[[int], Block], bound: int = BOUND, *, shared: bool = False) -> None:
+        self.make, self.bound, self.shared = make, bound, shared
+        self.forget()
+        _pools.add(self)
+
+    def forget(self) -> None:
+        """Know of no block any more: those that are lent go with their last view, and are never used again."""
+        self.blocks: set[Block] = set()  # free, lent, and taken
+        self.free: list[Block] = []
+        self.leases: dict[int, _Lease] = {}  # by id: a reference to an array has no hash
+        self.returned: deque[_Lease] = deque()
+        self.lock = threading.Lock()
+
+    def take(self, size: int | None) -> Block:
+        """A block of at least `size` bytes, for the caller alone; any block, the last that was used, if `size` is None.
+
+        A new one takes the place of one that did not fit.
+        """
+        with self.lock:
+            self._settle()
+            if size is None:
+                return self.free.pop() if self.free else self._added(self.make(0))
+            fitting = [block for block in self.free if size <= block.size <= 2 * size + GRAIN]
+            if fitting:
+                block = min(fitting, key=lambda block: block.size)
+                self.free.remove(block)
+                return block
+            if self.free:
+                self._drop(self.free.pop(0))
+            return self._added(self.make(size))
+
+    def may_lend(self, size: int) -> bool:
+        """Whether `size` more bytes can be lent: the bound is for what users hold on to."""
+        with self.lock:
+            self._settle()
+            return size + sum(lease.block.size for lease in self.leases.values()) <= self.bound
+
+    def lend(self, block: Block) -> np.ndarray:
+        """The bytes of a block that was taken. It is free again when nothing looks into them any more."""
+        array = np.frombuffer(block.memory, np.uint8)
+        lease = _Lease(array, self.returned.append)
+        lease.block = block
+        with self.lock:
+            self.leases[id(lease)] = lease
+        return array
+
+    def give(self, block: Block) -> None:
+        """Put back a block that was taken and that nobody looks into."""
+        with self.lock:
+            if block in self.blocks and _passes:
+                self.free.append(block)
+            else:
+                self._drop(block)
+
+    def part_with(self, block: Block) -> None:
+        """Never use a block again that was taken: somebody looks into it, and nobody will say when that ends."""
+        with self.lock:
+            self.blocks.discard(block)
+
+    def retire(self) -> None:
+        """Never use again what is lent now."""
+        with self.lock:
+            self.blocks -= {lease.block for lease in self.leases.values()}
+            self.leases.clear()
+            self.returned.clear()
+
+    def rest(self) -> None:
+        """Let go of everything: no pass is under way."""
+        with self.lock:
+            self._settle()
+            for block in self.free:
+                block.close()
+        self.forget()
+
+    def _settle(self) -> None:
+        while self.returned:
+            lease = self.returned.popleft()
+            if self.leases.pop(id(lease), None) is not None:
+                self.free.append(lease.block)
+
+    def _added(self, block: Block) -> Block:
+        self.blocks.add(block)
+        return block
+
+    def _drop(self, block: Block) -> None:
+        self.blocks.discard(block)
+        block.close()
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_passes = 0
+_turn = threading.Lock()
+_local = threading.local()
+
+heap = Pool(Heap)
+"""The recycled memory of this process."""
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array to be filled, in recycled memory if it is large; like `numpy.empty`.
+
+    >>> empty((2, 3), np.float32).shape
+    (2, 3)
+    """
+    dtype = np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    if size < SMALL or dtype.hasobject:
+        return np.empty(shape, dtype)
+    place: Callable[[int], np.ndarray | None] | None = getattr(_local, "place", None)
+    if place is not None:
+        memory = place(size)
+    else:
+        memory = heap.lend(heap.take(size)) if _passes and heap.may_lend(size) else None
+    return np.empty(shape, dtype) if memory is None else np.ndarray(shape, dtype, buffer=memory)
+
+
+@contextmanager
+def placed(place: Callable[[int], np.ndarray | None]) -> Iterator[None]:
+    """Let `empty` ask `place(size)` for its memory, in this thread."""
+    before = getattr(_local, "place", None)
+    _local.place = place
+    try:
+        yield
+    finally:
+        _local.place = before
+
+
+def begin_pass() -> None:
+    """A pass has begun: memory is kept for it."""
+    global _passes
+    with _turn:
+        _passes += 1
+
+
+def end_pass() -> None:
+    """A pass has ended; after the last one, nothing is kept."""
+    global _passes
+    with _turn:
+        _passes -= 1
+        if not _passes:
+            for pool in list(_pools):
+                pool.rest()
+
+
+def _before_fork() -> None:
+    """A child goes on looking at what is lent and shared, and nobody hears when it stops."""
+    for pool in list(_pools):
+        if pool.shared:
+            pool.retire()
+
+
+def _in_child() -> None:
+    """A forked child has a copy of its parent's heap, and no part in what is shared."""
+    global _passes, _turn
+    _passes, _turn = 0, threading.Lock()
+    for pool in list(_pools):
+        pool.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_in_child)

@@ -1,0 +1,207 @@
+"""What a worker process does with a task: it finds the tree, opens the slot, works, and packs what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flowfn import buffers
+from flowfn.failures import brief, locate, uneven
+from flowfn.kinds import Node
+from flowfn.parallel.slots import Desk, Name, opened
+from flowfn.parallel.task import REMEMBERED, Begun, Feed, Reply, perform, stop_task, weight
+from flowfn.parallel.transport import Parcel, pack, unpack
+from flowfn.runs import Anchor, Outputs, Run
+from flowfn.tallies import Dropped, Tallies, anchors
+
+
+class Answer(NamedTuple):
+    """What a worker sends back: a parcel, or what it lacks: the tree, the arrays of its sources, the slot.
+
+    `watched`: somebody here still looks into the slot, so it may not be written again. `denied`: why it was not used.
+    """
+
+    parcel: Parcel
+    lacks: str = ""
+    watched: bool = False
+    denied: str = ""
+
+
+_trees: OrderedDict[bytes, Any] = OrderedDict()
+_memo: dict[Any, Any] = {}  # keys and routes of the last pass that this worker had a part in
+_begun: OrderedDict[Any, Begun] = OrderedDict()
+_passes: OrderedDict[str, tuple[Outputs, Tallies] | int] = OrderedDict()  # an int: it has ended, after so many outputs
+
+
+def perform_here(top: Node, feed: Feed) -> Reply:
+    """`perform` in a worker process, which remembers what its last pass found out."""
+    if _memo.get("of") != feed.work:
+        _memo.clear()
+        _memo["of"] = feed.work
+    return perform(top, feed, _memo, _begun)
+
+
+def continue_pass(top: Node, feed: Feed) -> Reply:
+    """The next `limit` outputs of a pass that this worker keeps, or makes anew from the feed's anchors."""
+    began = time.perf_counter()
+    made: list[Any] = []
+    facts: list[dict[int, Anchor]] = []
+    error: BaseException | None = None
+    outputs: Outputs | None = None
+    tallies = Tallies(feed.anchors, portable=portable_record)
+    known = _passes.get(feed.work)
+    try:
+        if isinstance(known, int) and feed.start >= known:
+            return Reply([], {}, 0.0, 0, facts=[], ended=True)
+        if isinstance(known, tuple) and known[0].position == feed.start:
+            outputs, tallies = known
+        else:
+            run = Run(feed.seed, feed.epoch, "threads", feed.base, anchors(feed.anchors), tallies=tallies)
+            outputs = top.stream(run, feed.start, feed.lineage)
+            buffers.begin_pass()
+        _passes[feed.work] = outputs, tallies
+        _passes.move_to_end(feed.work)
+        while len(_passes) > REMEMBERED:
+            end_pass(next(iter(_passes)))
+            _passes.popitem(last=False)
+        for output in islice(outputs, feed.limit):
+            made.append(output)
+            facts.append({} if top.seekable and not top.guarded else {**outputs.facts(), **tallies.news()})
+        ended = feed.limit is None or len(made) < feed.limit
+        error = uneven(outputs, None, top.seekable) if ended else None
+    except BaseException as raised:  # as in `perform`
+        error, ended = raised, True
+    if error is not None:
+        locate(error, outputs)
+    last = tallies.news() if ended else {}
+    if ended:
+        end_pass(feed.work, feed.start + len(made))
+    text = "".join(traceback.format_exception(error)) if error is not None else ""
+    return Reply(made, {}, time.perf_counter() - began, weight(made[0]) if made else 0, error, text, facts, ended, last=last)
+
+
+def stop_here(work: str) -> None:
+    """Nobody wants any more of a pass."""
+    stop_task(_begun, work)
+    end_pass(work)
+
+
+def end_pass(name: str, position: int = 0) -> None:
+    """Let go of a pass, and remember after how many outputs it ended (0: nobody wants any more)."""
+    known = _passes.get(name)
+    _passes[name] = position
+    if isinstance(known, tuple):
+        known[0].close()
+        buffers.end_pass()
+
+
+def serve(digest: bytes, pickled: bytes | None, call: Callable[[Node, Feed], Reply], name: Name | None, parcel: Parcel) -> Answer:
+    """One task in a worker process. Where arrays may be put, in its slot, `call` puts them there itself if it can."""
+    try:
+        top = known_tree(digest, pickled)
+    except OSError as error:
+        return Answer(Parcel(b""), "arrays", denied=str(error))
+    if top is None:
+        return Answer(Parcel(b""), "tree")
+    desk, denied = _desk(name, parcel.used)
+    if desk is None and parcel.spans:
+        return Answer(Parcel(b""), "memory", denied=denied)
+    reply = _reply(call, top, parcel, desk)
+    sent = _packed(top, reply, desk)
+    del reply
+    return Answer(sent, watched=desk is not None and desk.watched, denied=denied or (desk.denied if desk is not None else ""))
+
+
+def _desk(name: Name | None, used: int) -> tuple[Desk | None, str]:
+    if name is None:
+        return None, ""
+    try:
+        return Desk(opened(name), used), ""
+    except OSError as error:
+        return None, str(error)
+
+
+def _reply(call: Callable[[Node, Feed], Reply], top: Node, parcel: Parcel, desk: Desk | None) -> Reply:
+    if desk is None:
+        return call(top, unpack(parcel))
+    front = np.frombuffer(desk.memory.memory[: parcel.used], np.uint8)
+    desk.look(front, 0)
+    feed = unpack(parcel, front.data)
+    del front
+    with buffers.placed(desk.place) if feed.limit is None else contextlib.nullcontext():
+        return call(top, feed)
+
+
+def _packed(top: Node, reply: Reply, desk: Desk | None) -> Parcel:
+    """A reply on its way. An output that cannot be sent is an error in its place, behind what was made before it."""
+    if reply.error is not None:
+        reply.error = portable_error(reply.error)
+    reply.events = [(at, place, reached, portable_record(dropped), budget) for at, place, reached, dropped, budget in reply.events]
+    try:
+        return pack(reply, desk)
+    except Exception:  # whatever it is, it is told with the output that is to blame
+        for number, output in enumerate(reply.outputs):
+            try:
+                pack(output)
+            except Exception as error:
+                return pack(_cut_short(top, reply, number, error))
+        raise
+
+
+def _cut_short(top: Node, reply: Reply, number: int, error: Exception) -> Reply:
+    """A reply up to an output that cannot be pickled."""
+    told = TypeError(
+        f"{top.part} gave {brief(reply.outputs[number])}, which cannot be sent back from its worker process: {type(error).__name__}: "
+        f"{error}; give something that pickles, or prefetch with threads="
+    )
+    told.__flowfn__ = {"text": f"in {top.part}".replace("{", "{{").replace("}", "}}"), "index": 0, "counted": -1}  # type: ignore[attr-defined]
+    cut = replace(reply, outputs=reply.outputs[:number], error=told, text="", more=False, ended=True)
+    cut.facts = reply.facts and reply.facts[:number]
+    if reply.reached:
+        cut.reached = reply.reached[: number + 1]
+        cut.events = [event for event in reply.events if event[0] <= number]
+    return cut
+
+
+def known_tree(digest: bytes, pickled: bytes | None) -> Any:
+    """The tree of a digest, from memory or from its bytes."""
+    if digest not in _trees:
+        if pickled is None:
+            return None
+        _trees[digest] = pickle.loads(pickled)
+        while len(_trees) > REMEMBERED:
+            _trees.popitem(last=False)
+    _trees.move_to_end(digest)
+    return _trees[digest]
+
+
+def portable_error(error: Any) -> Any:
+    """An error that can travel: itself, or one that says the same."""
+    try:
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever a user's exception does when it is pickled
+        substitute = RuntimeError(f"{type(error).__name__}: {error}")
+        for note in getattr(error, "__notes__", ()):
+            substitute.add_note(note)
+        substitute.__flowfn__ = getattr(error, "__flowfn__", {})  # type: ignore[attr-defined]
+        return substitute
+    return error
+
+
+def portable_record(dropped: Dropped) -> Dropped:
+    """A failure that can travel: where the datapoint cannot, a description of it does."""
+    try:
+        pickle.loads(pickle.dumps(dropped.datapoint))
+    except Exception:  # as above
+        dropped = dropped._replace(datapoint=brief(dropped.datapoint))
+    return dropped._replace(error=portable_error(dropped.error))

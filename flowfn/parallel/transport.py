@@ -1,0 +1,160 @@
+"""How values cross between processes: pickle 5, with large buffers left in shared memory where there is some.
+
+    sender     pack(value, desk)      -> Parcel: a few hundred bytes, and where the arrays lie
+    receiver   unpack(parcel, memory) -> the value, its arrays looking into that memory
+
+An array that was made in the memory of the desk is not copied at all; one that was made elsewhere is copied there once.
+Without a desk, or without memory, a parcel holds everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copyreg
+import functools
+import io
+import pickle
+import weakref
+from collections import ChainMap
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flowfn.buffers import SMALL
+from flowfn.parallel.slots import Desk, Name, Slot, opened
+
+LARGE = 1 << 20
+"""Bytes from which an array in a flow is put into shared memory once, and not sent with it."""
+
+
+class Parcel(NamedTuple):
+    """A value on its way: its pickle, the (offset, size) of its large buffers, and how much of the memory is used."""
+
+    data: bytes
+    spans: tuple[tuple[int, int], ...] = ()
+    used: int = 0
+
+
+def pack(value: Any, desk: Desk | None = None, by_value: bool = False) -> Parcel:
+    """A value as a parcel. `by_value`: what is defined in `__main__`, and lambdas, travel with it."""
+    if not by_value:
+        with contextlib.suppress(Exception):  # what cannot be found by name goes by value, or says below why it cannot
+            return _packed(_Pickler, value, desk)
+    return _packed(_by_value(_reduced), value, desk)
+
+
+def _packed(pickler: Callable[..., Any], value: Any, desk: Desk | None) -> Parcel:
+    spans: list[tuple[int, int]] = []
+    rooms: list[np.ndarray] = []  # kept until all of it is there
+
+    def keeps(buffer: pickle.PickleBuffer) -> bool:
+        """Whether the pickle has to hold a buffer itself."""
+        raw = buffer.raw()
+        if desk is None or raw.nbytes < SMALL:
+            return True
+        offset = desk.memory.where(raw)
+        if offset is None:
+            room = desk.place(raw.nbytes)
+            if room is None:
+                return True
+            room.data[:] = raw
+            rooms.append(room)
+            offset = desk.memory.where(room.data)
+        spans.append((offset, raw.nbytes))  # type: ignore[arg-type]
+        return False
+
+    data = _dumps(pickler, value, keeps)
+    return Parcel(data, tuple(spans), desk.used if desk is not None else 0)
+
+
+def unpack(parcel: Parcel, memory: memoryview | None = None, copied: bool = False) -> Any:
+    """The value of a parcel; its large arrays look into `memory`, or are `copied` out of it."""
+    if memory is None:
+        return pickle.loads(parcel.data)
+    buffers = [memory[at : at + size] for at, size in parcel.spans]
+    return pickle.loads(parcel.data, buffers=map(bytearray, buffers) if copied else buffers)
+
+
+def _dumps(pickler: Callable[..., Any], value: Any, keeps: Callable[[pickle.PickleBuffer], bool]) -> bytes:
+    with io.BytesIO() as file:
+        pickler(file, protocol=5, buffer_callback=keeps).dump(value)
+        return file.getvalue()
+
+
+def _reduced(array: np.ndarray) -> Any:
+    """A large array as one that has its bytes in a row, so that they can stay where they are; dates as the integers they are."""
+    if array.nbytes < SMALL or array.dtype.hasobject:
+        return array.__reduce_ex__(5)
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        array = np.ascontiguousarray(array)
+    if array.dtype.kind in "mM":
+        return _typed, (array.view(np.int64), array.dtype)
+    return array.__reduce_ex__(5)
+
+
+def _typed(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return array.view(dtype)
+
+
+class _Pickler(pickle.Pickler):
+    dispatch_table: Any = ChainMap({np.ndarray: _reduced}, copyreg.dispatch_table)  # noqa: RUF012
+
+
+@functools.cache
+def _by_value(reduced: Callable[[np.ndarray], Any]) -> Any:
+    """A pickler that takes along what cannot be found by name."""
+    import cloudpickle
+
+    table = ChainMap({np.ndarray: reduced}, cloudpickle.Pickler.dispatch_table)
+    return type("ByValue", (cloudpickle.Pickler,), {"dispatch_table": table})
+
+
+def pack_tree(tree: Any, shares: bool) -> bytes:
+    """A tree of stages as bytes; if it `shares`, the large arrays of its sources stay here, in shared memory, and are named."""
+    return _dumps(_by_value(_shared_array if shares else _reduced), tree, lambda buffer: True)
+
+
+_shared: dict[int, tuple[weakref.ref[np.ndarray], Slot]] = {}
+"""Arrays that were put into shared memory, by id, as long as they live."""
+
+
+def _shared_array(array: np.ndarray) -> Any:
+    """An array that nobody is to write to, which is how sources hold theirs, by its name in shared memory."""
+    if array.nbytes < LARGE or array.dtype.hasobject or array.flags.writeable:
+        return array.__reduce_ex__(5)
+    plain = np.ascontiguousarray(array)
+    slot = _slot_of(array, plain)
+    return (_array_in, (slot.name, array.dtype, array.shape)) if slot is not None else array.__reduce_ex__(5)
+
+
+def _slot_of(array: np.ndarray, plain: np.ndarray) -> Slot | None:
+    """The slot that holds what an array holds now; None if there is no memory for it."""
+    known = _shared.get(id(array))
+    content = plain.reshape(-1).view(np.uint8)
+    if known is not None and known[0]() is array and _equal(known[1], content):
+        return known[1]
+    try:
+        slot = Slot()
+        slot.reach(content.nbytes)
+    except (OSError, AttributeError):
+        return None
+    slot.memory[: content.nbytes] = content.data
+    key = id(array)
+    _shared[key] = weakref.ref(array, lambda _: _shared.pop(key, None)), slot
+    return slot
+
+
+def _equal(slot: Slot, content: np.ndarray) -> bool:
+    """Whether a slot holds some bytes, looked at in pieces that fit into a processor's cache."""
+    there = np.frombuffer(slot.memory, np.uint8)[: content.nbytes]
+    return all(np.array_equal(there[at : at + LARGE], content[at : at + LARGE]) for at in range(0, content.nbytes, LARGE))
+
+
+def _array_in(name: Name, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    return np.ndarray(shape, dtype, buffer=opened(name).memory.toreadonly())
+
+
+def forget_shared() -> None:
+    """Let go of every array that was put into shared memory."""
+    _shared.clear()
