@@ -71,6 +71,7 @@ class Pool:
 
     def __init__(self, make: Callable[[int], Block], bound: int = BOUND, *, shared: bool = False) -> None:
         self.make, self.bound, self.shared = make, bound, shared
+        self.lock = threading.RLock()  # an iterator may be collected, and its memory given back, anywhere
         self.forget()
         _pools.add(self)
 
@@ -80,7 +81,6 @@ class Pool:
         self.free: list[Block] = []
         self.leases: dict[int, _Lease] = {}  # by id: a reference to an array has no hash
         self.returned: deque[_Lease] = deque()
-        self.lock = threading.Lock()
 
     def take(self, size: int | None) -> Block:
         """A block of at least `size` bytes, for the caller alone; any block, the last that was used, if `size` is None.
@@ -90,21 +90,25 @@ class Pool:
         with self.lock:
             self._settle()
             if size is None:
-                return self.free.pop() if self.free else self._added(self.make(0))
-            fitting = [block for block in self.free if size <= block.size <= 2 * size + GRAIN]
-            if fitting:
-                block = min(fitting, key=lambda block: block.size)
-                self.free.remove(block)
-                return block
-            if self.free:
-                self._drop(self.free.pop(0))
-            return self._added(self.make(size))
+                size = 0
+                for block in reversed(list(self.free)):
+                    if self._freed(block):
+                        return block
+            for block in sorted(self.free, key=lambda block: block.size):
+                if size <= block.size <= 2 * size + GRAIN and self._freed(block):
+                    return block
+            for block in self.free[:1]:
+                if self._freed(block):
+                    self._drop(block)
+            made = self.make(size)
+            self.blocks.add(made)
+            return made
 
     def may_lend(self, size: int) -> bool:
         """Whether `size` more bytes can be lent: the bound is for what users hold on to."""
         with self.lock:
             self._settle()
-            return size + sum(lease.block.size for lease in self.leases.values()) <= self.bound
+            return size + sum(lease.block.size for lease in list(self.leases.values())) <= self.bound
 
     def lend(self, block: Block) -> np.ndarray:
         """The bytes of a block that was taken. It is free again when nothing looks into them any more."""
@@ -131,7 +135,7 @@ class Pool:
     def retire(self) -> None:
         """Never use again what is lent now."""
         with self.lock:
-            self.blocks -= {lease.block for lease in self.leases.values()}
+            self.blocks -= {lease.block for lease in list(self.leases.values())}
             self.leases.clear()
             self.returned.clear()
 
@@ -139,19 +143,27 @@ class Pool:
         """Let go of everything: no pass is under way."""
         with self.lock:
             self._settle()
-            for block in self.free:
-                block.close()
-        self.forget()
+            free, self.free = self.free, []
+            self.forget()
+        for block in free:
+            block.close()
 
     def _settle(self) -> None:
-        while self.returned:
-            lease = self.returned.popleft()
+        while True:
+            try:
+                lease = self.returned.popleft()
+            except IndexError:
+                return
             if self.leases.pop(id(lease), None) is not None:
                 self.free.append(lease.block)
 
-    def _added(self, block: Block) -> Block:
-        self.blocks.add(block)
-        return block
+    def _freed(self, block: Block) -> bool:
+        """Take a block off the free ones, unless somebody was quicker."""
+        try:
+            self.free.remove(block)
+        except ValueError:
+            return False
+        return True
 
     def _drop(self, block: Block) -> None:
         self.blocks.discard(block)
@@ -160,7 +172,7 @@ class Pool:
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _passes = 0
-_turn = threading.Lock()
+_turn = threading.RLock()
 _local = threading.local()
 
 heap = Pool(Heap)
@@ -223,8 +235,9 @@ def _before_fork() -> None:
 def _in_child() -> None:
     """A forked child has a copy of its parent's heap, and no part in what is shared."""
     global _passes, _turn
-    _passes, _turn = 0, threading.Lock()
+    _passes, _turn = 0, threading.RLock()
     for pool in list(_pools):
+        pool.lock = threading.RLock()
         pool.forget()
 
 

@@ -536,6 +536,27 @@ def test_a_datapoint_that_always_ends_its_worker_is_named():
     assert list(ff.pipe(range(3), ff.map(float), ff.prefetch(2, processes=2))) == [0, 1, 2]
 
 
+def pids(x):
+    return list(ff.pipe(range(8), ff.map(lambda y: os.getpid()), ff.prefetch(2, processes=2)))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_flow_inside_a_worker_prefetches_by_threads_there(workers):
+    found = list(ff.pipe(range(4), ff.flat_map(pids), ff.prefetch(2, processes=workers)))
+    assert len(found) == 32
+    assert os.getpid() not in found
+    assert len(set(found)) <= workers
+
+
+def test_opencv_uses_one_thread_in_each_worker():
+    def threads(x):
+        import cv2
+
+        return cv2.getNumThreads()
+
+    assert list(ff.pipe(range(2), ff.map(threads), ff.prefetch(2, processes=2))) == [1, 1]
+
+
 def test_workers_use_one_blas_thread_each():
     flow = ff.pipe(range(2), ff.map(lambda x: os.environ["OMP_NUM_THREADS"]), ff.prefetch(2, processes=2))
     assert list(flow) == ["1", "1"]

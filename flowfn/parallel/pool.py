@@ -79,22 +79,38 @@ class Worker:
         return not self.jobs or (len(self.jobs) == 1 and job.short and self.jobs[0].short)
 
     def begin(self, job: Job) -> Future[Any]:
-        """Hand a job to the process, which is started if there is none."""
+        """Hand a job to the process, which is started if there is none, or none any more."""
+        from loky.process_executor import BrokenProcessPool, ShutdownExecutorError
+
+        while True:
+            if self.executor is None:
+                self.start()
+            job.executor, job.worker = self.executor, self.number
+            try:
+                begun: Future[Any] = self.executor.submit(job.call, *self._known(job.tree), *job.arguments)
+            except (BrokenProcessPool, ShutdownExecutorError):
+                self.executor = None
+            else:
+                self.jobs.append(job)
+                return begun
+
+    def start(self) -> None:
+        """A new process, of which nothing is known."""
         from loky import ProcessPoolExecutor
 
-        if self.executor is None or self.executor._flags.broken is not None or self.executor._flags.shutdown:
-            self.executor = ProcessPoolExecutor(1, timeout=IDLE, initializer=_begin, initargs=(os.getpid(),), env=self.environment)
-            self.knows.clear()
-        job.executor, job.worker = self.executor, self.number
-        self.jobs.append(job)
-        if job.tree is None:
-            return self.executor.submit(job.call, *job.arguments)
-        digest, pickled = job.tree
+        self.executor = ProcessPoolExecutor(1, timeout=IDLE, initializer=_begin, initargs=(os.getpid(),), env=self.environment)
+        self.knows.clear()
+
+    def _known(self, tree: Tree | None) -> tuple[Any, ...]:
+        """What goes in front of a job's arguments: nothing, or a digest and, to who may not know it, what it is of."""
+        if tree is None:
+            return ()
+        digest, pickled = tree
         known = digest in self.knows
         if known:
             self.knows.remove(digest)
         self.knows.append(digest)
-        return self.executor.submit(job.call, digest, None if known else pickled, *job.arguments)
+        return digest, None if known else pickled
 
 
 class Workers:
@@ -159,7 +175,15 @@ class Workers:
             if able:
                 self.waiting.remove(job)
                 if job.future.set_running_or_notify_cancel():
-                    min(able, key=lambda worker: len(worker.jobs)).begin(job).add_done_callback(partial(self._done, job))
+                    self._begin(job, min(able, key=lambda worker: len(worker.jobs)))
+
+    def _begin(self, job: Job, worker: Worker) -> None:
+        try:
+            begun = worker.begin(job)
+        except Exception as error:  # no process can be started, or no more tasks be sent: the interpreter ends
+            _settle(job.future, None, error)
+        else:
+            begun.add_done_callback(partial(self._done, job))
 
     def _done(self, job: Job, inner: Future[Any]) -> None:
         from loky.process_executor import BrokenProcessPool, ShutdownExecutorError
@@ -189,8 +213,16 @@ def _settle(future: Future[Any], result: Any, error: BaseException | None) -> No
         future.set_result(result)
 
 
+_inside = False  # whether this process is a worker
+
+
+def inside_worker() -> bool:
+    """Whether this process is a worker: what it prefetches, it prefetches by threads."""
+    return _inside
+
+
 _crews: dict[tuple[int, int, int | None], Workers] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()  # an iterator may be collected, and closed, anywhere
 
 
 def crew_of(processes: int, threads: int | None = 1) -> Workers:
@@ -241,6 +273,16 @@ def shut_down() -> None:
 atexit.register(shut_down)
 
 
+def _in_child() -> None:
+    """A forked child has workers of its own; who held the lock when it was forked is not there."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
 def _ready() -> None:
     """Import what tasks need."""
     import flowfn.parallel.task  # noqa: F401
@@ -248,6 +290,8 @@ def _ready() -> None:
 
 def _begin(parent: int) -> None:
     """What a worker does first. Ctrl-C is for the process that iterates; when that has gone, so does the worker."""
+    global _inside
+    _inside = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "getppid") and os.name == "posix":
         threading.Thread(target=_end_with, args=(parent,), name="flowfn-parent", daemon=True).start()

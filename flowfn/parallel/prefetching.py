@@ -12,7 +12,7 @@ from flowfn.parallel.background import Bounds, ahead_of_time
 from flowfn.parallel.crew import Crew
 from flowfn.parallel.kept import Kept
 from flowfn.parallel.plan import cut, stays, stretches, whole
-from flowfn.parallel.pool import available
+from flowfn.parallel.pool import available, inside_worker
 from flowfn.parallel.spread import Spread
 from flowfn.runs import Block, Outputs, Run
 from flowfn.stages import stage
@@ -82,7 +82,7 @@ class PrefetchNode(Each):
         common = {name: told[name] for name in ("ahead", "executor", "timeout", "worker_threads")}
         common["max_bytes"] = bytes_in(told["max_bytes"]) if told["max_bytes"] is not None else None
         common["ordered"] = told["ordered"] or run.in_order or self.guarded
-        if told["processes"] and run.engine == "processes":
+        if told["processes"] and run.engine == "processes" and not inside_worker():
             return Crew(count_of(told["processes"]), processes=True, **common)
         if told["executor"] is not None:
             return Crew(available(), **common)

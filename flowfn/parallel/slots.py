@@ -146,11 +146,13 @@ _denied = ""
 
 def take() -> Slot | None:
     """A slot for one task; None where none can be had."""
+    if not _denied and not hasattr(os, "memfd_create"):
+        deny("this platform has no files in memory")
     if _denied or (not slots.free and len(slots.blocks) >= most()):
         return None
     try:
         return slots.take(None)  # type: ignore[return-value]
-    except (OSError, AttributeError) as error:  # a platform without files in memory has no function to make one
+    except OSError as error:
         deny(str(error))
         return None
 

@@ -11,7 +11,7 @@ from flowfn.flows import Flow
 from flowfn.kinds import Each, Group, Node
 from flowfn.orders import Order
 from flowfn.parallel.plan import Stretch, stays, stretches
-from flowfn.parallel.prefetching import PrefetchNode
+from flowfn.parallel.prefetching import PrefetchNode, count_of
 from flowfn.runs import Length, Run
 from flowfn.states import elastic
 from flowfn.streams import Expand, Stream
@@ -83,7 +83,10 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
         if not node.seekable and _resumes(node) == FROM_START:
             yield f"{_name(node)} has no anchor: to resume, everything up to it is read again from the start of the pass"
     for node in nodes.values():
-        if isinstance(node, PrefetchNode) and node.part.arguments["processes"]:
+        if isinstance(node, PrefetchNode) and not node.part.arguments["ordered"]:
+            yield f"{node.part} gives outputs as they come, so a pass over this flow has no state to go on from"
+        crew = node.crew(Run(0, (0,), "processes")) if isinstance(node, PrefetchNode) else None
+        if crew is not None and crew.remote:
             for stretch in stretches(node.sources[0]):
                 for left in stays(stretch):
                     yield f"{_name(left)} stays in this process; the datapoints that tasks name travel to the workers of {node.part}"
@@ -118,9 +121,13 @@ def _places(stretch: Stretch) -> set[int]:
 
 
 def _workers(node: PrefetchNode) -> str:
-    processes = node.part.arguments["processes"]
-    count = processes or node.part.arguments["threads"]
-    return f"{count} {'process' if processes else 'thread'}{'es' * bool(processes and count > 1)}{'s' * bool(not processes and count > 1)}"
+    told = node.part.arguments
+    if told["executor"] is not None:
+        return type(told["executor"]).__name__
+    if told["processes"]:
+        count = count_of(told["processes"])
+        return f"{count} process{'es' * (count > 1)}"
+    return f"{told['threads']} thread{'s' * (told['threads'] > 1)}"
 
 
 def _lines(node: Node, depth: int) -> Iterator[tuple[int, Node]]:
@@ -149,6 +156,8 @@ def _length(length: Length) -> str:
 
 def _resumes(node: Node) -> str:
     """What it costs to go on in the middle."""
+    if node.loose:
+        return "never"
     if node.seekable:
         return AT_ONCE
     if isinstance(node, (Each, Group)):
