@@ -2,7 +2,7 @@
 
 prefetching   the stage
 plan          cuts the tree of a prefetch into stretches that may run in workers, and what has to run here
-spread        stands in the tree for a stretch: blocks go to workers, outputs come back in order
+spread        stands in the tree for a stretch;  work: one pass over it, blocks go to workers, outputs come back in order
 kept          stands in the tree for all of it, where one worker runs it as a pass of its own
 flight        the tasks that are out: sent, waited for, sent again when their worker has ended
 links         how a task gets to a thread, a worker process, or somebody's executor

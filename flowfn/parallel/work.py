@@ -1,0 +1,271 @@
+"""One pass over a spread stretch: what is handed out, what comes back, and where the stages in it stand."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from flowfn.failures import brief, locate
+from flowfn.kinds import Group, Node
+from flowfn.parallel.crew import Crew, Pace, raise_again
+from flowfn.parallel.flight import Flight, Task
+from flowfn.parallel.links import link_to
+from flowfn.parallel.plan import Stretch
+from flowfn.parallel.supply import Supply
+from flowfn.parallel.task import Feed, Reply, Unsupplied, number_of_task, perform
+from flowfn.runs import BLOCK, Anchor, Block, Outputs, Run, shared
+from flowfn.tallies import Dropped, Reached
+
+Sending: TypeAlias = tuple[Feed, list[dict[int, Anchor]]]
+"""A task, and what is known of its source before it and, where that is wanted, after each of its inputs."""
+
+
+class Work:
+    """A pass under way. `exact` says whether what is known is told for each output, and not for each task."""
+
+    opening: Mapping[str, Any] = {}
+    owed: Mapping[int, int] = {}
+    unsupplied: Exception | None = None
+
+    def __init__(
+        self, stretch: Stretch, crew: Crew, exact: bool, run: Run, plain: Feed, position: int = 0, standing: Mapping[int, int] = {}
+    ) -> None:
+        self.stretch, self.crew, self.exact, self.run, self.plain = stretch, crew, exact, run, plain
+        self.pace = Pace(crew)
+        self.position, self.standing = position, dict(standing)
+        self.counted = self.stretch.counted()
+        self.facts: dict[int, Anchor] = {}
+        self.memo = run.memo
+        self.joins = _joins(stretch) and crew.ordered
+        self.splits = self.joins and stretch.bottom.size >= 2 * self.pace.parts  # type: ignore[attr-defined]
+        self.made: list[tuple[float, Any]] = []  # the parts of the next output, and how much of it they are
+        self.begun: dict[int, int] = {}  # the position at which the next task begins in each stage of the chain
+        self.closing: list[Callable[[], None]] = []
+        self.top: Node
+
+    def tell(self) -> dict[int, Anchor]:
+        """The anchors at the last output delivered."""
+        return self.facts
+
+    @property
+    def behind(self) -> bool:
+        """Whether a stage inside the chain still owes outputs that were delivered before, and that nobody may see again.
+
+        They are dropped in the workers, so until then each task has to know what came of the one before.
+        """
+        return any(self.standing[place] < owed for place, owed in self.owed.items())
+
+    @property
+    def _window(self) -> int:
+        return self.pace.window(self.pace.parts if self.splits else 1)
+
+    # Going out
+
+    def by_index(self, series: Iterator[Block]) -> Iterator[Sending]:
+        """A task for each piece of a series of indices of the bottom, with what the workers cannot read themselves."""
+        self.top, stay = self.stretch.for_worker(self.run, self.crew.remote)
+        if not stay:
+            for piece in self.pace.pieces(series):
+                for feed in self._in_parts(piece):
+                    yield feed, [{}]
+            return
+        series, again = shared(series, 2)
+        supply = Supply(self.stretch.bottom, self.run, stay, again)
+        self.closing.append(supply.close)
+        for piece in self.pace.pieces(series):
+            yield replace(self.plain, block=piece, supply=supply.of(piece)), [{}]
+            if supply.error is not None:
+                self.unsupplied = supply.error
+                return
+
+    def _in_parts(self, piece: Block) -> Iterator[Feed]:
+        """The tasks for some outputs: one for all of them, or several for each where it takes long to make."""
+        feed = replace(self.plain, block=piece)
+        if not self.splits or self.pace.parts == 1:
+            yield feed
+            return
+        for at in range(len(piece)):
+            yield from self._parts(replace(feed, block=piece[at : at + 1]), self.pace.parts)
+
+    def _parts(self, feed: Feed, count: int) -> Iterator[Feed]:
+        """The tasks for the parts of one output."""
+        every = self.stretch.bottom.inputs(self.run, int(feed.block[0]))  # type: ignore[attr-defined,index]
+        rows = every if feed.rows is None else feed.rows
+        size = max(-(-len(rows) // count), 1)
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            yield replace(feed, rows=part, share=len(part) / len(every), number=number_of_task())
+
+    def _singles(self, feed: Feed) -> list[Feed]:
+        """A task for each datapoint of one that ended its worker."""
+        if len(feed) == 1 and self.joins and not feed.supply and feed.block is not None:
+            return list(self._parts(feed, BLOCK))
+        return feed.singles()
+
+    def by_value(self, opened: Callable[[], Outputs], labelled: bool) -> Iterator[Sending]:
+        """A task for every few datapoints of the stream at the bottom, which is opened here, and not before it is read."""
+        self.top, _ = self.stretch.for_worker(self.run, self.crew.remote)
+        source = opened()
+        self.closing.append(source.close)
+        while True:
+            told = [source.facts()]
+            taken: list[Any] = []
+            error: Exception | None = None
+            try:
+                for datapoint in itertools.islice(source, self.pace.size):
+                    taken.append(datapoint)
+                    if self.exact:
+                        told.append(source.facts())
+            except Exception as raised:  # what was made before it goes out first
+                error = raised
+                locate(error, source)
+            if taken and labelled:
+                yield replace(self.plain, datapoints=[d for d, _ in taken], labels=[label for _, label in taken]), told
+            elif taken:
+                yield replace(self.plain, datapoints=taken), told
+            if error is not None:
+                raise error
+            if not taken:
+                return
+
+    # Coming back
+
+    def out(self, feeds: Iterator[Sending]) -> Iterator[Any]:
+        """The outputs, in order, while the next are being made."""
+        flight: Flight | None = None
+        broken: Exception | None = None
+        try:
+            while True:
+                while broken is None and (flight is None or len(flight) < (1 if self.behind else self._window)):
+                    try:
+                        feed, told = next(feeds, (None, None))
+                    except Exception as error:  # its turn comes after what is out
+                        broken = error
+                        break
+                    if feed is None or told is None:
+                        break
+                    flight = flight or Flight(link_to(self.crew, self.top, self.memo), self.crew, self.pace, singles=self._singles)
+                    limit = self.pace.limit if self.counted else None
+                    flight.send(replace(feed, limit=limit, **self.opening), told)
+                    self.opening = {}
+                if not flight and broken is not None:
+                    raise broken
+                if not flight:
+                    return
+                yield from self._arrived(flight, *flight.take())
+        finally:
+            if flight is not None:
+                flight.close()
+            for close in self.closing:
+                close()
+
+    def _arrived(self, flight: Flight, task: Task, reply: Reply) -> Iterator[Any]:
+        feed, told, taken = task.feed, task.told, self.position
+        if isinstance(reply.error, Unsupplied) and self.unsupplied is None:  # it wanted more than it was given
+            reply = perform(self.stretch.for_worker(self.run, None)[0], replace(feed, limit=None), {}, OrderedDict())
+        if feed.rows is not None and reply.error is None and not self._completed(flight, task, reply):
+            return
+        if reply.more:
+            flight.send_rest(task, feed.skip + len(reply.outputs))
+        facts = dict(told[0])
+        for node in self.counted:
+            facts[node.place] = Anchor(self.run.epoch, self.standing[node.place], (taken,))
+            taken = self.standing[node.place]
+        self.facts = {**facts, **feed.anchors}
+        outputs = iter(reply.outputs) if len(told) == 1 else self._telling(reply.outputs, told[1:])
+        yield from self._counting(reply, outputs) if reply.reached else outputs
+        if reply.error is not None:
+            self._fail(reply, feed.opening)
+        if reply.more:
+            return
+        self.position += len(feed)
+        for place, position in reply.positions.items():
+            if place in self.standing:
+                self.standing[place] = position if feed.opening else self.standing[place] + position
+        if self.behind:
+            taken, chain = self.position, {}
+            for node in self.counted:
+                chain[node.place] = Anchor(self.run.epoch, self.standing[node.place], (taken,))
+                taken = max(self.owed[node.place], self.standing[node.place])
+            self.opening = {"opening": True, "start": feed.start, "anchors": chain}
+
+    def _completed(self, flight: Flight, task: Task, reply: Reply) -> bool:
+        """Whether this was the last part of an output, which is then the reply's. Parts that do not fit are made again, as a whole."""
+        feed = task.feed
+        self.made.append((feed.share, reply.outputs[0]))
+        if sum(share for share, _ in self.made) < 1 - 1e-9:
+            return False
+        parts = [part for _, part in self.made]
+        self.made.clear()
+        whole = parts[0] if len(parts) == 1 else self.stretch.bottom.part.join(parts)
+        if whole is None:
+            self.splits = self.joins = False
+            flight.send_first(replace(feed, rows=None, share=1.0), task.told)
+            return False
+        reply.outputs[0] = whole
+        return True
+
+    def _telling(self, outputs: list[Any], told: list[dict[int, Anchor]]) -> Iterator[Any]:
+        """The outputs of a task, each of one input, and before each what was known once its input had been read."""
+        for output, facts in zip(outputs, told):
+            self.facts = {**self.facts, **facts}
+            yield output
+
+    def _counting(self, reply: Reply, outputs: Iterator[Any]) -> Iterator[Any]:
+        """The outputs of a task, and before each what guarded stages had counted when it was made."""
+        tallies = {place: self.run.tallies.of(place) for place in reply.reached[-1]}
+        begun = {place: self.begun.get(place, tally.now().inputs[1]) for place, tally in tallies.items()}
+        events = deque(reply.events)
+        for number, done in enumerate(reply.reached):
+            while events and events[0][0] <= number:
+                _, place, reached, dropped, budget = events.popleft()
+                self._failed(place, reached.behind(begun[place]), dropped, budget)
+            for place, reached in done.items():
+                tallies[place].see(reached.behind(begun[place]))
+            yield from itertools.islice(outputs, 1)
+        for place, reached in reply.reached[-1].items() if not reply.more else ():
+            if place in self.begun:
+                self.begun[place] = reached.behind(begun[place]).position
+
+    def _failed(self, place: int, reached: Reached, dropped: Dropped, budget: float | None) -> None:
+        """Count what failed in a task; if that is too much, say where it was."""
+        try:
+            self.run.tallies.failed(place, reached, dropped, budget)
+        except Exception as error:
+            text = f"in {self.guards[place]}, its datapoint {reached.position - 1} (input {brief(dropped.datapoint)})"
+            error.__flowfn__ = {"text": text.replace("{", "{{").replace("}", "}}"), "index": 0, "counted": -1}  # type: ignore[attr-defined]
+            raise
+
+    @functools.cached_property
+    def guards(self) -> dict[int, Any]:
+        """The guarded stages of the stretch, by place."""
+        found, todo = {}, [self.stretch.top]
+        while todo:
+            node = todo.pop()
+            todo.extend(node.sources)
+            if node.guards:
+                found[node.place] = node.part
+        return found
+
+    def _fail(self, reply: Reply, opening: bool) -> None:
+        if isinstance(reply.error, Unsupplied) and self.unsupplied is not None:
+            raise self.unsupplied
+        error = reply.error
+        where = getattr(error, "__flowfn__", None)
+        if where and where["counted"] != -1 and not opening:
+            where["index"] += self.position if where["counted"] is None else self.standing.get(where["counted"], 0)
+        if where:
+            where["counted"] = -1
+        raise_again(error, reply.text if self.crew.remote else "")  # type: ignore[arg-type]
+
+
+def _joins(stretch: Stretch) -> bool:
+    """Whether several workers may make one output together: the last stage is a group that knows how to join its parts."""
+    top = stretch.top
+    if not isinstance(top, Group) or top is not stretch.bottom or top.part.definition.joins is None:
+        return False
+    return top.step == top.size and not (top.source.gathers or top.guarded or top.part.wants_labels)
