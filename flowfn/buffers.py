@@ -71,6 +71,7 @@ class Pool:
 
     def __init__(self, make: Callable[[int], Block], bound: int = BOUND, *, shared: bool = False) -> None:
         self.make, self.bound, self.shared = make, bound, shared
+        self.periods = 0  # how often all of it was let go
         self.lock = threading.RLock()  # an iterator may be collected, and its memory given back, anywhere
         self.forget()
         _pools.add(self)
@@ -81,6 +82,7 @@ class Pool:
         self.free: list[Block] = []
         self.leases: dict[int, _Lease] = {}  # by id: a reference to an array has no hash
         self.returned: deque[_Lease] = deque()
+        self.lent = 0  # bytes
 
     def take(self, size: int | None) -> Block:
         """A block of at least `size` bytes, for the caller alone; any block, the last that was used, if `size` is None.
@@ -108,7 +110,7 @@ class Pool:
         """Whether `size` more bytes can be lent: the bound is for what users hold on to."""
         with self.lock:
             self._settle()
-            return size + sum(lease.block.size for lease in list(self.leases.values())) <= self.bound
+            return size + self.lent <= self.bound
 
     def lend(self, block: Block) -> np.ndarray:
         """The bytes of a block that was taken. It is free again when nothing looks into them any more."""
@@ -117,6 +119,7 @@ class Pool:
         lease.block = block
         with self.lock:
             self.leases[id(lease)] = lease
+            self.lent += block.size
         return array
 
     def give(self, block: Block) -> None:
@@ -138,11 +141,13 @@ class Pool:
             self.blocks -= {lease.block for lease in list(self.leases.values())}
             self.leases.clear()
             self.returned.clear()
+            self.lent = 0
 
     def rest(self) -> None:
         """Let go of everything: no pass is under way."""
         with self.lock:
             self._settle()
+            self.periods += 1
             free, self.free = self.free, []
             self.forget()
         for block in free:
@@ -156,6 +161,7 @@ class Pool:
                 return
             if self.leases.pop(id(lease), None) is not None:
                 self.free.append(lease.block)
+                self.lent -= lease.block.size
 
     def _freed(self, block: Block) -> bool:
         """Take a block off the free ones, unless somebody was quicker."""
@@ -171,7 +177,7 @@ class Pool:
 
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
-_passes = 0
+_passes: set[object] = set()
 _turn = threading.RLock()
 _local = threading.local()
 
@@ -208,21 +214,20 @@ def placed(place: Callable[[int], np.ndarray | None]) -> Iterator[None]:
         _local.place = before
 
 
-def begin_pass() -> None:
+def begin_pass(name: object) -> None:
     """A pass has begun: memory is kept for it."""
-    global _passes
     with _turn:
-        _passes += 1
+        _passes.add(name)
 
 
-def end_pass() -> None:
-    """A pass has ended; after the last one, nothing is kept."""
-    global _passes
+def end_pass(name: object) -> None:
+    """A pass has ended; after the last one, nothing is kept. Those that a forked child has of its parent are none."""
     with _turn:
-        _passes -= 1
-        if not _passes:
-            for pool in list(_pools):
-                pool.rest()
+        if name in _passes:
+            _passes.discard(name)
+            if not _passes:
+                for pool in list(_pools):
+                    pool.rest()
 
 
 def _before_fork() -> None:
@@ -234,8 +239,9 @@ def _before_fork() -> None:
 
 def _in_child() -> None:
     """A forked child has a copy of its parent's heap, and no part in what is shared."""
-    global _passes, _turn
-    _passes, _turn = 0, threading.RLock()
+    global _local, _turn
+    _local, _turn = threading.local(), threading.RLock()  # the room for a task is its parent's
+    _passes.clear()
     for pool in list(_pools):
         pool.lock = threading.RLock()
         pool.forget()

@@ -54,9 +54,9 @@ def stack(values: Sequence[Any]) -> Any:
     if isinstance(first, np.ndarray):
         if len({value.shape if type(value) is np.ndarray else np.shape(value) for value in values}) > 1:
             raise ValueError(_unequal(values))
-        if first.nbytes * len(values) < buffers.SMALL or {(type(value), value.dtype) for value in values} != {(np.ndarray, first.dtype)}:
+        if first.nbytes * len(values) < buffers.SMALL or not all(type(v) is np.ndarray and v.dtype == first.dtype for v in values):
             return np.stack(values)
-        return np.stack(values, out=buffers.empty((len(values), *first.shape), first.dtype))
+        return np.stack(values, out=buffers.empty((len(values), *first.shape), np.promote_types(first.dtype, first.dtype)))
     if isinstance(first, Mapping):
         return collated_dicts(values, stack)
     if isinstance(first, (list, tuple)):

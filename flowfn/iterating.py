@@ -62,6 +62,7 @@ class FlowIterator(Iterator[T_co]):
     def __init__(self, flow: Flow[T_co], progress: Progress, engine: str = "processes") -> None:
         self._flow, self._progress, self._engine = flow, progress, engine
         self._outputs: Outputs | None = None
+        self._name = object()
         progress.iterator = weakref.ref(self)
         self._open()
 
@@ -74,7 +75,7 @@ class FlowIterator(Iterator[T_co]):
         except Exception as error:
             self._failed(error)
             raise
-        buffers.begin_pass()
+        buffers.begin_pass(self._name)
 
     def __iter__(self) -> FlowIterator[T_co]:
         return self
@@ -166,7 +167,7 @@ class FlowIterator(Iterator[T_co]):
             try:
                 outputs.close()
             finally:
-                buffers.end_pass()
+                buffers.end_pass(self._name)
 
     def __enter__(self) -> FlowIterator[T_co]:
         return self

@@ -280,9 +280,11 @@ def left_behind() -> dict[str, int]:
 
 
 def _children() -> list[str]:
-    with contextlib.suppress(OSError):  # a kernel without this list
-        return [child for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split() if not _is_tracker(child)]
-    return []
+    found: list[str] = []
+    for children in Path("/proc/self/task").glob("*/children"):  # a child belongs to the thread that started it
+        with contextlib.suppress(OSError):  # a thread that has ended, or a kernel without this list
+            found += [child for child in children.read_text().split() if not _is_tracker(child)]
+    return found
 
 
 def _is_tracker(child: str) -> bool:

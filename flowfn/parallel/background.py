@@ -53,7 +53,7 @@ class Channel:
     def get(self) -> tuple[Any, dict[int, Anchor], BaseException | None]:
         """Wait for the next output and take it."""
         with self.changed:
-            if not self.changed.wait_for(lambda: self.waiting, self.bounds.timeout):
+            if not self.changed.wait_for(lambda: self.waiting, self.bounds.timeout and min(self.bounds.timeout, threading.TIMEOUT_MAX)):
                 raise TimeoutError(f"prefetch(): nothing came for timeout={self.bounds.timeout} seconds")
             taken = self.waiting.popleft()
             self.bytes -= self._weight(taken[0])
@@ -80,10 +80,12 @@ class Channel:
 def ahead_of_time(node: Node, run: Run, start: Callable[[Run], Outputs], bounds: Bounds, first: int = 0) -> Outputs:
     """What `start(run)` gives of a node, made in a thread that is further, within bounds."""
     facts: dict[int, Anchor] = dict(run.anchors)
-    return Outputs(_delivered(node, run, start, bounds, facts), None, (), first, lambda: facts)
+    return Outputs(_delivered(node, run, start, bounds, facts, first), None, (), first, lambda: facts)
 
 
-def _delivered(node: Node, run: Run, start: Callable[[Run], Outputs], bounds: Bounds, facts: dict[int, Anchor]) -> Iterator[Any]:
+def _delivered(
+    node: Node, run: Run, start: Callable[[Run], Outputs], bounds: Bounds, facts: dict[int, Anchor], position: int
+) -> Iterator[Any]:
     channel = Channel(bounds)
     apart = replace(run, tallies=Tallies(run.tallies.facts()))
     channel.thread = Maker(channel, node, apart, start)
@@ -95,7 +97,8 @@ def _delivered(node: Node, run: Run, start: Callable[[Run], Outputs], bounds: Bo
                 output, told, error = channel.get()
             except TimeoutError as late:
                 wait = False  # nobody can end a thread
-                locate(late, Outputs((), node))
+                text = f"in {node.part}, its output ".replace("{", "{{").replace("}", "}}") + "{}"
+                late.__flowfn__ = {"text": text, "index": position, "counted": -1}  # type: ignore[attr-defined]
                 raise
             facts.clear()
             facts.update(anchors(told))
@@ -105,6 +108,7 @@ def _delivered(node: Node, run: Run, start: Callable[[Run], Outputs], bounds: Bo
             if output is _END:
                 return
             yield output
+            position += 1
     finally:
         channel.close(wait)
 

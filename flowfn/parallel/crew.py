@@ -22,6 +22,9 @@ SPARE_BYTES = 1 << 20
 CACHED_BYTES = 8 << 20
 """How much a task may give where it could give less: what was just written is then still in a processor's cache."""
 
+PIECE_SECONDS = 0.1
+"""How long a worker should be at a piece of a task that has very many outputs."""
+
 NEWEST = 9
 """From how many tasks it is learned what the next will take."""
 
@@ -58,20 +61,29 @@ class Pace:
         self.crew, self.size = crew, 1
         self.costs: deque[float] = deque(maxlen=NEWEST)  # seconds for a datapoint, in the newest tasks
         self.growing = True  # whether tasks are still smaller than they might be
-        self.bytes = 0  # that the outputs of the last task had
-        self.outputs = 0  # that would take `TASK_SECONDS`
+        self.weight = 0  # bytes of an output
+        self.bytes = 0  # of what a task gives
+        self.outputs = 0  # that would take `PIECE_SECONDS`
 
-    def learn(self, reply: Reply, datapoints: float) -> None:
-        """Aim at `TASK_SECONDS`, growing by at most four times at once."""
+    def learn(self, reply: Reply, datapoints: float, large: bool = False) -> None:
+        """Aim at `TASK_SECONDS`, growing by at most four times at once. A `large` datapoint gives more than is wanted at once."""
         self.costs.append(max(reply.seconds, 1e-7) / datapoints)
         fit = int(TASK_SECONDS / self.cost)
         beyond = max(SPARE_BYTES // max(reply.size, 1), 1)
         cached = max(CACHED_BYTES // max(reply.size, 1), 1)
-        most = max(1, min(fit, BLOCK, cached, max(self.crew.ahead, beyond)))
+        most = 1 if large else max(1, min(fit, BLOCK, cached, max(self.crew.ahead, beyond), self._bound(reply.size)))
         self.size = min(4 * self.size, most)
         self.growing = self.size < most
-        self.bytes = reply.size * len(reply.outputs)
-        self.outputs = min(int(TASK_SECONDS * len(reply.outputs) / max(reply.seconds, 1e-7)), beyond)
+        self.outputs = min(int(PIECE_SECONDS * len(reply.outputs) / max(reply.seconds, 1e-7)), cached)
+        if reply.outputs:
+            self.weight = reply.size
+        self.bytes = self.weight * max(len(reply.outputs), self.size, self.limit if large else 1)
+
+    def _bound(self, weight: int) -> int:
+        """How many outputs a task may have, so that there is room for one of each worker."""
+        if self.crew.max_bytes is None:
+            return BLOCK
+        return max(1, self.crew.max_bytes // (self.crew.workers + 1) // weight) if weight else 1
 
     @property
     def cost(self) -> float:
@@ -92,12 +104,13 @@ class Pace:
     @property
     def short(self) -> bool:
         """Whether a task takes so little time that a worker should have the next one at hand."""
-        return not self.costs or self.cost * self.size < 3 * TASK_SECONDS
+        return bool(self.costs) and self.cost * self.size < 3 * TASK_SECONDS
 
     @property
     def limit(self) -> int:
         """How many outputs a task that may have any number of them gives at once."""
-        return max(self.crew.ahead, self.outputs, LIMIT)
+        most = max(self.crew.ahead, self.outputs, LIMIT)
+        return most if self.crew.max_bytes is None else min(most, self._bound(self.weight))
 
     def pieces(self, series: Iterator[Block]) -> Iterator[Block]:
         """A series of blocks in pieces of the size of the moment."""

@@ -1,8 +1,8 @@
-"""The tasks of a pass that are out: sent, waited for, and sent again when their worker has ended.
+"""The tasks of a pass that are out: sent, waited for, and sent again when they failed on the way.
 
 A task is pure, so it may be done twice. One whose worker ended is sent again; if it was being worked on, its datapoints
-are sent one by one, each a task of its own. Since every worker is a process alone, the datapoint that ends its worker
-again and again is to blame, and is named.
+are sent one by one, each a task of its own, and so are those of a task that cannot be pickled or made again. Since every
+worker is a process alone, the datapoint that is to blame is found, after all before it have been delivered.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flowfn.failures import brief
-from flowfn.kinds import Node
 from flowfn.parallel.crew import Crew, Pace
-from flowfn.parallel.links import Call, Link, Sent
+from flowfn.parallel.links import Call, Link, Sent, Unfit
 from flowfn.parallel.pool import Gone
 from flowfn.parallel.serving import perform_here
 from flowfn.parallel.task import Feed, Reply, number_of_task
@@ -35,7 +34,23 @@ class WorkerDied(RuntimeError):
     """
 
 
-@dataclass(slots=True)
+def numbered(feed: Feed, what: Any, of: Any = None) -> dict[str, Any]:
+    """Where a task is, for the note on an error (see `failures.locate`): in `what`, counted by its datapoints, or by those `of`."""
+    block = feed.rows if feed.rows is not None else feed.block
+    first = feed.first if block is None else int(block[0])
+    count = len(feed) if feed.rows is None else len(feed.rows)
+    last = "" if count == 1 else f" to {first + count - 1 if block is None else int(block[-1])}"
+    number = f"datapoint{'s' * (count > 1)} {{}}{last}"
+    shown = f" (input {brief(feed.datapoints[0])})" if feed.datapoints and count == 1 else ""
+    at = f"its {number}" if of is None else f"at {number} of {_plain(of)}"
+    return {"text": f"in {_plain(what)}, {at}{_plain(shown)}", "index": first, "counted": -1}
+
+
+def _plain(text: Any) -> str:
+    return str(text).replace("{", "{{").replace("}", "}}")
+
+
+@dataclass(slots=True, eq=False)
 class Task:
     """A task that is out, and what was known of the source before it and behind each of its inputs."""
 
@@ -43,6 +58,7 @@ class Task:
     told: list[dict[int, Anchor]]
     sent: Sent
     deaths: int = 0
+    reply: Reply | None = None  # if it came early
 
 
 @dataclass
@@ -54,6 +70,7 @@ class Flight:
     pace: Pace
     call: Call = perform_here
     singles: Callable[[Feed], list[Feed]] = Feed.singles
+    where: Callable[[Feed], dict[str, Any]] | None = None
     tasks: deque[Task] = field(default_factory=deque)
     timed_out: bool = False
 
@@ -75,26 +92,29 @@ class Flight:
 
     def send_rest(self, task: Task, skip: int) -> None:
         """Ask for what a task has behind its first `skip` outputs, before anything else."""
-        task.feed = replace(task.feed, skip=skip)
+        task.feed, task.deaths, task.reply = replace(task.feed, skip=skip), 0, None
         task.sent = self._out(task.feed, task.sent.worker)
         self.tasks.appendleft(task)
 
-    def take(self) -> tuple[Task, Reply]:
-        """Wait for the oldest task, or for any if they may come as they like."""
+    def take(self) -> tuple[Task, Reply] | None:
+        """Wait for the oldest task, or for any if they may come as they like; None: others are done, and more could be sent."""
         if self.process != os.getpid():
             raise RuntimeError("a pass with workers cannot go on in a forked child; iterate the flow there, or load its state")
         while True:
+            if self.crew.ordered and self.pace.growing and self._learned():
+                return None
             index = self._next()
             task = self.tasks[index]
             try:
-                reply = task.sent.reply(self.crew.timeout)
-            except Gone as gone:
-                self._again(index, gone)
-            except TimeoutError as error:
-                raise self._late(task, error) from None
+                reply = task.reply or task.sent.reply(self.crew.timeout)
+            except (Gone, Unfit) as failure:
+                self._again(index, failure)
+            except TimeoutError:
+                raise self._late(task) from None
             else:
                 del self.tasks[index]
-                self.pace.learn(reply, len(task.feed) * task.feed.share)
+                if task.reply is None:
+                    self._learn(task, reply)
                 return task, reply
 
     def close(self) -> None:
@@ -112,15 +132,48 @@ class Flight:
             return 0
         futures = [task.sent.future for task in self.tasks]
         done = wait(futures, self.crew.timeout, FIRST_COMPLETED).done
-        return next((index for index, future in enumerate(futures) if future in done), 0)
+        if not done:
+            raise self._late(self.tasks[0])
+        return next(index for index, future in enumerate(futures) if future in done)
 
-    def _again(self, index: int, gone: Gone) -> None:
-        """Send a task again whose worker has ended, its datapoints one by one if it was at work on them."""
+    def _learn(self, task: Task, reply: Reply) -> None:
+        self.pace.learn(reply, len(task.feed) * task.feed.share, reply.more or task.feed.skip > 0)
+
+    def _learned(self) -> bool:
+        """Whether something was learned from a task behind the oldest, while that goes on."""
+        waiting = [task for task in self.tasks if task.reply is None]
+        if len(waiting) < 2 or waiting[0] is not self.tasks[0]:
+            return False
+        done = wait([task.sent.future for task in waiting], self.crew.timeout, FIRST_COMPLETED).done
+        if not done:
+            raise self._late(self.tasks[0])
+        if self.tasks[0].sent.future in done:
+            return False
+        early = next(task for task in waiting if task.sent.future in done)
+        try:
+            early.reply = early.sent.reply(0)
+        except (Gone, Unfit, TimeoutError):  # told when its turn comes
+            return False
+        self._learn(early, early.reply)
+        return True
+
+    def _late(self, task: Task) -> Any:
+        """The error for an output that did not come in time. Its worker is ended; a thread goes on."""
+        self.timed_out = True
+        task.sent.end()
+        return self._at(TimeoutError(f"prefetch(): nothing came for timeout={self.crew.timeout} seconds"), task)
+
+    def _again(self, index: int, failure: Gone | Unfit) -> None:
+        """Send a task again that did not come back, its datapoints one by one if it may be to blame."""
         task = self.tasks[index]
-        feeds = self.singles(task.feed) if gone.guilty else [task.feed]
-        task.deaths += gone.guilty and len(feeds) == 1
-        if task.deaths == TRIES:
-            raise self._died(task, gone) from None
+        blamed = isinstance(failure, Unfit) or failure.guilty
+        feeds = self.singles(task.feed) if blamed else [task.feed]
+        if blamed and len(feeds) == 1:
+            task.deaths += 1
+            if isinstance(failure, Unfit):
+                raise self._at(TypeError(str(failure)), task) from failure.__cause__
+            if task.deaths == TRIES:
+                raise self._at(WorkerDied(_DIED.format(TRIES, failure.why)), task) from None
         told = task.told if len(task.told) == 1 else None
         again = [Task(feed, told or task.told[number : number + 2], self._out(feed), task.deaths) for number, feed in enumerate(feeds)]
         self.tasks.rotate(-index)
@@ -128,33 +181,13 @@ class Flight:
         self.tasks.extendleft(reversed(again))
         self.tasks.rotate(index)
 
-    def _died(self, task: Task, gone: Gone) -> WorkerDied:
-        where = f"in {_worked_on(self.link.top, task.feed)}, its datapoint "
-        shown = "" if not task.feed.datapoints else f" (input {brief(task.feed.datapoints[0])})"
-        error = WorkerDied(
-            f"{TRIES} worker processes ended, one after the other, at work on one datapoint. It may crash them, end them (os._exit), "
-            f"or need more memory than there is: make it in this process to see (flow[i], or prefetch with threads=). {gone.why}".strip()
-        )
-        return _located(error, where, shown, task.feed)
-
-    def _late(self, task: Task, error: TimeoutError) -> TimeoutError:
-        """The error for an output that did not come in time. The worker is ended; a thread goes on."""
-        self.timed_out = True
-        task.sent.end()
-        what = f"{len(task.feed)} datapoints from" if len(task.feed) > 1 else "datapoint"
-        late = TimeoutError(f"prefetch(): nothing came for timeout={self.crew.timeout} seconds")
-        return _located(late, f"in {_worked_on(self.link.top, task.feed)}, {what} ", "", task.feed)
+    def _at(self, error: Any, task: Task) -> Any:
+        """An error that says at which datapoint it was."""
+        error.__flowfn__ = self.where(task.feed) if self.where is not None else numbered(task.feed, self.link.top.part)
+        return error
 
 
-def _worked_on(top: Node, feed: Feed) -> Any:
-    """The stage that numbers the datapoints of a task as the task does."""
-    return top.part if feed.rows is None else top.sources[0].sources[0].part
-
-
-def _located(error: Any, where: str, shown: str, feed: Feed) -> Any:
-    """An error that says at which datapoint it was (see `failures.locate`)."""
-    text = where.replace("{", "{{").replace("}", "}}") + "{}" + shown.replace("{", "{{").replace("}", "}}")
-    block = feed.rows if feed.rows is not None else feed.block
-    index, counted = (0, None) if block is None else (int(block[0]), -1)
-    error.__flowfn__ = {"text": text, "index": index, "counted": counted}
-    return error
+_DIED = (
+    "{} worker processes ended{}, one after the other, at work on one datapoint. It may crash them, end them (os._exit), or need more "
+    "memory than there is; make it in this process to see: flow[i], or prefetch with threads="
+)

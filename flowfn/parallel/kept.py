@@ -36,10 +36,13 @@ class Kept(Node):
         try:
             while True:
                 while len(flight) < pace.window() and not ended:
-                    plain = Feed(run.seed, run.epoch, run.base, start=start, anchors=known, lineage=lineage, limit=pace.size)
+                    plain = Feed(run.seed, run.epoch, run.base, start=start, first=start, anchors=known, lineage=lineage, limit=pace.size)
                     flight.send(plain, [])
                     start += pace.size
-                _, reply = flight.take()
+                taken = flight.take()
+                if taken is None:
+                    continue
+                _, reply = taken
                 ended = ended or reply.ended
                 for output, told in zip(reply.outputs, reply.facts or ()):
                     facts.clear()

@@ -10,16 +10,18 @@ only worker processes can be ended and replaced.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
 
+from flowfn.failures import brief
 from flowfn.kinds import Node
 from flowfn.parallel import slots
 from flowfn.parallel.crew import Crew
-from flowfn.parallel.plan import packed
+from flowfn.parallel.plan import packed, unloadable
 from flowfn.parallel.pool import Gone, Job, Workers, crew_of
 from flowfn.parallel.serving import Answer, perform_here, serve, stop_here
 from flowfn.parallel.slots import Desk, Slot
@@ -32,18 +34,39 @@ SMALL_TREE = 1 << 16
 """Bytes up to which a tree goes along with every task to an executor of which nothing is known."""
 
 
+@contextlib.contextmanager
+def somebodys(crew: Crew) -> Iterator[None]:
+    """Say of an error that it is that of somebody's executor: those of user functions come back in replies."""
+    try:
+        yield
+    except (TimeoutError, Unfit):
+        raise
+    except Exception as error:
+        if crew.executor is not None:
+            error.add_note(
+                f"in prefetch({crew.ahead}, executor={brief(crew.executor)}): its executor ended, or could not do a task, and is left as "
+                "it is; make a new one, or prefetch with processes=, whose workers are replaced when they end"
+            )
+        raise
+
+
+class Unfit(Exception):
+    """A task cannot go to a worker process, or what came of it not come back: something in it cannot be pickled, or made again."""
+
+
 class Sent:
     """A task that is out."""
 
     future: Future[Any]
     worker: int | None = None  # who does it, where that is known
 
-    def __init__(self, feed: Feed) -> None:
-        self.feed = feed
+    def __init__(self, feed: Feed, crew: Crew) -> None:
+        self.feed, self.crew = feed, crew
 
     def reply(self, timeout: float | None = None) -> Reply:
         """Wait for what came of it."""
-        reply: Reply = self.future.result(timeout)
+        with somebodys(self.crew):
+            reply: Reply = self.future.result(timeout)
         return reply
 
     def cancel(self) -> None:
@@ -79,8 +102,9 @@ class Threads(Link):
 
     def send(self, feed: Feed, call: Call = perform_here, *, short: bool = False, worker: int | None = None) -> Sent:
         """Hand out a task."""
-        sent = Sent(feed)
-        sent.future = self.executor.submit(perform, self.top, feed, self.memo, self.begun)
+        sent = Sent(feed, self.crew)
+        with somebodys(self.crew):
+            sent.future = self.executor.submit(perform, self.top, feed, self.memo, self.begun)
         return sent
 
     def close(self, wait: bool = True) -> None:
@@ -97,7 +121,7 @@ class Processes(Link):
     def __init__(self, crew: Crew, top: Node) -> None:
         super().__init__(crew, top)
         self.tree = packed(top, shares=not slots.denied())
-        self.holding: set[int] = set()  # the workers that hold something of this pass
+        self.holding = False  # whether a worker may hold something of this pass
 
     @property
     def workers(self) -> Workers:
@@ -106,28 +130,34 @@ class Processes(Link):
 
     def send(self, feed: Feed, call: Call = perform_here, *, short: bool = False, worker: int | None = None) -> Sent:
         """Hand out a task, in a slot."""
+        self.holding = self.holding or feed.limit is not None
         return InProcess(self, feed, call, short, worker)
 
     def close(self, wait: bool = True) -> None:
         """Let the workers forget the pass."""
-        for worker in self.holding:
+        for worker in range(self.crew.workers) if self.holding else ():
             self.workers.tell(worker, stop_here, self.work)
 
 
 class InProcess(Sent):
     """A task that is out to a worker process, and its slot."""
 
-    job: Job
+    job: Job | None = None
     slot: Slot | None
 
     def __init__(self, link: Processes, feed: Feed, call: Call, short: bool, worker: int | None) -> None:
-        super().__init__(feed)
+        super().__init__(feed, link.crew)
         self.link, self.call, self.short = link, call, short
         self._send(worker)
 
     def _send(self, worker: int | None) -> None:
         self.slot = slots.take()
-        parcel = pack(self.feed, Desk(self.slot) if self.slot is not None else None, by_value=True)
+        try:
+            parcel = packed_feed(self.feed, Desk(self.slot) if self.slot is not None else None)
+        except Unfit as error:
+            self._put_back()
+            self.future = failed(error)
+            return
         name = self.slot.name if self.slot is not None else None
         self.job = self.link.workers.submit(serve, self.call, name, parcel, tree=self.link.tree, short=self.short, worker=worker)
         self.future = self.job.future
@@ -136,23 +166,25 @@ class InProcess(Sent):
         """Wait for what came of it. A worker that lacks something is given it."""
         try:
             answer: Answer = self.future.result(timeout)
-        except (Gone, CancelledError):
-            self._put_back()
+        except (Gone, CancelledError):  # a worker that is being ended may still write there
+            if self.slot is not None:
+                slots.slots.part_with(self.slot)
             raise
-        self.worker = self.job.worker
+        self.worker = self.job.worker if self.job is not None else None
         if answer.denied:
-            slots.deny(answer.denied)
+            slots.deny(answer.denied, lasting=bool(answer.lacks))
         if answer.lacks:
             self._put_back()
+            if answer.lacks == "stage":
+                raise TypeError(f"{unloadable(self.link.top)} cannot be made again in a worker process: {answer.why}")
+            if answer.lacks == "sense":
+                raise Unfit(answer.why)
             if answer.lacks == "arrays":
                 self.link.tree = packed(self.link.top)
             self.link.workers.forget(self.worker)
             self._send(self.worker)
             return self.reply(timeout)
-        reply = self._received(answer)
-        if self.worker is not None and (reply.more or self.call is not perform_here):
-            self.link.holding.add(self.worker)
-        return reply
+        return self._received(answer)
 
     def _received(self, answer: Answer) -> Reply:
         """The reply, its arrays in the slot where they are, or copied out of it if too much is held already."""
@@ -190,12 +222,13 @@ class InProcess(Sent):
     def _abandoned(self, future: Future[Answer]) -> None:
         slot, self.slot = self.slot, None
         if slot is not None:
-            done = not future.cancelled() and future.exception() is None
-            self._let_go(slot, future.result() if done else Answer(Parcel(b"")))
+            over = future.cancelled() or future.exception() is None
+            self._let_go(slot, Answer(Parcel(b""), watched=not over or (not future.cancelled() and future.result().watched)))
 
     def end(self) -> None:
         """End the worker."""
-        self.link.workers.end(self.job)
+        if self.job is not None:
+            self.link.workers.end(self.job)
 
 
 class Elsewhere(Link):
@@ -203,32 +236,50 @@ class Elsewhere(Link):
 
     def __init__(self, crew: Crew, top: Node) -> None:
         super().__init__(crew, top)
-        self.digest, self.pickled = packed(top)
+        self.digest, self.pickled, _ = packed(top)
+        self.holding = False
 
     def send(self, feed: Feed, call: Call = perform_here, *, short: bool = False, worker: int | None = None) -> Sent:
         """Hand out a task."""
+        self.holding = self.holding or feed.limit is not None
         return ToExecutor(self, feed)
+
+    def close(self, wait: bool = True) -> None:
+        """Have the pass forgotten, as far as that can be had where nobody can say who does what."""
+        for _ in range(self.crew.workers) if self.holding else ():
+            with contextlib.suppress(Exception):  # it takes nothing any more
+                self.crew.executor.submit(stop_here, self.work)  # type: ignore[union-attr]
 
 
 class ToExecutor(Sent):
     """A task that is out to an executor."""
 
     def __init__(self, link: Elsewhere, feed: Feed) -> None:
-        super().__init__(feed)
+        super().__init__(feed, link.crew)
         self.link = link
         self._send(link.pickled if len(link.pickled) <= SMALL_TREE else None)
 
     def _send(self, pickled: bytes | None) -> None:
         executor = self.link.crew.executor
-        parcel = pack(self.feed, by_value=True)
-        self.future = executor.submit(serve, self.link.digest, pickled, perform_here, None, parcel)  # type: ignore[union-attr]
+        try:
+            parcel = packed_feed(self.feed)
+        except Unfit as error:
+            self.future = failed(error)
+            return
+        with somebodys(self.crew):
+            self.future = executor.submit(serve, self.link.digest, pickled, perform_here, None, parcel)  # type: ignore[union-attr]
 
     def reply(self, timeout: float | None = None) -> Reply:
         """Wait for what came of it; a worker that does not know the tree is told it."""
-        answer: Answer = self.future.result(timeout)
+        with somebodys(self.crew):
+            answer: Answer = self.future.result(timeout)
+            if answer.lacks == "tree":
+                self._send(self.link.pickled)
+                answer = self.future.result(timeout)
+        if answer.lacks == "stage":
+            raise TypeError(f"{unloadable(self.link.top)} cannot be made again in a worker process: {answer.why}")
         if answer.lacks:
-            self._send(self.link.pickled)
-            answer = self.future.result(timeout)
+            raise Unfit(answer.why)
         return opened(self.link.top, answer.parcel)
 
 
@@ -239,13 +290,31 @@ def link_to(crew: Crew, top: Node, memo: dict[Any, Any]) -> Link:
     return Elsewhere(crew, top) if crew.remote else Threads(crew, top, memo)
 
 
+def failed(error: Exception) -> Future[Any]:
+    """What is done already, and failed."""
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future
+
+
+def packed_feed(feed: Feed, desk: Desk | None = None) -> Parcel:
+    """A task on its way."""
+    try:
+        return pack(feed, desk, by_value=True)
+    except Exception as error:
+        raise Unfit(
+            f"what comes to this stage cannot be sent to a worker process: {type(error).__name__}: {error}; "
+            "give something that pickles, or prefetch with threads="
+        ) from error
+
+
 def opened(top: Node, parcel: Parcel, memory: memoryview | None = None, copied: bool = False) -> Reply:
     """The reply in a parcel."""
     try:
         reply: Reply = unpack(parcel, memory, copied)
     except Exception as error:
-        raise TypeError(
-            f"{top.part} gave something that was sent back from its worker process and cannot be made again here: "
+        raise Unfit(
+            f"{top.part} gave something that came back from its worker process and cannot be made again here: "
             f"{type(error).__name__}: {error}; give something that pickles both ways, or prefetch with threads="
         ) from error
     return reply

@@ -10,12 +10,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import io
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowfn.columns import Columns
 from flowfn.kinds import Each, Node
+from flowfn.parallel.slots import Slot
 from flowfn.parallel.task import Supplied, Window
 from flowfn.parallel.transport import pack_tree
 from flowfn.runs import Run
@@ -107,16 +109,24 @@ def stays(stretch: Stretch) -> list[Node]:
     return stretch.for_worker(Run(0, (0,)), remote=True)[1] if stretch.bottom.seekable else []
 
 
-def packed(tree: Node, shares: bool = False) -> tuple[bytes, bytes]:
-    """(digest, bytes) of a tree; what cannot travel is named. See `pack_tree` for `shares`."""
+class Packed(NamedTuple):
+    """A tree that can travel: a digest, what it is of, and the slots of its large arrays, which have to live as long as it does."""
+
+    digest: bytes
+    pickled: bytes
+    slots: list[Slot]
+
+
+def packed(tree: Node, shares: bool = False) -> Packed:
+    """A tree as bytes; what cannot travel is named. See `pack_tree` for `shares`."""
     try:
-        pickled = pack_tree(tree, shares)
+        pickled, slots = pack_tree(tree, shares)
     except Exception as error:
         raise TypeError(
             f"{_culprit(tree)} cannot be sent to a worker process: {error}; "
             "make what it holds in the worker (per_process), or prefetch with threads="
         ) from error
-    return hashlib.blake2b(pickled, digest_size=16).digest(), pickled
+    return Packed(hashlib.blake2b(pickled, digest_size=16).digest(), pickled, slots)
 
 
 def whole(node: Node) -> bool:
@@ -214,15 +224,25 @@ def _over(kind: type[Node], node: Node, sources: tuple[Node, ...]) -> Node:
     return made
 
 
-def _culprit(node: Node) -> str:
-    for source in node.sources:
-        found = _culprit(source)
-        if found:
-            return found
+def unloadable(node: Node) -> str:
+    """Which stage of a tree cannot be made again from its bytes."""
+    return _culprit(node, lambda part: pickle.loads(_dumped(part))) or "a stage or its source"
+
+
+def _dumped(part: Any) -> bytes:
     import cloudpickle
 
+    return bytes(cloudpickle.dumps(part))
+
+
+def _culprit(node: Node, does: Callable[[Any], Any] = _dumped) -> str:
+    """The first stage or source with which something cannot be done."""
+    for source in node.sources:
+        found = _culprit(source, does)
+        if found:
+            return found
     try:
-        cloudpickle.dumps(node.part)
+        does(node.part)
     except Exception:
         return str(node.part)
     return ""

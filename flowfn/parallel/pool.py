@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import multiprocessing
+import multiprocessing.util
 import os
+import re
 import signal
 import threading
 import time
@@ -20,14 +23,26 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
+from flowfn import rules
 from flowfn.parallel import slots
+from flowfn.parallel.plan import Packed
 from flowfn.parallel.task import REMEMBERED
 from flowfn.parallel.transport import forget_shared
 
+PROCESSES = rules.Rule(
+    'a positive integer or "auto"',
+    lambda value: rules.is_integer(value) or isinstance(value, str),
+    lambda value, others: value == "auto" or (rules.is_integer(value) and value > 0),
+)
+"""How many processes there may be."""
+
 IDLE = 300.0
 """Seconds after which an idle worker ends; it is started again when it is wanted."""
+
+STILLBORN = 5
+"""How often in a row a worker may end before it has begun to work."""
 
 PARENT_WATCH = 0.5
 """How often, in seconds, a worker looks whether the process that it works for is still there."""
@@ -37,10 +52,6 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXP
 
 GROWTH = str(4 << 30)
 """Bytes by which a worker may grow before loky replaces it; the shared memory that it has seen is part of that."""
-
-
-Tree: TypeAlias = tuple[bytes, bytes]
-"""A digest, and the bytes that it is of."""
 
 
 class Gone(Exception):
@@ -56,7 +67,7 @@ class Job:
 
     __slots__ = ("arguments", "call", "executor", "future", "short", "spared", "tree", "worker")
 
-    def __init__(self, call: Callable[..., Any], arguments: tuple[Any, ...], tree: Tree | None, short: bool, worker: int | None) -> None:
+    def __init__(self, call: Callable[..., Any], arguments: tuple[Any, ...], tree: Packed | None, short: bool, worker: int | None) -> None:
         self.call, self.arguments, self.tree, self.short, self.worker = call, arguments, tree, short, worker
         self.future: Future[Any] = Future()
         self.executor: Any = None
@@ -70,6 +81,8 @@ class Worker:
         self.number, self.environment = number, environment
         self.jobs: deque[Job] = deque()
         self.executor: Any = None
+        self.ready = False  # whether it has begun to work
+        self.stillborn = 0  # how often in a row it ended before it had
         self.knows: deque[bytes] = deque(maxlen=REMEMBERED)  # the newest trees that were sent there
 
     def has_room(self, job: Job) -> bool:
@@ -90,22 +103,39 @@ class Worker:
                 begun: Future[Any] = self.executor.submit(job.call, *self._known(job.tree), *job.arguments)
             except (BrokenProcessPool, ShutdownExecutorError):
                 self.executor = None
+            except OSError:  # it had idled until it ended, and loky cannot start it again (see below)
+                self.executor.shutdown(wait=False, kill_workers=True)
+                self.executor = None
             else:
                 self.jobs.append(job)
                 return begun
 
     def start(self) -> None:
-        """A new process, of which nothing is known."""
+        """A new process, of which nothing is known.
+
+        This process lets go of the ends of its pipes that only the worker needs. Otherwise who reads the results of a worker
+        that was killed while it wrote one would wait for the rest for ever, and so would who writes to it.
+        """
         from loky import ProcessPoolExecutor
 
-        self.executor = ProcessPoolExecutor(1, timeout=IDLE, initializer=_begin, initargs=(os.getpid(),), env=self.environment)
+        self.executor = executor = ProcessPoolExecutor(1, timeout=IDLE, initializer=_begin, initargs=(os.getpid(),), env=self.environment)
+        self.ready = False
         self.knows.clear()
+        executor._call_queue._ignore_epipe = True
+        executor.submit(_ready).add_done_callback(partial(self._started, executor))
+        executor._result_queue._writer.close()
+        executor._call_queue._reader.close()
 
-    def _known(self, tree: Tree | None) -> tuple[Any, ...]:
+    def _started(self, executor: Any, begun: Future[Any]) -> None:
+        if executor is self.executor:
+            self.ready = not begun.cancelled() and begun.exception() is None
+            self.stillborn = 0 if self.ready else self.stillborn + 1
+
+    def _known(self, tree: Packed | None) -> tuple[Any, ...]:
         """What goes in front of a job's arguments: nothing, or a digest and, to who may not know it, what it is of."""
         if tree is None:
             return ()
-        digest, pickled = tree
+        digest, pickled, _ = tree
         known = digest in self.knows
         if known:
             self.knows.remove(digest)
@@ -123,7 +153,7 @@ class Workers:
         self.lock = threading.RLock()  # a job may be done before it has been handed over
 
     def submit(
-        self, call: Callable[..., Any], *arguments: Any, tree: Tree | None = None, short: bool = False, worker: int | None = None
+        self, call: Callable[..., Any], *arguments: Any, tree: Packed | None = None, short: bool = False, worker: int | None = None
     ) -> Job:
         """Have `call(*arguments)` done, by a certain worker if one is named.
 
@@ -139,7 +169,7 @@ class Workers:
         """Have something done by a worker, if it is there, and do not ask what came of it."""
         executor = self.workers[worker].executor
         if executor is not None:
-            with contextlib.suppress(RuntimeError):  # it has ended, or been shut down, and what it knew with it
+            with self.lock, contextlib.suppress(RuntimeError, OSError):  # it has ended, or been shut down, and what it knew with it
                 executor.submit(call, *arguments)
 
     def forget(self, worker: int | None) -> None:
@@ -194,14 +224,25 @@ class Workers:
         with self.lock:
             jobs = self.workers[job.worker].jobs  # type: ignore[index]
             if isinstance(error, (BrokenProcessPool, ShutdownExecutorError, CancelledError)):
-                guilty = isinstance(error, BrokenProcessPool) and jobs[0] is job and not job.spared
-                error = Gone(guilty, str(error))
+                worker = self.workers[job.worker]  # type: ignore[index]
+                guilty = isinstance(error, BrokenProcessPool) and jobs[0] is job and not job.spared and worker.ready
+                error = Gone(guilty, _ends(error)) if worker.stillborn < STILLBORN else _never_began(error)
                 for other in jobs:
                     other.spared = other.spared or other.executor is job.executor
             jobs.remove(job)
         _settle(job.future, result, error)
         with self.lock:
             self._assign()
+
+
+def _ends(error: BaseException) -> str:
+    """How a worker ended, as far as loky says."""
+    told = re.search(r"exit codes of the workers are \{(.*?)\}", str(error))
+    return f" ({told[1]})" if told else ""
+
+
+def _never_began(error: BaseException) -> RuntimeError:
+    return RuntimeError(f"prefetch(): worker processes end before they begin to work{_ends(error)}; {error}")
 
 
 def _settle(future: Future[Any], result: Any, error: BaseException | None) -> None:
@@ -217,8 +258,8 @@ _inside = False  # whether this process is a worker
 
 
 def inside_worker() -> bool:
-    """Whether this process is a worker: what it prefetches, it prefetches by threads."""
-    return _inside
+    """Whether this process is a worker, or may have no children as torch's may not: it prefetches by threads."""
+    return _inside or bool(multiprocessing.current_process().daemon)
 
 
 _crews: dict[tuple[int, int, int | None], Workers] = {}
@@ -230,8 +271,20 @@ def crew_of(processes: int, threads: int | None = 1) -> Workers:
     with _lock:
         key = (os.getpid(), processes, threads)  # a forked child has no part in its parent's workers
         if key not in _crews:
+            _end_with_this_process()
             _crews[key] = Workers(processes, threads)
         return _crews[key]
+
+
+_ends_in = 0  # the process at the end of which workers are ended
+
+
+def _end_with_this_process() -> None:
+    """End the workers before multiprocessing waits for the children that it knows of, in its own children too."""
+    global _ends_in
+    if _ends_in != os.getpid():
+        _ends_in = os.getpid()
+        multiprocessing.util.Finalize(None, shut_down, exitpriority=100)
 
 
 def available() -> int:
@@ -251,6 +304,8 @@ def warm_up(processes: int | str = "auto", *, worker_threads: int | None = 1) ->
     >>> ff.warm_up(2)
     >>> ff.shut_down()
     """
+    processes = PROCESSES.check("warm_up", "processes", processes, {})
+    worker_threads = rules.optional(rules.positive).check("warm_up", "worker_threads", worker_threads, {})
     workers = crew_of(available() if processes == "auto" else int(processes), worker_threads)
     for worker in range(len(workers.workers)):
         workers.submit(_ready, worker=worker)
@@ -277,6 +332,7 @@ def _in_child() -> None:
     """A forked child has workers of its own; who held the lock when it was forked is not there."""
     global _lock
     _lock = threading.RLock()
+    _crews.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -285,7 +341,7 @@ if hasattr(os, "register_at_fork"):
 
 def _ready() -> None:
     """Import what tasks need."""
-    import flowfn.parallel.task  # noqa: F401
+    import flowfn.parallel.serving  # noqa: F401
 
 
 def _begin(parent: int) -> None:
@@ -300,4 +356,5 @@ def _begin(parent: int) -> None:
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(PARENT_WATCH)
+        slots.tidy()
     os._exit(0)

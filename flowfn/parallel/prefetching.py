@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from flowfn import rules
@@ -19,6 +21,9 @@ from flowfn.stages import stage
 
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
+GRACE = 1.0
+"""Seconds that a thread is given to say what its workers did not do in time."""
+
 _WORKERS = rules.optional(rules.positive)
 _ALONE = "left out where another of threads=, processes= and executor= is given"
 _THREADS = rules.Rule(
@@ -31,7 +36,10 @@ _PROCESSES = rules.Rule(
     lambda value: value is None or rules.is_integer(value) or isinstance(value, str),
     lambda value, others: value is None or ((value == "auto" or (rules.is_integer(value) and value > 0)) and others["executor"] is None),
 )
-_EXECUTOR = rules.Rule("a concurrent.futures.Executor: an object with submit()", lambda value: value is None or hasattr(value, "submit"))
+_EXECUTOR = rules.Rule(
+    "a concurrent.futures.Executor: an object with submit()",
+    lambda value: value is None or (hasattr(value, "submit") and not isinstance(value, type)),
+)
 _BYTES = rules.Rule(
     'a positive integer, a size like "512MB", or None',
     lambda value: value is None or rules.is_integer(value) or isinstance(value, str),
@@ -80,6 +88,7 @@ class PrefetchNode(Each):
         """The workers for a run, or None for the one thread."""
         told = self.part.arguments
         common = {name: told[name] for name in ("ahead", "executor", "timeout", "worker_threads")}
+        common["timeout"] = told["timeout"] and min(told["timeout"], threading.TIMEOUT_MAX)
         common["max_bytes"] = bytes_in(told["max_bytes"]) if told["max_bytes"] is not None else None
         common["ordered"] = told["ordered"] or run.in_order or self.guarded
         if told["processes"] and run.engine == "processes" and not inside_worker():
@@ -91,12 +100,13 @@ class PrefetchNode(Each):
 
     def arranged(self, crew: Crew) -> Node:
         """The tree to run here, in which stretches are spread over the workers."""
-        return cut(self.sources[0], lambda stretch: Spread(stretch, crew))
+        top, inner = self.sources[0].place, replace(crew, ordered=True)
+        return cut(self.sources[0], lambda stretch: Spread(stretch, crew if stretch.top.place == top else inner))
 
     def kept(self, crew: Crew) -> bool:
         """Whether all of it runs in the one worker that there is, as a pass that the worker keeps."""
         (source,) = self.sources
-        if not crew.remote or crew.workers > 1 or not whole(source):
+        if not crew.processes or crew.workers > 1 or not whole(source):
             return False
         found = stretches(source)
         return not (len(found) == 1 and found[0].top.place == source.place and found[0].bottom.seekable and not stays(found[0]))
@@ -129,7 +139,10 @@ class PrefetchNode(Each):
         """What `begin` gives of a tree, made in a thread that runs ahead."""
         told = self.part.arguments
         most = bytes_in(told["max_bytes"]) if told["max_bytes"] is not None else None
-        return ahead_of_time(tree, run, begin, Bounds(told["ahead"], most, told["timeout"]), start)
+        timeout = told["timeout"]
+        if timeout is not None and tree is not self.sources[0]:  # its workers know better which datapoint it is, and say so before
+            timeout += GRACE
+        return ahead_of_time(tree, run, begin, Bounds(told["ahead"], most, timeout), start)
 
 
 @stage.each(

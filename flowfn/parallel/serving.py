@@ -12,42 +12,45 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from flowfn import buffers
 from flowfn.failures import brief, locate, uneven
 from flowfn.kinds import Node
-from flowfn.parallel.slots import Desk, Name, opened
+from flowfn.parallel.slots import Denied, Desk, Name, opened
 from flowfn.parallel.task import REMEMBERED, Begun, Feed, Reply, perform, stop_task, weight
 from flowfn.parallel.transport import Parcel, pack, unpack
 from flowfn.runs import Anchor, Outputs, Run
 from flowfn.tallies import Dropped, Tallies, anchors
 
+TREES = 4
+"""How many trees a worker keeps: large arrays of their sources go with them."""
+
 
 class Answer(NamedTuple):
-    """What a worker sends back: a parcel, or what it lacks: the tree, the arrays of its sources, the slot.
+    """What a worker sends back: a parcel, or what it lacks: the "tree", the "arrays" of its sources, its "memory", or sense, since
+    a "stage" or the task cannot be made again (`why`).
 
     `watched`: somebody here still looks into the slot, so it may not be written again. `denied`: why it was not used.
     """
 
     parcel: Parcel
     lacks: str = ""
+    why: str = ""
     watched: bool = False
     denied: str = ""
 
 
 _trees: OrderedDict[bytes, Any] = OrderedDict()
-_memo: dict[Any, Any] = {}  # keys and routes of the last pass that this worker had a part in
+_memos: OrderedDict[str, dict[Any, Any]] = OrderedDict()  # keys and routes of the last passes that this worker had a part in
 _begun: OrderedDict[Any, Begun] = OrderedDict()
 _passes: OrderedDict[str, tuple[Outputs, Tallies] | int] = OrderedDict()  # an int: it has ended, after so many outputs
 
 
 def perform_here(top: Node, feed: Feed) -> Reply:
     """`perform` in a worker process, which remembers what its last pass found out."""
-    if _memo.get("of") != feed.work:
-        _memo.clear()
-        _memo["of"] = feed.work
-    return perform(top, feed, _memo, _begun)
+    memo = _memos.setdefault(feed.work, {})
+    while len(_memos) > REMEMBERED:
+        _memos.popitem(last=False)
+    return perform(top, feed, memo, _begun)
 
 
 def continue_pass(top: Node, feed: Feed) -> Reply:
@@ -67,7 +70,7 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
         else:
             run = Run(feed.seed, feed.epoch, "threads", feed.base, anchors(feed.anchors), tallies=tallies)
             outputs = top.stream(run, feed.start, feed.lineage)
-            buffers.begin_pass()
+            buffers.begin_pass(feed.work)
         _passes[feed.work] = outputs, tallies
         _passes.move_to_end(feed.work)
         while len(_passes) > REMEMBERED:
@@ -101,21 +104,30 @@ def end_pass(name: str, position: int = 0) -> None:
     _passes[name] = position
     if isinstance(known, tuple):
         known[0].close()
-        buffers.end_pass()
+        buffers.end_pass(name)
 
 
 def serve(digest: bytes, pickled: bytes | None, call: Callable[[Node, Feed], Reply], name: Name | None, parcel: Parcel) -> Answer:
     """One task in a worker process. Where arrays may be put, in its slot, `call` puts them there itself if it can."""
     try:
         top = known_tree(digest, pickled)
-    except OSError as error:
+    except Denied as error:
         return Answer(Parcel(b""), "arrays", denied=str(error))
+    except Exception as error:
+        return Answer(Parcel(b""), "stage", f"{type(error).__name__}: {error}")
     if top is None:
         return Answer(Parcel(b""), "tree")
     desk, denied = _desk(name, parcel.used)
     if desk is None and parcel.spans:
         return Answer(Parcel(b""), "memory", denied=denied)
-    reply = _reply(call, top, parcel, desk)
+    try:
+        feed = unpack(parcel, desk.room(0, parcel.used).data if desk is not None else None)
+    except Exception as error:
+        why = f"what comes to this stage cannot be made again in a worker process: {type(error).__name__}: {error}"
+        return Answer(Parcel(b""), "sense", why, watched=desk is not None)
+    with buffers.placed(desk.place) if desk is not None and feed.limit is None else contextlib.nullcontext():
+        reply = call(top, feed)
+    del feed
     sent = _packed(top, reply, desk)
     del reply
     return Answer(sent, watched=desk is not None and desk.watched, denied=denied or (desk.denied if desk is not None else ""))
@@ -126,19 +138,8 @@ def _desk(name: Name | None, used: int) -> tuple[Desk | None, str]:
         return None, ""
     try:
         return Desk(opened(name), used), ""
-    except OSError as error:
+    except (Denied, ValueError) as error:  # it cannot be opened, or not be mapped
         return None, str(error)
-
-
-def _reply(call: Callable[[Node, Feed], Reply], top: Node, parcel: Parcel, desk: Desk | None) -> Reply:
-    if desk is None:
-        return call(top, unpack(parcel))
-    front = np.frombuffer(desk.memory.memory[: parcel.used], np.uint8)
-    desk.look(front, 0)
-    feed = unpack(parcel, front.data)
-    del front
-    with buffers.placed(desk.place) if feed.limit is None else contextlib.nullcontext():
-        return call(top, feed)
 
 
 def _packed(top: Node, reply: Reply, desk: Desk | None) -> Parcel:
@@ -178,7 +179,7 @@ def known_tree(digest: bytes, pickled: bytes | None) -> Any:
         if pickled is None:
             return None
         _trees[digest] = pickle.loads(pickled)
-        while len(_trees) > REMEMBERED:
+        while len(_trees) > TREES:
             _trees.popitem(last=False)
     _trees.move_to_end(digest)
     return _trees[digest]

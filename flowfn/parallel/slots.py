@@ -8,10 +8,11 @@ name that a crash could leave behind.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
+import bisect
 import mmap
 import os
+import threading
+import time
 import warnings
 import weakref
 from collections import OrderedDict
@@ -25,14 +26,20 @@ ALIGNED = 64
 GRAIN = 1 << 20
 """Bytes by which files grow."""
 
-_serials = itertools.count()
+IDLE = 1.0
+"""Seconds after which a worker closes a slot that it has not used."""
 
 
 class Name(NamedTuple):
-    """How to find a slot: a path, and a number, since paths are used again."""
+    """How to find a slot: its path, the number of its file, since paths are used again, and the period in which it is used."""
 
     path: str
-    serial: int
+    file: int
+    period: int
+
+
+class Denied(OSError):
+    """A slot cannot be opened."""
 
 
 class Memory:
@@ -86,62 +93,79 @@ def _address(buffer: memoryview) -> int:
 class Slot(Memory):
     """A new file in memory, which others may open by its name."""
 
-    def __init__(self) -> None:
+    def __init__(self, period: int = 0) -> None:
         fd = os.memfd_create("flowfn", os.MFD_CLOEXEC)
         super().__init__(fd)
-        self.name = Name(f"/proc/{os.getpid()}/fd/{fd}", next(_serials))
+        self.owner = os.getpid()
+        self.name = Name(f"/proc/{self.owner}/fd/{fd}", os.fstat(fd).st_ino, period)
 
     def close(self) -> None:
-        """Give its pages back now, whoever still has it mapped."""
+        """Give its pages back now, whoever still has it mapped. A forked child has only a copy of this, and does nothing."""
         self.maps = [memoryview(b"")]
-        with contextlib.suppress(OSError):
+        if self.owner == os.getpid():
             os.ftruncate(self.fd, 0)
 
 
+class Place(NamedTuple):
+    """Part of a desk at which somebody may still look."""
+
+    start: int
+    stop: int
+    room: weakref.ref[np.ndarray]
+
+
 class Desk:
-    """The memory of one task. `used` bytes of it came with the task."""
+    """The memory of one task. `used` bytes of it came with the task; `used` grows as more are needed."""
 
     def __init__(self, memory: Memory, used: int = 0) -> None:
         self.memory, self.used = memory, used
         self.denied = ""  # why there was no room, if there was none
-        self.places: list[tuple[weakref.ref[np.ndarray], int]] = []
+        self.places: list[Place] = []
 
     def place(self, size: int) -> np.ndarray | None:
-        """Room for `size` bytes, behind what somebody still looks at; None if there is no memory."""
-        while self.places and self.places[-1][0]() is None:
-            self.used = self.places.pop()[1]
-        start = -(-self.used // ALIGNED) * ALIGNED
+        """Room for `size` bytes where nobody looks, as far in front as can be; None if there is no memory."""
+        start = self._gap(size)
         try:
             self.memory.reach(start + size)
         except OSError as error:
             self.denied = str(error)
             return None
-        room = np.frombuffer(self.memory.memory[start : start + size], np.uint8)
-        self.look(room, start)
-        self.used = start + size
-        return room
+        return self.room(start, size)
 
-    def look(self, room: np.ndarray, start: int) -> None:
-        """Remember that `room`, which begins at `start`, is looked at."""
-        self.places.append((weakref.ref(room), start))
+    def room(self, start: int, size: int) -> np.ndarray:
+        """A part of the desk. Nothing else is put there as long as somebody looks at it."""
+        room = np.frombuffer(self.memory.memory[start : start + size], np.uint8)
+        bisect.insort(self.places, Place(start, start + size, weakref.ref(room)), key=lambda place: place.start)
+        self.used = max(self.used, start + size)
+        return room
 
     @property
     def watched(self) -> bool:
         """Whether somebody looks into it: then nobody may write there again."""
-        return any(room() is not None for room, _ in self.places)
+        return any(place.room() is not None for place in self.places)
+
+    def _gap(self, size: int) -> int:
+        self.places = [place for place in self.places if place.room() is not None]
+        start = 0
+        for place in self.places:
+            if place.start - start >= size:
+                break
+            start = max(start, -(-place.stop // ALIGNED) * ALIGNED)
+        return start
 
 
 def most() -> int:
     """How many slots a process has open at most: each takes two descriptors, and others need some too."""
     import resource
 
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8
+    return min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8, 256)
 
 
-slots = Pool(lambda size: Slot(), shared=True)
+slots: Pool = Pool(lambda size: Slot(slots.periods), shared=True)
 """The slots of this process."""
 
 _denied = ""
+_told = False
 
 
 def take() -> Slot | None:
@@ -157,11 +181,12 @@ def take() -> Slot | None:
         return None
 
 
-def deny(why: str) -> None:
-    """Do without shared memory from now on, and say so once."""
-    global _denied
-    if not _denied:
-        _denied = why
+def deny(why: str, lasting: bool = True) -> None:
+    """Do without shared memory from now on, or this once, and say so once."""
+    global _denied, _told
+    _denied = _denied or (why if lasting else "")
+    if not _told:
+        _told = True
         warnings.warn(
             f"prefetch(): shared memory cannot be had ({why}), so what comes from worker processes is pickled, which is slower; "
             "on Linux memfd_create and /proc must be allowed and memory be left; elsewhere threads= may be faster",
@@ -177,20 +202,52 @@ def denied() -> bool:
 
 def allow() -> None:
     """Try again to have shared memory."""
-    global _denied
-    _denied = ""
+    global _denied, _told
+    _denied, _told = "", False
 
 
-_opened: OrderedDict[int, Memory] = OrderedDict()
+class _Opened:
+    """The slots that a worker has open: those of the newest period, and of them those that were used of late."""
+
+    def __init__(self) -> None:
+        self.period = 0
+        self.slots: OrderedDict[int, tuple[Memory, float]] = OrderedDict()
+        self.lock = threading.Lock()  # a thread looks after what is idle
+
+    def get(self, name: Name) -> Memory:
+        with self.lock:
+            if name.period != self.period:
+                self.slots.clear()
+                self.period = name.period
+            memory = self.slots.pop(name.file, (None, 0.0))[0] or _open(name)
+            self.slots[name.file] = memory, time.monotonic()
+            while len(self.slots) > most():
+                self.slots.popitem(last=False)
+        memory.look()
+        return memory
+
+    def tidy(self) -> None:
+        """Close what has not been used for a while: it may be that nobody else has it any more."""
+        with self.lock:
+            while self.slots and next(iter(self.slots.values()))[1] < time.monotonic() - IDLE:
+                self.slots.popitem(last=False)
 
 
-def opened(name: Name) -> Memory:
-    """The memory of a slot, in a worker."""
-    if name.serial not in _opened:
-        _opened[name.serial] = Memory(os.open(name.path, os.O_RDWR | os.O_CLOEXEC))
-        while len(_opened) > most():
-            _opened.popitem(last=False)
-    _opened.move_to_end(name.serial)
-    memory = _opened[name.serial]
-    memory.look()
+def _open(name: Name) -> Memory:
+    """The memory of a slot, in another process than its own."""
+    try:
+        memory = Memory(os.open(name.path, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise Denied(f"{error} (in a worker)") from error
+    if os.fstat(memory.fd).st_ino != name.file:
+        raise Denied(f"{name.path} is another file by now")
     return memory
+
+
+_opened = _Opened()
+opened, tidy = _opened.get, _opened.tidy
+
+
+def open_array(name: Name) -> memoryview:
+    """The bytes of a slot that holds an array, to be read only."""
+    return _open(name).memory.toreadonly()

@@ -45,6 +45,7 @@ class Feed:
     number: int = 0  # which of that pass's tasks
     limit: int | None = None  # how many outputs are wanted now, of those behind the first `skip`
     skip: int = 0
+    first: int = 0  # the number of the first datapoint, where they go along
     rows: Block | None = None  # which inputs, where the task is to make one part of one output
     share: float = 1.0  # how much of an output that is
 
@@ -60,10 +61,10 @@ class Feed:
         if self.block is not None:
             return [replace(self, block=self.block[at : at + 1], number=number_of_task()) for at in range(len(self))]
         if self.datapoints is None:
-            return [replace(self, start=self.start + at, limit=1) for at in range(len(self))]
+            return [replace(self, start=self.start + at, first=self.start + at, limit=1) for at in range(len(self))]
         labels = self.labels
         return [
-            replace(self, datapoints=[datapoint], labels=labels and [labels[at]], number=number_of_task())
+            replace(self, datapoints=[datapoint], labels=labels and [labels[at]], first=self.first + at, number=number_of_task())
             for at, datapoint in enumerate(self.datapoints)
         ]
 
@@ -185,7 +186,7 @@ def perform(top: Node, feed: Feed, memo: dict[Any, Any], begun: OrderedDict[Any,
     if more and outputs is not None:
         tallies.made, tallies.events = [], []
         begun[feed.work, feed.number, feed.skip + len(made)] = Begun(outputs, tallies, tallies.made)
-        while len(begun) > REMEMBERED:
+        while len(begun) > REMEMBERED and next(iter(begun))[0] != feed.work:
             begun.popitem(last=False)[1].outputs.close()
     return reply
 

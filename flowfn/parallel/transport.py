@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import copyreg
-import functools
 import io
+import os
 import pickle
 import weakref
 from collections import ChainMap
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flowfn.buffers import SMALL
-from flowfn.parallel.slots import Desk, Name, Slot, opened
+from flowfn.parallel.slots import Desk, Name, Slot, open_array
 
 LARGE = 1 << 20
 """Bytes from which an array in a flow is put into shared memory once, and not sent with it."""
@@ -97,35 +97,50 @@ def _typed(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return array.view(dtype)
 
 
+def _view_reduced(view: memoryview) -> Any:
+    """A memory view as one of memory of its own, in the same format and shape."""
+    if not view.c_contiguous:
+        raise TypeError("cannot pickle a memoryview that is not contiguous")
+    return _viewed, (bytes(view) if view.readonly else bytearray(view), view.format, view.shape)
+
+
+def _viewed(held: bytes | bytearray, form: str, shape: tuple[int, ...]) -> memoryview:
+    return memoryview(held).cast(form, shape)  # type: ignore[call-overload]
+
+
 class _Pickler(pickle.Pickler):
-    dispatch_table: Any = ChainMap({np.ndarray: _reduced}, copyreg.dispatch_table)  # noqa: RUF012
+    dispatch_table: Any = ChainMap({np.ndarray: _reduced, memoryview: _view_reduced}, copyreg.dispatch_table)  # noqa: RUF012
 
 
-@functools.cache
 def _by_value(reduced: Callable[[np.ndarray], Any]) -> Any:
     """A pickler that takes along what cannot be found by name."""
     import cloudpickle
 
-    table = ChainMap({np.ndarray: reduced}, cloudpickle.Pickler.dispatch_table)
+    table = ChainMap({np.ndarray: reduced, memoryview: _view_reduced}, cloudpickle.Pickler.dispatch_table)
     return type("ByValue", (cloudpickle.Pickler,), {"dispatch_table": table})
 
 
-def pack_tree(tree: Any, shares: bool) -> bytes:
-    """A tree of stages as bytes; if it `shares`, the large arrays of its sources stay here, in shared memory, and are named."""
-    return _dumps(_by_value(_shared_array if shares else _reduced), tree, lambda buffer: True)
+def pack_tree(tree: Any, shares: bool) -> tuple[bytes, list[Slot]]:
+    """A tree of stages as bytes; if it `shares`, the large arrays of its sources are put into slots, and only named.
+
+    Whoever is to read them can, as long as the slots live.
+    """
+    held: list[Slot] = []
+
+    def shared(array: np.ndarray) -> Any:
+        """An array that nobody is to write to, which is how sources hold theirs, by its name in shared memory."""
+        fits = shares and array.nbytes >= LARGE and not (array.dtype.hasobject or array.flags.writeable)
+        slot = _slot_of(array, np.ascontiguousarray(array)) if fits else None
+        if slot is None:
+            return _reduced(array)
+        held.append(slot)
+        return _array_in, (slot.name, array.dtype, array.shape)
+
+    return _dumps(_by_value(shared), tree, lambda buffer: True), held
 
 
 _shared: dict[int, tuple[weakref.ref[np.ndarray], Slot]] = {}
 """Arrays that were put into shared memory, by id, as long as they live."""
-
-
-def _shared_array(array: np.ndarray) -> Any:
-    """An array that nobody is to write to, which is how sources hold theirs, by its name in shared memory."""
-    if array.nbytes < LARGE or array.dtype.hasobject or array.flags.writeable:
-        return array.__reduce_ex__(5)
-    plain = np.ascontiguousarray(array)
-    slot = _slot_of(array, plain)
-    return (_array_in, (slot.name, array.dtype, array.shape)) if slot is not None else array.__reduce_ex__(5)
 
 
 def _slot_of(array: np.ndarray, plain: np.ndarray) -> Slot | None:
@@ -141,7 +156,8 @@ def _slot_of(array: np.ndarray, plain: np.ndarray) -> Slot | None:
         return None
     slot.memory[: content.nbytes] = content.data
     key = id(array)
-    _shared[key] = weakref.ref(array, lambda _: _shared.pop(key, None)), slot
+
+    _shared[key] = weakref.ref(array, lambda _: _shared.pop(key, None)), slot  # not closed: a worker may look into it
     return slot
 
 
@@ -152,7 +168,11 @@ def _equal(slot: Slot, content: np.ndarray) -> bool:
 
 
 def _array_in(name: Name, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    return np.ndarray(shape, dtype, buffer=opened(name).memory.toreadonly())
+    return np.ndarray(shape, dtype, buffer=open_array(name))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_shared.clear)  # its workers would look for them with its parent, who may have others there by then
 
 
 def forget_shared() -> None:

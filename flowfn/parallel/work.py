@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from flowfn.failures import brief, locate
 from flowfn.kinds import Group, Node
 from flowfn.parallel.crew import Crew, Pace, raise_again
-from flowfn.parallel.flight import Flight, Task
+from flowfn.parallel.flight import Flight, Task, numbered
 from flowfn.parallel.links import link_to
 from flowfn.parallel.plan import Stretch
 from flowfn.parallel.supply import Supply
@@ -106,10 +106,19 @@ class Work:
             return list(self._parts(feed, BLOCK))
         return feed.singles()
 
+    def _where(self, feed: Feed) -> dict[str, Any]:
+        """Where a task is, for the note on an error."""
+        top, bottom = self.stretch.top, self.stretch.bottom
+        if feed.rows is not None:
+            return numbered(feed, bottom.sources[0].part)
+        if self.counted and not (len(bottom.sources) == 1 and top.sources[0] is bottom):
+            return numbered(feed, f"{top.part} or a stage before it", bottom.part)
+        return numbered(feed, top.part)
+
     def by_value(self, opened: Callable[[], Outputs], labelled: bool) -> Iterator[Sending]:
         """A task for every few datapoints of the stream at the bottom, which is opened here, and not before it is read."""
         self.top, _ = self.stretch.for_worker(self.run, self.crew.remote)
-        source = opened()
+        source, first = opened(), self.position
         self.closing.append(source.close)
         while True:
             told = [source.facts()]
@@ -124,9 +133,11 @@ class Work:
                 error = raised
                 locate(error, source)
             if taken and labelled:
-                yield replace(self.plain, datapoints=[d for d, _ in taken], labels=[label for _, label in taken]), told
+                feed = replace(self.plain, datapoints=[d for d, _ in taken], labels=[label for _, label in taken])
+                yield replace(feed, first=first), told
             elif taken:
-                yield replace(self.plain, datapoints=taken), told
+                yield replace(self.plain, datapoints=taken, first=first), told
+            first += len(taken)
             if error is not None:
                 raise error
             if not taken:
@@ -148,7 +159,9 @@ class Work:
                         break
                     if feed is None or told is None:
                         break
-                    flight = flight or Flight(link_to(self.crew, self.top, self.memo), self.crew, self.pace, singles=self._singles)
+                    flight = flight or Flight(
+                        link_to(self.crew, self.top, self.memo), self.crew, self.pace, singles=self._singles, where=self._where
+                    )
                     limit = self.pace.limit if self.counted else None
                     flight.send(replace(feed, limit=limit, **self.opening), told)
                     self.opening = {}
@@ -156,12 +169,17 @@ class Work:
                     raise broken
                 if not flight:
                     return
-                yield from self._arrived(flight, *flight.take())
+                taken = flight.take()
+                if taken is not None:
+                    yield from self._arrived(flight, *taken)
         finally:
             if flight is not None:
                 flight.close()
             for close in self.closing:
                 close()
+
+    def _flight(self) -> Flight:
+        return Flight(link_to(self.crew, self.top, self.memo), self.crew, self.pace, singles=self._singles, where=self._where)
 
     def _arrived(self, flight: Flight, task: Task, reply: Reply) -> Iterator[Any]:
         feed, told, taken = task.feed, task.told, self.position

@@ -116,7 +116,7 @@ def table(findings: Sequence[Finding]) -> str:
 def machine() -> dict[str, Any]:
     """What the figures depend on: the machine, and the versions of all who took part."""
     versions = {}
-    for name in ("flowfn", "numpy", "tensorpack", "torch", "grain"):
+    for name in ("flowfn", "numpy", "loky", "tensorpack", "torch", "grain", "spdl", "tensorflow-cpu", "opencv-python-headless"):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -1,6 +1,6 @@
 """The libraries that are measured beside flowfn: imported quietly, None where one is not installed.
 
-All are given their fastest serial way that a user would find in their documentation.
+All are given the fastest way that a user would find in their documentation.
 """
 
 from __future__ import annotations
@@ -10,13 +10,22 @@ import functools
 import importlib
 import io
 import logging
+import os
+import sys
 import warnings
 from typing import Any
 
 
 def tensorpack() -> Any:
-    """`tensorpack.dataflow`, or None."""
-    return _imported("tensorpack.dataflow")
+    """`tensorpack.dataflow`, or None; without tensorflow, which it would import where it is, and does not need."""
+    hidden = "tensorflow" not in sys.modules
+    if hidden:
+        sys.modules["tensorflow"] = None  # type: ignore[assignment]
+    try:
+        return _imported("tensorpack.dataflow")
+    finally:
+        if hidden:
+            del sys.modules["tensorflow"]
 
 
 def torch() -> Any:
@@ -31,6 +40,18 @@ def grain() -> Any:
     """`grain`, or None."""
     logging.getLogger("absl").setLevel(logging.ERROR)
     return _imported("grain")
+
+
+def spdl() -> Any:
+    """`spdl.pipeline`, or None."""
+    return _imported("spdl.pipeline")
+
+
+def tensorflow() -> Any:
+    """`tensorflow`, or None; without its messages, and on the CPU."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    return _imported("tensorflow")
 
 
 @functools.cache

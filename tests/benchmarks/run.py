@@ -1,6 +1,12 @@
 """What do all benchmarks find? Run them in turn, each in a process of its own, and print one Markdown table.
 
-python tests/benchmarks/run.py [--quick] [--json PATH]
+One command installs the peers, one runs all, and one draws a picture of it:
+
+    pip install -e ".[benchmarks]"
+    python tests/benchmarks/run.py [--quick] [--json findings.json]
+    python tests/benchmarks/picture.py findings.json picture.svg
+
+A peer that is not installed is left out, and a line says so.
 """
 
 from __future__ import annotations
@@ -14,7 +20,20 @@ from typing import Any
 
 from measuring import Finding, arguments, machine, table, write_json
 
-BENCHMARKS = ("datapoints", "in_memory", "access", "memory", "costs")
+BENCHMARKS = (
+    "datapoints",
+    "in_memory",
+    "access",
+    "memory",
+    "costs",
+    "stacking",
+    "transport",
+    "photographs",
+    "spreading",
+    "busy_consumer",
+    "latency",
+    "footprint",
+)
 
 
 def run(name: str, quick: bool) -> list[dict[str, Any]]:
