@@ -6,7 +6,7 @@ spread        stands in the tree for a stretch;  work: one pass over it, blocks 
 kept          stands in the tree for all of it, where one worker runs it as a pass of its own
 flight        the tasks that are out: sent, waited for, sent again when their worker has ended
 links         how a task gets to a thread, a worker process, or somebody's executor
-pool          the worker processes
+workers       the worker processes;  pool: those of this process, kept warm
 serving       what a worker process does with a task;  task: what any worker does with it
 transport     how values cross;  slots: the shared memory in which large arrays do
 """

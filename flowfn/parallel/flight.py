@@ -17,9 +17,9 @@ from typing import Any
 from flowfn.failures import brief
 from flowfn.parallel.crew import Crew, Pace
 from flowfn.parallel.links import Call, Link, Sent, Unfit
-from flowfn.parallel.pool import Gone
 from flowfn.parallel.serving import perform_here
 from flowfn.parallel.task import Feed, Reply, number_of_task
+from flowfn.parallel.workers import Gone
 from flowfn.runs import Anchor
 
 TRIES = 3

@@ -22,11 +22,12 @@ from flowfn.kinds import Node
 from flowfn.parallel import slots
 from flowfn.parallel.crew import Crew
 from flowfn.parallel.plan import packed, unloadable
-from flowfn.parallel.pool import Gone, Job, Workers, crew_of
+from flowfn.parallel.pool import crew_of
 from flowfn.parallel.serving import Answer, perform_here, serve, stop_here
 from flowfn.parallel.slots import Desk, Slot
 from flowfn.parallel.task import Begun, Feed, Reply, perform
 from flowfn.parallel.transport import Parcel, pack, unpack
+from flowfn.parallel.workers import Gone, Job, Workers
 
 Call = Callable[[Node, Feed], Reply]
 

@@ -1,35 +1,17 @@
-"""The workers: processes that are kept warm, each with a loky executor of its own.
-
-    submit --> waiting: [job, job, ...] --> worker 0: [running, next]
-                                        --> worker 1: [running]
-
-A job goes to the first worker that has room, and short jobs go one ahead, so that a worker need not wait for this
-process between two of them. Since every worker is alone in its executor, one that dies takes along what it had, and
-nothing else; who was at work on what is known; and a job may ask for the worker that did an earlier one.
-"""
+"""The crews of this process: so many workers each, warm for every flow that asks for as many, until it is time to end them."""
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import multiprocessing
 import multiprocessing.util
 import os
-import re
-import signal
 import threading
-import time
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
-from functools import partial
-from typing import Any
 
 from flowfn import rules
 from flowfn.parallel import slots
-from flowfn.parallel.plan import Packed
-from flowfn.parallel.task import REMEMBERED
 from flowfn.parallel.transport import forget_shared
+from flowfn.parallel.workers import Workers, ready
 
 PROCESSES = rules.Rule(
     'a positive integer or "auto"',
@@ -37,230 +19,6 @@ PROCESSES = rules.Rule(
     lambda value, others: value == "auto" or (rules.is_integer(value) and value > 0),
 )
 """How many processes there may be."""
-
-IDLE = 300.0
-"""Seconds after which an idle worker ends; it is started again when it is wanted."""
-
-STILLBORN = 5
-"""How often in a row a worker may end before it has begun to work."""
-
-PARENT_WATCH = 0.5
-"""How often, in seconds, a worker looks whether the process that it works for is still there."""
-
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
-"""What libraries ask for the number of their threads."""
-
-GROWTH = str(4 << 30)
-"""Bytes by which a worker may grow before loky replaces it; the shared memory that it has seen is part of that."""
-
-
-class Gone(Exception):
-    """The worker that had a job has ended. `guilty` says whether it was at work on this one."""
-
-    def __init__(self, guilty: bool, why: str = "") -> None:
-        super().__init__(guilty, why)
-        self.guilty, self.why = guilty, why
-
-
-class Job:
-    """A call that waits for a worker, or has one."""
-
-    __slots__ = ("arguments", "call", "executor", "future", "short", "spared", "tree", "worker")
-
-    def __init__(self, call: Callable[..., Any], arguments: tuple[Any, ...], tree: Packed | None, short: bool, worker: int | None) -> None:
-        self.call, self.arguments, self.tree, self.short, self.worker = call, arguments, tree, short, worker
-        self.future: Future[Any] = Future()
-        self.executor: Any = None
-        self.spared = False  # whether its worker ended while it waited there for its turn
-
-
-class Worker:
-    """One process, what it does, and what it does next."""
-
-    def __init__(self, number: int, environment: dict[str, str]) -> None:
-        self.number, self.environment = number, environment
-        self.jobs: deque[Job] = deque()
-        self.executor: Any = None
-        self.ready = False  # whether it has begun to work
-        self.stillborn = 0  # how often in a row it ended before it had
-        self.knows: deque[bytes] = deque(maxlen=REMEMBERED)  # the newest trees that were sent there
-
-    def has_room(self, job: Job) -> bool:
-        """Whether a job can go there: to a worker that has nothing to do, or behind one that is as short."""
-        if job.worker not in (None, self.number):
-            return False
-        return not self.jobs or (len(self.jobs) == 1 and job.short and self.jobs[0].short)
-
-    def begin(self, job: Job) -> Future[Any]:
-        """Hand a job to the process, which is started if there is none, or none any more."""
-        from loky.process_executor import BrokenProcessPool, ShutdownExecutorError
-
-        while True:
-            if self.executor is None:
-                self.start()
-            job.executor, job.worker = self.executor, self.number
-            try:
-                begun: Future[Any] = self.executor.submit(job.call, *self._known(job.tree), *job.arguments)
-            except (BrokenProcessPool, ShutdownExecutorError):
-                self.executor = None
-            except OSError:  # it had idled until it ended, and loky cannot start it again (see below)
-                self.executor.shutdown(wait=False, kill_workers=True)
-                self.executor = None
-            else:
-                self.jobs.append(job)
-                return begun
-
-    def start(self) -> None:
-        """A new process, of which nothing is known.
-
-        This process lets go of the ends of its pipes that only the worker needs. Otherwise who reads the results of a worker
-        that was killed while it wrote one would wait for the rest for ever, and so would who writes to it.
-        """
-        from loky import ProcessPoolExecutor
-
-        self.executor = executor = ProcessPoolExecutor(1, timeout=IDLE, initializer=_begin, initargs=(os.getpid(),), env=self.environment)
-        self.ready = False
-        self.knows.clear()
-        executor._call_queue._ignore_epipe = True
-        executor.submit(_ready).add_done_callback(partial(self._started, executor))
-        executor._result_queue._writer.close()
-        executor._call_queue._reader.close()
-
-    def _started(self, executor: Any, begun: Future[Any]) -> None:
-        if executor is self.executor:
-            self.ready = not begun.cancelled() and begun.exception() is None
-            self.stillborn = 0 if self.ready else self.stillborn + 1
-
-    def _known(self, tree: Packed | None) -> tuple[Any, ...]:
-        """What goes in front of a job's arguments: nothing, or a digest and, to who may not know it, what it is of."""
-        if tree is None:
-            return ()
-        digest, pickled, _ = tree
-        known = digest in self.knows
-        if known:
-            self.knows.remove(digest)
-        self.knows.append(digest)
-        return digest, None if known else pickled
-
-
-class Workers:
-    """So many workers, and the jobs that wait for them."""
-
-    def __init__(self, count: int, threads: int | None) -> None:
-        environment = {} if threads is None else dict.fromkeys(THREADS, str(threads))
-        self.workers = [Worker(number, {**environment, "LOKY_MAX_MEMORY_LEAK_SIZE": GROWTH}) for number in range(count)]
-        self.waiting: deque[Job] = deque()
-        self.lock = threading.RLock()  # a job may be done before it has been handed over
-
-    def submit(
-        self, call: Callable[..., Any], *arguments: Any, tree: Packed | None = None, short: bool = False, worker: int | None = None
-    ) -> Job:
-        """Have `call(*arguments)` done, by a certain worker if one is named.
-
-        A `tree` goes in front of the arguments, as its digest and, to a worker that may not know it, its bytes.
-        """
-        job = Job(call, arguments, tree, short, worker)
-        with self.lock:
-            self.waiting.append(job)
-            self._assign()
-        return job
-
-    def tell(self, worker: int, call: Callable[..., Any], *arguments: Any) -> None:
-        """Have something done by a worker, if it is there, and do not ask what came of it."""
-        executor = self.workers[worker].executor
-        if executor is not None:
-            with self.lock, contextlib.suppress(RuntimeError, OSError):  # it has ended, or been shut down, and what it knew with it
-                executor.submit(call, *arguments)
-
-    def forget(self, worker: int | None) -> None:
-        """A worker does not know what it was thought to know."""
-        with self.lock:
-            if worker is not None:
-                self.workers[worker].knows.clear()
-
-    def end(self, job: Job) -> None:
-        """End the worker that is at a job, if one is."""
-        if job.executor is not None and not job.future.done():
-            job.executor.shutdown(wait=True, kill_workers=True)
-
-    def close(self) -> None:
-        """End all workers, and what they do."""
-        with self.lock:
-            executors = [worker.executor for worker in self.workers if worker.executor is not None]
-            waiting, self.waiting = self.waiting, deque()
-        for job in waiting:
-            _settle(job.future, None, Gone(False, "the workers were shut down"))
-        threads = [threading.Thread(target=partial(executor.shutdown, wait=True, kill_workers=True)) for executor in executors]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    def _assign(self) -> None:
-        """Give every job that can begin to the worker that has the least to do."""
-        for job in list(self.waiting):
-            able = [worker for worker in self.workers if worker.has_room(job)]
-            if not able and job.worker is None:
-                return
-            if able:
-                self.waiting.remove(job)
-                if job.future.set_running_or_notify_cancel():
-                    self._begin(job, min(able, key=lambda worker: len(worker.jobs)))
-
-    def _begin(self, job: Job, worker: Worker) -> None:
-        try:
-            begun = worker.begin(job)
-        except Exception as error:  # no process can be started, or no more tasks be sent: the interpreter ends
-            _settle(job.future, None, error)
-        else:
-            begun.add_done_callback(partial(self._done, job))
-
-    def _done(self, job: Job, inner: Future[Any]) -> None:
-        from loky.process_executor import BrokenProcessPool, ShutdownExecutorError
-
-        result, error = None, CancelledError() if inner.cancelled() else inner.exception()
-        if error is None:
-            result = inner.result()
-        with self.lock:
-            jobs = self.workers[job.worker].jobs  # type: ignore[index]
-            if isinstance(error, (BrokenProcessPool, ShutdownExecutorError, CancelledError)):
-                worker = self.workers[job.worker]  # type: ignore[index]
-                guilty = isinstance(error, BrokenProcessPool) and jobs[0] is job and not job.spared and worker.ready
-                error = Gone(guilty, _ends(error)) if worker.stillborn < STILLBORN else _never_began(error)
-                for other in jobs:
-                    other.spared = other.spared or other.executor is job.executor
-            jobs.remove(job)
-        _settle(job.future, result, error)
-        with self.lock:
-            self._assign()
-
-
-def _ends(error: BaseException) -> str:
-    """How a worker ended, as far as loky says."""
-    told = re.search(r"exit codes of the workers are \{(.*?)\}", str(error))
-    return f" ({told[1]})" if told else ""
-
-
-def _never_began(error: BaseException) -> RuntimeError:
-    return RuntimeError(f"prefetch(): worker processes end before they begin to work{_ends(error)}; {error}")
-
-
-def _settle(future: Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.cancelled():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
-
-
-_inside = False  # whether this process is a worker
-
-
-def inside_worker() -> bool:
-    """Whether this process is a worker, or may have no children as torch's may not: it prefetches by threads."""
-    return _inside or bool(multiprocessing.current_process().daemon)
-
 
 _crews: dict[tuple[int, int, int | None], Workers] = {}
 _lock = threading.RLock()  # an iterator may be collected, and closed, anywhere
@@ -308,7 +66,7 @@ def warm_up(processes: int | str = "auto", *, worker_threads: int | None = 1) ->
     worker_threads = rules.optional(rules.positive).check("warm_up", "worker_threads", worker_threads, {})
     workers = crew_of(available() if processes == "auto" else int(processes), worker_threads)
     for worker in range(len(workers.workers)):
-        workers.submit(_ready, worker=worker)
+        workers.submit(ready, worker=worker)
 
 
 def shut_down() -> None:
@@ -337,24 +95,3 @@ def _in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
-
-
-def _ready() -> None:
-    """Import what tasks need."""
-    import flowfn.parallel.serving  # noqa: F401
-
-
-def _begin(parent: int) -> None:
-    """What a worker does first. Ctrl-C is for the process that iterates; when that has gone, so does the worker."""
-    global _inside
-    _inside = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "getppid") and os.name == "posix":
-        threading.Thread(target=_end_with, args=(parent,), name="flowfn-parent", daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(PARENT_WATCH)
-        slots.tidy()
-    os._exit(0)

@@ -14,8 +14,9 @@ from flowfn.parallel.background import Bounds, ahead_of_time
 from flowfn.parallel.crew import Crew
 from flowfn.parallel.kept import Kept
 from flowfn.parallel.plan import cut, stays, stretches, whole
-from flowfn.parallel.pool import available, inside_worker
+from flowfn.parallel.pool import available
 from flowfn.parallel.spread import Spread
+from flowfn.parallel.workers import inside_worker
 from flowfn.runs import Block, Outputs, Run
 from flowfn.stages import stage
 
