@@ -47,7 +47,10 @@ ROWS = {
     ],
     "RNGDataFlow": ["randomness::*", "tapping::seeded_draws_the_same_for_the_same_datapoint_and_run"],
     "MultiProcessRunnerZMQ(": ["parallel::*"],
-    "MultiProcessMapData(": ["parallel::*"],
+    "MultiProcessRunner(": ["parallel::every_setting_gives_the_serial_output_and_state"],
+    "MultiProcessMapData(": ["parallel::*", "scheduling::*"],
+    "MultiProcessMapAndBatchData(": ["scheduling::*"],
+    "MultiProcessMapDataComponentSharedArray": ["transport::*", "buffers::*"],
     "DataFlowTerminated": ["flows::iterators_are_independent"],
 }
 
@@ -74,6 +77,8 @@ BEYOND = {
     "flat_map": ["transform::flat_map_chains_what_the_function_gives"],
     "group_by": ["batch_by::batches_by_key_are_those_of_group_by_window"],
     "error policy with retry and budget": ["guarding::*"],
+    "workers that die are replaced, nothing lost": ["faults::killed_workers_lose_nothing"],
+    "recycled buffers, zero-copy": ["buffers::*", "transport::an_array_that_was_made_at_the_desk_is_not_copied"],
     "public law checks": ["laws::random_pipelines_keep_the_laws"],
 }
 

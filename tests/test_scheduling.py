@@ -709,3 +709,68 @@ def test_prefetches_in_prefetches_give_the_serial_output_and_state(outer, inner)
         state = iterator.state_dict()
     assert_same(list(flow.load_state_dict(state)), serial[5:])
     assert_same(list(make().load_state_dict(state)), serial[5:])
+
+
+# Large batches
+
+
+both = pytest.mark.parametrize("workers", [{"threads": 2}, {"processes": 2}], ids=str)
+
+
+def mixed(x):
+    return {"image": np.full((20, 20), x, np.uint8), "name": str(x), "label": x if x < 70 else x / 2}
+
+
+@both
+@pytest.mark.parametrize("make", [mixed, lambda x: [np.full(50, x), str(x)], float, str, lambda x: (x, None)], ids=range(5))
+def test_a_batch_that_several_workers_fill_is_the_serial_one(workers, make):
+    flow = ff.pipe(range(200), ff.map(make), ff.batch(64))
+    got, expected = list(ff.pipe(flow, ff.prefetch(2, **workers))), list(flow)
+    assert len(got) == len(expected)
+    assert all(map(same, got, expected))
+
+
+@both
+def test_the_first_of_the_large_batches_takes_half_the_time(workers):
+    flow = ff.pipe(range(160), ff.map(lambda x: time.sleep(0.01) or x), ff.batch(80), ff.prefetch(1, **workers))
+    next(iter(flow))  # the workers are there
+    began = time.monotonic()
+    assert len(next(iter(flow))) == 80
+    assert time.monotonic() - began < 0.8 * 0.75
+
+
+@both
+def test_shapes_that_do_not_stack_are_the_serial_error_in_a_large_batch_too(workers):
+    flow = ff.pipe(range(128), ff.map(lambda x: np.zeros(3 if x < 100 else 4)), ff.batch(128))
+    with pytest.raises(ValueError, match=r"cannot stack shapes .*pad"):
+        list(ff.pipe(flow, ff.prefetch(1, **workers)))
+
+
+def test_a_fatal_datapoint_of_a_large_batch_is_named_itself(marks):
+    def fatal(x):
+        if x == 37:
+            os._exit(0)
+        return x
+
+    with pytest.raises(ff.WorkerDied) as caught:
+        list(ff.pipe(range(100), ff.map(fatal), ff.batch(50), ff.prefetch(1, processes=2)))
+    assert "in map(fatal), its datapoint 37" in told(caught.value)
+
+
+# Slow streams
+
+
+@both
+def test_what_is_there_is_given_before_more_is_read_from_a_slow_stream(workers):
+    def slow():
+        for number in range(12):
+            time.sleep(0.05)
+            read.append(number)
+            yield number
+
+    read = []
+    list(ff.pipe(range(3), ff.map(float), ff.prefetch(10, **workers)))  # the workers are there
+    with iter(ff.pipe(slow, ff.map(float), ff.prefetch(10, **workers))) as iterator:
+        next(iterator)
+        assert len(read) < 6
+        assert list(iterator) == [float(x) for x in range(1, 12)]

@@ -80,6 +80,11 @@ class Flight:
     def __len__(self) -> int:
         return len(self.tasks)
 
+    @property
+    def ready(self) -> bool:
+        """Whether something could be delivered at once."""
+        return bool(self.tasks) and self.tasks[0].sent.future.done()
+
     def send(self, feed: Feed, told: list[dict[int, Anchor]]) -> None:
         """Send a task behind the others."""
         feed = replace(feed, work=self.link.work, number=number_of_task())

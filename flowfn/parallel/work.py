@@ -151,7 +151,11 @@ class Work:
         broken: Exception | None = None
         try:
             while True:
+                sent = False  # one is sent for each that was delivered; no more if somebody would wait for what is there
                 while broken is None and (flight is None or len(flight) < (1 if self.behind else self._window)):
+                    if sent and flight is not None and flight.ready:
+                        break
+                    sent = True
                     try:
                         feed, told = next(feeds, (None, None))
                     except Exception as error:  # its turn comes after what is out
@@ -159,9 +163,7 @@ class Work:
                         break
                     if feed is None or told is None:
                         break
-                    flight = flight or Flight(
-                        link_to(self.crew, self.top, self.memo), self.crew, self.pace, singles=self._singles, where=self._where
-                    )
+                    flight = flight or self._flight()
                     limit = self.pace.limit if self.counted else None
                     flight.send(replace(feed, limit=limit, **self.opening), told)
                     self.opening = {}
