@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any, TypeAlias
 
 from flowfn.failures import brief, locate
 from flowfn.kinds import Group, Node
-from flowfn.parallel.crew import Crew, Pace, raise_again
+from flowfn.parallel.crew import TASK_SECONDS, Crew, Pace, raise_again
 from flowfn.parallel.flight import Flight, Task, numbered
 from flowfn.parallel.links import link_to
 from flowfn.parallel.plan import Stretch
@@ -44,6 +45,7 @@ class Work:
         self.splits = self.joins and stretch.bottom.size >= 2 * self.pace.parts  # type: ignore[attr-defined]
         self.made: list[tuple[float, Any]] = []  # the parts of the next output, and how much of it they are
         self.begun: dict[int, int] = {}  # the position at which the next task begins in each stage of the chain
+        self.flight: Flight | None = None
         self.closing: list[Callable[[], None]] = []
         self.top: Node
 
@@ -124,11 +126,14 @@ class Work:
             told = [source.facts()]
             taken: list[Any] = []
             error: Exception | None = None
+            due = time.perf_counter() + TASK_SECONDS
             try:
                 for datapoint in itertools.islice(source, self.pace.size):
                     taken.append(datapoint)
                     if self.exact:
                         told.append(source.facts())
+                    if self._ready() and time.perf_counter() > due:  # it may be long until the next
+                        break
             except Exception as raised:  # what was made before it goes out first
                 error = raised
                 locate(error, source)
@@ -150,10 +155,10 @@ class Work:
         flight: Flight | None = None
         broken: Exception | None = None
         try:
+            sent = False
             while True:
-                sent = False  # one is sent for each that was delivered; no more if somebody would wait for what is there
                 while broken is None and (flight is None or len(flight) < (1 if self.behind else self._window)):
-                    if sent and flight is not None and flight.ready:
+                    if sent and self._ready():  # one is sent for each that was delivered, more if nobody waits meanwhile
                         break
                     sent = True
                     try:
@@ -163,7 +168,7 @@ class Work:
                         break
                     if feed is None or told is None:
                         break
-                    flight = flight or self._flight()
+                    self.flight = flight = flight or self._flight()
                     limit = self.pace.limit if self.counted else None
                     flight.send(replace(feed, limit=limit, **self.opening), told)
                     self.opening = {}
@@ -172,6 +177,7 @@ class Work:
                 if not flight:
                     return
                 taken = flight.take()
+                sent = taken is None
                 if taken is not None:
                     yield from self._arrived(flight, *taken)
         finally:
@@ -179,6 +185,10 @@ class Work:
                 flight.close()
             for close in self.closing:
                 close()
+
+    def _ready(self) -> bool:
+        """Whether an output could be delivered at once."""
+        return self.flight is not None and self.flight.ready
 
     def _flight(self) -> Flight:
         return Flight(link_to(self.crew, self.top, self.memo), self.crew, self.pace, singles=self._singles, where=self._where)
