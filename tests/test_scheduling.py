@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import flowfn as ff
+from flowfn.parallel.links import link_to
 from flowfn.testing import same
 
 pytestmark = [pytest.mark.timeout(40), pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")]
@@ -774,3 +775,36 @@ def test_what_is_there_is_given_before_more_is_read_from_a_slow_stream(workers):
         next(iterator)
         assert len(read) < 6
         assert list(iterator) == [float(x) for x in range(1, 12)]
+
+
+@both
+def test_as_many_outputs_as_were_asked_for_are_made_while_the_consumer_rests(workers, marks):
+    def made(x):
+        marks.add()
+        return x
+
+    with iter(ff.pipe(range(1000), ff.map(made), ff.prefetch(20, **workers))) as iterator:
+        for _ in range(60):
+            next(iterator)
+            time.sleep(0.002)
+        assert eventually(lambda: len(marks) >= 80)
+
+
+def test_one_set_of_workers_serves_a_pass_however_narrow_its_window(monkeypatch):
+    linked = []
+    monkeypatch.setattr("flowfn.parallel.work.link_to", lambda *given: linked.append(1) or link_to(*given))
+    flow = ff.pipe(range(50), ff.map(lambda x: np.zeros(10**6, np.uint8)), ff.prefetch(4, threads=2, max_bytes="1MB"))
+    assert len(list(flow)) == 50
+    assert len(linked) == 1
+
+
+@settings
+def test_a_source_that_exits_does_so_after_what_it_gave(workers):
+    def source():
+        yield from range(50)
+        sys.exit(3)
+
+    got = []
+    with pytest.raises(SystemExit):
+        got.extend(iter(ff.pipe(source, ff.map(float), ff.prefetch(4, **workers))))
+    assert got == list(range(50))

@@ -43,9 +43,10 @@ class Channel:
     def put(self, output: Any, facts: dict[int, Anchor], error: BaseException | None = None) -> bool:
         """Wait for room and add an output; False if nobody wants it any more."""
         with self.changed:
-            self.changed.wait_for(lambda: self.closed or self._has_room())
+            size = self._weight(output)
+            self.changed.wait_for(lambda: self.closed or self._has_room(size))
             if not self.closed:
-                self.bytes += self._weight(output)
+                self.bytes += size
                 self.waiting.append((output, facts, error))
                 self.changed.notify_all()
             return not self.closed
@@ -60,9 +61,9 @@ class Channel:
             self.changed.notify_all()
             return taken
 
-    def _has_room(self) -> bool:
+    def _has_room(self, size: int) -> bool:
         ahead, most, _ = self.bounds
-        return len(self.waiting) < ahead and (most is None or not self.waiting or self.bytes < most)
+        return len(self.waiting) < ahead and (most is None or not self.waiting or self.bytes + size <= most)
 
     def _weight(self, output: Any) -> int:
         return 0 if self.bounds.max_bytes is None else weight(output)
@@ -90,7 +91,7 @@ def _delivered(
     apart = replace(run, tallies=Tallies(run.tallies.facts()))
     channel.thread = Maker(channel, node, apart, start)
     channel.thread.start()
-    wait = True
+    wait, consumer = True, threading.current_thread()
     try:
         while True:
             try:
@@ -109,8 +110,8 @@ def _delivered(
                 return
             yield output
             position += 1
-    finally:
-        channel.close(wait)
+    finally:  # an iterator may be collected in any thread, the one that would be waited for among them
+        channel.close(wait and threading.current_thread() is consumer)
 
 
 class Maker(threading.Thread):
@@ -151,5 +152,6 @@ def _make(channel: Channel, node: Node, run: Run, start: Callable[[Run], Outputs
 
 @atexit.register
 def _end_all() -> None:
-    for channel in list(_alive):
-        channel.close()
+    for wait in (False, True):  # all are told before any is waited for
+        for channel in list(_alive):
+            channel.close(wait)

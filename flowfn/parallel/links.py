@@ -11,8 +11,8 @@ only worker processes can be ended and replaced.
 from __future__ import annotations
 
 import contextlib
+import threading
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
@@ -97,8 +97,8 @@ class Threads(Link):
 
     def __init__(self, crew: Crew, top: Node, memo: dict[Any, Any]) -> None:
         super().__init__(crew, top)
-        self.memo = memo
-        self.begun: OrderedDict[Any, Begun] = OrderedDict()
+        self.memo, self.consumer = memo, threading.current_thread()
+        self.begun: dict[Any, Begun] = {}
         self.executor = crew.executor or ThreadPoolExecutor(crew.workers, "flowfn-worker")
 
     def send(self, feed: Feed, call: Call = perform_here, *, short: bool = False, worker: int | None = None) -> Sent:
@@ -111,7 +111,7 @@ class Threads(Link):
     def close(self, wait: bool = True) -> None:
         """End the threads, unless they are somebody else's."""
         if self.crew.executor is None:
-            self.executor.shutdown(wait=wait, cancel_futures=True)
+            self.executor.shutdown(wait=wait and threading.current_thread() is self.consumer, cancel_futures=True)
         while self.begun:
             self.begun.popitem()[1].outputs.close()
 

@@ -61,7 +61,7 @@ def bytes_in(size: int | str) -> int | None:
     unit = UNITS.get((found[2] or "B").upper()) if found else None
     try:
         return int(float(found[1]) * unit) if found and unit else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

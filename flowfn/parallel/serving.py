@@ -41,7 +41,8 @@ class Answer(NamedTuple):
 
 _trees: OrderedDict[bytes, Any] = OrderedDict()
 _memos: OrderedDict[str, dict[Any, Any]] = OrderedDict()  # keys and routes of the last passes that this worker had a part in
-_begun: OrderedDict[Any, Begun] = OrderedDict()
+_begun: dict[Any, Begun] = {}
+_works: OrderedDict[str, None] = OrderedDict()  # whose
 _passes: OrderedDict[str, tuple[Outputs, Tallies] | int] = OrderedDict()  # an int: it has ended, after so many outputs
 
 
@@ -50,7 +51,13 @@ def perform_here(top: Node, feed: Feed) -> Reply:
     memo = _memos.setdefault(feed.work, {})
     while len(_memos) > REMEMBERED:
         _memos.popitem(last=False)
-    return perform(top, feed, memo, _begun)
+    reply = perform(top, feed, memo, _begun)
+    if reply.more:
+        _works[feed.work] = None
+        _works.move_to_end(feed.work)
+        while len(_works) > REMEMBERED:
+            stop_task(_begun, _works.popitem(last=False)[0])
+    return reply
 
 
 def continue_pass(top: Node, feed: Feed) -> Reply:
@@ -71,11 +78,7 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
             run = Run(feed.seed, feed.epoch, "threads", feed.base, anchors(feed.anchors), tallies=tallies)
             outputs = top.stream(run, feed.start, feed.lineage)
             buffers.begin_pass(feed.work)
-        _passes[feed.work] = outputs, tallies
-        _passes.move_to_end(feed.work)
-        while len(_passes) > REMEMBERED:
-            end_pass(next(iter(_passes)))
-            _passes.popitem(last=False)
+        _remember(feed.work, (outputs, tallies))
         for output in islice(outputs, feed.limit):
             made.append(output)
             facts.append({} if top.seekable and not top.guarded else {**outputs.facts(), **tallies.news()})
@@ -95,13 +98,25 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
 def stop_here(work: str) -> None:
     """Nobody wants any more of a pass."""
     stop_task(_begun, work)
-    end_pass(work)
+    if work in _passes:
+        end_pass(work)
 
 
 def end_pass(name: str, position: int = 0) -> None:
     """Let go of a pass, and remember after how many outputs it ended (0: nobody wants any more)."""
-    known = _passes.get(name)
-    _passes[name] = position
+    _let_go(name, _passes.pop(name, None))
+    _remember(name, position)
+
+
+def _remember(name: str, known: tuple[Outputs, Tallies] | int) -> None:
+    """Keep what is known of a pass, as the newest of a few."""
+    _passes[name] = known
+    _passes.move_to_end(name)
+    while len(_passes) > REMEMBERED:
+        _let_go(*_passes.popitem(last=False))
+
+
+def _let_go(name: str, known: tuple[Outputs, Tallies] | int | None) -> None:
     if isinstance(known, tuple):
         known[0].close()
         buffers.end_pass(name)

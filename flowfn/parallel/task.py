@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 import traceback
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -151,7 +150,7 @@ class Begun(NamedTuple):
     made: list[Any]
 
 
-def perform(top: Node, feed: Feed, memo: dict[Any, Any], begun: OrderedDict[Any, Begun]) -> Reply:
+def perform(top: Node, feed: Feed, memo: dict[Any, Any], begun: dict[Any, Begun]) -> Reply:
     """Run a stretch over one block; of many outputs only so many as are wanted now, the others when it is asked again.
 
     What was made before an error is in the reply, as it would be in serial.
@@ -186,8 +185,6 @@ def perform(top: Node, feed: Feed, memo: dict[Any, Any], begun: OrderedDict[Any,
     if more and outputs is not None:
         tallies.made, tallies.events = [], []
         begun[feed.work, feed.number, feed.skip + len(made)] = Begun(outputs, tallies, tallies.made)
-        while len(begun) > REMEMBERED and next(iter(begun))[0] != feed.work:
-            begun.popitem(last=False)[1].outputs.close()
     return reply
 
 
@@ -201,7 +198,7 @@ def _begin(top: Node, feed: Feed, memo: dict[Any, Any], tallies: Tallies, made: 
     return Begun(outputs, tallies, made)
 
 
-def stop_task(begun: OrderedDict[Any, Begun], work: str) -> None:
+def stop_task(begun: dict[Any, Begun], work: str) -> None:
     """Nobody wants any more of what a pass has begun."""
     for key in [key for key in begun if key[0] == work]:
         begun.pop(key).outputs.close()

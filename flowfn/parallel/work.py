@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -125,7 +125,7 @@ class Work:
         while True:
             told = [source.facts()]
             taken: list[Any] = []
-            error: Exception | None = None
+            error: BaseException | None = None
             due = time.perf_counter() + TASK_SECONDS
             try:
                 for datapoint in itertools.islice(source, self.pace.size):
@@ -134,7 +134,7 @@ class Work:
                         told.append(source.facts())
                     if self._ready() and time.perf_counter() > due:  # it may be long until the next
                         break
-            except Exception as raised:  # what was made before it goes out first
+            except (Exception, SystemExit) as raised:  # what was made before it goes out first
                 error = raised
                 locate(error, source)
             if taken and labelled:
@@ -153,31 +153,31 @@ class Work:
     def out(self, feeds: Iterator[Sending]) -> Iterator[Any]:
         """The outputs, in order, while the next are being made."""
         flight: Flight | None = None
-        broken: Exception | None = None
+        broken: BaseException | None = None
         try:
-            sent = False
             while True:
+                began, sent = time.perf_counter(), False
                 while broken is None and (flight is None or len(flight) < (1 if self.behind else self._window)):
-                    if sent and self._ready():  # one is sent for each that was delivered, more if nobody waits meanwhile
+                    if sent and self._ready() and time.perf_counter() > began + TASK_SECONDS:  # somebody waits for what is there
                         break
                     sent = True
                     try:
                         feed, told = next(feeds, (None, None))
-                    except Exception as error:  # its turn comes after what is out
+                    except (Exception, SystemExit) as error:  # its turn comes after what is out
                         broken = error
                         break
                     if feed is None or told is None:
                         break
-                    self.flight = flight = flight or self._flight()
+                    if flight is None:
+                        self.flight = flight = self._flight()
                     limit = self.pace.limit if self.counted else None
                     flight.send(replace(feed, limit=limit, **self.opening), told)
                     self.opening = {}
-                if not flight and broken is not None:
-                    raise broken
-                if not flight:
+                if flight is None or not len(flight):
+                    if broken is not None:
+                        raise broken
                     return
                 taken = flight.take()
-                sent = taken is None
                 if taken is not None:
                     yield from self._arrived(flight, *taken)
         finally:
@@ -196,7 +196,7 @@ class Work:
     def _arrived(self, flight: Flight, task: Task, reply: Reply) -> Iterator[Any]:
         feed, told, taken = task.feed, task.told, self.position
         if isinstance(reply.error, Unsupplied) and self.unsupplied is None:  # it wanted more than it was given
-            reply = perform(self.stretch.for_worker(self.run, None)[0], replace(feed, limit=None), {}, OrderedDict())
+            reply = perform(self.stretch.for_worker(self.run, None)[0], replace(feed, limit=None), {}, {})
         if feed.rows is not None and reply.error is None and not self._completed(flight, task, reply):
             return
         if reply.more:
@@ -209,7 +209,7 @@ class Work:
         outputs = iter(reply.outputs) if len(told) == 1 else self._telling(reply.outputs, told[1:])
         yield from self._counting(reply, outputs) if reply.reached else outputs
         if reply.error is not None:
-            self._fail(reply, feed.opening)
+            self._fail(reply, feed)
         if reply.more:
             return
         self.position += len(feed)
@@ -281,13 +281,14 @@ class Work:
                 found[node.place] = node.part
         return found
 
-    def _fail(self, reply: Reply, opening: bool) -> None:
+    def _fail(self, reply: Reply, feed: Feed) -> None:
         if isinstance(reply.error, Unsupplied) and self.unsupplied is not None:
             raise self.unsupplied
         error = reply.error
         where = getattr(error, "__flowfn__", None)
-        if where and where["counted"] != -1 and not opening:
-            where["index"] += self.position if where["counted"] is None else self.standing.get(where["counted"], 0)
+        if where and where["counted"] != -1 and not feed.opening:
+            before = self.position if self.crew.ordered or feed.block is not None else feed.first
+            where["index"] += before if where["counted"] is None else self.standing.get(where["counted"], 0)
         if where:
             where["counted"] = -1
         raise_again(error, reply.text if self.crew.remote else "")  # type: ignore[arg-type]

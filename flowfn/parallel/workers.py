@@ -148,6 +148,7 @@ class Workers:
         environment = {} if threads is None else dict.fromkeys(THREADS, str(threads))
         self.workers = [Worker(number, {**environment, "LOKY_MAX_MEMORY_LEAK_SIZE": GROWTH}) for number in range(count)]
         self.waiting: deque[Job] = deque()
+        self.closed = False
         self.lock = threading.RLock()  # a job may be done before it has been handed over
 
     def submit(
@@ -159,8 +160,11 @@ class Workers:
         """
         job = Job(call, arguments, tree, short, worker)
         with self.lock:
-            self.waiting.append(job)
-            self._assign()
+            if self.closed:  # it is sent again, to the workers that there are then
+                _settle(job.future, None, Gone(False))
+            else:
+                self.waiting.append(job)
+                self._assign()
         return job
 
     def tell(self, worker: int, call: Callable[..., Any], *arguments: Any) -> None:
@@ -185,7 +189,7 @@ class Workers:
         """End all workers, and what they do."""
         with self.lock:
             executors = [worker.executor for worker in self.workers if worker.executor is not None]
-            waiting, self.waiting = self.waiting, deque()
+            waiting, self.waiting, self.closed = self.waiting, deque(), True
         for job in waiting:
             _settle(job.future, None, Gone(False, "the workers were shut down"))
         threads = [threading.Thread(target=partial(executor.shutdown, wait=True, kill_workers=True)) for executor in executors]
