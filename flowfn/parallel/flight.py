@@ -163,9 +163,10 @@ class Flight:
         return True
 
     def _late(self, task: Task) -> Any:
-        """The error for an output that did not come in time. Its worker is ended; a thread goes on."""
+        """The error for an output that did not come in time. The workers are ended; a thread goes on."""
         self.timed_out = True
-        task.sent.end()
+        for one in self.tasks:  # whoever has something of this pass may hang as well
+            one.sent.end()
         return self._at(TimeoutError(f"prefetch(): nothing came for timeout={self.crew.timeout} seconds"), task)
 
     def _again(self, index: int, failure: Gone | Unfit) -> None:

@@ -181,7 +181,8 @@ def prefetch(
     first prefetch downstream of it; `explain(flow)` shows which, and what stays in this process. Functions may be
     lambdas, closures or defined in `__main__`.
 
-    Worker processes are kept warm for the next pass, and for other flows that ask for as many. Large arrays cross in
+    Worker processes are kept warm for the next pass, and for other flows that ask for as many with as many threads; in a
+    process that is a worker itself, `processes=n` are threads. Large arrays cross in
     shared memory (on Linux; elsewhere they are pickled): they may be kept and written to. A worker that dies is replaced,
     and what it was doing is done again; so user functions are called at least once for each datapoint.
 
