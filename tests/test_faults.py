@@ -26,7 +26,11 @@ import pytest
 import flowfn as ff
 from flowfn.testing import left_behind, same
 
-pytestmark = [pytest.mark.timeout(40), pytest.mark.skipif(sys.platform != "linux", reason="looks for what is left in /proc")]
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.timeout(60),
+    pytest.mark.skipif(sys.platform != "linux", reason="looks for what is left in /proc"),
+]
 
 counts = pytest.mark.parametrize("n", [1, 2, 4])
 one_or_more = pytest.mark.parametrize("n", [1, 2])
@@ -862,8 +866,9 @@ def test_shut_down_in_one_thread_does_not_end_the_pass_of_another():
     over = threading.Event()
 
     def shutting_down():
-        while not over.wait(0.4):
-            ff.shut_down()
+        for _ in range(3):
+            if not over.wait(1):
+                ff.shut_down()
 
     thread = threading.Thread(target=shutting_down)
     thread.start()

@@ -21,7 +21,11 @@ import flowfn as ff
 from flowfn.parallel.links import link_to
 from flowfn.testing import same
 
-pytestmark = [pytest.mark.timeout(40), pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")]
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.timeout(60),
+    pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
+]
 
 SPREAD = [{"threads": 3}, {"processes": 2}, {"executor": ThreadPoolExecutor}]
 EVERY_SETTING = [{}, {"threads": 3}, {"processes": 1}, {"processes": 2}]

@@ -120,7 +120,8 @@ class Work:
     def by_value(self, opened: Callable[[], Outputs], labelled: bool) -> Iterator[Sending]:
         """A task for every few datapoints of the stream at the bottom, which is opened here, and not before it is read."""
         self.top, _ = self.stretch.for_worker(self.run, self.crew.remote)
-        source, first = opened(), self.position
+        source, begun = opened(), self.position  # it is read ahead by no more than has come back of it
+        first = begun
         self.closing.append(source.close)
         while True:
             told = [source.facts()]
@@ -128,7 +129,7 @@ class Work:
             error: BaseException | None = None
             due = time.perf_counter() + TASK_SECONDS
             try:
-                for datapoint in itertools.islice(source, self.pace.size):
+                for datapoint in itertools.islice(source, min(self.pace.size, max(self.position - begun, 1))):
                     taken.append(datapoint)
                     if self.exact:
                         told.append(source.facts())
