@@ -111,7 +111,13 @@ def _delivered(
             yield output
             position += 1
     finally:  # an iterator may be collected in any thread, the one that would be waited for among them
-        channel.close(wait and threading.current_thread() is consumer)
+        channel.close(wait and may_wait(consumer))
+
+
+def may_wait(consumer: threading.Thread) -> bool:
+    """Whether this thread may wait for one that works for `consumer`; one that works for somebody itself may be what that waits for."""
+    current = threading.current_thread()
+    return current is consumer or not current.name.startswith("flowfn-")
 
 
 class Maker(threading.Thread):

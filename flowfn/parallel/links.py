@@ -20,6 +20,7 @@ from typing import Any
 from flowfn.failures import brief
 from flowfn.kinds import Node
 from flowfn.parallel import slots
+from flowfn.parallel.background import may_wait
 from flowfn.parallel.crew import Crew
 from flowfn.parallel.plan import packed, unloadable
 from flowfn.parallel.pool import crew_of
@@ -111,7 +112,7 @@ class Threads(Link):
     def close(self, wait: bool = True) -> None:
         """End the threads, unless they are somebody else's."""
         if self.crew.executor is None:
-            self.executor.shutdown(wait=wait and threading.current_thread() is self.consumer, cancel_futures=True)
+            self.executor.shutdown(wait=wait and may_wait(self.consumer), cancel_futures=True)
         while self.begun:
             self.begun.popitem()[1].outputs.close()
 

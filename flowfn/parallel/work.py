@@ -120,7 +120,7 @@ class Work:
     def by_value(self, opened: Callable[[], Outputs], labelled: bool) -> Iterator[Sending]:
         """A task for every few datapoints of the stream at the bottom, which is opened here, and not before it is read."""
         self.top, _ = self.stretch.for_worker(self.run, self.crew.remote)
-        source, begun = opened(), self.position  # it is read ahead by no more than has come back of it
+        source, begun = opened(), self.position  # it is read ahead by no more than twice what has come back of it
         first = begun
         self.closing.append(source.close)
         while True:
@@ -129,7 +129,7 @@ class Work:
             error: BaseException | None = None
             due = time.perf_counter() + TASK_SECONDS
             try:
-                for datapoint in itertools.islice(source, min(self.pace.size, max(self.position - begun, 1))):
+                for datapoint in itertools.islice(source, min(self.pace.size, max(2 * (self.position - begun), 1))):
                     taken.append(datapoint)
                     if self.exact:
                         told.append(source.facts())

@@ -194,9 +194,13 @@ class Workers:
             _settle(job.future, None, Gone(False, "the workers were shut down"))
         threads = [threading.Thread(target=partial(executor.shutdown, wait=True, kill_workers=True)) for executor in executors]
         for thread in threads:
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter ends, and starts no more threads
+                thread.run()
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
 
     def _assign(self) -> None:
         """Give every job that can begin to the worker that has the least to do."""
