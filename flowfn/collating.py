@@ -10,7 +10,7 @@ import dataclasses
 from array import array as array_of
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import countOf, itemgetter, methodcaller
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from flowfn import buffers, rules
 from flowfn.columns import Rows
 from flowfn.components import with_fields
 from flowfn.failures import brief
+
+Collation = TypeVar("Collation", bound=Callable[..., Any])
 
 _INT64 = np.dtype(np.int64)
 NUMBERS = frozenset({int, float, bool, complex})
@@ -31,6 +33,13 @@ BATCHING = {"drop_remainder": rules.boolean, "collate": rules.optional(COLLATION
 """The rules for what words that make batches have in common."""
 
 
+def collation(function: Collation) -> Collation:
+    """Have a function that is no stage say where it belongs, should it stand where a stage does."""
+    function.instead = f"batch(size, collate={function.__name__})"  # type: ignore[attr-defined]
+    return function
+
+
+@collation
 def stack(values: Sequence[Any]) -> Any:
     """Collate the values of one component into an array with a new first axis.
 
@@ -66,6 +75,7 @@ def stack(values: Sequence[Any]) -> Any:
     return list(values)
 
 
+@collation
 def as_list(values: Sequence[Any]) -> list[Any]:
     """Collate the values of one component into a list, whatever they are.
 

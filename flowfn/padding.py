@@ -54,6 +54,11 @@ class pad:
     length: int | None = None
     multiple: int = 1
 
+    @property
+    def instead(self) -> str:
+        """What to write where this stands in the place of a stage."""
+        return f"batch(size, collate={self})"
+
     def __post_init__(self) -> None:
         VALUE.check("pad", "value", self.value, {})
         _AXIS.check("pad", "axis", self.axis, {})

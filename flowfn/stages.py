@@ -103,6 +103,8 @@ def as_stage(stage: Any, number: int, caller: str = "pipe") -> Callable[[Any], F
                 f"{where} is {definition.name} without its arguments: write {definition.name}({', '.join(definition.positional)})"
             )
         return stage()
+    if isinstance(getattr(stage, "instead", None), str):
+        raise TypeError(f"{where} is not a stage: write {stage.instead}")
     if not callable(stage):
         raise TypeError(f"{where} must be a stage or a function of an iterable, got {brief(stage)}")
     return Stage(_calling.definition, {"function": stage})  # type: ignore[attr-defined]

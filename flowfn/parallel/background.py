@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import gc
+import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,7 +19,7 @@ from flowfn.parallel.task import weight
 from flowfn.runs import Anchor, Outputs, Run
 from flowfn.tallies import Tallies, anchors
 
-_END = object()
+END = object()
 _alive: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
@@ -32,7 +35,7 @@ class Channel:
     """A bounded queue between the thread that makes outputs and the iterator that delivers them."""
 
     def __init__(self, bounds: Bounds) -> None:
-        self.bounds = bounds
+        self.bounds, self.process = bounds, os.getpid()
         self.bytes = 0
         self.waiting: deque[tuple[Any, dict[int, Anchor], BaseException | None]] = deque()
         self.changed = threading.Condition()
@@ -53,6 +56,8 @@ class Channel:
 
     def get(self) -> tuple[Any, dict[int, Anchor], BaseException | None]:
         """Wait for the next output and take it."""
+        if self.process != os.getpid():
+            raise RuntimeError("a pass with a background thread cannot go on in a forked child; iterate the flow there, or load its state")
         with self.changed:
             if not self.changed.wait_for(lambda: self.waiting, self.bounds.timeout and min(self.bounds.timeout, threading.TIMEOUT_MAX)):
                 raise TimeoutError(f"prefetch(): nothing came for timeout={self.bounds.timeout} seconds")
@@ -67,6 +72,11 @@ class Channel:
 
     def _weight(self, output: Any) -> int:
         return 0 if self.bounds.max_bytes is None else weight(output)
+
+    def open(self, node: Node, run: Run, start: Callable[[Run], Outputs]) -> None:
+        """Have what `start(run)` gives of a node made in a thread. What is counted there is told with the outputs."""
+        self.thread = Maker(self, node, replace(run, tallies=Tallies(run.tallies.facts())), start)
+        self.thread.start()
 
     def close(self, wait: bool = True) -> None:
         """Tell the thread to end, and wait until it has."""
@@ -88,9 +98,7 @@ def _delivered(
     node: Node, run: Run, start: Callable[[Run], Outputs], bounds: Bounds, facts: dict[int, Anchor], position: int
 ) -> Iterator[Any]:
     channel = Channel(bounds)
-    apart = replace(run, tallies=Tallies(run.tallies.facts()))
-    channel.thread = Maker(channel, node, apart, start)
-    channel.thread.start()
+    channel.open(node, run, start)
     wait, consumer = True, threading.current_thread()
     try:
         while True:
@@ -98,15 +106,14 @@ def _delivered(
                 output, told, error = channel.get()
             except TimeoutError as late:
                 wait = False  # nobody can end a thread
-                text = f"in {node.part}, its output ".replace("{", "{{").replace("}", "}}") + "{}"
-                late.__flowfn__ = {"text": text, "index": position, "counted": -1}  # type: ignore[attr-defined]
+                late.__flowfn__ = output_of(node, position)  # type: ignore[attr-defined]
                 raise
             facts.clear()
             facts.update(anchors(told))
             run.tallies.take(told)
             if error is not None:
                 raise error
-            if output is _END:
+            if output is END:
                 return
             yield output
             position += 1
@@ -114,10 +121,69 @@ def _delivered(
         channel.close(wait and may_wait(consumer))
 
 
+def output_of(node: Node, number: int) -> dict[str, Any]:
+    """Where an output that did not come would have been, for the note on an error (see `failures.locate`)."""
+    return {"text": f"in {node.part}, its output ".replace("{", "{{").replace("}", "}}") + "{}", "index": number, "counted": -1}
+
+
 def may_wait(consumer: threading.Thread) -> bool:
     """Whether this thread may wait for one that works for `consumer`; one that works for somebody itself may be what that waits for."""
     current = threading.current_thread()
-    return current is consumer or not current.name.startswith("flowfn-")
+    return not collecting() and (current is consumer or not current.name.startswith("flowfn-"))
+
+
+_local = threading.local()
+
+
+def collecting() -> bool:
+    """Whether this thread collects garbage, among it maybe an iterator. That may be in the midst of anything: it may hold any lock."""
+    return getattr(_local, "collecting", False)
+
+
+def _note(phase: str, told: dict[str, int], local: Any = _local) -> None:  # the module may be half gone when the interpreter ends
+    local.collecting = phase == "start"
+
+
+gc.callbacks.append(_note)
+
+
+class Intake(Channel):
+    """A channel that has room for as much as is asked for: what is there can be taken while more is waited for elsewhere."""
+
+    def __init__(self, timeout: float | None) -> None:
+        super().__init__(Bounds(0, None, timeout))
+        self.least = 1
+        self.coming: Future[None] = Future()
+
+    def ask(self, least: int, most: int) -> Future[None]:
+        """Let `most` outputs be made. What is returned is done when `least` are there, or all that there will be."""
+        with self.changed:
+            self.least, self.bounds, self.coming = least, self.bounds._replace(ahead=most), Future()
+            self._tell()
+            self.changed.notify_all()
+            return self.coming
+
+    def put(self, output: Any, facts: dict[int, Anchor], error: BaseException | None = None) -> bool:
+        """Add an output, and wait until more are asked for; False if nobody wants any."""
+        self.waiting.append((output, facts, error))
+        there = len(self.waiting)
+        if there < self.least and output is not END:  # nobody is told, so nobody is asked
+            return not self.closed
+        with self.changed:
+            self._tell()
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.closed or output is END or len(self.waiting) < self.bounds.ahead)
+            return not self.closed
+
+    def take(self) -> list[tuple[Any, dict[int, Anchor], BaseException | None]]:
+        """Wait until something is there, and take all of it."""
+        first = self.get()
+        return [first, *(self.waiting.popleft() for _ in range(len(self.waiting)))]
+
+    def _tell(self) -> None:
+        there = self.waiting
+        if not self.coming.done() and (len(there) >= self.least or (there and there[-1][0] is END)):
+            self.coming.set_result(None)
 
 
 class Maker(threading.Thread):
@@ -153,7 +219,7 @@ def _make(channel: Channel, node: Node, run: Run, start: Callable[[Run], Outputs
         if outputs is not None:
             outputs.close()
     finally:
-        channel.put(_END, facts, error)
+        channel.put(END, facts, error)
 
 
 @atexit.register

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -85,6 +85,11 @@ class Flight:
         """Whether something could be delivered at once."""
         return bool(self.tasks) and self.tasks[0].sent.future.done()
 
+    @property
+    def idle(self) -> bool:
+        """Whether a worker has nothing to do."""
+        return sum(not task.sent.future.done() for task in self.tasks) < self.crew.workers
+
     def send(self, feed: Feed, told: list[dict[int, Anchor]]) -> None:
         """Send a task behind the others."""
         feed = replace(feed, work=self.link.work, number=number_of_task())
@@ -101,14 +106,19 @@ class Flight:
         task.sent = self._out(task.feed, task.sent.worker)
         self.tasks.appendleft(task)
 
-    def take(self) -> tuple[Task, Reply] | None:
-        """Wait for the oldest task, or for any if they may come as they like; None: others are done, and more could be sent."""
+    def take(self, coming: Future[None] | None = None) -> tuple[Task, Reply] | None:
+        """Wait for the oldest task, or for any if they may come as they like.
+
+        None if more could be sent before that: others are done, or `coming` is.
+        """
         if self.process != os.getpid():
             raise RuntimeError("a pass with workers cannot go on in a forked child; iterate the flow there, or load its state")
         while True:
-            if self.crew.ordered and self.pace.growing and self._learned():
+            if self.crew.ordered and self.pace.growing and self._learned(coming):
                 return None
-            index = self._next()
+            index = self._next(coming)
+            if index is None:
+                return None
             task = self.tasks[index]
             try:
                 reply = task.reply or task.sent.reply(self.crew.timeout)
@@ -132,29 +142,35 @@ class Flight:
     def _out(self, feed: Feed, worker: int | None = None) -> Sent:
         return self.link.send(feed, self.call, short=self.pace.short, worker=worker)
 
-    def _next(self) -> int:
-        if self.crew.ordered:
+    def _next(self, coming: Future[None] | None) -> int | None:
+        """Which task is to be taken, or None if `coming` is done before."""
+        if self.crew.ordered and coming is None:
             return 0
-        futures = [task.sent.future for task in self.tasks]
-        done = wait(futures, self.crew.timeout, FIRST_COMPLETED).done
+        futures = [task.sent.future for task in self.tasks][: 1 if self.crew.ordered else None]
+        done = self._done(futures, coming)
+        return next((index for index, future in enumerate(futures) if future in done), None)
+
+    def _done(self, futures: list[Future[Any]], coming: Future[None] | None) -> set[Future[Any]]:
+        """Wait until one of them is done, or what is coming."""
+        done: set[Future[Any]] = wait([*futures, *[coming] * (coming is not None)], self.crew.timeout, FIRST_COMPLETED).done  # type: ignore[list-item]
         if not done:
             raise self._late(self.tasks[0])
-        return next(index for index, future in enumerate(futures) if future in done)
+        return done
 
     def _learn(self, task: Task, reply: Reply) -> None:
         self.pace.learn(reply, len(task.feed) * task.feed.share, reply.more or task.feed.skip > 0)
 
-    def _learned(self) -> bool:
-        """Whether something was learned from a task behind the oldest, while that goes on."""
+    def _learned(self, coming: Future[None] | None) -> bool:
+        """Whether something was learned from a task behind the oldest while that goes on, or `coming` is done."""
         waiting = [task for task in self.tasks if task.reply is None]
         if len(waiting) < 2 or waiting[0] is not self.tasks[0]:
             return False
-        done = wait([task.sent.future for task in waiting], self.crew.timeout, FIRST_COMPLETED).done
-        if not done:
-            raise self._late(self.tasks[0])
+        done = self._done([task.sent.future for task in waiting], coming)
         if self.tasks[0].sent.future in done:
             return False
-        early = next(task for task in waiting if task.sent.future in done)
+        early = next((task for task in waiting if task.sent.future in done), None)
+        if early is None:
+            return True
         try:
             early.reply = early.sent.reply(0)
         except (Gone, Unfit, TimeoutError):  # told when its turn comes

@@ -67,7 +67,7 @@ class Spread(Node):
             feeds = work.by_index(blocks(position, bottom.length(run)))  # type: ignore[arg-type]
         else:
             labelled = lineage or self.stretch.wants_labels()
-            feeds = work.by_value(lambda: bottom.stream(run, position, labelled), labelled)
+            feeds = work.by_value(lambda run: bottom.stream(run, position, labelled), labelled)
         return Outputs(work.out(feeds), None, (), first, work.tell).drop(start - first)
 
 

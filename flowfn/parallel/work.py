@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import itertools
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from flowfn.failures import brief, locate
+from flowfn.failures import brief
 from flowfn.kinds import Group, Node
+from flowfn.parallel.background import END, Intake, may_wait, output_of
 from flowfn.parallel.crew import TASK_SECONDS, Crew, Pace, raise_again
 from flowfn.parallel.flight import Flight, Task, numbered
 from flowfn.parallel.links import link_to
@@ -19,7 +22,7 @@ from flowfn.parallel.plan import Stretch
 from flowfn.parallel.supply import Supply
 from flowfn.parallel.task import Feed, Reply, Unsupplied, number_of_task, perform
 from flowfn.runs import BLOCK, Anchor, Block, Outputs, Run, shared
-from flowfn.tallies import Dropped, Reached
+from flowfn.tallies import Dropped, Reached, anchors
 
 Sending: TypeAlias = tuple[Feed, list[dict[int, Anchor]]]
 """A task, and what is known of its source before it and, where that is wanted, after each of its inputs."""
@@ -31,13 +34,18 @@ class Work:
     opening: Mapping[str, Any] = {}
     owed: Mapping[int, int] = {}
     unsupplied: Exception | None = None
+    broken: BaseException | None = None  # why there is no more to send; its turn comes after what is out
+    ended = False  # whether there is no more to send
+    late = False  # whether the source made one wait too long
+    intake: Intake | None = None
+    flight: Flight | None = None
 
     def __init__(
         self, stretch: Stretch, crew: Crew, exact: bool, run: Run, plain: Feed, position: int = 0, standing: Mapping[int, int] = {}
     ) -> None:
         self.stretch, self.crew, self.exact, self.run, self.plain = stretch, crew, exact, run, plain
         self.pace = Pace(crew)
-        self.position, self.standing = position, dict(standing)
+        self.position, self.start, self.standing = position, position, dict(standing)
         self.counted = self.stretch.counted()
         self.facts: dict[int, Anchor] = {}
         self.memo = run.memo
@@ -45,7 +53,6 @@ class Work:
         self.splits = self.joins and stretch.bottom.size >= 2 * self.pace.parts  # type: ignore[attr-defined]
         self.made: list[tuple[float, Any]] = []  # the parts of the next output, and how much of it they are
         self.begun: dict[int, int] = {}  # the position at which the next task begins in each stage of the chain
-        self.flight: Flight | None = None
         self.closing: list[Callable[[], None]] = []
         self.top: Node
 
@@ -117,79 +124,80 @@ class Work:
             return numbered(feed, f"{top.part} or a stage before it", bottom.part)
         return numbered(feed, top.part)
 
-    def by_value(self, opened: Callable[[], Outputs], labelled: bool) -> Iterator[Sending]:
-        """A task for every few datapoints of the stream at the bottom, which is opened here, and not before it is read."""
+    def by_value(self, opened: Callable[[Run], Outputs], labelled: bool) -> Iterator[Sending]:
+        """A task for every few datapoints of the stream at the bottom, which is read in a thread, and no further than is wanted."""
         self.top, _ = self.stretch.for_worker(self.run, self.crew.remote)
-        source, begun = opened(), self.position  # it is read ahead by no more than twice what has come back of it
-        first = begun
-        self.closing.append(source.close)
-        while True:
-            told = [source.facts()]
-            taken: list[Any] = []
-            error: BaseException | None = None
-            due = time.perf_counter() + TASK_SECONDS
-            try:
-                for datapoint in itertools.islice(source, min(self.pace.size, max(2 * (self.position - begun), 1))):
-                    taken.append(datapoint)
-                    if self.exact:
-                        told.append(source.facts())
-                    if self._ready() and time.perf_counter() > due:  # it may be long until the next
-                        break
-            except (Exception, SystemExit) as raised:  # what was made before it goes out first
-                error = raised
-                locate(error, source)
-            if taken and labelled:
-                feed = replace(self.plain, datapoints=[d for d, _ in taken], labels=[label for _, label in taken])
-                yield replace(feed, first=first), told
-            elif taken:
-                yield replace(self.plain, datapoints=taken, first=first), told
+        first, known = self.position, dict(self.run.anchors)
+        self.intake = intake = Intake(self.crew.timeout)
+        consumer = threading.current_thread()
+        self.closing.append(lambda: intake.close(not self.late and may_wait(consumer)))
+        intake.open(self.stretch.bottom, self.run, opened)
+        intake.ask(1, 1)
+        while not self.ended:
+            told, taken = [known], []
+            for output, known, error in self._taken(intake, first):
+                if output is END:
+                    self.ended, self.broken = True, error
+                else:
+                    taken.append(output)
+                    told.append(known)
+            feed = replace(self.plain, datapoints=taken, first=first)
+            if labelled:
+                feed = replace(feed, datapoints=[d for d, _ in taken], labels=[label for _, label in taken])
+            if taken:
+                yield feed, told if self.exact else told[:1]
             first += len(taken)
-            if error is not None:
-                raise error
-            if not taken:
-                return
+
+    def _taken(self, intake: Intake, first: int) -> list[Any]:
+        try:
+            return intake.take()
+        except TimeoutError as error:
+            self.late = True  # nobody can end a thread
+            error.__flowfn__ = output_of(self.stretch.bottom, first)  # type: ignore[attr-defined]
+            raise
 
     # Coming back
 
     def out(self, feeds: Iterator[Sending]) -> Iterator[Any]:
         """The outputs, in order, while the next are being made."""
-        flight: Flight | None = None
-        broken: BaseException | None = None
         try:
             while True:
-                began, sent = time.perf_counter(), False
-                while broken is None and (flight is None or len(flight) < (1 if self.behind else self._window)):
-                    if sent and self._ready() and time.perf_counter() > began + TASK_SECONDS:  # somebody waits for what is there
-                        break
-                    sent = True
-                    try:
-                        feed, told = next(feeds, (None, None))
-                    except (Exception, SystemExit) as error:  # its turn comes after what is out
-                        broken = error
-                        break
-                    if feed is None or told is None:
-                        break
-                    if flight is None:
-                        self.flight = flight = self._flight()
-                    limit = self.pace.limit if self.counted else None
-                    flight.send(replace(feed, limit=limit, **self.opening), told)
-                    self.opening = {}
-                if flight is None or not len(flight):
-                    if broken is not None:
-                        raise broken
+                coming = self._send(feeds)
+                if self.flight is None or not len(self.flight):
+                    if self.broken is not None:
+                        raise self.broken
                     return
-                taken = flight.take()
+                taken = self.flight.take(coming)
                 if taken is not None:
-                    yield from self._arrived(flight, *taken)
+                    yield from self._arrived(self.flight, *taken)
         finally:
-            if flight is not None:
-                flight.close()
+            if self.flight is not None:
+                self.flight.close()
             for close in self.closing:
                 close()
 
-    def _ready(self) -> bool:
-        """Whether an output could be delivered at once."""
-        return self.flight is not None and self.flight.ready
+    def _send(self, feeds: Iterator[Sending]) -> Future[None] | None:
+        """Send what there is room for. If it has to be waited for, and something is out, that is returned which is done then."""
+        began, out = time.perf_counter(), self.flight
+        while not self.ended and (out is None or len(out) < (1 if self.behind else self._window)):
+            if out is not None and out.ready and time.perf_counter() > began + TASK_SECONDS:  # somebody waits for what is there
+                return None
+            if self.intake is not None:
+                most = min(self.pace.size, max(2 * (self.position - self.start), 1))  # no further than twice what has come back
+                coming = self.intake.ask(1 if out is None or out.idle else most, most)
+                if out is not None and len(out) and not coming.done():
+                    return coming
+            try:
+                feed, told = next(feeds)
+            except StopIteration:
+                self.ended = True
+            except (Exception, SystemExit) as error:
+                self.broken, self.ended = error, True
+            else:
+                out = self.flight = out or self._flight()
+                out.send(replace(feed, limit=self.pace.limit if self.counted else None, **self.opening), told)
+                self.opening = {}
+        return None
 
     def _flight(self) -> Flight:
         return Flight(link_to(self.crew, self.top, self.memo), self.crew, self.pace, singles=self._singles, where=self._where)
@@ -202,7 +210,7 @@ class Work:
             return
         if reply.more:
             flight.send_rest(task, feed.skip + len(reply.outputs))
-        facts = dict(told[0])
+        facts = self._known(told[0])
         for node in self.counted:
             facts[node.place] = Anchor(self.run.epoch, self.standing[node.place], (taken,))
             taken = self.standing[node.place]
@@ -243,8 +251,13 @@ class Work:
     def _telling(self, outputs: list[Any], told: list[dict[int, Anchor]]) -> Iterator[Any]:
         """The outputs of a task, each of one input, and before each what was known once its input had been read."""
         for output, facts in zip(outputs, told):
-            self.facts = {**self.facts, **facts}
+            self.facts = {**self.facts, **self._known(facts)}
             yield output
+
+    def _known(self, told: Mapping[int, Anchor]) -> dict[int, Anchor]:
+        """The anchors in what is known of the source; counts are taken over."""
+        self.run.tallies.take(told)
+        return anchors(told)
 
     def _counting(self, reply: Reply, outputs: Iterator[Any]) -> Iterator[Any]:
         """The outputs of a task, and before each what guarded stages had counted when it was made."""

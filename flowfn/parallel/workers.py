@@ -25,6 +25,7 @@ from functools import partial
 from typing import Any
 
 from flowfn.parallel import slots
+from flowfn.parallel.background import collecting
 from flowfn.parallel.plan import Packed
 from flowfn.parallel.task import REMEMBERED
 
@@ -148,6 +149,7 @@ class Workers:
         environment = {} if threads is None else dict.fromkeys(THREADS, str(threads))
         self.workers = [Worker(number, {**environment, "LOKY_MAX_MEMORY_LEAK_SIZE": GROWTH}) for number in range(count)]
         self.waiting: deque[Job] = deque()
+        self.untold: deque[tuple[int, Callable[[], Any]]] = deque()
         self.closed = False
         self.lock = threading.RLock()  # a job may be done before it has been handed over
 
@@ -159,6 +161,7 @@ class Workers:
         A `tree` goes in front of the arguments, as its digest and, to a worker that may not know it, its bytes.
         """
         job = Job(call, arguments, tree, short, worker)
+        self._tell()
         with self.lock:
             if self.closed:  # it is sent again, to the workers that there are then
                 _settle(job.future, None, Gone(False))
@@ -169,10 +172,20 @@ class Workers:
 
     def tell(self, worker: int, call: Callable[..., Any], *arguments: Any) -> None:
         """Have something done by a worker, if it is there, and do not ask what came of it."""
-        executor = self.workers[worker].executor
-        if executor is not None:
-            with self.lock, contextlib.suppress(RuntimeError, OSError):  # it has ended, or been shut down, and what it knew with it
-                executor.submit(call, *arguments)
+        self.untold.append((worker, partial(call, *arguments)))
+        if not collecting():  # loky may be waiting for this thread; the next job tells it
+            self._tell()
+
+    def _tell(self) -> None:
+        while True:
+            try:
+                worker, call = self.untold.popleft()
+            except IndexError:
+                return
+            executor = self.workers[worker].executor
+            if executor is not None:
+                with self.lock, contextlib.suppress(RuntimeError, OSError):  # it has ended, or been shut down, and what it knew with it
+                    executor.submit(call)
 
     def forget(self, worker: int | None) -> None:
         """A worker does not know what it was thought to know."""
