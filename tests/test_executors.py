@@ -4,6 +4,7 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import BrokenExecutor, CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +22,11 @@ import numpy as np
 import pytest
 
 import flowfn as ff
+from flowfn.parallel import serving
+from flowfn.parallel.plan import stretches
+from flowfn.parallel.serving import perform_here, stop_here
+from flowfn.parallel.task import Feed
+from flowfn.runs import Run
 from flowfn.testing import same
 
 pytestmark = pytest.mark.timeout(60)
@@ -341,6 +348,18 @@ def test_what_was_begun_in_this_process_and_is_not_wanted_is_ended(own, tmp_path
     assert eventually(lambda: begun("ended") == begun("begun")), (begun("begun"), begun("ended"))
 
 
+def test_a_task_that_begins_when_nobody_wants_it_any_more_is_not_kept():
+    flow, feed = ff.pipe(range(1), ff.flat_map(lambda _: range(100))), Feed(0, (0,), block=range(1), work="late", number=1, limit=10)
+    top = stretches(flow.node)[0].for_worker(Run(0, (0,)), True)[0]
+    stop_here("late")
+    assert perform_here(top, feed).outputs == list(range(10))
+    assert not [key for key in serving._begun if key[0] == "late"]
+    assert perform_here(top, replace(feed, work="wanted")).outputs == list(range(10))
+    assert [key for key in serving._begun if key[0] == "wanted"]
+    stop_here("wanted")
+    assert not [key for key in serving._begun if key[0] == "wanted"]
+
+
 def test_a_pass_inside_a_pass_on_the_same_executor():
     own = AtOnce()
 
@@ -529,3 +548,23 @@ def test_a_dask_worker_killed_from_outside_loses_nothing(on_dask):
             assert pid != os.getpid()
             os.kill(pid, signal.SIGKILL)
     assert got == list(range(150))
+
+
+@quietly
+def test_a_datapoint_that_kills_every_dask_worker_is_named(on_dask):
+    from distributed import KilledWorker
+
+    def fatal(x):
+        if x == 33:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    got = []
+    with pytest.raises(KilledWorker) as caught:
+        got.extend(iter(ff.pipe(range(80), ff.map(fatal), ff.prefetch(4, executor=on_dask))))
+    assert got == list(range(len(got)))
+    assert len(got) <= 33
+    assert "its executor ended, or could not do a task" in caught.value.__notes__[0]
+    first, last = re.search(r"in map\(fatal\), its datapoints? (\d+)(?: to (\d+))?", caught.value.__notes__[1]).group(1, 2)
+    assert int(first) <= 33 <= int(last or first)
+    assert submits(on_dask)

@@ -1,7 +1,9 @@
 """prefetch changes when and where, never what."""
 
 import gc
+import itertools
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -642,3 +644,101 @@ def test_windows_over_what_stays_here_are_the_same_in_workers():
         flow = ff.pipe(range(40), ff.map(abs), here, ff.window(3))
         fetched = ff.pipe(range(40), ff.map(abs), here, ff.window(3), ff.prefetch(3, threads=2))
         assert [w.tolist() for w in fetched] == [w.tolist() for w in flow]
+
+
+# Sources that make one wait
+
+
+@settings
+def test_a_source_that_waits_for_what_came_of_its_datapoints_is_not_waited_for(workers):
+    items = queue.SimpleQueue()
+    items.put(0)
+    got, sent = [], 1
+    with iter(ff.pipe(ff.from_queue(items, timeout=20), ff.map(str), ff.prefetch(4, **workers))) as iterator:
+        for number in range(1, 25):
+            got.append(next(iterator))
+            if items.empty() and len(got) == sent:  # all is back that was sent
+                for _ in range(1 + number % 3):
+                    items.put(sent)
+                    sent += 1
+    assert got == [str(number) for number in range(24)]
+
+
+@pytest.mark.parametrize("workers", [{}, {"threads": 2}, {"processes": 2}], ids=str)
+def test_a_source_from_which_nothing_comes_in_time_is_named(workers):
+    def stalls():
+        yield from range(3)
+        stalled.wait(30)
+
+    stalled, got = threading.Event(), []
+    list(ff.pipe(range(9), ff.map(float), ff.prefetch(4, **workers)))  # the workers are there
+    try:
+        with pytest.raises(TimeoutError, match=r"nothing came for timeout=1.5 seconds") as caught:
+            got.extend(iter(ff.pipe(stalls, ff.map(float), ff.prefetch(4, timeout=1.5, **workers))))
+        assert got == [0.0, 1.0, 2.0]
+        assert "its output 3" in caught.value.__notes__[0]
+    finally:
+        stalled.set()
+
+
+@pytest.mark.parametrize("workers", [{}, {"threads": 2}, {"processes": 2}], ids=str)
+def test_what_guards_count_below_a_stream_stage_is_that_of_serial_from_wherever_one_goes_on(workers):
+    def make(*stages):
+        fails = ff.guard(ff.map(lambda x: 1 // (x % 5) + x), errors=ZeroDivisionError, then="drop")
+        return ff.pipe(range(60), fails, ff.shuffle_buffer(3), ff.map(float), *stages)
+
+    def count_before_the_last(flow):
+        with iter(flow) as iterator:
+            *_, (_, state) = ((iterator.position, iterator.state_dict()) for _ in itertools.islice(iterator, 47 - iterator.position))
+            return state["position"], state["anchors"]["-2"]
+
+    expected = count_before_the_last(make())
+    with make(ff.prefetch(4, **workers)).run() as iterator:
+        for position, _ in enumerate(iterator, 1):
+            if position % 7 == 0:
+                other = make()
+                other.load_state_dict(iterator.state_dict())
+                assert count_before_the_last(other) == expected
+        assert [dropped.datapoint for dropped in iterator.dropped] == list(range(0, 60, 5))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("workers", [{}, {"threads": 2}, {"processes": 2}], ids=str)
+def test_a_pass_that_goes_on_in_a_forked_child_is_an_error_there(workers):
+    iterator = iter(ff.pipe(range(100), ff.map(float), ff.prefetch(2, **workers)))
+    assert next(iterator) == 0
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        try:
+            list(iterator)
+        except RuntimeError as error:
+            os._exit(0 if "cannot go on in a forked child" in str(error) else 2)
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert list(iterator) == [float(x) for x in range(1, 100)]
+
+
+class Knot:
+    """Something that only a collection of garbage ends."""
+
+    def __init__(self, held):
+        self.held, self.itself = held, self
+
+
+@pytest.mark.parametrize("workers", [{}, {"threads": 2}, {"processes": 2}], ids=str)
+def test_nobody_is_waited_for_while_garbage_is_collected(workers):
+    """The thread that collects may hold what the one that it would wait for wants: here, a lock that a user's function takes."""
+
+    def locked(x):
+        with lock:
+            return x
+
+    lock = threading.RLock()
+    knot = Knot(iter(ff.pipe(Stream(1000), ff.shuffle_buffer(1), ff.map(float), ff.prefetch(2, **workers), ff.map(locked), ff.prefetch(1))))
+    assert next(knot.held) == 0
+    with lock:
+        del knot
+        gc.collect()
+    ff.shut_down()
+    assert eventually(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("flowfn-")])

@@ -221,6 +221,14 @@ def test_what_is_no_stage_in_a_pipe_is_refused(stages, message):
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(("given", "shown"), [(ff.pad(-1), r"pad\(-1\)"), (ff.stack, "stack"), (ff.as_list, "as_list")])
+def test_a_collation_in_the_place_of_a_stage_says_where_it_belongs(given, shown):
+    with pytest.raises(TypeError, match=rf"^pipe\(\): argument 2 is not a stage: write batch\(size, collate={shown}\)$"):
+        ff.pipe([1], given)
+    with pytest.raises(TypeError, match=r"^compose\(\): argument 1 is not a stage"):
+        ff.compose(given)
+
+
 def test_a_flow_where_a_stage_belongs_is_refused():
     with pytest.raises(TypeError, match=r"^pipe\(\): argument 2 is a flow, not a stage"):
         ff.pipe([1], ff.flow([2]))

@@ -126,6 +126,10 @@ class Flight:
                 self._again(index, failure)
             except TimeoutError:
                 raise self._late(task) from None
+            except Exception as error:
+                if self.crew.executor is not None:
+                    self._at(error, task)
+                raise
             else:
                 del self.tasks[index]
                 if task.reply is None:

@@ -52,7 +52,9 @@ def perform_here(top: Node, feed: Feed) -> Reply:
     while len(_memos) > REMEMBERED:
         _memos.popitem(last=False)
     reply = perform(top, feed, memo, _begun)
-    if reply.more:
+    if reply.more and isinstance(_passes.get(feed.work), int):  # nobody wanted any more while this was done
+        stop_task(_begun, feed.work)
+    elif reply.more:
         _works[feed.work] = None
         _works.move_to_end(feed.work)
         while len(_works) > REMEMBERED:
@@ -96,10 +98,9 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
 
 
 def stop_here(work: str) -> None:
-    """Nobody wants any more of a pass."""
+    """Nobody wants any more of a pass; what was sent before this may come after it."""
+    end_pass(work)
     stop_task(_begun, work)
-    if work in _passes:
-        end_pass(work)
 
 
 def end_pass(name: str, position: int = 0) -> None:

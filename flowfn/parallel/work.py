@@ -36,6 +36,7 @@ class Work:
     unsupplied: Exception | None = None
     broken: BaseException | None = None  # why there is no more to send; its turn comes after what is out
     ended = False  # whether there is no more to send
+    last: Mapping[int, Anchor] = {}  # what was known of the source when it ended
     late = False  # whether the source made one wait too long
     intake: Intake | None = None
     flight: Flight | None = None
@@ -137,7 +138,7 @@ class Work:
             told, taken = [known], []
             for output, known, error in self._taken(intake, first):
                 if output is END:
-                    self.ended, self.broken = True, error
+                    self.ended, self.broken, self.last = True, error, known
                 else:
                     taken.append(output)
                     told.append(known)
@@ -164,6 +165,7 @@ class Work:
             while True:
                 coming = self._send(feeds)
                 if self.flight is None or not len(self.flight):
+                    self.facts = {**self.facts, **self._known(self.last)}
                     if self.broken is not None:
                         raise self.broken
                     return
