@@ -59,7 +59,8 @@ class Run:
     `memo` holds what is worth computing once in a pass (keys, routes), `task` what a worker was handed, `tallies` what
     guarded stages count, `ordered` whether datapoints come in the order of their indices, none left out, `in_order`
     whether outputs have to come in order, whatever a prefetch was told. `engine` says what a prefetch may use:
-    "processes", "threads", or "none" where one datapoint is looked at, or where this is a worker already.
+    "processes", "threads", or "none" where one datapoint is looked at, or where this is a worker already. `opener` opens
+    what a stage reads besides its source, if that is not left to the stage.
     """
 
     seed: int
@@ -72,6 +73,7 @@ class Run:
     tallies: Tallies = field(default_factory=partial(Tallies, counts=False))
     ordered: bool = True
     in_order: bool = False
+    opener: Any = None
 
     def round(self, number: int) -> Run:
         """The run of round `number` in this one."""

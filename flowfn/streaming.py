@@ -9,12 +9,11 @@ from itertools import chain, repeat
 from typing import Any, NamedTuple
 
 import numpy as np
-from more_itertools import consume
 
 from flowfn import rules
 from flowfn.failures import brief
-from flowfn.flows import Flow
 from flowfn.kinds import MISSING
+from flowfn.opening import Opener, Opening, OpeningNode
 from flowfn.randomness import bounded, rekey
 from flowfn.runs import Anchor
 from flowfn.stages import stage
@@ -113,9 +112,9 @@ def unique(source: Any, *, key: Callable[[Any], Any] | None = None) -> Iterator[
             yield datapoint
 
 
-@stage.stream(where={"f": rules.function, "cycle": rules.positive, "block": rules.positive})
+@stage.stream(where={"f": rules.function, "cycle": rules.positive, "block": rules.positive}, reads=OpeningNode)
 def interleave(
-    f: Callable[[Any], Any], source: Any, *, cycle: int = 16, block: int = 1, rng: np.random.Generator, mark: Mark
+    f: Callable[[Any], Any], source: Any, *, cycle: int = 16, block: int = 1, rng: np.random.Generator, mark: Mark, opener: Opener
 ) -> Iterator[Any]:
     """Open `f(datapoint)`, an iterable or a flow, for `cycle` datapoints at a time, and give `block` of each in turn.
 
@@ -124,11 +123,13 @@ def interleave(
     far each has come (2 numbers for each of `cycle`); those that are open are opened again there, flows that can be
     indexed at no cost, others by reading over what was given.
 
+    Upstream of a `prefetch` with workers these open and read what `f` returns, several at once, in bounded pieces.
+
     >>> import flowfn as ff
     >>> "".join(ff.interleave(iter, ["aaaa", "bb", "ccc"], cycle=2, block=2))
     'aabbaaccc'
     """
-    slots = Slots(f, source, cycle, block, rng, mark)
+    slots = Slots(opener, source, cycle, block, rng, mark)
     try:
         slots.reopen(*mark.note)
         mark.anywhere(slots.held)
@@ -148,8 +149,8 @@ class Slot(NamedTuple):
 class Slots:
     """What is open in an `interleave`: a row of slots, and how much each has given."""
 
-    def __init__(self, f: Callable[[Any], Any], source: Any, cycle: int, block: int, rng: np.random.Generator, mark: Mark) -> None:
-        self.f, self.source, self.block, self.rng, self.mark = f, source, block, rng, mark
+    def __init__(self, opener: Opener, source: Any, cycle: int, block: int, rng: np.random.Generator, mark: Mark) -> None:
+        self.opener, self.source, self.block, self.rng, self.mark = opener, source, block, rng, mark
         self.open: list[Slot | None] = [None] * cycle
         self.given = [0] * cycle
         self.at, self.within, self.taken = 0, 0, source.position
@@ -182,14 +183,9 @@ class Slots:
         return True
 
     def _start(self, place: int, datapoint: Any, upstream: dict[int, Anchor]) -> None:
-        made, skipped = self.f(datapoint), self.given[place]
-        if isinstance(made, Flow):
-            rekey(self.rng, self.taken)
-            made = made.run(seed=int(self.rng.bit_generator.random_raw()), epoch=0, start=skipped)
-        else:
-            made = iter(made)
-            consume(made, skipped)
-        self.open[place] = Slot(self.taken, made, upstream)
+        rekey(self.rng, self.taken)
+        opening = Opening(datapoint, int(self.rng.bit_generator.random_raw()), self.given[place])
+        self.open[place] = Slot(self.taken, self.opener(opening), upstream)
 
     def _next_slot(self) -> None:
         self.at, self.within = (self.at + 1) % len(self.open), 0
@@ -218,6 +214,7 @@ class Slots:
     def close(self) -> None:
         """Close what is open, all of it even if one cannot be closed."""
         with contextlib.ExitStack() as closing:
+            closing.callback(self.opener.close)
             for slot in self.open:
                 if slot is not None:
                     closing.callback(_close, slot.made)

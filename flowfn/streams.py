@@ -90,12 +90,16 @@ class Stream(Node):
         length = self.sources[0].length(run) if self.part.times is not None else None
         return None if length is None else product(length, self.part.times)
 
+    def given(self, run: Run) -> dict[str, Any]:
+        """What its function is given beyond what its kind gives."""
+        return {}
+
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """From the last mark before `start`, or else from the beginning."""
         known = run.anchor(self, start, len(self.sources))
         inputs = [source.stream(run, position) for source, position in zip(self.sources, known.inputs)]
         mark = Mark(self, run, known, inputs)
-        injected: dict[str, Any] = {}
+        injected = self.given(run)
         if self.part.random:
             injected["rng"] = mark.rng = generator(hashed(self.key(run), self.rank, self.world))
             rekey(mark.rng, known.outputs)

@@ -1,6 +1,7 @@
 """Stages that see their source as one stream, against itertools, more-itertools and tf.data; and where they start again."""
 
 import gc
+import io
 import itertools
 import json
 import os
@@ -32,6 +33,12 @@ def same(stage, data, expected, starts=(0, 1, 3)):
         assert list(flow) == expected
         for start in starts:
             assert list(flow.run(start=start)) == expected[start:]
+
+
+def explanation(flow):
+    told = io.StringIO()
+    ff.explain(flow, file=told)
+    return told.getvalue()
 
 
 def total(state, datapoint):
@@ -310,6 +317,63 @@ def test_what_a_flow_gives_inside_interleave_belongs_to_its_datapoint():
     assert list(flow) != list(flow)
     assert list(flow.run(epoch=3)) == list(flow.run(epoch=3))
     assert list(ff.interleave(random_flow, stream(range(5))).run(epoch=3)) == list(flow.run(epoch=3))
+
+
+def shuffled_words(number):
+    return ff.pipe(range(7 * number), ff.shuffle(), ff.map(lambda x, rng: [number, x, int(rng.integers(99))], rng=True))
+
+
+OPENERS = [{"threads": 2}, {"processes": 1}, {"processes": 2}]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("workers", OPENERS, ids=str)
+def test_what_interleave_opens_in_workers_is_that_of_serial(workers):
+    make = lambda: ff.pipe(range(6), ff.shuffle(), ff.interleave(shuffled_words, cycle=3, block=2), ff.map(tuple))
+    check(make, workers=[workers])
+    assert "opens is read in" in explanation(ff.pipe(make(), ff.prefetch(3, **workers))) or workers == {"processes": 1}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("workers", OPENERS, ids=str)
+def test_an_error_in_what_interleave_opens_is_told_as_in_serial(workers):
+    def fails(number):
+        if number == 5:
+            raise OSError("no such shard")
+        yield from range(3 if number != 2 else 1)
+        if number == 2:
+            raise ValueError("a torn shard")
+
+    for data in ([1, 2, 3, 4], [1, 3, 5, 4]):
+        told, outputs = [], []
+        for stages in ((), (ff.prefetch(4, **workers),)):
+            got = []
+            with pytest.raises((OSError, ValueError)) as caught:
+                got.extend(iter(ff.pipe(data, ff.interleave(fails, cycle=2), *stages)))
+            told.append((str(caught.value), [note.splitlines()[0] for note in caught.value.__notes__]))
+            outputs.append(got)
+        assert told[0] == told[1]
+        assert outputs[0] == outputs[1]
+
+
+@pytest.mark.timeout(60)
+def test_several_of_what_interleave_opens_are_read_at_once_in_workers():
+    def pids(number):
+        yield from itertools.repeat((number, os.getpid()), 40)
+
+    got = list(ff.pipe(range(4), ff.interleave(pids, cycle=4), ff.prefetch(8, processes=2)))
+    assert [number for number, _ in got] == [0, 1, 2, 3] * 40
+    assert len({pid for _, pid in got} - {os.getpid()}) == 2
+
+
+@pytest.mark.timeout(60)
+def test_what_cannot_come_back_from_where_interleave_opened_it_names_the_stage():
+    with pytest.raises(TypeError, match=r"interleave\(unsendable.*\) gave .*, which cannot be sent back from its worker process"):
+        list(ff.pipe(range(3), ff.interleave(unsendable), ff.prefetch(2, processes=2)))
+
+
+def unsendable(number):
+    yield threading.Lock()
 
 
 def test_a_flow_inside_interleave_keeps_a_state_of_its_own():

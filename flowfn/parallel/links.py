@@ -11,6 +11,7 @@ only worker processes can be ended and replaced.
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -89,6 +90,12 @@ class Link:
         """Hand out a task, to a certain worker if one is named."""
         raise TypeError(f"{type(self).__name__} has no way to send")
 
+    def branch(self) -> Link:
+        """The same way, for work that is closed apart."""
+        other = copy.copy(self)
+        other.work = uuid.uuid4().hex
+        return other
+
     def close(self, wait: bool = True) -> None:
         """Let go of the workers."""
 
@@ -100,7 +107,14 @@ class Threads(Link):
         super().__init__(crew, top)
         self.memo, self.consumer = memo, threading.current_thread()
         self.begun: dict[Any, Begun] = {}
+        self.trunk = True  # whether the threads end with it
         self.executor = crew.executor or ThreadPoolExecutor(crew.workers, "flowfn-worker")
+
+    def branch(self) -> Link:
+        """The same threads, of which there is one for each worker, and not more."""
+        other = super().branch()
+        other.trunk, other.begun = False, {}  # type: ignore[attr-defined]
+        return other
 
     def send(self, feed: Feed, call: Call = perform_here, *, short: bool = False, worker: int | None = None) -> Sent:
         """Hand out a task."""
@@ -111,7 +125,7 @@ class Threads(Link):
 
     def close(self, wait: bool = True) -> None:
         """End the threads, unless they are somebody else's."""
-        if self.crew.executor is None:
+        if self.crew.executor is None and self.trunk:
             self.executor.shutdown(wait=wait and may_wait(self.consumer), cancel_futures=True)
         while self.begun:
             self.begun.popitem()[1].outputs.close()

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from flowfn import rules
@@ -15,6 +16,7 @@ from flowfn.parallel.crew import Crew
 from flowfn.parallel.kept import Kept
 from flowfn.parallel.plan import cut, stays, stretches, whole
 from flowfn.parallel.pool import available
+from flowfn.parallel.readers import Readers
 from flowfn.parallel.spread import Spread
 from flowfn.parallel.workers import inside_worker
 from flowfn.runs import Block, Outputs, Run
@@ -104,6 +106,10 @@ class PrefetchNode(Each):
         top, inner = self.sources[0].place, replace(crew, ordered=True)
         return cut(self.sources[0], lambda stretch: Spread(stretch, crew if stretch.top.place == top else inner))
 
+    def opening(self, run: Run, crew: Crew | None) -> Run:
+        """A run in which the workers, if there are any, open what stages open that stay here."""
+        return replace(run, opener=crew and partial(Readers, crew))
+
     def kept(self, crew: Crew) -> bool:
         """Whether all of it runs in the one worker that there is, as a pass that the worker keeps."""
         (source,) = self.sources
@@ -117,7 +123,7 @@ class PrefetchNode(Each):
         if run.engine == "none":
             return self.sources[0].read(run, series)
         crew = self.crew(run)
-        tree = self.arranged(crew) if crew else self.sources[0]
+        tree, run = self.arranged(crew) if crew else self.sources[0], self.opening(run, crew)
         if isinstance(tree, Spread):
             return tree.read(run, series)
         return self.behind(tree, run, lambda run: tree.read(run, series))
@@ -131,7 +137,7 @@ class PrefetchNode(Each):
             return Kept(self.sources[0], crew).stream(run, start, lineage)
         if self.seekable:
             return Node.stream(self, run, start, lineage)
-        tree = self.arranged(crew) if crew else self.sources[0]
+        tree, run = self.arranged(crew) if crew else self.sources[0], self.opening(run, crew)
         if isinstance(tree, Spread):
             return tree.stream(run, start, lineage)
         return self.behind(tree, run, lambda run: tree.stream(run, start, lineage), start)

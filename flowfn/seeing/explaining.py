@@ -9,6 +9,7 @@ from typing import IO, Any
 from flowfn.blending import MixNode
 from flowfn.flows import Flow
 from flowfn.kinds import Each, Group, Node
+from flowfn.opening import OpeningNode
 from flowfn.orders import Order
 from flowfn.parallel.plan import Stretch, stays, stretches
 from flowfn.parallel.prefetching import PrefetchNode, count_of
@@ -82,10 +83,12 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
                 )
         if not node.seekable and _resumes(node) == FROM_START:
             yield f"{_name(node)} has no anchor: to resume, everything up to it is read again from the start of the pass"
-    for node in nodes.values():
-        if isinstance(node, PrefetchNode) and not node.part.arguments["ordered"]:
+    for node in [node for node in nodes.values() if isinstance(node, PrefetchNode)]:
+        if not node.part.arguments["ordered"]:
             yield f"{node.part} gives outputs as they come, so a pass over this flow has no state to go on from"
-        crew = node.crew(Run(0, (0,), "processes")) if isinstance(node, PrefetchNode) else None
+        crew = node.crew(Run(0, (0,), "processes"))
+        for opening in _openings(node) if crew is not None and not node.kept(crew) else ():
+            yield f"what {opening.part} opens is read in the {_workers(node)} of {node.part}, several at once"
         if crew is not None and crew.remote:
             for stretch in stretches(node.sources[0]):
                 for left in stays(stretch):
@@ -105,6 +108,16 @@ def _upstream(node: PrefetchNode, here: str) -> tuple[str, set[int]]:
     for stretch in stretches(node.sources[0]):
         spread |= _places(stretch)
     return here, spread
+
+
+def _openings(prefetch: PrefetchNode) -> Iterator[OpeningNode]:
+    """The stages upstream of a prefetch whose openings its workers read."""
+    todo = list(prefetch.sources)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, OpeningNode):
+            yield node
+        todo += () if node.boundary else node.sources
 
 
 def _places(stretch: Stretch) -> set[int]:

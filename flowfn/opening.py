@@ -1,0 +1,67 @@
+"""What a stage reads besides its source: `f(datapoint)`, an iterable or a flow, opened by the stage itself or by workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from more_itertools import consume
+
+from flowfn.flows import Flow
+from flowfn.kinds import Node
+from flowfn.runs import Outputs, Run
+from flowfn.streams import Stream
+
+
+class Opening(NamedTuple):
+    """What is to be opened: for which datapoint, under which seed if that makes a flow, and behind how many outputs."""
+
+    datapoint: Any
+    seed: int
+    skip: int
+
+
+def opened(f: Callable[[Any], Any], opening: Opening) -> Iterator[Any]:
+    """What `f` makes of a datapoint; a flow runs under a seed of its own."""
+    made = f(opening.datapoint)
+    if isinstance(made, Flow):
+        return made.run(seed=opening.seed, epoch=0, start=opening.skip)
+    made = iter(made)
+    consume(made, opening.skip)
+    return made
+
+
+class Opener:
+    """Who opens for a stage: the stage itself, where the run names nobody else."""
+
+    def __init__(self, node: Node) -> None:
+        self.node, self.f = node, node.part.arguments["f"]
+
+    def __call__(self, opening: Opening) -> Iterator[Any]:
+        """What is opened."""
+        return opened(self.f, opening)
+
+    def close(self) -> None:
+        """Nothing is wanted any more."""
+
+
+class OpeningNode(Stream):
+    """A stage that opens something for each of its inputs."""
+
+    gives = frozenset({"opener"})
+
+    def given(self, run: Run) -> dict[str, Any]:
+        """Who opens."""
+        return {"opener": (run.opener or Opener)(self)}
+
+
+class OpenedNode(Node):
+    """In a worker: what is opened for the one datapoint of a task."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node.part, (), node.place, None)
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """All that it gives."""
+        (opening,) = run.task.datapoints
+        return Outputs(opened(self.part.arguments["f"], opening), self)

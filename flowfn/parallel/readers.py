@@ -1,0 +1,80 @@
+"""Workers that read what a stage opens: each opening is a task that gives a bounded piece of its outputs at a time.
+
+The next piece is made while the last is being used. So a stage that reads several at once keeps as many workers busy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from flowfn.kinds import Node
+from flowfn.opening import OpenedNode, Opener, Opening
+from flowfn.parallel.crew import Crew, Pace, raise_again
+from flowfn.parallel.flight import Flight
+from flowfn.parallel.links import link_to
+from flowfn.parallel.task import Feed
+
+
+class Readers(Opener):
+    """Opens in the workers of a prefetch, for one stage in one pass."""
+
+    def __init__(self, crew: Crew, node: Node) -> None:
+        super().__init__(node)
+        many = node.part.arguments["cycle"]
+        most = crew.max_bytes and max(crew.max_bytes // many, 1)
+        self.crew = replace(crew, ahead=max(crew.ahead // many, 1), max_bytes=most, ordered=True)
+        self.pace, self.link = Pace(self.crew), link_to(self.crew, OpenedNode(node), {})
+
+    def __call__(self, opening: Opening) -> Iterator[Any]:
+        """What is opened; a worker begins with it at once."""
+        return Reader(self, opening)
+
+    def close(self) -> None:
+        """Let go of the workers."""
+        self.link.close()
+
+
+class Reader(Iterator[Any]):
+    """The outputs of one opening."""
+
+    def __init__(self, readers: Readers, opening: Opening) -> None:
+        self.pace, self.crew = readers.pace, readers.crew
+        self.flight = Flight(readers.link.branch(), self.crew, self.pace)
+        self.made: deque[Any] = deque()
+        self.error: BaseException | None = None
+        self.text = ""
+        self.flight.send(Feed(0, (0,), datapoints=[opening], limit=self.pace.limit), [{}])
+
+    def __next__(self) -> Any:
+        try:
+            while not self.made:
+                self._receive()
+            return self.made.popleft()
+        except Exception as error:  # where it was raised is told of the stage that opened
+            with contextlib.suppress(AttributeError):
+                del error.__flowfn__  # type: ignore[attr-defined]
+            raise
+
+    def _receive(self) -> None:
+        """The next piece, while the one behind it is made."""
+        error, self.error = self.error, None
+        if error is not None:
+            raise_again(error, self.text if self.crew.remote else "")
+        if not len(self.flight):
+            raise StopIteration
+        taken = self.flight.take()
+        if taken is not None:
+            task, reply = taken
+            self.made.extend(reply.outputs)
+            self.error, self.text = reply.error, reply.text
+            if reply.more:
+                task.feed = replace(task.feed, limit=self.pace.limit)
+                self.flight.send_rest(task, task.feed.skip + len(reply.outputs))
+
+    def close(self) -> None:
+        """Nobody wants any more."""
+        self.flight.close()
