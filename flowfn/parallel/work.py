@@ -196,7 +196,8 @@ class Work:
             except (Exception, SystemExit) as error:
                 self.broken, self.ended = error, True
             else:
-                out = self.flight = out or self._flight()
+                if out is None:
+                    out = self.flight = self._flight()
                 out.send(replace(feed, limit=self.pace.limit if self.counted else None, **self.opening), told)
                 self.opening = {}
         return None
