@@ -613,7 +613,8 @@ def whole(value):
 def test_a_worker_that_hangs_is_a_timeout_that_names_its_datapoints(n, make, tmp_path):
     marker = tmp_path / "marker"
     hanging = ending(marker, lambda: threading.Event().wait(), 1037, once=False)
-    iterator, before = iter(ff.pipe(make(hanging), ff.prefetch(3, processes=n, timeout=1))), []
+    assert still_works(n)  # the workers are there
+    iterator, before = iter(ff.pipe(make(hanging), ff.prefetch(3, processes=n, timeout=2))), []
     with pytest.raises(TimeoutError) as caught:
         before.extend(iterator)
     named = re.search(r"datapoints? (\d+)(?: to (\d+))?", told(caught.value))
@@ -629,7 +630,8 @@ def test_a_worker_that_hangs_is_a_timeout_that_names_its_datapoints(n, make, tmp
 
 @one_or_more
 def test_stopped_workers_are_a_timeout_and_are_replaced(n):
-    flow = ff.pipe(shuffled(), ff.prefetch(3, processes=n, timeout=1))
+    assert still_works(n)  # the workers are there
+    flow = ff.pipe(shuffled(), ff.prefetch(3, processes=n, timeout=2))
     iterator = iter(flow)
     got = [next(iterator)]
     stopped = workers_of(os.getpid())

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import random
 import re
 import signal
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 import flowfn as ff
+from flowfn.parallel.flight import Flight
 from flowfn.parallel.links import link_to
 from flowfn.testing import same
 
@@ -792,6 +794,21 @@ def test_as_many_outputs_as_were_asked_for_are_made_while_the_consumer_rests(wor
             next(iterator)
             time.sleep(0.002)
         assert eventually(lambda: len(marks) >= 80)
+
+
+@both
+def test_a_pass_begins_at_the_pace_that_the_one_before_it_had_in_the_end(workers, monkeypatch):
+    sizes = []
+    send = Flight.send
+    monkeypatch.setattr(Flight, "send", lambda self, feed, told: sizes.append(len(feed)) or send(self, feed, told))
+    flow = ff.pipe(range(20_000), ff.map(float), ff.prefetch(1000, **workers))
+    list(flow)
+    assert sizes[0] == 1
+    assert max(sizes) > 100
+    sizes.clear()
+    list(flow)
+    assert sizes[0] > 100
+    assert list(pickle.loads(pickle.dumps(ff.pipe(range(9), ff.map(float), ff.prefetch(2, **workers))))) == list(map(float, range(9)))
 
 
 def test_one_set_of_workers_serves_a_pass_however_narrow_its_window(monkeypatch):

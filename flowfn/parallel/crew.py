@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -64,6 +65,12 @@ class Pace:
         self.weight = 0  # bytes of an output
         self.bytes = 0  # of what a task gives
         self.outputs = 0  # that would take `PIECE_SECONDS`
+
+    def again(self) -> Pace:
+        """For the next pass, which need not learn it anew."""
+        other = copy.copy(self)
+        other.costs = self.costs.copy()
+        return other
 
     def learn(self, reply: Reply, datapoints: float, large: bool = False) -> None:
         """Aim at `TASK_SECONDS`, growing by at most four times at once. A `large` datapoint gives more than is wanted at once."""

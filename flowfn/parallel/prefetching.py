@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from flowfn import rules
 from flowfn.kinds import Each, Node
 from flowfn.parallel.background import Bounds, ahead_of_time
-from flowfn.parallel.crew import Crew
+from flowfn.parallel.crew import Crew, Pace
 from flowfn.parallel.kept import Kept
 from flowfn.parallel.plan import cut, stays, stretches, whole
 from flowfn.parallel.pool import available
@@ -49,6 +50,10 @@ _BYTES = rules.Rule(
     lambda value, others: value is None or (bytes_in(value) or 0) > 0,
 )
 _SECONDS = rules.optional(rules.Rule("a positive number of seconds", rules.is_number, lambda value, others: value > 0))
+
+
+_paces: WeakKeyDictionary[Node, dict[Crew, dict[int, Pace]]] = WeakKeyDictionary()
+"""How the newest pass of each prefetch was paced, by the places of its stretches."""
 
 
 def bytes_in(size: int | str) -> int | None:
@@ -104,7 +109,8 @@ class PrefetchNode(Each):
     def arranged(self, crew: Crew) -> Node:
         """The tree to run here, in which stretches are spread over the workers."""
         top, inner = self.sources[0].place, replace(crew, ordered=True)
-        return cut(self.sources[0], lambda stretch: Spread(stretch, crew if stretch.top.place == top else inner))
+        paces = _paces.setdefault(self, {}).setdefault(crew, {})
+        return cut(self.sources[0], lambda stretch: Spread(stretch, crew if stretch.top.place == top else inner, paces))
 
     def opening(self, run: Run, crew: Crew | None) -> Run:
         """A run in which the workers, if there are any, open what stages open that stay here."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from flowfn.kinds import Node
-from flowfn.parallel.crew import Crew
+from flowfn.parallel.crew import Crew, Pace
 from flowfn.parallel.plan import Stretch
 from flowfn.parallel.task import Feed
 from flowfn.parallel.work import Work
@@ -16,10 +16,10 @@ from flowfn.streams import Expand
 class Spread(Node):
     """Stands in a tree for a stretch that workers run."""
 
-    def __init__(self, stretch: Stretch, crew: Crew) -> None:
+    def __init__(self, stretch: Stretch, crew: Crew, paces: dict[int, Pace]) -> None:
         top = stretch.top
         super().__init__(top.part, (), top.place, None)
-        self.stretch, self.crew = stretch, crew
+        self.stretch, self.crew, self.paces = stretch, crew, paces
         self.exact = not stretch.counted() and _mixes(stretch.bottom)
         self.rank, self.world, self.seekable, self.guarded, self.steady = top.rank, top.world, top.seekable, top.guarded, top.steady
 
@@ -38,7 +38,7 @@ class Spread(Node):
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """The outputs at the indices of a series, made by workers."""
         begun = {place: anchor for place, anchor in run.anchors.items() if not anchor.outputs}
-        work = Work(self.stretch, self.crew, self.exact, run, Feed(run.seed, run.epoch, run.base, anchors=begun))
+        work = self._work(run, Feed(run.seed, run.epoch, run.base, anchors=begun))
         return Outputs(work.out(work.by_index(series)), None, (), 0, work.tell)
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
@@ -59,7 +59,7 @@ class Spread(Node):
                 position = known.inputs[0]
             begun[node.place] = position
         plain = Feed(run.seed, run.epoch, run.base, lineage=lineage)
-        work = Work(self.stretch, self.crew, self.exact, run, plain, position, {place: known.outputs for place, known in chain.items()})
+        work = self._work(run, plain, position, {place: known.outputs for place, known in chain.items()})
         work.opening, work.owed, work.begun = {"opening": True, "start": first, "anchors": chain}, owed, begun
         work.facts = dict(run.anchors)
         bottom = self.stretch.bottom
@@ -69,6 +69,12 @@ class Spread(Node):
             labelled = lineage or self.stretch.wants_labels()
             feeds = work.by_value(lambda run: bottom.stream(run, position, labelled), labelled)
         return Outputs(work.out(feeds), None, (), first, work.tell).drop(start - first)
+
+    def _work(self, run: Run, plain: Feed, position: int = 0, standing: Mapping[int, int] = {}) -> Work:
+        """A pass, paced as the one before it was in the end."""
+        known = self.paces.get(self.place)
+        pace = self.paces[self.place] = known.again() if known is not None else Pace(self.crew)
+        return Work(self.stretch, pace, self.exact, run, plain, position, standing)
 
 
 def _mixes(node: Node) -> bool:

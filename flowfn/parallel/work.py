@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from flowfn.failures import brief
 from flowfn.kinds import Group, Node
 from flowfn.parallel.background import END, Intake, may_wait, output_of
-from flowfn.parallel.crew import TASK_SECONDS, Crew, Pace, raise_again
+from flowfn.parallel.crew import TASK_SECONDS, Pace, raise_again
 from flowfn.parallel.flight import Flight, Task, numbered
 from flowfn.parallel.links import link_to
 from flowfn.parallel.plan import Stretch
@@ -42,15 +42,14 @@ class Work:
     flight: Flight | None = None
 
     def __init__(
-        self, stretch: Stretch, crew: Crew, exact: bool, run: Run, plain: Feed, position: int = 0, standing: Mapping[int, int] = {}
+        self, stretch: Stretch, pace: Pace, exact: bool, run: Run, plain: Feed, position: int = 0, standing: Mapping[int, int] = {}
     ) -> None:
-        self.stretch, self.crew, self.exact, self.run, self.plain = stretch, crew, exact, run, plain
-        self.pace = Pace(crew)
+        self.stretch, self.pace, self.crew, self.exact, self.run, self.plain = stretch, pace, pace.crew, exact, run, plain
         self.position, self.start, self.standing = position, position, dict(standing)
         self.counted = self.stretch.counted()
         self.facts: dict[int, Anchor] = {}
         self.memo = run.memo
-        self.joins = _joins(stretch) and crew.ordered
+        self.joins = _joins(stretch) and self.crew.ordered
         self.splits = self.joins and stretch.bottom.size >= 2 * self.pace.parts  # type: ignore[attr-defined]
         self.made: list[tuple[float, Any]] = []  # the parts of the next output, and how much of it they are
         self.begun: dict[int, int] = {}  # the position at which the next task begins in each stage of the chain

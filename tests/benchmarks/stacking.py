@@ -2,7 +2,7 @@
 
 128 images of 224x224x3, as uint8 (19 MB) and as float32 (77 MB), where nothing but the last batch is alive, and where some more are, as in
 a prefetch. The yardsticks: a copy of as many bytes into memory that has been written before, and `np.stack`, into new memory each time
-as everybody calls it, and into a buffer of one's own.
+as everybody calls it, into a buffer of one's own, and into as many in turn as have to be alive.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
-from itertools import repeat
+from itertools import cycle, repeat
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ def stacked(dtype: type, alive: int, quick: bool) -> list[Finding]:
         "memory copy": _Calls(partial(np.copyto, target, source)),
         "np.stack": _Calls(partial(np.stack, images)),
         "a buffer of one's own": _Calls(partial(np.stack, images, out=target)),
+        "buffers of one's own, in turn": _InTurn(images, [source.copy() for _ in range(alive + 1)]),
     }
     if (torch := peers.torch()) is not None:
         makers["torch.stack"] = _Calls(partial(torch.stack, [torch.from_numpy(image) for image in images]))
@@ -45,8 +46,19 @@ def stacked(dtype: type, alive: int, quick: bool) -> list[Finding]:
         Finding(f"{question}: share of the bandwidth of a memory copy", told, share, target=">= 0.85"),
         ratio(f"{question}: times as fast as np.stack", times, "np.stack", "flowfn", unit="ms", target=">= 2"),
         ratio(f"{question}: times as fast as a buffer of one's own", times, "a buffer of one's own", "flowfn", unit="ms"),
+        ratio(f"{question}: times as fast as buffers of one's own, in turn", times, "buffers of one's own, in turn", "flowfn", unit="ms"),
         ratio(f"{question}: times as fast as torch.stack", times, "torch.stack", "flowfn", unit="ms"),
     ]
+
+
+class _InTurn:
+    """Batches in as many buffers as there are batches alive, and one more."""
+
+    def __init__(self, images: Any, buffers: Any) -> None:
+        self.images, self.buffers = images, cycle(buffers)
+
+    def __iter__(self) -> Any:
+        return (np.stack(self.images, out=next(self.buffers)) for _ in repeat(None, BATCHES))
 
 
 class _Calls:
