@@ -592,7 +592,7 @@ def test_large_expansions_are_made_in_bounded_pieces(make, marks):
         for more in (1, 500, 1000):
             delivered += len(list(islice(iterator, more)))
             made = steady(lambda: marks.all().count("made"))
-            assert made - delivered <= 4 + 4 * PIECE
+            assert made - delivered <= 4 + (4 if make is flattened else 8) * PIECE  # pieces wait above and below the interleaving
 
 
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])

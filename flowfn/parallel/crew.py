@@ -119,6 +119,12 @@ class Pace:
         most = max(self.crew.ahead, self.outputs, LIMIT)
         return most if self.crew.max_bytes is None else min(most, self._bound(self.weight))
 
+    @property
+    def piece(self) -> int:
+        """How many outputs one of several readers gives at once."""
+        most = max(self.crew.ahead, LIMIT, min(self.outputs, SPARE_BYTES // max(self.weight, 1)))
+        return min(most, self._bound(self.weight))
+
     def pieces(self, series: Iterator[Block]) -> Iterator[Block]:
         """A series of blocks in pieces of the size of the moment."""
         for block in series:

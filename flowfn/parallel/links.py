@@ -27,7 +27,7 @@ from flowfn.parallel.plan import packed, unloadable
 from flowfn.parallel.pool import crew_of
 from flowfn.parallel.serving import Answer, perform_here, serve, stop_here
 from flowfn.parallel.slots import Desk, Slot
-from flowfn.parallel.task import Begun, Feed, Reply, perform
+from flowfn.parallel.task import Begun, Feed, Reply, perform, stop_task
 from flowfn.parallel.transport import Parcel, pack, unpack
 from flowfn.parallel.workers import Gone, Job, Workers
 
@@ -107,28 +107,34 @@ class Threads(Link):
         super().__init__(crew, top)
         self.memo, self.consumer = memo, threading.current_thread()
         self.begun: dict[Any, Begun] = {}
-        self.trunk = True  # whether the threads end with it
+        self.trunk, self.closed = True, False
         self.executor = crew.executor or ThreadPoolExecutor(crew.workers, "flowfn-worker")
 
     def branch(self) -> Link:
-        """The same threads, of which there is one for each worker, and not more."""
+        """The same threads: there is one for each worker, and not more."""
         other = super().branch()
-        other.trunk, other.begun = False, {}  # type: ignore[attr-defined]
+        other.trunk = False  # type: ignore[attr-defined]
         return other
 
     def send(self, feed: Feed, call: Call = perform_here, *, short: bool = False, worker: int | None = None) -> Sent:
         """Hand out a task."""
         sent = Sent(feed, self.crew)
         with somebodys(self.crew):
-            sent.future = self.executor.submit(perform, self.top, feed, self.memo, self.begun)
+            sent.future = self.executor.submit(self._perform, feed)
         return sent
+
+    def _perform(self, feed: Feed) -> Reply:
+        reply = perform(self.top, feed, self.memo, self.begun)
+        if self.closed:  # nobody wanted any more while this was done
+            stop_task(self.begun, self.work)
+        return reply
 
     def close(self, wait: bool = True) -> None:
         """End the threads, unless they are somebody else's."""
+        self.closed = True
         if self.crew.executor is None and self.trunk:
             self.executor.shutdown(wait=wait and may_wait(self.consumer), cancel_futures=True)
-        while self.begun:
-            self.begun.popitem()[1].outputs.close()
+        stop_task(self.begun, self.work)
 
 
 class Processes(Link):

@@ -47,7 +47,7 @@ class Reader(Iterator[Any]):
         self.made: deque[Any] = deque()
         self.error: BaseException | None = None
         self.text = ""
-        self.flight.send(Feed(0, (0,), datapoints=[opening], limit=self.pace.limit), [{}])
+        self.flight.send(Feed(0, (0,), datapoints=[opening], limit=self.pace.piece), [{}])
 
     def __next__(self) -> Any:
         try:
@@ -72,7 +72,7 @@ class Reader(Iterator[Any]):
             self.made.extend(reply.outputs)
             self.error, self.text = reply.error, reply.text
             if reply.more:
-                task.feed = replace(task.feed, limit=self.pace.limit)
+                task.feed = replace(task.feed, limit=self.pace.piece)
                 self.flight.send_rest(task, task.feed.skip + len(reply.outputs))
 
     def close(self) -> None:
