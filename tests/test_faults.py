@@ -1029,9 +1029,10 @@ def test_flows_are_iterated_under_a_parallel_test_runner(tmp_path):
     assert "6 passed" in done.stdout
 
 
-def test_workers_that_idled_until_they_ended_are_started_again(monkeypatch):
+def test_workers_that_idled_until_they_ended_are_started_again(monkeypatch, caplog):
     monkeypatch.setattr("flowfn.parallel.workers.IDLE", 0.3)
     flow = ff.pipe(range(40), ff.map(float), ff.prefetch(3, processes=2))
     for _ in range(3):
         assert list(flow) == [float(x) for x in range(40)]
         assert eventually(lambda: not workers_of(os.getpid()))
+    assert not caplog.records  # loky logs what its threads cannot do any more

@@ -103,7 +103,7 @@ class Worker:
             except (BrokenProcessPool, ShutdownExecutorError):
                 self.executor = None
             except OSError:  # it had idled until it ended, and loky cannot start it again (see below)
-                self.executor.shutdown(wait=False, kill_workers=True)
+                _ending(self.executor)
                 self.executor = None
             else:
                 self.jobs.append(job)
@@ -205,13 +205,7 @@ class Workers:
             waiting, self.waiting, self.closed = self.waiting, deque(), True
         for job in waiting:
             _settle(job.future, None, Gone(False, "the workers were shut down"))
-        threads = [threading.Thread(target=partial(executor.shutdown, wait=True, kill_workers=True)) for executor in executors]
-        for thread in threads:
-            try:
-                thread.start()
-            except RuntimeError:  # the interpreter ends, and starts no more threads
-                thread.run()
-        for thread in threads:
+        for thread in [_ending(executor) for executor in executors]:
             if thread.ident is not None:
                 thread.join()
 
@@ -252,6 +246,16 @@ class Workers:
         _settle(job.future, result, error)
         with self.lock:
             self._assign()
+
+
+def _ending(executor: Any) -> threading.Thread:
+    """A thread that ends an executor, and waits until it has ended: what loky does in the meantime finds all that it needs."""
+    thread = threading.Thread(target=partial(executor.shutdown, wait=True, kill_workers=True), daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the interpreter ends, and starts no more threads
+        thread.run()
+    return thread
 
 
 def _ends(error: BaseException) -> str:
