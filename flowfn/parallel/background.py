@@ -7,7 +7,7 @@ import gc
 import os
 import threading
 import weakref
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
@@ -132,19 +132,13 @@ def may_wait(consumer: threading.Thread) -> bool:
     return not collecting() and (current is consumer or not current.name.startswith("flowfn-"))
 
 
-_local = threading.local()
+_phases = OrderedDict.fromkeys(("start", "stop"))
+gc.callbacks.append(_phases.move_to_end)  # type: ignore[arg-type]  # in C: an interrupt that came within a function of ours would be lost there
 
 
 def collecting() -> bool:
-    """Whether this thread collects garbage, among it maybe an iterator. That may be in the midst of anything: it may hold any lock."""
-    return getattr(_local, "collecting", False)
-
-
-def _note(phase: str, told: dict[str, int], local: Any = _local) -> None:  # the module may be half gone when the interpreter ends
-    local.collecting = phase == "start"
-
-
-gc.callbacks.append(_note)
+    """Whether garbage is being collected, among it maybe an iterator. That may be in the midst of anything: any lock may be held."""
+    return next(reversed(_phases)) == "start"
 
 
 class Intake(Channel):
