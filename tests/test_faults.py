@@ -1030,9 +1030,12 @@ def test_flows_are_iterated_under_a_parallel_test_runner(tmp_path):
 
 
 def test_workers_that_idled_until_they_ended_are_started_again(monkeypatch, caplog):
-    monkeypatch.setattr("flowfn.parallel.workers.IDLE", 0.3)
+    monkeypatch.setattr("flowfn.parallel.workers.IDLE", 1.0)
     flow = ff.pipe(range(40), ff.map(float), ff.prefetch(3, processes=2))
     for _ in range(3):
         assert list(flow) == [float(x) for x in range(40)]
         assert eventually(lambda: not workers_of(os.getpid()))
+    for rest in (0.85, 0.95, 1.0, 1.05):
+        assert list(flow) == [float(x) for x in range(40)]
+        time.sleep(rest)  # until they are about to end
     assert not caplog.records  # loky logs what its threads cannot do any more

@@ -32,6 +32,9 @@ from flowfn.parallel.task import REMEMBERED
 IDLE = 300.0
 """Seconds after which an idle worker ends; it is started again when it is wanted."""
 
+SURE = 0.8
+"""For what part of that an idle worker is given jobs: later it may be about to end."""
+
 STILLBORN = 5
 """How often in a row a worker may end before it has begun to work."""
 
@@ -81,6 +84,7 @@ class Worker:
         self.jobs: deque[Job] = deque()
         self.executor: Any = None
         self.ready = False  # whether it has begun to work
+        self.rests = 0.0  # since when it has had nothing to do
         self.stillborn = 0  # how often in a row it ended before it had
         self.knows: deque[bytes] = deque(maxlen=REMEMBERED)  # the newest trees that were sent there
 
@@ -90,10 +94,18 @@ class Worker:
             return False
         return not self.jobs or (len(self.jobs) == 1 and job.short and self.jobs[0].short)
 
+    @property
+    def stale(self) -> bool:
+        """Whether it has had nothing to do for so long that it may be about to end."""
+        return not self.jobs and time.monotonic() > self.rests + SURE * IDLE
+
     def begin(self, job: Job) -> Future[Any]:
         """Hand a job to the process, which is started if there is none, or none any more."""
         from loky.process_executor import BrokenProcessPool, ShutdownExecutorError
 
+        if self.executor is not None and self.stale:
+            _ending(self.executor)
+            self.executor = None
         while True:
             if self.executor is None:
                 self.start()
@@ -102,7 +114,7 @@ class Worker:
                 begun: Future[Any] = self.executor.submit(job.call, *self._known(job.tree), *job.arguments)
             except (BrokenProcessPool, ShutdownExecutorError):
                 self.executor = None
-            except OSError:  # it had idled until it ended, and loky cannot start it again (see below)
+            except OSError:  # it has ended, and loky cannot start it again (see below)
                 _ending(self.executor)
                 self.executor = None
             else:
@@ -118,7 +130,7 @@ class Worker:
         from loky import ProcessPoolExecutor
 
         self.executor = executor = ProcessPoolExecutor(1, timeout=IDLE, initializer=_begin, initargs=(os.getpid(),), env=self.environment)
-        self.ready = False
+        self.ready, self.rests = False, time.monotonic()
         self.knows.clear()
         executor._call_queue._ignore_epipe = True
         executor.submit(ready).add_done_callback(partial(self._started, executor))
@@ -183,7 +195,7 @@ class Workers:
             except IndexError:
                 return
             executor = self.workers[worker].executor
-            if executor is not None:
+            if executor is not None and not self.workers[worker].stale:
                 with self.lock, contextlib.suppress(RuntimeError, OSError):  # it has ended, or been shut down, and what it knew with it
                     executor.submit(call)
 
@@ -243,6 +255,7 @@ class Workers:
                 for other in jobs:
                     other.spared = other.spared or other.executor is job.executor
             jobs.remove(job)
+            self.workers[job.worker].rests = time.monotonic()  # type: ignore[index]
         _settle(job.future, result, error)
         with self.lock:
             self._assign()
