@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -21,6 +22,12 @@ class Opening(NamedTuple):
     skip: int
 
 
+def close(made: Iterator[Any]) -> None:
+    """Nobody wants any more of what was opened."""
+    if hasattr(made, "close"):
+        made.close()
+
+
 def opened(f: Callable[[Any], Any], opening: Opening) -> Iterator[Any]:
     """What `f` makes of a datapoint; a flow runs under a seed of its own."""
     made = f(opening.datapoint)
@@ -34,12 +41,21 @@ def opened(f: Callable[[Any], Any], opening: Opening) -> Iterator[Any]:
 class Opener:
     """Who opens for a stage: the stage itself, where the run names nobody else."""
 
+    early = False  # whether it pays to open before the outputs are wanted
+
     def __init__(self, node: Node) -> None:
         self.node, self.f = node, node.part.arguments["f"]
 
     def __call__(self, opening: Opening) -> Iterator[Any]:
         """What is opened."""
         return opened(self.f, opening)
+
+    def failed(self, error: Exception, number: int) -> None:
+        """Write on an error which datapoint it was; a flow that was opened has said so already."""
+        if not (getattr(error, "__flowfn__", None) or {}).get("noted"):
+            text = f"in {self.node.part}, its datapoint ".replace("{", "{{").replace("}", "}}") + "{}"
+            with contextlib.suppress(AttributeError):  # an exception class with slots is raised as it is
+                error.__flowfn__ = {"text": text, "index": number, "counted": -1}  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Nothing is wanted any more."""
@@ -63,5 +79,13 @@ class OpenedNode(Node):
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """All that it gives."""
-        (opening,) = run.task.datapoints
-        return Outputs(opened(self.part.arguments["f"], opening), self)
+        return Outputs(self._read(*run.task.datapoints), self)
+
+    def _read(self, opening: Opening) -> Iterator[Any]:
+        """As a generator: if `f` raises StopIteration, that is an error and no end, as where the stage itself opens."""
+        made = opened(self.part.arguments["f"], opening)
+        try:
+            for output in made:  # noqa: UP028 (`yield from` would close it twice)
+                yield output
+        finally:
+            close(made)

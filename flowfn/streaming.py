@@ -13,7 +13,7 @@ import numpy as np
 from flowfn import rules
 from flowfn.failures import brief
 from flowfn.kinds import MISSING
-from flowfn.opening import Opener, Opening, OpeningNode
+from flowfn.opening import Opener, Opening, OpeningNode, close
 from flowfn.randomness import bounded, rekey
 from flowfn.runs import Anchor
 from flowfn.stages import stage
@@ -154,6 +154,7 @@ class Slots:
         self.open: list[Slot | None] = [None] * cycle
         self.given = [0] * cycle
         self.at, self.within, self.taken = 0, 0, source.position
+        self.broken: Exception | None = None  # what the source raised when it was read early
 
     def held(self) -> tuple[int, ...]:
         """How many inputs back the oldest open one is, and all that is needed to open them again."""
@@ -173,6 +174,8 @@ class Slots:
 
     def _take(self, place: int | None) -> bool:
         """Take one input and open what it makes at a place, behind what has been given there; False if there is none."""
+        if self.broken is not None:
+            raise self.broken
         upstream = self.source.facts()
         datapoint = next(self.source, MISSING)
         if datapoint is MISSING:
@@ -187,6 +190,16 @@ class Slots:
         opening = Opening(datapoint, int(self.rng.bit_generator.random_raw()), self.given[place])
         self.open[place] = Slot(self.taken, self.opener(opening), upstream)
 
+    def _take_early(self) -> None:
+        """Fill the other empty slots as well, in the order in which they will be come to; an error waits for its turn."""
+        cycle = len(self.open)
+        try:
+            for place in [(self.at + step) % cycle for step in range(1, cycle)]:
+                if self.open[place] is None and not self._take(place):
+                    return
+        except Exception as error:
+            self.broken = error
+
     def _next_slot(self) -> None:
         self.at, self.within = (self.at + 1) % len(self.open), 0
 
@@ -196,13 +209,19 @@ class Slots:
             slot = self.open[self.at]
             if slot is None:
                 ended = ended or not self._take(self.at)
+                if self.opener.early and not ended:
+                    self._take_early()
                 if ended:
                     self._next_slot()
                 continue
-            output = next(slot.made, MISSING)
+            try:
+                output = next(slot.made, MISSING)
+            except Exception as error:
+                self.opener.failed(error, slot.number)
+                raise
             if output is MISSING:
                 self.open[self.at], self.given[self.at] = None, 0
-                _close(slot.made)
+                close(slot.made)
                 self._next_slot()
                 continue
             self.given[self.at] += 1
@@ -217,9 +236,4 @@ class Slots:
             closing.callback(self.opener.close)
             for slot in self.open:
                 if slot is not None:
-                    closing.callback(_close, slot.made)
-
-
-def _close(made: Iterator[Any]) -> None:
-    if hasattr(made, "close"):
-        made.close()
+                    closing.callback(close, slot.made)

@@ -7,7 +7,9 @@ import json
 import os
 import pickle
 import threading
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 
 import more_itertools
@@ -353,17 +355,104 @@ def test_an_error_in_what_interleave_opens_is_told_as_in_serial(workers):
             told.append((str(caught.value), [note.splitlines()[0] for note in caught.value.__notes__]))
             outputs.append(got)
         assert told[0] == told[1]
+        assert f"its datapoint {1 if data[1] == 2 else 2}," in told[0][1][0]
         assert outputs[0] == outputs[1]
 
 
 @pytest.mark.timeout(60)
 def test_several_of_what_interleave_opens_are_read_at_once_in_workers():
     def pids(number):
-        yield from itertools.repeat((number, os.getpid()), 40)
+        for _ in range(40):
+            time.sleep(0.002)
+            yield number, os.getpid()
 
     got = list(ff.pipe(range(4), ff.interleave(pids, cycle=4), ff.prefetch(8, processes=2)))
     assert [number for number, _ in got] == [0, 1, 2, 3] * 40
     assert len({pid for _, pid in got} - {os.getpid()}) == 2
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("workers", [{}, *OPENERS], ids=str)
+def test_an_opening_that_raises_stop_iteration_is_an_error_and_no_end(workers):
+    def first_line(number):
+        return iter([next(iter([] if number == 2 else [number]))] * 3)
+
+    with pytest.raises(RuntimeError, match="generator raised StopIteration"):
+        list(ff.pipe(range(5), ff.interleave(first_line, cycle=2), ff.prefetch(2, **workers)))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("workers", [{"threads": 2}, {"processes": 2}], ids=str)
+def test_each_input_of_interleave_is_opened_once_and_closed(workers, tmp_path):
+    class Opened:
+        def __init__(self, number):
+            self.number, self.left = number, iter(range(60))
+            with open(tmp_path / "opened", "a") as log:
+                log.write(f"{number} ")
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            return np.full(20_000, next(self.left))
+
+        def close(self):
+            with open(tmp_path / "closed", "a") as log:
+                log.write(f"{self.number} ")
+
+    flow = ff.pipe(range(40), ff.interleave(Opened, cycle=20), ff.prefetch(2, **workers))
+    assert sum(1 for _ in flow) == 2400
+    numbers = lambda name: sorted(map(int, (tmp_path / name).read_text().split()))
+    assert numbers("opened") == numbers("closed") == list(range(40))
+
+
+@pytest.mark.timeout(60)
+def test_short_inputs_of_interleave_are_read_at_once_in_workers():
+    def slow(number):
+        for _ in range(4):
+            time.sleep(0.05)
+            yield number
+
+    flow = ff.pipe(range(8), ff.interleave(slow, cycle=8), ff.prefetch(8, threads=8))
+    began = time.perf_counter()
+    assert list(flow) == [0, 1, 2, 3, 4, 5, 6, 7] * 4
+    assert time.perf_counter() - began < 0.5 * 8 * 4 * 0.05
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("workers", OPENERS, ids=str)
+def test_what_a_source_gave_before_it_failed_comes_first_however_early_it_is_read(workers):
+    def source():
+        yield from range(3)
+        raise OSError("gone")
+
+    outputs = []
+    for stages in ((), (ff.prefetch(4, **workers),)):
+        got = []
+        with pytest.raises(OSError, match="gone"):
+            got.extend(iter(ff.pipe(source, ff.interleave(lambda x: [x] * 2, cycle=8), *stages)))
+        outputs.append(got)
+    assert outputs[0] == outputs[1]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("workers", OPENERS, ids=str)
+def test_an_error_in_a_flow_that_interleave_opened_is_told_once(workers):
+    opened = lambda number: ff.pipe([1, 0], ff.map(lambda x: number // x))
+    notes = []
+    for stages in ((), (ff.prefetch(4, **workers),)):
+        with pytest.raises(ZeroDivisionError) as caught:
+            list(ff.pipe([5, 6], ff.interleave(opened), *stages))
+        notes.append([note.splitlines()[0] for note in caught.value.__notes__])
+    assert notes[0] == notes[1]
+
+
+@pytest.mark.timeout(60)
+def test_what_interleave_opens_may_use_the_threads_that_it_is_read_ahead_by():
+    with ThreadPoolExecutor(2) as executor:
+        opened = lambda number: ff.pipe(range(10), ff.map(float), ff.prefetch(2, executor=executor))
+        flow = ff.pipe(range(6), ff.interleave(opened, cycle=3), ff.prefetch(2, executor=executor))
+        assert sum(1 for _ in flow) == 60
 
 
 @pytest.mark.timeout(60)

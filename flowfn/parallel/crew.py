@@ -48,6 +48,7 @@ class Crew:
     max_bytes: int | None = None
     timeout: float | None = None
     worker_threads: int | None = 1
+    inner: bool = False  # whether what they make goes to a stage here, and not to whoever iterates
 
     @property
     def remote(self) -> bool:
@@ -76,7 +77,7 @@ class Pace:
         """Aim at `TASK_SECONDS`, growing by at most four times at once. A `large` datapoint gives more than is wanted at once."""
         self.costs.append(max(reply.seconds, 1e-7) / datapoints)
         fit = int(TASK_SECONDS / self.cost)
-        beyond = max(SPARE_BYTES // max(reply.size, 1), 1)
+        beyond = max((CACHED_BYTES if self.crew.inner else SPARE_BYTES) // max(reply.size, 1), 1)
         cached = max(CACHED_BYTES // max(reply.size, 1), 1)
         most = 1 if large else max(1, min(fit, BLOCK, cached, max(self.crew.ahead, beyond), self._bound(reply.size)))
         self.size = min(4 * self.size, most)
@@ -105,7 +106,7 @@ class Pace:
     def window(self, parts: int = 1) -> int:
         """How many tasks may be out at once, where each output is made in so many parts."""
         ahead = 1 if self.growing and parts == 1 else -(-self.crew.ahead * parts // self.size)
-        wanted = self.crew.workers + max(ahead, 1)
+        wanted = self.crew.workers + max(ahead, self.crew.workers if self.crew.inner else 1)
         return wanted if self.crew.max_bytes is None else max(1, min(wanted, parts * self.crew.max_bytes // max(self.bytes, 1)))
 
     @property
@@ -121,9 +122,8 @@ class Pace:
 
     @property
     def piece(self) -> int:
-        """How many outputs one of several readers gives at once."""
-        most = max(self.crew.ahead, LIMIT, min(self.outputs, SPARE_BYTES // max(self.weight, 1)))
-        return min(most, self._bound(self.weight))
+        """How many outputs one of several readers gives at once; the first that there are tell how large they are."""
+        return max(1, min(max(self.outputs, LIMIT), SPARE_BYTES // self.weight, self._bound(self.weight))) if self.weight else 1
 
     def pieces(self, series: Iterator[Block]) -> Iterator[Block]:
         """A series of blocks in pieces of the size of the moment."""

@@ -21,7 +21,7 @@ from typing import Any
 from flowfn.failures import brief
 from flowfn.kinds import Node
 from flowfn.parallel import slots
-from flowfn.parallel.background import may_wait
+from flowfn.parallel.background import collecting, may_wait
 from flowfn.parallel.crew import Crew
 from flowfn.parallel.plan import packed, unloadable
 from flowfn.parallel.pool import crew_of
@@ -93,7 +93,7 @@ class Link:
     def branch(self) -> Link:
         """The same way, for work that is closed apart."""
         other = copy.copy(self)
-        other.work = uuid.uuid4().hex
+        other.work = f"{self.work}/{uuid.uuid4().hex}"
         return other
 
     def close(self, wait: bool = True) -> None:
@@ -268,7 +268,7 @@ class Elsewhere(Link):
 
     def close(self, wait: bool = True) -> None:
         """Have the pass forgotten, as far as that can be had where nobody can say who does what."""
-        for _ in range(self.crew.workers) if self.holding else ():
+        for _ in range(self.crew.workers) if self.holding and not collecting() else ():
             with contextlib.suppress(Exception):  # it takes nothing any more
                 self.crew.executor.submit(stop_here, self.work)  # type: ignore[union-attr]
 

@@ -108,13 +108,18 @@ class PrefetchNode(Each):
 
     def arranged(self, crew: Crew) -> Node:
         """The tree to run here, in which stretches are spread over the workers."""
-        top, inner = self.sources[0].place, replace(crew, ordered=True)
+        top, inner = self.sources[0].place, replace(crew, ordered=True, inner=True)
         paces = _paces.setdefault(self, {}).setdefault(crew, {})
         return cut(self.sources[0], lambda stretch: Spread(stretch, crew if stretch.top.place == top else inner, paces))
 
     def opening(self, run: Run, crew: Crew | None) -> Run:
-        """A run in which the workers, if there are any, open what stages open that stay here."""
-        return replace(run, opener=crew and partial(Readers, crew))
+        """A run in which the workers, if there are any, open what stages open that stay here.
+
+        Not the threads of somebody's executor: what is opened may want them itself.
+        """
+        if crew is None or (crew.executor is not None and not crew.remote):
+            return replace(run, opener=None)
+        return replace(run, opener=partial(Readers, crew))
 
     def kept(self, crew: Crew) -> bool:
         """Whether all of it runs in the one worker that there is, as a pass that the worker keeps."""

@@ -5,7 +5,6 @@ The next piece is made while the last is being used. So a stage that reads sever
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +20,8 @@ from flowfn.parallel.task import Feed
 
 class Readers(Opener):
     """Opens in the workers of a prefetch, for one stage in one pass."""
+
+    early = True
 
     def __init__(self, crew: Crew, node: Node) -> None:
         super().__init__(node)
@@ -50,14 +51,9 @@ class Reader(Iterator[Any]):
         self.flight.send(Feed(0, (0,), datapoints=[opening], limit=self.pace.piece), [{}])
 
     def __next__(self) -> Any:
-        try:
-            while not self.made:
-                self._receive()
-            return self.made.popleft()
-        except Exception as error:  # where it was raised is told of the stage that opened
-            with contextlib.suppress(AttributeError):
-                del error.__flowfn__  # type: ignore[attr-defined]
-            raise
+        while not self.made:
+            self._receive()
+        return self.made.popleft()
 
     def _receive(self) -> None:
         """The next piece, while the one behind it is made."""
@@ -77,4 +73,5 @@ class Reader(Iterator[Any]):
 
     def close(self) -> None:
         """Nobody wants any more."""
-        self.flight.close()
+        if len(self.flight):  # otherwise it has ended, and no worker holds anything
+            self.flight.close()

@@ -25,6 +25,10 @@ TREES = 4
 """How many trees a worker keeps: large arrays of their sources go with them."""
 
 
+STOPPED = 1024
+"""How many works a worker remembers of which nobody wants any more."""
+
+
 class Answer(NamedTuple):
     """What a worker sends back: a parcel, or what it lacks: the "tree", the "arrays" of its sources, its "memory", or sense, since
     a "stage" or the task cannot be made again (`why`).
@@ -43,20 +47,22 @@ _trees: OrderedDict[bytes, Any] = OrderedDict()
 _memos: OrderedDict[str, dict[Any, Any]] = OrderedDict()  # keys and routes of the last passes that this worker had a part in
 _begun: dict[Any, Begun] = {}
 _works: OrderedDict[str, None] = OrderedDict()  # whose
+_stopped: OrderedDict[str, None] = OrderedDict()  # what nobody wants any more
 _passes: OrderedDict[str, tuple[Outputs, Tallies] | int] = OrderedDict()  # an int: it has ended, after so many outputs
 
 
 def perform_here(top: Node, feed: Feed) -> Reply:
     """`perform` in a worker process, which remembers what its last pass found out."""
-    memo = _memos.setdefault(feed.work, {})
+    trunk = feed.work.partition("/")[0]  # branches of a pass count as one
+    memo = _memos.setdefault(trunk, {})
     while len(_memos) > REMEMBERED:
         _memos.popitem(last=False)
     reply = perform(top, feed, memo, _begun)
-    if reply.more and isinstance(_passes.get(feed.work), int):  # nobody wanted any more while this was done
+    if reply.more and feed.work in _stopped:  # nobody wanted any more while this was done
         stop_task(_begun, feed.work)
     elif reply.more:
-        _works[feed.work] = None
-        _works.move_to_end(feed.work)
+        _works[trunk] = None
+        _works.move_to_end(trunk)
         while len(_works) > REMEMBERED:
             stop_task(_begun, _works.popitem(last=False)[0])
     return reply
@@ -99,7 +105,11 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
 
 def stop_here(work: str) -> None:
     """Nobody wants any more of a pass; what was sent before this may come after it."""
-    end_pass(work)
+    _stopped[work] = None
+    while len(_stopped) > STOPPED:
+        _stopped.popitem(last=False)
+    if "/" not in work:  # a branch is no pass that a worker keeps
+        end_pass(work)
     stop_task(_begun, work)
 
 

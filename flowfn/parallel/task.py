@@ -200,7 +200,7 @@ def _begin(top: Node, feed: Feed, memo: dict[Any, Any], tallies: Tallies, made: 
 
 def stop_task(begun: dict[Any, Begun], work: str) -> None:
     """Nobody wants any more of what a pass has begun."""
-    for key in [key for key in list(begun) if key[0] == work]:
+    for key in [key for key in list(begun) if key[0] == work or key[0].startswith(f"{work}/")]:
         task = begun.pop(key, None)  # another thread may be at it
         if task is not None:
             task.outputs.close()

@@ -44,6 +44,9 @@ PARENT_WATCH = 0.5
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 """What libraries ask for the number of their threads."""
 
+KEPT = {"MALLOC_TRIM_THRESHOLD_": 1 << 27, "MALLOC_MMAP_THRESHOLD_": 1 << 25}
+"""Up to which size glibc keeps free memory, and makes arrays in it: what a task frees, the next one needs, and fresh pages are slow."""
+
 GROWTH = str(4 << 30)
 """Bytes by which a worker may grow before loky replaces it; the shared memory that it has seen is part of that."""
 
@@ -159,6 +162,7 @@ class Workers:
 
     def __init__(self, count: int, threads: int | None) -> None:
         environment = {} if threads is None else dict.fromkeys(THREADS, str(threads))
+        environment |= {name: os.environ.get(name, str(size)) for name, size in KEPT.items()}
         self.workers = [Worker(number, {**environment, "LOKY_MAX_MEMORY_LEAK_SIZE": GROWTH}) for number in range(count)]
         self.waiting: deque[Job] = deque()
         self.untold: deque[tuple[int, Callable[[], Any]]] = deque()

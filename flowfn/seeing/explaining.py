@@ -87,7 +87,8 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
         if not node.part.arguments["ordered"]:
             yield f"{node.part} gives outputs as they come, so a pass over this flow has no state to go on from"
         crew = node.crew(Run(0, (0,), "processes"))
-        for opening in _openings(node) if crew is not None and not node.kept(crew) else ():
+        opens = crew is not None and not node.kept(crew) and node.opening(Run(0, (0,)), crew).opener
+        for opening in _openings(node) if opens else ():
             yield f"what {opening.part} opens is read in the {_workers(node)} of {node.part}, several at once"
         if crew is not None and crew.remote:
             for stretch in stretches(node.sources[0]):
