@@ -578,3 +578,14 @@ def test_batches_of_endless_sources():
     endless = ff.cycle(range(5))
     assert ff.pipe(endless, ff.batch(3, collate=None))[2] == [1, 2, 3]
     assert ff.pipe(endless, window(3, collate=None))[4] == [4, 0, 1]
+
+
+def test_rows_of_an_array_in_another_order_are_taken_without_copying_all_of_it():
+    array = np.asfortranarray(np.arange(8_000_000.0).reshape(20_000, 400))
+    batches = ff.pipe(ff.from_arrays(array), ff.shuffle(), ff.batch(8))
+    assert [rows.shape for (rows,) in ff.take(2, batches)] == [(8, 400)] * 2
+    tracemalloc.start()
+    batches[0]
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < 1_000_000

@@ -694,7 +694,7 @@ def sparing(source):
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("setting", LOCAL, ids=str)
 def test_a_stage_with_the_wrong_number_of_outputs_is_named(source, stage, policy, setting):
-    error = raised(ff.pipe(source(range(10)), ff.guard(stage, **policy), setting))
+    error = raised(ff.pipe(source(range(300)), ff.guard(stage, **policy), setting))  # enough for tasks of more than three
     assert str(error) == (
         f"{stage} gave the wrong number of outputs: a stage.each or stage.group function yields exactly one output for each input"
     )
