@@ -1015,3 +1015,23 @@ def test_a_desk_gives_room_that_nobody_has():
     kept.clear()
     assert not desk.watched
     assert slot.size < 30 << 20
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_large_pickles_lie_in_shared_memory_both_ways(workers):
+    def photographs():
+        for number in range(40):
+            yield [bytes([number]) * 200_000, "x" * 100_000, list(range(5000))]
+
+    echoed = list(ff.pipe(photographs, ff.map(lambda datapoint: datapoint), ff.prefetch(4, processes=workers)))
+    assert echoed == list(photographs())
+
+
+def test_a_large_pickle_takes_no_room_in_a_parcel():
+    slot = slots.Slot()
+    parcel = transport.pack([bytes(300_000), np.zeros(100_000), "small"], slots.Desk(slot), by_value=True)
+    assert parcel.data == b""
+    assert len(parcel.spans) == 2
+    held, array, text = transport.unpack(parcel, slot.memory)
+    assert (held, array.sum(), text) == (bytes(300_000), 0, "small")
+    assert transport.unpack(parcel, slot.memory, copied=True)[0] == bytes(300_000)

@@ -29,7 +29,10 @@ LARGE = 1 << 20
 
 
 class Parcel(NamedTuple):
-    """A value on its way: its pickle, the (offset, size) of its large buffers, and how much of the memory is used."""
+    """A value on its way: its pickle, the (offset, size) of its large buffers, and how much of the memory is used.
+
+    A large pickle lies there too, behind the buffers, and `data` is empty: a pipe would take it in small pieces.
+    """
 
     data: bytes
     spans: tuple[tuple[int, int], ...] = ()
@@ -65,7 +68,14 @@ def _packed(pickler: Callable[..., Any], value: Any, desk: Desk | None) -> Parce
         return False
 
     data = _dumps(pickler, value, keeps)
-    return Parcel(data, tuple(spans), desk.used if desk is not None else 0)
+    if desk is None:
+        return Parcel(data)
+    room = desk.place(len(data)) if len(data) >= SMALL else None
+    if room is not None:
+        room.data[:] = data
+        spans.append((desk.memory.where(room.data), len(data)))  # type: ignore[arg-type]
+        data = b""
+    return Parcel(data, tuple(spans), desk.used)
 
 
 def unpack(parcel: Parcel, memory: memoryview | None = None, copied: bool = False) -> Any:
@@ -73,7 +83,8 @@ def unpack(parcel: Parcel, memory: memoryview | None = None, copied: bool = Fals
     if memory is None:
         return pickle.loads(parcel.data)
     buffers = [memory[at : at + size] for at, size in parcel.spans]
-    return pickle.loads(parcel.data, buffers=map(bytearray, buffers) if copied else buffers)
+    data = parcel.data or buffers.pop()
+    return pickle.loads(data, buffers=map(bytearray, buffers) if copied else buffers)
 
 
 def _dumps(pickler: Callable[..., Any], value: Any, keeps: Callable[[pickle.PickleBuffer], bool]) -> bytes:
