@@ -96,7 +96,8 @@ class Pool:
                 for block in reversed(list(self.free)):
                     if self._freed(block):
                         return block
-            for block in sorted(self.free, key=lambda block: block.size):
+            newest = self.free[::-1]  # of equal ones, the last used: caches know it
+            for block in sorted(newest, key=lambda block: block.size):
                 if size <= block.size <= 2 * size + GRAIN and self._freed(block):
                     return block
             for block in self.free[:1]:
