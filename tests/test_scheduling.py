@@ -444,7 +444,7 @@ def test_auto_is_as_many_processes_as_this_process_may_use_cpus(tmp_path):
                 ff.shut_down()
     """
     done = run_script(body, tmp_path)
-    assert (done.stdout, done.stderr) == ("True\nTrue\n", "")
+    assert done.stdout == "True\nTrue\n", done.stderr
 
 
 @pytest.mark.parametrize(("threads", "expected"), [(1, "1"), (3, "3"), (None, "7")])
