@@ -505,6 +505,34 @@ def test_what_is_no_executor_is_refused(bad):
         ff.prefetch(2, executor=bad)
 
 
+class SecondIsLost(AtOnce):
+    """Its first call takes until the second has failed in the executor itself."""
+
+    def submit(self, function, /, *arguments, **keywords):
+        self.calls += 1
+        future = Future()
+        if self.calls == 1:
+            self.first = future, lambda: function(*arguments, **keywords)
+        elif self.calls == 2:
+            future.set_exception(BrokenExecutor("lost"))
+            held, call = self.first
+            threading.Timer(0.3, lambda: held.set_result(call())).start()
+        else:
+            future.set_result(function(*arguments, **keywords))
+        return future
+
+
+def test_a_task_that_an_executor_lost_is_told_where_it_was_and_after_those_before_it():
+    got = []
+    with pytest.raises(BrokenExecutor, match="lost") as caught:
+        for x in ff.pipe(range(40), ff.map(abs), ff.prefetch(8, executor=SecondIsLost())):
+            got.append(x)
+    assert got == [0]
+    assert len(caught.value.__notes__) == 2
+    assert "its executor ended, or could not do a task" in caught.value.__notes__[0]
+    assert re.search(r"in map\(abs\), its datapoint 1\b", caught.value.__notes__[1])
+
+
 # Dask
 
 

@@ -175,9 +175,11 @@ class Flight:
         early = next((task for task in waiting if task.sent.future in done), None)
         if early is None:
             return True
+        if early.sent.failed:  # told when its turn comes
+            return False
         try:
             early.reply = early.sent.reply(0)
-        except (Gone, Unfit, TimeoutError):  # told when its turn comes
+        except (Unfit, TimeoutError):  # a worker lacks something, or cannot be given it
             return False
         self._learn(early, early.reply)
         return True

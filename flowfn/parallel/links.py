@@ -72,6 +72,11 @@ class Sent:
             reply: Reply = self.future.result(timeout)
         return reply
 
+    @property
+    def failed(self) -> bool:
+        """Whether it is over, and no reply will come."""
+        return self.future.done() and (self.future.cancelled() or self.future.exception() is not None)
+
     def cancel(self) -> None:
         """Nobody wants it any more; it is not done unless it is being done."""
         self.future.cancel()
