@@ -1,0 +1,278 @@
+"""`augment`: augmentors applied to datapoints, in which image, masks, coordinates and boxes stay together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from flowfn import rules
+from flowfn.components import component, replaced
+from flowfn.definitions import Stage
+from flowfn.failures import brief
+from flowfn.flows import Flow
+from flowfn.image.adapting import adapted
+from flowfn.image.composing import as_augmentor
+from flowfn.image.moving import Parts
+from flowfn.image.transforms import Augmentor
+from flowfn.stages import Composed as ComposedStages
+from flowfn.stages import stage
+
+
+class _Augmentors(rules.Rule):
+    """A list of what may stand as an augmentor, or one; the argument becomes a list of augmentors."""
+
+    __slots__ = ()
+
+    def check(self, function: str, name: str, value: Any, others: Mapping[str, Any]) -> list[Augmentor]:
+        """As augmentors, or an error that says what is none."""
+        if isinstance(value, (Stage, ComposedStages, Flow)):
+            raise TypeError(
+                f"{function}(): {name} must be {self.requirement}, got {'flow' if isinstance(value, Flow) else 'stage'} {value}"
+            )
+        return [_as_augmentor(one) for one in (value if isinstance(value, (list, tuple)) else [value]) if one is not None]
+
+
+class _Index(rules.Rule):
+    """The names of components, which have to agree with each other."""
+
+    __slots__ = ()
+
+    def check(self, function: str, name: str, value: Any, others: Mapping[str, Any]) -> Any:
+        """The index as it is, or an error that says what does not fit together."""
+        value = rules.Rule.check(self, function, name, value, others)
+        problem = Named(**{word: others[word] for word in ("image", "mask", "coords", "boxes", "labels")}, index=value).problem()
+        if problem:
+            raise ValueError(f"{function}(): {problem}")
+        return value
+
+
+_AUGMENTORS = _Augmentors("a list of augmentors, transforms of albumentations or torchvision, or functions of an image", callable)
+_NAME = rules.Rule("a component's position or key, a tuple of them, or None", lambda value: value is None or isinstance(value, Hashable))
+_INDEX = _Index(
+    _NAME.requirement,
+    lambda value: not isinstance(value, Flow) and (value is None or rules.is_integer(value) or isinstance(value, (str, bytes, tuple))),
+    hint="; to give a source too, write augment(augmentors, source=...), or augment(augmentors, index, source)",
+)
+_SHARE = rules.Rule("a number from 0 to 1", rules.is_number, lambda value, others: 0 <= value <= 1)
+_RULES = {
+    "augmentors": _AUGMENTORS,
+    **dict.fromkeys(("image", "mask", "coords", "boxes", "labels"), _NAME),
+    "index": _INDEX,
+    "min_visible": _SHARE,
+}
+
+
+@stage.each(where=_RULES)
+def augment(
+    augmentors: Any,
+    index: Any = None,
+    source: Any = None,
+    *,
+    image: Any = None,
+    mask: Any = None,
+    coords: Any = None,
+    boxes: Any = None,
+    labels: Any = None,
+    min_visible: float = 0.0,
+    rngs: Any,
+) -> Iterator[Any]:
+    """Augment images, and alike all that belongs to them.
+
+    `augment(augmentors)` augments datapoints that are images, `augment(augmentors, index)` the image that is component
+    `index` of each (a position, or a key of a dict). `image`, `mask`, `coords`, `boxes` and `labels` name components of a
+    datapoint, each one or a tuple of several; all are transformed alike, and images and masks have to be of one height and
+    width. The datapoint keeps its form, and nothing of what comes in is changed.
+
+    Args:
+        augmentors: a list, applied in order; each sees the shape that comes out of those before it. Augmentors of
+            `flowfn.image`, transforms of albumentations and torchvision (v2; older ones for images only), and functions of an
+            image. None is skipped, so `flip(horizontal=True) if train else None` reads well.
+        index: the image; short for `image=index`.
+        image: images, arrays (height, width) or (height, width, channels), in RGB order.
+        mask: masks of labels: they are moved as the image is, by nearest neighbour, and their colours are left alone.
+        coords: points, (n, 2), x then y, in pixels from the image's top left corner. They stay, also where they leave the image.
+        boxes: boxes, (n, 4), x1 y1 x2 y2, likewise. They are clipped to what can still be seen of the image. Those of which
+            less than `min_visible` of their area (0 to 1), or nothing, is left are taken out. Floats come out.
+        labels: what belongs to the boxes one by one (arrays, lists or tuples of n): it is taken out with them.
+
+    What an augmentor draws comes from the datapoint's own generator: it is the same with any number of workers and shards,
+    and for `flow[i]`, and another in every epoch.
+
+    Raises:
+        TypeError, ValueError: a component is no image, mask, points or boxes; sizes disagree; a function of an image changes
+            its height or width, so that it is not known where other components have gone.
+
+    >>> import flowfn as ff
+    >>> from flowfn.image import flip
+    >>> picture, points = np.arange(6, dtype=np.uint8).reshape(1, 6), np.array([[0.5, 0.5]])
+    >>> mirror = flip(horizontal=True, probability=1)
+    >>> ff.pipe([[picture, "label"]], augment([mirror], 0))[0]
+    [array([[5, 4, 3, 2, 1, 0]], dtype=uint8), 'label']
+    >>> ff.pipe([{"picture": picture, "points": points}], augment([mirror], image="picture", coords="points"))[0]["points"]
+    array([[5.5, 0.5]])
+    """
+    named = Named(index, image, mask, coords, boxes, labels)
+    if named.nothing:
+        for datapoint, rng in zip(source, rngs):
+            parts = Parts([_picture(datapoint)], [])
+            for augmentor in augmentors:
+                parts.apply(augmentor(parts.shape, rng))
+            yield parts.images[0]
+    else:
+        for datapoint, rng in zip(source, rngs):
+            parts = named.taken(datapoint)
+            for augmentor in augmentors:
+                parts.apply(augmentor(parts.shape, rng))
+            yield named.returned(datapoint, parts, min_visible)
+
+
+def _as_augmentor(value: Any) -> Augmentor:
+    if isinstance(value, (Stage, ComposedStages)):
+        raise TypeError(f"augment(): augmentors must not be stages, got {value}; put it beside augment in the pipe")
+    return adapted(value) or as_augmentor(value, "augment")
+
+
+@dataclass(frozen=True)
+class Named:
+    """Which components are what."""
+
+    index: Any = None
+    image: Any = None
+    mask: Any = None
+    coords: Any = None
+    boxes: Any = None
+    labels: Any = None
+
+    @cached_property
+    def nothing(self) -> bool:
+        """Whether no component is named: the datapoint is the image."""
+        return not (self.images or self.masks)
+
+    @cached_property
+    def images(self) -> tuple[Any, ...]:
+        """The names of images."""
+        return _several(self.index) + _several(self.image)
+
+    @cached_property
+    def masks(self) -> tuple[Any, ...]:
+        """The names of masks."""
+        return _several(self.mask)
+
+    @cached_property
+    def points(self) -> tuple[Any, ...]:
+        """The names of coordinates."""
+        return _several(self.coords)
+
+    @cached_property
+    def rectangles(self) -> tuple[Any, ...]:
+        """The names of boxes."""
+        return _several(self.boxes)
+
+    @cached_property
+    def beside(self) -> tuple[Any, ...]:
+        """The names of what belongs to boxes one by one."""
+        return _several(self.labels)
+
+    def problem(self) -> str:
+        """What does not fit together, in words."""
+        names = [*self.images, *self.masks, *self.points, *self.rectangles, *self.beside]
+        twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
+        if self.index is not None and self.image is not None:
+            return (
+                f"index and image both say which component is the image, got index={self.index!r} and image={self.image!r}; leave one out"
+            )
+        if twice is not None:
+            return f"component {twice!r} is named twice"
+        if names and self.nothing:
+            return "coords and boxes belong to an image: name it, or its mask, too (image=, mask=)"
+        if self.beside and len(self.rectangles) != 1:
+            return f"labels belong to the boxes of one component, got boxes={self.boxes!r}; name it"
+        return ""
+
+    def taken(self, datapoint: Any) -> Parts:
+        """What is to be augmented, out of a datapoint."""
+        parts = Parts(
+            [_picture(component(datapoint, name), "image", name) for name in self.images],
+            [_picture(component(datapoint, name), "mask", name) for name in self.masks],
+        )
+        sizes = {one.shape[:2] for one in (*parts.images, *parts.masks)}
+        if len(sizes) > 1:
+            raise ValueError(f"augment(): images and masks of a datapoint must be of one height and width, got {sorted(sizes)}")
+        if self.points:
+            parts.coords = _joined([_rows(component(datapoint, name), 2, "coords", name) for name in self.points])
+        if self.rectangles:
+            parts.boxes = _joined([_boxes(component(datapoint, name), name) for name in self.rectangles])
+            parts.follow_boxes()
+        return parts
+
+    def returned(self, datapoint: Any, parts: Parts, min_visible: float) -> Any:
+        """A copy of the datapoint with what has been made of it."""
+        made = dict(zip(self.images, parts.images)) | dict(zip(self.masks, parts.masks))
+        start = 0
+        for name in self.points:
+            count = len(component(datapoint, name))
+            made[name], start = parts.coords[start : start + count], start + count  # type: ignore[index]
+        start = 0
+        if self.rectangles:
+            boxes, kept = parts.visible_boxes(min_visible)
+        for name in self.rectangles:
+            count = len(component(datapoint, name))
+            made[name] = boxes[(kept >= start) & (kept < start + count)]
+            for beside in self.beside:
+                made[beside] = _chosen(component(datapoint, beside), kept, count, beside)
+            start += count
+        for name, value in made.items():
+            datapoint = replaced(datapoint, name, value)
+        return datapoint
+
+
+def _several(names: Any) -> tuple[Any, ...]:
+    return names if isinstance(names, tuple) else () if names is None else (names,)
+
+
+def _picture(value: Any, what: str = "image", name: Any = None) -> np.ndarray:
+    """An image or a mask, if it is one."""
+    if isinstance(value, np.ndarray) and value.ndim in (2, 3):
+        return value
+    if name is None:
+        hint = "; name the component: augment(augmentors, index)" if isinstance(value, (list, tuple, Mapping)) else ""
+        raise TypeError(f"augment(): a datapoint must be an image, an array (height, width[, channels]), got {brief(value)}{hint}")
+    hint = f"; decode it before: map_component(read_image, {name!r})" if isinstance(value, (str, bytes, os.PathLike)) else ""
+    raise TypeError(f"augment(): {what} (component {name!r}) must be an array (height, width[, channels]), got {brief(value)}{hint}")
+
+
+def _rows(value: Any, columns: int, what: str, name: Any) -> np.ndarray:
+    """Points or boxes as floats; a list of none has as many columns as any."""
+    rows = np.asarray(value)
+    if not rows.size and rows.ndim == 1:
+        rows = np.zeros((0, columns))
+    if rows.ndim != 2 or rows.shape[1] != columns or rows.dtype.kind not in "biuf":
+        raise ValueError(f"augment(): {what} (component {name!r}) must be numbers of shape (n, {columns}), got {brief(value)}")
+    return rows if rows.dtype.kind == "f" else rows.astype(np.float64)
+
+
+def _boxes(value: Any, name: Any) -> np.ndarray:
+    boxes = _rows(value, 4, "boxes", name)
+    wrong = boxes[:, 2:] < boxes[:, :2]
+    if wrong.any():
+        got = boxes[wrong.any(1)][0].tolist()
+        raise ValueError(f"augment(): boxes (component {name!r}) must be x1 y1 x2 y2 with x1 <= x2 and y1 <= y2, got {got}")
+    return boxes
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+
+
+def _chosen(labels: Any, kept: np.ndarray, count: int, name: Any) -> Any:
+    """The labels of the boxes that are kept, in the form in which labels come."""
+    if isinstance(labels, (str, bytes)) or not hasattr(labels, "__len__") or len(labels) != count:
+        raise ValueError(f"augment(): labels (component {name!r}) must be one for each of the {count} boxes, got {brief(labels)}")
+    if isinstance(labels, np.ndarray):
+        return labels[kept]
+    return type(labels)(labels[index] for index in kept.tolist())

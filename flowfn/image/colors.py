@@ -1,0 +1,356 @@
+"""Colour: hue, brightness, contrast, saturation, lighting and gamma, drawn at random for each image.
+
+Images are RGB (or of any number of channels where colour has no say), uint8 or float32 with values 0 to 255; shape and
+dtype are kept. uint8 is rounded and clipped, and never wraps around. Masks and coordinates are left as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+
+import cv2
+import numpy as np
+
+from flowfn.image.arguments import Range, as_range, drawn, span
+from flowfn.image.pixels import Factor, as_factors, bounded, channels, check_pixels, check_rgb, clipped, factor, linear
+from flowfn.image.transforms import Augmentor, Shape, Transform, size_of
+from flowfn.rules import Rule, boolean, is_number
+
+IMAGENET_EIGENVALUES = (55.4625, 4.794, 1.1475)
+"""Eigenvalues of the covariance of the colours of ImageNet's pixels, as fb.resnet.torch gives them, times 255."""
+IMAGENET_EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+"""Its eigenvectors, one in each column; the rows are red, green and blue."""
+
+_GRAY = np.array([0.299, 0.587, 0.114])  # of red, green and blue, ITU-R BT.601
+_ITSELF = np.eye(3)
+_SHARES = np.linspace(0, 1, 256)
+_STRIP = 1 << 16  # numbers that are float32 at a time: they stay in the processor's cache, and fresh memory is slow
+
+
+@dataclass(frozen=True)
+class HueShifted(Transform):
+    """Colours turned by `degrees` on the circle of hues; lightness (HSV's value) and saturation are kept."""
+
+    degrees: float
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        """Through HSV in float32, which is more exact than OpenCV's 8-bit HSV and no slower."""
+        check_pixels(self, image)
+        check_rgb(self, image.shape)
+        turn = self.degrees % 360
+        if not turn:
+            return image
+        made = np.empty(image.shape, image.dtype)
+        rows = max(1, _STRIP // (3 * image.shape[1]))
+        colors = np.empty((min(rows, len(image)), *image.shape[1:]), np.float32)
+        hues = np.empty_like(colors)
+        for top in range(0, len(image), rows):
+            _turn(image[top : top + rows], turn, made[top : top + rows], colors, hues)
+        return made
+
+
+@dataclass(frozen=True)
+class Scaled(Transform):
+    """Pixels times `scale` plus an offset, one for all channels or one for each; float32 is clipped to 0..255 if `clip`."""
+
+    scale: float = 1.0
+    offsets: tuple[float, ...] = (0.0,)
+    clip: bool = True
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        """The image, scaled and shifted in one pass."""
+        check_pixels(self, image)
+        if len(self.offsets) not in (1, channels(image.shape)):
+            raise ValueError(f"Scaled(): an image must have {len(self.offsets)} channels, one for each offset, got shape {image.shape}")
+        if self.scale == 1 and not any(self.offsets) and not (self.clip and image.dtype == np.float32):
+            return image
+        return linear(image, self.scale, self.offsets, self.clip)
+
+
+@dataclass(frozen=True)
+class Contrasted(Transform):
+    """Distances from the mean times `factor`: from that of each channel, or from the mean of the gray image."""
+
+    factor: float
+    per_channel: bool = True
+    clip: bool = True
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        """The image with more (factor > 1) or less contrast."""
+        check_pixels(self, image)
+        _check_contrast(self, image.shape, self.per_channel)
+        count, factor = channels(image.shape), bounded(self.factor, image)
+        means = cv2.mean(image)[:count] if count <= 4 else cv2.meanStdDev(image)[0].ravel().tolist()
+        if count == 3 and not self.per_channel:  # the mean of the gray image is the gray of the mean
+            means = (float(_GRAY @ means),)
+        return linear(image, factor, [mean * (1 - factor) for mean in means], self.clip)
+
+
+@dataclass(frozen=True)
+class Saturated(Transform):
+    """Distances from the gray image times `factor`: 0 is gray, 1 the image itself."""
+
+    factor: float
+    clip: bool = True
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        """The image with more (factor > 1) or less colour."""
+        check_pixels(self, image)
+        check_rgb(self, image.shape)
+        factor = bounded(self.factor, image)
+        if factor == 1 and not (self.clip and image.dtype == np.float32):
+            return image
+        return clipped(cv2.transform(image, factor * _ITSELF + (1 - factor) * _GRAY), self.clip)
+
+
+@dataclass(frozen=True)
+class GammaCorrected(Transform):
+    """255 (x / 255) ^ (1 / gamma) of every number."""
+
+    gamma: float
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        """The image, lighter in its dark parts (gamma > 1) or darker."""
+        check_pixels(self, image)
+        if image.dtype == np.uint8:
+            table = 255 * _SHARES ** (1 / self.gamma)
+            return np.asarray(cv2.LUT(image, np.rint(table).astype(np.uint8)), np.uint8).reshape(image.shape)
+        made = np.clip(image, 0, 255)
+        made *= np.float32(1 / 255)
+        cv2.pow(made, 1 / self.gamma, dst=made)
+        made *= np.float32(255)
+        return made
+
+
+@dataclass(frozen=True, repr=False)
+class hue(Augmentor):
+    """Turn all colours by an angle, drawn from `degrees`: (low, high), or a number n for (-n, n).
+
+    Red is at 0 degrees, green at 120, blue at 240, so the default gives any hue; value and saturation are those of the
+    HSV hexcone model (Smith, "Color gamut transform pairs", 1978). RGB images only, uint8 or float32; both are kept.
+
+    Raises:
+        ValueError: the image does not have 3 channels.
+
+    >>> red = np.array([[[255, 0, 0]]], np.uint8)
+    >>> hue((120, 120))(red.shape, np.random.default_rng(0)).image(red)
+    array([[[  0, 255,   0]]], dtype=uint8)
+    """
+
+    degrees: Range = 180
+
+    def __post_init__(self) -> None:
+        self.check(degrees=span)
+
+    def __call__(self, image_shape: Shape, rng: np.random.Generator) -> HueShifted:
+        """Draw the angle."""
+        check_rgb(self, image_shape)
+        return HueShifted(drawn(as_range(self.degrees), rng.random()))
+
+
+@dataclass(frozen=True, repr=False)
+class brightness(Augmentor):
+    """Add a number to all pixels, drawn from `change`: (low, high), or a number n for (-n, n).
+
+    Any number of channels; the dtype is kept. uint8 is rounded and clipped, float32 clipped to 0..255 unless `clip=False`.
+
+    >>> image = np.array([[0, 100, 250]], np.uint8)
+    >>> brightness((10, 10))(image.shape, np.random.default_rng(0)).image(image)
+    array([[ 10, 110, 255]], dtype=uint8)
+    """
+
+    change: Range
+    _: KW_ONLY
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        self.check(change=span, clip=boolean)
+
+    def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Scaled:
+        """Draw what is added."""
+        size_of(image_shape)
+        return Scaled(1.0, (drawn(as_range(self.change), rng.random()),), self.clip)
+
+
+@dataclass(frozen=True, repr=False)
+class brightness_scale(Augmentor):
+    """Multiply all pixels by a number, drawn from `factor`: (low, high), or a number n for (1 - n, 1 + n).
+
+    Any number of channels; the dtype is kept. uint8 is rounded and clipped, float32 clipped to 0..255 unless `clip=False`.
+
+    >>> image = np.array([[0, 100, 250]], np.uint8)
+    >>> brightness_scale((1.5, 1.5))(image.shape, np.random.default_rng(0)).image(image)
+    array([[  0, 150, 255]], dtype=uint8)
+    """
+
+    factor: Factor
+    _: KW_ONLY
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        self.check(factor=factor, clip=boolean)
+
+    def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Scaled:
+        """Draw the factor."""
+        size_of(image_shape)
+        return Scaled(drawn(as_factors(self.factor), rng.random()), (0.0,), self.clip)
+
+
+@dataclass(frozen=True, repr=False)
+class contrast(Augmentor):
+    """Multiply the distance of all pixels from the mean by a number, drawn from `factor`: (low, high), or n for (1 - n, 1 + n).
+
+    The mean is that of each channel, for any number of channels; with `per_channel=False` it is one number, the mean of
+    the gray image (1 or 3 channels). The dtype is kept. uint8 is rounded and clipped, float32 clipped to 0..255 unless
+    `clip=False`.
+
+    Raises:
+        ValueError: `per_channel=False` and an image of neither 1 nor 3 channels.
+
+    >>> image = np.array([[90, 110]], np.uint8)
+    >>> contrast((0.5, 0.5))(image.shape, np.random.default_rng(0)).image(image)
+    array([[ 95, 105]], dtype=uint8)
+    """
+
+    factor: Factor
+    _: KW_ONLY
+    per_channel: bool = True
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        self.check(factor=factor, per_channel=boolean, clip=boolean)
+
+    def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Contrasted:
+        """Draw the factor."""
+        _check_contrast(self, image_shape, self.per_channel)
+        return Contrasted(drawn(as_factors(self.factor), rng.random()), self.per_channel, self.clip)
+
+
+@dataclass(frozen=True, repr=False)
+class saturation(Augmentor):
+    """Multiply the distance of all pixels from their gray by a number, drawn from `factor`: (low, high), or n for (1 - n, 1 + n).
+
+    Gray is 0.299 red + 0.587 green + 0.114 blue, as in fb.resnet.torch. RGB images only; the dtype is kept. uint8 is
+    computed in OpenCV's 8-bit arithmetic (at most 1 off) and clipped, float32 clipped to 0..255 unless `clip=False`.
+
+    Raises:
+        ValueError: the image does not have 3 channels.
+
+    >>> image = np.array([[[200, 100, 100]]], np.uint8)
+    >>> saturation((0, 0))(image.shape, np.random.default_rng(0)).image(image)
+    array([[[130, 130, 130]]], dtype=uint8)
+    """
+
+    factor: Factor = 0.4
+    _: KW_ONLY
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        self.check(factor=factor, clip=boolean)
+
+    def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Saturated:
+        """Draw the factor."""
+        check_rgb(self, image_shape)
+        return Saturated(drawn(as_factors(self.factor), rng.random()), self.clip)
+
+
+@dataclass(frozen=True, repr=False)
+class lighting(Augmentor):
+    """Add a colour to all pixels, drawn along the principal axes of the colours of a data set.
+
+    The colour is the sum over the three axes of axis * eigenvalue * a, with each a drawn from a normal distribution of
+    standard deviation `std` (Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", 2012,
+    section 4.1). Eigenvalues are in units of the pixels (0..255); the rows of `eigenvectors` are red, green and blue, its
+    columns the axes. The defaults are ImageNet's, as in fb.resnet.torch: in RGB order, where code for BGR images reverses
+    both. RGB images only; the dtype is kept. uint8 is rounded and clipped, float32 clipped to 0..255 unless `clip=False`.
+
+    Raises:
+        ValueError: the image does not have 3 channels.
+
+    >>> lighting()((224, 224, 3), np.random.default_rng(0))  # doctest: +ELLIPSIS
+    Scaled(scale=1.0, offsets=(-0.41..., -0.46..., -0.33...), clip=True)
+    """
+
+    std: float = 0.1
+    eigenvalues: Sequence[float] = IMAGENET_EIGENVALUES
+    eigenvectors: Sequence[Sequence[float]] = IMAGENET_EIGENVECTORS
+    _: KW_ONLY
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        self.check(std=_STD, eigenvalues=_VECTOR, eigenvectors=_MATRIX, clip=boolean)
+        object.__setattr__(self, "eigenvalues", tuple(map(float, self.eigenvalues)))
+        object.__setattr__(self, "eigenvectors", tuple(tuple(map(float, row)) for row in self.eigenvectors))
+
+    def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Scaled:
+        """Draw the colour."""
+        check_rgb(self, image_shape)
+        along = rng.standard_normal(3) * self.std * self.eigenvalues
+        return Scaled(1.0, tuple((np.array(self.eigenvectors) @ along).tolist()), self.clip)
+
+
+@dataclass(frozen=True, repr=False)
+class gamma(Augmentor):
+    """Make all pixels 255 (x / 255) ^ (1 / g), with g drawn from `gamma`: (low, high), or a number n for (1 - n, 1 + n).
+
+    g > 1 makes an image lighter, as a display's or ImageMagick's gamma does (the gamma of scikit-image and torchvision is
+    1 / g). Any number of channels; the dtype is kept. uint8 is rounded, float32 is clipped to 0..255 first.
+
+    >>> image = np.array([[0, 64, 255]], np.uint8)
+    >>> gamma((2, 2))(image.shape, np.random.default_rng(0)).image(image)
+    array([[  0, 128, 255]], dtype=uint8)
+    """
+
+    gamma: Factor = 0.5
+
+    def __post_init__(self) -> None:
+        self.check(gamma=_POSITIVE_FACTOR)
+
+    def __call__(self, image_shape: Shape, rng: np.random.Generator) -> GammaCorrected:
+        """Draw gamma."""
+        size_of(image_shape)
+        return GammaCorrected(drawn(as_factors(self.gamma), rng.random()))
+
+
+def _turn(image: np.ndarray, degrees: float, made: np.ndarray, colors: np.ndarray, hues: np.ndarray) -> None:
+    """Turn the hues of an image into `made`; the memory of `colors` and `hues` is used on the way."""
+    plain, colors, hues = image, colors[: len(image)], hues[: len(image)]
+    if image.dtype == np.uint8:
+        colors[...] = image
+        plain = colors
+    cv2.cvtColor(plain, cv2.COLOR_RGB2HSV, dst=hues)
+    angles = hues[..., 0]
+    np.add(angles, degrees, out=angles)  # 360 and more means the same as from 0 on
+    if image.dtype == np.uint8:
+        cv2.cvtColor(hues, cv2.COLOR_HSV2RGB, dst=colors)
+        cv2.convertScaleAbs(colors, dst=made)  # rounds; of turned colours none is beyond 0 to 255
+    else:
+        cv2.cvtColor(hues, cv2.COLOR_HSV2RGB, dst=made)
+
+
+def _check_contrast(owner: object, shape: Shape, per_channel: bool) -> None:
+    if not per_channel and channels(shape) not in (1, 3):
+        raise ValueError(f"{type(owner).__name__}(): an image must have 1 or 3 channels for per_channel=False, got shape {tuple(shape)}")
+
+
+def _has_shape(value: object, shape: Shape) -> bool:
+    try:
+        array = np.asarray(value, float)
+    except (TypeError, ValueError):
+        return False
+    return array.shape == shape and bool(np.isfinite(array).all())
+
+
+_STD = Rule("a finite number >= 0", is_number, lambda value, others: 0 <= value < np.inf)
+_POSITIVE_FACTOR = Rule(
+    "a number n >= 0 and < 1 (n means 1 - n to 1 + n) or a pair (low, high), 0 < low <= high",
+    factor.fits_type,
+    lambda value, others: factor.fits(value, others) and as_factors(value if is_number(value) else tuple(value))[0] > 0,
+)
+_VECTOR = Rule("3 finite numbers", lambda value: True, lambda value, others: _has_shape(value, (3,)))
+_MATRIX = Rule(
+    "3 rows (red, green, blue) of 3 finite numbers, one axis in each column",
+    lambda value: True,
+    lambda value, others: _has_shape(value, (3, 3)),
+)
