@@ -1,0 +1,73 @@
+"""Files that are compressed as a whole, as their suffix says: .gz, .bz2, .xz."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flowfn.formats.in_order import open_in_order
+
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+BAD = (OSError, EOFError, zlib.error, lzma.LZMAError)
+"""What broken compression raises."""
+
+
+@contextmanager
+def telling(path: str, who: str) -> Iterator[None]:
+    """What goes wrong when something compressed is read is told with the name of the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except BAD as error:
+        raise ValueError(f"{who}(): {path} cannot be decompressed: {error}; it is damaged, or not whole") from error
+
+
+def suffix_of(path: str) -> str | None:
+    """The suffix of a path that says how it is compressed."""
+    return next((suffix for suffix in OPENERS if path.lower().endswith(suffix)), None)
+
+
+def opened_in_order(path: str, who: str) -> Any:
+    """A file to read from its beginning, decompressed."""
+    suffix = suffix_of(path)
+    file = open_in_order(path, f"{who}()")
+    if suffix is None:
+        return file
+    return _Decompressed(file, OPENERS[suffix](file, "rb"))
+
+
+class _Decompressed(io.RawIOBase):
+    """A compressed file, closed together with the one below it."""
+
+    def __init__(self, below: Any, file: Any) -> None:
+        self.below, self.file = below, file
+
+    def read(self, size: int = -1) -> bytes:
+        return bytes(self.file.read(size))
+
+    def close(self) -> None:
+        self.file.close()
+        self.below.close()
+        super().close()
+
+
+def first_bytes(path: str, who: str, count: int) -> bytes:
+    """The first bytes of a file, decompressed."""
+    with opened_in_order(path, who) as file, telling(path, who):
+        return bytes(file.read(count))
+
+
+def compressing(below: Any, suffix: str | None) -> Any:
+    """A file to write to that compresses, as the suffix says, to one below it."""
+    if suffix is None:
+        return io.BufferedWriter(below, 1 << 20)
+    if suffix == ".gz":  # without the time and the name, so that the same content is the same file
+        return gzip.GzipFile("", "wb", 6, below, mtime=0)
+    return OPENERS[suffix](below, "wb")

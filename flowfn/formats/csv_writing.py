@@ -1,0 +1,88 @@
+"""CSV files, written: datapoints as records of texts (RFC 4180)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from flowfn import rules
+from flowfn.formats.members import parts_of
+from flowfn.formats.record_files import write_records
+
+CHARACTER = rules.Rule(
+    "one character of ASCII", lambda value: isinstance(value, str), lambda value, others: len(value) == 1 and value.isascii()
+)
+
+
+def write_csv(path: Any, flow: Any, *, header: bool = True, delimiter: str = ",", encoding: str = "utf-8", overwrite: bool = False) -> None:
+    """Write datapoints to a CSV file: dicts, with their keys as the header, or lists, or bare values, which have none.
+
+    Values are written as `str` shows them; arrays and containers are refused. `read_csv` gives back texts, which `types`
+    makes numbers again. A suffix of .gz, .bz2 or .xz compresses. A bar is shown; the file appears at `path` when it is
+    whole.
+
+    Raises:
+        FileExistsError: there is something at `path` already, and `overwrite` is not given.
+        TypeError, ValueError: datapoints are not alike, or hold what cannot be a field.
+
+    >>> import tempfile
+    >>> from flowfn.formats import read_csv
+    >>> path = tempfile.mkdtemp() + "/squares.csv"
+    >>> write_csv(path, ([x, x * x] for x in range(3)))
+    >>> list(read_csv(path, header=False, types=int))
+    [[0, 0], [1, 1], [2, 4]]
+    """
+    who = "write_csv"
+    CHARACTER.check(who, "delimiter", delimiter, {})
+    rules.boolean.check(who, "header", header, {})
+    rules.boolean.check(who, "overwrite", overwrite, {})
+    check_encoding(encoding, delimiter, who)
+
+    def encoded(datapoints: Iterator[Any]) -> Iterator[bytes]:
+        made = io.StringIO(newline="")
+        writer = csv.writer(made, delimiter=delimiter, lineterminator="\n")
+        form: Any = None
+        for number, datapoint in enumerate(datapoints):
+            found, parts = parts_of(datapoint, who)
+            if form is None:
+                form = found
+                if form.keys is not None and header:
+                    writer.writerow(form.keys)
+            elif found != form:
+                if found.keys is None or form.keys is None or set(found.keys) != set(form.keys):
+                    raise ValueError(
+                        f"{who}(): all datapoints must have the fields of the first, {form.names}, datapoint {number} has {found.names}"
+                    )
+                parts = [datapoint[key] for key in form.keys]
+            writer.writerow([_field(part, number) for part in parts])
+            yield made.getvalue().encode(encoding)
+            made.seek(0)
+            made.truncate()
+        if form is None:
+            raise ValueError(f"{who}(): there are no datapoints, so nobody knows the header")
+
+    write_records(path, flow, who, overwrite, encoded)
+
+
+def _field(value: Any, number: int) -> Any:
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, (bytes, bytearray, Mapping, list, tuple, set)) or getattr(value, "ndim", None):
+        raise TypeError(
+            f"write_csv(): fields are texts and numbers, but datapoint {number} holds {type(value).__name__}; write_jsonl takes more"
+        )
+    return value.item() if isinstance(value, (np.generic, np.ndarray)) else value
+
+
+def check_encoding(encoding: Any, characters: str, who: str) -> None:
+    """Make sure that line breaks and delimiters are bytes of their own."""
+    try:
+        fits = f"{characters}\n".encode(encoding) == f"{characters}\n".encode("ascii")
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"{who}(): encoding must be one that Python knows, got {encoding!r}") from error
+    if not fits:
+        raise ValueError(f"{who}(): encoding must be one in which ASCII stays as it is, got {encoding!r}; convert the file to utf-8")

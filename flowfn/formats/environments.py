@@ -1,0 +1,158 @@
+"""LMDB environments: one of each file in a process, as LMDB demands; for reading, and for writing with a map that grows."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from flowfn.extras import needed
+
+FIRST = 1 << 26
+"""How large a map for writing is at first, in bytes; it doubles."""
+SMALL = 1 << 11
+"""Bytes below which values are small, on an average."""
+
+
+class Environment:
+    """An LMDB file, open for reading; threads share it, each with a transaction of its own.
+
+    Large values are looked at where they lie in the map; to copy small ones is faster.
+    """
+
+    def __init__(self, path: str, who: str, told: os.stat_result) -> None:
+        self.path, self.who, self.written, lmdb = path, who, told.st_mtime_ns, needed("lmdb", f"{who}()", extra="lmdb")
+        self.errors, self._local, size = lmdb.Error, threading.local(), told.st_size
+        with self.clearly("cannot be opened"):
+            if not size:
+                raise ValueError(f"{who}(): {path} is empty; no LMDB database was written to it")
+            self._environment = lmdb.open(path, subdir=False, readonly=True, lock=False, create=False)
+            weakref.finalize(self, self._environment.close)
+            pages = self._environment.stat()
+            needs = (self._environment.info()["last_pgno"] + 1) * pages["psize"]
+            if needs > size:  # reading behind the end of a mapped file kills the process
+                raise ValueError(f"{who}(): {path} is truncated: it must have {needs} bytes, and has {size}; copy or write it again")
+            self.entries: int = pages["entries"]
+            filled = (pages["leaf_pages"] + pages["overflow_pages"]) * pages["psize"]
+            self.small: bool = filled < SMALL * self.entries
+
+    @property
+    def transaction(self) -> Any:
+        """This thread's transaction."""
+        try:
+            return self._local.transaction
+        except AttributeError:
+            self._local.transaction = self._environment.begin(buffers=not self.small)
+            return self._local.transaction
+
+    def get(self, key: bytes) -> memoryview | bytes | None:
+        """What is under a key."""
+        with self.clearly("cannot be read"):
+            return self.transaction.get(key)
+
+    def following(self, key: bytes) -> Iterator[memoryview | bytes]:
+        """What is under the keys from one on, in the order of the database."""
+        cursor = self.transaction.cursor()
+        return cursor.iternext(keys=False) if cursor.set_range(key) else iter(())
+
+    def __iter__(self) -> Iterator[bytes]:
+        """All keys in their order."""
+        with self.clearly("cannot be read"):
+            for key in self.transaction.cursor().iternext(values=False):
+                yield bytes(key)
+
+    def leave(self) -> None:
+        """Close it at once."""
+        self._environment.close()
+
+    def close(self) -> None:
+        """Nothing: it is closed when nobody reads from it any more."""
+
+    @contextlib.contextmanager
+    def clearly(self, what: str) -> Iterator[None]:
+        """LMDB's errors, with what to do."""
+        try:
+            yield
+        except self.errors as error:
+            raise self.told(what, error) from error
+
+    def told(self, what: str, error: Exception) -> ValueError:
+        """An error of LMDB, with what to do."""
+        hint = "close the other first" if "already open" in str(error) else "is it a whole LMDB database?"
+        return ValueError(f"{self.who}(): {self.path} {what} as LMDB: {error}; {hint}")
+
+
+def environment(path: str, who: str) -> Environment:
+    """The environment of a file in this process."""
+    with _turn:
+        told = os.stat(path)
+        at = os.getpid(), told.st_dev, told.st_ino
+        found = _environments.get(at)
+        if found is not None and found.written != told.st_mtime_ns:  # it has been written to
+            found = None
+            gc.collect()
+        if found is None:
+            found = _environments[at] = Environment(path, who, told)
+        return found
+
+
+class Growing:
+    """An LMDB file, open for writing by this process alone; its map grows as it is needed."""
+
+    def __init__(self, path: str, who: str) -> None:
+        self._lmdb = needed("lmdb", f"{who}()", extra="lmdb")
+        size = max(FIRST, 2 * os.path.getsize(path) if os.path.exists(path) else 0)
+        try:
+            self._environment = self._lmdb.open(path, subdir=False, lock=False, map_size=size)
+        except self._lmdb.Error as error:
+            raise ValueError(f"{who}(): {path} cannot be continued: {error}; remove it to begin anew") from error
+
+    def put(self, items: Sequence[tuple[bytes, bytes]], beside: tuple[bytes, bytes] | None = None) -> None:
+        """Put numbered items behind those that are there, and one beside them; all or none."""
+        while True:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    for key, value in items:
+                        transaction.put(key, value, append=len(key) == 8)  # numbers of nine digits are not in order
+                    if beside is not None:
+                        transaction.put(*beside)
+                return
+            except self._lmdb.MapFullError:
+                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+
+    def get(self, key: bytes) -> bytes | None:
+        """What is under a key."""
+        with self._environment.begin() as transaction:
+            return transaction.get(key)
+
+    def delete(self, key: bytes) -> None:
+        """Have nothing under a key."""
+        with self._environment.begin(write=True) as transaction:
+            transaction.delete(key)
+
+    def __enter__(self) -> Growing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._environment.close()
+
+
+_environments: weakref.WeakValueDictionary[tuple[int, int, int], Environment] = weakref.WeakValueDictionary()
+"""By process, and by what the file is: LMDB would not open it a second time under any name."""
+_turn = threading.RLock()
+
+
+def _after_fork() -> None:
+    """What the other process has opened is closed here, so that it can be opened anew; nothing there comes to know of it."""
+    global _turn
+    _turn = threading.RLock()
+    for inherited in list(_environments.values()):
+        inherited.leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

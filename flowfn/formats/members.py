@@ -1,0 +1,206 @@
+"""Which arrays of a file make a datapoint, and what datapoints have to be so that they can be written as such arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flowfn.failures import brief
+
+ENOUGH = 1 << 20
+"""Bytes of rows that are put together before they are written."""
+
+
+class Form(NamedTuple):
+    """What datapoints look like: bare values, lists (no keys) or dicts; and where each component lies in the file."""
+
+    keys: list[Any] | None
+    bare: bool
+    names: list[str]
+
+    def made(self, parts: Sequence[Any]) -> Any:
+        """A datapoint of its components."""
+        return parts[0] if self.bare else dict(zip(self.keys, parts)) if self.keys is not None else list(parts)
+
+    def each(self, columns: Sequence[Iterable[Any]]) -> Iterator[Any]:
+        """Datapoints of columns of components."""
+        if self.bare:
+            return iter(columns[0])
+        rows: Iterator[Any] = zip(*columns)
+        return dicts(tuple(self.keys))(rows) if self.keys is not None else map(list, rows)
+
+
+@lru_cache(maxsize=64)
+def dicts(keys: tuple[Any, ...]) -> Callable[[Iterable[Sequence[Any]]], Iterator[dict[Any, Any]]]:
+    """A function that makes dicts of rows, each of as many values as there are keys.
+
+    It is made for so many keys, as `collections.namedtuple` makes its classes, and takes a third of the time of
+    `dict(zip(keys, row))`, which is most of what reading a table in order costs.
+
+    >>> list(dicts(("a", "b"))([(1, 2), (3, 4)]))
+    [{'a': 1, 'b': 2}, {'a': 3, 'b': 4}]
+    """
+    names = [f"key{at}" for at in range(len(keys))]
+    pairs = ", ".join(f"{name}: value{at}" for at, name in enumerate(names))
+    values = "".join(f"value{at}, " for at in range(len(keys)))
+    made = eval(f"lambda {', '.join(names)}: lambda rows: ({{{pairs}}} for ({values}) in rows)")  # of no words but these
+    return made(*keys)
+
+
+def form_of(given: Any, there: Sequence[str], who: str, argument: str, path: str) -> Form:
+    """What a user has chosen: one name (bare values), a list of names (lists), a dict of names (dicts), None (dicts of all).
+
+    Raises:
+        TypeError: it is none of these.
+        ValueError: there is no such name in the file, or nothing is chosen; the message lists what there is.
+    """
+    if given is None:
+        form = Form(list(there), False, list(there))
+    elif isinstance(given, str):
+        form = Form(None, True, [given])
+    elif isinstance(given, Mapping):
+        form = Form(list(given), False, list(given.values()))
+    elif isinstance(given, (list, tuple)):
+        form = Form(None, False, list(given))
+    else:
+        raise TypeError(f"{who}(): {argument} must be a name, a list or dict of names, or None for all, got {brief(given)}")
+    missing = [name for name in form.names if name not in there]
+    if missing:
+        raise ValueError(f"{who}(): there is no {missing[0]!r} in {path}; there are {_listed(there)}")
+    if not form.names:
+        raise ValueError(f"{who}(): {path} holds no arrays" if given is None else f"{who}(): {argument} must name something, got {given!r}")
+    return form
+
+
+def names_in(given: Any) -> list[str]:
+    """The names in what a user has chosen."""
+    chosen = given.values() if isinstance(given, Mapping) else given if isinstance(given, (list, tuple)) else [given]
+    return [name for name in chosen if isinstance(name, str)]
+
+
+def equal_lengths(shapes: Mapping[str, tuple[int, ...]], who: str, argument: str, path: str) -> int:
+    """The number of rows that all have.
+
+    Raises:
+        ValueError: they have different numbers, or one has no rows at all.
+    """
+    if any(not shape for shape in shapes.values()) or len({shape[0] for shape in shapes.values()}) > 1:
+        told = ", ".join(f"{name!r} {shape}" for name, shape in list(shapes.items())[:20])
+        raise ValueError(f"{who}(): arrays must have equal lengths, but in {path} there are {told}; choose some with {argument}=")
+    return next(iter(shapes.values()))[0]
+
+
+def parts_of(datapoint: Any, who: str) -> tuple[Form, list[Any]]:
+    """The form of a datapoint, and its components; those of lists are called by their numbers."""
+    if isinstance(datapoint, Mapping):
+        keys = list(datapoint)
+        for key in keys:
+            if not isinstance(key, str) or not key:
+                raise TypeError(f"{who}(): the keys of datapoints must be strings, as they are names in the file, got {key!r}")
+        return Form(keys, False, keys), list(datapoint.values())
+    if isinstance(datapoint, (list, tuple)):
+        return Form(None, False, [str(number) for number in range(len(datapoint))]), list(datapoint)
+    return Form(None, True, ["0"]), [datapoint]
+
+
+class Fill:
+    """Rows of one component on their way to a file: all of one dtype and shape, those of the first, written in blocks.
+
+    `put` takes blocks of rows. Texts and bytes are put as object arrays, whatever their lengths.
+    """
+
+    def __init__(self, first: Any, name: str, who: str, put: Callable[[np.ndarray], None], rows: int | None = None) -> None:
+        self.name, self.who, self.put, self.filled = name, who, put, 0
+        example = as_row(first, name, who, 0)
+        self.kind = type(example) if isinstance(example, (str, bytes)) else np.ndarray
+        self.dtype = np.dtype(object) if self.kind is not np.ndarray else example.dtype
+        self.shape = () if self.kind is not np.ndarray else example.shape
+        size = max(int(np.prod(self.shape)) * self.dtype.itemsize, 1)
+        self.block = np.empty((rows or max(min(ENOUGH // size, 4096), 1), *self.shape), self.dtype)
+
+    def add(self, value: Any, number: int) -> None:
+        """Take one row.
+
+        Raises:
+            TypeError, ValueError: it does not fit the rows before it.
+        """
+        row = as_row(value, self.name, self.who, number)
+        if self.kind is np.ndarray and isinstance(row, np.ndarray):
+            fits = row.shape == self.shape and (row.dtype == self.dtype or np.can_cast(row.dtype, self.dtype, "safe"))
+        else:
+            fits = type(row) is self.kind
+        if not fits:
+            first = f"{self.dtype} {self.shape}" if self.kind is np.ndarray else self.kind.__name__
+            given = f"{row.dtype} {row.shape}" if isinstance(row, np.ndarray) else type(row).__name__
+            raise ValueError(
+                f"{self.who}(): all rows of an array have one dtype and shape, but component {self.name!r} of datapoint {number} "
+                f"is {given}, that of the first {first}; make them alike before (map, map_component)"
+            )
+        self.block[self.filled] = row
+        self.filled += 1
+        if self.filled == len(self.block):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held."""
+        if self.filled:
+            self.put(self.block[: self.filled])
+            self.filled = 0
+
+
+def as_row(value: Any, name: str, who: str, number: int) -> Any:
+    """A component as a row of an array: a text, bytes, or an array of numbers.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(value, (str, bytes)):
+        return str(value) if isinstance(value, str) else bytes(value)
+    try:
+        row = np.asarray(value)
+    except (ValueError, OverflowError):  # a ragged list
+        row = np.empty(0, object)
+    if row.dtype.hasobject or (row.dtype.kind == "V" and row.dtype.names is None):
+        raise TypeError(
+            f"{who}(): components must be numbers, strings, bytes or arrays of them, "
+            f"but component {name!r} of datapoint {number} is {brief(value)}; map it before, or write another format"
+        )
+    return row
+
+
+def filled(datapoints: Iterable[Any], who: str, begin: Callable[[Form, list[Any]], Sequence[Fill]]) -> tuple[Form, int]:
+    """Send all datapoints through the fills that `begin` makes for the components of the first; how many they were.
+
+    Raises:
+        ValueError: there are no datapoints, or they differ in their components.
+    """
+    form: Form | None = None
+    fills: Sequence[Fill] = ()
+    number = -1
+    for number, datapoint in enumerate(datapoints):
+        found, parts = parts_of(datapoint, who)
+        if form is None:
+            if not parts:
+                raise ValueError(f"{who}(): datapoints must have components, got {brief(datapoint)}")
+            form, fills = found, begin(found, parts)
+        elif found != form:
+            if found.keys is None or form.keys is None or set(found.keys) != set(form.keys):
+                raise ValueError(
+                    f"{who}(): all datapoints must have the components of the first, {_listed(form.names)}, "
+                    f"but datapoint {number} is {brief(datapoint)}"
+                )
+            parts = [datapoint[key] for key in form.keys]
+        for fill, part in zip(fills, parts):
+            fill.add(part, number)
+    if form is None:
+        raise ValueError(f"{who}(): there are no datapoints, so nobody knows what arrays to write")
+    for fill in fills:
+        fill.flush()
+    return form, number + 1
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:20])) + ", ..." * (len(names) > 20) or "none"

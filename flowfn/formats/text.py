@@ -1,0 +1,244 @@
+"""CSV: datapoints as records of texts.
+
+The format: RFC 4180, https://www.rfc-editor.org/rfc/rfc4180
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+from flowfn import rules
+from flowfn.definitions import shown as named
+from flowfn.flows import Flow
+from flowfn.formats.compression import first_bytes
+from flowfn.formats.csv_writing import CHARACTER, check_encoding, write_csv
+from flowfn.formats.files import call, file_path
+from flowfn.formats.members import dicts
+from flowfn.formats.record_files import BOM, NEWLINE, Unreadable, flow_of_records, line_starts
+
+__all__ = ["read_csv", "write_csv"]
+
+HEADER = 1 << 20
+"""Bytes in which the names of columns have to end."""
+
+_HEADER = rules.Rule(
+    "True, False, or a list of names",
+    lambda value: isinstance(value, (bool, list, tuple)),
+    lambda value, others: isinstance(value, bool) or (all(isinstance(name, str) for name in value) and len(set(value)) == len(value) > 0),
+)
+_TYPES = rules.Rule(
+    "a function, a dict of functions by column, or None",
+    lambda value: value is None or callable(value) or (isinstance(value, Mapping) and all(map(callable, value.values()))),
+)
+
+
+def read_csv(
+    path: Any,
+    columns: Sequence[str] | None = None,
+    *,
+    types: Any = None,
+    header: Any = True,
+    delimiter: str = ",",
+    quote: str = '"',
+    encoding: str = "utf-8",
+    hold: bool = False,
+) -> Flow[Any]:
+    """A flow of the records of a CSV file, as dicts of strings: {column: text}.
+
+    `columns` are those that are wanted (None: all). `types` says what to make of the texts: a function for all, or a
+    dict of functions by column, such as `{"label": int, "score": float}` (`bool` knows true, false, 1 and 0). `header` is
+    True if the first record holds the names, a list of names if they do not stand in the file, False if there are none:
+    datapoints are lists then.
+
+    Records may have line breaks between quotes. An index of where they begin is made when it is first needed (a scan of
+    the file, in each process), and makes the flow seekable. Files that end in .gz, .bz2 or .xz are decompressed; they
+    can only be read in order, unless they are to `hold` in memory, decompressed, by each process that reads them.
+
+    Raises:
+        ValueError: a record has more or fewer fields than there are names, or a text is none of its type; a quote is
+            never closed; the message says which datapoint it is.
+        FileNotFoundError: there is no such file.
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/words.csv"
+    >>> write_csv(path, [{"word": "yes, no", "count": 2}, {"word": "maybe", "count": 1}])
+    >>> read_csv(path, types={"count": int})[0]
+    {'word': 'yes, no', 'count': 2}
+    """
+    who = "read_csv"
+    CHARACTER.check(who, "delimiter", delimiter, {})
+    CHARACTER.check(who, "quote", quote, {})
+    _HEADER.check(who, "header", header, {})
+    _TYPES.check(who, "types", types, {})
+    rules.boolean.check(who, "hold", hold, {})
+    check_encoding(encoding, delimiter + quote, who)
+    place = file_path(path, who)
+    head = _head(place, header, delimiter, quote, encoding)
+    form = Csv(*head, *_chosen(*head[1:], columns, types, place), delimiter, quote, encoding)
+    options = {"columns": (columns, None), "header": (header, True), "delimiter": (delimiter, ","), "quote": (quote, '"')}
+    text = call(who, path, **options, encoding=(encoding, "utf-8"), hold=(hold, False))
+    if types is not None:
+        told = "{" + ", ".join(f"{key!r}: {named(one)}" for key, one in types.items()) + "}" if isinstance(types, Mapping) else named(types)
+        text = f"{text[:-1]}, types={told})"
+    return flow_of_records(path, who, form, hold, text)
+
+
+@dataclass(frozen=True)
+class Csv:
+    """How records lie in a CSV file, and what is made of them."""
+
+    start: int
+    names: tuple[str, ...] | None
+    count: int
+    places: tuple[int, ...] | None
+    converts: tuple[tuple[int, Callable[[str], Any]], ...]
+    delimiter: str
+    quote: str
+    encoding: str
+
+    def cut(self, block: bytes, last: bool) -> tuple[np.ndarray, int]:
+        """Where records begin: at lines, except for those between quotes."""
+        quote = self.quote.encode()
+        if quote not in block:
+            return line_starts(block, last)
+        view = np.frombuffer(block, np.uint8)
+        quotes, lines = np.flatnonzero(view == quote[0]), np.flatnonzero(view == NEWLINE)
+        outside = lines[np.searchsorted(quotes, lines) % 2 == 0]
+        end = len(block) if last else int(outside[-1]) + 1 if len(outside) else 0
+        quotes = quotes[quotes < end]
+        if not self._as_they_should(view[:end], quotes):
+            return self._one_by_one(block, last)
+        ends = outside if not last or (len(outside) and outside[-1] == end - 1) else np.append(outside, end - 1)
+        if not len(ends):
+            return ends, 0
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        first = view[starts]
+        return starts[~((first == NEWLINE) | ((first == 13) & (ends - starts <= 1)))], end
+
+    def _as_they_should(self, view: np.ndarray, quotes: np.ndarray) -> bool:
+        """Whether quotes stand where fields begin and end only, or are doubled: then every other one closes."""
+        opening, closing = quotes[::2], quotes[1::2]
+        if len(opening) != len(closing):
+            return False
+        own = ord(self.quote)
+        before = view[opening[opening > 0] - 1]
+        behind = view[closing[closing < len(view) - 1] + 1]
+        around = [own, ord(self.delimiter), NEWLINE]
+        return bool(np.isin(before, around).all() and np.isin(behind, [*around, 13]).all())
+
+    def _one_by_one(self, block: bytes, last: bool) -> tuple[np.ndarray, int]:
+        """Where records begin, as Python's reader finds it: quotes stand in odd places."""
+        before, starts = 0, []
+        try:
+            for at, record in self.counting(block if last else block[: block.rfind(b"\n") + 1], "latin1"):
+                if record:
+                    starts.append(before)
+                before = at
+        except csv.Error as error:
+            if last or "unexpected end" not in str(error):
+                raise Unreadable(f"{error} (after {len(starts)} more)") from error
+        return np.array(starts, np.int64), before
+
+    def counting(self, block: bytes, encoding: str | None = None) -> Iterator[tuple[int, list[str]]]:
+        """Records, one by one, and where each ends."""
+        at = 0
+
+        def lines() -> Iterator[str]:
+            nonlocal at
+            for line in io.BytesIO(block):
+                at += len(line)
+                yield line.decode(encoding or self.encoding)
+
+        return ((at, record) for record in self._reader(lines()))
+
+    def _reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
+        return csv.reader(lines, delimiter=self.delimiter, quotechar=self.quote, strict=True)
+
+    def parse(self, block: bytes) -> Iterator[Any]:
+        """Records: of each as many fields as there are columns, and of those the chosen ones, converted."""
+        if self.names is None or self.places is not None or self.converts:
+            return self.carefully(block)
+        records = filter(None, self._reader(io.StringIO(block.decode(self.encoding), newline="")))
+        return dicts(self.names)(records)
+
+    def carefully(self, block: bytes) -> Iterator[Any]:
+        """The same, one by one."""
+        names, count, places, converts = self.names, self.count, self.places, self.converts
+        pick: Any = None if places is None else itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
+        keys = names if pick is None or names is None else pick(names)
+        try:
+            for row in self._reader(io.StringIO(block.decode(self.encoding), newline="")):
+                if len(row) != count:
+                    if not row:
+                        continue
+                    raise Unreadable(f"it has {len(row)} fields, where there are {count} columns: {row[:20]}")
+                for place, convert in converts:
+                    try:
+                        row[place] = convert(row[place])
+                    except Exception as error:
+                        column = place if names is None else repr(names[place])
+                        raise Unreadable(f"column {column}, {row[place]!r}: {error}") from error
+                yield row if keys is None else dict(zip(keys, row if pick is None else pick(row)))
+        except csv.Error as error:
+            hint = "; csv.field_size_limit(n) allows longer ones" if "field larger" in str(error) else ""
+            raise Unreadable(f"{error}{hint}") from error
+
+
+def _head(path: str, header: Any, delimiter: str, quote: str, encoding: str) -> tuple[int, tuple[str, ...] | None, int]:
+    """Where the first record begins, the names of the columns, and how many there are."""
+    held = first_bytes(path, "read_csv", HEADER)
+    start = len(BOM) if held.startswith(BOM) else 0
+    if isinstance(header, (list, tuple)):
+        return start, tuple(header), len(header)
+    reader = Csv(0, None, 0, None, (), delimiter, quote, encoding).counting(held[start:])
+    try:
+        stop, names = next(((at, row) for at, row in reader if row), (0, []))
+        if header and not names:
+            raise Unreadable("it is empty" if not held.strip() else f"there is no record in its first {HEADER} bytes")
+        if header and len(set(names)) < len(names):
+            raise Unreadable(f"columns have the same name: {names[:20]}; name them with header=[...], and take skip(1)")
+    except (Unreadable, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"read_csv(): the header of {path} cannot be read: {error}") from error
+    return (start + stop, tuple(names), len(names)) if header else (start, None, len(names))
+
+
+def _chosen(names: tuple[str, ...] | None, count: int, columns: Any, types: Any, path: str) -> tuple[Any, Any]:
+    """The places of the chosen columns, and what to make of which texts."""
+    if names is None:
+        if columns is not None or isinstance(types, Mapping):
+            raise ValueError(
+                f"read_csv(): with header=False columns have no names, got columns={columns!r}, types={types!r}; name them: header=[...]"
+            )
+        return None, () if types is None else tuple((place, _convert(types)) for place in range(count))
+    if columns is not None and (not isinstance(columns, (list, tuple)) or not columns):
+        raise TypeError(f"read_csv(): columns must be a list of names, or None for all, got {columns!r}")
+    wanted = list(names if columns is None else columns)
+    for name in [*wanted, *(types if isinstance(types, Mapping) else ())]:
+        if name not in names:
+            raise ValueError(f"read_csv(): there is no column {name!r} in {path}; there are {', '.join(map(repr, names[:20]))}")
+    functions = types if isinstance(types, Mapping) else {} if types is None else dict.fromkeys(wanted, types)
+    converts = tuple((names.index(name), _convert(convert)) for name, convert in functions.items() if name in wanted)
+    return None if columns is None else tuple(map(names.index, wanted)), tuple(one for one in converts if one[1] is not str)
+
+
+def _convert(function: Callable[[str], Any]) -> Callable[[str], Any]:
+    return truth if function is bool else function
+
+
+def truth(text: str) -> bool:
+    """What a text says that is to be True or False.
+
+    >>> truth("True"), truth("0")
+    (True, False)
+    """
+    told = {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower())
+    if told is None:
+        raise ValueError("it must be true, false, 1 or 0")
+    return told

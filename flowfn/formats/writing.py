@@ -1,0 +1,185 @@
+"""Writing: a file comes into being beside its final place, and is moved there when it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from flowfn import rules
+from flowfn.extras import needed
+from flowfn.formats.files import file_path, is_url
+from flowfn.formats.hushing import is_hushed
+from flowfn.iterating import FlowIterator
+from flowfn.seeing.progressing import bars, progress
+from flowfn.sources import flow as as_flow
+from flowfn.stages import pipe
+
+_NOT_FOR_THE_ASKING = {errno.EACCES, errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
+"""How systems say that a file or a folder cannot be opened to be synced, or not be synced; nothing is lost by that."""
+
+
+@contextlib.contextmanager
+def written(path: Any, overwrite: bool, who: str, *, folder: bool = False) -> Iterator[str]:
+    """The path of a new file (or, with `folder`, of a new empty folder) that becomes `path` when all has gone well.
+
+    It lies beside the final place, is on the disk before it is moved there, and is removed if anything is raised. What
+    goes behind a URL is written to a temporary file, and sent when it is whole. `who` is the function that writes, as in
+    "write_lmdb".
+
+    Raises:
+        FileExistsError: there is something at `path`, and `overwrite` is False.
+        FileNotFoundError: the folder in which `path` lies does not exist.
+        OSError: what was written does not reach the disk; there is then nothing at `path`, or what was there before.
+
+    >>> from pathlib import Path
+    >>> place = Path(tempfile.mkdtemp(), "greeting")
+    >>> with written(place, overwrite=False, who="write_text") as beside:
+    ...     Path(beside).write_text("hello"), place.exists()
+    (5, False)
+    >>> place.read_text(), os.listdir(place.parent)
+    ('hello', ['greeting'])
+    """
+    rules.boolean.check(who, "overwrite", overwrite, {})
+    final = file_path(path, who)
+    if is_url(final):
+        with _sent(final, overwrite, who, folder) as beside:
+            yield beside
+        return
+    above, name = os.path.split(final)
+    refuse(final, overwrite, who)
+    if not os.path.isdir(above):
+        raise FileNotFoundError(f"{who}(): the folder {above!r} does not exist; make it first")
+    beside = os.path.join(above, f".part-{secrets.token_hex(4)}-{name}")
+    try:
+        if folder:
+            os.mkdir(beside)
+        yield beside
+        refuse(final, overwrite, who)  # somebody else may have been at it
+        into_place(beside, final)
+    finally:
+        _remove(beside)
+
+
+def refuse(final: str, overwrite: bool, who: str) -> None:
+    """Raise an error if there is something at the final place that is not to be replaced."""
+    if not overwrite and os.path.lexists(final):
+        raise FileExistsError(f"{who}(): {final!r} exists; pass overwrite=True to replace it")
+
+
+def into_place(beside: str, final: str) -> None:
+    """Move a whole file or folder to its final place, once it is on the disk; what is there is replaced."""
+    for folder, _, names in os.walk(beside):
+        for name in names:
+            _sync(os.path.join(folder, name))
+        _sync(folder)
+    if not os.path.isdir(beside):
+        _sync(beside)
+    folders = os.path.isdir(beside) or (os.path.isdir(final) and not os.path.islink(final))
+    if folders and os.path.lexists(final):  # which cannot be replaced in one step
+        aside = os.path.join(os.path.dirname(final), f".old-{secrets.token_hex(4)}-{os.path.basename(final)}")
+        os.replace(final, aside)
+        try:
+            os.replace(beside, final)
+        except BaseException:
+            os.replace(aside, final)
+            raise
+        _remove(aside)
+    else:
+        os.replace(beside, final)
+    _sync(os.path.dirname(final))
+
+
+@contextlib.contextmanager
+def resumable(path: Any, overwrite: bool, who: str, *, resume: bool) -> Iterator[str]:
+    """As `written`; but with `resume` the new file is called `path` + ".part", and stays if anything is raised.
+
+    It is then there for the next call, which goes on with it.
+
+    Raises:
+        ValueError: what goes behind a URL is to be resumed.
+    """
+    rules.boolean.check(who, "resume", resume, {})
+    if not resume:
+        with written(path, overwrite, who) as beside:
+            yield beside
+        return
+    final = file_path(path, who)
+    if is_url(final):
+        raise ValueError(f"{who}(): only a local file can be resumed, got {final!r}; write one, and send it when it is whole")
+    refuse(final, overwrite, who)
+    yield f"{final}.part"
+    refuse(final, overwrite, who)
+    into_place(f"{final}.part", final)
+
+
+def shown(flow: Any, caption: str) -> FlowIterator[Any]:
+    """The datapoints of a flow (or of anything that `flowfn.flow` takes), with a bar where tqdm is installed.
+
+    They are those of the flow's next pass, and the flow itself stays as it is. No bar is shown where bars are `hushed`.
+    Use it in `with`.
+
+    >>> with shown([1, 2], "write_text") as datapoints:
+    ...     list(datapoints)
+    [1, 2]
+    """
+    source = as_flow(flow, caption)
+    if is_hushed():
+        return source.run()
+    try:
+        bars()
+    except ImportError:
+        return source.run()
+    return pipe(source, progress(description=caption)).run(seed=source.seed, epoch=source.epoch)
+
+
+@contextlib.contextmanager
+def _sent(url: str, overwrite: bool, who: str, folder: bool) -> Iterator[str]:
+    """A temporary file or folder that is sent to a URL when it is whole."""
+    system, inside = needed("fsspec.core", f"{who}()", extra="files").url_to_fs(url)
+    refusal = f"{who}(): {url!r} exists; pass overwrite=True to replace it"
+    if not overwrite and system.exists(inside):
+        raise FileExistsError(refusal)
+    with tempfile.TemporaryDirectory() as temporary:
+        beside = os.path.join(temporary, os.path.basename(inside.rstrip("/")) or "written")
+        if folder:
+            os.mkdir(beside)
+        yield beside
+        if system.exists(inside):
+            if not overwrite:
+                raise FileExistsError(refusal)
+            system.rm(inside, recursive=True)
+        system.put(beside, inside, recursive=folder)
+
+
+def _sync(path: str) -> None:
+    """Have a file or a folder on the disk.
+
+    Not every system lets this be asked for (Windows not for folders), and then it writes when it likes. But what it has
+    tried, and failed to write, is lost: the system may tell that here, once, and never again.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_FOR_THE_ASKING:
+            raise OSError(error.errno, f"it could not be brought to the disk: {error.strerror}", path) from error
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)

@@ -1,0 +1,248 @@
+"""Writing: nothing is at the final place before it is whole, what is there is not replaced unless told, nothing is left beside."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import fsspec
+import pytest
+
+import flowfn as ff
+from flowfn.formats.files import open_file
+from flowfn.formats.hushing import hushed
+from flowfn.formats.writing import resumable, shown, written
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "data.txt"
+
+
+def fill(beside, text, folder=False):
+    if folder:
+        os.mkdir(os.path.join(beside, "inside"))
+        beside = os.path.join(beside, "inside", "file")
+    with open(beside, "w") as file:
+        file.write(text)
+
+
+def content(path):
+    inside = path / "inside" / "file"
+    return (inside if path.is_dir() else path).read_text()
+
+
+FOLDER = pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+
+
+@FOLDER
+def test_it_is_at_its_place_when_it_is_whole(folder, path, tmp_path):
+    with written(path, False, "write_x", folder=folder) as beside:
+        assert os.path.dirname(beside) == str(tmp_path)
+        assert beside.endswith("-data.txt")
+        fill(beside, "new", folder)
+        assert not path.exists()
+    assert content(path) == "new"
+    assert os.listdir(tmp_path) == ["data.txt"]
+
+
+@FOLDER
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, GeneratorExit])
+def test_nothing_is_left_when_something_is_raised(error, folder, path, tmp_path):
+    with pytest.raises(error), written(path, False, "write_x", folder=folder) as beside:  # noqa: PT012
+        fill(beside, "half", folder)
+        raise error
+    assert os.listdir(tmp_path) == []
+
+
+@FOLDER
+def test_what_is_there_is_not_replaced_unless_told(folder, path, tmp_path):
+    with written(path, False, "write_x", folder=folder) as beside:
+        fill(beside, "old", folder)
+    with (
+        pytest.raises(FileExistsError, match=r"^write_x\(\): '.*data\.txt' exists; pass overwrite=True to replace it$"),
+        written(path, False, "write_x", folder=folder),
+    ):
+        raise AssertionError("it was to be refused before anything is written")
+    for again in ("newer", "newest"):
+        with written(path, True, "write_x", folder=folder) as beside:
+            fill(beside, again, folder)
+            assert content(path) != again
+        assert content(path) == again
+    assert os.listdir(tmp_path) == ["data.txt"]
+
+
+@FOLDER
+def test_what_was_there_stays_when_something_is_raised(folder, path, tmp_path):
+    with written(path, False, "write_x", folder=folder) as beside:
+        fill(beside, "old", folder)
+    with pytest.raises(OSError, match="full"), written(path, True, "write_x", folder=folder) as beside:  # noqa: PT012
+        fill(beside, "half", folder)
+        raise OSError("full")
+    assert content(path) == "old"
+    assert os.listdir(tmp_path) == ["data.txt"]
+
+
+def test_a_file_that_came_meanwhile_is_not_replaced(path, tmp_path):
+    with pytest.raises(FileExistsError), written(path, False, "write_x") as beside:  # noqa: PT012
+        fill(beside, "ours")
+        path.write_text("theirs")
+    assert path.read_text() == "theirs"
+    assert os.listdir(tmp_path) == ["data.txt"]
+
+
+def test_a_file_can_be_replaced_by_a_folder_and_back(path, tmp_path):
+    for folder in (False, True, False):
+        with written(path, True, "write_x", folder=folder) as beside:
+            fill(beside, "x", folder)
+    assert content(path) == "x"
+    assert os.listdir(tmp_path) == ["data.txt"]
+
+
+@FOLDER
+def test_what_does_not_reach_the_disk_is_not_moved_to_its_place(folder, path, tmp_path, monkeypatch):
+    with written(path, False, "write_x", folder=folder) as beside:
+        fill(beside, "old", folder)
+
+    def failing(descriptor):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with (
+        pytest.raises(OSError, match=r"could not be brought to the disk: Input/output error: '.*data\.txt"),
+        written(path, True, "write_x", folder=folder) as beside,
+    ):
+        fill(beside, "new", folder)
+    assert content(path) == "old"
+    assert os.listdir(tmp_path) == ["data.txt"]
+
+
+@FOLDER
+def test_a_system_that_cannot_be_asked_to_write_to_the_disk_is_taken_as_it_is(folder, path, monkeypatch):
+    def refusing(descriptor):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refusing)
+    with written(path, False, "write_x", folder=folder) as beside:
+        fill(beside, "new", folder)
+    assert content(path) == "new"
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError, match=r"write_x\(\): the folder '.*none' does not exist; make it first"),
+        written(tmp_path / "none" / "data", False, "write_x"),
+    ):
+        pass
+
+
+def test_arguments_are_checked(path):
+    with pytest.raises(TypeError, match=r"write_x\(\): overwrite must be True or False, got 'yes'"), written(path, "yes", "write_x"):
+        pass
+    with pytest.raises(TypeError, match=r"write_x\(\): path must be a path or a URL, got 3"), written(3, True, "write_x"):
+        pass
+
+
+def test_a_killed_program_leaves_no_half_file_under_the_final_name(path, tmp_path):
+    program = f"""
+import os, signal
+from flowfn.formats.writing import written
+with written({str(path)!r}, False, "write_x") as beside:
+    with open(beside, "w") as file:
+        file.write("half")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", program], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert not path.exists()
+    (left,) = os.listdir(tmp_path)
+    assert left.startswith(".part-")
+
+
+def test_a_url_gets_it_when_it_is_whole():
+    url, system = "memory://folder/data.txt", fsspec.filesystem("memory")
+    try:
+        with written(url, False, "write_x") as beside:
+            fill(beside, "new")
+            assert not system.exists("/folder/data.txt")
+        with open_file(url) as file:
+            assert file.read() == b"new"
+        with pytest.raises(FileExistsError, match="pass overwrite=True"), written(url, False, "write_x"):
+            pass
+        with pytest.raises(OSError, match="torn"), written(url, True, "write_x"):
+            raise OSError("torn")
+        with written(url, True, "write_x") as beside:
+            fill(beside, "newer")
+        assert system.cat("/folder/data.txt") == b"newer"
+        assert not os.path.exists(beside)
+        with written("memory://folder/more", False, "write_x", folder=True) as beside:
+            fill(beside, "inside", folder=True)
+        assert system.cat("/folder/more/inside/file") == b"inside"
+        with pytest.raises(ValueError, match="only a local file can be resumed"), resumable(url, True, "write_x", resume=True):
+            pass
+    finally:
+        system.store.clear()
+
+
+def test_what_can_be_resumed_stays_and_is_found_again(path, tmp_path):
+    with pytest.raises(KeyboardInterrupt), resumable(path, False, "write_x", resume=True) as beside:  # noqa: PT012
+        fill(beside, "half")
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == ["data.txt.part"]
+    with resumable(path, False, "write_x", resume=True) as beside, open(beside, "a") as file:
+        file.write(" and half")
+    assert path.read_text() == "half and half"
+    with pytest.raises(FileExistsError), resumable(path, False, "write_x", resume=True):
+        pass
+
+
+# The bar
+
+
+def test_a_bar_is_shown_where_there_is_one(capsys):
+    with shown(range(5), "write_x") as datapoints:
+        assert list(datapoints) == list(range(5))
+    assert "write_x: 100%" in capsys.readouterr().err
+
+
+def test_it_is_done_without_a_bar_too(monkeypatch, capsys):
+    from flowfn.seeing import progressing
+
+    progressing.bars.cache_clear()
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with shown(range(5), "write_x") as datapoints:
+        assert list(datapoints) == list(range(5))
+    progressing.bars.cache_clear()
+    assert capsys.readouterr().err == ""
+
+
+def test_the_flow_that_is_written_stays_as_it_is():
+    flow = ff.pipe(range(20), ff.shuffle())
+    flow.set_epoch(3)
+    with shown(flow, "write_x") as datapoints:
+        assert list(datapoints) == list(flow.run(epoch=3))
+        state = datapoints.state_dict()
+    assert flow.epoch == 3
+    assert state["fingerprint"] == flow.state_dict()["fingerprint"]
+
+
+def test_the_pass_that_is_written_is_the_next_one_of_the_flow():
+    flow = ff.pipe(range(20), ff.shuffle())
+    list(flow)
+    with shown(flow, "write_x") as datapoints:
+        assert list(datapoints) == list(flow.run())
+    assert flow.epoch == 1
+
+
+def test_no_bar_is_shown_where_bars_are_hushed(capsys):
+    flow = ff.pipe(range(20), ff.shuffle()).set_epoch(2)
+    with hushed(), shown(flow, "write_x") as datapoints:
+        assert list(datapoints) == list(flow.run(epoch=2))
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_no_source_is_told():
+    with pytest.raises(TypeError, match=r"write_x\(\): a source cannot be a string"):
+        shown("text", "write_x")
