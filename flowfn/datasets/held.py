@@ -1,0 +1,71 @@
+"""Datasets that fit into memory: arrays read from files when they are first wanted, and rows of them as datapoints."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from flowfn.columns import Columns
+from flowfn.flows import Flow
+from flowfn.sources import ArraysNode, Source
+
+
+class Held(Columns):
+    """Arrays of equal length that `read(*arguments)` returns, read once in each process that wants them.
+
+    It pickles as the function and its arguments, so it is small; rows are read-only views.
+    """
+
+    def __init__(self, read: Callable[..., Sequence[np.ndarray]], *arguments: Any) -> None:
+        self.__setstate__((read, arguments))
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("arrays", "stackable"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        with _turn:
+            if "arrays" not in vars(self):
+                super().__init__(list(self.read(*self.arguments)))
+        return vars(self)[name]
+
+    def __getstate__(self) -> Any:
+        return self.read, self.arguments
+
+    def __setstate__(self, state: Any) -> None:
+        self.read, self.arguments = state
+        self.keys, self.bare = None, False
+
+
+def held_flow(name: str, shown: str, read: Callable[..., Sequence[np.ndarray]], *arguments: Any) -> Flow[Any]:
+    """The flow of the rows of arrays that `read(*arguments)` returns."""
+    return Flow(Source(Held(read, *arguments), ArraysNode, name=name, shown=shown))
+
+
+def labels_below(count: int, labels: np.ndarray, who: str, path: str) -> np.ndarray:
+    """Labels as int64.
+
+    Raises:
+        ValueError: one of them is not in [0, count).
+    """
+    labels = labels.astype(np.int64)
+    wrong = np.flatnonzero((labels < 0) | (labels >= count))
+    if wrong.size:
+        raise ValueError(
+            f"{who}(): {path!r} is damaged: the label of datapoint {wrong[0]} is {labels[wrong[0]]}, and must be below {count}"
+        )
+    return labels
+
+
+_turn = threading.RLock()
+
+
+def _after_fork() -> None:
+    global _turn
+    _turn = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
