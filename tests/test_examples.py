@@ -1,12 +1,15 @@
 """Every example runs in a small setting and says what it promises to say."""
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
 import pytest
+
+from flowfn import image
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -64,7 +67,19 @@ def test_quickstart_takes_no_unfinished_folder_for_a_whole_one(tmp_path, monkeyp
     assert len(quickstart.list_files(quickstart.cut_photographs(tmp_path, 10))) == 10
 
 
-@pytest.mark.parametrize(("name", "missing"), [("quickstart.py", "cv2"), ("quickstart.py", "tqdm"), ("digits.py", "sklearn")])
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("quickstart.py", "cv2"),
+        ("quickstart.py", "tqdm"),
+        ("digits.py", "sklearn"),
+        ("mnist.py", "sklearn"),
+        ("imagenet.py", "cv2"),
+        ("imagenet.py", "lmdb"),
+        ("segmentation.py", "cv2"),
+        ("augmentors.py", "cv2"),
+    ],
+)
 def test_a_missing_library_is_named_with_the_command_that_installs_it(name, missing):
     hide = f"import runpy, sys; sys.modules[{missing!r}] = None; runpy.run_path({str(EXAMPLES / name)!r}, run_name='__main__')"
     finished = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, timeout=60)
@@ -83,3 +98,53 @@ def test_digits_learns_and_resumes_to_the_last_bit(tmp_path):
 
 def test_own_stage_keeps_every_law(tmp_path):
     assert "the pipeline keeps every law" in run(tmp_path, "own_stage.py")
+
+
+def test_mnist_reads_its_own_files_and_learns(tmp_path):
+    output = run(tmp_path, "mnist.py", "--epochs", "3")
+    assert "1437 digits to train on, 360 to test on" in output
+    assert "a batch: images (64, 8, 8) uint8, labels (64,) int64" in output
+    assert float(output.split()[-1]) >= 0.9
+
+
+def test_imagenet_feeds_training_and_validation_from_files_and_from_one_file(tmp_path):
+    output = run(tmp_path, "imagenet.py", "--images", "150", "--folder", ".", "--processes", "2")
+    assert "150 photographs to train on and 30 to validate with" in output
+    assert output.count("images uint8 (64, 224, 224, 3), labels int64 (64,); 128 images an epoch") == 2
+    assert "train, from LMDB: " in output
+    assert "validation, from files: images uint8 (30, 224, 224, 3), labels int64 (30,); 30 images an epoch" in output
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    flower = cv2.imread(str(next(folder.glob("train/n11939491/*.JPEG")))).reshape(-1, 3).astype(int)
+    assert (flower[:, 2] - flower[:, 0] > 100).mean() > 0.05  # orange, which would be blue if red and blue were exchanged
+
+    written = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    output = run(tmp_path, "imagenet.py", "--data", str(folder), "--processes", "1")
+    assert "150 photographs to train on and 30 to validate with" in output
+    assert "name a file to write and read with --lmdb" in output
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == written
+
+
+def test_segmentation_moves_image_mask_and_points_together(tmp_path):
+    options = ("--images", "6", "--columns", "3")
+    output = run(tmp_path, "segmentation.py", *options)
+    assert "a batch: image uint8 (6, 192, 192, 3), mask uint8 (6, 192, 192), points float64 (6, 5, 2)" in output
+    ((seen, kept),) = re.findall(r"(\d+) points of the outline can be seen, (\d+) of them are on the outline of the augmented mask", output)
+    assert int(seen) == int(kept) >= 12
+    picture = cv2.imread(str(tmp_path / "segmentation.png"))
+    assert picture.shape == (2 * 192, 3 * 192, 3)
+    assert (picture == (255, 160, 0)).all(2).sum() > 12 * 15  # the points are blue
+    run(tmp_path, "segmentation.py", *options, "--processes", "2", "--picture", "again.png")
+    assert (cv2.imread(str(tmp_path / "again.png")) == picture).all()
+
+
+def test_augmentors_are_all_on_one_sheet(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    shown = importlib.import_module("augmentors").AUGMENTORS
+    public = [getattr(image, name) for name in image.__all__]
+    augmentors = {one for one in public if isinstance(one, type) and issubclass(one, image.Augmentor)} - {image.Augmentor}
+    assert {type(one) for one in shown} == augmentors
+    assert f"{len(shown)} augmentors: {tmp_path / 'sheet.png'}" in run(tmp_path, "augmentors.py", "--columns", "6", "--sheet", "sheet.png")
+    sheet = cv2.imread(str(tmp_path / "sheet.png")).astype(int)
+    assert sheet.shape == (6 + -(-len(shown) // 6) * 184, 6 + 6 * 222, 3)
+    sky = sheet[6:26, 6:222].reshape(-1, 3).mean(0)
+    assert sky[0] > sky[2] + 20  # blue above red, as the sky is
