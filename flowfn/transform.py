@@ -293,7 +293,7 @@ class seeded(Generic[T]):
                 random.seed(seeds[0])
                 np.random.seed([seeds[1] & 0xFFFFFFFF, seeds[1] >> 32])
                 if torch:
-                    torch.default_generator.manual_seed(seeds[0] >> 1)
+                    torch.manual_seed(seeds[0] >> 1)
                 return self.f(datapoint)
             finally:
                 random.setstate(held[0])

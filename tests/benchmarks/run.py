@@ -33,8 +33,6 @@ BENCHMARKS = (
     "busy_consumer",
     "latency",
     "footprint",
-    "augmentors",
-    "formats",
 )
 
 
