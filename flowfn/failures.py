@@ -48,17 +48,27 @@ def replay(flow: Flow[Any], error: BaseException) -> Any:
         return next(iterator)
 
 
-def locate(error: BaseException, outputs: Outputs | None) -> dict[str, Any]:
-    """Find out where an error came from, and write it on the error for those further down; what is there stays.
+def whereabouts(before: str, index: int | None = None, after: str = "", counted: int | None = -1) -> dict[str, Any]:
+    """Where an error is, in words: a number between two pieces of text.
 
     `counted` is the place of the node whose outputs `index` counts, None if it counts from the start of the pass's
     first stretch, and -1 if it is an index already.
     """
+    return {"before": before, "index": index, "after": after, "counted": counted}
+
+
+def mark(error: BaseException, where: dict[str, Any]) -> None:
+    """Write on an error where it is, for those further down."""
+    with contextlib.suppress(AttributeError):  # an exception class with slots is raised as it is
+        error.__flowfn__ = where  # type: ignore[attr-defined]
+
+
+def locate(error: BaseException, outputs: Outputs | None) -> dict[str, Any]:
+    """Find out where an error came from, and write it on the error; what is there stays."""
     known: dict[str, Any] | None = getattr(error, "__flowfn__", None)
     if known is None:
         known = _find(error.__traceback__, outputs)
-        with contextlib.suppress(AttributeError):  # an exception class with slots is raised as it is
-            error.__flowfn__ = known  # type: ignore[attr-defined]
+        mark(error, known)
     return known
 
 
@@ -68,9 +78,9 @@ def annotate(error: BaseException, outputs: Outputs | None, seed: int, epoch: in
         return
     where = locate(error, outputs)
     if not where.get("noted"):
-        place = f"{where['text'].format(where['index'])}, seed {seed}, epoch {epoch}"
+        words = f"{where['before']}{'' if where['index'] is None else where['index']}{where['after']}"
         with contextlib.suppress(AttributeError):  # as above
-            error.add_note(f"{place}\nto see it again, serially: flowfn.replay(flow, error)")
+            error.add_note(f"{words}, seed {seed}, epoch {epoch}\nto see it again, serially: flowfn.replay(flow, error)")
     where.update(noted=True, seed=seed, epoch=epoch)
 
 
@@ -137,10 +147,8 @@ def _find(traceback: TracebackType | None, outputs: Outputs | None) -> dict[str,
         index, counted = _number(part, waiting)
         what = f"what {part.node.part} reads" if waiting else str(part.node.part)
         taken = "" if waiting or "datapoint" not in step.tb_frame.f_locals else f" (input {brief(step.tb_frame.f_locals['datapoint'])})"
-        text = f"in {what}, its datapoint ".replace("{", "{{").replace("}", "}}") + "{}" + taken.replace("{", "{{").replace("}", "}}")
-        return {"text": text, "index": index, "counted": counted}
-    what = f"in {parts[0].node.part}" if parts and parts[0].node is not None else "in the flow"
-    return {"text": what.replace("{", "{{").replace("}", "}}"), "index": 0, "counted": -1}
+        return whereabouts(f"in {what}, its datapoint ", index, taken, counted)
+    return whereabouts(f"in {parts[0].node.part}" if parts and parts[0].node is not None else "in the flow")
 
 
 def _owner(frame: FrameType, parts: list[Outputs]) -> tuple[Outputs | None, bool]:

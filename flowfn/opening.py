@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from more_itertools import consume
 
+from flowfn.failures import mark, whereabouts
 from flowfn.flows import Flow
 from flowfn.kinds import Node
 from flowfn.runs import Outputs, Run
@@ -53,9 +53,7 @@ class Opener:
     def failed(self, error: Exception, number: int) -> None:
         """Write on an error which datapoint it was; a flow that was opened has said so already."""
         if not (getattr(error, "__flowfn__", None) or {}).get("noted"):
-            text = f"in {self.node.part}, its datapoint ".replace("{", "{{").replace("}", "}}") + "{}"
-            with contextlib.suppress(AttributeError):  # an exception class with slots is raised as it is
-                error.__flowfn__ = {"text": text, "index": number, "counted": -1}  # type: ignore[attr-defined]
+            mark(error, whereabouts(f"in {self.node.part}, its datapoint ", number))
 
     def close(self) -> None:
         """Nothing is wanted any more."""

@@ -525,8 +525,7 @@ class SecondIsLost(AtOnce):
 def test_a_task_that_an_executor_lost_is_told_where_it_was_and_after_those_before_it():
     got = []
     with pytest.raises(BrokenExecutor, match="lost") as caught:
-        for x in ff.pipe(range(40), ff.map(abs), ff.prefetch(8, executor=SecondIsLost())):
-            got.append(x)
+        got.extend(iter(ff.pipe(range(40), ff.map(abs), ff.prefetch(8, executor=SecondIsLost()))))
     assert got == [0]
     assert len(caught.value.__notes__) == 2
     assert "its executor ended, or could not do a task" in caught.value.__notes__[0]

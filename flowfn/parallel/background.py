@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from flowfn.failures import locate, uneven
+from flowfn.failures import locate, mark, uneven, whereabouts
 from flowfn.kinds import Node
 from flowfn.parallel.task import weight
 from flowfn.runs import Anchor, Outputs, Run
@@ -106,7 +106,7 @@ def _delivered(
                 output, told, error = channel.get()
             except TimeoutError as late:
                 wait = False  # nobody can end a thread
-                late.__flowfn__ = output_of(node, position)  # type: ignore[attr-defined]
+                mark(late, output_of(node, position))
                 raise
             facts.clear()
             facts.update(anchors(told))
@@ -122,8 +122,8 @@ def _delivered(
 
 
 def output_of(node: Node, number: int) -> dict[str, Any]:
-    """Where an output that did not come would have been, for the note on an error (see `failures.locate`)."""
-    return {"text": f"in {node.part}, its output ".replace("{", "{{").replace("}", "}}") + "{}", "index": number, "counted": -1}
+    """Where an output that did not come would have been."""
+    return whereabouts(f"in {node.part}, its output ", number)
 
 
 def may_wait(consumer: threading.Thread) -> bool:

@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flowfn.failures import brief
+from flowfn.failures import brief, mark, whereabouts
 from flowfn.parallel.crew import Crew, Pace
 from flowfn.parallel.links import Call, Link, Sent, Unfit
 from flowfn.parallel.serving import perform_here
@@ -35,19 +35,14 @@ class WorkerDied(RuntimeError):
 
 
 def numbered(feed: Feed, what: Any, of: Any = None) -> dict[str, Any]:
-    """Where a task is, for the note on an error (see `failures.locate`): in `what`, counted by its datapoints, or by those `of`."""
+    """Where a task is: in `what`, counted by its datapoints, or by those `of`."""
     block = feed.rows if feed.rows is not None else feed.block
     first = feed.first if block is None else int(block[0])
     count = len(feed) if feed.rows is None else len(feed.rows)
     last = "" if count == 1 else f" to {first + count - 1 if block is None else int(block[-1])}"
-    number = f"datapoint{'s' * (count > 1)} {{}}{last}"
     shown = f" (input {brief(feed.datapoints[0])})" if feed.datapoints and count == 1 else ""
-    at = f"its {number}" if of is None else f"at {number} of {_plain(of)}"
-    return {"text": f"in {_plain(what)}, {at}{_plain(shown)}", "index": first, "counted": -1}
-
-
-def _plain(text: Any) -> str:
-    return str(text).replace("{", "{{").replace("}", "}}")
+    whose, of_what = ("its", "") if of is None else ("at", f" of {of}")
+    return whereabouts(f"in {what}, {whose} datapoint{'s' * (count > 1)} ", first, f"{last}{of_what}{shown}")
 
 
 @dataclass(slots=True, eq=False)
@@ -211,7 +206,7 @@ class Flight:
 
     def _at(self, error: Any, task: Task) -> Any:
         """An error that says at which datapoint it was."""
-        error.__flowfn__ = self.where(task.feed) if self.where is not None else numbered(task.feed, self.link.top.part)
+        mark(error, self.where(task.feed) if self.where is not None else numbered(task.feed, self.link.top.part))
         return error
 
 

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from flowfn import buffers
-from flowfn.failures import brief, locate, uneven
+from flowfn.failures import brief, locate, mark, uneven, whereabouts
 from flowfn.kinds import Node
 from flowfn.parallel.slots import Denied, Desk, Name, opened
 from flowfn.parallel.task import REMEMBERED, Begun, Feed, Reply, perform, stop_task, weight
@@ -190,7 +190,7 @@ def _cut_short(top: Node, reply: Reply, number: int, error: Exception) -> Reply:
         f"{top.part} gave {brief(reply.outputs[number])}, which cannot be sent back from its worker process: {type(error).__name__}: "
         f"{error}; give something that pickles, or prefetch with threads="
     )
-    told.__flowfn__ = {"text": f"in {top.part}".replace("{", "{{").replace("}", "}}"), "index": 0, "counted": -1}  # type: ignore[attr-defined]
+    mark(told, whereabouts(f"in {top.part}"))
     cut = replace(reply, outputs=reply.outputs[:number], error=told, text="", more=False, ended=True)
     cut.facts = reply.facts and reply.facts[:number]
     if reply.reached:
@@ -220,7 +220,8 @@ def portable_error(error: Any) -> Any:
         substitute = RuntimeError(f"{type(error).__name__}: {error}")
         for note in getattr(error, "__notes__", ()):
             substitute.add_note(note)
-        substitute.__flowfn__ = getattr(error, "__flowfn__", {})  # type: ignore[attr-defined]
+        if hasattr(error, "__flowfn__"):
+            mark(substitute, error.__flowfn__)
         return substitute
     return error
 

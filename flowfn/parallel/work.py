@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from flowfn.failures import brief
+from flowfn.failures import brief, mark, whereabouts
 from flowfn.kinds import Group, Node
 from flowfn.parallel.background import END, Intake, may_wait, output_of
 from flowfn.parallel.crew import TASK_SECONDS, Pace, raise_again
@@ -153,7 +153,7 @@ class Work:
             return intake.take()
         except TimeoutError as error:
             self.late = True  # nobody can end a thread
-            error.__flowfn__ = output_of(self.stretch.bottom, first)  # type: ignore[attr-defined]
+            mark(error, output_of(self.stretch.bottom, first))
             raise
 
     # Coming back
@@ -282,8 +282,8 @@ class Work:
         try:
             self.run.tallies.failed(place, reached, dropped, budget)
         except Exception as error:
-            text = f"in {self.guards[place]}, its datapoint {reached.position - 1} (input {brief(dropped.datapoint)})"
-            error.__flowfn__ = {"text": text.replace("{", "{{").replace("}", "}}"), "index": 0, "counted": -1}  # type: ignore[attr-defined]
+            shown = f" (input {brief(dropped.datapoint)})"
+            mark(error, whereabouts(f"in {self.guards[place]}, its datapoint ", reached.position - 1, shown))
             raise
 
     @functools.cached_property
