@@ -1046,3 +1046,20 @@ def test_workers_that_idled_until_they_ended_are_started_again(monkeypatch, capl
         assert list(flow) == [float(x) for x in range(40)]
         time.sleep(rest)  # until they are about to end
     assert not caplog.records  # loky logs what its threads cannot do any more
+
+
+def test_nobody_else_closes_the_ends_of_pipes_that_this_process_lets_go_of(monkeypatch):
+    """A descriptor that two threads close at once may be somebody else's by then."""
+    from loky.process_executor import _ExecutorManagerThread
+
+    closed, start = [], _ExecutorManagerThread.start
+
+    def noted(thread):
+        closed.append((thread.result_queue._writer.closed, thread.call_queue._reader.closed))
+        start(thread)
+
+    monkeypatch.setattr(_ExecutorManagerThread, "start", noted)
+    ff.shut_down()
+    assert list(ff.pipe(range(10), ff.map(abs), ff.prefetch(4, processes=2))) == list(range(10))
+    assert closed
+    assert set(closed) == {(True, True)}

@@ -128,17 +128,19 @@ class Worker:
         """A new process, of which nothing is known.
 
         This process lets go of the ends of its pipes that only the worker needs. Otherwise who reads the results of a worker
-        that was killed while it wrote one would wait for the rest for ever, and so would who writes to it.
+        that was killed while it wrote one would wait for the rest for ever, and so would who writes to it. It does so before
+        loky's thread is there, which closes them as well when the worker ends: a number that is closed twice may be somebody else's.
         """
         from loky import ProcessPoolExecutor
 
-        self.executor = executor = ProcessPoolExecutor(1, timeout=IDLE, initializer=_begin, initargs=(os.getpid(),), env=self.environment)
-        self.ready, self.rests = False, time.monotonic()
-        self.knows.clear()
+        executor: Any = ProcessPoolExecutor(1, timeout=IDLE, initializer=_begin, initargs=(os.getpid(),), env=self.environment)
         executor._call_queue._ignore_epipe = True
-        executor.submit(ready).add_done_callback(partial(self._started, executor))
+        executor._adjust_process_count()
         executor._result_queue._writer.close()
         executor._call_queue._reader.close()
+        self.executor, self.ready, self.rests = executor, False, time.monotonic()
+        self.knows.clear()
+        executor.submit(ready).add_done_callback(partial(self._started, executor))
 
     def _started(self, executor: Any, begun: Future[Any]) -> None:
         if executor is self.executor:
