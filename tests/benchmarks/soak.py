@@ -373,11 +373,11 @@ def holdings(soak: Soak) -> dict[str, int]:
     soak.held.clear()
     ff.shut_down()
     gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
     deadline = time.monotonic() + 5
     while (workers() or threading.active_count() > 1) and time.monotonic() < deadline:
         time.sleep(0.01)
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # when the threads that had memory of their own have ended
     mapped = Path("/proc/self/maps").read_text()
     return {
         **left_behind(),
