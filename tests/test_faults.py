@@ -677,16 +677,9 @@ def run_script(body, tmp_path, *arguments, **keywords):
     return subprocess.run(command(body, tmp_path, *arguments), capture_output=True, text=True, timeout=30, **keywords)
 
 
-INTERRUPTIBLE = """\
-import signal
-if __name__ == "__main__":  # whoever started the tests may have had interrupts ignored
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-"""
-
-
 def command(body, tmp_path, *arguments):
     script = tmp_path / "script.py"
-    script.write_text(INTERRUPTIBLE + textwrap.dedent(body))
+    script.write_text(textwrap.dedent(body))
     return [sys.executable, "-W", "error", str(script), *map(str, arguments)]
 
 
