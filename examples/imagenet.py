@@ -92,7 +92,7 @@ def train_from_database(path: Path, options: argparse.Namespace) -> ff.Flow:
         ff.map_component(decode_image, 0),
         augment(fbresnet_train(), 0),
         ff.batch(options.batch, drop_remainder=True),
-        ff.prefetch(4, processes=options.processes),  # reading and shuffling stay here, the rest goes to the processes
+        ff.prefetch(4, processes=options.processes),  # only the shuffling stays here: reading and augmenting are shared out
     )
 
 

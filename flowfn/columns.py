@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -105,9 +106,23 @@ def _taken(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
     return array.take(indices, axis=0, out=made, mode="clip" if len(array) else "raise")
 
 
+@lru_cache(maxsize=64)
+def stackable(dtype: np.dtype, shape: tuple[int, ...]) -> bool:
+    """Whether rows of such a dtype and shape, taken together, are what stacking them one by one would give.
+
+    Objects, and texts that are no arrays, stay lists; numbers in another order of bytes become numbers in this machine's.
+
+    >>> stackable(np.dtype("f4"), ()), stackable(np.dtype("f4").newbyteorder(), ()), stackable(np.dtype("U3"), ())
+    (True, False, False)
+    """
+    if dtype.hasobject or (dtype.kind in "US" and not shape):
+        return False
+    none = np.empty(0, dtype)
+    return np.concatenate([none, none]).dtype == dtype
+
+
 def _stackable(arrays: list[np.ndarray]) -> bool:
-    """Whether rows of the arrays, taken together, are what stacking them one by one would give."""
-    return all(array.ndim > 1 or array.dtype.kind not in "OUS" for array in arrays)
+    return all(stackable(array.dtype, array.shape[1:]) for array in arrays)
 
 
 def _mapped_from(array: np.ndarray) -> tuple[Any, ...] | None:

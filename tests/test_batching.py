@@ -323,6 +323,8 @@ def test_gathered_batches_are_what_row_by_row_ones_are(route, size, drop):
         np.array([True, False]),
         np.array(["2020-01-01", "2021-01-01"], "datetime64[D]"),
         np.array([(1, 2.0), (3, 4.0)], [("a", int), ("b", float)]),
+        np.array([(1, 2.0), (3, 4.0)], np.dtype([("a", np.int8), ("b", float)], align=True)),
+        np.array([[1.5], [2]], ">f4"),
         np.zeros((0, 2)),
     ],
     ids=lambda a: f"{a.dtype} {a.shape}",

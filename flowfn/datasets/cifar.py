@@ -47,10 +47,10 @@ CIFAR100_STATISTICS = Statistics((129.304, 124.070, 112.434), (68.170, 65.392, 7
 """Mean and standard deviation of each channel (RGB) of CIFAR-100's training images, in 0..255."""
 
 _SIDE, _PIXELS = 32, 3 * 32 * 32
-_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html (cifar-{}-python.tar.gz)"
 _CIFAR10 = Published(
     "cifar10",
-    _PAGE,
+    _PAGE.format(10),
     {
         "data_batch_1": "c99cafc152244af753f735de768cd75f",
         "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -60,7 +60,9 @@ _CIFAR10 = Published(
         "test_batch": "40351d587109b95175f43aff81a1287e",
     },
 )
-_CIFAR100 = Published("cifar100", _PAGE, {"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"})
+_CIFAR100 = Published(
+    "cifar100", _PAGE.format(100), {"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"}
+)
 _BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 _CHOSEN = {"fine": ("fine_labels",), "coarse": ("coarse_labels",), "both": ("fine_labels", "coarse_labels")}
 

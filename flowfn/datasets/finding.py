@@ -14,6 +14,8 @@ _DIR = rules.Rule(
     "the path of a folder", lambda value: isinstance(value, (str, os.PathLike)), lambda value, others: os.fspath(value) not in ("", b"")
 )
 
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
+
 
 @dataclass(frozen=True)
 class Published:
@@ -28,10 +30,14 @@ class Published:
 
         Raises:
             TypeError, ValueError: it is no path.
-            FileNotFoundError: there is no such folder.
+            FileNotFoundError, NotADirectoryError: there is no such folder.
         """
         _DIR.check(self.who, name, dir, {})
         path = os.path.abspath(os.path.expanduser(os.fsdecode(dir)))
+        if os.path.isfile(path):
+            raise NotADirectoryError(
+                f"{self.who}(): {name} must be the folder of the data, but {path!r} is a file" + "; unpack it" * path.endswith(_ARCHIVES)
+            )
         if not os.path.isdir(path):
             raise FileNotFoundError(
                 f"{self.who}(): {name} must be the folder of the data, but there is no folder {path!r}"
@@ -63,7 +69,9 @@ class Published:
         """The error that says which file is missing, where it is officially found and where it belongs."""
         first, *others = (os.path.join(*name.split("/")) for name in names)
         instead = f" (or {', '.join(map(repr, others))})" if others else ""
-        return FileNotFoundError(f"{self.who}(): {first!r}{instead} is not in {folder!r}; get it from {self.page} and put it there")
+        packed = sorted(name for name in os.listdir(folder) if name.endswith(_ARCHIVES))[:3] if os.path.isdir(folder) else []
+        hint = f" (or unpack {', '.join(map(repr, packed))}, if it is in that)" if packed else ""
+        return FileNotFoundError(f"{self.who}(): {first!r}{instead} is not in {folder!r}; get it from {self.page} and put it there{hint}")
 
     def verify(self, path: str, name: str) -> None:
         """Compare a file with the MD5 sum that was published.

@@ -23,12 +23,12 @@ _EXTENSIONS = rules.Rule(
 )
 _LABELS = rules.optional(
     rules.Rule(
-        "a list of the folders' names, or a dict from names to integers",
+        "a list of the folders' names, or a dict from names to integers of 32 bits",
         lambda value: isinstance(value, (list, tuple, Mapping)),
         lambda value, others: (
             len(set(value)) == len(value) > 0
             and all(isinstance(name, str) for name in value)
-            and (not isinstance(value, Mapping) or all(map(rules.is_integer, value.values())))
+            and (not isinstance(value, Mapping) or all(rules.is_integer(one) and -(2**31) <= one < 2**31 for one in value.values()))
         ),
     )
 )
@@ -90,13 +90,18 @@ def _files(who: str, dir: Any, extensions: Any, labels: Any) -> Flow[Any]:
     names = _names(folder)
     files = of_folders(folder, names if labels is None else labels, ends, who)
     if not len(files):
-        there = f"its folders are {', '.join(map(repr, names[:5]))}{', ...' * (len(names) > 5)}" if names else "there are no folders in it"
+        there = f"its folders are {_shown(names)}" if names else "there are no folders in it"
+        wanted = "any folder" if labels is None else f"the folders {_shown(list(labels))}"
         raise FileNotFoundError(
-            f"{who}(): no image ({', '.join(ends)}) lies in any folder of {folder!r}, and a folder stands for a label; {there}. "
+            f"{who}(): no image ({', '.join(ends)}) lies in {wanted} of {folder!r}, and a folder stands for a label; {there}. "
             f"For images without labels write files({os.path.join(folder, '**')!r})"
         )
-    shown = call("image_folder_files", folder, extensions=(tuple(extensions), EXTENSIONS), labels=(labels, None))
+    shown = call("image_folder_files", folder, extensions=(ends, EXTENSIONS), labels=(labels, None))
     return listed_flow("image_folder_files", shown, files)
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join([*map(repr, names[:5]), *["..."] * (len(names) > 5)])
 
 
 def _names(folder: str) -> list[str]:
@@ -129,11 +134,12 @@ def images_below(folder: str, name: str, extensions: tuple[str, ...], who: str) 
     while todo:
         inner = todo.pop()
         path = os.path.join(folder, inner)
-        if _identity(path) in entered:
-            continue
-        entered.add(_identity(path))
         files, folders = [], []
         try:
+            identity = _identity(path)
+            if identity in entered:
+                continue
+            entered.add(identity)
             with os.scandir(path) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):

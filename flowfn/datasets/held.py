@@ -48,15 +48,15 @@ def labels_below(count: int, labels: np.ndarray, who: str, path: str) -> np.ndar
     """Labels as int64.
 
     Raises:
-        ValueError: one of them is not in [0, count).
+        ValueError: one of them is no integer in [0, count).
     """
-    labels = labels.astype(np.int64)
-    wrong = np.flatnonzero((labels < 0) | (labels >= count))
+    wrong = np.flatnonzero(~((labels >= 0) & (labels < count) & (labels == np.trunc(labels))))  # NaN is wrong too
     if wrong.size:
         raise ValueError(
-            f"{who}(): {path!r} is damaged: the label of datapoint {wrong[0]} is {labels[wrong[0]]}, and must be below {count}"
+            f"{who}(): {path!r} is damaged: the label of datapoint {wrong[0]} is {labels[wrong[0]]}, "
+            f"and must be an integer in 0..{count - 1}"
         )
-    return labels
+    return labels.astype(np.int64)
 
 
 _turn = threading.RLock()

@@ -32,8 +32,8 @@ def ilsvrc12_files(dir: Any, split: str = "train", *, metadata: Any = None, boxe
     `dir` holds the unpacked folders `train/n01440764/*.JPEG`, `val` and `test`; `split` names one of them. The images of `val`
     (and `test`) lie in it side by side, as in the archive, or in a folder for each synset: it is seen which. `metadata` is the
     folder with `train.txt`, `val.txt`, `test.txt` and `synsets.txt` of Caffe's archive; left out, they are looked for in `dir`
-    (and in `caffe_ilsvrc12` there). Folders of synsets can do without: labels are then the places of their names, sorted.
-    The test set's labels are what `test.txt` says: 0.
+    (and in `caffe_ilsvrc12` there). Folders of synsets can do without: labels are then the places of their names, sorted, among
+    those in `train`, `val` and `test` together. The test set's labels are what `test.txt` says: 0.
 
     With `boxes`, a folder of XML files (`n01440764/n01440764_18.xml` or `ILSVRC2012_val_00000001.xml`), datapoints are
     [path, label, boxes (n, 4) float32] with x1, y1, x2, y2 as the file has them, n = 0 where there is no file.
@@ -68,9 +68,8 @@ def ilsvrc12(dir: Any, split: str = "train", *, metadata: Any = None, boxes: Any
 
 
 def _files(who: str, dir: Any, split: str, metadata: Any, boxes: Any) -> Flow[Any]:
-    published = Published(who, _PAGE)
+    published = Published(who, f"{_PAGE} (ILSVRC2012_img_{Published(who).split(split, *_SPLITS)}*.tar)")
     folder = published.folder(dir)
-    published.split(split, *_SPLITS)
     about = folder if metadata is None else published.folder(metadata, "metadata")
     marked = None if boxes is None else published.folder(boxes, "boxes")
     images = os.path.join(folder, split)
@@ -85,20 +84,17 @@ def _listed(published: Published, images: str, about: str, split: str) -> Listed
     """The list that there is; without one, what is in folders of synsets."""
     try:
         path = found(published, about, f"{split}.txt")
-    except FileNotFoundError:
-        inside = sorted(entry.name for entry in os.scandir(images) if is_synset(entry.name) and entry.is_dir())
+    except FileNotFoundError as error:
+        inside = _folders(images)
         if not inside:
-            raise
-        files = of_folders(images, _synsets(published, about) or inside, EXTENSIONS, published.who)
-        if not len(files):
-            raise published.missing(images, f"{inside[0]}/*.JPEG") from None
-        return files
+            raise FileNotFoundError(f"{error}; without it there must be folders of synsets such as 'n01440764' in {images!r}") from None
+        return _in_synsets(published, images, inside, _synsets(published, about) or _of_all_splits(images))
     first = [name for name, _ in islice(lines_of_list(path, published.who), LOOKED_AT)]
     if not first:
         raise ValueError(f"{published.who}(): the list {path!r} is empty; get it again from {CAFFE}")
     lines: Iterable[tuple[bytes, int]] = lines_of_list(path, published.who)
     if not os.path.isfile(os.path.join(images, os.fsdecode(first[0]))):
-        synsets = _synsets(published, about)
+        synsets = _synsets(published, about) or _of_all_splits(images)
         if synsets and not os.path.dirname(first[0]):
             lines = _in_folders(lines, synsets, path, published.who)
     files = listed(images, lines)
@@ -106,6 +102,31 @@ def _listed(published: Published, images: str, about: str, split: str) -> Listed
         if not os.path.isfile(name):
             raise published.missing(images, os.path.relpath(name, images).replace(os.sep, "/"))
     return files
+
+
+def _in_synsets(published: Published, images: str, inside: list[str], synsets: list[str]) -> Listed:
+    """What is in the folders `inside`, labelled by their places among the synsets."""
+    unknown = sorted(set(inside).difference(synsets))
+    if unknown:
+        raise ValueError(
+            f"{published.who}(): the folder {unknown[0]!r} in {images!r} is none of the {len(synsets)} synsets in the metadata"
+        )
+    files = of_folders(images, synsets, EXTENSIONS, published.who)
+    if not len(files):
+        raise published.missing(images, f"{inside[0]}/*.JPEG")
+    return files
+
+
+def _folders(images: str) -> list[str]:
+    """The synsets that have a folder, in their order."""
+    with os.scandir(images) as entries:
+        return sorted(entry.name for entry in entries if is_synset(entry.name) and entry.is_dir())
+
+
+def _of_all_splits(images: str) -> list[str]:
+    """The synsets that have a folder in any split, so that labels are the same in all of them, whichever a split lacks."""
+    beside = (os.path.join(os.path.dirname(images), split) for split in _SPLITS)
+    return sorted({synset for folder in beside if os.path.isdir(folder) for synset in _folders(folder)})
 
 
 def is_synset(name: str) -> bool:

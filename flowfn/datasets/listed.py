@@ -32,7 +32,7 @@ class Listed:
         if not 0 <= index < len(self.ends):
             raise IndexError(f"index {index} is out of range for {len(self.ends)} files")
         start = self.ends[index - 1] if index else 0
-        return [os.path.join(self.folder, os.fsdecode(self.names[start : self.ends[index]])), int(self.labels[index])]
+        return [os.path.join(self.folder, "") + os.fsdecode(self.names[start : self.ends[index]]), int(self.labels[index])]
 
     def __getitems__(self, indices: Sequence[int]) -> list[list[Any]]:
         """Several at once."""

@@ -34,7 +34,7 @@ def matlab_variables(path: str, who: str, *names: str) -> Mapping[str, Any]:
     there: dict[str, tuple[int, memoryview]] = {}
     try:
         if len(held) < 128 or bytes(held[126:128]) not in (b"IM", b"MI"):
-            raise ValueError("it does not begin as one of version 5 to 7 does")
+            raise ValueError(f"it does not begin as one of version 5 to 7 does, but with {bytes(held[:16])!r}")
         order = "<" if bytes(held[126:128]) == b"IM" else ">"
         for kind, data in _elements(held[128:], order):
             front = _unpacked(data, order, _FRONT) if kind == _COMPRESSED else data if kind == _MATRIX else b""
@@ -47,6 +47,19 @@ def matlab_variables(path: str, who: str, *names: str) -> Mapping[str, Any]:
     if missing:
         raise ValueError(f"{who}(): {path!r} must hold the variable {missing[0]!r}, but it holds {sorted(there)}")
     return found
+
+
+def matlab_arrays(path: str, who: str, *names: str) -> list[np.ndarray]:
+    """The named variables of a MATLAB file, which are arrays of numbers.
+
+    Raises:
+        ValueError: as `matlab_variables`, or one of them is something else.
+    """
+    variables = matlab_variables(path, who, *names)
+    for name in names:
+        if not isinstance(variables[name], np.ndarray):
+            raise ValueError(f"{who}(): {path!r} must hold numbers in the variable {name!r}, not text, cells or structs")
+    return [variables[name] for name in names]
 
 
 def _elements(held: memoryview, order: str, cut: bool = False) -> Iterator[tuple[int, memoryview]]:

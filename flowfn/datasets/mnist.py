@@ -153,7 +153,7 @@ def _idx(path: str, who: str, axes: int | None = None) -> np.ndarray:
 def _array_in(file: BinaryIO, path: str, who: str, limit: int, axes: int | None) -> np.ndarray:
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES:
-        raise ValueError(f"{who}(): {path!r} is not an IDX file: it must begin with 0, 0 and the code of a type, got {magic.hex(' ')}")
+        raise ValueError(f"{who}(): {path!r} is not an IDX file: it must begin with 0, 0 and the code of a type, got {magic!r}")
     dtype, count = np.dtype(_TYPES[magic[2]]), magic[3]
     if axes is not None and (dtype != np.uint8 or count != axes):
         raise ValueError(f"{who}(): {path!r} must hold bytes in {axes} axes, but its header says {dtype} in {count}")

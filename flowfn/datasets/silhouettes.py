@@ -13,11 +13,11 @@ import numpy as np
 from flowfn import rules
 from flowfn.datasets.finding import Published
 from flowfn.datasets.held import held_flow, labels_below
-from flowfn.datasets.matlab import matlab_variables
+from flowfn.datasets.matlab import matlab_arrays, matlab_variables
 from flowfn.flows import Flow
 from flowfn.formats.files import call
 
-_PUBLISHED = Published("caltech101_silhouettes", "https://people.cs.umass.edu/~marlin/data.shtml")
+_PAGE = "https://people.cs.umass.edu/~marlin/data.shtml"
 _SIZE = rules.one_of(28, 16)
 
 
@@ -39,8 +39,8 @@ def caltech101_silhouettes(dir: Any, split: str = "train", *, size: int = 28) ->
     >>> [(int(image[1, 0]), int(label)) for image, label in caltech101_silhouettes(folder, "val")]
     [(0, 0), (1, 100)]
     """
-    folder, path = _file(dir, size)
-    split = _PUBLISHED.split(split, "train", "val", "test")
+    folder, path = _file("caltech101_silhouettes", dir, size)
+    split = Published("caltech101_silhouettes").split(split, "train", "val", "test")
     shown = call("caltech101_silhouettes", folder, split, size=(size, 28))
     return held_flow("caltech101_silhouettes", shown, _images_and_labels, path, split, size)
 
@@ -51,23 +51,24 @@ def caltech101_silhouettes_labels(dir: Any, *, size: int = 28) -> list[str]:
     Raises:
         FileNotFoundError, ValueError: as `caltech101_silhouettes`.
     """
-    _, path = _file(dir, size)
-    return list(map(str, matlab_variables(path, _PUBLISHED.who, "classnames")["classnames"]))
+    who = "caltech101_silhouettes_labels"
+    _, path = _file(who, dir, size)
+    return list(map(str, matlab_variables(path, who, "classnames")["classnames"]))
 
 
-def _file(dir: Any, size: int) -> tuple[str, str]:
-    _SIZE.check(_PUBLISHED.who, "size", size, {})
-    folder = _PUBLISHED.folder(dir)
-    return folder, _PUBLISHED.file(folder, f"caltech101_silhouettes_{size}_split1.mat")
+def _file(who: str, dir: Any, size: int) -> tuple[str, str]:
+    _SIZE.check(who, "size", size, {})
+    published = Published(who, _PAGE)
+    folder = published.folder(dir)
+    return folder, published.file(folder, f"caltech101_silhouettes_{size}_split1.mat")
 
 
 def _images_and_labels(path: str, split: str, size: int) -> list[np.ndarray]:
-    held = matlab_variables(path, _PUBLISHED.who, f"{split}_data", f"{split}_labels")
-    pixels, labels = np.asarray(held[f"{split}_data"]), np.asarray(held[f"{split}_labels"])
-    if pixels.ndim != 2 or pixels.shape[1] != size * size or pixels.dtype.kind not in "biuf" or labels.size != len(pixels):
+    pixels, labels = matlab_arrays(path, "caltech101_silhouettes", f"{split}_data", f"{split}_labels")
+    if pixels.ndim != 2 or pixels.shape[1] != size * size or labels.size != len(pixels):
         raise ValueError(
             f"caltech101_silhouettes(): {path!r} must hold {split}_data (n, {size * size}) and n {split}_labels, "
             f"got {pixels.dtype}{pixels.shape} and {labels.dtype}{labels.shape}"
         )
     images = pixels.astype(np.uint8).reshape(-1, size, size).transpose(0, 2, 1)
-    return [np.ascontiguousarray(images), labels_below(101, labels.ravel().astype(np.int64) - 1, _PUBLISHED.who, path)]
+    return [np.ascontiguousarray(images), labels_below(101, labels.ravel().astype(np.float64) - 1, "caltech101_silhouettes", path)]

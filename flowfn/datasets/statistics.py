@@ -64,7 +64,8 @@ class _Sums:
         """Take in an image."""
         if image.ndim not in (2, 3) or image.dtype.kind not in "biuf" or not image.size:
             raise ValueError(
-                f"image_statistics(): an image is (height, width) or (height, width, channels), got {image.shape} of {image.dtype}"
+                f"image_statistics(): the image of datapoint {number} must be numbers in (height, width) or (height, width, channels), "
+                f"got {image.dtype}{image.shape}; index= says which component it is"
             )
         shape = image.shape if self.whole else image.shape[2:]
         if self.shape is None:

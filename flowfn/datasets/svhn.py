@@ -14,7 +14,7 @@ import numpy as np
 from flowfn.datasets.finding import Published
 from flowfn.datasets.held import held_flow, labels_below
 from flowfn.datasets.listed import decoded
-from flowfn.datasets.matlab import matlab_variables
+from flowfn.datasets.matlab import matlab_arrays
 from flowfn.datasets.statistics import Statistics
 from flowfn.extras import needed
 from flowfn.flows import Flow
@@ -61,7 +61,7 @@ def svhn_numbers_files(dir: Any, split: str = "train") -> Flow[Any]:
     """Read SVHN's whole numbers (format 1): [path of the image, boxes (n, 4) float32, labels (n,) int64].
 
     `dir` holds the unpacked folders `train`, `test` and `extra`, each with `digitStruct.mat` and the images `1.png`, `2.png`
-    and so on; `split` is "train", "test" or "extra". There is a box and a label for each digit, from left to right. Boxes are
+    and so on; `split` is "train", "test" or "extra". There is a box and a label for each digit, in the file's order. Boxes are
     x1, y1, x2, y2 in pixels; the image covers [0, width] x [0, height], and some boxes reach beyond it. A label is the digit.
 
     Raises:
@@ -86,16 +86,16 @@ def svhn_numbers(dir: Any, split: str = "train") -> Flow[Any]:
 
 
 def _numbers(who: str, dir: Any, split: str) -> Flow[Any]:
-    published = Published(who, _PAGE)
+    split = Published(who).split(split, *_SPLITS)
+    published = Published(who, f"{_PAGE} ({split}.tar.gz)")
     folder = published.folder(dir)
-    path = published.file(folder, f"{published.split(split, *_SPLITS)}/digitStruct.mat")
+    path = published.file(folder, f"{split}/digitStruct.mat")
     needed("h5py", f"{who}()", extra="datasets")
     return flow_of(DigitStruct(path, who), "svhn_numbers_files", call("svhn_numbers_files", folder, split))
 
 
 def _digits(path: str) -> list[np.ndarray]:
-    held = matlab_variables(path, "svhn", "X", "y")
-    images, labels = np.asarray(held["X"]), np.asarray(held["y"])
+    images, labels = matlab_arrays(path, "svhn", "X", "y")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[2] != 3 or labels.size != images.shape[3]:
         raise ValueError(
             f"svhn(): {path!r} must hold X, bytes in (height, width, 3, n), and y with n labels, "

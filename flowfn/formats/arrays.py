@@ -9,13 +9,13 @@ import io
 import os
 import threading
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from flowfn import buffers, rules
-from flowfn.columns import Columns, readonly
+from flowfn.columns import Columns, readonly, stackable
 from flowfn.components import component
 from flowfn.flows import Flow
 from flowfn.formats.array_writing import LOCAL, write_npy, write_npz
@@ -65,8 +65,14 @@ class ArrayFile(Columns):
     @property
     def stackable(self) -> bool:  # type: ignore[override]
         """Whether rows, taken together, are what stacking them one by one would give."""
-        told = [member.header for member in self.members]
-        return all(not one.dtype.hasobject and (len(one.shape) > 1 or one.dtype.kind not in "US") for one in told)
+        return all(stackable(member.header.dtype, member.header.shape[1:]) for member in self.members)
+
+    def each(self, block: Block) -> Iterator[Any]:
+        """The datapoints at the indices of a block."""
+        if type(block) is range and block.step > 0:
+            return self.form.each([array[block.start : block.stop : block.step] for array in self.arrays])
+        indices = np.asarray(block).tolist()
+        return self.form.each([map(array.__getitem__, indices) for array in self.arrays])
 
     def selected(self, components: Sequence[Any]) -> Columns:
         """Some of the arrays, as `select` would select components of their rows."""
@@ -104,7 +110,7 @@ class ArrayFile(Columns):
     def _array(self, member: Member) -> np.ndarray:
         header, where = member.header, f"{self.who}(): {self.path}" + f": {member.name!r}" * bool(member.name)
         if not header.nbytes:
-            return np.zeros(header.shape, header.dtype)
+            return np.ndarray(header.shape, header.dtype, b"")
         order: Any = "F" if header.fortran else "C"
         if member.packed or header.dtype.hasobject or is_url(self.path):
             with open_file(self.path, who=f"{self.who}()") as file:

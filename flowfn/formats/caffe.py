@@ -73,7 +73,10 @@ def _raw(read: Any, swapped: bool) -> np.ndarray:
 
 def _decoded(data: bytes) -> np.ndarray:
     cv2: Any = needed("cv2", "read_caffe_lmdb()", extra="image")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    except cv2.error as error:  # sides beyond all bounds, for one
+        raise Unreadable(f"its encoded image is none that OpenCV decodes: {str(error).strip()}") from error
     if image is None:
         raise Unreadable("its encoded image is torn, or of no known format")
     if image.ndim == 2:

@@ -112,7 +112,8 @@ class _Zarr:
         if not is_url(path) and not os.path.exists(path):
             raise FileNotFoundError(f"read_zarr(): there is no {path}")
         try:
-            self.root = zarr.open(path, mode="r")
+            zipped = not is_url(path) and os.path.isfile(path)
+            self.root = zarr.open(zarr.storage.ZipStore(path, mode="r") if zipped else path, mode="r")
         except Exception as error:
             raise ValueError(f"read_zarr(): {path} is no Zarr store, or a damaged one: {error}") from error
         self.arrays = [self.root[name] if name else self.root for name in names]
@@ -185,7 +186,7 @@ def _fill(root: Any, name: str, first: Any, chunk: int | None) -> Fill:
     def put(rows: np.ndarray) -> None:
         nonlocal array
         if array is None:
-            dtype: Any = str if fill.kind is str else fill.dtype
+            dtype: Any = str if fill.kind is str else np.dtype(fill.dtype.str) if fill.dtype.names is None else fill.dtype
             array = root.create_array(name, shape=(0, *fill.shape), dtype=dtype, chunks=(len(fill.block), *(max(n, 1) for n in fill.shape)))
         start = array.shape[0]
         array.resize((start + len(rows), *fill.shape))

@@ -14,7 +14,9 @@ from flowfn.formats.members import parts_of
 from flowfn.formats.record_files import write_records
 
 CHARACTER = rules.Rule(
-    "one character of ASCII", lambda value: isinstance(value, str), lambda value, others: len(value) == 1 and value.isascii()
+    "one character of ASCII that ends no line",
+    lambda value: isinstance(value, str),
+    lambda value, others: len(value) == 1 and value.isascii() and value not in "\r\n\0",
 )
 
 
@@ -40,6 +42,7 @@ def write_csv(path: Any, flow: Any, *, header: bool = True, delimiter: str = ","
     CHARACTER.check(who, "delimiter", delimiter, {})
     rules.boolean.check(who, "header", header, {})
     rules.boolean.check(who, "overwrite", overwrite, {})
+    check_apart(delimiter, '"', who)
     check_encoding(encoding, delimiter, who)
 
     def encoded(datapoints: Iterator[Any]) -> Iterator[bytes]:
@@ -49,6 +52,8 @@ def write_csv(path: Any, flow: Any, *, header: bool = True, delimiter: str = ","
         for number, datapoint in enumerate(datapoints):
             found, parts = parts_of(datapoint, who)
             if form is None:
+                if not parts:
+                    raise ValueError(f"{who}(): datapoints must have fields, got {datapoint!r}")
                 form = found
                 if form.keys is not None and header:
                     writer.writerow(form.keys)
@@ -59,7 +64,10 @@ def write_csv(path: Any, flow: Any, *, header: bool = True, delimiter: str = ","
                     )
                 parts = [datapoint[key] for key in form.keys]
             writer.writerow([_field(part, number) for part in parts])
-            yield made.getvalue().encode(encoding)
+            try:
+                yield made.getvalue().encode(encoding)
+            except UnicodeEncodeError as error:
+                raise ValueError(f"{who}(): datapoint {number} cannot be written in {encoding}: {error}") from error
             made.seek(0)
             made.truncate()
         if form is None:
@@ -71,18 +79,24 @@ def write_csv(path: Any, flow: Any, *, header: bool = True, delimiter: str = ","
 def _field(value: Any, number: int) -> Any:
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
-    if isinstance(value, (bytes, bytearray, Mapping, list, tuple, set)) or getattr(value, "ndim", None):
+    if isinstance(value, (bytes, bytearray, Mapping, list, tuple, set, np.void)) or getattr(value, "ndim", None):
         raise TypeError(
             f"write_csv(): fields are texts and numbers, but datapoint {number} holds {type(value).__name__}; write_jsonl takes more"
         )
-    return value.item() if isinstance(value, (np.generic, np.ndarray)) else value
+    return value.item() if isinstance(value, (np.generic, np.ndarray)) and value.dtype.kind not in "mM" else value
+
+
+def check_apart(delimiter: str, quote: str, who: str) -> None:
+    """Make sure that what separates fields is not what holds them together."""
+    if delimiter == quote:
+        raise ValueError(f"{who}(): delimiter must be another character than the quote, got {delimiter!r} for both")
 
 
 def check_encoding(encoding: Any, characters: str, who: str) -> None:
     """Make sure that line breaks and delimiters are bytes of their own."""
     try:
         fits = f"{characters}\n".encode(encoding) == f"{characters}\n".encode("ascii")
-    except (LookupError, TypeError) as error:
+    except (LookupError, TypeError, UnicodeError) as error:
         raise ValueError(f"{who}(): encoding must be one that Python knows, got {encoding!r}") from error
     if not fits:
         raise ValueError(f"{who}(): encoding must be one in which ASCII stays as it is, got {encoding!r}; convert the file to utf-8")

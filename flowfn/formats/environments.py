@@ -7,7 +7,7 @@ import gc
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flowfn.extras import needed
@@ -37,6 +37,10 @@ class Environment:
             if needs > size:  # reading behind the end of a mapped file kills the process
                 raise ValueError(f"{who}(): {path} is truncated: it must have {needs} bytes, and has {size}; copy or write it again")
             self.entries: int = pages["entries"]
+            if self.entries > size:
+                raise ValueError(
+                    f"{who}(): {path} is corrupt: it says that it has {self.entries} entries, in {size} bytes; copy or write it again"
+                )
             filled = (pages["leaf_pages"] + pages["overflow_pages"]) * pages["psize"]
             self.small: bool = filled < SMALL * self.entries
 
@@ -104,35 +108,53 @@ class Growing:
     """An LMDB file, open for writing by this process alone; its map grows as it is needed."""
 
     def __init__(self, path: str, who: str) -> None:
-        self._lmdb = needed("lmdb", f"{who}()", extra="lmdb")
-        size = max(FIRST, 2 * os.path.getsize(path) if os.path.exists(path) else 0)
+        self.path, self.who, self._lmdb = path, who, needed("lmdb", f"{who}()", extra="lmdb")
+        size = os.path.getsize(path) if os.path.exists(path) else 0
         try:
-            self._environment = self._lmdb.open(path, subdir=False, lock=False, map_size=size)
+            self._environment = self._lmdb.open(path, subdir=False, lock=False, map_size=max(FIRST, 2 * size))
         except self._lmdb.Error as error:
+            if not size:
+                raise self._told(error) from error
             raise ValueError(f"{who}(): {path} cannot be continued: {error}; remove it to begin anew") from error
 
-    def put(self, items: Sequence[tuple[bytes, bytes]], beside: tuple[bytes, bytes] | None = None) -> None:
-        """Put numbered items behind those that are there, and one beside them; all or none."""
+    def put(self, items: Sequence[tuple[bytes, bytes]], beside: Mapping[bytes, bytes | None]) -> None:
+        """Put numbered items behind those that are there, and others beside them, where None removes one; all or none."""
+
+        def change(transaction: Any) -> None:
+            for key, value in items:
+                transaction.put(key, value, append=len(key) == 8)  # numbers of nine digits are not in order
+            for key, other in beside.items():
+                if other is None:
+                    transaction.delete(key)
+                else:
+                    transaction.put(key, other)
+
+        self._changed(change)
+
+    def clear(self) -> None:
+        """Have nothing in it."""
+        everything = self._environment.open_db()
+        self._changed(lambda transaction: transaction.drop(everything, delete=False))
+
+    def _changed(self, change: Callable[[Any], None]) -> None:
+        """Change it as a whole, or not at all."""
         while True:
             try:
                 with self._environment.begin(write=True) as transaction:
-                    for key, value in items:
-                        transaction.put(key, value, append=len(key) == 8)  # numbers of nine digits are not in order
-                    if beside is not None:
-                        transaction.put(*beside)
+                    change(transaction)
                 return
             except self._lmdb.MapFullError:
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+            except self._lmdb.Error as error:
+                raise self._told(error) from error
+
+    def _told(self, error: Exception) -> OSError:
+        return OSError(f"{self.who}(): {self.path} cannot be written: {error}; is there room on the disk?")
 
     def get(self, key: bytes) -> bytes | None:
         """What is under a key."""
         with self._environment.begin() as transaction:
             return transaction.get(key)
-
-    def delete(self, key: bytes) -> None:
-        """Have nothing under a key."""
-        with self._environment.begin(write=True) as transaction:
-            transaction.delete(key)
 
     def __enter__(self) -> Growing:
         return self

@@ -147,19 +147,30 @@ def _encoded(last: str, value: Any, who: str) -> bytes | None:
     if last in PICKLES:
         return pickle.dumps(value)
     if last == "npy" and isinstance(value, (np.ndarray, np.generic)):
-        return _saved(np.save, value)
+        return _saved(value)
     if last == "npz" and isinstance(value, Mapping):
-        return _saved(np.savez, **value)
+        return _archived(value)
     if last in IMAGES and isinstance(value, np.ndarray):
         return _image(last, value, who)
     return None
 
 
-def _saved(save: Callable[..., None], *arrays: Any, **named: Any) -> bytes:
-    file = io.BytesIO()
-    if any(np.asarray(array).dtype.hasobject for array in (*arrays, *named.values())):
+def _saved(value: Any) -> bytes:
+    array, file = np.asanyarray(value), io.BytesIO()
+    if array.dtype.hasobject:
         raise ValueError("arrays of objects would have to be pickled; write them as pyd, or as json")
-    save(file, *arrays, **named)
+    np.save(file, array)
+    return file.getvalue()
+
+
+def _archived(arrays: Mapping[Any, Any]) -> bytes:
+    """As `np.savez`, which takes some names for its own options."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            if not isinstance(name, str):
+                raise TypeError(f"the names of arrays must be strings, got {name!r}")
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), _saved(array))
     return file.getvalue()
 
 

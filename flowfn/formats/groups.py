@@ -82,7 +82,7 @@ class TableRows(Opened):
             return self.look(path)
         except (FileNotFoundError, PermissionError, IsADirectoryError):
             raise
-        except (ValueError, OSError, NotImplementedError, KeyError) as error:
+        except (ValueError, OSError, NotImplementedError, KeyError, MemoryError) as error:
             raise ValueError(f"{self.who}(): {path} cannot be read, it is no such file, or a damaged one: {error}") from error
 
     def _form(self, schema: Any) -> Form:
@@ -194,7 +194,7 @@ class _Tables:
         path = rows.paths[group.file]
         try:
             table = rows.decoded(self._file(group.file, rows), group.number, rows.form.names)
-        except (ValueError, OSError, NotImplementedError, KeyError, IndexError) as error:
+        except (ValueError, OSError, NotImplementedError, LookupError, MemoryError) as error:
             raise ValueError(
                 f"{rows.who}(): group {group.number} of {path} (datapoints {rows.starts[at]} to {rows.starts[at + 1] - 1}) "
                 f"cannot be read: {error}; is the file damaged?"
@@ -272,7 +272,7 @@ def _tensors(chunk: Any, kind: Any) -> list[Any]:
     storage = chunk.storage
     held = storage.flatten().to_numpy(zero_copy_only=False)
     shape, order = tuple(kind.shape), kind.permutation
-    rows = iter(held.reshape(-1, *shape))
+    rows = iter(held.reshape(len(storage) - storage.null_count, *shape))
     arrays = (row.transpose(order) if order else row for row in rows)
     if not storage.null_count:
         return [array.copy() for array in arrays]

@@ -191,15 +191,19 @@ def _fill(h5py: Any, file: Any, name: str, first: Any, chunk: int | None, compre
             size = max(int(np.prod(fill.shape)) * fill.dtype.itemsize, 1)
             length = chunk or max(min(ENOUGH // size, 4096, max(len(rows), 16)), 1)
             shape = tuple(max(side, 1) for side in fill.shape)
-            dataset = file.create_dataset(
-                name, (0, *fill.shape), kind, maxshape=(None, *fill.shape), chunks=(length, *shape), compression=compression
-            )
+            most = (None, *(side or None for side in fill.shape))  # a chunk holds something, and fits
+            dataset = file.create_dataset(name, (0, *fill.shape), kind, maxshape=most, chunks=(length, *shape), compression=compression)
             if fill.kind is bytes:
                 dataset.attrs[BYTES] = True
         start = len(dataset)
         dataset.resize(start + len(rows), axis=0)
         if fill.kind is not bytes:
-            dataset[start:] = rows
+            try:
+                dataset[start:] = rows
+            except ValueError as error:
+                raise ValueError(
+                    f"write_hdf5(): component {name!r} of datapoints {start} to {start + len(rows) - 1} cannot be written: {error}"
+                ) from error
             return
         for at, row in enumerate(rows, start):  # together, h5py would take those of one length for another array
             dataset[at] = np.frombuffer(row, np.uint8)

@@ -112,7 +112,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, (np.generic, np.ndarray)) and value.dtype.kind in "biufU":
+    if isinstance(value, (np.generic, np.ndarray)) and value.dtype.kind in "biufU" and value.dtype.char != "g":
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is not known to it")
 

@@ -28,6 +28,8 @@ from flowfn.runs import Block, ints
 
 FULL, OLD = 1 << 25, 10.0
 """Bytes, or seconds, after which what waits is written."""
+AROUND = 1 << 7
+"""Bytes of memory that a datapoint takes beside its own while it waits."""
 SEVERAL = 64
 """How many small payloads are looked at together."""
 
@@ -111,32 +113,31 @@ def write_lmdb(
     if is_url(file_path(path, "write_lmdb")):
         raise ValueError(f"write_lmdb(): LMDB maps its file into memory, so it must be a local one, got {path!r}")
     with resumable(path, overwrite, "write_lmdb", resume=resume) as beside, Growing(beside, "write_lmdb") as database:
-        count = _put(database, flow, encode or packed, resume)
-        if encode in (None, pickle.dumps):
-            keys = [NUMBER.format(number).encode() for number in range(count)]
-            database.put([], (KEYS, pickle.dumps(keys) if encode else packed(keys)))
-        database.delete(STATE)
+        _put(database, flow, encode, resume)
 
 
-def _put(database: Growing, flow: Any, encode: Callable[[Any], bytes], resume: bool) -> int:
-    """Put datapoints under their numbers, some at a time; returns how many there are."""
+def _put(database: Growing, flow: Any, encode: Callable[[Any], bytes] | None, resume: bool) -> None:
+    """Put datapoints under their numbers, some at a time, and what belongs to them."""
     with shown(flow, "write_lmdb") as datapoints:
         begun = json.loads(database.get(STATE) or "null")
         count: int = begun["count"] if begun else 0
         if begun:
             datapoints.load_state_dict(begun["state"])
+        elif resume:  # what is there was killed when it was nearly whole, and nobody knows of which flow it is
+            database.clear()
         waiting: list[tuple[bytes, bytes]] = []
         size, since = 0, time.monotonic()
         for datapoint in datapoints:
-            waiting.append((NUMBER.format(count).encode(), encoded(encode, datapoint, count, "write_lmdb")))
-            size += len(waiting[-1][1])
+            waiting.append((NUMBER.format(count).encode(), encoded(encode or packed, datapoint, count, "write_lmdb")))
+            size += len(waiting[-1][1]) + AROUND
             count += 1
             if size >= FULL or time.monotonic() - since > OLD:
                 state = {"count": count, "state": datapoints.state_dict()} if resume else None
-                database.put(waiting, (STATE, json.dumps(state).encode()))
+                database.put(waiting, {STATE: json.dumps(state).encode()})
                 waiting, size, since = [], 0, time.monotonic()
-        database.put(waiting)
-    return count
+    numbers = [NUMBER.format(number).encode() for number in range(count)] if encode in (None, pickle.dumps) else None
+    keys = {} if numbers is None else {KEYS: pickle.dumps(numbers) if encode else packed(numbers)}
+    database.put(waiting, {**keys, STATE: None})  # at once, so that there is a state as long as anything is missing
 
 
 class Entries(Opened):
@@ -176,7 +177,7 @@ class Entries(Opened):
             found = told(bytes(own), entries, self.allow_pickle) if own is not None else None
         except Unreadable as error:
             raise self._told("the list of keys", error) from error
-        return found or listed((key for key in held if key != KEYS), in_order=True)
+        return found or listed((key for key in islice(held, held.entries) if key != KEYS), in_order=True)
 
     def __len__(self) -> int:
         return self.listing.count

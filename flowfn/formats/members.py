@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -90,7 +91,10 @@ def equal_lengths(shapes: Mapping[str, tuple[int, ...]], who: str, argument: str
     if any(not shape for shape in shapes.values()) or len({shape[0] for shape in shapes.values()}) > 1:
         told = ", ".join(f"{name!r} {shape}" for name, shape in list(shapes.items())[:20])
         raise ValueError(f"{who}(): arrays must have equal lengths, but in {path} there are {told}; choose some with {argument}=")
-    return next(iter(shapes.values()))[0]
+    length = next(iter(shapes.values()))[0]
+    if length > sys.maxsize:
+        raise ValueError(f"{who}(): {path} says that it has {length} rows, which cannot be; is it damaged?")
+    return length
 
 
 def parts_of(datapoint: Any, who: str) -> tuple[Form, list[Any]]:

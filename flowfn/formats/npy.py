@@ -9,6 +9,7 @@ import ast
 import math
 import re
 import struct
+import sys
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -72,9 +73,12 @@ def _parsed(text: str, where: str) -> tuple[np.dtype, tuple[int, ...], bool]:
     if not isinstance(fortran, bool):
         raise ValueError(f"{where} says fortran_order={fortran!r}, which must be True or False")
     try:
-        return np.lib.format.descr_to_dtype(told["descr"]), shape, fortran
+        dtype = np.lib.format.descr_to_dtype(told["descr"])
     except Exception as error:
         raise ValueError(f"{where} says that its array has the dtype {str(told['descr'])[:80]!r}, which numpy does not know") from error
+    if 0 in shape and math.prod(filter(None, shape)) * max(dtype.itemsize, 1) > sys.maxsize:
+        raise ValueError(f"{where} says that its array has the shape {str(shape)[:80]}, which is larger than any can be")
+    return dtype, shape, fortran
 
 
 def header_for(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:

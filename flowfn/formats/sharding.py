@@ -151,7 +151,7 @@ def _attempted(writing: Writing, pieces: Mapping[int, Flow[Any]], processes: int
         prefetch(ahead if isinstance(processes, str) else int(processes), processes=processes) if processes else None,
     )
     try:
-        with contextlib.closing(shown(written, _WHO)) as results:
+        with contextlib.closing(shown(written, _WHO, "file")) as results:
             failures.extend(result for result in results if result is not None)
     except BaseException:  # a worker was killed, or somebody has had enough
         for number in pieces:
@@ -235,7 +235,7 @@ def _clear(path: str) -> None:
     """Remove what one who was killed has left beside a file that is now written again."""
     if not is_url(path):
         folder, name = os.path.split(path)
-        for left in glob.glob(os.path.join(glob.escape(folder), f".part-*-{glob.escape(name)}")):
+        for left in glob.glob(os.path.join(glob.escape(folder), f".part-{'[0-9a-f]' * 8}-{glob.escape(name)}")):
             if os.path.isdir(left):
                 shutil.rmtree(left, ignore_errors=True)
             else:

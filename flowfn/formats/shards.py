@@ -117,13 +117,13 @@ def index_of(pieces: Pieces, path: str, called: str, *, save: bool = False) -> I
     if known is None:
         known = scanned(pieces, called)
         if save:
-            save_index(known, path, path)
+            save_index(known, path)
     return known
 
 
-def save_index(index: Index, shard: str, path: str) -> None:
-    """Write the samples of the tar file `shard` beside the name `path`, under which it is, or will be."""
-    size, moment = stamp(shard)
+def save_index(index: Index, path: str) -> None:
+    """Write the samples of a tar file beside it."""
+    size, moment = stamp(path)
     body = b"".join(array.astype("<i8").tobytes() for array in (index.starts, index.offsets, index.sizes, index.ends)) + index.names
     whole = _LAYOUT + _HEAD.pack(size, moment, len(index), len(index.offsets), len(index.names)) + body
     with written(path + BESIDE, True, "read_webdataset") as beside, open(beside, "wb") as file:

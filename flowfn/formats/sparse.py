@@ -5,6 +5,7 @@ The format: https://www.cs.cornell.edu/people/tj/svm_light, https://www.csie.ntu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -20,6 +21,10 @@ from flowfn.formats.record_files import Unreadable, flow_of_records, line_starts
 
 COMMENT = ord("#")
 SPACES = list(b" \t\r\v\f")
+EXAMPLE = re.compile(rb"\s*[^\s:]++(?:\s++[^\s:]++:[^\s:]++)*+\s*")
+"""A label, and pairs index:value."""
+NUMERIC = b"0123456789.+-eE\r"
+"""What numbers are written with, mostly: what is left of most lines is spaces and colons."""
 LARGEST = 1 << 53
 """Below this every integer is a float."""
 
@@ -98,6 +103,10 @@ class SvmLight:
         counts = np.fromiter((line.count(b":") for line in lines), np.int64, len(lines))
         if list(map(len, words)) != (2 * counts + 1).tolist():
             return None
+        if not all(
+            line.translate(None, NUMERIC) == b" :" * count or EXAMPLE.fullmatch(line) for line, count in zip(lines, counts.tolist())
+        ):
+            return None
         try:
             numbers = np.fromiter(map(float, chain.from_iterable(words)), np.float64, int(2 * counts.sum()) + len(lines))
         except ValueError:
@@ -142,18 +151,19 @@ class SvmLight:
         labels: Any = None
         query: int | None = None
         if self.multilabel:
-            told, _, line = line.partition(b" ") if b":" not in line.split(None, 1)[0] else (b"", b"", line)
+            told, *rest = line.split(None, 1)
+            if b":" in told:
+                told, rest = b"", [line]
             labels = tuple(_numbers(told.replace(b",", b" ")).tolist())
+            line = b" ".join([b"0", *rest])
         if b"qid:" in line:
             line, query = _without_query(line)
+        if not EXAMPLE.fullmatch(line):
+            raise Unreadable(f"it must be a label and pairs index:value, got {_shown(line)}")
         numbers = _numbers(line.replace(b":", b" "))
+        x = self._features(numbers[1::2], numbers[2::2], line)
         if labels is None:
-            if not len(numbers) or line.count(b":") * 2 + 1 != len(numbers):
-                raise Unreadable(f"it must be a label and pairs index:value, got {_shown(line)}")
-            labels, numbers = float(numbers[0]), numbers[1:]
-        elif line.count(b":") * 2 != len(numbers):
-            raise Unreadable(f"it must be labels and pairs index:value, got {_shown(line)}")
-        x = self._features(numbers[::2], numbers[1::2], line)
+            labels = float(numbers[0])
         return [x, labels, query] if self.queries else [x, labels]
 
     def _features(self, told: np.ndarray, values: np.ndarray, line: bytes) -> Any:
@@ -189,9 +199,9 @@ def _numbers(text: bytes) -> np.ndarray:
 
 def _without_query(line: bytes) -> tuple[bytes, int]:
     before, _, behind = line.partition(b"qid:")
-    told, _, rest = behind.partition(b" ")
+    told, *rest = behind.split(None, 1) or [b""]
     try:
-        return before + rest, int(told)
+        return before + b"".join(rest), int(told)
     except ValueError as error:
         raise Unreadable(f"qid must be an integer, got {_shown(told)}") from error
 

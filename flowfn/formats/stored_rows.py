@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flowfn import buffers
+from flowfn.columns import stackable
 from flowfn.components import component
 from flowfn.flows import Flow
 from flowfn.formats.files import Opened
@@ -26,6 +27,8 @@ DIRECT = 1 << 19
 """Bytes from which on rows are read straight into recycled memory."""
 NEAR = 1 << 15
 """Bytes between two rows up to which it is faster to read over them than to begin anew."""
+BROKEN = (OSError, ValueError, RuntimeError, TypeError, LookupError, ArithmeticError)
+"""What libraries raise when a file is not what it says."""
 
 
 class Kept(NamedTuple):
@@ -106,8 +109,7 @@ class StoredRows(Opened):
     @property
     def stackable(self) -> bool:
         """Whether rows, taken together, are what stacking them one by one would give."""
-        kept = [self.kept[at] for at in self.chosen]
-        return all(not one.dtype.hasobject and (one.shape or one.dtype.kind not in "US") for one in kept)
+        return all(stackable(self.kept[at].dtype, self.kept[at].shape) for at in self.chosen)
 
     def selected(self, components: Sequence[Any]) -> StoredRows:
         """Some of the arrays, as `select` would select components of their rows."""
@@ -127,7 +129,7 @@ class StoredRows(Opened):
     def _read(self, at: int, start: int, stop: int) -> np.ndarray:
         try:
             return self.read(at, start, stop)
-        except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        except BROKEN as error:
             raise self._unreadable(at, start, stop, error) from error
 
     def _unreadable(self, at: int, start: int, stop: int, error: Exception) -> ValueError:
@@ -139,7 +141,7 @@ class StoredRows(Opened):
     def _together(self, at: int, wanted: np.ndarray) -> np.ndarray | None:
         try:
             return self.read_each(at, wanted)
-        except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        except BROKEN as error:
             raise self._unreadable(at, int(wanted[0]), int(wanted[-1]) + 1, error) from error
 
     def _pieces(self, at: int, block: Block) -> Iterator[np.ndarray]:
@@ -168,7 +170,7 @@ class StoredRows(Opened):
         made = buffers.empty((len(block), *kept.shape), kept.dtype)
         try:
             self.read_into(at, block.start, block.stop, made)
-        except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        except BROKEN as error:
             raise self._unreadable(at, block.start, block.stop, error) from error
         return made
 

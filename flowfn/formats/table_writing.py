@@ -200,6 +200,10 @@ def _array(pa: Any, field: Any, column: tuple[Any, ...], who: str, number: int) 
     if not isinstance(field.type, pa.FixedShapeTensorType):
         return _converted(pa, [_plain(value) for value in column], field.type, field.name, who, number)
     shape, dtype = tuple(field.type.shape), np.dtype(field.type.value_type.to_pandas_dtype())
+    if 0 in shape and who == "write_parquet":
+        raise ValueError(
+            f"{who}(): column {field.name!r} holds arrays {shape}, which are empty, and Parquet cannot read such; leave it out"
+        )
     for at, value in enumerate(column, number):
         alike = isinstance(value, np.ndarray) and value.shape == shape and np.can_cast(value.dtype, dtype, "safe")
         if value is not None and not alike:

@@ -132,9 +132,11 @@ class ArrowRows(TableRows):
         return _Arrow(path, self.who, self.form.names)
 
     def decoded(self, file: Any, number: int, names: list[str]) -> Any:
-        """A record batch."""
+        """A record batch; of a damaged one Arrow would take values from anywhere in memory."""
         pa: Any = needed("pyarrow", "read_arrow()", extra="parquet")
-        return pa.Table.from_batches([file.batch(number)]).select(names)
+        table = pa.Table.from_batches([file.batch(number)]).select(names)
+        table.validate(full=True)
+        return table
 
 
 class _Arrow:

@@ -108,7 +108,7 @@ def read_webdataset(
         if index or save_index:
             raise ValueError(f"{_WHO}(): a flow of paths is streamed, so there is no index; give a list of paths for one")
         return _streamed(paths, reading, words)
-    found = list(dict.fromkeys(paths_of(paths, _WHO)))
+    found = paths_of(paths, _WHO)
     if save_index and any(map(is_url, found)):
         raise ValueError(
             f"{_WHO}(): save_index=True needs local files, but there are URLs among them; pass index=True for an index that is not kept"

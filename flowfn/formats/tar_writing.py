@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import os
 import re
+import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
@@ -111,9 +112,11 @@ class Shard:
 
     def close(self) -> None:
         """Close the files."""
-        if self.packed is not None:
-            self.packed.close()
-        self.raw.close()
+        try:
+            if self.packed is not None:
+                self.packed.close()
+        finally:
+            self.raw.close()
 
 
 class Target:
@@ -122,8 +125,8 @@ class Target:
     def __init__(self, pattern: str, several: bool, overwrite: bool, index: bool) -> None:
         self.pattern, self.several, self.overwrite, self.index = pattern, several, overwrite, index
         self.paths: list[str] = []
-        self.sent: list[str] = []
-        self._all = contextlib.ExitStack()
+        self.there: list[str] = []
+        self._all, self._each = contextlib.ExitStack(), list[contextlib.ExitStack]()
 
     def refuse(self) -> None:
         """Raise an error if there are files of this pattern that are not to be replaced."""
@@ -141,45 +144,56 @@ class Target:
         return self.shard
 
     def __exit__(self, *error: Any) -> None:
-        if error[0] is None:
-            try:
+        try:
+            if error[0] is None:
                 self._finish()
-                self._all.close()
-                self._remove_others()
-            except BaseException:
-                self._undo()
-                raise
-        else:
-            self.shard.close()
-            try:
-                self._all.__exit__(*error)
-            finally:
-                self._undo()
+                self._place()
+            else:
+                self.shard.close()
+        except BaseException:
+            self._undo(*sys.exc_info())
+            raise
+        if error[0] is not None:
+            self._undo(*error)
 
     def _opened(self) -> Shard:
         path = shard_name(self.pattern, shard=len(self.paths)) if self.several else self.pattern
-        self._one = contextlib.ExitStack()
-        self.beside = self._one.enter_context(written(path, self.overwrite, _WHO))
-        self._all.push(self._one)
+        one = contextlib.ExitStack()
+        beside = one.enter_context(written(path, self.overwrite, _WHO))
+        self._each.append(one)
+        self._all.push(one)
         self.paths.append(path)
-        return Shard(self.beside)
+        return Shard(beside)
 
     def _finish(self) -> None:
         self.shard.finish()
-        path = self.paths[-1]
-        if is_url(path):
-            self._one.close()
-            self.sent.append(path)
-        elif self.index:
-            with contextlib.closing(Pieces(self.beside, _WHO)) as pieces:
-                save_index(scanned(pieces, path), self.beside, path)
+        if is_url(self.paths[-1]):
+            self._each[-1].close()
+            self.there.append(self.paths[-1])
 
-    def _undo(self) -> None:
-        """Nothing of what is behind a URL is left."""
-        for path in self.sent:
-            system, inside = needed("fsspec.core", f"{_WHO}()", extra="files").url_to_fs(path)
-            with contextlib.suppress(Exception):
-                system.rm(inside)
+    def _place(self) -> None:
+        """Move all to their final places."""
+        for path, one in list(zip(self.paths, self._each))[len(self.there) :]:
+            one.close()
+            self.there.append(path)
+        if self.overwrite:
+            self._remove_others()
+        for path in self.paths if self.index else ():
+            with contextlib.closing(Pieces(path, _WHO)) as pieces:
+                save_index(scanned(pieces, path), path)
+
+    def _undo(self, *error: Any) -> None:
+        """Nothing is left, but for local files that are in the place of others: those are gone."""
+        try:
+            self._all.__exit__(*error)
+        finally:
+            for path in self.there:
+                if is_url(path):
+                    with contextlib.suppress(Exception):
+                        system, inside = needed("fsspec.core", f"{_WHO}()", extra="files").url_to_fs(path)
+                        system.rm(inside)
+                elif not self.overwrite:
+                    _remove(path)
 
     def _there(self) -> Iterator[str]:
         """Files of this pattern, whatever their numbers."""
@@ -198,9 +212,14 @@ class Target:
     def _remove_others(self) -> None:
         """Remove the files of this pattern that were there before, and are not written now."""
         for path in set(self._there()) - set(self.paths):
-            for name in (path, path + BESIDE):
-                with contextlib.suppress(FileNotFoundError):
-                    os.remove(name)
+            _remove(path)
+
+
+def _remove(path: str) -> None:
+    """Remove a shard, and what stands beside it."""
+    for name in (path, path + BESIDE):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(name)
 
 
 def _files(datapoint: Any, number: int, before: str | None) -> tuple[str, list[bytes]]:

@@ -18,7 +18,7 @@ from flowfn import rules
 from flowfn.definitions import shown as named
 from flowfn.flows import Flow
 from flowfn.formats.compression import first_bytes
-from flowfn.formats.csv_writing import CHARACTER, check_encoding, write_csv
+from flowfn.formats.csv_writing import CHARACTER, check_apart, check_encoding, write_csv
 from flowfn.formats.files import call, file_path
 from flowfn.formats.members import dicts
 from flowfn.formats.record_files import BOM, NEWLINE, Unreadable, flow_of_records, line_starts
@@ -78,6 +78,7 @@ def read_csv(
     _HEADER.check(who, "header", header, {})
     _TYPES.check(who, "types", types, {})
     rules.boolean.check(who, "hold", hold, {})
+    check_apart(delimiter, quote, who)
     check_encoding(encoding, delimiter + quote, who)
     place = file_path(path, who)
     head = _head(place, header, delimiter, quote, encoding)
@@ -143,7 +144,7 @@ class Csv:
                 before = at
         except csv.Error as error:
             if last or "unexpected end" not in str(error):
-                raise Unreadable(f"{error} (after {len(starts)} more)") from error
+                raise Unreadable(f"{_told(error)} (after {len(starts)} more)") from error
         return np.array(starts, np.int64), before
 
     def counting(self, block: bytes, encoding: str | None = None) -> Iterator[tuple[int, list[str]]]:
@@ -158,6 +159,10 @@ class Csv:
 
         return ((at, record) for record in self._reader(lines()))
 
+    def _lines(self, block: bytes) -> Iterator[str]:
+        """Lines as `cut` knows them, which end with \\n: at a lonely \\r Python would end them too."""
+        return io.StringIO(block.decode(self.encoding), newline="\n")
+
     def _reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
         return csv.reader(lines, delimiter=self.delimiter, quotechar=self.quote, strict=True)
 
@@ -165,8 +170,7 @@ class Csv:
         """Records: of each as many fields as there are columns, and of those the chosen ones, converted."""
         if self.names is None or self.places is not None or self.converts:
             return self.carefully(block)
-        records = filter(None, self._reader(io.StringIO(block.decode(self.encoding), newline="")))
-        return dicts(self.names)(records)
+        return dicts(self.names)(filter(None, self._reader(self._lines(block))))
 
     def carefully(self, block: bytes) -> Iterator[Any]:
         """The same, one by one."""
@@ -174,10 +178,10 @@ class Csv:
         pick: Any = None if places is None else itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
         keys = names if pick is None or names is None else pick(names)
         try:
-            for row in self._reader(io.StringIO(block.decode(self.encoding), newline="")):
+            for row in self._reader(self._lines(block)):
+                if not row:
+                    continue
                 if len(row) != count:
-                    if not row:
-                        continue
                     raise Unreadable(f"it has {len(row)} fields, where there are {count} columns: {row[:20]}")
                 for place, convert in converts:
                     try:
@@ -187,8 +191,14 @@ class Csv:
                         raise Unreadable(f"column {column}, {row[place]!r}: {error}") from error
                 yield row if keys is None else dict(zip(keys, row if pick is None else pick(row)))
         except csv.Error as error:
-            hint = "; csv.field_size_limit(n) allows longer ones" if "field larger" in str(error) else ""
-            raise Unreadable(f"{error}{hint}") from error
+            raise Unreadable(_told(error)) from error
+
+
+def _told(error: Exception) -> str:
+    """What is wrong, and what helps."""
+    if "new-line character" in str(error):
+        return "a line ends with \\r alone; make it \\n before, in the file, or put the field into quotes"
+    return f"{error}{'; csv.field_size_limit(n) allows longer ones' * ('field larger' in str(error))}"
 
 
 def _head(path: str, header: Any, delimiter: str, quote: str, encoding: str) -> tuple[int, tuple[str, ...] | None, int]:
@@ -205,7 +215,7 @@ def _head(path: str, header: Any, delimiter: str, quote: str, encoding: str) -> 
         if header and len(set(names)) < len(names):
             raise Unreadable(f"columns have the same name: {names[:20]}; name them with header=[...], and take skip(1)")
     except (Unreadable, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"read_csv(): the header of {path} cannot be read: {error}") from error
+        raise ValueError(f"read_csv(): the header of {path} cannot be read: {_told(error)}") from error
     return (start + stop, tuple(names), len(names)) if header else (start, None, len(names))
 
 

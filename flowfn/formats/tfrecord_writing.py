@@ -106,17 +106,22 @@ class Journal:
 
     def begin(self, datapoints: Any) -> int:
         """Go on where a file of the same flow was left: how many records are in it, with what came after them cut off."""
-        try:
-            with open(self.path, encoding="utf-8") as file:
-                known = json.load(file)
-            size = os.path.getsize(self.beside)
-        except (FileNotFoundError, json.JSONDecodeError):
-            return 0
-        if size < known["bytes"]:
+        known = self._known()
+        if known is None:
+            self.end()  # what is there is of another file
             return 0
         datapoints.load_state_dict(known["state"])
         os.truncate(self.beside, known["bytes"])
         return int(known["count"])
+
+    def _known(self) -> Any:
+        """What is noted, unless the file is shorter than that."""
+        try:
+            with open(self.path, encoding="utf-8") as file:
+                known = json.load(file)
+            return known if os.path.getsize(self.beside) >= known["bytes"] else None
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
 
     def due(self) -> bool:
         """Whether it is time to make sure of what has been written."""

@@ -85,7 +85,7 @@ def read_tfrecord(
     framing.checksums("read_tfrecord()")
     if features is None and decode is None:
         needed("msgpack", "read_tfrecord()", extra="tfrecord")
-    found, form = list(dict.fromkeys(paths_of(paths, "read_tfrecord"))), Form(features, decode, allow_pickle)
+    found, form = paths_of(paths, "read_tfrecord"), Form(features, decode, allow_pickle)
     seekable = compression is None and (save_index or not any(map(is_url, found)))
     records = Records(found, form, save_index) if seekable else RecordsInOrder(found, form, compression)
     options: dict[str, tuple[Any, Any]] = {

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,9 @@ from flowfn.iterating import FlowIterator
 from flowfn.seeing.progressing import bars, progress
 from flowfn.sources import flow as as_flow
 from flowfn.stages import pipe
+
+if sys.platform != "win32":
+    import fcntl
 
 _NOT_FOR_THE_ASKING = {errno.EACCES, errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
 """How systems say that a file or a folder cannot be opened to be synced, or not be synced; nothing is lost by that."""
@@ -60,8 +64,7 @@ def written(path: Any, overwrite: bool, who: str, *, folder: bool = False) -> It
         if folder:
             os.mkdir(beside)
         yield beside
-        refuse(final, overwrite, who)  # somebody else may have been at it
-        into_place(beside, final)
+        into_place(beside, final, overwrite, who)
     finally:
         _remove(beside)
 
@@ -72,14 +75,15 @@ def refuse(final: str, overwrite: bool, who: str) -> None:
         raise FileExistsError(f"{who}(): {final!r} exists; pass overwrite=True to replace it")
 
 
-def into_place(beside: str, final: str) -> None:
-    """Move a whole file or folder to its final place, once it is on the disk; what is there is replaced."""
+def into_place(beside: str, final: str, overwrite: bool, who: str) -> None:
+    """Move a whole file or folder to its final place, once it is on the disk; what is there is replaced, if it may be."""
     for folder, _, names in os.walk(beside):
         for name in names:
             _sync(os.path.join(folder, name))
         _sync(folder)
     if not os.path.isdir(beside):
         _sync(beside)
+    refuse(final, overwrite, who)  # somebody else may have been at it
     folders = os.path.isdir(beside) or (os.path.isdir(final) and not os.path.islink(final))
     if folders and os.path.lexists(final):  # which cannot be replaced in one step
         aside = os.path.join(os.path.dirname(final), f".old-{secrets.token_hex(4)}-{os.path.basename(final)}")
@@ -102,6 +106,7 @@ def resumable(path: Any, overwrite: bool, who: str, *, resume: bool) -> Iterator
     It is then there for the next call, which goes on with it.
 
     Raises:
+        FileExistsError: there is something at `path`, and `overwrite` is False; or somebody else is writing the new file.
         ValueError: what goes behind a URL is to be resumed.
     """
     rules.boolean.check(who, "resume", resume, {})
@@ -113,16 +118,32 @@ def resumable(path: Any, overwrite: bool, who: str, *, resume: bool) -> Iterator
     if is_url(final):
         raise ValueError(f"{who}(): only a local file can be resumed, got {final!r}; write one, and send it when it is whole")
     refuse(final, overwrite, who)
-    yield f"{final}.part"
-    refuse(final, overwrite, who)
-    into_place(f"{final}.part", final)
+    with _alone(f"{final}.part", who):
+        yield f"{final}.part"
+        into_place(f"{final}.part", final, overwrite, who)
 
 
-def shown(flow: Any, caption: str) -> FlowIterator[Any]:
+@contextlib.contextmanager
+def _alone(path: str, who: str) -> Iterator[None]:
+    """Nobody else writes this file meanwhile, where the system can see to it."""
+    if sys.platform == "win32":
+        yield
+        return
+    with open(path, "ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FileExistsError(f"{who}(): {path!r} is being written by somebody else; wait until that is done") from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+def shown(flow: Any, caption: str, unit: str = "datapoint") -> FlowIterator[Any]:
     """The datapoints of a flow (or of anything that `flowfn.flow` takes), with a bar where tqdm is installed.
 
     They are those of the flow's next pass, and the flow itself stays as it is. No bar is shown where bars are `hushed`.
-    Use it in `with`.
+    The bar counts in `unit`. Use it in `with`.
 
     >>> with shown([1, 2], "write_text") as datapoints:
     ...     list(datapoints)
@@ -135,7 +156,7 @@ def shown(flow: Any, caption: str) -> FlowIterator[Any]:
         bars()
     except ImportError:
         return source.run()
-    return pipe(source, progress(description=caption)).run(seed=source.seed, epoch=source.epoch)
+    return pipe(source, progress(description=caption, unit=unit)).run(seed=source.seed, epoch=source.epoch)
 
 
 @contextlib.contextmanager
@@ -150,11 +171,18 @@ def _sent(url: str, overwrite: bool, who: str, folder: bool) -> Iterator[str]:
         if folder:
             os.mkdir(beside)
         yield beside
-        if system.exists(inside):
-            if not overwrite:
-                raise FileExistsError(refusal)
+        there = system.exists(inside)
+        if there and not overwrite:
+            raise FileExistsError(refusal)
+        if there and (folder or system.isdir(inside)):  # a file is replaced as it is sent, and is there until then
             system.rm(inside, recursive=True)
-        system.put(beside, inside, recursive=folder)
+        try:
+            system.put(beside, inside, recursive=folder)
+        except BaseException:
+            if not there or folder:
+                with contextlib.suppress(Exception):  # perhaps nothing has come there
+                    system.rm(inside, recursive=folder)
+            raise
 
 
 def _sync(path: str) -> None:

@@ -33,6 +33,8 @@ BENCHMARKS = (
     "busy_consumer",
     "latency",
     "footprint",
+    "augmentors",
+    "formats",
 )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import struct
 
 import cv2
@@ -56,7 +57,11 @@ def test_files_come_in_the_order_of_caffes_lists(tmp_path, inner):
 
 def test_the_validation_set_may_lie_in_folders(tmp_path):
     write(tmp_path, lists=tmp_path, in_folders=True)
-    assert names(ilsvrc12_files(tmp_path, "val"), tmp_path / "val") == [(f"{SYNSETS[label]}/{name}", label) for name, label in VAL]
+    expected = [(f"{SYNSETS[label]}/{name}", label) for name, label in VAL]
+    assert names(ilsvrc12_files(tmp_path, "val"), tmp_path / "val") == expected
+    (tmp_path / "synsets.txt").unlink()
+    (tmp_path / "synset_words.txt").unlink()
+    assert names(ilsvrc12_files(tmp_path, "val"), tmp_path / "val") == expected
 
 
 def test_folders_of_synsets_can_do_without_lists(tmp_path):
@@ -66,6 +71,15 @@ def test_folders_of_synsets_can_do_without_lists(tmp_path):
     assert [label for _, label in ilsvrc12_files(tmp_path, "val")] == [0, 1, 2, 2]
     (tmp_path / "synsets.txt").write_text("\n".join(reversed(SYNSETS)))
     assert [label for _, label in ilsvrc12_files(tmp_path, "val")] == [0, 0, 1, 2]
+    (tmp_path / "synsets.txt").write_text("\n".join(SYNSETS[:2]))
+    with pytest.raises(ValueError, match=r"the folder 'n01484850' in '.*train' is none of the 2 synsets in the metadata"):
+        ilsvrc12_files(tmp_path)
+
+
+def test_labels_without_lists_are_the_same_in_a_split_that_lacks_a_synset(tmp_path):
+    write(tmp_path, in_folders=True)
+    shutil.rmtree(tmp_path / "val" / SYNSETS[1])
+    assert [label for _, label in ilsvrc12_files(tmp_path, "val")] == [0, 2, 2]
 
 
 def test_images_are_decoded_in_rgb(tmp_path):
@@ -78,11 +92,23 @@ def test_images_are_decoded_in_rgb(tmp_path):
     assert image[0, 0, 0] > 250 > 10 > image[0, 0, 2]
 
 
-@pytest.mark.timeout(120)
 def test_the_laws_hold(tmp_path):
     write(tmp_path, lists=tmp_path)
-    check(lambda: ff.pipe(ilsvrc12_files(tmp_path), ff.shuffle()), workers=({"threads": 2}, {"processes": 2}))
     check(lambda: ff.pipe(ilsvrc12(tmp_path, "val", boxes=tmp_path), ff.shuffle()))
+
+
+@pytest.mark.alone
+@pytest.mark.timeout(180)
+def test_the_laws_hold_in_processes(tmp_path):
+    write(tmp_path, lists=tmp_path)
+    check(lambda: ff.pipe(ilsvrc12_files(tmp_path), ff.shuffle()), workers=({"processes": 2},))
+
+
+def test_an_index_and_a_pass_give_the_same_path_whatever_the_list_says(tmp_path):
+    write(tmp_path, lists=tmp_path)
+    (tmp_path / "train.txt").write_text("".join(f"/{name} {label}\n" for name, label in TRAIN))
+    flow = ilsvrc12_files(tmp_path)
+    assert list(flow.run(epoch=0)) == [flow[index] for index in range(9)]
 
 
 def test_a_list_pickles_small(tmp_path):
@@ -93,10 +119,10 @@ def test_a_list_pickles_small(tmp_path):
 
 
 def test_what_is_missing_is_named_with_its_page(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"ilsvrc12_files\(\): 'train' is not in .*image-net\.org"):
+    with pytest.raises(FileNotFoundError, match=r"ilsvrc12_files\(\): 'train' is not in .*image-net\.org.*ILSVRC2012_img_train"):
         ilsvrc12_files(tmp_path)
     write(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"'val\.txt' is not in .*caffe_ilsvrc12\.tar\.gz"):
+    with pytest.raises(FileNotFoundError, match=r"'val\.txt' is not in .*caffe_ilsvrc12\.tar\.gz.* there must be folders of synsets"):
         ilsvrc12_files(tmp_path, "val")
     write(tmp_path, lists=tmp_path)
     (tmp_path / "val" / VAL[2][0]).unlink()

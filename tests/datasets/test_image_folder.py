@@ -10,6 +10,7 @@ import pytest
 
 import flowfn as ff
 from flowfn.datasets import image_folder, image_folder_files, image_folder_labels
+from flowfn.datasets.folders import images_below
 from flowfn.testing import check
 
 
@@ -117,6 +118,12 @@ def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
         image_folder_files(tmp_path)
 
 
+def test_a_folder_that_is_gone_before_it_is_entered_is_an_error(tmp_path):
+    write(tmp_path, "a/1.png")
+    with pytest.raises(FileNotFoundError, match=r"who\(\): the folder '.*gone' cannot be read \(No such file or directory\)"):
+        list(images_below(str(tmp_path), "gone", (".png",), "who"))
+
+
 def test_where_there_is_nothing_the_message_says_what_there_is(tmp_path):
     write(tmp_path, "1.png")
     with pytest.raises(FileNotFoundError, match=r"no image .* a folder stands for a label; there are no folders in it.*write files\('"):
@@ -124,6 +131,10 @@ def test_where_there_is_nothing_the_message_says_what_there_is(tmp_path):
     write(tmp_path, "cats/notes.txt")
     with pytest.raises(FileNotFoundError, match=r"its folders are 'cats'"):
         image_folder(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no image .* lies in the folders 'dog' of .*; its folders are 'cats'"):
+        image_folder(tmp_path, labels=["dog"])
+    with pytest.raises(NotADirectoryError, match=r"image_folder\(\): dir must be .*, but '.*1\.png' is a file$"):
+        image_folder(tmp_path / "1.png")
     with pytest.raises(FileNotFoundError, match=r"image_folder\(\): dir must be the folder of the data, but there is no folder '.*gone'$"):
         image_folder(tmp_path / "gone")
 
@@ -134,7 +145,7 @@ def test_extensions_are_checked(tmp_path, extensions):
         image_folder_files(tmp_path, extensions=extensions)
 
 
-@pytest.mark.parametrize("labels", ["a", ["a", "a"], [], {"a": "b"}, [1]])
+@pytest.mark.parametrize("labels", ["a", ["a", "a"], [], {"a": "b"}, {"a": 2**31}, [1]])
 def test_labels_are_checked(tmp_path, labels):
     with pytest.raises((TypeError, ValueError), match=r"labels must be a list of the folders' names, or a dict"):
         image_folder_files(tmp_path, labels=labels)
@@ -149,19 +160,28 @@ def test_images_are_decoded_as_they_are_wanted(tmp_path):
         flow[0]
 
 
-@pytest.mark.timeout(120)
 def test_the_laws_hold(tmp_path):
     write(tmp_path, *(f"{label}/{number}.png" for label in "abc" for number in range(5)))
-    check(lambda: image_folder_files(tmp_path), workers=({"threads": 2}, {"processes": 2}))
     check(lambda: ff.pipe(image_folder_files(tmp_path), ff.shuffle(), ff.batch(4)))
+
+
+@pytest.mark.alone
+@pytest.mark.timeout(180)
+def test_the_laws_hold_in_processes(tmp_path):
+    write(tmp_path, *(f"{label}/{number}.png" for label in "abc" for number in range(5)))
+    check(lambda: image_folder_files(tmp_path), workers=({"processes": 2},))
 
 
 def test_the_repr_is_the_call(tmp_path):
     write(tmp_path, "a/1.png")
     assert repr(image_folder_files(tmp_path)) == f"image_folder_files({str(tmp_path)!r})"
     assert repr(image_folder_files(tmp_path, labels=["a"])) == f"image_folder_files({str(tmp_path)!r}, labels=['a'])"
+    shown = repr(image_folder_files(tmp_path, extensions={".png", ".jpg", ".PNM"}))
+    assert shown == f"image_folder_files({str(tmp_path)!r}, extensions=('.jpg', '.png', '.pnm'))"  # whatever order the set has
 
 
+@pytest.mark.alone
+@pytest.mark.timeout(180)
 def test_very_many_files_take_little_memory(tmp_path):
     for label in range(20):
         (tmp_path / f"n{label:08}").mkdir()

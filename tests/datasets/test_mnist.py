@@ -79,11 +79,16 @@ def test_nothing_is_read_before_a_datapoint_is_wanted(tmp_path):
         len(flow)
 
 
-@pytest.mark.timeout(120)
 def test_the_laws_hold(tmp_path):
     write(tmp_path)
     check(lambda: ff.pipe(mnist(tmp_path), ff.shuffle(), ff.batch(3)))
-    check(lambda: mnist(tmp_path), workers=({"threads": 2}, {"processes": 2}))
+
+
+@pytest.mark.alone
+@pytest.mark.timeout(180)
+def test_the_laws_hold_in_processes(tmp_path):
+    write(tmp_path)
+    check(lambda: mnist(tmp_path), workers=({"processes": 2},))
 
 
 def test_fashion_mnist_has_files_of_the_same_names(tmp_path):
@@ -143,7 +148,7 @@ def test_every_type_and_number_of_axes_is_read(tmp_path, dtype, code, shape):
     [
         (b"", "not an IDX file"),
         (b"\x00\x00\x08", "not an IDX file"),
-        (b"\x01\x00\x08\x01", "not an IDX file.*01 00 08 01"),
+        (b"\x01\x00\x08\x01", "not an IDX file.*01.x00.x08"),
         (b"\x00\x00\x07\x01\x00\x00\x00\x01a", "not an IDX file"),
         (b"\x00\x00\x08\x02\x00\x00\x00\x01", "ends within its header"),
         (idx(LABELS)[:-1], "cannot be in a file of its size|ends after"),
@@ -175,5 +180,5 @@ def test_other_arrays_than_images_and_labels_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"one label for each image, but .* has 20 and .* 19"):
         len(mnist(tmp_path))
     write(tmp_path, labels=LABELS + 1)
-    with pytest.raises(ValueError, match="the label of datapoint 9 is 10, and must be below 10"):
+    with pytest.raises(ValueError, match=r"the label of datapoint 9 is 10, and must be an integer in 0\.\.9"):
         len(mnist(tmp_path))

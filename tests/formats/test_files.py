@@ -13,6 +13,7 @@ import flowfn as ff
 from flowfn import formats
 from flowfn.extras import needed
 from flowfn.flows import Flow
+from flowfn.formats import read_tfrecord, read_webdataset, write_tfrecord, write_webdataset
 from flowfn.formats.files import InOrder, Opened, Pieces, call, file_path, flow_of, is_url, open_file, stamp
 
 OPTIONAL = ["lmdb", "msgpack", "h5py", "pyarrow", "google.protobuf", "crc32c", "cv2", "sklearn", "scipy", "fsspec", "zarr", "tqdm", "PIL"]
@@ -235,6 +236,8 @@ def test_what_is_wrong_inside_a_library_is_told_as_it_is(tmp_path, monkeypatch):
         needed("no.such.library", "read_x()", extra="x")
 
 
+@pytest.mark.alone
+@pytest.mark.timeout(180)
 def test_importing_the_package_and_its_modules_needs_none_of_them():
     program = f"""
 import importlib, sys
@@ -243,7 +246,7 @@ for name in flowfn.formats.__all__:
     getattr(flowfn.formats, name)
 print([name for name in {OPTIONAL!r} if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=150, check=True)
     assert done.stdout == "[]\n"
 
 
@@ -253,3 +256,14 @@ def test_public_names_are_found_and_others_are_not():
     assert set(formats.__all__) == set(formats._WHERE)
     with pytest.raises(AttributeError, match="has no attribute 'read_nothing'"):
         formats.read_nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("how", ["by index", "in order"])
+def test_a_file_that_is_listed_twice_is_read_twice(tmp_path, how):
+    write_tfrecord(tmp_path / "a.tfrecord", range(3))
+    write_webdataset(tmp_path / "a.tar", [{"cls": x} for x in range(3)])
+    records = read_tfrecord([tmp_path / "a.tfrecord"] * 2)
+    samples = read_webdataset([tmp_path / "a.tar"] * 2, components=["cls"], index=how == "by index")
+    read = (lambda flow: [flow[x] for x in range(len(flow))]) if how == "by index" else list
+    assert read(records) == [0, 1, 2, 0, 1, 2]
+    assert [sample["cls"] for sample in read(samples)] == [0, 1, 2, 0, 1, 2]

@@ -5,7 +5,9 @@ import json
 import os
 import pickle
 import random
+import struct
 import threading
+import zlib
 
 import lmdb
 import msgpack
@@ -15,7 +17,7 @@ from written_by_others import DATAPOINTS, written
 
 import flowfn as ff
 from flowfn import formats
-from flowfn.formats import environments, keyvalue, listings
+from flowfn.formats import environments, keyvalue, listings, writing
 from flowfn.formats.messages import datum
 from flowfn.formats.payloads import packed, unpacked
 from flowfn.testing import check, same
@@ -90,7 +92,8 @@ def test_the_laws_hold(path):
     check(lambda: ff.pipe(formats.read_lmdb(path), ff.shuffle(), ff.batch(3)))
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.alone
+@pytest.mark.timeout(180)
 def test_worker_processes_open_the_file_for_themselves(path):
     formats.write_lmdb(path, [[np.full(10, i), i] for i in range(50)])
     flow = formats.read_lmdb(path)
@@ -309,6 +312,20 @@ def test_what_another_flow_began_is_not_continued(path, monkeypatch):
         formats.write_lmdb(path, ff.pipe(range(11), ff.map(torn)), resume=True)
 
 
+def test_what_was_whole_but_not_in_its_place_is_written_anew(path, monkeypatch):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        patched.setattr(writing, "into_place", killed)
+        formats.write_lmdb(path, range(100), resume=True)
+    assert os.listdir(os.path.dirname(path)) == ["data.lmdb.part"]
+    formats.write_lmdb(path, range(1000, 1050), resume=True)  # of which nobody knows that it is of another flow
+    flow = formats.read_lmdb(path)
+    assert list(flow) == list(range(1000, 1050))
+    assert flow.part.object.handle.entries == 51
+
+
 @pytest.mark.parametrize("value", [object(), np.array([None]), range(3), json], ids=repr)
 def test_what_is_no_data_is_refused_with_its_number(value, path):
     with pytest.raises(TypeError, match=r"must be of|cannot pickle") as caught:
@@ -440,6 +457,18 @@ def test_a_hostile_payload_is_told_with_its_key(payload, path):
             read()
 
 
+def test_an_absurd_number_of_entries_is_held_against_the_file(path):
+    formats.write_lmdb(path, range(5))
+    with open(path, "rb") as file:
+        damaged = bytearray(file.read())
+    for place in (120, 4096 + 120):  # in each of the two pages that tell of all others
+        damaged[place : place + 8] = struct.pack("<Q", 1 << 50)
+    with open(path, "wb") as file:
+        file.write(damaged)
+    with pytest.raises(ValueError, match=rf"is corrupt: it says that it has {1 << 50} entries, in \d+ bytes"):
+        len(formats.read_lmdb(path))
+
+
 def test_corrupted_pages_are_errors_or_other_data(path):
     formats.write_lmdb(path, [[np.full(3000, i, np.uint8), i] for i in range(50)])
     with open(path, "rb") as file:
@@ -448,7 +477,7 @@ def test_corrupted_pages_are_errors_or_other_data(path):
     for attempt in range(60):
         damaged = bytearray(whole)
         for _ in range(3):
-            damaged[draw.choice([1, 2, 3, 4, 5, 20, 54]) * 4096 + draw.randrange(200)] = draw.randrange(256)
+            damaged[draw.choice([1, 2, 3, 4, 5, 20, 52]) * 4096 + draw.randrange(200)] = draw.randrange(256)
         other = f"{path}{attempt}"
         with open(other, "wb") as file:
             file.write(damaged)
@@ -506,6 +535,13 @@ def test_encoded_images_of_caffe_are_decoded(path, cv2):
     assert flow[1][0].shape == (2, 2, 1)
 
 
+BOUNDLESS = b"\x89PNG\r\n\x1a\n" + b"".join(
+    struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    for kind, data in ((b"IHDR", struct.pack(">IIBBBBB", 200_000, 200_000, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+)
+"""A picture file that says that it has 120 GB."""
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -513,6 +549,7 @@ def test_encoded_images_of_caffe_are_decoded(path, cv2):
         ({"channels": -1, "height": -1, "width": 1, "data": b"x"}, "has 1 values"),
         ({"encoded": True, "data": b"\x89PNG torn"}, "encoded image is torn"),
         ({"encoded": True}, "encoded image is torn"),
+        ({"encoded": True, "data": BOUNDLESS}, "encoded image is none that OpenCV decodes"),
     ],
 )
 def test_a_datum_that_lies_is_told(fields, message, path, cv2):

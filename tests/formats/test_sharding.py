@@ -221,6 +221,14 @@ def test_a_worker_that_is_killed_leaves_nothing_behind(tmp_path):
     assert contents(tmp_path) == [list(range(shard, 40, 4)) for shard in range(4)]
 
 
+def test_what_others_write_in_the_same_folder_is_left_alone(tmp_path):
+    with written(tmp_path / "val-0.txt", False, "write_x") as beside:
+        (tmp_path / ".part-0123abcd-0.txt").write_text("left by one who was killed")
+        open(beside, "w").close()
+        write_shards(write_lines, tmp_path / "{shard}.txt", range(4), shards=2)
+    assert sorted(os.listdir(tmp_path)) == ["0.txt", "1.txt", "val-0.txt"]
+
+
 def test_a_writer_that_reads_only_the_first_does_not_hold_up_the_others(tmp_path):
     def first(path, flow):
         write_lines(path, ff.take(1, flow))
@@ -323,3 +331,4 @@ def test_one_bar_is_shown_and_not_one_for_each_shard(tmp_path, streams, processe
     said = capfd.readouterr().err
     assert said.count("\n") == 1
     assert said.startswith("\rwrite_shards: ")
+    assert (" datapoint/s]" if streams else " file/s]") in said

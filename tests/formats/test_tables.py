@@ -16,7 +16,9 @@ from flowfn.formats import groups, tables
 from flowfn.formats.tables import read_arrow, read_parquet, write_arrow, write_parquet
 from flowfn.testing import check, left_behind, same
 
-WORKERS = ({}, {"threads": 2}, {"processes": 2})
+in_workers = pytest.mark.parametrize(
+    "workers", [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.alone)], ids=["threads", "processes"]
+)
 FORMATS = {"parquet": (write_parquet, read_parquet), "arrow": (write_arrow, read_arrow)}
 COLUMNS = {
     "int8": pa.array([1, 2, -3], pa.int8()),
@@ -175,6 +177,14 @@ def test_vectors_that_are_missing_come_back(tmp_path):
     datapoints = [{"v": np.ones((2, 2))}, {"v": None}, {"v": np.zeros((2, 2))}]
     write_parquet(tmp_path / "a", datapoints, overwrite=True)
     assert all(map(same, read_parquet(tmp_path / "a"), datapoints))
+
+
+def test_arrays_that_hold_nothing_come_back_or_are_refused(tmp_path):
+    datapoints = [{"boxes": np.zeros((0, 4))}, {"boxes": None}, {"boxes": np.zeros((0, 4))}]
+    write_arrow(tmp_path / "a", datapoints)
+    assert all(map(same, read_arrow(tmp_path / "a"), datapoints))
+    with pytest.raises(ValueError, match=r"write_parquet\(\): column 'boxes' holds arrays \(0, 4\), which are empty"):
+        write_parquet(tmp_path / "b", datapoints)
 
 
 def test_rows_are_memory_of_their_own(tmp_path):
@@ -342,6 +352,19 @@ def test_a_damaged_group_says_which_datapoints(tmp_path):
         flow[1500]
 
 
+def test_an_arrow_file_cannot_make_anyone_read_other_memory(tmp_path):
+    table = pa.table({"t": ["some", "words"] * 50})
+    path = stored(tmp_path / "a", table, "arrow")
+    whole = (tmp_path / "a").read_bytes()
+    offsets = np.array(table.column("t").chunk(0).buffers()[1])[:40].tobytes()
+    place = whole.index(offsets)
+    (tmp_path / "a").write_bytes(whole[:place] + offsets[:4] + np.int32(1 << 30).tobytes() + whole[place + 8 :])
+    flow = read_arrow(path)
+    for read in (list, lambda flow: flow[0]):
+        with pytest.raises(ValueError, match=r"(?s)group 0 of .*/a \(datapoints 0 to 99\) cannot be read: .*damaged"):
+            read(flow)
+
+
 def test_columns_of_the_same_name_are_refused(tmp_path):
     table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["x", "x"])
     path = stored(tmp_path / "a", table, "arrow")
@@ -357,13 +380,14 @@ def test_an_empty_table_is_an_empty_flow(tmp_path):
 # As flows
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
+@in_workers
 @pytest.mark.parametrize("kind", FORMATS)
-def test_all_laws_hold(tmp_path, kind):
+def test_all_laws_hold(tmp_path, kind, workers):
     write, read = FORMATS[kind]
     write(tmp_path / "a", ({"x": np.full((3, 2), i), "t": str(i)} for i in range(23)), group=5)
-    check(lambda: read(tmp_path / "a"), workers=WORKERS)
-    check(lambda: ff.pipe(read(tmp_path / "a"), ff.shuffle(), ff.batch(4)), workers=WORKERS)
+    check(lambda: read(tmp_path / "a"), workers=workers)
+    check(lambda: ff.pipe(read(tmp_path / "a"), ff.shuffle(), ff.batch(4)), workers=workers)
 
 
 def test_flows_travel_as_their_paths(tmp_path):

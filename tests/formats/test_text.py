@@ -23,7 +23,9 @@ from flowfn.formats.sparse import read_svmlight, write_svmlight
 from flowfn.formats.text import read_csv, write_csv
 from flowfn.testing import check, left_behind, same
 
-WORKERS = ({}, {"threads": 2}, {"processes": 2})
+in_workers = pytest.mark.parametrize(
+    "workers", [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.alone)], ids=["threads", "processes"]
+)
 OPENERS = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
@@ -74,7 +76,7 @@ def test_awkward_files_are_read_as_pythons_reader_reads_them(tmp_path, monkeypat
 fields = st.text(st.sampled_from(list('a,"\n\r ;ä1')), max_size=6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rows=st.lists(st.lists(fields, min_size=2, max_size=2), max_size=8), piece=st.sampled_from([1, 7, 1 << 20]), minimal=st.booleans())
 def test_whatever_pythons_writer_writes_comes_back(tmp_path_factory, rows, piece, minimal):
     path = tmp_path_factory.mktemp("csv") / "a.csv"
@@ -92,8 +94,8 @@ def test_whatever_pythons_writer_writes_comes_back(tmp_path_factory, rows, piece
         record_files.PIECE = old
 
 
-@settings(max_examples=200, deadline=None)
-@given(text=st.text(st.sampled_from(list('a,"\n')), max_size=30), piece=st.sampled_from([1, 3, 1 << 20]))
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(st.sampled_from(list('a,"\n\r')), max_size=30), piece=st.sampled_from([1, 3, 1 << 20]))
 def test_any_text_is_read_as_pythons_strict_reader_reads_it_or_is_an_error(tmp_path_factory, text, piece):
     path = stored(tmp_path_factory.mktemp("csv") / "a.csv", text)
     try:
@@ -107,8 +109,8 @@ def test_any_text_is_read_as_pythons_strict_reader_reads_it_or_is_an_error(tmp_p
         flow = read_csv(path, header=False)
         found = [flow[i] for i in range(len(flow))]
         assert found == list(flow) == expected
-    except ValueError:
-        assert expected is None
+    except ValueError:  # where \r alone ends a line, or stands behind another, too
+        assert expected is None or "\r" in text.replace("\r\n", "")
     finally:
         record_files.PIECE = old
 
@@ -142,12 +144,18 @@ def test_columns_types_and_names(tmp_path):
         ("a\n1\nx\n", {"types": int}, "datapoint 1 of .* column 'a', 'x': invalid literal for int"),
         ("a\n1\nmaybe\n", {"types": bool}, "column 'a', 'maybe': it must be true, false, 1 or 0"),
         ("a\n" + "x" * 200_000 + "\n", {}, r"field larger than field limit \(131072\); csv.field_size_limit"),
+        ("a,b\r1,2\r", {}, r"the header of .* a line ends with .r alone; make it .n before"),
+        ("1,2\r3,4\r", {"header": ["a", "b"]}, "datapoint 0 of .* a line ends with .r alone"),
+        ('a,b\n1,2"\n3,4\r5,6\n', {}, "a line ends with .r alone"),
+        ("a\n1\n", {"delimiter": '"'}, "delimiter must be another character than the quote, got '\"' for both"),
+        ("a\n1\n", {"delimiter": "\n"}, "delimiter must be one character of ASCII that ends no line"),
+        ("a\n1\n", {"quote": "\r"}, "quote must be one character of ASCII that ends no line"),
         ("", {}, "the header of .*a.csv cannot be read: it is empty"),
         ("a,a\n1,2\n", {}, "columns have the same name"),
         ("a\n1\n", {"columns": ["b"]}, "there is no column 'b' in .*; there are 'a'"),
         ("a\n1\n", {"types": {"b": int}}, "there is no column 'b'"),
         ("a\n1\n", {"header": False, "columns": ["a"]}, "with header=False columns have no names"),
-        ("a\n1\n", {"delimiter": ";;"}, "delimiter must be one character of ASCII, got ';;'"),
+        ("a\n1\n", {"delimiter": ";;"}, "delimiter must be one character of ASCII that ends no line, got ';;'"),
         ("a\n1\n", {"encoding": "utf-16"}, "encoding must be one in which ASCII stays as it is, got 'utf-16'"),
         ("a\n1\n", {"encoding": "nonsense"}, "encoding must be one that Python knows"),
         ("a\n1\n", {"header": []}, "header must be True, False, or a list of names"),
@@ -197,14 +205,27 @@ def test_texts_and_numbers_come_back(tmp_path, suffix):
 
 
 def test_what_cannot_be_a_field_is_refused_and_leaves_nothing(tmp_path):
-    for value in (b"a", [1], {"a": 1}, np.zeros(2)):
+    for value in (b"a", [1], {"a": 1}, np.zeros(2), np.zeros((), "i4,f8")[()]):
         with pytest.raises(TypeError, match="fields are texts and numbers, but datapoint 1 holds"):
             write_csv(tmp_path / "a.csv", [{"x": 1}, {"x": value}])
     with pytest.raises(ValueError, match=r"must have the fields of the first, \['x'\], datapoint 1 has \['y'\]"):
         write_csv(tmp_path / "a.csv", [{"x": 1}, {"y": 1}])
     with pytest.raises(ValueError, match="there are no datapoints"):
         write_csv(tmp_path / "a.csv", [])
+    for nothing in ([], {}):
+        with pytest.raises(ValueError, match="datapoints must have fields, got"):
+            write_csv(tmp_path / "a.csv", [nothing])
+    with pytest.raises(ValueError, match=r"datapoint 1 cannot be written in latin1: .*u4e2d"):
+        write_csv(tmp_path / "a.csv", ["a", "\u4e2d"], encoding="latin1")
+    with pytest.raises(ValueError, match="delimiter must be another character than the quote"):
+        write_csv(tmp_path / "a.csv", ["a"], delimiter='"')
     assert os.listdir(tmp_path) == []
+
+
+def test_dates_are_written_as_they_show_themselves(tmp_path):
+    dates = ["2020-01-02", "2020-01-02T03:04:05.000000006", "NaT"]
+    write_csv(tmp_path / "a.csv", map(np.datetime64, dates))
+    assert list(read_csv(tmp_path / "a.csv", header=False)) == [[date] for date in dates]
 
 
 # JSON lines
@@ -254,7 +275,9 @@ def test_numpys_numbers_become_pythons(tmp_path):
     assert row == {"x": 0.5, "y": [[0, 1], [2, 3]], "z": [True, 1]}
 
 
-@pytest.mark.parametrize("value", [b"a", {1: 2}, {"a": {None: 1}}, object(), {1, 2}, [{"a": [{2: 3}]}], np.array([1j]), np.array([None])])
+@pytest.mark.parametrize(
+    "value", [b"a", {1: 2}, {"a": {None: 1}}, object(), {1, 2}, [{"a": [{2: 3}]}], np.array([1j]), np.array([None]), np.longdouble(1)]
+)
 def test_what_is_no_json_is_refused_and_leaves_nothing(tmp_path, value):
     with pytest.raises(TypeError, match=r"write_jsonl\(\): datapoint 1 is no JSON: .*"):
         write_jsonl(tmp_path / "a.jsonl", [1, value])
@@ -321,6 +344,11 @@ def test_queries_labels_and_comments(tmp_path):
     assert read_svmlight(stored(tmp_path / "b.svm", "1 2:3\n"), 3, queries=True)[0][2] is None
     several = stored(tmp_path / "c.svm", "1,2 1:0.5\n 2:1\n3\n")
     assert [label for _, label in read_svmlight(several, multilabel=True)] == [(1.0, 2.0), (), (3.0,)]
+    tabs = stored(tmp_path / "t.svm", "1,2\tqid:7\t1:0.5\t2:1\n")
+    assert same(list(read_svmlight(tabs, 2, queries=True, multilabel=True)), [[np.array([0.5, 1]), (1.0, 2.0), 7]])
+    assert same(
+        list(read_svmlight(stored(tmp_path / "u.svm", "1\t2:0.5 \n 1  1:2\n"), 2)), [[np.array([0, 0.5]), 1.0], [np.array([2.0, 0]), 1.0]]
+    )
     write_svmlight(tmp_path / "d.svm", read_svmlight(several, multilabel=True))
     x, labels = datasets.load_svmlight_file(str(tmp_path / "d.svm"), multilabel=True, zero_based=False)
     assert labels == [(1.0, 2.0), (), (3.0,)]
@@ -340,6 +368,11 @@ def test_queries_labels_and_comments(tmp_path):
         ("1 1.5:3", {}, "indices must be whole numbers that grow"),
         ("1 99999999999999999999:3", {}, "indices must be whole numbers below"),
         ("1 nan:3", {}, "indices must be whole numbers below"),
+        ("1:1 2", {}, "must be a label and pairs index:value"),
+        ("1 1:2:3 4", {}, "must be a label and pairs index:value"),
+        ("1 1 :3", {}, "must be a label and pairs index:value"),
+        ("1 1: 3", {}, "must be a label and pairs index:value"),
+        ("1,2 1:2:3 4", {"multilabel": True}, "must be a label and pairs index:value"),
         ("1 a:3", {}, "could not convert string to float"),
         ("1 1:3 4", {}, "must be a label and pairs index:value"),
         ("1:3", {}, "must be a label and pairs index:value"),
@@ -375,7 +408,7 @@ def test_what_is_no_example_is_refused_and_leaves_nothing(tmp_path, datapoint):
     assert os.listdir(tmp_path) == []
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(rows=st.lists(st.tuples(st.lists(st.floats(allow_nan=False), min_size=4, max_size=4), st.floats(allow_nan=False))))
 def test_all_floats_come_back(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("svm") / "a.svm"
@@ -392,18 +425,19 @@ FORMATS = {
 }
 
 
-@pytest.mark.timeout(100)
+@pytest.mark.timeout(180)
+@in_workers
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize("kind", FORMATS)
-def test_all_laws_hold(tmp_path, kind, suffix):
+def test_all_laws_hold(tmp_path, kind, suffix, workers):
     write, read, made = FORMATS[kind]
     path = tmp_path / f"a.{kind}{suffix}"
     write(path, map(made, range(23)))
-    check(lambda: read(path), workers=WORKERS)
+    check(lambda: read(path), workers=workers)
     if not suffix:
-        check(lambda: ff.pipe(read(path), ff.shuffle(), ff.batch(4, collate=None)), workers=WORKERS)
+        check(lambda: ff.pipe(read(path), ff.shuffle(), ff.batch(4, collate=None)), workers=workers)
     else:
-        check(lambda: ff.pipe(read(path, hold=True), ff.shuffle()), workers=WORKERS)
+        check(lambda: ff.pipe(read(path, hold=True), ff.shuffle()), workers=workers)
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -1,15 +1,19 @@
 """Writing: nothing is at the final place before it is whole, what is there is not replaced unless told, nothing is left beside."""
 
 import errno
+import functools
 import os
+import resource
 import signal
-import subprocess
 import sys
 
 import fsspec
+import numpy as np
 import pytest
 
 import flowfn as ff
+from flowfn import formats
+from flowfn.formats import keyvalue, tfrecord_writing
 from flowfn.formats.files import open_file
 from flowfn.formats.hushing import hushed
 from flowfn.formats.writing import resumable, shown, written
@@ -144,21 +148,81 @@ def test_arguments_are_checked(path):
         pass
 
 
-def test_a_killed_program_leaves_no_half_file_under_the_final_name(path, tmp_path):
-    program = f"""
-import os, signal
-from flowfn.formats.writing import written
-with written({str(path)!r}, False, "write_x") as beside:
-    with open(beside, "w") as file:
-        file.write("half")
-        file.flush()
+HERE, SEEN = os.getpid(), []
+
+
+def in_a_process_that_is_killed(write):
+    """Write a flow in a process of its own, which does not live to see datapoint 58."""
+    child = os.fork()
+    if not child:
+        try:
+            write(ff.map(fatal, range(100)))
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+def fatal(number):
+    SEEN.append(number)
+    if number == 57 and os.getpid() != HERE:
         os.kill(os.getpid(), signal.SIGKILL)
-"""
-    done = subprocess.run([sys.executable, "-c", program], timeout=60)
-    assert done.returncode == -signal.SIGKILL
-    assert not path.exists()
+    return {"cls": number}
+
+
+WRITERS = {
+    "lmdb": (formats.write_lmdb, formats.read_lmdb),
+    "tfrecord": (formats.write_tfrecord, formats.read_tfrecord),
+    "tfrecord.gz": (
+        functools.partial(formats.write_tfrecord, compression="gzip"),
+        functools.partial(formats.read_tfrecord, compression="gzip"),
+    ),
+    "tar": (formats.write_webdataset, formats.read_webdataset),
+    "tar.gz": (formats.write_webdataset, formats.read_webdataset),
+}
+FORK = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+@FORK
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_killed_program_leaves_no_half_file_under_the_final_name(name, tmp_path):
+    path, (write, read) = tmp_path / f"data.{name}", WRITERS[name]
+    in_a_process_that_is_killed(lambda flow: write(path, flow))
     (left,) = os.listdir(tmp_path)
     assert left.startswith(".part-")
+    write(path, [{"cls": 1}])
+    assert [one["cls"] for one in read(path)] == [1]
+
+
+@FORK
+@pytest.mark.parametrize("name", ["lmdb", "tfrecord"])
+def test_what_a_killed_program_has_written_is_gone_on_with(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(keyvalue, "OLD", -1)
+    monkeypatch.setattr(tfrecord_writing, "OLD", -1)
+    path, (write, read) = tmp_path / f"data.{name}", WRITERS[name]
+    in_a_process_that_is_killed(lambda flow: write(path, flow, resume=True))
+    assert not path.exists()
+    SEEN.clear()
+    write(path, ff.map(fatal, range(100)), resume=True)
+    assert SEEN == list(range(57, 100))
+    assert os.listdir(tmp_path) == [path.name]
+    assert [one["cls"] for one in read(path)] == list(range(100))
+
+
+@pytest.fixture
+def small_disk():
+    """No file can have more than 64 KB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_is_told_and_leaves_nothing_behind(name, tmp_path, small_disk):
+    draw = np.random.default_rng(0)
+    with pytest.raises(OSError, match=r"File too large|write_lmdb\(\): .* cannot be written: .*; is there room on the disk\?"):
+        WRITERS[name][0](tmp_path / f"data.{name}", ({"npy": draw.integers(0, 255, 1000)} for _ in range(50)))
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_url_gets_it_when_it_is_whole():
@@ -180,6 +244,9 @@ def test_a_url_gets_it_when_it_is_whole():
         with written("memory://folder/more", False, "write_x", folder=True) as beside:
             fill(beside, "inside", folder=True)
         assert system.cat("/folder/more/inside/file") == b"inside"
+        with written("memory://folder/more", True, "write_x", folder=True) as beside:
+            fill(beside, "other", folder=True)
+        assert system.cat("/folder/more/inside/file") == b"other"
         with pytest.raises(ValueError, match="only a local file can be resumed"), resumable(url, True, "write_x", resume=True):
             pass
     finally:
@@ -198,6 +265,40 @@ def test_what_can_be_resumed_stays_and_is_found_again(path, tmp_path):
         pass
 
 
+def test_what_is_being_written_is_not_gone_on_with_by_another(path, tmp_path):
+    with resumable(path, False, "write_x", resume=True) as beside:
+        fill(beside, "ours")
+        with (
+            pytest.raises(FileExistsError, match=r"^write_x\(\): '.*data\.txt\.part' is being written by somebody else; wait"),
+            resumable(path, True, "write_x", resume=True),
+        ):
+            raise AssertionError("two would write to one file")
+    assert path.read_text() == "ours"
+    assert os.listdir(tmp_path) == ["data.txt"]
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_line_that_breaks_leaves_what_was_there(there, folder, monkeypatch):
+    url, system = "memory://data", fsspec.filesystem("memory")
+
+    def breaking(local, remote, **options):
+        system.pipe_file(f"{remote}.half", b"half")
+        raise ConnectionError("the line is down")
+
+    try:
+        if there:
+            system.pipe_file("/data", b"old")
+        monkeypatch.setattr(type(system), "put", lambda self, local, remote, **options: breaking(local, remote))
+        with pytest.raises(ConnectionError), written(url, there, "write_x", folder=folder) as beside:
+            fill(beside, "new", folder)
+        assert system.exists("/data") is (there and not folder)
+        if there and not folder:
+            assert system.cat("/data") == b"old"
+    finally:
+        system.store.clear()
+
+
 # The bar
 
 
@@ -205,6 +306,9 @@ def test_a_bar_is_shown_where_there_is_one(capsys):
     with shown(range(5), "write_x") as datapoints:
         assert list(datapoints) == list(range(5))
     assert "write_x: 100%" in capsys.readouterr().err
+    with shown(range(5), "write_x", "file") as datapoints:
+        assert list(datapoints) == list(range(5))
+    assert " file/s]" in capsys.readouterr().err
 
 
 def test_it_is_done_without_a_bar_too(monkeypatch, capsys):
