@@ -74,6 +74,8 @@ AUGMENTORS = [
     fi.shuffled([fi.brightness(60), fi.gamma(0.5)]),
     fi.fbresnet_train(),
 ]
+PRESETS = {fi.fbresnet_train(): "fbresnet_train()"}
+"""Those that are sequences, whose own call is too long for a caption."""
 
 
 def main(options: argparse.Namespace) -> None:
@@ -92,7 +94,7 @@ def tile(augmentor: fi.Augmentor, photograph: np.ndarray, seed: int) -> np.ndarr
     picture = fitted(visible(transform.image(photograph)))
     top, left = (HEIGHT - picture.shape[0]) // 2, (WIDTH - picture.shape[1]) // 2
     made[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    write_caption(made, repr(augmentor))
+    write_caption(made, PRESETS.get(augmentor, repr(augmentor)))
     return made
 
 

@@ -1,9 +1,10 @@
-"""Augment a photograph, the mask of what is on it, and points on that, together; and look whether they stay together.
+"""Augment a photograph, the mask of what is on it, points on that and a box around it, together; and look whether they stay so.
 
-The photograph is scikit-learn's dahlia. Its mask is found by colour, and the points are the middle and the four outermost
-points of the mask. All three are turned, deformed, cropped and mirrored alike, and the image alone changes its colours, in
-worker processes or without, with the same result. The picture that is written shows each image with the outline of its
-mask and its points: a point that was on the outline is still on it, which is also measured.
+The photograph is scikit-learn's dahlia. Its mask is found by colour, the points are the middle and the four outermost points
+of the mask, and the box goes through these. All are turned, deformed, cropped and mirrored alike, and the image alone changes
+its colours, in worker processes or without, with the same result. The picture that is written shows each image with the
+outline of its mask, its points and its box: a point that was on the outline is still on it, which is also measured. The box
+holds where its corners went and is clipped to the image, so about what was turned it is wider than it need be.
 
     pip install "flowfn[examples]"
     python examples/segmentation.py
@@ -13,6 +14,7 @@ Images are RGB, as everywhere in flowfn.image; only OpenCV's files want them the
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +46,7 @@ SIDE = 192
 
 def main(options: argparse.Namespace) -> None:
     train = ff.pipe(
-        [dahlia()],  # one datapoint: {"image": ..., "mask": ..., "points": ...}
+        [dahlia()],  # one datapoint: {"image": ..., "mask": ..., "points": ..., "boxes": ...}
         ff.repeat_each(options.images),
         augment(
             [
@@ -58,24 +60,30 @@ def main(options: argparse.Namespace) -> None:
             image="image",
             mask="mask",
             coords="points",
+            boxes="boxes",
+            min_visible=0.2,
         ),
-        ff.batch(options.images),
+        ff.batch(options.images, collate={"boxes": ff.as_list}),  # a box may have left its image
         ff.prefetch(1, processes=options.processes) if options.processes else None,
     )
 
     batch = train[0]
-    print("a batch:", ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in batch.items()))
+    print("a batch:", ", ".join(f"{name} {batch[name].dtype} {batch[name].shape}" for name in ("image", "mask", "points")))
     seen, kept = points_on_outlines(batch)
     print(f"{seen} points of the outline can be seen, {kept} of them are on the outline of the augmented mask")
+    print(f"{sum(map(len, batch['boxes']))} boxes can be seen, at least a fifth of each")
     write_image(options.picture, picture(batch, options.columns))
     print(f"picture: {options.picture.resolve()}")
 
 
-def dahlia() -> dict[str, np.ndarray]:
-    """Image uint8 [height, width, 3], mask uint8 [height, width] of 0 and 1, and points float64 [5, 2], x then y in pixels."""
+def dahlia() -> dict[str, Any]:
+    """Image uint8 [height, width, 3], mask uint8 [height, width] of 0 and 1, points float64 [5, 2] and boxes [1, 4] in pixels."""
     image = read_image(PHOTOGRAPH)
     mask = largest_region(orange(image))
-    return {"image": image, "mask": mask, "points": np.array([middle(mask), *outermost(mask)])}
+    left, top, right, bottom = outermost(mask)
+    box = [left[0] - 0.5, top[1] - 0.5, right[0] + 0.5, bottom[1] + 0.5]  # around the pixels whose centres these are
+    points = np.array([middle(mask), left, top, right, bottom])
+    return {"image": image, "mask": mask, "points": points, "boxes": np.array([box])}
 
 
 def orange(image: np.ndarray) -> np.ndarray:
@@ -104,7 +112,7 @@ def outermost(mask: np.ndarray) -> list[np.ndarray]:
     return [centers[index] for index in (*centers.argmin(0), *centers.argmax(0))]
 
 
-def points_on_outlines(batch: dict[str, np.ndarray], tolerance: float = 3.0) -> tuple[int, int]:
+def points_on_outlines(batch: dict[str, Any], tolerance: float = 3.0) -> tuple[int, int]:
     """How many of the outermost points are within their images, and how many of those are near the edge of the masks."""
     seen = kept = 0
     for mask, points in zip(batch["mask"], batch["points"]):
@@ -116,21 +124,23 @@ def points_on_outlines(batch: dict[str, np.ndarray], tolerance: float = 3.0) -> 
     return seen, kept
 
 
-def picture(batch: dict[str, np.ndarray], columns: int) -> np.ndarray:
-    """All images, with the outlines of their masks in white and the points in blue, in rows of `columns`."""
+def picture(batch: dict[str, Any], columns: int) -> np.ndarray:
+    """All images, with the outlines of their masks in white, the points in blue and the boxes in green, in rows of `columns`."""
     rows = -(-len(batch["image"]) // columns)
     sheet = np.zeros((rows, columns, SIDE, SIDE, 3), np.uint8)
-    for place, datapoint in enumerate(zip(batch["image"], batch["mask"], batch["points"])):
+    for place, datapoint in enumerate(zip(batch["image"], batch["mask"], batch["points"], batch["boxes"])):
         sheet[divmod(place, columns)] = drawn(*datapoint)
     return sheet.swapaxes(1, 2).reshape(rows * SIDE, columns * SIDE, 3)
 
 
-def drawn(image: np.ndarray, mask: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """An image in which the background is darker, with the outline of the mask and the points."""
+def drawn(image: np.ndarray, mask: np.ndarray, points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """An image in which the background is darker, with the outline of the mask, the points and the boxes."""
     image = np.where(mask[..., None] > 0, image, image // 2)
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(image, outlines, -1, (255, 255, 255), 1)
-    for x, y in np.rint(points - 0.5).astype(int).tolist():  # OpenCV names pixels by their indices
+    for left, top, right, bottom in np.rint(boxes).astype(int).tolist():  # the edges of pixels; OpenCV names pixels by their indices
+        cv2.rectangle(image, (left, top), (right - 1, bottom - 1), (0, 220, 0), 1)
+    for x, y in np.rint(points - 0.5).astype(int).tolist():
         cv2.circle(image, (x, y), 4, (0, 0, 0), -1)
         cv2.circle(image, (x, y), 3, (0, 160, 255), -1)
     return image

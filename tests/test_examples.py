@@ -23,6 +23,7 @@ def run(folder: Path, name: str, *options: str) -> str:
     return finished.stdout
 
 
+@pytest.mark.alone
 def test_quickstart_reads_photographs_and_writes_a_contact_sheet(tmp_path):
     output = run(tmp_path, "quickstart.py", "--images", "150", "--folder", "photographs", "--sheet", "sheet.png", "--processes", "2")
     assert "150 photographs in " in output
@@ -32,6 +33,7 @@ def test_quickstart_reads_photographs_and_writes_a_contact_sheet(tmp_path):
     assert cv2.imread(str(tmp_path / "sheet.png")).shape == (8 * 72, 16 * 72, 3)
 
 
+@pytest.mark.alone
 def test_quickstart_keeps_the_colours(tmp_path):
     run(tmp_path, "quickstart.py", "--images", "20", "--folder", ".", "--processes", "1")
     blue, _, red = cv2.imread(str(tmp_path / "contact_sheet.png"))[:144, : 10 * 72].reshape(-1, 3).astype(int).T
@@ -40,6 +42,7 @@ def test_quickstart_keeps_the_colours(tmp_path):
     assert (blue - red > 100).mean() < 0.01
 
 
+@pytest.mark.alone
 def test_quickstart_cuts_the_photographs_once(tmp_path):
     options = ("--images", "10", "--folder", ".", "--processes", "1")
     run(tmp_path, "quickstart.py", *options)
@@ -129,22 +132,28 @@ def test_imagenet_feeds_training_and_validation_from_files_and_from_one_file(tmp
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == written
 
 
+@pytest.mark.alone
 def test_segmentation_moves_image_mask_and_points_together(tmp_path):
     options = ("--images", "6", "--columns", "3")
     output = run(tmp_path, "segmentation.py", *options)
     assert "a batch: image uint8 (6, 192, 192, 3), mask uint8 (6, 192, 192), points float64 (6, 5, 2)" in output
     ((seen, kept),) = re.findall(r"(\d+) points of the outline can be seen, (\d+) of them are on the outline of the augmented mask", output)
     assert int(seen) == int(kept) >= 12
+    assert "boxes can be seen, at least a fifth of each" in output
     picture = cv2.imread(str(tmp_path / "segmentation.png"))
     assert picture.shape == (2 * 192, 3 * 192, 3)
+    assert (picture == (0, 220, 0)).all(2).sum() > 6 * 100  # the boxes are green
     assert (picture == (255, 160, 0)).all(2).sum() > 12 * 15  # the points are blue
     run(tmp_path, "segmentation.py", *options, "--processes", "2", "--picture", "again.png")
     assert (cv2.imread(str(tmp_path / "again.png")) == picture).all()
 
 
+@pytest.mark.alone
 def test_augmentors_are_all_on_one_sheet(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
-    shown = importlib.import_module("augmentors").AUGMENTORS
+    module = importlib.import_module("augmentors")
+    shown = module.AUGMENTORS
+    assert all(len(module.lines(module.PRESETS.get(one, repr(one)), 38)) <= 2 for one in shown)  # captions fit
     public = [getattr(image, name) for name in image.__all__]
     augmentors = {one for one in public if isinstance(one, type) and issubclass(one, image.Augmentor)} - {image.Augmentor}
     assert {type(one) for one in shown} == augmentors

@@ -29,7 +29,8 @@ from flowfn.image.cropping import center_crop, random_crop, random_crop_random_s
 from flowfn.image.pasting import center_paste, random_paste  # isort: skip
 
 # colours and values: only the image changes
-from flowfn.image.colors import brightness, brightness_scale, contrast, gamma, hue, lighting, saturation  # isort: skip
+from flowfn.image.colors import hue, lighting, saturation  # isort: skip
+from flowfn.image.tones import brightness, brightness_scale, contrast, gamma  # isort: skip
 from flowfn.image.color_spaces import color_space, grayscale  # isort: skip
 from flowfn.image.intensities import clip, gaussian_blur, mean_variance_normalize, min_max_normalize, to_float32, to_uint8  # isort: skip
 from flowfn.image.noise import gaussian_noise, jpeg_noise, salt_pepper_noise  # isort: skip

@@ -63,7 +63,8 @@ class Albumentations(Augmentor):
     """A transform of albumentations 2, or a Compose of them, seeded from a datapoint's generator.
 
     The library takes images of float32 as 0 to 1. Its keypoints are centres of pixels where it turns and flips, and
-    corners where it resizes: coordinates are exact but for resizing, which moves them by less than half a pixel.
+    corners where it resizes: coordinates are exact but for resizing by a factor f, which leaves them (f - 1) / 2 pixels of
+    the new image short (less than half a pixel, unless it makes the image more than twice as large).
     """
 
     transform: Any

@@ -258,10 +258,10 @@ def _rows(value: Any, columns: int, what: str, name: Any) -> np.ndarray:
 
 def _boxes(value: Any, name: Any) -> np.ndarray:
     boxes = _rows(value, 4, "boxes", name)
-    wrong = boxes[:, 2:] < boxes[:, :2]
-    if wrong.any():
-        got = boxes[wrong.any(1)][0].tolist()
-        raise ValueError(f"augment(): boxes (component {name!r}) must be x1 y1 x2 y2 with x1 <= x2 and y1 <= y2, got {got}")
+    right = (boxes[:, :2] <= boxes[:, 2:]).all(1) & np.isfinite(boxes).all(1)
+    if not right.all():
+        got = boxes[~right][0].tolist()
+        raise ValueError(f"augment(): boxes (component {name!r}) must be finite x1 y1 x2 y2 with x1 <= x2 and y1 <= y2, got {got}")
     return boxes
 
 
@@ -271,8 +271,8 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
 
 def _chosen(labels: Any, kept: np.ndarray, count: int, name: Any) -> Any:
     """The labels of the boxes that are kept, in the form in which labels come."""
-    if isinstance(labels, (str, bytes)) or not hasattr(labels, "__len__") or len(labels) != count:
-        raise ValueError(f"augment(): labels (component {name!r}) must be one for each of the {count} boxes, got {brief(labels)}")
-    if isinstance(labels, np.ndarray):
-        return labels[kept]
-    return type(labels)(labels[index] for index in kept.tolist())
+    listed, shape = isinstance(labels, (list, tuple)), tuple(getattr(labels, "shape", ()))
+    if (len(labels) if listed else shape[0] if shape else None) != count:
+        required = f"a list, tuple or array, one for each of the {count} boxes"
+        raise ValueError(f"augment(): labels (component {name!r}) must be {required}, got {brief(labels)}")
+    return type(labels)(labels[index] for index in kept.tolist()) if listed else labels[kept]

@@ -69,10 +69,15 @@ class Mapped(Transform):
         """What the function returns."""
         return self.function(image)
 
+    def __repr__(self) -> str:
+        return f"Mapped({shown(self.function)})"
+
 
 @dataclass(frozen=True, repr=False)
 class map_image(Augmentor):
     """Apply `function(image)`, which returns an image of the same height and width with every pixel where it was.
+
+    It is given the image itself and not a copy, so it must not write into it.
 
     >>> invert = map_image(np.invert)
     >>> invert((1, 2), np.random.default_rng(0)).image(np.array([[0, 255]], np.uint8))

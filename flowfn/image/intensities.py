@@ -54,7 +54,7 @@ class MinMaxNormalized(Transform):
         """The image, stretched."""
         check_pixels(self, image)
         if self.per_channel:  # row by row first, because numpy is slow along the axis of channels
-            least, greatest = (cv2.reduce(image, 0, how).reshape(-1, channels(image.shape)) for how in (cv2.REDUCE_MIN, cv2.REDUCE_MAX))
+            least, greatest = (row.reshape(-1, channels(image.shape)) for row in (flat(image).min(0), flat(image).max(0)))
             lows, highs = least.min(0).astype(float), greatest.max(0).astype(float)
         else:
             lows, highs = (np.array([bound], float) for bound in cv2.minMaxLoc(flat(image))[:2])
@@ -65,7 +65,7 @@ class MinMaxNormalized(Transform):
             made += np.float32(self.low)
         top = spread.astype(np.float32) * scale.astype(np.float32) + np.float32(self.low)
         # rounding may lead beyond `high`, but is monotonic: if the greatest number is not beyond, none is
-        return np.minimum(made, np.float32(self.high), out=made) if (top > np.float32(self.high)).any() else made
+        return np.clip(made, self.low, self.high, out=made) if (top > np.float32(self.high)).any() else made
 
 
 @dataclass(frozen=True)
@@ -252,12 +252,15 @@ class gaussian_blur(Augmentor):
 
 def _moved(image: np.ndarray, origin: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """(image - origin) * scale as float32; both have one number, or one for each channel."""
-    made = flat(image).astype(np.float32)
-    for operation, values in ((np.subtract, origin), (np.multiply, scale)):
-        # a whole row of them: numpy is slow where the last axis is as short as that of the channels
-        row = np.tile(values.astype(np.float32).ravel(), made.shape[1] // values.size) if values.size > 1 else np.float32(values.item())
-        operation(made, row, out=made)
-    return made.reshape(image.shape)
+    rows = flat(image).astype(np.float32, copy=False)
+    origins, scales = (_in_a_row(values.astype(np.float32).ravel(), rows.shape[1]) for values in (origin, scale))
+    made = np.subtract(rows, origins, out=None if image.dtype == np.float32 else rows)
+    return np.multiply(made, scales, out=made).reshape(image.shape)
+
+
+def _in_a_row(values: np.ndarray, width: int) -> np.ndarray:
+    """One number, or those of the channels again and again: numpy is slow where the last axis is as short as that of the channels."""
+    return values if values.size == 1 else np.tile(values, width // values.size)
 
 
 def _check_order(owner: object, low: float, high: float) -> None:

@@ -16,6 +16,8 @@ from flowfn.image.arguments import is_pair, ordered
 from flowfn.image.transforms import Shape, size_of
 from flowfn.rules import Rule, is_number
 
+GRAY = np.array([0.299, 0.587, 0.114])
+"""How much of red, green and blue there is in gray, by ITU-R BT.601."""
 Factor: TypeAlias = "float | tuple[float, float]"
 """From where a factor is drawn: (low, high), or one number n for (1 - n, 1 + n)."""
 Amount: TypeAlias = "float | tuple[float, float]"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from flowfn.image.arguments import Size
-from flowfn.image.colors import brightness_scale, contrast, lighting, saturation
+from flowfn.image.colors import lighting, saturation
 from flowfn.image.composing import sequence, shuffled
 from flowfn.image.cropping import center_crop, random_resized_crop
 from flowfn.image.geometry import flip, resize_shortest_edge
+from flowfn.image.tones import brightness_scale, contrast
 
 
 def fbresnet_train(size: Size = 224, *, interpolation: str = "cubic") -> sequence:

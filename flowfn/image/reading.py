@@ -32,7 +32,11 @@ _REDUCED = {
 _JPEG, _START, _END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 _EXIF = re.compile(rb"(?:eXIf|EXIF....)(?:Exif\0\0)?(II\*\0|MM\0\*)", re.DOTALL)
 """In PNG and WebP: the name of the block, and the beginning of the TIFF header in it."""
-_ORIENTATION = 0x0112
+_FLOATS = re.compile(rb"P[Ff]\s|#\?R")
+"""How Portable FloatMaps and Radiance's images begin, which hold nothing but floats."""
+_TIFF = re.compile(rb"II\*\0|MM\0\*")
+_ORIENTATION, _SAMPLE_FORMAT = 0x0112, 0x0153
+_SIGNED = 2
 _TURNS = {2: (1, -1, 0), 3: (-1, -1, 0), 4: (-1, 1, 0), 5: (1, 1, 1), 6: (-1, 1, 1), 7: (-1, -1, 1), 8: (1, -1, 1)}
 """By EXIF orientation: the steps in which rows and columns are read, and whether they are exchanged after that."""
 _KNOWN = {
@@ -40,7 +44,7 @@ _KNOWN = {
     "PNG": rb"\x89PNG\r\n\x1a\n",
     "GIF": rb"GIF8[79]a",
     "WebP": rb"RIFF....WEBP",
-    "TIFF": rb"II\*\0|MM\0\*",
+    "TIFF": _TIFF.pattern,
     "BMP": rb"BM",
     "AVIF": rb"....ftypavi[fs]",
     "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
@@ -57,7 +61,8 @@ def decode_image(data: Any, *, channels: int | None = 3, size: int | None = None
         channels: 3 for RGB (gray is repeated, alpha is left out and not blended in), 1 for gray, 4 for RGB and alpha
             (255 where there is none): arrays (height, width, channels) of uint8; of 16 bits the upper eight are
             kept (in TIFF to within 1).
-            None for the image as it is: (height, width) if it is gray, 3 or 4 channels otherwise, uint8, uint16 or float32.
+            None for the image as it is: (height, width) if it is gray, 3 or 4 channels otherwise, uint8, uint16 or another
+            dtype, such as float32, that has to be asked for in this way.
         size: makes the image smaller while it is decoded, which takes a fraction of the time, if it is a JPEG: to
             1/2, 1/4 or 1/8 of each edge (rounded up), the smallest of these, or the whole, of which the shorter edge is
             still >= size. Other formats come whole. It is not a resize: what comes out has yet to be made as large as wanted.
@@ -67,8 +72,8 @@ def decode_image(data: Any, *, channels: int | None = 3, size: int | None = None
         several pages, the first. CMYK is converted without a colour profile.
 
     Raises:
-        ValueError: nothing is there, it is no image, or it ends too early. Damage inside a JPEG that its decoder can step over
-            (it does, with a word on stderr) cannot be noticed.
+        ValueError: nothing is there, it is no image, it ends too early, or its numbers are signed or floats (and `channels` is not
+            None). Damage inside a JPEG that its decoder can step over (it does, with a word on stderr) cannot be noticed.
 
     >>> red = cv2.imencode(".png", np.array([[[0, 0, 255]]], np.uint8))[1].tobytes()  # blue, green, red
     >>> decode_image(red)
@@ -165,6 +170,8 @@ def _decoded(data: bytes | memoryview, channels: int | None, size: int | None, w
     if jpeg and _is_cut_off(data):
         raise ValueError(f"{what} a JPEG image that is cut off: its end is missing ({len(data)} bytes)")
     height, width, components = _jpeg_header(data) if jpeg and (size or channels is None) else (0, 0, 0)
+    if channels in (1, 3):
+        _check_unsigned(data, what)
     gray = channels == 1 or components == 1
     scale = next((n for n in _REDUCED if size and -(-min(height, width) // n) >= size), 1)
     if scale > 1:
@@ -188,11 +195,21 @@ def _imdecode(data: bytes | memoryview, flags: int, channels: int | None, what: 
     if image is not None:
         return image
     if channels is not None and (whole := cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)) is not None:
-        raise ValueError(f"{what} an image of {whole.dtype}, which is not turned into uint8; channels=None gives it as it is")
+        raise _not_unsigned(whole, what)
     for name, beginning in _KNOWN.items():
         if re.match(beginning, data, re.DOTALL):
             raise ValueError(f"{what} a {name} image, but damaged or cut off ({len(data)} bytes)")
     raise ValueError(f"{what} no image that OpenCV decodes: {len(data)} bytes, which begin with {bytes(data[:_BEGINNING])!r}")
+
+
+def _check_unsigned(data: bytes | memoryview, what: str) -> None:
+    """Refuse what OpenCV would make uint8 of without a word: floats are cut to integers, and -1 becomes 255."""
+    if _FLOATS.match(data) or (_TIFF.match(data) and _tag(data, _SAMPLE_FORMAT) == _SIGNED):
+        raise _not_unsigned(_imdecode(data, cv2.IMREAD_UNCHANGED, None, what), what)
+
+
+def _not_unsigned(image: np.ndarray, what: str) -> ValueError:
+    return ValueError(f"{what} an image of {image.dtype}, which is not turned into uint8; channels=None gives it as it is")
 
 
 def _is_cut_off(data: bytes | memoryview) -> bool:
@@ -225,20 +242,23 @@ def _jpeg_header(data: bytes | memoryview) -> tuple[int, int, int]:
 def _orientation(data: bytes | memoryview) -> int:
     """The EXIF orientation of a PNG or WebP, which OpenCV minds unless it gives images unchanged; 1 of all else."""
     found = _EXIF.search(data) if data[:4] in (b"\x89PNG", b"RIFF") else None
-    if found is None:
-        return 1
-    exif = bytes(data[found.start(1) :])
-    order = "<" if exif.startswith(b"II") else ">"
+    return 1 if found is None else _tag(data[found.start(1) :], _ORIENTATION) or 1
+
+
+def _tag(tiff: bytes | memoryview, wanted: int) -> int | None:
+    """The first of the 16-bit numbers of a tag of a TIFF, or of an EXIF block, which is one (TIFF 6.0, section 2); None without it."""
+    order = "<" if tiff[:2] == b"II" else ">"
     try:
-        (at,) = struct.unpack_from(f"{order}I", exif, 4)
-        (entries,) = struct.unpack_from(f"{order}H", exif, at)
+        (at,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (entries,) = struct.unpack_from(f"{order}H", tiff, at)
         for entry in range(at + 2, at + 2 + 12 * entries, 12):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, entry)
-            if tag == _ORIENTATION:
-                return int(value)
+            tag, _, count = struct.unpack_from(f"{order}HHI", tiff, entry)
+            if tag == wanted:  # up to two of them stand in the entry itself, more of them where it says
+                place = entry + 8 if count <= 2 else struct.unpack_from(f"{order}I", tiff, entry + 8)[0]
+                return int(struct.unpack_from(f"{order}H", tiff, place)[0])
     except struct.error:  # a damaged block says nothing
         pass
-    return 1
+    return None
 
 
 def _arranged(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -255,7 +275,7 @@ def _with_alpha(image: np.ndarray, what: str) -> np.ndarray:
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
     if image.dtype != np.uint8:
-        raise ValueError(f"{what} an image of {image.dtype}, which is not turned into uint8; channels=None gives it as it is")
+        raise _not_unsigned(image, what)
     count = 1 if image.ndim == 2 else image.shape[2]
     if count == 4:
         return image

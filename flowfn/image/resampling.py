@@ -48,7 +48,7 @@ def resized(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.
 
 def warped(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], interpolation: str, border: str, fill: Fill) -> np.ndarray:
     """An image of (height, width) to whose indices `matrix` (2, 3) takes the indices of the one given."""
-    flag, mode, wanted = INTERPOLATIONS[interpolation], BORDERS[border], size[::-1]
+    flag, mode, wanted, image = INTERPOLATIONS[interpolation], BORDERS[border], size[::-1], _reflectable(image, border)
     return _sampled(
         lambda part, fill: cv2.warpAffine(part, matrix, wanted, flags=flag, borderMode=mode, borderValue=fill), image, interpolation, fill
     )
@@ -56,7 +56,7 @@ def warped(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], interpo
 
 def remapped(image: np.ndarray, x: np.ndarray, y: np.ndarray, interpolation: str, border: str, fill: Fill) -> np.ndarray:
     """An image whose every pixel comes from the index (x, y) of the one given; the maps are float32 (height, width)."""
-    flag, mode = INTERPOLATIONS[interpolation], BORDERS[border]
+    flag, mode, image = INTERPOLATIONS[interpolation], BORDERS[border], _reflectable(image, border)
     return _sampled(lambda part, fill: cv2.remap(part, x, y, flag, borderMode=mode, borderValue=fill), image, interpolation, fill)
 
 
@@ -139,6 +139,14 @@ def _copied(call: _Call, image: np.ndarray, fill: Fill, together: frozenset[int]
     done = _sampled(call, plain, "nearest", tuple(colours), together)
     made = np.ascontiguousarray(done).view(dtype)
     return made if image.ndim == 3 else made[..., 0]
+
+
+def _reflectable(image: np.ndarray, border: str) -> np.ndarray:
+    """The image, its only row or column twice if it is to be reflected: that looks the same, and OpenCV 5's cubic would not return."""
+    if border == "reflect":
+        for axis in (0, 1):
+            image = image.repeat(2, axis) if image.shape[axis] == 1 else image
+    return image
 
 
 def _plain(image: np.ndarray) -> bool:

@@ -207,8 +207,12 @@ def mean_variance(image: Picture) -> Picture:
 
 
 def min_max(image: Picture) -> Picture:
-    """One call of normalize."""
-    return cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_32F)
+    """numpy's formula, with OpenCV's extremes; cv2.normalize is quicker still, but does not bring the minimum to 0 exactly."""
+    low, high = cv2.minMaxLoc(image.reshape(len(image), -1))[:2]
+    made = image.astype(np.float32)
+    made -= np.float32(low)
+    made *= np.float32(255 / (high - low))
+    return made
 
 
 CASES = [
@@ -244,7 +248,7 @@ CASES = [
     Case(words.grayscale(None), just(lambda image: cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)), "cv2.cvtColor"),
     Case(words.clip(10, 200), just(lambda image: np.clip(image, 10, 200)), "np.clip"),
     Case(words.mean_variance_normalize(), just(mean_variance), "cv2.meanStdDev, two numpy calls"),
-    Case(words.min_max_normalize(), just(min_max), "cv2.normalize"),
+    Case(words.min_max_normalize(), just(min_max), "cv2.minMaxLoc, two numpy calls"),
     Case(words.to_uint8(), just(lambda image: np.rint(image.clip(0, 255)).astype(np.uint8)), "np.rint", [np.float32]),
     Case(words.to_float32(), just(lambda image: image.astype(np.float32)), "astype", [np.uint8]),
     Case(words.gaussian_blur((2, 3)), blur, "cv2.GaussianBlur"),

@@ -286,7 +286,8 @@ def test_the_laws_hold():
     check(lambda: ff.pipe(pictures(), ff.shuffle(), everything()), stops=3)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.alone
+@pytest.mark.timeout(180)
 def test_the_laws_hold_in_processes():
     check(lambda: ff.pipe(pictures(), everything()), workers=({"processes": 2},), epochs=(1,), stops=1)
 
@@ -416,12 +417,20 @@ def test_wrong_arguments_fail_in_the_call(call, error, message):
         ([IMAGE, [1, 2]], {"index": 0, "coords": 1}, ValueError, r"coords \(component 1\) must be numbers of shape \(n, 2\), got \[1, 2\]"),
         ([IMAGE, [["a", "b"]]], {"index": 0, "coords": 1}, ValueError, r"coords \(component 1\) must be numbers of shape \(n, 2\)"),
         ([IMAGE, np.zeros((2, 5))], {"index": 0, "boxes": 1}, ValueError, r"boxes \(component 1\) must be numbers of shape \(n, 4\)"),
-        ([IMAGE, [[9, 9, 4, 4]]], {"index": 0, "boxes": 1}, ValueError, r"must be x1 y1 x2 y2 with x1 <= x2 .* got \[9.0, 9.0, 4.0, 4.0\]"),
+        ([IMAGE, [[9, 9, 4, 4]]], {"index": 0, "boxes": 1}, ValueError, r"x1 y1 x2 y2 with x1 <= x2 .* got \[9.0, 9.0, 4.0, 4.0\]"),
+        ([IMAGE, [[1, 1, np.nan, 4]]], {"index": 0, "boxes": 1}, ValueError, r"must be finite .* got \[1.0, 1.0, nan, 4.0\]"),
+        ([IMAGE, [[1, 1, np.inf, 4]]], {"index": 0, "boxes": 1}, ValueError, r"must be finite .* got \[1.0, 1.0, inf, 4.0\]"),
+        (
+            [IMAGE, [[1, 1, 4, 4]], {"a": 1}],
+            {"index": 0, "boxes": 1, "labels": 2},
+            ValueError,
+            r"labels \(component 2\) must be a list, tuple or array, one for each of the 1 boxes, got {'a': 1}",
+        ),
         (
             [IMAGE, [[1, 1, 4, 4]], [1, 2]],
             {"index": 0, "boxes": 1, "labels": 2},
             ValueError,
-            r"must be one for each of the 1 boxes, got \[1, 2\]",
+            r"one for each of the 1 boxes, got \[1, 2\]",
         ),
         ([IMAGE], {"index": 3}, IndexError, "no component 3 in a datapoint with 1 components"),
         ({"image": IMAGE}, {"index": "picture"}, KeyError, "no component 'picture' in a datapoint with keys"),

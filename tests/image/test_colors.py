@@ -10,22 +10,8 @@ from marked import noise, rng
 from promises import as_rounded, draws_alike, keeps_its_promises
 
 from flowfn.image.color_spaces import Converted, Grayed, color_space, grayscale
-from flowfn.image.colors import (
-    IMAGENET_EIGENVALUES,
-    IMAGENET_EIGENVECTORS,
-    Contrasted,
-    GammaCorrected,
-    HueShifted,
-    Saturated,
-    Scaled,
-    brightness,
-    brightness_scale,
-    contrast,
-    gamma,
-    hue,
-    lighting,
-    saturation,
-)
+from flowfn.image.colors import IMAGENET_EIGENVALUES, IMAGENET_EIGENVECTORS, HueShifted, Saturated, hue, lighting, saturation
+from flowfn.image.tones import Contrasted, GammaCorrected, Scaled, brightness, brightness_scale, contrast, gamma
 
 ANY_CHANNELS = [
     brightness(40),

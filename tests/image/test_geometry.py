@@ -462,6 +462,15 @@ def test_borders_are_numpys(border):
         np.testing.assert_array_equal(transform.image(image), padded[20 - y : 20 - y + HEIGHT, 30 - x : 30 - x + WIDTH])
 
 
+@pytest.mark.parametrize("interpolation", ["nearest", "linear", "cubic", "lanczos"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7, 3), (7, 1)])
+def test_a_single_row_or_column_is_reflected_and_does_not_take_forever(shape, interpolation):
+    image = np.full(shape, 9, np.float32)
+    how = {"border": "reflect", "interpolation": interpolation}
+    for augmentor in (rotation((40, 40), **how), gaussian_deform(1, magnitude=0.5, sigma=1, **how)):
+        np.testing.assert_allclose(augmentor(shape, rng()).image(image), image, rtol=1e-5)
+
+
 def test_shifts_are_whole_pixels_in_their_range():
     draw = rng()
     moves = np.array([shift(0.1, 0.05)((100, 100), draw).coords(np.zeros((1, 2)))[0] for _ in range(1000)])

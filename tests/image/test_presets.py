@@ -6,12 +6,13 @@ import pytest
 from marked import noise, rng, smooth
 from promises import as_rounded
 
-from flowfn.image.colors import Contrasted, Saturated, Scaled
+from flowfn.image.colors import Saturated
 from flowfn.image.composing import sequence
 from flowfn.image.cropping import Cropped
 from flowfn.image.geometry import Flipped, Resized
 from flowfn.image.intensities import to_float32
 from flowfn.image.presets import fbresnet_train, fbresnet_val
+from flowfn.image.tones import Contrasted, Scaled
 
 BGR_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])[::-1] * 255.0
 BGR_EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])[::-1, ::-1]

@@ -136,12 +136,20 @@ def test_of_sixteen_bits_the_upper_eight_are_kept_unless_all_are_wanted(extensio
     np.testing.assert_array_equal(decode_image(data, channels=None), deep)
 
 
-def test_floats_come_only_as_they_are():
-    values = PICTURE.astype(np.float32) / 3
-    data = cv2.imencode(".tiff", values[..., ::-1])[1].tobytes()
-    np.testing.assert_array_equal(decode_image(data, channels=None), values)
+@pytest.mark.parametrize(
+    ("extension", "values"),
+    [
+        *(("." + kind, values.astype(np.float32) / 3) for kind in ("tiff", "pfm") for values in (PICTURE, GRAY)),
+        *((".tiff", values.astype(dtype) - dtype(99)) for dtype in (np.int8, np.int16) for values in (PICTURE // 2, GRAY // 2)),
+        (".hdr", 2.0 ** (PICTURE // 64).astype(np.float32)),
+    ],
+)
+def test_floats_and_signed_integers_come_only_as_they_are(extension, values):
+    data = cv2.imencode(extension, values[..., ::-1] if values.ndim == 3 else values)[1].tobytes()
+    np.testing.assert_allclose(decode_image(data, channels=None), values, rtol=0.01 * (extension == ".hdr"))  # of 8 bits and an exponent
+    dtype = values.dtype
     for channels in (1, 3, 4):
-        with pytest.raises(ValueError, match="is an image of float32, which is not turned into uint8; channels=None gives it as it is"):
+        with pytest.raises(ValueError, match=f"an image of {dtype}, which is not turned into uint8; channels=None gives it as it"):
             decode_image(data, channels=channels)
 
 
@@ -408,8 +416,14 @@ def test_a_broken_file_in_a_flow_is_named_and_may_be_dropped(folder):
     assert len(list(ff.pipe(files, ff.guard(read_images(), errors=ValueError, then="drop")))) == 2
 
 
-@pytest.mark.timeout(60)
+def test_the_laws_hold(folder):
+    files = [str(folder / name) for name in ("a.png", "b.png")] * 3
+    check(lambda: ff.pipe(files, ff.shuffle(), read_images()), workers=({},), stops=2, epochs=(0,))
+    assert pickle.loads(pickle.dumps(read_images(channels=1))) == read_images(channels=1)
+
+
+@pytest.mark.alone
+@pytest.mark.timeout(180)
 def test_the_laws_hold_in_threads_and_processes(folder):
     files = [str(folder / name) for name in ("a.png", "b.png")] * 3
-    check(lambda: ff.pipe(files, ff.shuffle(), read_images()), workers=({}, {"threads": 2}, {"processes": 2}), stops=2, epochs=(0,))
-    assert pickle.loads(pickle.dumps(read_images(channels=1))) == read_images(channels=1)
+    check(lambda: ff.pipe(files, ff.shuffle(), read_images()), workers=({"threads": 2}, {"processes": 2}), stops=2, epochs=(0,))

@@ -227,6 +227,13 @@ def test_subclasses_of_ones_own_are_known():
     assert same(images([Darker()], IMAGE)[0], IMAGE // 2)
 
 
+def test_labels_may_be_a_tensor():
+    made = one(
+        ff.pipe([[IMAGE, [[90, 90, 99, 99], [0, 0, 9, 9]], torch.tensor([3, 5])]], augment([flip(horizontal=True)], 0, boxes=1, labels=2))
+    )
+    assert made[2].tolist() == [5]
+
+
 # albumentations
 
 
@@ -248,9 +255,11 @@ def test_albumentations_points_are_exact(turn):
         np.testing.assert_array_equal(points, centroid(picture)[None])
 
 
-def test_albumentations_resizes_points_to_within_half_a_pixel():
-    points = one(ff.pipe([[IMAGE, POINTS]], augment([A.Resize(20, 30)], 0, coords=1)))[1]
-    np.testing.assert_allclose(points, POINTS / 2, atol=0.5)
+@pytest.mark.parametrize("factor", [0.5, 2, 5])
+def test_albumentations_resizes_points_to_half_a_pixel_for_each_time_the_image_grows(factor):
+    height, width = (int(side * factor) for side in IMAGE.shape[:2])
+    points = one(ff.pipe([[IMAGE, POINTS]], augment([A.Resize(height, width)], 0, coords=1)))[1]
+    np.testing.assert_allclose(points, POINTS * factor - (factor - 1) / 2, atol=1e-3)
 
 
 def test_albumentations_crops_where_boxes_are_and_gives_them_back():
