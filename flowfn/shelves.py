@@ -20,7 +20,7 @@ import numpy as np
 from flowfn.records import FULL, LAYOUT, MARK, MARKER, OLD, RECORD, SEAL, Place, Table, Writer
 
 PATIENCE = 10
-"""Of the time, at most one part in so many goes into looking for what others have written."""
+"""Of a pass's time, at most one part in so many goes into looking for what others have written."""
 MOST_OPEN = 64
 """How many files a pass has open at most."""
 
@@ -51,11 +51,11 @@ class Shelf:
         sealing.update(payload)
         return sealing.digest()
 
-    def look(self) -> None:
-        """Take in what others have written since the last time."""
+    def look(self, at_once: bool = False) -> None:
+        """Take in what others have written since the last time, if that was long enough ago, or `at_once`."""
         with self.lock:
             began = time.monotonic()
-            if began - self.looked < PATIENCE * self.took:
+            if not at_once and began - self.looked < PATIENCE * self.took:
                 return
             found: list[tuple[int, np.ndarray]] = []
             with contextlib.suppress(FileNotFoundError), os.scandir(self.folder) as entries:
@@ -156,6 +156,7 @@ class Visit:
     def __init__(self, shelf: Shelf) -> None:
         self.shelf, self.process = shelf, os.getpid()
         self.files: dict[int, tuple[BinaryIO, int] | None] = {}  # with how long each is known to be
+        self.looked = False
 
     def __enter__(self) -> Visit:
         with self.shelf.lock:
@@ -166,6 +167,11 @@ class Visit:
         while self.files:
             self._close(next(iter(self.files)))
         self.shelf.leave(failed=kind is not None)
+
+    def look(self) -> None:
+        """Take in what others have written: before anything is missed, whatever was there when the pass began."""
+        self.shelf.look(at_once=not self.looked)
+        self.looked = True
 
     def read(self, number: int, place: Place | None = None) -> memoryview | None:
         """The bytes of a number, from `place` or any other that has them whole; None if there is none."""

@@ -143,7 +143,7 @@ class Reading:
         """The wanted datapoint from the files, or MISSING."""
         payload = None if place is None else visit.read(self.at, place)
         if payload is None:
-            self.shelf.look()
+            visit.look()
             payload = visit.read(self.at)
         if payload is not None:
             try:

@@ -692,12 +692,12 @@ def test_rebatch_gives_what_numpy_gives(given):
 
 @pytest.mark.parametrize("given", [given for name, given in ARRAYS.items() if name != "masked"])
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_gathering_gives_what_numpy_gives(given, shuffled):
+def test_gathering_gives_what_stacking_gives(given, shuffled):
     x = given[0] if len(given[0]) else np.ones((9, 0))
     flow = ff.pipe(ff.from_arrays(i=np.arange(len(x)), x=x), *([ff.shuffle()] if shuffled else []), ff.batch(len(x) // 2 + 1))
     total = 0
     for batch in flow:
-        expected = x[batch["i"]]
+        expected = np.concatenate([x[:0], x[batch["i"]]])  # in this machine's order of bytes
         total += len(expected)
         if x.ndim == 1 and x.dtype.kind in "OUS":
             assert batch["x"] == list(expected)

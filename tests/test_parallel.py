@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import flowfn as ff
+from flowfn.parallel.background import collecting
 from flowfn.parallel.plan import stays, stretches
 from flowfn.testing import check, left_behind, same
 
@@ -724,6 +725,15 @@ class Knot:
 
     def __init__(self, held):
         self.held, self.itself = held, self
+
+
+def test_whether_garbage_is_collected_can_be_asked_whenever_it_is():
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        assert not any(collecting() for _ in range(1000))
+    finally:
+        gc.set_threshold(*before)
 
 
 @pytest.mark.parametrize("workers", [{}, {"threads": 2}, {"processes": 2}], ids=str)

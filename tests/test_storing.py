@@ -285,6 +285,16 @@ def test_the_laws_hold_with_processes(name, tmp_path):
     check(lambda: PIPELINES[name](tmp_path), epochs=(0,), stops=2, workers=({"processes": 2},))
 
 
+def test_a_pass_finds_all_that_was_kept_before_it_began(calls, folder, monkeypatch):
+    monkeypatch.setattr(shelves, "PATIENCE", 1e9)
+    flow = squares(range(20), calls, folder)
+    assert flow[3] == 9
+    assert list(squares(range(20), calls, folder, ff.prefetch(2, processes=1))) == [x * x for x in range(20)]
+    assert list(flow) == [x * x for x in range(20)]
+    assert sorted(calls()) == list(range(20))
+    ff.shut_down()
+
+
 def test_workers_write_and_read_the_folder_themselves(calls, folder):
     flow = squares(range(200), calls, folder, ff.prefetch(2, processes=2))
     expected = [x * x for x in range(200)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import os
 import threading
@@ -138,7 +139,9 @@ gc.callbacks.append(_phases.move_to_end)  # type: ignore[arg-type]  # in C: an i
 
 def collecting() -> bool:
     """Whether garbage is being collected, among it maybe an iterator. That may be in the midst of anything: any lock may be held."""
-    return next(reversed(_phases)) == "start"
+    while True:
+        with contextlib.suppress(RuntimeError):  # a collection came in between
+            return next(reversed(_phases)) == "start"
 
 
 class Intake(Channel):

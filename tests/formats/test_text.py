@@ -224,7 +224,7 @@ def test_what_cannot_be_a_field_is_refused_and_leaves_nothing(tmp_path):
 
 def test_dates_are_written_as_they_show_themselves(tmp_path):
     dates = ["2020-01-02", "2020-01-02T03:04:05.000000006", "NaT"]
-    write_csv(tmp_path / "a.csv", map(np.datetime64, dates))
+    write_csv(tmp_path / "a.csv", map(np.datetime64, dates, ["D", "ns", "D"]))
     assert list(read_csv(tmp_path / "a.csv", header=False)) == [[date] for date in dates]
 
 

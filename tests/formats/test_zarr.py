@@ -118,6 +118,7 @@ def test_what_is_no_store_is_named(tmp_path):
             read_zarr(tmp_path / name)
 
 
+@pytest.mark.filterwarnings("ignore:.*stored chunk shape")  # zarr says so too
 def test_absurd_numbers_are_named(tmp_path):
     write_zarr(tmp_path / "a.zarr", range(10))
     described = tmp_path / "a.zarr" / "0" / "zarr.json"
