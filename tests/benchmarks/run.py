@@ -1,20 +1,23 @@
-"""What do all benchmarks find? Run them in turn, each in a process of its own, and print one Markdown table.
+"""What do all benchmarks find? Run them in turn, each in a process of its own, and print a Markdown table of each.
 
 One command installs the peers, one runs all, and one draws a picture of it:
 
     pip install -e ".[benchmarks]"
-    python tests/benchmarks/run.py [--quick] [--json findings.json]
-    python tests/benchmarks/picture.py findings.json picture.svg
+    python tests/benchmarks/run.py --json findings.json > tests/benchmarks/RESULTS.md
+    python tests/benchmarks/picture.py findings.json tests/benchmarks/results.svg
 
 A peer that is not installed is left out, and a line says so.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
 import tempfile
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,6 @@ BENCHMARKS = (
     "in_memory",
     "access",
     "memory",
-    "costs",
     "stacking",
     "transport",
     "photographs",
@@ -36,6 +38,9 @@ BENCHMARKS = (
     "augmentors",
     "formats",
 )
+
+ABOUT = """All contestants of a table are measured in the same run, turn by turn, and the fastest of many rounds of each counts. Absolute
+times vary between machines, ratios less so. What each word costs is [a page of its own](COSTS.md)."""
 
 
 def run(name: str, quick: bool) -> list[dict[str, Any]]:
@@ -48,6 +53,16 @@ def run(name: str, quick: bool) -> list[dict[str, Any]]:
         return [{"benchmark": name, **finding} for finding in json.loads(path.read_text())["findings"]]
 
 
+def page(found: list[dict[str, Any]], versions: dict[str, Any]) -> str:
+    """A page of all findings, under the question of each benchmark."""
+    parts = ["# What the benchmarks find", ABOUT, ", ".join(f"{name} {version}" for name, version in versions.items())]
+    for name, findings in groupby(found, key=itemgetter("benchmark")):
+        question = (ast.get_docstring(ast.parse(Path(__file__).with_name(f"{name}.py").read_text())) or name).split("\n")[0]
+        lines = [Finding(*(finding[field] for field in Finding.__dataclass_fields__)) for finding in findings]
+        parts += [f"## {question}", f"`python tests/benchmarks/{name}.py`", table(lines)]
+    return "\n\n".join(parts)
+
+
 def main() -> None:
     """Run them, and report."""
     given = arguments(__doc__)
@@ -55,8 +70,7 @@ def main() -> None:
     for name in BENCHMARKS:
         print(f"{name} ...", file=sys.stderr, flush=True)
         found += run(name, given.quick)
-    print(table([Finding(*(finding[field] for field in Finding.__dataclass_fields__)) for finding in found]))
-    print("\n" + ", ".join(f"{name} {version}" for name, version in machine().items()))
+    print(page(found, machine()))
     if given.json:
         write_json(given.json, found)
 

@@ -13,6 +13,8 @@ from flowfn.formats import chunked
 from flowfn.formats.chunked import read_zarr, write_zarr
 from flowfn.testing import check, same
 
+zarr.config.set({"threading.max_workers": 1})  # its own threads, which it starts as it likes, are not to be taken for ours
+
 in_workers = pytest.mark.parametrize(
     "workers", [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.alone)], ids=["threads", "processes"]
 )
