@@ -20,12 +20,16 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any, Protocol
 
 import numpy as np
 
 SMALL = 1 << 16
-"""Bytes below which an array is never worth a recycled buffer."""
+"""Bytes below which an array never crosses in shared memory."""
+
+WORTH = 1 << 20
+"""Bytes below which memory of this process is never recycled: the C library does that well, and to lend a block takes some 5 µs."""
 
 BOUND = 1 << 30
 """Bytes of memory that a pool lends at most; what goes beyond it is ordinary memory."""
@@ -46,6 +50,9 @@ class Block(Protocol):
 
     def close(self) -> None:
         """Give the memory back to the system; nobody looks into it."""
+
+
+_size = attrgetter("size")
 
 
 class Heap:
@@ -96,9 +103,9 @@ class Pool:
                 for block in reversed(list(self.free)):
                     if self._freed(block):
                         return block
-            newest = self.free[::-1]  # of equal ones, the last used: caches know it
-            for block in sorted(newest, key=lambda block: block.size):
-                if size <= block.size <= 2 * size + GRAIN and self._freed(block):
+            fitting = [block for block in reversed(self.free) if size <= block.size <= 2 * size + GRAIN]
+            for block in sorted(fitting, key=_size):  # of equal ones, the last used: caches know it
+                if self._freed(block):
                     return block
             for block in self.free[:1]:
                 if self._freed(block):
@@ -155,11 +162,8 @@ class Pool:
             block.close()
 
     def _settle(self) -> None:
-        while True:
-            try:
-                lease = self.returned.popleft()
-            except IndexError:
-                return
+        while self.returned:
+            lease = self.returned.popleft()
             if self.leases.pop(id(lease), None) is not None:
                 self.free.append(lease.block)
                 self.lent -= lease.block.size
@@ -186,6 +190,11 @@ heap = Pool(Heap)
 """The recycled memory of this process."""
 
 
+def recycled(size: int) -> bool:
+    """Whether `empty` would look for memory of so many bytes anywhere but at numpy's."""
+    return (size >= WORTH and bool(_passes)) or (size >= SMALL and getattr(_local, "place", None) is not None)
+
+
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An array to be filled, in recycled memory if it is large; like `numpy.empty`.
 
@@ -194,13 +203,13 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
-    if size < SMALL or dtype.hasobject:
+    if dtype.hasobject or not recycled(size):
         return np.empty(shape, dtype)
     place: Callable[[int], np.ndarray | None] | None = getattr(_local, "place", None)
     if place is not None:
         memory = place(size)
     else:
-        memory = heap.lend(heap.take(size)) if _passes and heap.may_lend(size) else None
+        memory = heap.lend(heap.take(size)) if heap.may_lend(size) else None
     return np.empty(shape, dtype) if memory is None else np.ndarray(shape, dtype, buffer=memory)
 
 

@@ -102,8 +102,10 @@ def _copied(rows: np.ndarray) -> np.ndarray:
 def _taken(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
     if not (array.flags.c_contiguous and array.flags.aligned):  # `take` would copy all of it first
         return np.ascontiguousarray(array[indices])
+    if not buffers.recycled(len(indices) * array.strides[0]):
+        return array.take(indices, axis=0)
     made = buffers.empty((len(indices), *array.shape[1:]), array.dtype)
-    return array.take(indices, axis=0, out=made, mode="clip" if len(array) else "raise")
+    return array.take(indices, axis=0, out=made, mode="clip")
 
 
 @lru_cache(maxsize=64)

@@ -20,7 +20,7 @@ from flowfn.testing import same
 
 pytestmark = pytest.mark.timeout(40)
 
-LARGE = (2, buffers.SMALL)
+LARGE = (2, buffers.WORTH)
 forks = [pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"), pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
 
 
@@ -73,8 +73,8 @@ def overwritten(count=6, shape=LARGE, dtype=np.uint8):
         filled(0xBB, shape, dtype)
 
 
-def images(n=60, shape=(64, 64)):
-    """Rows of 4 KiB, each of its own number."""
+def images(n=60, shape=(256, 256)):
+    """Rows of 64 KiB, each of its own number."""
     return (np.arange(n) % 251).astype(np.uint8)[:, None, None] + np.zeros(shape, np.uint8)
 
 
@@ -134,11 +134,11 @@ def test_every_stage_that_makes_large_arrays_recycles_them(stages):
 def test_small_arrays_and_arrays_of_objects_are_ordinary():
     with under_way():
         for array in (
-            buffers.empty((buffers.SMALL - 1,), np.uint8),
+            buffers.empty((buffers.WORTH - 1,), np.uint8),
             buffers.empty((), np.float64),
             buffers.empty((0, 1 << 20), np.float64),
-            buffers.empty((buffers.SMALL,), object),
-            buffers.empty((buffers.SMALL,), [("x", np.int64), ("y", object)]),
+            buffers.empty((buffers.WORTH,), object),
+            buffers.empty((buffers.WORTH,), [("x", np.int64), ("y", object)]),
         ):
             assert array.base is None
         assert not holds()
@@ -163,7 +163,7 @@ def test_arrays_have_the_shape_dtype_alignment_and_writability_of_numpys():
             "S3",
             [("a", np.int8), ("b", np.float64, 3)],
         ):
-            made, ordinary = buffers.empty((3, 40_000), dtype), np.empty((3, 40_000), dtype)
+            made, ordinary = buffers.empty((3, 400_000), dtype), np.empty((3, 400_000), dtype)
             assert made.base is not None
             assert (made.shape, made.dtype, made.strides) == (ordinary.shape, ordinary.dtype, ordinary.strides)
             assert all(made.flags[name] for name in ("WRITEABLE", "ALIGNED", "C_CONTIGUOUS"))
@@ -341,7 +341,7 @@ def test_a_pass_that_fails_holds_nothing(how):
         raise KeyError("in vain")
 
     def source():
-        yield np.zeros(1 << 16)
+        yield np.zeros(1 << 18)
         fail(0)
 
     flow = {
@@ -405,7 +405,7 @@ def test_an_array_that_is_dropped_in_a_later_pass_is_not_used_for_it():
 
 
 def test_beyond_the_bound_memory_is_ordinary(monkeypatch):
-    monkeypatch.setattr(buffers.heap, "bound", 3 << 17)
+    monkeypatch.setattr(buffers.heap, "bound", 3 * 2 * buffers.WORTH)
     with under_way():
         made = [filled(value) for value in range(9)]
         assert [array.base is None for array in made] == [False] * 3 + [True] * 6
@@ -415,7 +415,7 @@ def test_beyond_the_bound_memory_is_ordinary(monkeypatch):
 
 
 def test_a_consumer_beyond_the_bound_has_every_batch(monkeypatch):
-    monkeypatch.setattr(buffers.heap, "bound", 500_000)
+    monkeypatch.setattr(buffers.heap, "bound", 8_000_000)
     flow, expected = batches()
     assert same(list(flow), expected)
 
@@ -426,7 +426,7 @@ def test_batches_of_any_size_do_not_make_the_pool_grow():
     with under_way():
         kept = []
         for _ in range(300):
-            kept.append(buffers.empty((rng.randrange(buffers.SMALL, largest),), np.uint8))
+            kept.append(buffers.empty((rng.randrange(buffers.WORTH, largest),), np.uint8))
             del kept[:-3]
             assert len(buffers.heap.blocks) <= 4
             assert sum(block.size for block in buffers.heap.blocks) <= 4 * 2 * largest
@@ -434,8 +434,8 @@ def test_batches_of_any_size_do_not_make_the_pool_grow():
 
 def test_an_array_does_not_take_a_block_that_is_much_too_large():
     with under_way():
-        filled(0, (100, buffers.SMALL))
-        small = filled(1, (2, buffers.SMALL))
+        filled(0, (100, buffers.WORTH))
+        small = filled(1, (2, buffers.WORTH))
         assert sum(block.size for block in buffers.heap.blocks) <= 4 * small.nbytes
 
 
@@ -450,7 +450,7 @@ def test_many_threads_take_and_drop_at_once():
         try:
             while time.monotonic() < until:
                 value = rng.randrange(256)
-                array = filled(value, (rng.randrange(buffers.SMALL, 3 * buffers.SMALL),))
+                array = filled(value, (rng.randrange(buffers.WORTH, 3 * buffers.WORTH),))
                 kept.append((value, rng.choice([lambda a: a, lambda a: a[7:], memoryview])(array)))
                 del array
                 if len(kept) > rng.randrange(1, 9):
@@ -703,12 +703,12 @@ def test_gathering_gives_what_stacking_gives(given, shuffled):
             assert batch["x"] == list(expected)
         else:
             assert_equal(batch["x"], expected)
-            assert batch["x"].flags.owndata or batch["x"].nbytes >= buffers.SMALL
+            assert batch["x"].flags.owndata or batch["x"].nbytes >= buffers.WORTH
     assert total == len(x)
 
 
 def test_recycled_memory_does_not_shine_through():
     with under_way():
-        overwritten(shape=(3, 100_000))
-        padded = ff.pad(0)([np.ones(100_000, np.uint8), np.ones(10, np.uint8), np.ones(50_000, np.uint8)])
-        assert padded.sum(axis=1).tolist() == [100_000, 10, 50_000]
+        overwritten(shape=(3, 1_000_000))
+        padded = ff.pad(0)([np.ones(1_000_000, np.uint8), np.ones(10, np.uint8), np.ones(500_000, np.uint8)])
+        assert padded.sum(axis=1).tolist() == [1_000_000, 10, 500_000]
