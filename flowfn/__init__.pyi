@@ -853,6 +853,7 @@ def prefetch(
     max_bytes: SupportsIndex | str | None = None,
     timeout: float | None = None,
     worker_threads: SupportsIndex | None = 1,
+    setup: Callable[[], Any] | None = None,
 ) -> Callable[[Iterable[_T]], Flow[_T]]: ...
 @overload
 def prefetch(
@@ -866,6 +867,7 @@ def prefetch(
     max_bytes: SupportsIndex | str | None = None,
     timeout: float | None = None,
     worker_threads: SupportsIndex | None = 1,
+    setup: Callable[[], Any] | None = None,
 ) -> Flow[_T]: ...
 @overload
 def progress(

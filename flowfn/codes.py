@@ -16,6 +16,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from types import (
@@ -219,13 +220,23 @@ def _imported(digest: Digest, function: FunctionType, wanted: str, level: int, c
     version = installed(full)
     digest.feed("import", full, version)
     if version is None:
-        try:
-            found = __import__(wanted, function.__globals__, None, chosen or (), level)
-        except ImportError:
-            digest.feed("missing")
-            return
-        with digest.within(full):
-            module(digest, found, names)
+        digest.imported(full, partial(__import__, wanted, function.__globals__, None, chosen or (), level), names)
+
+
+def imports(function: FunctionType) -> Iterator[str]:
+    """The names of the modules of one's own that a function imports when it runs."""
+    package = function.__globals__.get("__package__") or ""
+    for code in _parts(function.__code__):
+        for wanted, level, _ in _imports(code):
+            full = importlib.util.resolve_name("." * level + wanted, package) if level and package else wanted
+            if installed(full) is None:
+                yield full
+
+
+def names(function: FunctionType) -> Iterator[str]:
+    """All names that the code of a function may look for in a module."""
+    for code in _parts(function.__code__):
+        yield from code.co_names
 
 
 def _referred(digest: Digest, value: Any, names: frozenset[str] | None) -> None:

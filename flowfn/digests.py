@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copyreg
 import marshal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from hashlib import blake2b
@@ -99,6 +99,16 @@ class Digest:
         if not self.named:
             raise Unknown(f"{' of '.join(reversed(self.trail))} (an object of type {type(value).__name__})")
         self.feed("unknown", type(value).__qualname__)
+
+    def imported(self, name: str, load: Callable[[], ModuleType], names: frozenset[str]) -> None:
+        """A module of one's own that a function imports when it runs: it is imported now, to see what it is."""
+        try:
+            found = load()
+        except ImportError:
+            self.feed("missing")
+            return
+        with self.within(name):
+            codes.module(self, found, names)
 
     # Flows
 

@@ -25,6 +25,7 @@ import pytest
 import flowfn as ff
 from flowfn import buffers
 from flowfn.parallel import slots, transport
+from flowfn.parallel.versions import Ledger
 from flowfn.testing import same
 
 pytestmark = [pytest.mark.timeout(40), pytest.mark.skipif(sys.platform != "linux", reason="shared memory is had on Linux only")]
@@ -1030,7 +1031,7 @@ def test_large_pickles_lie_in_shared_memory_both_ways(workers):
 
 def test_a_large_pickle_takes_no_room_in_a_parcel():
     slot = slots.Slot()
-    parcel = transport.pack([bytes(300_000), np.zeros(100_000), "small"], slots.Desk(slot), by_value=True)
+    parcel = transport.pack([bytes(300_000), np.zeros(100_000), "small"], slots.Desk(slot), Ledger())
     assert parcel.data == b""
     assert len(parcel.spans) == 2
     held, array, text = transport.unpack(parcel, slot.memory)

@@ -10,6 +10,7 @@ flight        the tasks that are out: sent, waited for, sent again when their wo
 links         how a task gets to a thread, a worker process, or somebody's executor
 workers       the worker processes;  pool: those of this process, kept warm
 serving       what a worker process does with a task;  task: what any worker does with it
+program       what a worker is told before its first task;  surroundings: settings it takes over;  versions: of one's own modules
 transport     how values cross;  slots: the shared memory in which large arrays do
 """
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from flowfn.failures import locate, mark, uneven, whereabouts
 from flowfn.kinds import Node
+from flowfn.parallel.surroundings import Context
 from flowfn.parallel.task import weight
 from flowfn.runs import Anchor, Outputs, Run
 from flowfn.tallies import Tallies, anchors
@@ -187,7 +188,7 @@ class Maker(threading.Thread):
     """The thread of a channel. A source that waits in it for something from outside asks now and then whether to go on."""
 
     def __init__(self, channel: Channel, *arguments: Any) -> None:
-        super().__init__(target=_make, args=(channel, *arguments), name="flowfn-prefetch", daemon=True)
+        super().__init__(target=Context().run, args=(_make, channel, *arguments), name="flowfn-prefetch", daemon=True)
         self.channel, self.consumer = weakref.ref(channel), threading.current_thread()
 
     def wanted(self) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import NoReturn
 
+from flowfn.parallel.surroundings import Setup
 from flowfn.parallel.task import Reply
 from flowfn.runs import BLOCK, Block
 
@@ -48,6 +49,7 @@ class Crew:
     max_bytes: int | None = None
     timeout: float | None = None
     worker_threads: int | None = 1
+    setup: Setup | None = None
     inner: bool = False  # whether what they make goes to a stage here, and not to whoever iterates
 
     @property

@@ -18,17 +18,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
 
-from flowfn.failures import brief
+from flowfn.definitions import shown
+from flowfn.failures import brief, mark, whereabouts
 from flowfn.kinds import Node
-from flowfn.parallel import slots
+from flowfn.parallel import slots, versions
 from flowfn.parallel.background import collecting, may_wait
-from flowfn.parallel.crew import Crew
-from flowfn.parallel.plan import packed, unloadable
+from flowfn.parallel.crew import Crew, raise_again
+from flowfn.parallel.plan import unloadable
 from flowfn.parallel.pool import crew_of
+from flowfn.parallel.program import Prepared, accept, packed, prepared, send_whole
 from flowfn.parallel.serving import Answer, perform_here, serve, stop_here
 from flowfn.parallel.slots import Desk, Slot
+from flowfn.parallel.surroundings import Context
 from flowfn.parallel.task import Begun, Feed, Reply, perform, stop_task
 from flowfn.parallel.transport import Parcel, pack, unpack
+from flowfn.parallel.versions import Ledger
 from flowfn.parallel.workers import Gone, Job, Workers
 
 Call = Callable[[Node, Feed], Reply]
@@ -112,7 +116,7 @@ class Threads(Link):
         super().__init__(crew, top)
         self.memo, self.consumer = memo, threading.current_thread()
         self.begun: dict[Any, Begun] = {}
-        self.trunk, self.closed = True, False
+        self.trunk, self.closed, self.context = True, False, Context()
         self.executor = crew.executor or ThreadPoolExecutor(crew.workers, "flowfn-worker")
 
     def branch(self) -> Link:
@@ -125,7 +129,7 @@ class Threads(Link):
         """Hand out a task."""
         sent = Sent(feed, self.crew)
         with somebodys(self.crew):
-            sent.future = self.executor.submit(self._perform, feed)
+            sent.future = self.executor.submit(self.context.run, self._perform, feed)
         return sent
 
     def _perform(self, feed: Feed) -> Reply:
@@ -142,18 +146,52 @@ class Threads(Link):
         stop_task(self.begun, self.work)
 
 
-class Processes(Link):
+class ByPickle(Link):
+    """Tasks leave this process, and so does all that they need."""
+
+    ledger: Ledger
+    setup: Prepared | None
+
+    def __init__(self, crew: Crew, top: Node) -> None:
+        super().__init__(crew, top)
+        self.ledger = Ledger()
+        self.setup = prepared(crew.setup, self.ledger)
+
+    def pack(self, shares: bool = False) -> None:
+        """Make ready what workers have to know before the next task. Settings go along to workers of our own."""
+        self.program = packed(self.top, self.ledger, self.setup, follows=self.crew.processes, shares=shares)
+        self.named = len(self.ledger.named)
+
+    def parcel(self, feed: Feed, desk: Desk | None = None) -> Parcel:
+        """A task on its way; of what goes along with it by name, workers may have other versions."""
+        made = packed_feed(feed, self.ledger, desk)
+        if len(self.ledger.named) > self.named:
+            self.pack()
+        return made
+
+    def amend(self, found: tuple[tuple[str, str], ...]) -> None:
+        """Workers cannot have what is here by its name: send it whole, or say that it cannot be sent."""
+        if not send_whole(found) and not versions.accepted.issuperset(found):
+            accept(found)
+        try:
+            self.pack()
+        except TypeError as error:
+            accept(found, error.__cause__)
+            self.pack()
+
+
+class Processes(ByPickle):
     """Tasks are done by the library's own worker processes, and arrays cross in shared memory where it can be had."""
 
     def __init__(self, crew: Crew, top: Node) -> None:
         super().__init__(crew, top)
-        self.tree = packed(top, shares=not slots.denied())
+        self.pack(shares=not slots.denied())
         self.holding = False  # whether a worker may hold something of this pass
 
     @property
     def workers(self) -> Workers:
         """The workers as they are now: they may have been shut down, and others started, since the pass began."""
-        return crew_of(self.crew.workers, self.crew.worker_threads)
+        return crew_of(self.crew.workers, self.crew.worker_threads, self.setup)
 
     def send(self, feed: Feed, call: Call = perform_here, *, short: bool = False, worker: int | None = None) -> Sent:
         """Hand out a task, in a slot."""
@@ -180,13 +218,13 @@ class InProcess(Sent):
     def _send(self, worker: int | None) -> None:
         self.slot = slots.take()
         try:
-            parcel = packed_feed(self.feed, Desk(self.slot) if self.slot is not None else None)
+            parcel = self.link.parcel(self.feed, Desk(self.slot) if self.slot is not None else None)
         except Unfit as error:
             self._put_back()
             self.future = failed(error)
             return
-        name = self.slot.name if self.slot is not None else None
-        self.job = self.link.workers.submit(serve, self.call, name, parcel, tree=self.link.tree, short=self.short, worker=worker)
+        name, self.program = self.slot.name if self.slot is not None else None, self.link.program
+        self.job = self.link.workers.submit(serve, self.call, name, parcel, tree=self.program, short=self.short, worker=worker)
         self.future = self.job.future
 
     def reply(self, timeout: float | None = None) -> Reply:
@@ -202,12 +240,13 @@ class InProcess(Sent):
             slots.deny(answer.denied, lasting=bool(answer.lacks))
         if answer.lacks:
             self._put_back()
-            if answer.lacks == "stage":
-                raise TypeError(f"{unloadable(self.link.top)} cannot be made again in a worker process: {answer.why}")
-            if answer.lacks == "sense":
-                raise Unfit(answer.why)
+            if answer.lacks in ("setup", "code") and not answer.fresh and self.job is not None:  # the next one may do better
+                self.link.workers.renew(self.job)
+            if answer.fresh and self.program is self.link.program:
+                self.link.amend(answer.outdated)
             if answer.lacks == "arrays":
-                self.link.tree = packed(self.link.top)
+                self.link.pack()
+            refuse(self.link, answer)
             self.link.workers.forget(self.worker)
             self._send(self.worker)
             return self.reply(timeout)
@@ -258,12 +297,12 @@ class InProcess(Sent):
             self.link.workers.end(self.job)
 
 
-class Elsewhere(Link):
+class Elsewhere(ByPickle):
     """Tasks are done by an executor of which nothing is known but `submit`; everything is pickled."""
 
     def __init__(self, crew: Crew, top: Node) -> None:
         super().__init__(crew, top)
-        self.digest, self.pickled, _ = packed(top)
+        self.pack()
         self.holding = False
 
     def send(self, feed: Feed, call: Call = perform_here, *, short: bool = False, worker: int | None = None) -> Sent:
@@ -284,29 +323,31 @@ class ToExecutor(Sent):
     def __init__(self, link: Elsewhere, feed: Feed) -> None:
         super().__init__(feed, link.crew)
         self.link = link
-        self._send(link.pickled if len(link.pickled) <= SMALL_TREE else None)
+        self._send()
 
-    def _send(self, pickled: bytes | None) -> None:
+    def _send(self, known: bool = True) -> None:
+        """Hand it out; with a program that is not small only to who does not know it."""
         executor = self.link.crew.executor
         try:
-            parcel = packed_feed(self.feed)
+            parcel = self.link.parcel(self.feed)
         except Unfit as error:
             self.future = failed(error)
             return
         with somebodys(self.crew):
-            self.future = executor.submit(serve, self.link.digest, pickled, perform_here, None, parcel)  # type: ignore[union-attr]
+            self.program = digest, pickled, _ = self.link.program
+            told = None if known and len(pickled) > SMALL_TREE else pickled
+            self.future = executor.submit(serve, digest, told, perform_here, None, parcel)  # type: ignore[union-attr]
 
     def reply(self, timeout: float | None = None) -> Reply:
         """Wait for what came of it; a worker that does not know the tree is told it."""
         with somebodys(self.crew):
             answer: Answer = self.future.result(timeout)
-            if answer.lacks == "tree":
-                self._send(self.link.pickled)
+            while answer.lacks in ("tree", "code"):
+                if answer.lacks == "code" and self.program is self.link.program:
+                    self.link.amend(answer.outdated)
+                self._send(known=False)
                 answer = self.future.result(timeout)
-        if answer.lacks == "stage":
-            raise TypeError(f"{unloadable(self.link.top)} cannot be made again in a worker process: {answer.why}")
-        if answer.lacks:
-            raise Unfit(answer.why)
+        refuse(self.link, answer)
         return opened(self.link.top, answer.parcel)
 
 
@@ -324,10 +365,23 @@ def failed(error: Exception) -> Future[Any]:
     return future
 
 
-def packed_feed(feed: Feed, desk: Desk | None = None) -> Parcel:
+def refuse(link: ByPickle, answer: Answer) -> None:
+    """Raise what cannot be mended of what a worker lacks."""
+    if answer.lacks == "setup":
+        error, text = unpack(answer.parcel)
+        mark(error, whereabouts(f"in setup={shown(link.crew.setup.function)} of prefetch, which each worker calls first"))  # type: ignore[union-attr]
+        raise_again(error, text)
+    if answer.lacks == "stage":
+        raise TypeError(f"{unloadable(link.top)} cannot be made again in a worker process: {answer.why}")
+    if answer.lacks == "sense":
+        raise Unfit(answer.why)
+
+
+def packed_feed(feed: Feed, ledger: Ledger, desk: Desk | None = None) -> Parcel:
     """A task on its way."""
     try:
-        return pack(feed, desk, by_value=True)
+        with versions.whole(versions.differing):
+            return pack(feed, desk, ledger)
     except Exception as error:
         raise Unfit(
             f"what comes to this stage cannot be sent to a worker process: {type(error).__name__}: {error}; "

@@ -8,18 +8,15 @@ on either side of them in its workers.
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from flowfn.columns import Columns
 from flowfn.kinds import Each, Node
-from flowfn.parallel.slots import Slot
 from flowfn.parallel.task import Supplied, Window
-from flowfn.parallel.transport import pack_tree
 from flowfn.runs import Run
 from flowfn.streams import Expand
 
@@ -107,26 +104,6 @@ def stretches(node: Node) -> list[Stretch]:
 def stays(stretch: Stretch) -> list[Node]:
     """The nodes of a stretch that stay behind when it goes to worker processes."""
     return stretch.for_worker(Run(0, (0,)), remote=True)[1] if stretch.bottom.seekable else []
-
-
-class Packed(NamedTuple):
-    """A tree that can travel: a digest, what it is of, and the slots of its large arrays, which have to live as long as it does."""
-
-    digest: bytes
-    pickled: bytes
-    slots: list[Slot]
-
-
-def packed(tree: Node, shares: bool = False) -> Packed:
-    """A tree as bytes; what cannot travel is named. See `pack_tree` for `shares`."""
-    try:
-        pickled, slots = pack_tree(tree, shares)
-    except Exception as error:
-        raise TypeError(
-            f"{_culprit(tree)} cannot be sent to a worker process: {error}; "
-            "make what it holds in the worker (per_process), or prefetch with threads="
-        ) from error
-    return Packed(hashlib.blake2b(pickled, digest_size=16).digest(), pickled, slots)
 
 
 def whole(node: Node) -> bool:
@@ -226,7 +203,7 @@ def _over(kind: type[Node], node: Node, sources: tuple[Node, ...]) -> Node:
 
 def unloadable(node: Node) -> str:
     """Which stage of a tree cannot be made again from its bytes."""
-    return _culprit(node, lambda part: pickle.loads(_dumped(part))) or "a stage or its source"
+    return culprit(node, lambda part: pickle.loads(_dumped(part))) or "a stage or its source"
 
 
 def _dumped(part: Any) -> bytes:
@@ -235,10 +212,10 @@ def _dumped(part: Any) -> bytes:
     return bytes(cloudpickle.dumps(part))
 
 
-def _culprit(node: Node, does: Callable[[Any], Any] = _dumped) -> str:
+def culprit(node: Node, does: Callable[[Any], Any] = _dumped) -> str:
     """The first stage or source with which something cannot be done."""
     for source in node.sources:
-        found = _culprit(source, does)
+        found = culprit(source, does)
         if found:
             return found
     try:

@@ -7,10 +7,15 @@ import multiprocessing
 import multiprocessing.util
 import os
 import threading
+from collections.abc import Callable
+from typing import Any
 
 from flowfn import rules
-from flowfn.parallel import slots
+from flowfn.parallel import slots, versions
+from flowfn.parallel.program import Prepared, prepared
+from flowfn.parallel.surroundings import Setup
 from flowfn.parallel.transport import forget_shared
+from flowfn.parallel.versions import Ledger
 from flowfn.parallel.workers import Workers, ready
 
 PROCESSES = rules.Rule(
@@ -20,17 +25,17 @@ PROCESSES = rules.Rule(
 )
 """How many processes there may be."""
 
-_crews: dict[tuple[int, int, int | None], Workers] = {}
+_crews: dict[tuple[int, int, int | None, bytes], Workers] = {}
 _lock = threading.RLock()  # an iterator may be collected, and closed, anywhere
 
 
-def crew_of(processes: int, threads: int | None = 1) -> Workers:
-    """The warm workers of this process; every flow that asks for the same number shares them."""
+def crew_of(processes: int, threads: int | None = 1, setup: Prepared | None = None) -> Workers:
+    """The warm workers of this process; every flow that asks for as many, set up alike, shares them."""
     with _lock:
-        key = (os.getpid(), processes, threads)  # a forked child has no part in its parent's workers
+        key = (os.getpid(), processes, threads, setup.key if setup else b"")  # a forked child has no part in its parent's workers
         if key not in _crews:
             _end_with_this_process()
-            _crews[key] = Workers(processes, threads)
+            _crews[key] = Workers(processes, threads, setup)
         return _crews[key]
 
 
@@ -52,11 +57,11 @@ def available() -> int:
     return int(cpu_count())
 
 
-def warm_up(processes: int | str = "auto", *, worker_threads: int | None = 1) -> None:
+def warm_up(processes: int | str = "auto", *, worker_threads: int | None = 1, setup: Callable[[], Any] | None = None) -> None:
     """Start worker processes now, and do not wait for them: the first `prefetch` that asks for them finds them there.
 
-    `processes` is that of `prefetch`. They are started side by side, and end with `shut_down`, when they have had nothing
-    to do for five minutes, or with this process.
+    `processes`, `worker_threads` and `setup` are those of `prefetch`. They are started side by side, and end with `shut_down`, when
+    they have had nothing to do for five minutes, or with this process.
 
     >>> import flowfn as ff
     >>> ff.warm_up(2)
@@ -64,7 +69,9 @@ def warm_up(processes: int | str = "auto", *, worker_threads: int | None = 1) ->
     """
     processes = PROCESSES.check("warm_up", "processes", processes, {})
     worker_threads = rules.optional(rules.positive).check("warm_up", "worker_threads", worker_threads, {})
-    workers = crew_of(available() if processes == "auto" else int(processes), worker_threads)
+    setup = rules.optional(rules.function).check("warm_up", "setup", setup, {})
+    told = prepared(Setup(setup) if setup else None, Ledger())
+    workers = crew_of(available() if processes == "auto" else int(processes), worker_threads, told)
     for worker in range(len(workers.workers)):
         workers.submit(ready, worker=worker)
 
@@ -81,6 +88,7 @@ def shut_down() -> None:
         workers.close()
     forget_shared()
     slots.allow()
+    versions.forget()
 
 
 atexit.register(shut_down)

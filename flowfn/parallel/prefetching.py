@@ -17,8 +17,10 @@ from flowfn.parallel.crew import Crew, Pace
 from flowfn.parallel.kept import Kept
 from flowfn.parallel.plan import cut, stays, stretches, whole
 from flowfn.parallel.pool import available
+from flowfn.parallel.program import here
 from flowfn.parallel.readers import Readers
 from flowfn.parallel.spread import Spread
+from flowfn.parallel.surroundings import Setup
 from flowfn.parallel.workers import inside_worker
 from flowfn.runs import Block, Outputs, Run
 from flowfn.stages import stage
@@ -48,6 +50,11 @@ _BYTES = rules.Rule(
     'a positive integer, a size like "512MB", or None',
     lambda value: value is None or rules.is_integer(value) or isinstance(value, str),
     lambda value, others: value is None or (bytes_in(value) or 0) > 0,
+)
+_SETUP = rules.Rule(
+    "a function of nothing that each worker process calls first, where processes= or executor= is given",
+    lambda value: value is None or callable(value),
+    lambda value, others: value is None or others["processes"] is not None or others["executor"] is not None,
 )
 _SECONDS = rules.optional(rules.Rule("a positive number of seconds", rules.is_number, lambda value, others: value > 0))
 
@@ -98,7 +105,10 @@ class PrefetchNode(Each):
         common = {name: told[name] for name in ("ahead", "executor", "timeout", "worker_threads")}
         common["timeout"] = told["timeout"] and min(told["timeout"], threading.TIMEOUT_MAX)
         common["max_bytes"] = bytes_in(told["max_bytes"]) if told["max_bytes"] is not None else None
+        common["setup"] = Setup(told["setup"]) if told["setup"] is not None else None
         common["ordered"] = told["ordered"] or run.in_order or self.guarded
+        if inside_worker() and told["setup"] is not None:
+            here(told["setup"])
         if told["processes"] and run.engine == "processes" and not inside_worker():
             return Crew(count_of(told["processes"]), processes=True, **common)
         if told["executor"] is not None:
@@ -173,6 +183,7 @@ class PrefetchNode(Each):
         "max_bytes": _BYTES,
         "timeout": _SECONDS,
         "worker_threads": _WORKERS,
+        "setup": _SETUP,
     },
     reads=PrefetchNode,
     transparent=True,
@@ -189,6 +200,7 @@ def prefetch(
     max_bytes: int | str | None = None,
     timeout: float | None = None,
     worker_threads: int | None = 1,
+    setup: Callable[[], Any] | None = None,
 ) -> Iterator[Any]:
     """Run what is upstream ahead of time: `ahead` finished outputs wait. What comes out does not change.
 
@@ -197,6 +209,14 @@ def prefetch(
     Datapoints, their order, randomness and state are those of the pipeline without it. A stage runs in the workers of the
     first prefetch downstream of it; `explain(flow)` shows which, and what stays in this process. Functions may be
     lambdas, closures or defined in `__main__`.
+
+    Workers do what this process would do. What a flow names in your own modules is compared with what they imported: after a reload, or
+    when a global was set, they are replaced, or it is sent to them. Their directory, `os.environ`, `sys.path`, `sys.argv`, limits of
+    recursion and of digits, `np.seterr`, decimal context, filters of warnings, `csv.field_size_limit`, default timeout of sockets and
+    locale are those of this process when the pass began; threads take over context variables (`np.seterr` is one). What cannot be seen
+    from here (torch's default dtype, flags of PIL or OpenCV, what is registered in codecs or plug-ins, logging, `os.umask`, limits of
+    resources, objects of other libraries that are changed in place) is for `setup`: a function that each worker process calls before
+    anything else. Workers with another `setup` are other workers; what it sets stays, and what it raises is raised here.
 
     Worker processes are kept warm for the next pass, and for other flows that ask for as many with as many threads; in a
     process that is a worker itself, `processes=n` are threads. Large arrays cross in

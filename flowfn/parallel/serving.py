@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from flowfn import buffers
 from flowfn.failures import brief, locate, mark, uneven, whereabouts
 from flowfn.kinds import Node
+from flowfn.parallel.program import Outdated, SetupFailed, load, surround
 from flowfn.parallel.slots import Denied, Desk, Name, opened
 from flowfn.parallel.task import REMEMBERED, Begun, Feed, Reply, perform, stop_task, weight
 from flowfn.parallel.transport import Parcel, pack, unpack
@@ -31,7 +32,8 @@ STOPPED = 1024
 
 class Answer(NamedTuple):
     """What a worker sends back: a parcel, or what it lacks: the "tree", the "arrays" of its sources, its "memory", or sense, since
-    a "stage" or the task cannot be made again (`why`).
+    a "stage" or the task cannot be made again (`why`), its "setup" failed (the parcel holds the error and its traceback), or its
+    "code" is another: of what is `outdated`, and whether the worker is `fresh`.
 
     `watched`: somebody here still looks into the slot, so it may not be written again. `denied`: why it was not used.
     """
@@ -41,6 +43,8 @@ class Answer(NamedTuple):
     why: str = ""
     watched: bool = False
     denied: str = ""
+    outdated: tuple[tuple[str, str], ...] = ()
+    fresh: bool = False
 
 
 _trees: OrderedDict[bytes, Any] = OrderedDict()
@@ -139,6 +143,12 @@ def serve(digest: bytes, pickled: bytes | None, call: Callable[[Node, Feed], Rep
         top = known_tree(digest, pickled)
     except Denied as error:
         return Answer(Parcel(b""), "arrays", denied=str(error))
+    except Outdated as error:
+        return Answer(Parcel(b""), "code", outdated=error.keys, fresh=not _trees)
+    except SetupFailed as error:
+        cause: Any = error.__cause__
+        text = "".join(traceback.format_exception(cause))
+        return Answer(pack((portable_error(cause), text)), "setup")
     except Exception as error:
         return Answer(Parcel(b""), "stage", f"{type(error).__name__}: {error}")
     if top is None:
@@ -200,15 +210,17 @@ def _cut_short(top: Node, reply: Reply, number: int, error: Exception) -> Reply:
 
 
 def known_tree(digest: bytes, pickled: bytes | None) -> Any:
-    """The tree of a digest, from memory or from its bytes."""
+    """The tree of a digest, from memory or from its bytes; its settings are those of this process then."""
     if digest not in _trees:
         if pickled is None:
             return None
-        _trees[digest] = pickle.loads(pickled)
+        _trees[digest] = load(pickled)
         while len(_trees) > TREES:
             _trees.popitem(last=False)
     _trees.move_to_end(digest)
-    return _trees[digest]
+    settings, tree = _trees[digest]
+    surround(settings)
+    return tree
 
 
 def portable_error(error: Any) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import copyreg
+import functools
 import io
 import os
 import pickle
@@ -23,6 +24,7 @@ import numpy as np
 
 from flowfn.buffers import SMALL
 from flowfn.parallel.slots import Desk, Name, Slot, open_array
+from flowfn.parallel.versions import CACHED, Ledger, goes_whole
 
 LARGE = 1 << 20
 """Bytes from which an array in a flow is put into shared memory once, and not sent with it."""
@@ -39,12 +41,12 @@ class Parcel(NamedTuple):
     used: int = 0
 
 
-def pack(value: Any, desk: Desk | None = None, by_value: bool = False) -> Parcel:
-    """A value as a parcel. `by_value`: what is defined in `__main__`, and lambdas, travel with it."""
-    if not by_value:
+def pack(value: Any, desk: Desk | None = None, ledger: Ledger | None = None) -> Parcel:
+    """A value as a parcel. With a `ledger`, what is defined in `__main__`, and lambdas, travel with it, and what goes by name is noted."""
+    if ledger is None:
         with contextlib.suppress(Exception):  # what cannot be found by name goes by value, or says below why it cannot
             return _packed(_Pickler, value, desk)
-    return _packed(_by_value(_reduced), value, desk)
+    return _packed(_by_value(_reduced, ledger), value, desk)
 
 
 def _packed(pickler: Callable[..., Any], value: Any, desk: Desk | None) -> Parcel:
@@ -123,15 +125,34 @@ class _Pickler(pickle.Pickler):
     dispatch_table: Any = ChainMap({np.ndarray: _reduced, memoryview: _view_reduced}, copyreg.dispatch_table)  # noqa: RUF012
 
 
-def _by_value(reduced: Callable[[np.ndarray], Any]) -> Any:
-    """A pickler that takes along what cannot be found by name."""
+def _by_value(reduced: Callable[[np.ndarray], Any], ledger: Ledger | None = None) -> Any:
+    """A pickler that takes along what cannot be found by name, and notes what can."""
     import cloudpickle
 
-    table = ChainMap({np.ndarray: reduced, memoryview: _view_reduced}, cloudpickle.Pickler.dispatch_table)
-    return type("ByValue", (cloudpickle.Pickler,), {"dispatch_table": table})
+    class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+        dispatch_table: Any = ChainMap({np.ndarray: reduced, memoryview: _view_reduced}, cloudpickle.Pickler.dispatch_table)  # noqa: RUF012
+
+        def reducer_override(self, value: Any) -> Any:
+            if ledger is not None:
+                ledger.note(value)
+            if isinstance(value, CACHED) and goes_whole(value.__module__ or ""):
+                return _cached, (value.__wrapped__, value.cache_parameters())
+            return super().reducer_override(value)
+
+    return ByValue
 
 
-def pack_tree(tree: Any, shares: bool) -> tuple[bytes, list[Slot]]:
+def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    """A function with a cache, which is empty where it arrives."""
+    return functools.lru_cache(**parameters)(function)
+
+
+def dumped(value: Any, ledger: Ledger | None = None) -> bytes:
+    """A value as bytes, with what cannot be found by name."""
+    return _dumps(_by_value(_reduced, ledger), value, lambda buffer: True)
+
+
+def pack_tree(tree: Any, shares: bool, ledger: Ledger) -> tuple[bytes, list[Slot]]:
     """A tree of stages as bytes; if it `shares`, the large arrays of its sources are put into slots, and only named.
 
     Whoever is to read them can, as long as the slots live.
@@ -147,7 +168,7 @@ def pack_tree(tree: Any, shares: bool) -> tuple[bytes, list[Slot]]:
         held.append(slot)
         return _array_in, (slot.name, array.dtype, array.shape)
 
-    return _dumps(_by_value(shared), tree, lambda buffer: True), held
+    return _dumps(_by_value(shared, ledger), tree, lambda buffer: True), held
 
 
 _shared: dict[int, tuple[weakref.ref[np.ndarray], Slot]] = {}

@@ -24,9 +24,10 @@ from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any
 
-from flowfn.parallel import slots
+from flowfn.parallel import slots, surroundings
 from flowfn.parallel.background import collecting
-from flowfn.parallel.plan import Packed
+from flowfn.parallel.program import Packed, Prepared, SetupFailed
+from flowfn.parallel.program import first as set_up
 from flowfn.parallel.task import REMEMBERED
 
 IDLE = 300.0
@@ -82,8 +83,8 @@ class Job:
 class Worker:
     """One process, what it does, and what it does next."""
 
-    def __init__(self, number: int, environment: dict[str, str]) -> None:
-        self.number, self.environment = number, environment
+    def __init__(self, number: int, environment: dict[str, str], setup: Prepared | None) -> None:
+        self.number, self.environment, self.setup = number, environment, setup
         self.jobs: deque[Job] = deque()
         self.executor: Any = None
         self.ready = False  # whether it has begun to work
@@ -133,14 +134,16 @@ class Worker:
         """
         from loky import ProcessPoolExecutor
 
-        executor: Any = ProcessPoolExecutor(1, timeout=IDLE, initializer=_begin, initargs=(os.getpid(),), env=self.environment)
+        executor: Any = ProcessPoolExecutor(
+            1, timeout=IDLE, initializer=_begin, initargs=(os.getpid(), tuple(self.environment)), env=self.environment
+        )
         executor._call_queue._ignore_epipe = True
         executor._adjust_process_count()
         executor._result_queue._writer.close()
         executor._call_queue._reader.close()
         self.executor, self.ready, self.rests = executor, False, time.monotonic()
         self.knows.clear()
-        executor.submit(ready).add_done_callback(partial(self._started, executor))
+        executor.submit(ready, self.setup.pickled if self.setup else b"").add_done_callback(partial(self._started, executor))
 
     def _started(self, executor: Any, begun: Future[Any]) -> None:
         if executor is self.executor:
@@ -162,10 +165,10 @@ class Worker:
 class Workers:
     """So many workers, and the jobs that wait for them."""
 
-    def __init__(self, count: int, threads: int | None) -> None:
+    def __init__(self, count: int, threads: int | None, setup: Prepared | None = None) -> None:
         environment = {} if threads is None else dict.fromkeys(THREADS, str(threads))
         environment |= {name: os.environ.get(name, str(size)) for name, size in KEPT.items()}
-        self.workers = [Worker(number, {**environment, "LOKY_MAX_MEMORY_LEAK_SIZE": GROWTH}) for number in range(count)]
+        self.workers = [Worker(number, {**environment, "LOKY_MAX_MEMORY_LEAK_SIZE": GROWTH}, setup) for number in range(count)]
         self.waiting: deque[Job] = deque()
         self.untold: deque[tuple[int, Callable[[], Any]]] = deque()
         self.closed = False
@@ -210,6 +213,14 @@ class Workers:
         with self.lock:
             if worker is not None:
                 self.workers[worker].knows.clear()
+
+    def renew(self, job: Job) -> None:
+        """Let the process that did a job be followed by a new one, unless it has been."""
+        with self.lock:
+            worker = self.workers[job.worker]  # type: ignore[index]
+            if worker.executor is not None and worker.executor is job.executor:
+                worker.executor = None
+                _ending(job.executor)
 
     def end(self, job: Job) -> None:
         """End the worker that is at a job, if one is."""
@@ -296,15 +307,19 @@ def _settle(future: Future[Any], result: Any, error: BaseException | None) -> No
         future.set_result(result)
 
 
-def ready() -> None:
-    """Import what tasks need."""
+def ready(setup: bytes = b"") -> None:
+    """Import what tasks need, and call what is to be called first; if that fails, the first task says so."""
     import flowfn.parallel.serving  # noqa: F401
 
+    with contextlib.suppress(SetupFailed):
+        set_up(setup)
 
-def _begin(parent: int) -> None:
+
+def _begin(parent: int, variables: tuple[str, ...]) -> None:
     """What a worker does first. Ctrl-C is for the process that iterates; when that has gone, so does the worker."""
     global _inside
     _inside = True
+    surroundings.keep(variables)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "getppid") and os.name == "posix":
         threading.Thread(target=_end_with, args=(parent,), name="flowfn-parent", daemon=True).start()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from flowfn.blending import MixNode
+from flowfn.definitions import shown
 from flowfn.flows import Flow
 from flowfn.kinds import Each, Group, Node
 from flowfn.opening import OpeningNode
@@ -90,6 +91,8 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
         opens = crew is not None and not node.kept(crew) and node.opening(Run(0, (0,)), crew).opener
         for opening in _openings(node) if opens else ():
             yield f"what {opening.part} opens is read in the {_workers(node)} of {node.part}, several at once"
+        if crew is not None and crew.setup is not None:
+            yield f"each worker of {node.part} calls {shown(crew.setup.function)}() first"
         if crew is not None and crew.remote:
             for stretch in stretches(node.sources[0]):
                 for left in stays(stretch):
