@@ -10,6 +10,7 @@ import itertools
 import locale
 import os
 import socket
+import subprocess
 import sys
 import textwrap
 import types
@@ -308,6 +309,63 @@ def test_workers_stay_as_long_as_nothing_changes(edit, name):
     module = edit(name, "import os\nCOUNT = [0]\ndef f(x):\n    COUNT[0] += 1\n    return os.getpid()\n")
     flow = ff.pipe([0], ff.map(module.f), ff.prefetch(1, processes=1))
     assert len({pid for _ in range(5) for pid in flow}) == 1
+
+
+THINGS = """
+    import abc, array, collections, contextvars, csv, dataclasses, datetime, decimal, enum, fractions, functools, itertools, json, logging
+    import operator, os, pathlib, queue, random, re, struct, threading, types, typing, uuid, weakref
+    import numpy as np
+
+    class Meta(type): pass
+    class Made(metaclass=Meta): pass
+    class Abstract(abc.ABC):
+        @abc.abstractmethod
+        def f(self): ...
+    class Concrete(Abstract):
+        def f(self): return 1
+    class Color(enum.Enum): RED = 1
+    @dataclasses.dataclass
+    class Data: x: list = dataclasses.field(default_factory=list)
+    class Named(typing.NamedTuple): x: int = 1
+    class Generic(typing.Generic[typing.TypeVar("T")]):
+        @property
+        def p(self): return 1
+        @functools.cached_property
+        def c(self): return 2
+    def wrapped(f): return functools.wraps(f)(lambda *a: f(*a))
+    @wrapped
+    def decorated(x): return {"a", "b", x}
+
+    THINGS = [
+        re.compile("a+"), logging.getLogger("x"), pathlib.Path("a/b"), datetime.datetime(2020, 1, 1), decimal.Decimal("1.5"),
+        fractions.Fraction(1, 3), Made, Concrete(), Color.RED, Data(), Named(), Generic(), decorated, list[int], int | str,
+        functools.partial(max, 1), functools.lru_cache(decorated), contextvars.ContextVar("x"), threading.Lock(), threading.local(),
+        np.dtype([("a", int)]), np.random.default_rng(0), {"a", "b", ("c", 1), None, 3.5}, frozenset(["x", "y"]), os.environ,
+        collections.defaultdict(list, a=[1]), collections.Counter("abc"), collections.deque([1], 3), weakref.WeakValueDictionary(),
+        array.array("i", [1]), bytearray(b"x"), operator.itemgetter(1), struct.Struct("<i"), uuid.UUID(int=1), random.Random(0),
+        queue.Queue(), itertools.count(3), json, types.SimpleNamespace(a=1), object(), ValueError("x"), csv.excel, np.add, np.float32(1),
+        np.array(["a", None, 1], object), np.ma.masked_array([1, 2], [0, 1]), np.arange(300_000), float("nan"), ..., "x".upper, Meta,
+    ]
+    def f(x): return THINGS
+"""
+
+
+def test_what_did_not_change_is_the_same_in_every_process(edit, name):
+    module = edit(name, THINGS)
+    code = f"import {name} as m; from flowfn.parallel.versions import version_of; print([version_of(lambda: x)[0] for x in m.THINGS])"
+    told = [
+        subprocess.run(
+            [sys.executable, "-B", "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True, text=True, check=True, timeout=60,
+        ).stdout
+        for seed in range(2)
+    ]  # fmt: skip
+    assert told[0] == told[1]
+    assert "b''" not in told[0]
+    pids = ff.pipe([0], ff.map(lambda x: (module.f, os.getpid())[1]), ff.prefetch(1, processes=1))
+    before = list(ff.pipe([0], ff.map(lambda _: os.getpid()), ff.prefetch(1, processes=1)))
+    assert list(pids) == before
 
 
 # Settings

@@ -143,7 +143,9 @@ class _Content(Digest):
             self.hash.update(piece[: len(piece) // 8 * 8].view(np.uint64).sum(dtype=np.uint64).tobytes())
 
     def object(self, value: Any) -> None:
-        """An object of another library counts by its type: it may hold gigabytes."""
+        """An object of another library counts by its type: it may hold gigabytes. The environment is a setting (see `surroundings`)."""
+        if value is os.environ:
+            return
         version = codes.installed(type(value).__module__)
         if version is None or version == STANDARD:
             super().object(value)
