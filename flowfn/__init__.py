@@ -56,6 +56,13 @@ from flowfn.flows import Flow  # isort: skip
 from flowfn.iterating import FlowIterator  # isort: skip
 from flowfn.seeing import Speed, describe, explain, print_datapoint, progress, speed  # isort: skip
 
+
+def __getattr__(name: str) -> object:
+    from flowfn.translating import no_name
+
+    raise no_name(name)
+
+
 __version__ = "0.1.0"
 
 # map, filter, zip, enumerate and slice are left out, so that `from flowfn import *` hides no builtin

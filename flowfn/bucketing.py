@@ -16,13 +16,14 @@ from flowfn import rules
 from flowfn.collating import BATCHING, batched, stack
 from flowfn.components import component
 from flowfn.failures import brief
+from flowfn.functions import mistaken
 from flowfn.padding import pad
 from flowfn.runs import Anchor
 from flowfn.stages import stage
 from flowfn.streams import Mark
 
 
-@stage.stream(where={"key": rules.function, "size": rules.positive, **BATCHING})
+@stage.stream(where={"key": rules.of_datapoint, "size": rules.positive, **BATCHING})
 def batch_by_key(
     key: Callable[[Any], Hashable], size: int, source: Any, *, drop_remainder: bool = False, collate: Any = stack, mark: Mark
 ) -> Iterator[Any]:
@@ -60,6 +61,11 @@ class shape_of:
 
     index: Any = None
 
+    @property
+    def instead(self) -> str:
+        """What to write where this stands in the place of a stage."""
+        return f"batch_by_key({self}, size)"
+
     def __call__(self, datapoint: Any) -> tuple[int, ...]:
         """The shape."""
         return np.shape(datapoint if self.index is None else component(datapoint, self.index))
@@ -95,6 +101,7 @@ _LENGTHS = {
     "length": rules.Rule(
         "a function of a datapoint, or a component's position or key",
         lambda value: callable(value) or rules.is_integer(value) or isinstance(value, (str, bytes, tuple)),
+        slip=lambda value, others: mistaken(value, {}) if callable(value) else "",
     ),
     "boundaries": rules.optional(rules.Rule("positive integers, each above the one before", _integers, _increasing)),
     "tokens": rules.optional(rules.positive),

@@ -18,6 +18,7 @@ from flowfn import buffers, rules
 from flowfn.columns import Rows
 from flowfn.components import with_fields
 from flowfn.failures import brief
+from flowfn.functions import mistaken
 
 Collation = TypeVar("Collation", bound=Callable[..., Any])
 
@@ -28,9 +29,19 @@ COLLATION = rules.Rule(
     lambda value: all(
         map(callable, value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else [value])
     ),
+    slip=lambda value, others: _no_collation(value),
 )
 BATCHING = {"drop_remainder": rules.boolean, "collate": rules.optional(COLLATION)}
 """The rules for what words that make batches have in common."""
+
+
+def _no_collation(value: Any) -> str:
+    """What is no collation among those given, in words."""
+    for one in value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else [value]:
+        slip = mistaken(one, {}, gets="the list of values of a component")
+        if slip:
+            return slip
+    return ""
 
 
 def collation(function: Collation) -> Collation:

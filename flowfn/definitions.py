@@ -6,14 +6,16 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from flowfn.failures import brief
 from flowfn.flows import Flow
+from flowfn.functions import is_stage
 from flowfn.kinds import Node
 from flowfn.orders import Order
 from flowfn.rules import Rule, is_number
 from flowfn.sources import flow
+from flowfn.translating import no_attribute, unknown_keyword
 
 
 class _NotGiven:
@@ -64,14 +66,22 @@ class Definition:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            hint = "; a flow has one seed for all its stages: reset_state(seed)" if "'seed'" in str(error) else ""
-            raise TypeError(f"{self.name}(): {error}{hint}") from None
+            unknown = next((word for word in kwargs if word not in self.signature.parameters), None)
+            if unknown is None:
+                raise TypeError(f"{self.name}(): {error}") from None
+            said = unknown_keyword(self.name, unknown, self.signature.parameters)
+            raise TypeError(f"{self.name}(): got an unexpected keyword argument {unknown!r}{said}") from None
         bound.apply_defaults()
         arguments = dict(bound.arguments)
         pinned = arguments.pop("name", None) if "name" not in self.function_options else None
         source = arguments.pop("sources" if self.several else "source", NOT_GIVEN)
         for name, rule in self.where.items():
-            arguments[name] = rule.check(self.name, name, arguments[name], arguments)
+            try:
+                arguments[name] = rule.check(self.name, name, arguments[name], arguments)
+            except TypeError as error:
+                if self.several or source is NOT_GIVEN or name not in self.positional[:1] or callable(arguments[name]):
+                    raise
+                raise TypeError(f"{error}; the source comes last: {self.name}({', '.join(self.positional)}, source)") from None
         if self.instead and not self.several and is_number(source):
             raise TypeError(f"{self.name}(): {source!r} is no source; write {self.instead.format(source)}")
         made = Stage(self, arguments, pinned)
@@ -106,6 +116,8 @@ class Stage:
         "wants_labels",
     )
 
+    is_stage = True
+
     def __init__(self, definition: Definition, arguments: Mapping[str, Any], pinned: str | None = None) -> None:
         self.definition, self.arguments, self.pinned = definition, dict(arguments), pinned
         self.kind, self.name, self.asks = definition.kind, definition.name, definition.asks
@@ -118,7 +130,7 @@ class Stage:
         self._function = definition.function
 
     def __call__(self, source: Any) -> Flow[Any]:
-        if hasattr(source, "stages") or isinstance(source, Stage):
+        if is_stage(source):
             raise TypeError(f"{self.name}(): source is the stage {source}, not data; write pipe(source, {source}, {self})")
         return self.over((source,))
 
@@ -145,6 +157,14 @@ class Stage:
         elif self.kind is Order and not made.node.seekable:
             next(self.stretches(len(flows)), None)
         return made
+
+    if not TYPE_CHECKING:
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError(not_data(self))
+
+        def __getattr__(self, name: str) -> NoReturn:
+            no_attribute(self, name)
 
     # What the kinds ask
 
@@ -260,6 +280,11 @@ class Call:
 
 def _source(source: Any) -> str:
     return "{" + ", ".join(f"{k!r}: {v!r}" for k, v in source.items()) + "}" if isinstance(source, Mapping) else repr(source)
+
+
+def not_data(stage: Any) -> str:
+    """What to say where a stage is taken for data."""
+    return f"{stage} is a stage, which holds no datapoints; write pipe(source, {stage})"
 
 
 def _rebuilt(public: Any, arguments: dict[str, Any], pinned: str | None) -> Stage:

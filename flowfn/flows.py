@@ -12,14 +12,15 @@ import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex, TypeVar, overload
 
 import numpy as np
 
-from flowfn.failures import annotate, uneven
+from flowfn.failures import annotate, brief, uneven
 from flowfn.iterating import FlowIterator, Progress, remember
 from flowfn.runs import BLOCK, Outputs, Place, Run
 from flowfn.states import unpack
+from flowfn.translating import no_attribute
 
 if TYPE_CHECKING:
     from flowfn.kinds import Node
@@ -96,11 +97,11 @@ class Flow(Generic[T_co]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return self._sliced(index)
+        if not hasattr(index, "__index__") or getattr(index, "shape", ()):
+            raise TypeError(f"a flow is indexed by an integer or a slice, got {brief(index)}{_meant(index)}")
         node, run = self.node, self._look()
         if not node.seekable:
             raise TypeError(f"{self!r} cannot be indexed, it has to be read in order: {node.unknown()}")
-        if not hasattr(index, "__index__"):
-            raise TypeError(f"a flow is indexed by an integer or a slice, got {index!r}")
         index = operator.index(index)
         length = node.length(run)
         if length == math.inf and index < 0:
@@ -201,6 +202,11 @@ class Flow(Generic[T_co]):
 
     # How it works
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            no_attribute(self, name)
+
     @property
     def node(self) -> Node:
         """The tree of nodes that reads this flow, bound once."""
@@ -288,6 +294,17 @@ def bind(flow: Flow[Any]) -> Node:
 
     scopes: dict[int, dict[str, int]] = {}
     return visit(flow, {})
+
+
+def _meant(index: Any) -> str:
+    """What to write for an index of another kind, as sequences elsewhere take them."""
+    if isinstance(index, (str, bytes)):
+        return f"; select([{index!r}], flow) gives a component of every datapoint, flow[i][{index!r}] that of one"
+    if isinstance(index, tuple) and any(isinstance(one, slice) for one in index):
+        return "; flow[a:b] gives datapoints, map(lambda x: x[...], flow) parts of each"
+    if str(getattr(index, "dtype", "")).endswith("bool") or (isinstance(index, list) and index and all(type(one) is bool for one in index)):
+        return "; subset(np.flatnonzero(mask), flow) gives the datapoints where a mask is true"
+    return "; subset(indices, flow) gives several datapoints" if hasattr(index, "__len__") else ""
 
 
 def _seed(seed: Any) -> int:

@@ -22,6 +22,13 @@ Row: TypeAlias = "list[tuple[int, Size, Size]]"
 Packer: TypeAlias = "Callable[[Iterable[Size], Size], Iterator[Row]]"
 
 
+def packer(function: Packer) -> Packer:
+    """Have a packer say where it belongs, should it stand where a stage does."""
+    function.instead = f"pack(length, how={function.__name__})"  # type: ignore[attr-defined]
+    return function
+
+
+@packer
 def first_fit(lengths: Iterable[Size], capacity: Size, *, bins: int = 64) -> Iterator[Row]:
     """Pack each sequence into the first open row that has room for it, or else into a new one.
 
@@ -43,6 +50,7 @@ def first_fit(lengths: Iterable[Size], capacity: Size, *, bins: int = 64) -> Ite
     return _fitted("first_fit", lengths, capacity, bins, first)
 
 
+@packer
 def best_fit(lengths: Iterable[Size], capacity: Size, *, bins: int = 64) -> Iterator[Row]:
     """Pack each sequence into the open row that it leaves the least room in, or else into a new one.
 
@@ -64,6 +72,7 @@ def best_fit(lengths: Iterable[Size], capacity: Size, *, bins: int = 64) -> Iter
     return _fitted("best_fit", lengths, capacity, bins, best)
 
 
+@packer
 def concat_then_split(lengths: Iterable[int], capacity: int) -> Iterator[Row]:
     """Lay the sequences end to end, and cut every `capacity`: no room is left, but sequences are cut.
 

@@ -6,19 +6,25 @@ import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flowfn.failures import brief
+from flowfn.functions import misplaced, mistaken
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What an argument must be, in words and as tests of its type and (with the other arguments) of its value."""
+    """What an argument must be, in words and as tests of its type and (with the other arguments) of its value.
+
+    `slip` says what is wrong with a value of the right type that is there by mistake, in words.
+    """
 
     requirement: str
     fits_type: Callable[[Any], bool]
     fits: Callable[[Any, Mapping[str, Any]], bool] = lambda value, others: True
     hint: str = ""
+    slip: Callable[[Any, Mapping[str, Any]], str] = lambda value, others: ""
 
     def check(self, function: str, name: str, value: Any, others: Mapping[str, Any]) -> Any:
         """The value (an integer of any type as an int), or an error that says what must hold and what was given."""
@@ -29,6 +35,9 @@ class Rule:
             error = ValueError
         if error is not None:
             raise error(f"{function}(): {name} must be {self.requirement}, got {brief(value)}{self.hint}")
+        slip = self.slip(value, others)
+        if slip:
+            raise TypeError(f"{function}(): {name} must be {self.requirement}, got {slip}")
         return operator.index(value) if is_integer(value) else value
 
 
@@ -59,11 +68,14 @@ def optional(rule: Rule) -> Rule:
         lambda value: value is None or rule.fits_type(value),
         lambda value, others: value is None or rule.fits(value, others),
         rule.hint,
+        lambda value, others: "" if value is None else rule.slip(value, others),
     )
 
 
 positive = Rule("a positive integer", is_integer, lambda value, others: value > 0)
 natural = Rule("an integer >= 0", is_integer, lambda value, others: value >= 0)
 integer = Rule("an integer", is_integer)
-function = Rule("a function", callable)
+function = Rule("a function", callable, slip=misplaced)
+of_datapoint = Rule("a function", callable, slip=mistaken)
+of_two = Rule("a function", callable, slip=partial(mistaken, arguments=2))
 boolean = Rule("True or False", lambda value: isinstance(value, bool))

@@ -14,10 +14,9 @@ from __future__ import annotations
 import inspect
 import math
 import weakref
-from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, count
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.kinds import Node
 from flowfn.randomness import generator
+from flowfn.refusals import nothing, refuse, refuse_flow
 from flowfn.routes import affine
 from flowfn.runs import Block, Length, Outputs, Run, cut, ints
 
@@ -80,9 +80,23 @@ class SequenceNode(Node):
         if type(items) in (list, tuple, range):
             if type(block) is range and block.step > 0:
                 return items[block.start : block.stop : block.step]
-        elif hasattr(items, "__getitems__"):
+        elif getattr(items, "__getitems__", None) is not None:
             return items.__getitems__(list(ints(block)))
         return map(items.__getitem__, ints(block))
+
+
+class HoledNode(SequenceNode):
+    """A map-style data set of grain, in which None stands for a datapoint that was left out; its own loops skip it."""
+
+    def fetch(self, block: Block) -> Iterator[Any]:
+        """The items at the indices of a block, or an error where there is none."""
+        for index, item in zip(ints(block), super().fetch(block)):
+            if item is None:
+                raise ValueError(
+                    f"{self.part} gave None for index {index}, by which grain means a datapoint that was left out; write "
+                    "flow(lambda: dataset) to iterate it as grain does"
+                )
+            yield item
 
 
 class ArraysNode(SequenceNode):
@@ -125,7 +139,7 @@ class IterableNode(Node):
             if callable(told):
                 try:
                     return int(told())
-                except (TypeError, NotImplementedError):
+                except (TypeError, NotImplementedError, AttributeError):
                     continue
         return None
 
@@ -198,15 +212,22 @@ class OneShotNode(IterableNode):
         return None
 
     def opened(self, run: Run, start: int) -> Iterator[Any]:
-        """The iterator itself, the first time."""
-        if self.part.opened or _opened.setdefault(id(self.part.object), self.part) is not self.part:
-            raise ValueError(
-                f"{self.part} is an iterator, which can be read once, and this is another pass over it (or another place "
-                "in the same tree); give a list, or a callable that returns a new iterator"
-            )
-        self.part.opened = 1
-        consume(self.part.object, start)
-        yield from self.part.object
+        """The iterator itself, the first time; one that begins anew whenever it is asked may be read again."""
+        given = self.part.object
+        iterator = iter(given)
+        if iterator is given:
+            if self.part.opened or _opened.setdefault(id(given), self.part) is not self.part:
+                raise ValueError(
+                    f"{self.part} is an iterator, which can be read once, and this is another pass over it (or another place "
+                    "in the same tree); give a list, or a callable that returns a new iterator"
+                )
+            self.part.opened = 1
+        consume(iterator, start)
+        for first in iterator:
+            refuse_flow(first, self.part.arguments["caller"])
+            yield first
+            break
+        yield from iterator
 
 
 def flow(source: Any, caller: str = "flow") -> Flow[Any]:
@@ -229,21 +250,15 @@ def flow(source: Any, caller: str = "flow") -> Flow[Any]:
     """
     if isinstance(source, Flow):
         return source
-    _refuse(source, caller)
+    refuse(source, caller)
     if isinstance(source, np.ndarray):
         return Flow(Source(Columns(source), ArraysNode, shown=f"flow({brief(source)})"))
-    if hasattr(source, "reset_state") or (hasattr(source, "get_data") and hasattr(source, "size")):
-        return Flow(Source(source, ForeignNode))
-    if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
-        return Flow(Source(source, SequenceNode))
-    if hasattr(source, "__iter__"):
-        return Flow(Source(source, OneShotNode if iter(source) is source else IterableNode))
-    if callable(source):
-        asks = frozenset(_asked(source))
-        return Flow(Source(source, CallableNode, random=True, arguments={"asks": asks}))
-    if hasattr(source, "__getitem__"):
-        return Flow(Source(source, IterableNode))
-    raise TypeError(f"{caller}(): a source is a sequence, an iterable or a function that returns one, got {brief(source)}")
+    kind = _kind(source)
+    if kind is None:
+        raise nothing(source, caller)
+    if kind is CallableNode:
+        return Flow(Source(source, kind, random=True, arguments={"asks": frozenset(_asked(source))}))
+    return Flow(Source(source, kind, arguments={"caller": caller} if kind is OneShotNode else {}))
 
 
 def from_arrays(*arrays: Any, **named: Any) -> Flow[Any]:
@@ -261,6 +276,7 @@ def from_arrays(*arrays: Any, **named: Any) -> Flow[Any]:
     >>> from_arrays(x=np.arange(3))[2]
     {'x': np.int64(2)}
     """
+    _refuse_one(arrays)
     if bool(arrays) == bool(named):
         raise ValueError("from_arrays(): give arrays, either all by position (datapoints are lists) or all by name (dicts)")
     columns: Any = {k: np.asarray(v) if not isinstance(v, np.memmap) else v for k, v in named.items()} or [
@@ -273,32 +289,86 @@ def from_arrays(*arrays: Any, **named: Any) -> Flow[Any]:
     return Flow(Source(Columns(columns), ArraysNode, shown=f"from_arrays({', '.join(words)})"))
 
 
+def _refuse_one(arrays: tuple[Any, ...]) -> None:
+    """Raise if the arrays are given as one thing that holds them."""
+    for one in arrays:
+        if isinstance(one, Mapping):
+            raise TypeError(f"from_arrays(): arrays are given by name, got {brief(one)}; write from_arrays(**arrays)")
+        if isinstance(one, Flow):
+            raise TypeError(f"from_arrays(): arrays must be arrays, got {one}; a flow is a source as it is")
+    if len(arrays) == 1 and isinstance(arrays[0], (list, tuple)) and len(arrays[0]) > 1 and all(map(_is_array, arrays[0])):
+        raise TypeError(
+            f"from_arrays(): arrays are given one by one, got {brief(arrays[0])}; write from_arrays(*arrays), "
+            "or from_arrays(np.stack(arrays)) if each of them is a row"
+        )
+
+
+def _is_array(value: Any) -> bool:
+    return bool(getattr(value, "shape", ()))
+
+
 def counting(start: int) -> Flow[int]:
     """start, start + 1, and so on without end."""
     return Flow(Source(start, CountingNode, shown=f"count({start})", arguments={"start": start}))
 
 
-def _refuse(source: Any, caller: str) -> None:
-    conversions: list[tuple[Callable[[Any], bool], str]] = [
-        (lambda s: isinstance(s, (str, bytes)), "a string; write text.splitlines() for its lines, list(text) for its characters"),
-        (lambda s: isinstance(s, Mapping), "a mapping; write list(d.items()), or from_arrays(**d) for arrays of equal length"),
-        (
-            lambda s: isinstance(s, Set) and not isinstance(s, (KeysView, ItemsView)),
-            "a set, whose order is not reproducible; write sorted(s)",
-        ),
-        (lambda s: hasattr(s, "iloc") and hasattr(s, "columns"), 'a DataFrame; write df.to_dict("records")'),
-        (lambda s: hasattr(s, "iloc"), "a pandas Series; write series.to_numpy()"),
-        (lambda s: isinstance(s, np.ndarray) and s.ndim == 0, "an array without rows; write array.reshape(1)"),
-        (lambda s: isinstance(s, type), "a class; write an instance of it"),
-    ]
-    if hasattr(source, "definition") or hasattr(source, "stages"):
-        if isinstance(source, FunctionType):
-            name = source.__name__
-            raise TypeError(f"{caller}(): a source cannot be the function {name} itself; write pipe(source, {name}(...))")
-        raise TypeError(f"{caller}(): source is the stage {source}, not data; write pipe(source, {source}, ...)")
-    for is_such, instead in conversions:
-        if is_such(source):
-            raise TypeError(f"{caller}(): a source cannot be {instead} (got {brief(source)})")
+def _kind(source: Any) -> type[Node] | None:
+    """How an object is read, told by what its class has: nothing is opened to find out."""
+    if _resets(source):
+        return ForeignNode
+    if _has(source, "__next__"):
+        return OneShotNode
+    indexed = _has(source, "__getitem__") and _has(source, "__len__")
+    if _has(source, "__iter__") and not (indexed and _is_sized(source) and not _only_iterates(source)):
+        return IterableNode
+    if indexed:
+        return HoledNode if _home(source, "MapDataset") == "grain" else SequenceNode
+    if callable(source):
+        return CallableNode
+    return IterableNode if _has(source, "__getitem__") else None
+
+
+def _resets(source: Any) -> bool:
+    """Whether this is a DataFlow, of whatever library."""
+    return callable(getattr(source, "reset_state", None)) or (hasattr(source, "get_data") and hasattr(source, "size"))
+
+
+def _only_iterates(source: Any) -> bool:
+    """Whether an object with an index is to be iterated all the same, as its own library's loops do."""
+    kinds = type(source).__mro__
+    indexed = next(kind for kind in (*kinds, object) if kind is object or "__getitem__" in vars(kind))
+    abstract = indexed.__name__ == "Dataset" and indexed.__module__.startswith("torch.utils.data")
+    return (
+        abstract
+        or any(kind.__name__ == "IterableDataset" for kind in kinds)
+        or (_home(source, "MapDataset") == "grain" and _filters(source))
+    )
+
+
+def _filters(dataset: Any) -> bool:
+    """Whether one of the stages of a grain data set leaves datapoints out: by its index such a one is None."""
+    return type(dataset).__name__.startswith("Filter") or any(map(_filters, getattr(dataset, "_parents", ())))
+
+
+def _home(source: Any, name: str) -> str:
+    """The library of the class of this name that an object's class is, or inherits from."""
+    return next((kind.__module__.split(".")[0] for kind in type(source).__mro__ if kind.__name__ == name), "")
+
+
+def _is_sized(source: Any) -> bool:
+    """Whether an object tells its length. One that only says that it has none does not."""
+    try:
+        len(source)
+    except (TypeError, NotImplementedError, AttributeError):
+        return False
+    except Exception:  # it is the object's own, and is raised where the length is wanted
+        return True
+    return True
+
+
+def _has(source: Any, name: str) -> bool:
+    """Whether an object's class has a method; None switches it off."""
+    return getattr(type(source), name, None) is not None
 
 
 def _asked(function: Callable[..., Any]) -> list[str]:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import toolz
 
-from flowfn.definitions import NOT_GIVEN, Definition, Stage, shown
+from flowfn.definitions import NOT_GIVEN, Definition, Stage, not_data, shown
 from flowfn.failures import brief
 from flowfn.flows import Flow
+from flowfn.functions import misplaced
 from flowfn.kinds import Each, Group, Node
 from flowfn.orders import Order
 from flowfn.rules import Rule, positive
 from flowfn.sources import flow
 from flowfn.streams import Expand, Stream
+from flowfn.translating import no_attribute
 
 GIVES: dict[Any, frozenset[str]] = {
     Each: frozenset({"rngs", "indices"}),
@@ -36,11 +38,21 @@ INJECTED = frozenset().union(*GIVES.values())
 class Composed:
     """Several stages as one; it compares and pickles as they do."""
 
+    is_stage = True
+
     def __init__(self, stages: tuple[Any, ...]) -> None:
         self.stages = stages
 
     def __call__(self, source: Any) -> Flow[Any]:
         return pipe(source, *self.stages)
+
+    if not TYPE_CHECKING:
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError(not_data(self))
+
+        def __getattr__(self, name: str) -> NoReturn:
+            no_attribute(self, name)
 
     def __repr__(self) -> str:
         return f"compose({', '.join(map(repr, self.stages))})"
@@ -105,6 +117,10 @@ def as_stage(stage: Any, number: int, caller: str = "pipe") -> Callable[[Any], F
         return stage()
     if isinstance(getattr(stage, "instead", None), str):
         raise TypeError(f"{where} is not a stage: write {stage.instead}")
+    if isinstance(stage, type) and misplaced(stage):
+        raise TypeError(f"{where} is not a stage, but {misplaced(stage)}")
+    if isinstance(stage, (list, tuple)) and any(callable(one) for one in stage):
+        raise TypeError(f"{where} is a {type(stage).__name__} of stages: write them one by one, {caller}(..., *stages)")
     if not callable(stage):
         raise TypeError(f"{where} must be a stage or a function of an iterable, got {brief(stage)}")
     return Stage(_calling.definition, {"function": stage})  # type: ignore[attr-defined]

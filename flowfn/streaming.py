@@ -46,7 +46,7 @@ def shuffle_buffer(size: int, source: Any, *, reuse: int = 1, rng: np.random.Gen
         yield buffer.pop()
 
 
-@stage.stream(where={"f": rules.function}, times=1)
+@stage.stream(where={"f": rules.of_two}, times=1)
 def scan(f: Callable[[Any, Any], Any], initial: Any, source: Any) -> Iterator[Any]:
     """Carry a state along the stream: `f(state, datapoint)` returns (the next state, the output).
 
@@ -69,7 +69,7 @@ def scan(f: Callable[[Any, Any], Any], initial: Any, source: Any) -> Iterator[An
         yield output
 
 
-@stage.stream(where={"predicate": rules.function})
+@stage.stream(where={"predicate": rules.of_datapoint})
 def take_while(predicate: Callable[[Any], Any], source: Any, *, mark: Mark) -> Iterator[Any]:
     """The datapoints before the first for which `predicate(datapoint)` does not hold.
 
@@ -84,7 +84,7 @@ def take_while(predicate: Callable[[Any], Any], source: Any, *, mark: Mark) -> I
         yield datapoint
 
 
-@stage.stream(where={"key": rules.optional(rules.function)})
+@stage.stream(where={"key": rules.optional(rules.of_datapoint)})
 def unique(source: Any, *, key: Callable[[Any], Any] | None = None) -> Iterator[Any]:
     """Leave out every datapoint that was there before, or whose `key(datapoint)` was.
 
@@ -112,7 +112,7 @@ def unique(source: Any, *, key: Callable[[Any], Any] | None = None) -> Iterator[
             yield datapoint
 
 
-@stage.stream(where={"f": rules.function, "cycle": rules.positive, "block": rules.positive}, reads=OpeningNode)
+@stage.stream(where={"f": rules.of_datapoint, "cycle": rules.positive, "block": rules.positive}, reads=OpeningNode)
 def interleave(
     f: Callable[[Any], Any], source: Any, *, cycle: int = 16, block: int = 1, rng: np.random.Generator, mark: Mark, opener: Opener
 ) -> Iterator[Any]:

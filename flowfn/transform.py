@@ -25,7 +25,7 @@ from flowfn.stages import stage
 
 T = TypeVar("T")
 
-_FUNCTION = {"f": rules.function, "rng": rules.boolean}
+_FUNCTION = {"f": rules.of_datapoint, "rng": rules.boolean}
 _COMPONENTS = rules.Rule("a list of positions or keys", lambda value: isinstance(value, (list, tuple)))
 _INDEX = rules.Rule("a component's position or key", lambda value: rules.is_integer(value) or isinstance(value, (str, bytes, tuple)))
 
@@ -93,7 +93,7 @@ def map_component(f: Callable[..., Any], index: Any, source: Any, *, rng: bool =
             yield replaced(datapoint, index, f(component(datapoint, index), generator))
 
 
-@stage.expand(where={"predicate": rules.function, "rng": rules.boolean})
+@stage.expand(where={"predicate": rules.of_datapoint, "rng": rules.boolean})
 def filter(predicate: Callable[..., Any], source: Any, *, rng: bool = False, rngs: Any) -> Iterator[Any]:
     """Keep the datapoints for which `predicate(datapoint)` holds (with `rng=True`, `predicate(datapoint, rng)`).
 
@@ -232,7 +232,7 @@ class TapNode(Each):
         return Outputs(self.part.open(inputs, tickets=tickets), self, inputs, trail=trail)
 
 
-@stage.each(where={"f": rules.function, "first": rules.optional(rules.natural)}, reads=TapNode)
+@stage.each(where={"f": rules.of_datapoint, "first": rules.optional(rules.natural)}, reads=TapNode)
 def tap(f: Callable[[Any], Any], source: Any, *, first: int | None = None, tickets: Any) -> Iterator[Any]:
     """Call `f(datapoint)` for what it does (print, count, draw), and give the datapoint on as it is.
 

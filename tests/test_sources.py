@@ -428,7 +428,7 @@ def test_what_is_no_source_is_refused_and_the_conversion_named(source, what, con
         ff.flow(source)
 
 
-@pytest.mark.parametrize("source", [3, None, 1.5, ...])
+@pytest.mark.parametrize("source", [-3, None, 1.5, ...])
 def test_what_holds_no_datapoints_is_refused(source):
     with pytest.raises(TypeError) as caught:
         ff.flow(source)

@@ -11,6 +11,7 @@ import numpy as np
 from flowfn import rules
 from flowfn.definitions import shown
 from flowfn.failures import brief
+from flowfn.functions import mistaken
 from flowfn.image import arguments
 from flowfn.image.adapting import adapted
 from flowfn.image.transforms import Augmentor, Identity, Shape, Transform, composed
@@ -33,8 +34,10 @@ def as_augmentor(value: Any, who: str) -> Augmentor:
         return sequence(value)
     if isinstance(value, type) and issubclass(value, Augmentor):
         raise TypeError(f"{who}(): {value.__name__} is an augmentor without its arguments: write {value.__name__}(...)")
-    if not callable(value):
-        raise TypeError(f"{who}(): augmentors must be augmentors, lists of them, or functions of an image, got {brief(value)}")
+    slip = mistaken(value, {}, gets="an image") if callable(value) else brief(value)
+    if slip or hasattr(value, "instead"):
+        got = slip or getattr(value, "__name__", value)
+        raise TypeError(f"{who}(): augmentors must be augmentors, lists of them, or functions of an image, got {got}")
     return map_image(value)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -134,6 +134,8 @@ class Augmentor(ABC):
     Subclasses are frozen dataclasses (`repr=False`: theirs is the call that made them); they compare and pickle as
     their arguments do. What is drawn from `rng` is as many numbers, in the same order, whatever they turn out to be.
     """
+
+    draws_transforms: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
