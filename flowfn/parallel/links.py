@@ -337,6 +337,11 @@ class ToExecutor(Sent):
             self.program = digest, pickled, _ = self.link.program
             told = None if known and len(pickled) > SMALL_TREE else pickled
             self.future = executor.submit(serve, digest, told, perform_here, None, parcel)  # type: ignore[union-attr]
+        if not isinstance(self.future, Future):
+            raise TypeError(
+                f"prefetch(): submit() of executor must return a concurrent.futures.Future, but {type(executor).__name__} returned "
+                f"{type(self.future).__name__}; give what its library has for concurrent.futures"
+            )
 
     def reply(self, timeout: float | None = None) -> Reply:
         """Wait for what came of it; a worker that does not know the tree is told it."""

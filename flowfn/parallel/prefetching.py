@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from flowfn import rules
+from flowfn.failures import brief
 from flowfn.kinds import Each, Node
 from flowfn.parallel.background import Bounds, ahead_of_time
 from flowfn.parallel.crew import Crew, Pace
@@ -42,10 +43,26 @@ _PROCESSES = rules.Rule(
     lambda value: value is None or rules.is_integer(value) or isinstance(value, str),
     lambda value, others: value is None or ((value == "auto" or (rules.is_integer(value) and value > 0)) and others["executor"] is None),
 )
-_EXECUTOR = rules.Rule(
-    "a concurrent.futures.Executor: an object with submit()",
-    lambda value: value is None or (hasattr(value, "submit") and not isinstance(value, type)),
-)
+
+
+def _no_executor(value: Any, others: Mapping[str, Any]) -> str:
+    """What is given in the place of an executor, and what to write instead; nothing if it is one."""
+    home = type(value).__module__.split(".")[0]
+    if isinstance(value, type):
+        return f"the class {value.__name__}; write an instance of it"
+    if hasattr(value, "get_executor"):
+        return "a Dask client, which gives one: write executor=client.get_executor(pure=False)"
+    if home == "ipyparallel":
+        return f"{type(value).__name__}; write executor=client.load_balanced_view().executor"
+    if rules.is_integer(value) or isinstance(value, str):
+        return f"{value!r}; write processes= or threads= for so many workers"
+    if hasattr(value, "submit") or value is None:
+        return ""
+    pool = hasattr(value, "apply_async") or home == "joblib"
+    return f"{brief(value)}" + ", which has none; write processes=n, or concurrent.futures.ProcessPoolExecutor(n)" * pool
+
+
+_EXECUTOR = rules.Rule("a concurrent.futures.Executor: an object with submit()", lambda value: True, slip=_no_executor)
 _BYTES = rules.Rule(
     'a positive integer, a size like "512MB", or None',
     lambda value: value is None or rules.is_integer(value) or isinstance(value, str),

@@ -98,7 +98,24 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
                 for left in stays(stretch):
                     yield f"{_name(left)} stays in this process; the datapoints that tasks name travel to the workers of {node.part}"
     if any(node.part.shards for node in nodes.values()) and elastic(flow) is None:
-        yield "a saved state holds rank and world, and loads only under the same; put shard after shuffle, filter and repeat to move it"
+        yield (
+            "a saved state holds rank and world, and loads only under the same; it could be moved if only map-like stages, batch and "
+            f"prefetch came after shard: put shard behind {_fixing(flow)}"
+        )
+
+
+def _fixing(flow: Flow[Any]) -> Any:
+    """What comes last of that which ties a state to its rank: a stage behind shard, or a shard before a shard."""
+    while not flow.part.shards:
+        if len(flow.sources) != 1 or not flow.part.kind.elastic or flow.part.sizes[0] != flow.part.sizes[1]:
+            return flow.part
+        (flow,) = flow.sources
+    todo = list(flow.sources)
+    for one in todo:  # which grows
+        if one.part.shards:
+            break
+        todo += one.sources
+    return one.part
 
 
 def _upstream(node: PrefetchNode, here: str) -> tuple[str, set[int]]:
