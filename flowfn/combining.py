@@ -21,6 +21,7 @@ from flowfn.sources import flow
 from flowfn.stages import stage
 from flowfn.states import mixture
 from flowfn.stretches import Stretch
+from flowfn.translating import speaks
 
 
 def _in_turn(sources: int) -> Iterator[Stretch]:
@@ -39,6 +40,7 @@ def concat(*sources: Any) -> Joined:
     return Joined(sources)
 
 
+@speaks
 def mix(
     *sources: Any,
     weights: Any = None,
@@ -78,6 +80,7 @@ def mix(
     """
     named = isinstance(sources[0], Mapping) if len(sources) == 1 else False
     names = list(sources[0]) if named else list(range(len(sources)))
+    _refuse_weights(sources, weights)
     flows = [flow(source, "mix") for source in (sources[0].values() if named else sources)]
     if not flows:
         raise TypeError("mix() needs at least one source: flows, or one dict of flows by name")
@@ -96,6 +99,14 @@ def mix(
 
 
 mix.definition = mixed.definition  # type: ignore[attr-defined]  # so that pipe can say how to write it
+
+
+def _refuse_weights(sources: tuple[Any, ...], weights: Any) -> None:
+    """Raise if weights stand where one more source would: a number for each flow before them."""
+    last = sources[-1] if sources else None
+    listed = isinstance(last, (list, tuple)) and len(last) == len(sources) - 1 and all(map(rules.is_number, last))
+    if listed and weights is None and sources[1:] and all(isinstance(source, Flow) for source in sources[:-1]):
+        raise TypeError(f"mix(): weights are given by name, got {last!r} among the sources; write weights={last!r}")
 
 
 def _weights(weights: Any, names: list[Any], flows: list[Flow[Any]]) -> Any:

@@ -29,6 +29,7 @@ from flowfn.stages import as_stage
 from flowfn.stages import stage as kinds
 from flowfn.streams import Expand
 from flowfn.tallies import Dropped, Passage, Tallies
+from flowfn.translating import speaks
 
 _ERRORS = rules.Rule(
     "a subclass of Exception or a tuple of them",
@@ -47,6 +48,7 @@ _BUDGET = rules.Rule(
 )
 
 
+@speaks
 def guard(stage: Any, *, errors: Any = Exception, retry: int = 0, then: Any = "raise", budget: float | None = None) -> Stage:
     """Decide what happens when a stage fails on a datapoint: try again, leave it out, or put something in its place.
 

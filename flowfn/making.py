@@ -20,6 +20,7 @@ from flowfn.flows import Flow
 from flowfn.randomness import generator, generators, hashed
 from flowfn.runs import Block, Length, Outputs, Run, each_index
 from flowfn.sources import SequenceNode, Source
+from flowfn.translating import speaks
 
 _PATTERN = rules.Rule(
     "a path, a glob pattern, or a list of them", lambda value: bool(_patterns(value)), lambda value, others: all(_patterns(value))
@@ -36,6 +37,7 @@ _ONE = {"dtype": "a dtype of floats, integers or bools", "domain": "two numbers 
 # Files
 
 
+@speaks
 def files(pattern: Any) -> Flow[str]:
     """A flow of the paths of the files that match a glob pattern, as strings in natural order ("img2" before "img10").
 
@@ -114,6 +116,7 @@ def _natural(name: str) -> list[Any]:
 # Made-up arrays
 
 
+@speaks
 def fake(shapes: Any, size: int | None = 1000, *, random: bool = True, dtype: Any = "float32", domain: Any = (0, 1)) -> Flow[Any]:
     """A flow of made-up arrays, to measure a pipeline or to try it out without data.
 

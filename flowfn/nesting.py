@@ -12,8 +12,10 @@ from flowfn.flows import Flow
 from flowfn.iterating import FlowIterator, Progress
 from flowfn.sources import flow
 from flowfn.stages import as_stage, pipe, stage
+from flowfn.translating import speaks
 
 
+@speaks
 def inside(*stages: Any, source: Any = NOT_GIVEN, name: str | None = None) -> Any:
     """Run stages over the elements of each datapoint, which is a list (or a tuple) of them: `inside(map(load))`.
 

@@ -17,6 +17,7 @@ from flowfn.routes import Span, Table
 from flowfn.sources import flow
 from flowfn.stages import stage
 from flowfn.stretches import Stretch
+from flowfn.translating import speaks
 
 _REMAINDER = rules.one_of("keep", "drop", "pad")
 _RANK = rules.Rule("an integer from 0 to world - 1", rules.is_integer, lambda rank, others: 0 <= rank < others["world"])
@@ -213,6 +214,7 @@ def sample(count: int, n: int, *, weights: Any = None, replacement: bool = True,
     return Draws(n, count, key) if replacement else Table(permutation(n, rng), count)
 
 
+@speaks
 def split(source: Any, *fractions: float, seed: int = 0) -> list[Flow[Any]]:
     """Cut a source into disjoint random parts that are the same in every epoch and under every seed but `seed`.
 

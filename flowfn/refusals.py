@@ -6,6 +6,7 @@ Nothing is imported to tell: whoever has made a table of some library has import
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, ItemsView, Iterable, KeysView, Mapping, Set, ValuesView
 from itertools import islice
 from types import ModuleType
@@ -18,8 +19,12 @@ from flowfn.functions import is_stage, makes_stages
 FEW = 64
 """So many items of a container are looked at."""
 
+MOST_COLUMNS = 8
+"""More arrays in one container are not taken for the columns of a data set."""
+
 _SPLITS = frozenset({"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval", "unsupervised"})
 
+_SPLIT = 'a dict of splits; name one of them: write d["train"], say, or concat(*d.values()) for all'
 _COLUMNS = "from_arrays(**{name: table[name].to_numpy() for name in table.%s})"
 _HOMES: Mapping[tuple[str, str], str] = {
     ("pyarrow", "Table"): f"an Arrow table; write table.to_pylist() for rows as dicts, or {_COLUMNS % 'column_names'}",
@@ -43,6 +48,9 @@ _HOMES: Mapping[tuple[str, str], str] = {
     ("numpy", "NpzFile"): "an npz archive; write flowfn.formats.read_npz(path), or from_arrays(**archive)",
     ("scipy", "spmatrix"): "a sparse matrix; write matrix.toarray(), or pipe(range(matrix.shape[0]), map(matrix.__getitem__))",
     ("scipy", "sparray"): "a sparse array; write array.toarray(), or pipe(range(array.shape[0]), map(array.__getitem__))",
+    ("pandas", "BaseGroupBy"): 'a pandas GroupBy; write [group.to_dict("records") for _, group in grouped]',
+    ("sqlite3", "Connection"): "a connection; write lambda: connection.execute(query)",
+    **dict.fromkeys((("datasets", "DatasetDict"), ("datasets", "IterableDatasetDict")), _SPLIT),
     ("PIL", "Image"): "one image; write [image] for a source of one, np.asarray(image) for its rows",
     ("lmdb", "Environment"): "an LMDB environment; write flowfn.formats.read_lmdb(path)",
     ("queue", "Queue"): "a queue; write from_queue(queue)",
@@ -82,7 +90,7 @@ _KINDS: tuple[tuple[Callable[[Any], Any], str], ...] = (
     (lambda s: hasattr(s, "iloc"), "a pandas Series; write series.to_numpy()"),
     (
         lambda s: isinstance(s, Mapping) and _SPLITS & {name for name in s if isinstance(name, str)},
-        'a dict of splits; name one of them: write d["train"], say, or concat(*d.values()) for all',
+        _SPLIT,
     ),
     (lambda s: isinstance(s, Mapping), "a mapping; write list(d.items()), or from_arrays(**d) for arrays of equal length"),
     (
@@ -103,7 +111,7 @@ _KINDS: tuple[tuple[Callable[[Any], Any], str], ...] = (
 
 def refuse(source: Any, caller: str) -> None:
     """Raise the TypeError that names the conversion, if this is no source for a flow."""
-    if isinstance(source, (list, tuple)):
+    if isinstance(source, (list, tuple, deque)):
         _refuse_parts(source, caller)
         return
     if makes_stages(source):
@@ -147,7 +155,7 @@ def are_columns(source: Any) -> bool:
 
     Arrays of one length, one of which is a row of numbers and another is not. In a tuple, any of different shapes.
     """
-    if not 1 < len(source) <= 8 or not columns(source):
+    if not 1 < len(source) <= MOST_COLUMNS or not columns(source):
         return False
     axes = {len(array.shape) for array in source}
     return (1 in axes and len(axes) > 1) or (isinstance(source, tuple) and len({tuple(array.shape) for array in source}) > 1)

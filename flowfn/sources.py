@@ -82,7 +82,27 @@ class SequenceNode(Node):
                 return items[block.start : block.stop : block.step]
         elif getattr(items, "__getitems__", None) is not None:
             return items.__getitems__(list(ints(block)))
-        return map(items.__getitem__, ints(block))
+        return map(items.__getitem__, ints(block)) if self.begun else self.begin_reading(ints(block))
+
+    begun = False
+
+    def begin_reading(self, indices: Iterable[int]) -> Iterator[Any]:
+        """The first items of all, or the error that says how to read what knows other keys than integers."""
+        items, rest = self.part.object, iter(indices)
+        for index in rest:
+            try:
+                first = items[index]
+            except KeyError as error:
+                if error.args != (index,):
+                    raise
+                raise TypeError(
+                    f"{self.part} is read by index, from 0 on, and does not know {index}; what is read by other keys is "
+                    "pipe(keys, map(x.__getitem__)), where keys is a list of them"
+                ) from error
+            self.begun = True
+            yield first
+            break
+        yield from map(items.__getitem__, rest)
 
 
 class HoledNode(SequenceNode):
@@ -161,6 +181,14 @@ class IterableNode(Node):
         iterator = iter(self.part.object)
         consume(iterator, start)
         yield from iterator
+
+
+class FilteredNode(IterableNode):
+    """A map-style data set of grain that leaves datapoints out: iterated as its own loops do, of unknown length."""
+
+    def length(self, run: Run) -> Length:
+        """Not known: what it says counts also what it leaves out."""
+        return None
 
 
 class CallableNode(IterableNode):
@@ -319,7 +347,10 @@ def _kind(source: Any) -> type[Node] | None:
     if _has(source, "__next__"):
         return OneShotNode
     indexed = _has(source, "__getitem__") and _has(source, "__len__")
-    if _has(source, "__iter__") and not (indexed and _is_sized(source) and not _only_iterates(source)):
+    sized = indexed and _is_sized(source)
+    if _filtered(source):
+        return FilteredNode
+    if (_has(source, "__iter__") and (not sized or _only_iterates(source))) or (indexed and not sized):
         return IterableNode
     if indexed:
         return HoledNode if _home(source, "MapDataset") == "grain" else SequenceNode
@@ -338,16 +369,14 @@ def _only_iterates(source: Any) -> bool:
     kinds = type(source).__mro__
     indexed = next(kind for kind in (*kinds, object) if kind is object or "__getitem__" in vars(kind))
     abstract = indexed.__name__ == "Dataset" and indexed.__module__.startswith("torch.utils.data")
-    return (
-        abstract
-        or any(kind.__name__ == "IterableDataset" for kind in kinds)
-        or (_home(source, "MapDataset") == "grain" and _filters(source))
-    )
+    return abstract or any(kind.__name__ == "IterableDataset" for kind in kinds)
 
 
-def _filters(dataset: Any) -> bool:
-    """Whether one of the stages of a grain data set leaves datapoints out: by its index such a one is None."""
-    return type(dataset).__name__.startswith("Filter") or any(map(_filters, getattr(dataset, "_parents", ())))
+def _filtered(dataset: Any) -> bool:
+    """Whether one of the stages of a map-style data set of grain leaves datapoints out: by its index such a one is None."""
+    if _home(dataset, "MapDataset") != "grain":
+        return False
+    return type(dataset).__name__.startswith("Filter") or any(map(_filtered, getattr(dataset, "_parents", ())))
 
 
 def _home(source: Any, name: str) -> str:

@@ -14,6 +14,7 @@ from flowfn.opening import OpeningNode
 from flowfn.orders import Order
 from flowfn.parallel.plan import Stretch, stays, stretches
 from flowfn.parallel.prefetching import PrefetchNode, count_of
+from flowfn.refusals import MOST_COLUMNS, columns
 from flowfn.runs import Length, Run
 from flowfn.states import elastic
 from flowfn.streams import Expand, Stream
@@ -84,6 +85,12 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
                 )
         if not node.seekable and _resumes(node) == FROM_START:
             yield f"{_name(node)} has no anchor: to resume, everything up to it is read again from the start of the pass"
+        held = getattr(node.part, "object", None)
+        if isinstance(held, (list, tuple)) and len(held) <= MOST_COLUMNS and columns(held):
+            yield (
+                f"{_name(node)} has {len(held)} datapoints, arrays of one length; if they are meant as columns, write from_arrays(*arrays) "
+                "for their rows"
+            )
     for node in [node for node in nodes.values() if isinstance(node, PrefetchNode)]:
         if not node.part.arguments["ordered"]:
             yield f"{node.part} gives outputs as they come, so a pass over this flow has no state to go on from"
