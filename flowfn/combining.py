@@ -105,8 +105,10 @@ def _refuse_weights(sources: tuple[Any, ...], weights: Any) -> None:
     """Raise if weights stand where one more source would: a number for each flow before them."""
     last = sources[-1] if sources else None
     listed = isinstance(last, (list, tuple)) and len(last) == len(sources) - 1 and all(map(rules.is_number, last))
-    if listed and weights is None and sources[1:] and all(isinstance(source, Flow) for source in sources[:-1]):
-        raise TypeError(f"mix(): weights are given by name, got {last!r} among the sources; write weights={last!r}")
+    if listed and weights is None and sources[2:] and all(isinstance(source, Flow) for source in sources[:-1]):
+        raise TypeError(
+            f"mix(): weights are given by name, got {last!r} among the sources; write weights={last!r}, or flow({last!r}) for a source"
+        )
 
 
 def _weights(weights: Any, names: list[Any], flows: list[Flow[Any]]) -> Any:

@@ -16,7 +16,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain, count
+from itertools import chain, count, repeat
 from typing import Any
 
 import numpy as np
@@ -159,7 +159,7 @@ class IterableNode(Node):
             if callable(told):
                 try:
                     return int(told())
-                except (TypeError, NotImplementedError, AttributeError):
+                except (TypeError, NotImplementedError):
                     continue
         return None
 
@@ -250,6 +250,7 @@ class OneShotNode(IterableNode):
                     "in the same tree); give a list, or a callable that returns a new iterator"
                 )
             self.part.opened = 1
+            iterator = map(next, repeat(given))  # to ask it for its iterator once more may begin it anew
         consume(iterator, start)
         for first in iterator:
             refuse_flow(first, self.part.arguments["caller"])
@@ -388,7 +389,7 @@ def _is_sized(source: Any) -> bool:
     """Whether an object tells its length. One that only says that it has none does not."""
     try:
         len(source)
-    except (TypeError, NotImplementedError, AttributeError):
+    except (TypeError, NotImplementedError):
         return False
     except Exception:  # it is the object's own, and is raised where the length is wanted
         return True
