@@ -79,7 +79,9 @@ class Definition:
             try:
                 arguments[name] = rule.check(self.name, name, arguments[name], arguments)
             except TypeError as error:
-                if self.several or source is NOT_GIVEN or name not in self.positional[:1] or not rule.fits_type(source):
+                if self.several or source is NOT_GIVEN or name not in self.positional[:1]:
+                    raise
+                if rule.fits_type(arguments[name]) or not rule.fits_type(source):
                     raise
                 raise TypeError(f"{error}; the source comes last: {self.name}({', '.join(self.positional)}, source)") from None
         if self.instead and not self.several and is_number(source):

@@ -97,7 +97,7 @@ class Flow(Generic[T_co]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return self._sliced(index)
-        if not hasattr(index, "__index__") or getattr(index, "shape", ()):
+        if not hasattr(index, "__index__") or getattr(index, "shape", ()) != ():
             raise TypeError(f"a flow is indexed by an integer or a slice, got {brief(index)}{_meant(index)}")
         node, run = self.node, self._look()
         if not node.seekable:
