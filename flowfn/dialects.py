@@ -134,7 +134,11 @@ KEYWORDS: Mapping[str, Word] = {
     "pin_memory_device": Word("torch", "leave it out: batches are NumPy arrays; pin the tensors that you make of them"),
     "persistent_workers": Word("torch", "leave it out: workers stay for the next pass"),
     "multiprocessing_context": Word("torch", "leave it out: workers are started afresh, never forked"),
-    "worker_init_fn": Word("torch and grain", "write per_process(factory) for what each worker makes once"),
+    "worker_init_fn": Word(
+        "torch and grain",
+        "write prefetch(ahead, processes=n, setup=f)",
+        {"prefetch": "write setup=, a function of nothing that each worker calls first"},
+    ),
     "timeout_s": Word("SPDL", "write timeout= of prefetch", {"prefetch": "write timeout="}),
     # randomness
     "generator": Word("torch and NumPy", _SEED),

@@ -5,8 +5,10 @@
 | a sequence (`__len__` and integer `__getitem__`) or an array | by index, so the flow is seekable |
 | a callable | called once in each pass; it may ask for `rng`, `epoch`, `start` |
 | an object with `reset_state` or `get_data` (a DataFlow) | iterated, in this process only |
-| any other iterable | iterated |
+| any other iterable (an IterableDataset, whatever its index says; what has no length after all) | iterated |
 | an iterator | iterated, once |
+
+Nothing is opened before a pass begins. What is no source, tables and paths among it, is refused (`flowfn.refusals`).
 """
 
 from __future__ import annotations
@@ -267,8 +269,11 @@ def flow(source: Any, caller: str = "flow") -> Flow[Any]:
     `repeat` and `cycle` a tuple, (epoch, round)) and `start` (int: how many datapoints to leave out) that they name.
     Other iterables are iterated. An iterator works for one pass.
 
+    Nothing of it is opened or read before a pass begins.
+
     Raises:
-        TypeError: a dict, a string, a set, a DataFrame, or nothing iterable; the message names the conversion.
+        TypeError: a dict, a string, a path, a set, a table, flows in a list, (X, y), or nothing iterable; the message names
+            the conversion, or the word to use.
 
     >>> list(flow([3, 1, 2]))
     [3, 1, 2]
