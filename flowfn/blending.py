@@ -11,11 +11,11 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.drawing import words
-from flowfn.kinds import MISSING
-from flowfn.mixing import CYCLING, Begun, MixRoute, Plan, Row, first_of, owe, packed, unpacked
+from flowfn.kinds import MISSING, known_length
+from flowfn.mixing import CYCLING, Begun, MixRoute, Plan, Row, are_rows, first_of, owe, packed, unpacked
 from flowfn.orders import ROUTES, Order
 from flowfn.randomness import drawn_key, generator
-from flowfn.runs import Anchor, Length, Outputs, Run
+from flowfn.runs import Anchor, EpochForm, Length, Outputs, Run
 from flowfn.stages import stage
 
 
@@ -95,6 +95,20 @@ class MixNode(Order):
         """Where to begin so as to go on from a mix of other sources: those of the same names have come so far."""
         begun = [Begun(*sources.get(str(name), ())) for name in self.names]
         return Anchor((epoch,), 0, packed(0, steps, zip(*begun)))
+
+    def epoch_upstream(self, epoch: EpochForm) -> EpochForm:
+        """In a round of it, where sources begin again."""
+        return (*epoch, None) if self.cycles else epoch
+
+    def misfit(self, run: Run, anchor: Anchor) -> str:
+        """Where it stands, and where it began if it went on from another mix."""
+        many = len(self.sources)
+        fits = not (anchor.outputs and (self.seekable or not anchor.inputs)) and are_rows(anchor.inputs, many, anchor.outputs)
+        if fits and anchor.inputs:
+            begun, first = (unpacked(row, many)[2] for row in (anchor.inputs, first_of(anchor, run, many)))
+            ends = [known_length(run, source) for source in self.sources]
+            fits = all(one.position <= max(end, past.position) for end, one, past in zip(ends, begun, first))
+        return "" if fits else "[epoch, outputs, [start of the phase, steps before, and what each source has given]], which add up"
 
     def progress(self, run: Run, k: int, size: int = 1) -> tuple[int, list[Begun]] | None:
         """How many steps the mix has made, and how far each source has come, after k outputs, if that is known.

@@ -18,12 +18,19 @@ from flowfn.components import component
 from flowfn.failures import brief
 from flowfn.functions import mistaken
 from flowfn.padding import pad
-from flowfn.runs import Anchor
+from flowfn.runs import Anchor, naturals
 from flowfn.stages import stage
 from flowfn.streams import Mark
 
 
-@stage.stream(where={"key": rules.of_datapoint, "size": rules.positive, **BATCHING})
+_WAITING = rules.Rule(
+    "how many inputs are read again, and which of them are the first of their group",
+    lambda note: naturals(note, len(note)) and (not note or (note[1:2] == (0,) and all(a < b for a, b in pairwise((*note[1:], note[0]))))),
+    lambda note, told: not note or told["start"] + note[0] <= told["length"],
+)
+
+
+@stage.stream(where={"key": rules.of_datapoint, "size": rules.positive, **BATCHING}, note=_WAITING)
 def batch_by_key(
     key: Callable[[Any], Hashable], size: int, source: Any, *, drop_remainder: bool = False, collate: Any = stack, mark: Mark
 ) -> Iterator[Any]:
@@ -114,7 +121,7 @@ _LENGTHS = {
 }
 
 
-@stage.stream(where={**_LENGTHS, **BATCHING})
+@stage.stream(where={**_LENGTHS, **BATCHING}, note=_WAITING)
 def batch_by_length(
     length: Any,
     source: Any,

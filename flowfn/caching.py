@@ -13,7 +13,7 @@ from flowfn import rules
 from flowfn.columns import readonly
 from flowfn.components import LEAVES, with_fields
 from flowfn.kinds import Each
-from flowfn.runs import Block, Outputs, Run, ints
+from flowfn.runs import Block, EpochForm, Outputs, Run, ints
 from flowfn.stages import stage
 
 _SEED = {"seed": rules.integer}
@@ -29,6 +29,10 @@ class FrozenNode(Each):
         """Its length never changes."""
         super().setup()
         self.steady = True
+
+    def epoch_upstream(self, epoch: EpochForm) -> EpochForm:
+        """The first."""
+        return (0,)
 
     def frozen(self, run: Run) -> Run:
         """The one run of what is upstream."""

@@ -13,7 +13,7 @@ from flowfn.flows import Flow
 from flowfn.functions import is_stage
 from flowfn.kinds import Node
 from flowfn.orders import Order
-from flowfn.rules import Rule, is_number
+from flowfn.rules import ANYTHING, Rule, is_number
 from flowfn.sources import flow
 from flowfn.translating import no_attribute, unknown_keyword
 
@@ -55,6 +55,7 @@ class Definition:
     endless: bool = False
     times: Any = None
     joins: Callable[..., Any] | None = None
+    note: Rule = ANYTHING  # what a stage that is marked notes beside its place in its sources
 
     @property
     def name(self) -> str:

@@ -18,12 +18,10 @@ import numpy as np
 
 from flowfn.failures import annotate, brief, uneven
 from flowfn.iterating import FlowIterator, Progress, remember
+from flowfn.kinds import Node, based
 from flowfn.runs import BLOCK, Outputs, Place, Run
 from flowfn.states import unpack
 from flowfn.translating import no_attribute
-
-if TYPE_CHECKING:
-    from flowfn.kinds import Node
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -154,10 +152,13 @@ class Flow(Generic[T_co]):
         return self
 
     def set_epoch(self, epoch: int) -> Flow[T_co]:
-        """Make the next `iter` take `epoch`; returns the flow."""
+        """Make the next `iter` take `epoch`; returns the flow. If that is the epoch of a state just loaded, its position stays."""
+        epoch = _natural("set_epoch", "epoch", epoch)
         with _turn:
-            self._epoch, self._reset = _natural("set_epoch", "epoch", epoch), True
-            self._newest = self._loaded = None
+            ended = self._newest is not None and self._newest.exhausted
+            if epoch != self._upcoming or not (self._loaded or ended):
+                self._newest = self._loaded = None
+            self._epoch, self._reset = epoch, True
         return self
 
     def state_dict(self) -> dict[str, Any]:
@@ -293,7 +294,7 @@ def bind(flow: Flow[Any]) -> Node:
         return node
 
     scopes: dict[int, dict[str, int]] = {}
-    return visit(flow, {})
+    return based(visit(flow, {}))
 
 
 def _meant(index: Any) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flowfn import buffers
 from flowfn.failures import annotate, uneven
 from flowfn.runs import Outputs, Place, Run
+from flowfn.schema import of_epoch
 from flowfn.states import pack, unpack
 from flowfn.tallies import Dropped, Tallies, anchors
 
@@ -42,7 +43,8 @@ class Progress:
     def following(self, flow: Flow[Any]) -> Place:
         """Where the next pass starts: at its beginning, knowing the anchors of what goes on from epoch to epoch."""
         lasting = set(_lasting(flow.node))
-        return Place(anchors={place: anchor for place, anchor in anchors(self.place.anchors).items() if place in lasting})
+        known = {place: anchor for place, anchor in anchors(self.place.anchors).items() if place in lasting}
+        return Place(anchors=of_epoch(flow.node, self.epoch + 1, known) if known else {})
 
 
 def _lasting(node: Node, below: bool = False) -> Iterator[int]:

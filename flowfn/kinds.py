@@ -23,7 +23,9 @@ from flowfn.randomness import Label, generators, hashed
 from flowfn.routes import affine
 from flowfn.runs import (
     BLOCK,
+    Anchor,
     Block,
+    EpochForm,
     Length,
     Outputs,
     Run,
@@ -56,6 +58,8 @@ class Node:
     names_sources: ClassVar[bool] = False  # whether random stages upstream are numbered source by source
     steady: bool = True  # whether the length is the same in every epoch and round
     loose: bool = False  # whether outputs may come in any order
+    foot: bool = False  # whether a pass that starts late, at a datapoint of its own, begins here (see `ending`)
+    based: bool = False  # whether its outputs are made of those from there on
 
     def __init__(self, part: Any, sources: Sequence[Node], place: int, number: tuple[str, int] | None) -> None:
         self.part, self.sources, self.place, self.number = part, sources, place, number
@@ -64,7 +68,6 @@ class Node:
         self.world: int = lead.world if lead else 1
         self.steady = all(source.steady for source in sources)
         self.loose = any(source.loose for source in sources) and not self.root
-        self.sharded: bool = any(source.sharded for source in sources) or bool(part is not None and part.shards)
         self.guarded: bool = self.guards or any(source.guarded for source in sources)
         self.setup()
 
@@ -91,6 +94,14 @@ class Node:
     def labels(self, run: Run) -> tuple[int, int]:
         """(offset, stride): output i is labelled offset + stride * i. A datapoint keeps its label through `each`."""
         return self.rank, self.world
+
+    def epoch_upstream(self, epoch: EpochForm) -> EpochForm:
+        """The epoch in which its sources are read, where its own is of that form."""
+        return epoch
+
+    def misfit(self, run: Run, anchor: Anchor) -> str:
+        """What an anchor of this node must be, if it is something else; only nodes that are read in order have any."""
+        return f"left out: {self.part} has none"
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """The outputs at the indices of a series of blocks; for seekable nodes."""
@@ -143,6 +154,37 @@ class Node:
         if "indices" in part.asks:
             injected["indices"] = other
         return Outputs(part.open(inputs, **injected), self, inputs, trail=trail)
+
+
+def ending(root: Node) -> Iterator[Node]:
+    """The stages at the end of a tree whose outputs are made of so many datapoints each, the last one first; then, what gives those."""
+    yield root
+    while len(root.sources) == 1 and root.elastic and root.part.sizes[0] == root.part.sizes[1]:
+        (root,) = root.sources
+        yield root
+
+
+def based(root: Node) -> Node:
+    """A tree in which it is noted where a pass begins that is to start at some datapoint: at the shard, or else at the first group."""
+    *stages, first = ending(root)
+    groups = [node for node in stages if isinstance(node, Group)]
+    divides = first.part is not None and first.part.shards and first.sources[0].world == 1
+    for node in groups:
+        node.based = True
+    for node in [first] if divides else groups[-1:]:
+        node.foot = True
+    return root
+
+
+def known_length(run: Run, source: Node) -> float:
+    """At most how many outputs a source has, whatever the round."""
+    length = source.length(run) if source.steady else None
+    return math.inf if length is None else length
+
+
+def within(run: Run, source: Node, number: int) -> bool:
+    """Whether a source can have so many outputs."""
+    return number <= known_length(run, source)
 
 
 class Trail:
@@ -253,7 +295,7 @@ class Group(Node):
     def length(self, run: Run) -> Length:
         """From the length of the source."""
         n = self.source.length(run)
-        return n if n in (None, math.inf) else self.groups(int(n))
+        return n if n in (None, math.inf) else self.groups(max(int(n) - self._base(run), 0))
 
     def groups(self, n: int) -> int:
         """How many groups n inputs make; a short one at the end counts unless only whole ones are wanted."""
@@ -264,7 +306,7 @@ class Group(Node):
 
     def labels(self, run: Run) -> tuple[int, int]:
         """Its own count of outputs, kept apart from those of other ranks."""
-        return self.rank + (run.base if self.sharded else 0), self.world
+        return self.rank + (run.base if self.based else 0), self.world
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """Outputs ask for their inputs, group after group."""
@@ -273,9 +315,9 @@ class Group(Node):
         upward, sizing, labelling = shared(trail, 3)
         if self.source.gathers:
             sizes = chain.from_iterable(self._sizes(block, total) for block in sizing)
-            groups = Outputs(self.source.gather(run, self._inputs(upward, total, apart=True), sizes))
+            groups = Outputs(self.source.gather(run, self._inputs(run, upward, total, apart=True), sizes))
         else:
-            inputs = self.source.read(run, self._inputs(upward, total))
+            inputs = self.source.read(run, self._inputs(run, upward, total))
             groups = Outputs(_grouped(inputs, self._takes(sizing, total)), None, [inputs])
         return self.begin(run, [groups], self.each_label(run, labelling), trail)
 
@@ -283,7 +325,7 @@ class Group(Node):
         """Over a source that is not seekable: windows over its stream."""
         if self.seekable:
             return super().stream(run, start, lineage)
-        inputs = self.source.stream(run, start * self.step)
+        inputs = self.source.stream(run, self._base(run) + start * self.step)
         groups = Outputs(windows(inputs, self.size, self.step, self.whole, start > 0), None, [inputs], start)
         groups = Outputs(_remembering(groups, inputs), None, [groups], start)
         labels, again = tee(count(self.labels(run)[0] + self.world * start, self.world))
@@ -293,7 +335,7 @@ class Group(Node):
 
     def inputs(self, run: Run, index: int) -> Block:
         """Which inputs output `index` is made of."""
-        return self._wanted(range(index, index + 1), self._total(run), in_a_row=True)
+        return self._moved(run, self._wanted(range(index, index + 1), self._total(run), in_a_row=True))
 
     def read_part(self, run: Run, inputs: Block) -> Outputs:
         """What the stage makes of some of the inputs of one output."""
@@ -302,24 +344,33 @@ class Group(Node):
 
     def upward(self, run: Run, block: Block) -> Iterator[tuple[int, Run, Block]]:
         """All inputs of the groups."""
-        for wanted in self._inputs(iter((block,)), self._total(run), apart=True):
+        for wanted in self._inputs(run, iter((block,)), self._total(run), apart=True):
             yield 0, run, wanted
 
+    def _base(self, run: Run) -> int:
+        """The input with which its first output begins."""
+        return run.base if self.foot else 0
+
+    def _moved(self, run: Run, inputs: Block) -> Block:
+        """Inputs that are counted from there."""
+        return affine(run.base, 1, inputs) if self._base(run) else inputs
+
     def _total(self, run: Run) -> float:
+        """How many inputs there are from there on."""
         total = self.source.length(run)
-        return math.inf if total is None else total
+        return math.inf if total is None else max(total - self._base(run), 0)
 
     def _pieces(self, series: Iterator[Block]) -> Iterator[Block]:
         """The outputs of a series in pieces, the inputs of which make a block where they can."""
         pace = max(BLOCK // self.size, 1)
         return (block[at : at + pace] for block in series for at in range(0, len(block), pace))
 
-    def _inputs(self, series: Iterator[Block], total: float, apart: bool = False) -> Iterator[Block]:
+    def _inputs(self, run: Run, series: Iterator[Block], total: float, apart: bool = False) -> Iterator[Block]:
         """The inputs of the outputs of a series, those of several groups in a row once, unless they are wanted `apart`."""
         for piece in self._pieces(series):
             wanted = self._wanted(piece, total, self._in_a_row(piece) and not (apart and self.step < self.size))
             for part in range(0, len(wanted), BLOCK):
-                yield wanted[part : part + BLOCK]
+                yield self._moved(run, wanted[part : part + BLOCK])
 
     def _in_a_row(self, outputs: Block) -> bool:
         return isinstance(outputs, range) and outputs.step == 1 and self.step <= self.size

@@ -18,7 +18,7 @@ import numpy as np
 
 from flowfn.randomness import hashed
 from flowfn.routes import Switch
-from flowfn.runs import Anchor, Block, Length, Run
+from flowfn.runs import Anchor, Block, Length, Run, naturals
 from flowfn.shares import BLOCK, Picks, whole
 
 CYCLING = ("cycle_all", "forever")
@@ -69,7 +69,25 @@ def first_of(known: Anchor | None, run: Run, sources: int) -> Row:
     """The row with which a mix began in a run, told by any anchor of it."""
     if known is None or known.epoch != run.epoch:
         return ()
-    return known.inputs[2 + len(Begun._fields) * sources :] if known.outputs else known.inputs
+    return known.inputs[2 + len(Begun._fields) * sources :] or (() if known.outputs else known.inputs)
+
+
+def are_begun(values: Sequence[Any]) -> bool:
+    """Whether these can be how far a source has come."""
+    *counts, ended, expected = values
+    return naturals(counts, 3) and ended in (0, 1) and type(expected) in (int, float) and 0 <= expected < math.inf
+
+
+def are_rows(row: Row, sources: int, outputs: int) -> bool:
+    """Whether a row, and that with which the mix began if one follows, can be those of a mix after so many outputs."""
+    size = 2 + len(Begun._fields) * sources
+    rows = [row[at : at + size] for at in range(0, len(row), size)]
+    if not all(naturals(one[:2], 2) and len(one) == size and all(map(are_begun, unpacked(one, sources)[2])) for one in rows):
+        return False
+    start, before, begun = unpacked(row, sources)
+    first = unpacked(row[size:] or (() if outputs else row), sources)
+    given = [sum(one.given for one in some) for some in (begun, first[2])]
+    return len(rows) <= 2 and start <= outputs and before == first[1] and given[0] - given[1] == outputs
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ import numpy as np
 from flowfn.kinds import MISSING, Node, fault
 from flowfn.randomness import generator
 from flowfn.routes import Span, affine, as_route
-from flowfn.runs import Block, Length, Outputs, Run
-from flowfn.stretches import Stretches
+from flowfn.runs import Anchor, Block, EpochForm, Length, Outputs, Run, naturals
+from flowfn.stretches import EMPTY_ROUNDS, Stretches, nth
 
 ROUTES = 8
 """How many routes of one node are remembered: an endless pass has a new one in every round."""
@@ -53,6 +53,26 @@ class Order(Node):
         """Whether the route is another in every epoch."""
         return bool(self.part.random)
 
+    def epoch_upstream(self, epoch: EpochForm) -> EpochForm:
+        """In a round of it, where it gives its source in rounds."""
+        return (*epoch, None) if self.part.definition.switches else epoch
+
+    def misfit(self, run: Run, anchor: Anchor) -> str:
+        """Over streams: which stretch begins there, and how many inputs the one before found."""
+        if self.seekable:
+            return super().misfit(run, anchor)
+        fits = naturals(anchor.inputs, 2) and self._has_stretch(*anchor.inputs, anchor.outputs)
+        return "" if fits else "[epoch, outputs, [number of the stretch, how many inputs the one before had]], for one that there is"
+
+    def _has_stretch(self, number: int, found: int, outputs: int) -> bool:
+        """Whether there can be so many stretches before some outputs; of rounds, most are not empty."""
+        if self.part.definition.switches:
+            return number == 0 or bool(number < self.part.arguments.get("count", math.inf) and number <= EMPTY_ROUNDS * (outputs + 1))
+        try:
+            return number == 0 or nth(self.part.stretches(len(self.sources)), number, found) is not None
+        except StopIteration:
+            return False
+
     def route(self, run: Run) -> Any:
         """The route in a run, made once."""
         lengths = tuple(source.length(run) for source in self.sources)
@@ -61,10 +81,10 @@ class Order(Node):
         if route is None:
             injected = {"rng": generator(self.key(run))} if self.part.random else {}
             n = lengths[0] if len(lengths) == 1 else None
-            if self.part.shards and run.base:
+            if self.foot and run.base:
                 n = max(n - run.base, 0)  # type: ignore[operator]
             route = as_route(self.part.order(lengths if n is None else (n,), **injected), n)
-            if self.part.shards and run.base:
+            if self.foot and run.base:
                 route = _shifted(route, run.base)
             if len(routes) >= ROUTES:
                 routes.clear()
@@ -82,7 +102,7 @@ class Order(Node):
         if self.part.shards:
             offset, stride = self.sources[0].labels(run)
             rank, world = (self.part.arguments[name] for name in self.part.shards)
-            return offset + stride * (run.base + rank), stride * world
+            return offset + stride * (rank + (run.base if self.foot else 0)), stride * world
         if len(self.sources) == 1 and self.sources[0].length(run) is not None:
             route = self.route(run)
             if isinstance(route, Span):

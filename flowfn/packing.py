@@ -13,7 +13,7 @@ from flowfn.kinds import MISSING
 from flowfn.layouts import Item, Layout, Piece
 from flowfn.packers import Packer, Row, Size, best_fit, concat_then_split, first_fit
 from flowfn.padding import VALUE
-from flowfn.runs import Anchor
+from flowfn.runs import Anchor, naturals
 from flowfn.stages import stage
 from flowfn.streams import Mark
 
@@ -26,7 +26,14 @@ _LENGTH = rules.Rule(
 )
 
 
-@stage.stream(where={"length": _LENGTH, "how": rules.function, "value": VALUE, "drop_remainder": rules.boolean})
+_PACKED = rules.Rule(
+    "how much of the first sequence was gone, and how many rows were given since",
+    lambda note: naturals(note, 2),
+    lambda note, told: note[1] <= told["outputs"],
+)
+
+
+@stage.stream(where={"length": _LENGTH, "how": rules.function, "value": VALUE, "drop_remainder": rules.boolean}, note=_PACKED)
 def pack(
     length: int | Mapping[Any, int], source: Any, *, how: Packer = first_fit, value: Any = 0, drop_remainder: bool = False, mark: Mark
 ) -> Iterator[Any]:

@@ -14,12 +14,15 @@ from flowfn import buffers, rules
 from flowfn.collating import shapes_of
 from flowfn.components import with_fields
 from flowfn.failures import brief
-from flowfn.runs import Anchor
+from flowfn.runs import Anchor, naturals
 from flowfn.stages import stage
 from flowfn.streams import Mark
 
 
-@stage.stream(where={"size": rules.positive, "drop_remainder": rules.boolean})
+@stage.stream(
+    where={"size": rules.positive, "drop_remainder": rules.boolean},
+    note=rules.Rule("how many rows of the first batch are gone", lambda note: naturals(note, 1)),
+)
 def rebatch(size: int, source: Any, *, drop_remainder: bool = False, mark: Mark) -> Iterator[Any]:
     """Make batches of `size` rows out of batches of any sizes; the last may be smaller, unless it is dropped.
 

@@ -13,13 +13,9 @@ from flowfn import rules
 from flowfn.flows import Flow
 from flowfn.orders import Order
 from flowfn.routes import Copies, Rounds, affine
-from flowfn.runs import Block, Length, Outputs, Run
+from flowfn.runs import Block, EpochForm, Length, Outputs, Run
 from flowfn.stages import stage
-from flowfn.stretches import Stretch
-
-EMPTY_ROUNDS = 1000
-"""After so many rounds without a datapoint, one after the other, `repeat` over a stream gives up."""
-
+from flowfn.stretches import EMPTY_ROUNDS, Stretch
 
 def _rounds(count: int) -> Generator[Stretch, int, None]:
     empty = 0
@@ -90,6 +86,10 @@ class EpochsNode(Order):
         """The run of the endless source, and where in it the epoch begins."""
         *around, number = run.epoch
         return replace(run, epoch=tuple(around)), number * self.part.arguments["count"]
+
+    def epoch_upstream(self, epoch: EpochForm) -> EpochForm:
+        """Outside of epochs."""
+        return epoch[:-1]
 
     def length(self, run: Run) -> Length:
         """The same in every epoch."""

@@ -72,6 +72,7 @@ def optional(rule: Rule) -> Rule:
     )
 
 
+ANYTHING = Rule("and what it noted there", lambda value: True)
 positive = Rule("a positive integer", is_integer, lambda value, others: value > 0)
 natural = Rule("an integer >= 0", is_integer, lambda value, others: value >= 0)
 integer = Rule("an integer", is_integer)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, compress, repeat, tee
@@ -29,6 +29,8 @@ Length: TypeAlias = "int | float | None"
 """An int, `math.inf` (endless) or None (not known before it is read)."""
 Epoch: TypeAlias = tuple[int, ...]
 """The epoch and, below `repeat` and the like, the round in it: (epoch, round, ...)."""
+EpochForm: TypeAlias = tuple[int | None, ...]
+"""An epoch as far as it is certain before it is read; None is any round."""
 
 BLOCK = 4096
 
@@ -45,7 +47,7 @@ class Anchor(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a pass starts: after `position` outputs, of the datapoints from `base` on (see `shard`)."""
+    """Where a pass starts: after `position` outputs, made of the datapoints from `base` on (see `kinds.ending`)."""
 
     position: int = 0
     base: int = 0
@@ -165,6 +167,11 @@ class Outputs(compress):
             if close is not None:
                 close()
             part.tell = None  # it may lead back here
+
+
+def naturals(values: Sequence[Any], count: int) -> bool:
+    """Whether these are so many integers >= 0."""
+    return len(values) == count and all(type(value) is int and value >= 0 for value in values)
 
 
 def ticked(ticks: repeat[bool]) -> int:

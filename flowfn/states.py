@@ -9,18 +9,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from flowfn.kinds import Node, ending
 from flowfn.randomness import ORDER_VERSION
 from flowfn.runs import Anchor, Place, Run
+from flowfn.schema import check_anchors, checked, refuse, sealed
 
 if TYPE_CHECKING:
     from flowfn.flows import Flow
-    from flowfn.kinds import Node
 
 READABLE = 240
 
@@ -32,66 +33,113 @@ def fingerprint(flow: Flow[Any]) -> str:
     workers, prefetching, or the bodies of functions.
     """
     text = _tree(flow)
-    digest = blake2b(f"{ORDER_VERSION}:{text}".encode(), digest_size=8).hexdigest()
-    return f"{text if len(text) <= READABLE else text[: READABLE - 3] + '...'} #{digest}"
+    return f"{text if len(text) <= READABLE else text[: READABLE - 3] + '...'} #{_digest(text, 8)}"
+
+
+class Counting(NamedTuple):
+    """What a state counts: datapoints of which node, `each` of them in an output, of all `ranks` together if it is shared out.
+
+    `order` is two digests: of what fixes which datapoints these are, and of the whole tree that gives them.
+    """
+
+    node: Node
+    each: int
+    shared: bool
+    order: str
 
 
 def pack(flow: Flow[Any], seed: int, epoch: int, place: Place) -> dict[str, Any]:
     """The state of a pass over `flow` that stands at `place`."""
     if flow.node.loose:
         raise TypeError(f"{flow!r} gives outputs as they come (ordered=False), so a pass over it has no state to go on from")
-    state: dict[str, Any] = {"seed": seed, "epoch": epoch, "position": place.position, "fingerprint": fingerprint(flow)}
+    counting = counted(flow)
+    state: dict[str, Any] = {"fingerprint": fingerprint(flow), "order": counting.order, "seed": seed, "epoch": epoch}
+    state |= {"position": place.position, "count": place.base + place.position * counting.each * (flow.node.world if counting.shared else 1)}
+    if place.base:
+        state["base"] = place.base
+    if any(part.shards for part in _parts(flow)):
+        state |= {"rank": flow.node.rank, "world": flow.node.world}
     if place.anchors:
-        state["anchors"] = {str(key): [list(a.epoch), a.outputs, [*map(_plain, a.inputs)]] for key, a in place.anchors.items()}
-    node = flow.node
+        state["anchors"] = {key: [a.epoch, a.outputs, [*map(_number, a.inputs)]] for key, a in place.anchors.items()}
     mixed = mixture(flow, seed, epoch, place)
     if mixed is not None:
         steps, begun = mixed
-        state["mix"] = {"steps": steps, "sources": {str(name): list(one) for name, one in begun.items()}}
-    if any(part.shards for part in _parts(flow)):
-        state |= {"rank": node.rank, "world": node.world}
-        each = elastic(flow)
-        if each is not None:  # datapoints that all ranks together have had; rank r of any world goes on from there
-            state |= {"base": place.base, "count": place.base + place.position * each * node.world}
-    return state
+        state["mix"] = {"steps": steps, "sources": {name: [*map(_number, one)] for name, one in begun.items()}}
+    return sealed(state)
 
 
 def unpack(flow: Flow[Any], state: Mapping[str, Any], strict: bool = True) -> tuple[int, int, Place]:
     """(seed, epoch, place) of a state, or an error that says why it does not fit `flow`."""
-    if not isinstance(state, Mapping):
-        raise TypeError(f"load_state_dict(): a state is a dict, got {type(state).__name__}; json.loads(text) makes one of its text")
-    missing = {"seed", "epoch", "position", "fingerprint"} - set(state)
-    if missing:
-        raise ValueError(f"load_state_dict(): not a state of a flow: it lacks {', '.join(sorted(missing))}")
-    ours = fingerprint(flow)
-    if strict and state["fingerprint"] != ours:
+    told = checked(state)
+    same = told["fingerprint"] == fingerprint(flow)
+    if strict and not same:
         raise ValueError(
-            "load_state_dict(): the state was saved by another pipeline.\n"
-            f"  saved: {state['fingerprint']}\n  this:  {ours}\n"
-            "Rebuild the pipeline as it was, or pass strict=False to go on at the saved position all the same."
+            f"{_of_another(flow, told)}\nRebuild the pipeline as it was; strict=False goes on where the next datapoint is all the same, "
+            "if only map-like stages, batch and prefetch at its end are others, or the sources of a mix."
         )
-    told = state.get("anchors", {}) if state["fingerprint"] == ours else {}  # another tree has other places
-    anchors = {int(k): Anchor(tuple(e), o, tuple(i)) for k, (e, o, i) in told.items()}
-    position, base, node = state["position"], state.get("base", 0), flow.node
-    if state.get("world", node.world) != node.world and "count" in state:
-        position, base = 0, state["count"]
-        anchors = {k: anchor for k, anchor in anchors.items() if 0 <= k < _shard_place(node)}  # nor what one rank has counted
-    elif "count" not in state and (state.get("rank", 0), state.get("world", 1)) != (node.rank, node.world):
+    place = _place(flow, told, same)
+    check_anchors(flow.node, told["seed"], told["epoch"], place)
+    return told["seed"], told["epoch"], place
+
+
+def _place(flow: Flow[Any], told: Mapping[str, Any], same: bool) -> Place:
+    """Where a pass over a flow goes on from a state; `same`: it was saved by the same pipeline."""
+    node, counting = flow.node, counted(flow)
+    facts = {int(key): Anchor(tuple(epoch), outputs, tuple(inputs)) for key, (epoch, outputs, inputs) in told.get("anchors", {}).items()}
+    if not same and "mix" in told and (found := _mix(node)) is not None:
+        return Place(0, 0, {found[0].place: found[0].anchor(told["epoch"], **told["mix"])})
+    order, tree = (one.partition(".") for one in (told["order"], counting.order))
+    if not same and (order[0] != tree[0] or (order != tree and any(hasattr(one, "progress") for one in _nodes(counting.node)))):
         raise ValueError(
-            f"load_state_dict(): the state is of rank {state.get('rank', 0)} of {state.get('world', 1)}, this flow is "
+            f"{_of_another(flow, told)}\nIt cannot be told which datapoints are left for this one: strict=False goes on only where "
+            "map-like stages, batch and prefetch at its end are others, or the sources of a mix."
+        )
+    _check_rank(flow, told, counting)
+    if same:
+        _check_position(flow, told, counting, facts)
+    if same and (not counting.shared or told.get("world", 1) == node.world):
+        return Place(told["position"], told.get("base", 0), facts)
+    there = {one.place for one in _nodes(counting.node)} if order == tree else set()
+    kept = {key: fact for key, fact in facts.items() if (key if key >= 0 or counting.shared else ~key) in there}
+    whole, left = divmod(told["count"], counting.each * (node.world if counting.shared else 1))
+    return Place(0, told["count"], kept) if left else Place(whole, 0, kept)
+
+
+def _check_rank(flow: Flow[Any], told: Mapping[str, Any], counting: Counting) -> None:
+    """Make sure that what a state counts is not the share of another rank."""
+    saved, node = (told.get("rank", 0), told.get("world", 1)), flow.node
+    if not counting.shared and saved != (node.rank, node.world):
+        raise ValueError(
+            f"load_state_dict(): the state is of rank {saved[0]} of {saved[1]}, this flow is "
             f"rank {node.rank} of {node.world}, and its state cannot be moved between worlds; it could if only map-like "
             "stages, batch and prefetch came after shard: put shard after shuffle, filter and repeat"
         )
-    if "mix" in state and state["fingerprint"] != ours:
-        found = _mix(node)
-        if found is not None:
-            position, anchors = 0, {found[0].place: found[0].anchor(state["epoch"], **state["mix"])}
-    return state["seed"], state["epoch"], Place(position, base, anchors)
 
 
-def _plain(number: Any) -> Any:
-    """A number as JSON knows it."""
-    return number.item() if isinstance(number, np.generic) else number
+def _check_position(flow: Flow[Any], told: Mapping[str, Any], counting: Counting, facts: Mapping[int, Anchor]) -> None:
+    """Make sure that a state of the same pipeline stands where a pass over it can stand."""
+    position, base, ranks = told["position"], told.get("base", 0), told.get("world", 1) if counting.shared else 1
+    each = counting.each * ranks
+    if base and not any(node.foot for node in ending(flow.node)):
+        refuse("base", "0 in this pipeline, which has no batches and no ranks", base)
+    if told["count"] != base + position * each:
+        refuse("count", f"{base + position * each}, for position {position} of {each} datapoints each from {base} on", told["count"])
+    run = Run(told["seed"], (told["epoch"],), base=base, anchors=facts)
+    length = counting.node.length(run) if counting.shared else flow.node.length(run)
+    if length is not None and (told["count"] - each >= length and position > 0 if counting.shared else position > length):
+        refuse("position", f"at most the length of the pass, {length}", position)
+
+
+def _of_another(flow: Flow[Any], told: Mapping[str, Any]) -> str:
+    return (
+        "load_state_dict(): the state was saved by another pipeline, as its fingerprint says.\n"
+        f"  saved: {told['fingerprint']}\n  this:  {fingerprint(flow)}"
+    )
+
+
+def _number(value: Any) -> Any:
+    """What an anchor holds as JSON knows it, truth values as numbers."""
+    return int(value) if isinstance(value, (bool, np.bool_)) else value
 
 
 def mixture(flow: Flow[Any], seed: int, epoch: int, place: Place) -> tuple[int, dict[Any, Any]] | None:
@@ -115,25 +163,40 @@ def _mix(node: Node) -> tuple[Any, int] | None:
     return node, size
 
 
-def elastic(flow: Flow[Any]) -> int | None:
-    """How many datapoints below its one `shard` an output of `flow` takes, or None if its state has a rank."""
-    count = 1
-    while not flow.part.shards:
-        if len(flow.sources) != 1 or not flow.part.kind.elastic:
-            return None
-        size, step = flow.part.sizes
-        if size != step:
-            return None
-        count *= size
+def counted(flow: Flow[Any]) -> Counting:
+    """What the state of a flow counts: the outputs of what is before the map-like stages, batch and prefetch at its end.
+
+    If that is the one `shard`, the datapoints that it shares out.
+    """
+    *stages, node = ending(flow.node)
+    each = math.prod(stage.part.sizes[0] for stage in stages)
+    for _ in stages:
         (flow,) = flow.sources
-    return None if any(part.shards for part in _parts(flow.sources[0])) else count
+    shared = node.foot
+    if shared:
+        (flow,), (node,) = flow.sources, node.sources
+    order = "source" if not flow.sources else _order(flow)
+    return Counting(node, each, shared, f"{_digest(order, 6)}.{_digest(_tree(flow), 4)}")
 
 
-def _shard_place(node: Node) -> int:
-    """The place of the last shard; what is upstream has lower ones."""
-    while not node.part.shards:
-        (node,) = node.sources
-    return node.place
+def _order(flow: Flow[Any]) -> str:
+    """What fixes which datapoints come, and in which order: below stages that only move them, map-like ones do not."""
+    while len(flow.sources) == 1 and flow.part.kind.elastic and flow.part.sizes == (1, 1):
+        (flow,) = flow.sources
+    if not flow.sources or not flow.part.kind.orders or not flow.node.seekable:
+        return _tree(flow)
+    return f"{_call(flow.part)} of [{', '.join(map(_order, flow.sources))}]"
+
+
+def _nodes(root: Node) -> Iterator[Node]:
+    """The nodes of a tree, each once for each way to it."""
+    yield root
+    for source in root.sources:
+        yield from _nodes(source)
+
+
+def _digest(text: str, size: int) -> str:
+    return blake2b(f"{ORDER_VERSION}:{text}".encode(), digest_size=size).hexdigest()
 
 
 def _parts(flow: Flow[Any]) -> list[Any]:
@@ -149,9 +212,14 @@ def _tree(flow: Flow[Any]) -> str:
         return f"source[{'endless' if length == math.inf else '' if length is None else length}{start}]"
     if part.transparent:
         return sources[0]
+    before = sources[0] if len(sources) == 1 else f"[{' + '.join(sources)}]"
+    return f"{before} > {_call(part)}"
+
+
+def _call(part: Any) -> str:
+    """A stage with the arguments that count in a fingerprint."""
     arguments = (f"{name}={_token(value, part.kind.orders)}" for name, value in part.arguments.items() if name not in (part.shards or ()))
-    call = f"{part.name}({', '.join(arguments)})"
-    return f"{sources[0]} > {call}" if len(sources) == 1 else f"[{' + '.join(sources)}] > {call}"
+    return f"{part.name}({', '.join(arguments)})"
 
 
 def _token(value: Any, content: bool) -> str:

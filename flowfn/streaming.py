@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, repeat
 from typing import Any, NamedTuple
 
@@ -69,7 +69,7 @@ def scan(f: Callable[[Any, Any], Any], initial: Any, source: Any) -> Iterator[An
         yield output
 
 
-@stage.stream(where={"predicate": rules.of_datapoint})
+@stage.stream(where={"predicate": rules.of_datapoint}, note=rules.Rule("and nothing else", lambda note: not note))
 def take_while(predicate: Callable[[Any], Any], source: Any, *, mark: Mark) -> Iterator[Any]:
     """The datapoints before the first for which `predicate(datapoint)` does not hold.
 
@@ -112,7 +112,22 @@ def unique(source: Any, *, key: Callable[[Any], Any] | None = None) -> Iterator[
             yield datapoint
 
 
-@stage.stream(where={"f": rules.of_datapoint, "cycle": rules.positive, "block": rules.positive}, reads=OpeningNode)
+def _are_slots(note: tuple[Any, ...], told: Mapping[str, Any]) -> bool:
+    (taken, at, within), cycle = note[:3], told["cycle"]
+    numbers, given = note[3 : 3 + cycle], note[3 + cycle :]
+    opened = [number for number in numbers if number >= 0]
+    placed = at < cycle and within < told["block"] and told["start"] == min(opened, default=taken)
+    return placed and max(opened, default=-1) < taken <= told["length"] and len({*opened}) == len(opened) and sum(given) <= told["outputs"]
+
+
+_SLOTS = rules.Rule(
+    "how many were taken, whose turn it is, and of each of `cycle` slots the number of its input (or -1) and what it has given]",
+    lambda note: len(note) > 3 and len(note) % 2 == 1 and all(type(number) is int and number >= -1 for number in note),
+    lambda note, told: len(note) == 3 + 2 * told["cycle"] and min(*note[:3], *note[3 + told["cycle"] :]) >= 0 and _are_slots(note, told),
+)
+
+
+@stage.stream(where={"f": rules.of_datapoint, "cycle": rules.positive, "block": rules.positive}, reads=OpeningNode, note=_SLOTS)
 def interleave(
     f: Callable[[Any], Any], source: Any, *, cycle: int = 16, block: int = 1, rng: np.random.Generator, mark: Mark, opener: Opener
 ) -> Iterator[Any]:

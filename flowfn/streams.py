@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.kinds import Node
+from flowfn.kinds import Node, known_length, within
 from flowfn.randomness import Label, deepen, generator, hashed, rekey
 from flowfn.routes import product
-from flowfn.runs import Anchor, Length, Outputs, Run
+from flowfn.rules import Rule
+from flowfn.runs import Anchor, Length, Outputs, Run, naturals
+
+
+NEVER = Rule("0 everywhere: it starts at the beginning", lambda note: False)
 
 
 class Expand(Node):
@@ -26,6 +30,11 @@ class Expand(Node):
     def unknown(self) -> str:
         """It is to blame itself."""
         return f"how many outputs {self.part} gives is only known once it has run"
+
+    def misfit(self, run: Run, anchor: Anchor) -> str:
+        """How many inputs came before the one in work."""
+        fits = naturals(anchor.inputs, 1) and within(run, self.source, anchor.inputs[0])
+        return "" if fits else "[epoch, outputs, [inputs taken, at most as many as there are]]"
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """From the last anchor before `start`; outputs are labelled (label of the input, ordinal)."""
@@ -84,6 +93,19 @@ class Stream(Node):
     def unknown(self) -> str:
         """It is to blame itself."""
         return f"{self.part} sees its source as one stream"
+
+    def misfit(self, run: Run, anchor: Anchor) -> str:
+        """Where in its sources it can be started again, and what its function noted there; without marks, at its very beginning."""
+        many = len(self.sources)
+        starts, note = anchor.inputs[:many], anchor.inputs[many:]
+        rule = self.part.definition.note if "mark" in self.part.asks else NEVER
+        if (anchor.outputs, *anchor.inputs) == (0,) * (many + 1):
+            return ""
+        if naturals(starts, many) and all(within(run, source, start) for source, start in zip(self.sources, starts)):
+            told = {**self.part.arguments, "outputs": anchor.outputs, "start": starts[0], "length": known_length(run, self.sources[0])}
+            if rule.fits_type(note) and rule.fits(note, told):
+                return ""
+        return f"[epoch, outputs, [start in each source, {rule.requirement}]]"
 
     def length(self, run: Run) -> Length:
         """From that of the source, for stages that say how many outputs an input gives."""

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from flowfn.orders import Order
 
 
+EMPTY_ROUNDS = 1000
+"""After so many rounds without a datapoint, one after the other, `repeat` over a stream gives up."""
+
+
 class Stretch:
     """Some outputs in a row over a stream: of one source, in one round, every `step`-th from `start` to `stop`, `times` times each.
 
@@ -47,6 +51,14 @@ class Stretch:
         return math.inf if self.stop == math.inf else max(-(-(int(self.stop) - self.start) // self.step), 0) * self.times
 
 
+def nth(plan: Generator[Stretch, int, None], number: int, found: int) -> Stretch:
+    """Stretch `number` of a plan, where the one before it found so many inputs (those before that some; nobody knows)."""
+    stretch = next(plan)
+    for at in range(1, number + 1):
+        stretch = plan.send(found if at == number else 1)
+    return stretch
+
+
 class Stretches:
     """The stretches of an order stage over streams, read one after the other; its anchors are where one begins.
 
@@ -57,7 +69,7 @@ class Stretches:
 
     def __init__(self, node: Order, run: Run, known: Anchor, start: int, lineage: bool) -> None:
         self.node, self.run, self.known, self.start = node, run, known, start
-        self.base = run.base if node.part.shards else 0
+        self.base = run.base if node.foot else 0
         self.lineage = lineage and len(node.sources) == 1 and not node.part.switches
         self.live: list[Outputs] = []
         self.newest, self.times = known, 1
@@ -74,9 +86,7 @@ class Stretches:
         number, found = self.known.inputs
         ahead = self.start - self.known.outputs  # outputs at the front that nobody wants, and that may be jumped over
         try:
-            stretch = next(plan)
-            for _ in range(number):
-                stretch = plan.send(found)
+            stretch = nth(plan, number, found)
             while True:
                 self.newest = Anchor(self.run.epoch, self.known.outputs + ticked(self.ticks), (number, found))
                 found = yield from self._read(stretch, ahead)

@@ -35,6 +35,12 @@ class Counted(NamedTuple):
     newest: tuple[Dropped, ...] = ()
 
 
+def can_count(count: Any) -> bool:
+    """Whether a count read from a state is one: at most all datapoints failed."""
+    whole = len(count.inputs) == 2 and all(type(number) is int and number >= 0 for number in count.inputs)
+    return whole and bool(count.inputs[0] <= count.outputs)
+
+
 class Reached(NamedTuple):
     """How far a guarded stage is in a stream: `position` datapoints of it are done, where work began with number `first`.
 

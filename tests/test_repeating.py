@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flowfn as ff
+from flowfn.schema import sealed
 from flowfn.testing import check
 
 WORKERS = ({}, {"threads": 2}, {"processes": 2})
@@ -371,7 +372,7 @@ def test_what_is_known_of_a_round_is_not_used_under_another_seed_or_epoch():
     assert state["epoch"] == 6
     state["seed"] = 9
     del state["anchors"]
-    assert list(flow.load_state_dict(state)) == fresh(9, 6)
+    assert list(flow.load_state_dict(sealed(state))) == fresh(9, 6)
 
 
 def test_a_finished_pass_without_epoch_of_leaves_nothing_in_the_state():

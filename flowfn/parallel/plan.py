@@ -197,7 +197,7 @@ def _on_top(node: Node, bottom: Node, other: Node) -> tuple[Node, Node]:
 
 def _over(kind: type[Node], node: Node, sources: tuple[Node, ...]) -> Node:
     made = kind(node.part if sources else None, sources, node.place, None)
-    made.rank, made.world, made.sharded = node.rank, node.world, node.sharded
+    made.rank, made.world = node.rank, node.world
     return made
 
 

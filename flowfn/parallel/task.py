@@ -119,7 +119,7 @@ class Supplied(Node):
 
     def __init__(self, node: Node, run: Run) -> None:
         super().__init__(None, (), node.place, None)
-        self.rank, self.world, self.sharded, self.steady = node.rank, node.world, node.sharded, node.steady
+        self.rank, self.world, self.steady = node.rank, node.world, node.steady
         self.known, self.label = node.length(run), node.labels(run)
 
     def length(self, run: Run) -> Length:

@@ -16,7 +16,7 @@ from flowfn.parallel.plan import Stretch, stays, stretches
 from flowfn.parallel.prefetching import PrefetchNode, count_of
 from flowfn.refusals import MOST_COLUMNS, columns
 from flowfn.runs import Length, Run
-from flowfn.states import elastic
+from flowfn.states import counted
 from flowfn.streams import Expand, Stream
 
 AT_ONCE = "at once"
@@ -104,7 +104,7 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
             for stretch in stretches(node.sources[0]):
                 for left in stays(stretch):
                     yield f"{_name(left)} stays in this process; the datapoints that tasks name travel to the workers of {node.part}"
-    if any(node.part.shards for node in nodes.values()) and elastic(flow) is None:
+    if any(node.part.shards for node in nodes.values()) and not counted(flow).shared:
         yield (
             "a saved state holds rank and world, and loads only under the same; it could be moved if only map-like stages, batch and "
             f"prefetch came after shard: put shard behind {_fixing(flow)}"
