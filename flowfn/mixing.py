@@ -75,7 +75,7 @@ def first_of(known: Anchor | None, run: Run, sources: int) -> Row:
 def are_begun(values: Sequence[Any]) -> bool:
     """Whether these can be how far a source has come."""
     *counts, ended, expected = values
-    return naturals(counts, 3) and ended in (0, 1) and type(expected) in (int, float) and 0 <= expected < math.inf
+    return naturals(counts, 3) and max(counts) == counts[0] and ended in (0, 1) and type(expected) in (int, float) and 0 <= expected < math.inf
 
 
 def are_rows(row: Row, sources: int, outputs: int) -> bool:
@@ -87,7 +87,9 @@ def are_rows(row: Row, sources: int, outputs: int) -> bool:
     start, before, begun = unpacked(row, sources)
     first = unpacked(row[size:] or (() if outputs else row), sources)
     given = [sum(one.given for one in some) for some in (begun, first[2])]
-    return len(rows) <= 2 and start <= outputs and before == first[1] and given[0] - given[1] == outputs
+    owed = max(one.expected for one in begun) <= before + outputs + 1
+    owed = owed and sum(one.given for one in first[2]) <= before
+    return len(rows) <= 2 and owed and start <= outputs and before == first[1] and given[0] - given[1] == outputs
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def plain(value: Any) -> Any:
 
 def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
     """A state with its version and the digest of what it holds."""
-    told = {"version": VERSION, **{key: plain(value) for key, value in state.items() if key != "digest"}}
+    told = {"version": VERSION, **{str(key): plain(value) for key, value in state.items() if key != "digest"}}
     return {**told, "digest": "".join(_digests(told).values())}
 
 

@@ -86,10 +86,11 @@ def _place(flow: Flow[Any], told: Mapping[str, Any], same: bool) -> Place:
     """Where a pass over a flow goes on from a state; `same`: it was saved by the same pipeline."""
     node, counting = flow.node, counted(flow)
     facts = {int(key): Anchor(tuple(epoch), outputs, tuple(inputs)) for key, (epoch, outputs, inputs) in told.get("anchors", {}).items()}
-    if not same and "mix" in told and (found := _mix(node)) is not None:
+    whole = same or told["order"] == counting.order  # the whole tree that gives what is counted is the same
+    if not whole and "mix" in told and (found := _mix(node)) is not None:
         return Place(0, 0, {found[0].place: found[0].anchor(told["epoch"], **told["mix"])})
-    order, tree = (one.partition(".") for one in (told["order"], counting.order))
-    if not same and (order[0] != tree[0] or (order != tree and any(hasattr(one, "progress") for one in _nodes(counting.node)))):
+    orders = {order.partition(".")[0] for order in (told["order"], counting.order)}
+    if not whole and (len(orders) > 1 or any(hasattr(one, "progress") for one in _nodes(counting.node))):
         raise ValueError(
             f"{_of_another(flow, told)}\nIt cannot be told which datapoints are left for this one: strict=False goes on only where "
             "map-like stages, batch and prefetch at its end are others, or the sources of a mix."
@@ -99,16 +100,16 @@ def _place(flow: Flow[Any], told: Mapping[str, Any], same: bool) -> Place:
         _check_position(flow, told, counting, facts)
     if same and (not counting.shared or told.get("world", 1) == node.world):
         return Place(told["position"], told.get("base", 0), facts)
-    there = {one.place for one in _nodes(counting.node)} if order == tree else set()
+    there = {one.place for one in _nodes(counting.node)} if whole else set()
     kept = {key: fact for key, fact in facts.items() if (key if key >= 0 or counting.shared else ~key) in there}
-    whole, left = divmod(told["count"], counting.each * (node.world if counting.shared else 1))
-    return Place(0, told["count"], kept) if left else Place(whole, 0, kept)
+    position, within = divmod(told["count"], counting.each * (node.world if counting.shared else 1))
+    return Place(0, told["count"], kept) if within else Place(position, 0, kept)
 
 
 def _check_rank(flow: Flow[Any], told: Mapping[str, Any], counting: Counting) -> None:
     """Make sure that what a state counts is not the share of another rank."""
     saved, node = (told.get("rank", 0), told.get("world", 1)), flow.node
-    if not counting.shared and saved != (node.rank, node.world):
+    if saved != (node.rank, node.world) and any(one.part.shards for one in _nodes(counting.node)):
         raise ValueError(
             f"load_state_dict(): the state is of rank {saved[0]} of {saved[1]}, this flow is "
             f"rank {node.rank} of {node.world}, and its state cannot be moved between worlds; it could if only map-like "

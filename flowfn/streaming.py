@@ -117,6 +117,7 @@ def _are_slots(note: tuple[Any, ...], told: Mapping[str, Any]) -> bool:
     numbers, given = note[3 : 3 + cycle], note[3 + cycle :]
     opened = [number for number in numbers if number >= 0]
     placed = at < cycle and within < told["block"] and told["start"] == min(opened, default=taken)
+    placed = placed and not any(some for number, some in zip(numbers, given) if number < 0)
     return placed and max(opened, default=-1) < taken <= told["length"] and len({*opened}) == len(opened) and sum(given) <= told["outputs"]
 
 
