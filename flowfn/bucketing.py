@@ -22,7 +22,6 @@ from flowfn.runs import Anchor, naturals
 from flowfn.stages import stage
 from flowfn.streams import Mark
 
-
 _WAITING = rules.Rule(
     "how many inputs are read again, and which of them are the first of their group",
     lambda note: naturals(note, len(note)) and (not note or (note[1:2] == (0,) and all(a < b for a, b in pairwise((*note[1:], note[0]))))),

@@ -12,7 +12,7 @@ import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex, TypeVar, overload
+from typing import Any, Generic, NoReturn, SupportsIndex, TypeVar, overload
 
 import numpy as np
 
@@ -232,6 +232,12 @@ class Flow(Generic[T_co]):
         part: Flow[T_co] = sliced(index.start, index.stop, index.step, source=self)
         part._seed, part._epoch = self._seed, self._upcoming
         return part
+
+    def _follow(self, progress: Progress) -> None:
+        """Go on behind a pass that has become another, if it is the newest."""
+        with _turn:
+            if self._newest is progress:
+                self._seed, self._epoch, self._reset, self._loaded = progress.seed, progress.epoch + 1, True, None
 
     def _serially(self, seed: int, epoch: int, place: Place) -> FlowIterator[T_co]:
         return FlowIterator(self, Progress(seed, epoch, place), engine="none")

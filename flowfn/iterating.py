@@ -157,6 +157,7 @@ class FlowIterator(Iterator[T_co]):
         self.close()
         progress = self._progress
         progress.seed, progress.epoch, progress.place, progress.exhausted = seed, epoch, place, False
+        self._flow._follow(progress)
         self._open()
         return self
 

@@ -156,6 +156,18 @@ class Node:
         return Outputs(part.open(inputs, **injected), self, inputs, trail=trail)
 
 
+def nodes(root: Node) -> Iterator[Node]:
+    """The nodes of a tree, each once."""
+    known = {id(root): root}
+    todo = [root]
+    while todo:
+        node = todo.pop()
+        yield node
+        fresh = {id(source): source for source in node.sources if id(source) not in known}
+        known |= fresh
+        todo += fresh.values()
+
+
 def ending(root: Node) -> Iterator[Node]:
     """The stages at the end of a tree whose outputs are made of so many datapoints each, the last one first; then, what gives those."""
     yield root
@@ -169,10 +181,10 @@ def based(root: Node) -> Node:
     *stages, first = ending(root)
     groups = [node for node in stages if isinstance(node, Group)]
     divides = first.part is not None and first.part.shards and first.sources[0].world == 1
-    for node in groups:
-        node.based = True
-    for node in [first] if divides else groups[-1:]:
-        node.foot = True
+    for group in groups:
+        group.based = True
+    for foot in [first] if divides else groups[-1:]:
+        foot.foot = True
     return root
 
 

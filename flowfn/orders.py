@@ -61,13 +61,16 @@ class Order(Node):
         """Over streams: which stretch begins there, and how many inputs the one before found."""
         if self.seekable:
             return super().misfit(run, anchor)
-        fits = naturals(anchor.inputs, 2) and self._has_stretch(*anchor.inputs, anchor.outputs)
+        fits = naturals(anchor.inputs, 2) and self._has_stretch(anchor)
         return "" if fits else "[epoch, outputs, [number of the stretch, how many inputs the one before had]], for one that there is"
 
-    def _has_stretch(self, number: int, found: int, outputs: int) -> bool:
+    def _has_stretch(self, anchor: Anchor) -> bool:
         """Whether there can be so many stretches before some outputs; of rounds, most are not empty."""
+        number, found = anchor.inputs
         if self.part.definition.switches:
-            return number == 0 or bool(number < self.part.arguments.get("count", math.inf) and number <= EMPTY_ROUNDS * (outputs + 1))
+            return number == 0 or bool(
+                number < self.part.arguments.get("count", math.inf) and number <= EMPTY_ROUNDS * (anchor.outputs + 1)
+            )
         try:
             return number == 0 or nth(self.part.stretches(len(self.sources)), number, found) is not None
         except StopIteration:

@@ -113,7 +113,7 @@ class Waiting:
                 return
             item = self.layout.item(datapoint, self.position, offset)
             if offset and (item is None or isinstance(item.size, tuple) or item.size <= 0):
-                raise ValueError(f"pack(): the state says that {offset} of a sequence are gone, but it is shorter: the data is another")
+                raise ValueError(f"pack(): the state says that {offset} of a sequence are gone, but it is shorter: the data differs")
             self.position, offset = self.position + 1, 0
             if item is not None:
                 self.items[self.fed] = item

@@ -80,7 +80,7 @@ class Rest:
         columns = columns_of(batch)
         rows = _rows(columns, batch)
         if self.taken > rows > 0 and not self.pieces:
-            raise ValueError(f"rebatch(): the state says that {self.taken} rows of a batch are gone, but it has {rows}: the data is another")
+            raise ValueError(f"rebatch(): the state says that {self.taken} rows of a batch are gone, but it has {rows}: the data differs")
         if rows:
             form = _rebuilt(batch, dict.fromkeys(columns))
             self.pieces.append(Piece(self.position, self.source.facts(before_last=True), form, columns, rows))

@@ -17,6 +17,7 @@ from flowfn.runs import Block, EpochForm, Length, Outputs, Run
 from flowfn.stages import stage
 from flowfn.stretches import EMPTY_ROUNDS, Stretch
 
+
 def _rounds(count: int) -> Generator[Stretch, int, None]:
     empty = 0
     for number in range(count):

@@ -86,7 +86,7 @@ def checked(state: Any) -> dict[str, Any]:
     if not needed <= set(told):
         raise ValueError(f"load_state_dict(): not a state of a flow: it lacks {', '.join(sorted(needed - set(told)))}")
     if told["version"] != VERSION or isinstance(told["version"], bool):
-        raise ValueError(f"load_state_dict(): version must be {VERSION}, got {brief(told['version'])}: another release of flowfn saved the state")
+        raise ValueError(f"load_state_dict(): version must be {VERSION}, got {brief(told['version'])}: another release saved the state")
     unknown = set(told) - needed - set(_OTHERS)
     if unknown:
         raise ValueError(f"load_state_dict(): a state does not hold {', '.join(sorted(map(brief, unknown)))}")

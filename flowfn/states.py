@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping, Set
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from flowfn.kinds import Node, ending
+from flowfn.kinds import Node, ending, nodes
 from flowfn.randomness import ORDER_VERSION
 from flowfn.runs import Anchor, Place, Run
 from flowfn.schema import check_anchors, checked, refuse, sealed
@@ -47,6 +47,10 @@ class Counting(NamedTuple):
     shared: bool
     order: str
 
+    def ranks(self, world: int) -> int:
+        """How many ranks of a world go on from one count."""
+        return world if self.shared else 1
+
 
 def pack(flow: Flow[Any], seed: int, epoch: int, place: Place) -> dict[str, Any]:
     """The state of a pass over `flow` that stands at `place`."""
@@ -54,10 +58,10 @@ def pack(flow: Flow[Any], seed: int, epoch: int, place: Place) -> dict[str, Any]
         raise TypeError(f"{flow!r} gives outputs as they come (ordered=False), so a pass over it has no state to go on from")
     counting = counted(flow)
     state: dict[str, Any] = {"fingerprint": fingerprint(flow), "order": counting.order, "seed": seed, "epoch": epoch}
-    state |= {"position": place.position, "count": place.base + place.position * counting.each * (flow.node.world if counting.shared else 1)}
+    state |= {"position": place.position, "count": place.base + place.position * counting.each * counting.ranks(flow.node.world)}
     if place.base:
         state["base"] = place.base
-    if any(part.shards for part in _parts(flow)):
+    if any(node.part.shards for node in nodes(flow.node)):
         state |= {"rank": flow.node.rank, "world": flow.node.world}
     if place.anchors:
         state["anchors"] = {key: [a.epoch, a.outputs, [*map(_number, a.inputs)]] for key, a in place.anchors.items()}
@@ -90,7 +94,7 @@ def _place(flow: Flow[Any], told: Mapping[str, Any], same: bool) -> Place:
     if not whole and "mix" in told and (found := _mix(node)) is not None:
         return Place(0, 0, {found[0].place: found[0].anchor(told["epoch"], **told["mix"])})
     orders = {order.partition(".")[0] for order in (told["order"], counting.order)}
-    if not whole and (len(orders) > 1 or any(hasattr(one, "progress") for one in _nodes(counting.node))):
+    if not whole and (len(orders) > 1 or any(hasattr(one, "progress") for one in nodes(counting.node))):
         raise ValueError(
             f"{_of_another(flow, told)}\nIt cannot be told which datapoints are left for this one: strict=False goes on only where "
             "map-like stages, batch and prefetch at its end are others, or the sources of a mix."
@@ -100,16 +104,16 @@ def _place(flow: Flow[Any], told: Mapping[str, Any], same: bool) -> Place:
         _check_position(flow, told, counting, facts)
     if same and (not counting.shared or told.get("world", 1) == node.world):
         return Place(told["position"], told.get("base", 0), facts)
-    there = {one.place for one in _nodes(counting.node)} if whole else set()
+    there = {one.place for one in nodes(counting.node)} if whole else set()
     kept = {key: fact for key, fact in facts.items() if (key if key >= 0 or counting.shared else ~key) in there}
-    position, within = divmod(told["count"], counting.each * (node.world if counting.shared else 1))
+    position, within = divmod(told["count"], counting.each * counting.ranks(node.world))
     return Place(0, told["count"], kept) if within else Place(position, 0, kept)
 
 
 def _check_rank(flow: Flow[Any], told: Mapping[str, Any], counting: Counting) -> None:
     """Make sure that what a state counts is not the share of another rank."""
     saved, node = (told.get("rank", 0), told.get("world", 1)), flow.node
-    if saved != (node.rank, node.world) and any(one.part.shards for one in _nodes(counting.node)):
+    if saved != (node.rank, node.world) and any(one.part.shards for one in nodes(counting.node)):
         raise ValueError(
             f"load_state_dict(): the state is of rank {saved[0]} of {saved[1]}, this flow is "
             f"rank {node.rank} of {node.world}, and its state cannot be moved between worlds; it could if only map-like "
@@ -119,8 +123,7 @@ def _check_rank(flow: Flow[Any], told: Mapping[str, Any], counting: Counting) ->
 
 def _check_position(flow: Flow[Any], told: Mapping[str, Any], counting: Counting, facts: Mapping[int, Anchor]) -> None:
     """Make sure that a state of the same pipeline stands where a pass over it can stand."""
-    position, base, ranks = told["position"], told.get("base", 0), told.get("world", 1) if counting.shared else 1
-    each = counting.each * ranks
+    position, base, each = told["position"], told.get("base", 0), counting.each * counting.ranks(told.get("world", 1))
     if base and not any(node.foot for node in ending(flow.node)):
         refuse("base", "0 in this pipeline, which has no batches and no ranks", base)
     if told["count"] != base + position * each:
@@ -189,19 +192,8 @@ def _order(flow: Flow[Any]) -> str:
     return f"{_call(flow.part)} of [{', '.join(map(_order, flow.sources))}]"
 
 
-def _nodes(root: Node) -> Iterator[Node]:
-    """The nodes of a tree, each once for each way to it."""
-    yield root
-    for source in root.sources:
-        yield from _nodes(source)
-
-
 def _digest(text: str, size: int) -> str:
     return blake2b(f"{ORDER_VERSION}:{text}".encode(), digest_size=size).hexdigest()
-
-
-def _parts(flow: Flow[Any]) -> list[Any]:
-    return [flow.part, *(part for source in flow.sources for part in _parts(source))]
 
 
 def _tree(flow: Flow[Any]) -> str:

@@ -16,7 +16,6 @@ from flowfn.routes import product
 from flowfn.rules import Rule
 from flowfn.runs import Anchor, Length, Outputs, Run, naturals
 
-
 NEVER = Rule("0 everywhere: it starts at the beginning", lambda note: False)
 
 

@@ -701,8 +701,6 @@ def test_strict_false_loads_all_the_same():
     assert list(iterator.load_state_dict(state, strict=False)) == list(range(4, 20))
 
 
-
-
 def fingerprint(*stages, source=range(10)):
     return ff.pipe(source, *stages).state_dict()["fingerprint"]
 

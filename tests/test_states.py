@@ -5,6 +5,7 @@ import io
 import json
 import math
 import pickle
+import re
 from fractions import Fraction
 from itertools import chain, islice
 
@@ -55,8 +56,7 @@ def rising(step):
 def own(source, *, mark):
     yield from ()
     mark.anywhere(lambda: (0, 0.5, source.position))
-    for x in source:
-        yield x
+    yield from source
 
 
 own = ff.stage.stream(own)
@@ -126,8 +126,9 @@ def left(make, state, most, load=lambda make, state: make().load_state_dict(stat
         try:
             return list(islice(iterator, most))
         except ValueError as error:
-            assert ": the state says that" in str(error)  # what can be told only once the data is read
-            return ValueError(f"load_state_dict(): anchors: {error}")
+            if ": the state says that" in str(error):  # what can be told only once the data is read
+                return ValueError(f"load_state_dict(): anchors: {error}")
+            raise
 
 
 def leaves(value, path=()):
@@ -313,7 +314,8 @@ WAYS = {
     "arrays": mapped(np.asarray),
     "keys": lambda state: {**state, "anchors": {int(key): one for key, one in state["anchors"].items()}} if "anchors" in state else state,
     "tuples": lambda state: {
-        **state, **({"anchors": {key: tuple(map(tuple_of, one)) for key, one in state["anchors"].items()}} if "anchors" in state else {})
+        **state,
+        **({"anchors": {key: tuple(map(tuple_of, one)) for key, one in state["anchors"].items()}} if "anchors" in state else {}),
     },
     "np.str_": lambda state: {np.str_(key): np.str_(value) if isinstance(value, str) else value for key, value in state.items()},
 }
@@ -384,6 +386,55 @@ def test_set_epoch_after_a_pass_that_was_left_begins_that_epoch():
     assert (flow.state_dict()["epoch"], flow.state_dict()["position"]) == (1, 0)
 
 
+def test_the_flow_goes_on_behind_the_pass_of_a_state_that_its_iterator_loaded():
+    make = PIPELINES["filter, batch"]
+    state, rest = saved(make, 3)
+    flow = make()
+    iterator = iter(flow).load_state_dict(state)
+    assert same(list(iterator), rest)
+    assert (flow.seed, flow.epoch) == (7, 3)
+    assert flow.state_dict() == make().reset_state(7).set_epoch(3).state_dict()
+    assert same(list(flow), list(make().run(seed=7, epoch=3)))
+    aside = flow.run(epoch=1).load_state_dict(state)
+    assert same(list(aside), rest)
+    assert flow.epoch == 4
+
+
+# In words
+
+
+def test_a_state_is_described_in_words(capsys):
+    make = PIPELINES["filter, batch"]
+    state, _ = saved(make, 3)
+    ff.describe(state)
+    assert re.fullmatch(
+        r"state of source\[40\] > shuffle.* #[0-9a-f]{16}\n  seed 7, epoch 2: 3 outputs given, 9 datapoints used\n"
+        r"  stage 2: starts again after \d outputs\n  as it was saved: its digest is right\n",
+        capsys.readouterr().out,
+    )
+    for name, told in {
+        "filter, batch": "  filter(is_odd): starts again after 8 outputs\n  as it was saved: its digest is right\n  it can be loaded",
+        "filter": "it cannot be loaded here: the state was saved by another pipeline",
+    }.items():
+        ff.describe(state, of=PIPELINES[name]())
+        assert told in capsys.readouterr().out
+    ff.describe(state, of=ff.pipe(range(N), ff.shuffle(), ff.filter(is_odd), ff.batch(2)))
+    assert "it can be loaded here, with strict=False\n" in capsys.readouterr().out
+    ff.describe({**state, "position": 5})
+    assert "damaged or edited: position is not what was saved" in capsys.readouterr().out
+    with pytest.raises(TypeError, match="of= is the flow of a state"):
+        ff.describe([1], of=make())
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_state_can_be_described(name, capsys):
+    make = PIPELINES[name]
+    ff.describe(saved(make, 7)[0], of=make())
+    told = capsys.readouterr().out
+    assert told.endswith("  as it was saved: its digest is right\n  it can be loaded here\n")
+    assert max(map(len, told.splitlines()[1:])) < 160
+
+
 # Other batches
 
 
@@ -415,7 +466,7 @@ def test_with_another_batch_size_no_record_is_lost_or_repeated(name, before, aft
     with iter(batches(before)(form).reset_state(3).set_epoch(1)) as iterator:
         seen = records(islice(iterator, k))
         state = json.loads(json.dumps(iterator.state_dict()))
-    with pytest.raises(ValueError, match="(?s)another pipeline.*strict=False"):
+    with pytest.raises(ValueError, match=r"(?s)another pipeline.*strict=False"):
         batches(after)(form).load_state_dict(state)
     loaded = batches(after)(form).load_state_dict(state, strict=False)
     if loaded.seekable:

@@ -23,7 +23,7 @@ from flowfn.formats.environments import Environment, Growing, environment
 from flowfn.formats.files import Opened, call, file_path, flow_of, is_url
 from flowfn.formats.listings import KEYS, NUMBER, STATE, Listed, Numbered, given, listed, told
 from flowfn.formats.payloads import Unreadable, encoded, hasty, packed, reader_of_all, unpacker
-from flowfn.formats.writing import resumable, shown
+from flowfn.formats.writing import resumable, resumed, shown
 from flowfn.runs import Block, ints
 
 FULL, OLD = 1 << 25, 10.0
@@ -119,10 +119,9 @@ def write_lmdb(
 def _put(database: Growing, flow: Any, encode: Callable[[Any], bytes] | None, resume: bool) -> None:
     """Put datapoints under their numbers, some at a time, and what belongs to them."""
     with shown(flow, "write_lmdb") as datapoints:
-        begun = json.loads(database.get(STATE) or "null")
-        count: int = begun["count"] if begun else 0
+        begun, count = _noted(database.get(STATE)), 0
         if begun:
-            datapoints.load_state_dict(begun["state"])
+            count = resumed(datapoints, begun, "write_lmdb")
         elif resume:  # what is there was killed when it was nearly whole, and nobody knows of which flow it is
             database.clear()
         waiting: list[tuple[bytes, bytes]] = []
@@ -138,6 +137,14 @@ def _put(database: Growing, flow: Any, encode: Callable[[Any], bytes] | None, re
     numbers = [NUMBER.format(number).encode() for number in range(count)] if encode in (None, pickle.dumps) else None
     keys = {} if numbers is None else {KEYS: pickle.dumps(numbers) if encode else packed(numbers)}
     database.put(waiting, {**keys, STATE: None})  # at once, so that there is a state as long as anything is missing
+
+
+def _noted(text: Any) -> Any:
+    """What was noted of how far an unfinished file has come."""
+    try:
+        return json.loads(text or "null")
+    except ValueError:
+        return "damaged"
 
 
 class Entries(Opened):

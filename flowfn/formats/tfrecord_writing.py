@@ -9,6 +9,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any
 
 from flowfn import rules
@@ -16,7 +17,7 @@ from flowfn.extras import needed
 from flowfn.formats import framing
 from flowfn.formats.payloads import encoded, packed
 from flowfn.formats.tfrecords import COMPRESSION, FUNCTION
-from flowfn.formats.writing import resumable, shown
+from flowfn.formats.writing import resumable, resumed, shown
 
 OLD = 10.0
 """Seconds after which what has been written is made sure of."""
@@ -98,6 +99,11 @@ class _Zlib:
         self._file.write(self._stream.flush())
 
 
+def _digest(known: dict[str, Any]) -> str:
+    """A short digest of what is noted, so that what was damaged is not believed."""
+    return blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
 class Journal:
     """How far an unfinished file has come, kept beside it."""
 
@@ -110,18 +116,20 @@ class Journal:
         if known is None:
             self.end()  # what is there is of another file
             return 0
-        datapoints.load_state_dict(known["state"])
+        count = resumed(datapoints, known, "write_tfrecord")
         os.truncate(self.beside, known["bytes"])
-        return int(known["count"])
+        return count
 
     def _known(self) -> Any:
         """What is noted, unless the file is shorter than that."""
         try:
             with open(self.path, encoding="utf-8") as file:
                 known = json.load(file)
-            return known if os.path.getsize(self.beside) >= known["bytes"] else None
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, ValueError):
             return None
+        if not isinstance(known, dict) or known.pop("digest", None) != _digest(known):
+            return None
+        return known if os.path.getsize(self.beside) >= known["bytes"] else None
 
     def due(self) -> bool:
         """Whether it is time to make sure of what has been written."""
@@ -132,7 +140,8 @@ class Journal:
         file.flush()
         os.fsync(file.fileno())
         with open(f"{self.path}.new", "w", encoding="utf-8") as journal:
-            json.dump({"count": count, "bytes": file.tell(), "state": state}, journal)
+            known = {"count": count, "bytes": file.tell(), "state": state}
+            json.dump({**known, "digest": _digest(known)}, journal)
         os.replace(f"{self.path}.new", self.path)
         self.since = time.monotonic()
 

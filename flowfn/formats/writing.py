@@ -9,7 +9,7 @@ import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowfn import rules
@@ -137,6 +137,19 @@ def _alone(path: str, who: str) -> Iterator[None]:
         except OSError:  # a file system without locks
             pass
         yield
+
+
+def resumed(datapoints: FlowIterator[Any], known: Any, who: str) -> int:
+    """Let a pass go on from what is known of an unfinished file, and say how many of its datapoints are written.
+
+    Raises:
+        ValueError: it is not what the writer noted, or is of another flow.
+    """
+    if isinstance(known, Mapping) and type(known.get("count")) is int and isinstance(known.get("state"), Mapping):
+        datapoints.load_state_dict(known["state"])
+        if datapoints.position == known["count"]:
+            return datapoints.position
+    raise ValueError(f"{who}(): what was noted of how far the unfinished file has come is damaged; remove it, and write anew")
 
 
 def shown(flow: Any, caption: str, unit: str = "datapoint") -> FlowIterator[Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from flowfn import rules, sources
 from flowfn.failures import brief
 from flowfn.runs import Place
+from flowfn.seeing.resuming import in_words, is_state
 
 COMPONENTS = 20
 """How many components of a datapoint are shown, and of what is nested in it `NESTED`, down to `DEPTH`."""
@@ -27,7 +28,7 @@ _short.maxstring = _short.maxother = 60
 _short.maxlist = _short.maxtuple = _short.maxset = _short.maxfrozenset = _short.maxdict = _short.maxdeque = 4
 
 
-def describe(flow: Any, n: int = 2, *, file: IO[str] | None = None) -> None:
+def describe(flow: Any, n: int = 2, *, of: Any = None, file: IO[str] | None = None) -> None:
     """Print what the first `n` datapoints of the next epoch consist of: type, size and range of every component.
 
     `flow` is a flow, or anything that `flow` takes. It is read serially, in this process, and does not advance: what
@@ -45,7 +46,26 @@ def describe(flow: Any, n: int = 2, *, file: IO[str] | None = None) -> None:
           0      list         length 2  [0.5, 2.5]
         'label'  int                    7
     that is all: there is one datapoint
+
+    A state (from `state_dict`) is described in words: of which pipeline it is, where it stands, whether it is as it was
+    saved; with `of=flow`, also at which stages its anchors are, and whether it can be loaded there.
+
+    >>> import flowfn as ff
+    >>> flow = ff.pipe(range(9), ff.filter(bool), ff.batch(2))
+    >>> iterator = flow.run(seed=7)
+    >>> next(iterator), describe(iterator.state_dict(), of=flow)
+    state of source[9] > filter(predicate=builtins.bool, rng=False) > batch(size=2, ...
+      seed 7, epoch 0: 1 output given, 2 datapoints used
+      filter(bool): starts again after 1 output
+      as it was saved: its digest is right
+      it can be loaded here
+    (array([1, 2]), None)
     """
+    if is_state(flow):
+        print(*in_words(flow, None if of is None else sources.flow(of, "describe")), sep="\n", file=file, flush=True)
+        return
+    if of is not None:
+        raise TypeError(f"describe(): of= is the flow of a state, but the first argument is no state: {brief(flow)}")
     rules.positive.check("describe", "n", n, {})
     source = sources.flow(flow, "describe")
     length = source.node.length(source._look())

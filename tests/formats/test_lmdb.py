@@ -18,6 +18,8 @@ from written_by_others import DATAPOINTS, written
 import flowfn as ff
 from flowfn import formats
 from flowfn.formats import environments, keyvalue, listings, writing
+from flowfn.formats.environments import Growing
+from flowfn.formats.listings import STATE
 from flowfn.formats.messages import datum
 from flowfn.formats.payloads import packed, unpacked
 from flowfn.testing import check, same
@@ -310,6 +312,35 @@ def test_what_another_flow_began_is_not_continued(path, monkeypatch):
         formats.write_lmdb(path, ff.pipe(range(10), ff.map(torn)), resume=True)
     with pytest.raises(ValueError, match="saved by another pipeline"):
         formats.write_lmdb(path, ff.pipe(range(11), ff.map(torn)), resume=True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: b"torn",
+        lambda text: b"5",
+        lambda text: text.replace(b'"count": 3', b'"count": 2', 1),
+        lambda text: text.replace(b'"position": 3', b'"position": 2'),
+        lambda text: b'{"count": 3}',
+    ],
+)
+def test_what_was_noted_is_not_believed_if_it_is_damaged(path, monkeypatch, damage):
+    monkeypatch.setattr(keyvalue, "FULL", 1)
+
+    def torn(x):
+        if x == 3:
+            raise OSError("broken off")
+        return x
+
+    flow = ff.pipe(range(10), ff.map(torn))
+    with pytest.raises(OSError, match="broken off"):
+        formats.write_lmdb(path, flow, resume=True)
+    with Growing(path + ".part", "test") as database:
+        text = bytes(database.get(STATE))
+        assert damage(text) != text
+        database.put([], {STATE: damage(text)})
+    with pytest.raises(ValueError, match="damaged"):
+        formats.write_lmdb(path, flow, resume=True)
 
 
 def test_what_was_whole_but_not_in_its_place_is_written_anew(path, monkeypatch):

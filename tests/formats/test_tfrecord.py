@@ -387,6 +387,41 @@ def test_how_far_another_file_had_come_is_forgotten(path, monkeypatch):
     assert os.listdir(os.path.dirname(path)) == ["data.tfrecord.part"]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda known: {**known, "bytes": known["bytes"] - 1},
+        lambda known: {**known, "count": known["count"] - 1},
+        lambda known: {**known, "bytes": -1},
+        lambda known: {**known, "count": "5"},
+        lambda known: {**known, "bytes": None},
+        lambda known: {**known, "state": {**known["state"], "position": 1}},
+        lambda known: {"count": 5},
+        lambda known: [known],
+        lambda known: 5,
+    ],
+)
+def test_what_was_noted_is_not_believed_if_it_is_damaged(path, monkeypatch, damage):
+    monkeypatch.setattr(tfrecord_writing, "OLD", -1)
+    broken = [5]
+
+    def torn(x):
+        if x in broken:
+            broken.clear()
+            raise OSError("broken off")
+        return x
+
+    flow = ff.pipe(range(10), ff.map(torn))
+    with pytest.raises(OSError, match="broken off"):
+        formats.write_tfrecord(path, flow, resume=True)
+    with open(path + ".part.json") as file:
+        known = json.load(file)
+    with open(path + ".part.json", "w") as file:
+        json.dump(damage(known), file)
+    formats.write_tfrecord(path, flow, resume=True)
+    assert list(formats.read_tfrecord(path)) == list(range(10))
+
+
 def test_what_is_compressed_cannot_be_resumed(path):
     with pytest.raises(ValueError, match="cannot be resumed"):
         formats.write_tfrecord(path, [1], compression="gzip", resume=True)
