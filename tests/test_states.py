@@ -170,7 +170,7 @@ NEVER = ["5", "", b"3", None, math.nan, math.inf, -math.inf, 2.5, [], {}, [[1]],
 NUMBERS = [-1, -(10**9), 0, 1, 2, 3, 7, 10**6, 10**15, 2**70, True, False]
 
 
-@pytest.mark.parametrize("k", [0, 1, 7])
+@pytest.mark.parametrize("k", [0, 7])
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_state_with_one_value_changed_gives_the_same_stream_or_is_refused_by_name(name, k):
     make = PIPELINES[name]
@@ -199,7 +199,7 @@ def might_be(name, state, path, value):
     return "mix" in name and (before or expected)
 
 
-@pytest.mark.parametrize("k", [0, 1, 7])
+@pytest.mark.parametrize("k", [0, 7])
 @pytest.mark.parametrize("name", PIPELINES)
 def test_what_no_state_can_hold_is_refused_even_where_the_digest_is_right(name, k):
     make = PIPELINES[name]
