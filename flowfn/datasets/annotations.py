@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from flowfn.formats.damage import reading
 from flowfn.formats.files import file_path
 
 LARGEST = 1 << 22
@@ -51,16 +52,14 @@ def read_annotation(path: Any) -> Annotation:
     Annotation(shape=(40, 50), names=['n02119789'], boxes=array([[ 1.,  2., 30., 20.]], dtype=float32))
     """
     name = file_path(path, "read_annotation")
-    with open(name, "rb") as file:
-        held = file.read(LARGEST + 1)
-    try:
+    with reading(name, f"read_annotation(): {name!r} is not an annotation in the form of PASCAL VOC"):
+        with open(name, "rb") as file:
+            held = file.read(LARGEST + 1)
         if len(held) > LARGEST:
             raise ValueError(f"it is larger than {LARGEST} bytes")
         parser = ElementTree.XMLParser(target=_Builder())
         parser.feed(held)
         return _annotation(parser.close())
-    except (ElementTree.ParseError, ValueError, LookupError, OverflowError) as error:
-        raise ValueError(f"read_annotation(): {name!r} is not an annotation in the form of PASCAL VOC: {error}") from error
 
 
 def _annotation(root: Any) -> Annotation:

@@ -17,6 +17,7 @@ from flowfn.datasets.finding import Published
 from flowfn.datasets.listed import decoded
 from flowfn.datasets.matlab import matlab_variables
 from flowfn.flows import Flow
+from flowfn.formats.damage import reading
 from flowfn.formats.files import call, file_path, flow_of
 from flowfn.making import _in_natural_order
 from flowfn.transform import map, map_component
@@ -71,7 +72,7 @@ def read_ground_truth(path: Any) -> GroundTruth:
     name = file_path(path, "read_ground_truth")
     drawn = matlab_variables(name, "read_ground_truth", "groundTruth")["groundTruth"]
     parts: dict[str, list[np.ndarray]] = {"Segmentation": [], "Boundaries": []}
-    try:
+    with reading(name, f"read_ground_truth(): {name!r} must hold groundTruth, cells of Segmentation and Boundaries of one shape"):
         for one in drawn if isinstance(drawn, list) else [drawn]:
             for field, found in parts.items():
                 array = one[field]
@@ -79,9 +80,6 @@ def read_ground_truth(path: Any) -> GroundTruth:
                     raise TypeError(f"{field} is no matrix of numbers")
                 found.append(array)
         return GroundTruth(np.stack(parts["Segmentation"]).astype(np.uint16), np.stack(parts["Boundaries"]) != 0)
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
-        message = f"{name!r} must hold groundTruth, cells of Segmentation and Boundaries of one shape: {error}"
-        raise ValueError(f"read_ground_truth(): {message}") from error
 
 
 def read_boundaries(path: Any) -> np.ndarray:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowfn import rules
+from flowfn.formats.damage import reading
 
 _DIR = rules.Rule(
     "the path of a folder", lambda value: isinstance(value, (str, os.PathLike)), lambda value, others: os.fspath(value) not in ("", b"")
@@ -94,8 +95,5 @@ def lines_of(path: str, who: str) -> Iterator[str]:
     Raises:
         ValueError: it is not text.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            yield from filter(None, map(str.strip, file))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{who}(): {path!r} is not a text file in UTF-8: {error}") from None
+    with reading(path, f"{who}(): {path!r} is not a text file in UTF-8"), open(path, encoding="utf-8") as file:
+        yield from filter(None, map(str.strip, file))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from flowfn.flows import Flow
+from flowfn.formats.damage import reading, warn_of_end
 from flowfn.formats.files import flow_of
 from flowfn.transform import map_component
 
@@ -74,12 +75,17 @@ def lines_of_list(path: str, who: str, labels: bool = True) -> Iterator[tuple[by
 
     Raises:
         ValueError: a line has no label; the message says which.
+
+    Warns:
+        UserWarning: no line break ends the last label, of which digits may be cut off.
     """
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            line = line.strip()
+    with reading(path, f"{who}(): {path!r} cannot be read"), open(path, "rb") as file:
+        for number, given in enumerate(file, 1):
+            line = given.strip()
             if not line:
                 continue
+            if labels and not given.endswith(b"\n"):
+                warn_of_end(path, who)
             if not labels:
                 yield os.fsencode(line.decode("utf-8", "surrogateescape")), -1
                 continue

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from flowfn.formats.damage import reading
+
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 _TEXTS = {16: "utf-8", 17: "utf-16", 18: "utf-32"}
@@ -29,10 +31,10 @@ def matlab_variables(path: str, who: str, *names: str) -> Mapping[str, Any]:
     Raises:
         ValueError: it is no such file, is damaged, or lacks one of them.
     """
-    with open(path, "rb") as file:
-        held = memoryview(file.read())
     there: dict[str, tuple[int, memoryview]] = {}
-    try:
+    with reading(path, f"{who}(): {path!r} cannot be read as a MATLAB file", "; get it again"):
+        with open(path, "rb") as file:
+            held = memoryview(file.read())
         if len(held) < 128 or bytes(held[126:128]) not in (b"IM", b"MI"):
             raise ValueError(f"it does not begin as one of version 5 to 7 does, but with {bytes(held[:16])!r}")
         order = "<" if bytes(held[126:128]) == b"IM" else ">"
@@ -41,8 +43,6 @@ def matlab_variables(path: str, who: str, *names: str) -> Mapping[str, Any]:
             if front:
                 there[_name(memoryview(front), order)] = kind, data
         found = {name: _variable(*there[name], order) for name in names if name in there}
-    except (ValueError, zlib.error, struct.error, IndexError, OverflowError) as error:
-        raise ValueError(f"{who}(): {path!r} cannot be read as a MATLAB file: {error}; get it again") from error
     missing = [name for name in names if name not in found]
     if missing:
         raise ValueError(f"{who}(): {path!r} must hold the variable {missing[0]!r}, but it holds {sorted(there)}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import math
 import os
-import zlib
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -18,6 +17,7 @@ from flowfn.datasets.finding import Published
 from flowfn.datasets.held import held_flow, labels_below
 from flowfn.datasets.statistics import Statistics
 from flowfn.flows import Flow
+from flowfn.formats.damage import reading
 from flowfn.formats.files import call, file_path
 
 MNIST_LABELS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
@@ -144,10 +144,8 @@ def _idx(path: str, who: str, axes: int | None = None) -> np.ndarray:
         zipped = plain.read(2) == _GZIP
         plain.seek(0)
         file = cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if zipped else plain
-        try:
+        with reading(path, f"{who}(): {path!r} is damaged", "; get it again"):
             return _array_in(file, path, who, packed * _DEFLATE if zipped else packed, axes)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{who}(): {path!r} is damaged: {error}; get it again") from error
 
 
 def _array_in(file: BinaryIO, path: str, who: str, limit: int, axes: int | None) -> np.ndarray:

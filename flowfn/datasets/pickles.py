@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from flowfn.formats.damage import tell
+
 _PLAIN = b"".join(
     (
         pickle.PROTO,
@@ -78,14 +80,14 @@ def plain_pickle(path: str, who: str) -> Any:
     Raises:
         ValueError: it holds anything else (which is not run), or is damaged.
     """
-    with open(path, "rb") as file:
-        held = file.read()
     try:
+        with open(path, "rb") as file:
+            held = file.read()
         return _Careful(io.BytesIO(held), encoding="bytes").load()
     except Refused as error:
         raise ValueError(f"{who}(): {path!r} is not read any further, for its pickle {error}; nothing in it was run") from None
-    except (Exception, RecursionError) as error:
-        raise ValueError(f"{who}(): {path!r} is damaged, it cannot be unpickled: {error or type(error).__name__}") from error
+    except Exception as error:
+        tell(error, path, f"{who}(): {path!r} is damaged, it cannot be unpickled")
 
 
 class _Dtype:

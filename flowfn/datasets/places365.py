@@ -15,6 +15,7 @@ from flowfn import rules
 from flowfn.datasets.finding import Published, lines_of
 from flowfn.datasets.listed import decoded, lines_of_list, listed, listed_flow
 from flowfn.flows import Flow
+from flowfn.formats.damage import reading
 from flowfn.formats.files import call
 
 _PAGE = "http://places2.csail.mit.edu/download.html"
@@ -87,7 +88,8 @@ def places365_labels(dir: Any) -> list[str]:
             if os.path.isfile(os.path.join(folder, name)):
                 return _kinds(os.path.join(folder, name), published.who)
     path = published.file(folder, _CATEGORIES)
-    numbered = {label: name.decode() for name, label in lines_of_list(path, published.who)}
+    with reading(path, f"places365_labels(): {path!r} is not a text file in UTF-8"):
+        numbered = {label: name.decode() for name, label in lines_of_list(path, published.who)}
     if sorted(numbered) != list(range(len(numbered))):
         raise ValueError(f"places365_labels(): {path!r} must number its categories from 0 on")
     return [numbered[label].removeprefix("/")[2:] for label in range(len(numbered))]

@@ -18,6 +18,7 @@ from flowfn.datasets.matlab import matlab_arrays
 from flowfn.datasets.statistics import Statistics
 from flowfn.extras import needed
 from flowfn.flows import Flow
+from flowfn.formats.damage import reading
 from flowfn.formats.files import Opened, call, flow_of
 
 SVHN_STATISTICS = Statistics((111.609, 113.161, 120.565), (50.498, 51.259, 50.244))
@@ -114,35 +115,28 @@ class DigitStruct(Opened):
 
     def open(self) -> Any:
         """The file."""
-        try:
+        with reading(self.path, f"{self.who}(): {self.path!r} cannot be read as HDF5", "; get it again"):
             return needed("h5py", f"{self.who}()", extra="datasets").File(self.path, "r")
-        except OSError as error:
-            raise ValueError(f"{self.who}(): {self.path!r} cannot be read as HDF5: {error}; get it again") from error
 
     def __len__(self) -> int:
         if self.count is None:
-            self.count = len(self._table("name"))
+            handle = self.handle
+            with reading(self.path, f"{self.who}(): {self.path!r} must hold digitStruct with 'name'"):
+                self.count = len(handle["digitStruct"]["name"])
         return self.count
 
     def __getitem__(self, index: int) -> list[Any]:
         index = self.within(index)
-        try:
-            name = "".join(map(chr, np.ravel(self.handle[self._table("name")[index, 0]][()]).tolist()))
-            digits = self.handle[self._table("bbox")[index, 0]]
+        handle = self.handle
+        with reading(self.path, f"{self.who}(): {self.path!r} is damaged at its image {index}"):
+            names, boxes_of = (handle["digitStruct"][name] for name in ("name", "bbox"))
+            name = "".join(map(chr, np.ravel(handle[names[index, 0]][()]).tolist()))
+            digits = handle[boxes_of[index, 0]]
             left, top, width, height, labels = (self._values(digits[side]) for side in _SIDES)
             boxes = np.stack([left, top, left + width, top + height], 1).astype(np.float32)
-        except (OSError, KeyError, ValueError, TypeError, OverflowError, IndexError, RuntimeError) as error:
-            raise ValueError(f"{self.who}(): {self.path!r} is damaged at its image {index}: {error}") from error
         if os.path.basename(name) != name or name in ("", ".", ".."):
             raise ValueError(f"{self.who}(): {self.path!r} must name images beside it, but its image {index} is called {name!r}")
         return [os.path.join(os.path.dirname(self.path), name), boxes, labels.astype(np.int64) % 10]
-
-    def _table(self, name: str) -> Any:
-        """The references to the names, or to the boxes, of all images."""
-        try:
-            return self.handle["digitStruct"][name]
-        except (KeyError, ValueError, TypeError) as error:
-            raise ValueError(f"{self.who}(): {self.path!r} must hold digitStruct with {name!r}: {error}") from error
 
     def _values(self, side: Any) -> np.ndarray:
         """One number for each digit: written down as such if there is one digit, as references if there are several."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from flowfn.datasets.finding import Published, lines_of
+from flowfn.formats.damage import reading
 
 CAFFE = "http://dl.caffe.berkeleyvision.org/caffe_ilsvrc12.tar.gz"
 INNER = ("", "caffe_ilsvrc12", "ilsvrc_metadata")
@@ -54,10 +55,10 @@ def ilsvrc12_mean(metadata: Any) -> np.ndarray:
     """
     published = Published("ilsvrc12_mean", CAFFE)
     path = found(published, published.folder(metadata, "metadata"), "imagenet_mean.binaryproto")
-    with open(path, "rb") as file:
-        held = file.read()
     sizes, pixels = {1: 1, 2: 0, 3: 0, 4: 0}, b""
-    try:
+    with reading(path, f"ilsvrc12_mean(): {path!r} is damaged", f"; get it again from {CAFFE}"):
+        with open(path, "rb") as file:
+            held = file.read()
         for number, value in _fields(held):
             if number == 5:
                 pixels += value if isinstance(value, bytes) else struct.pack("<I", value)
@@ -66,8 +67,6 @@ def ilsvrc12_mean(metadata: Any) -> np.ndarray:
         planes = np.frombuffer(pixels, "<f4").reshape(list(sizes.values()))[0]
         if len(planes) != 3:
             raise ValueError(f"it has {len(planes)} channels, and must have 3")
-    except (ValueError, IndexError, struct.error) as error:
-        raise ValueError(f"ilsvrc12_mean(): {path!r} is damaged: {error}; get it again from {CAFFE}") from error
     return np.ascontiguousarray(planes[::-1].transpose(1, 2, 0), np.float32)
 
 

@@ -19,6 +19,7 @@ from flowfn.columns import Columns, readonly, stackable
 from flowfn.components import component
 from flowfn.flows import Flow
 from flowfn.formats.array_writing import LOCAL, write_npy, write_npz
+from flowfn.formats.damage import reading, words
 from flowfn.formats.files import call, file_path, is_url, open_file
 from flowfn.formats.members import Form, equal_lengths, form_of
 from flowfn.formats.npy import Header, header_of
@@ -94,14 +95,14 @@ class ArrayFile(Columns):
 
     def _looked_at(self) -> tuple[list[Member], Form]:
         where = f"{self.who}(): {self.path}"
-        with open_file(self.path, who=f"{self.who}()") as file:
+        with open_file(self.path, who=f"{self.who}()") as file, reading(self.path, f"{where} cannot be read"):
             if self.who == "read_npy":
                 found = {"": _member(file, "", 0, _size(file), where, self.allow_pickle)}
                 form = Form(None, True, [""])
                 if not found[""].header.shape:
                     raise ValueError(f"{where} holds a single value, and no rows")
             else:
-                there = _members(file, self.path)
+                there = _members(file, self.path, whole=self.given is None)
                 form = form_of(self.given, list(there), self.who, "arrays", self.path)
                 found = {name: _in_zip(file, there[name], name, f"{where}: {name!r}", self.allow_pickle) for name in form.names}
         equal_lengths({name: found[name].header.shape for name in form.names}, self.who, "arrays", self.path)
@@ -113,7 +114,7 @@ class ArrayFile(Columns):
             return np.ndarray(header.shape, header.dtype, b"")
         order: Any = "F" if header.fortran else "C"
         if member.packed or header.dtype.hasobject or is_url(self.path):
-            with open_file(self.path, who=f"{self.who}()") as file:
+            with open_file(self.path, who=f"{self.who}()") as file, reading(self.path, f"{where} cannot be read", "; it is damaged"):
                 return _loaded(file, member, where)
         if os.path.getsize(self.path) < member.offset + header.nbytes:
             raise ValueError(f"{where} has become shorter than it was when this flow was made")
@@ -169,13 +170,16 @@ def _member(file: BinaryIO, name: str, offset: int, size: int, where: str, allow
     return Member(name, header, offset + header.size, packed)
 
 
-def _members(file: BinaryIO, path: str) -> dict[str, zipfile.ZipInfo]:
-    """The arrays in a zip file, by name."""
+def _members(file: BinaryIO, path: str, whole: bool) -> dict[str, zipfile.ZipInfo]:
+    """The arrays in a zip file, by name; with `whole`, there must be nothing else in it."""
     try:
         infos = zipfile.ZipFile(file).infolist()
-    except (zipfile.BadZipFile, ValueError, OSError, OverflowError, NotImplementedError) as error:
+    except Exception as error:
         hint = "; it is empty" if not _size(file) else "; it is an .npy file: use read_npy" if file.read(6) == b"\x93NUMPY" else ""
-        raise ValueError(f"read_npz(): {path} is no .npz file, or not a whole one: {error}{hint}") from error
+        raise ValueError(f"read_npz(): {path} is no .npz file, or not a whole one: {words(error)}{hint}") from error
+    other = next((info.filename for info in infos if not info.filename.endswith(".npy")), None)
+    if whole and other is not None:
+        raise ValueError(f"read_npz(): {path} holds {other!r}, which is no array; it is damaged, or choose those that are: arrays=[...]")
     return {info.filename.removesuffix(".npy"): info for info in infos if info.filename.endswith(".npy")}
 
 
@@ -185,12 +189,9 @@ def _in_zip(file: BinaryIO, info: zipfile.ZipInfo, name: str, where: str, allow_
     stored = info.compress_type == zipfile.ZIP_STORED
     if info.compress_type == zipfile.ZIP_DEFLATED and info.file_size > info.compress_size * DEFLATE + 1000:
         raise ValueError(f"{where} says that {info.compress_size} bytes hold {info.file_size}, which cannot be; it is damaged")
-    try:
-        with zipfile.ZipFile(file) as archive, archive.open(info) as member:
-            found: Any = member
-            told = _member(found, name, 0, info.file_size, where, allow_pickle, packed=not stored)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
-        raise ValueError(f"{where} cannot be read: {error}") from error
+    with zipfile.ZipFile(file) as archive, archive.open(info) as member:
+        found: Any = member
+        told = _member(found, name, 0, info.file_size, where, allow_pickle, packed=not stored)
     if not stored:
         return told
     file.seek(info.header_offset)
@@ -206,14 +207,11 @@ def _in_zip(file: BinaryIO, info: zipfile.ZipInfo, name: str, where: str, allow_
 def _loaded(file: Any, member: Member, where: str) -> np.ndarray:
     """An array that cannot be mapped, read once."""
     header = member.header
-    try:
-        if member.packed or (member.name and header.dtype.hasobject):
-            with zipfile.ZipFile(file) as archive, archive.open(f"{member.name}.npy") as found:
-                return _content(found, header, where)
-        file.seek(member.offset - header.size)
-        return _content(file, header, where)
-    except (zipfile.BadZipFile, EOFError, OSError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
-        raise ValueError(f"{where} cannot be read: {error}; it is damaged") from error
+    if member.packed or (member.name and header.dtype.hasobject):
+        with zipfile.ZipFile(file) as archive, archive.open(f"{member.name}.npy") as found:
+            return _content(found, header, where)
+    file.seek(member.offset - header.size)
+    return _content(file, header, where)
 
 
 def _content(file: Any, header: Header, where: str) -> np.ndarray:

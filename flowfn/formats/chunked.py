@@ -15,6 +15,7 @@ import numpy as np
 from flowfn import rules
 from flowfn.extras import needed
 from flowfn.flows import Flow
+from flowfn.formats.damage import tell
 from flowfn.formats.files import call, is_url
 from flowfn.formats.members import Fill, Form, equal_lengths, filled, form_of, names_in
 from flowfn.formats.stored_rows import Kept, StoredRows, flow_of_rows
@@ -114,9 +115,9 @@ class _Zarr:
         try:
             zipped = not is_url(path) and os.path.isfile(path)
             self.root = zarr.open(zarr.storage.ZipStore(path, mode="r") if zipped else path, mode="r")
+            self.arrays = [self.root[name] if name else self.root for name in names]
         except Exception as error:
-            raise ValueError(f"read_zarr(): {path} is no Zarr store, or a damaged one: {error}") from error
-        self.arrays = [self.root[name] if name else self.root for name in names]
+            tell(error, path, f"read_zarr(): {path} is no Zarr store, or a damaged one")
         self._chunks: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self._size, self._turn = 0, threading.Lock()
 

@@ -6,27 +6,21 @@ import bz2
 import gzip
 import io
 import lzma
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
+from flowfn.formats.damage import reading
 from flowfn.formats.in_order import open_in_order
 
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-BAD = (OSError, EOFError, zlib.error, lzma.LZMAError)
-"""What broken compression raises."""
 
 
-@contextmanager
-def telling(path: str, who: str) -> Iterator[None]:
-    """What goes wrong when something compressed is read is told with the name of the file."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except BAD as error:
-        raise ValueError(f"{who}(): {path} cannot be decompressed: {error}; it is damaged, or not whole") from error
+def telling(path: str, who: str) -> AbstractContextManager[None]:
+    """What goes wrong when something is read that may be compressed is told with the name of the file."""
+    if suffix_of(path) is None:
+        return reading(path, f"{who}(): {path} cannot be read")
+    return reading(path, f"{who}(): {path} cannot be decompressed", "; it is damaged, or not whole")
 
 
 def suffix_of(path: str) -> str | None:

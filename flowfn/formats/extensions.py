@@ -19,7 +19,6 @@ import io
 import json
 import pickle
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -28,6 +27,7 @@ import numpy as np
 
 from flowfn.extras import needed
 from flowfn.failures import brief
+from flowfn.formats.damage import words
 
 Decoder: TypeAlias = Callable[[bytes], Any]
 
@@ -36,8 +36,6 @@ NUMBERS = ("cls", "cls2", "class", "count", "index", "inx", "id")
 OBJECTS = ("json", "jsn")
 PICKLES = ("pyd", "pkl", "pickle")
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm", "pbm")
-_BROKEN = (ValueError, KeyError, EOFError, OSError, MemoryError, RecursionError, zipfile.BadZipFile, zlib.error, NotImplementedError)
-"""What a decoder of ours may say to bytes that are not what they are called."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,7 @@ class Decoding:
             if not ours:
                 error.add_note(f"in decode[{extension!r}], of {where()}")
                 raise
-            if not isinstance(error, _BROKEN):
-                raise
-            raise ValueError(f"{where()} cannot be read as {extension}: {error}; decode=False gives its bytes") from error
+            raise ValueError(f"{where()} cannot be read as {extension}: {words(error)}; decode=False gives its bytes") from error
 
     def _found(self, extension: str) -> tuple[Decoder | None, bool]:
         """What decodes this extension, and whether that is of ours."""

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, ClassVar
 
 from flowfn.extras import needed
 from flowfn.flows import Flow
+from flowfn.formats.damage import reading, tell
 from flowfn.rules import Rule
 from flowfn.runs import Block, Run
 from flowfn.sources import IterableNode, SequenceNode, Source
@@ -111,7 +112,8 @@ class Opened:
     def _opened(self, at: tuple[int, int]) -> Any:
         with _turn:
             if at not in self._handles:
-                self._handles[at] = self.open()
+                with reading(self.path, f"{self.who}(): {self.path} cannot be opened"):
+                    self._handles[at] = self.open()
                 weakref.finalize(self, _close, self._handles, at)
             return self._handles[at]
 
@@ -148,7 +150,10 @@ class Pieces:
         """So many bytes from there on; fewer where the file ends."""
         length = max(min(length, self.size - offset), 0)
         if self._descriptor is not None:
-            found = os.pread(self._descriptor, length, offset)
+            try:
+                found = os.pread(self._descriptor, length, offset)
+            except OSError as error:
+                tell(error, self.path, f"{self.who}: {self.path} cannot be read")
             if len(found) == length or not found:
                 return found
         with self._turn, self._in_pieces():
@@ -158,12 +163,15 @@ class Pieces:
     @contextlib.contextmanager
     def _in_pieces(self) -> Iterator[None]:
         """What opens URLs raises a ValueError, and no other error, where a server gives nothing but whole files."""
-        try:
-            yield
-        except ValueError as error:
-            if self.local:
-                raise
-            raise OSError(f"{self.who}: {self.path} cannot be read in pieces, which its server does not give; download it first") from error
+        with reading(self.path, f"{self.who}: {self.path} cannot be read"):
+            try:
+                yield
+            except ValueError as error:
+                if self.local:
+                    raise
+                raise OSError(
+                    f"{self.who}: {self.path} cannot be read in pieces, which its server does not give; download it first"
+                ) from error
 
     def close(self) -> None:
         """Close the file."""

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from flowfn.extras import needed
+from flowfn.formats.damage import reading
 from flowfn.formats.files import Pieces
 from flowfn.formats.in_order import open_in_order
 from flowfn.formats.payloads import Unreadable
@@ -133,7 +134,7 @@ def in_order(path: str, compression: str | None, who: str) -> Generator[tuple[in
         file = unpacking(raw, compression)
         number = at = 0
         while True:
-            head = _read(file, HEAD.size, called, number, at)
+            head = _read(file, HEAD.size, path, called, number, at)
             if not head:
                 return
             if len(head) < HEAD.size:
@@ -141,7 +142,7 @@ def in_order(path: str, compression: str | None, who: str) -> Generator[tuple[in
             length, checksum = HEAD.unpack(head)
             if masked(crc(head[: LENGTH.size])) != checksum:
                 raise corrupt(called, number, at, "the checksum of its length is wrong", head[:2] if not at else b"")
-            rest = _read(file, length + CHECKSUM.size, called, number, at)
+            rest = _read(file, length + CHECKSUM.size, path, called, number, at)
             if len(rest) < length + CHECKSUM.size:
                 raise _cut(called, number, at, length + AROUND, len(rest) + HEAD.size)
             try:
@@ -176,18 +177,16 @@ class Zlib:
         return b"".join(parts)
 
 
-def _read(file: Any, size: int, called: str, number: int, at: int) -> bytes:
+def _read(file: Any, size: int, path: str, called: str, number: int, at: int) -> bytes:
     """So many bytes, a few at a time: no memory is set aside for what is not there."""
     parts: list[bytes] = []
-    try:
+    with reading(path, f"{called}: what is compressed is torn in record {number} (byte {at} of what it unpacks to)"):
         while size > 0:
             found = file.read(min(size, CHUNK))
             if not found:
                 break
             parts.append(found)
             size -= len(found)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{called}: what is compressed is torn in record {number} (byte {at} of what it unpacks to): {error}") from error
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import numpy as np
 
 from flowfn.extras import needed
+from flowfn.formats.damage import reading
 from flowfn.formats.files import Opened, stamp
 from flowfn.formats.finding import paths_of
 from flowfn.formats.members import Form
@@ -78,12 +79,11 @@ class TableRows(Opened):
         return form
 
     def _told(self, path: str) -> tuple[Any, list[int]]:
-        try:
-            return self.look(path)
-        except (FileNotFoundError, PermissionError, IsADirectoryError):
-            raise
-        except (ValueError, OSError, NotImplementedError, KeyError, MemoryError) as error:
-            raise ValueError(f"{self.who}(): {path} cannot be read, it is no such file, or a damaged one: {error}") from error
+        with reading(path, f"{self.who}(): {path} cannot be read, it is no such file, or a damaged one"):
+            schema, rows = self.look(path)
+            if min(rows, default=0) < 0:
+                raise ValueError(f"it says that it has a group of {min(rows)} rows")
+            return schema, rows
 
     def _form(self, schema: Any) -> Form:
         names = list(schema.names)
@@ -192,13 +192,9 @@ class _Tables:
     def _decoded(self, at: int, rows: TableRows) -> Any:
         group = rows.groups[at]
         path = rows.paths[group.file]
-        try:
+        where = f"{rows.who}(): group {group.number} of {path} (datapoints {rows.starts[at]} to {rows.starts[at + 1] - 1})"
+        with reading(path, f"{where} cannot be read", "; is the file damaged?"):
             table = rows.decoded(self._file(group.file, rows), group.number, rows.form.names)
-        except (ValueError, OSError, NotImplementedError, LookupError, MemoryError) as error:
-            raise ValueError(
-                f"{rows.who}(): group {group.number} of {path} (datapoints {rows.starts[at]} to {rows.starts[at + 1] - 1}) "
-                f"cannot be read: {error}; is the file damaged?"
-            ) from error
         if len(table) != group.rows:
             raise ValueError(f"{rows.who}(): {path} has changed: group {group.number} had {group.rows} rows, now it has {len(table)}")
         return table

@@ -13,6 +13,7 @@ import numpy as np
 from flowfn import rules
 from flowfn.extras import needed
 from flowfn.flows import Flow
+from flowfn.formats.damage import tell
 from flowfn.formats.files import call, is_url, open_file
 from flowfn.formats.members import ENOUGH, Fill, Form, equal_lengths, filled, form_of, names_in
 from flowfn.formats.stored_rows import Kept, StoredRows, flow_of_rows
@@ -20,6 +21,8 @@ from flowfn.formats.writing import shown, written
 
 CACHED = 1 << 25
 """Bytes of decoded chunks that HDF5 keeps for each dataset, at least."""
+LARGEST = 1 << 32
+"""Bytes of decoded chunks that it keeps at most: no chunk can have more."""
 BYTES = "flowfn_bytes"
 """The attribute of a dataset whose rows are bytes of any length: HDF5 knows such strings only without zeros in them."""
 
@@ -69,14 +72,11 @@ class Hdf5Rows(StoredRows):
         h5py: Any = needed("h5py", "read_hdf5()", extra="hdf5")
         with _Hdf5(self.path, [], []) as opened:
             file = opened.file
-            try:
-                there = [name for name in file if isinstance(file.get(name), h5py.Dataset)]
-                there += [name for name in names_in(self.datasets) if name not in there and isinstance(file.get(name), h5py.Dataset)]
-                form = form_of(self.datasets, there, "read_hdf5", "datasets", self.path)
-                equal_lengths({name: tuple(file[name].shape or ()) for name in form.names}, "read_hdf5", "datasets", self.path)
-                return form, [self._kept(h5py, file[name], name) for name in form.names]
-            except (OSError, RuntimeError, KeyError) as error:
-                raise ValueError(f"read_hdf5(): {self.path} is a damaged HDF5 file: {error}") from error
+            there = [name for name in file if isinstance(file.get(name), h5py.Dataset)]
+            there += [name for name in names_in(self.datasets) if name not in there and isinstance(file.get(name), h5py.Dataset)]
+            form = form_of(self.datasets, there, "read_hdf5", "datasets", self.path)
+            equal_lengths({name: tuple(file[name].shape or ()) for name in form.names}, "read_hdf5", "datasets", self.path)
+            return form, [self._kept(h5py, file[name], name) for name in form.names]
 
     def _kept(self, h5py: Any, dataset: Any, name: str) -> Kept:
         try:
@@ -111,21 +111,20 @@ class _Hdf5:
     def __init__(self, path: str, names: Sequence[str], chunks: Sequence[int]) -> None:
         h5py: Any = needed("h5py", "read_hdf5()", extra="hdf5")
         self.below = open_file(path, who="read_hdf5()") if is_url(path) else None
+        self.file: Any = None
         try:
-            self.file = h5py.File(self.below or path, "r", rdcc_nbytes=max(CACHED, *chunks, 0))
-        except OSError as error:
-            if self.below is not None:
-                self.below.close()
-            if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
-                raise
-            raise ValueError(f"read_hdf5(): {path} is no HDF5 file, or not a whole one: {error}") from error
-        found = [self.file[name] for name in names]
-        self.datasets = [dataset.asstr() if _is_text(h5py, dataset) else dataset for dataset in found]
-        self.values = [_bytes_of if dataset.attrs.get(BYTES) else None for dataset in found]
+            self.file = h5py.File(self.below or path, "r", rdcc_nbytes=max(CACHED, min(max(chunks, default=0), LARGEST)))
+            found = [self.file[name] for name in names]
+            self.datasets = [dataset.asstr() if _is_text(h5py, dataset) else dataset for dataset in found]
+            self.values = [_bytes_of if dataset.attrs.get(BYTES) else None for dataset in found]
+        except Exception as error:
+            self.close()
+            tell(error, path, f"read_hdf5(): {path} is no HDF5 file, or not a whole one")
 
     def close(self) -> None:
         """Close the file."""
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
         if self.below is not None:
             self.below.close()
 

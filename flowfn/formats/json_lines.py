@@ -30,6 +30,9 @@ def read_jsonl(path: Any, *, hold: bool = False) -> Flow[Any]:
         ValueError: a line is no JSON; the message says which datapoint it is.
         FileNotFoundError: there is no such file.
 
+    Warns:
+        UserWarning: the last line is a number that no line break ends; it may be cut off.
+
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/words.jsonl"
     >>> write_jsonl(path, [{"word": "yes", "ids": [1, 2]}, None, "no"])
@@ -50,6 +53,10 @@ class JsonLines:
     def cut(self, block: bytes, last: bool) -> tuple[np.ndarray, int]:
         """Where lines begin."""
         return line_starts(block, last)
+
+    def ends(self, tail: bytes) -> bool:
+        """What is cut off is no JSON any more, but for a number."""
+        return bool(tail.strip().strip(b"0123456789+-.eE")) or not tail.strip()
 
     def parse(self, block: bytes) -> Iterator[Any]:
         """What the lines say."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from flowfn.extras import needed
 from flowfn.failures import brief
+from flowfn.formats.damage import words
 
 PICKLED = 0x80
 """What a pickle begins with."""
@@ -64,7 +65,7 @@ def unpacker(allow_pickle: bool) -> Callable[[Any], Any]:
         except Unreadable:
             raise
         except Exception as error:
-            raise Unreadable(f"it is no datapoint that was packed: {error or type(error).__name__}") from error
+            raise Unreadable(f"it is no datapoint that was packed: {words(error)}") from error
         return unpickled(payload, allow_pickle)
 
     return read
@@ -109,7 +110,7 @@ def unpickled(payload: Any, allow_pickle: bool) -> Any:
     try:
         return pickle.loads(payload)
     except Exception as error:
-        raise Unreadable(f"its pickle cannot be read: {error or type(error).__name__}") from error
+        raise Unreadable(f"its pickle cannot be read: {words(error)}") from error
 
 
 def encoded(encode: Callable[[Any], Any], datapoint: Any, number: int, who: str) -> bytes:

@@ -1,10 +1,16 @@
 """Text files of records (lines, mostly): an index of where each begins makes them seekable, and is made when it is first wanted.
 
 What is compressed (by its suffix: .gz, .bz2, .xz) is read from its beginning, or held in memory if that is asked for.
+
+A record ends with a line break, so a file that has been cut off within one can be told by its end. Many a whole file lacks
+the last line break too, and what stands before it then looks the same: it is read, and `warn_of_end` says so once. Where the
+last record shows that it is whole (JSON in brackets), nothing is said; where it has become no record, it is an error as
+anywhere else. What is compressed has a mark at its end, without which it is an error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -14,13 +20,16 @@ import numpy as np
 
 from flowfn.flows import Flow
 from flowfn.formats.compression import compressing, opened_in_order, suffix_of, telling
-from flowfn.formats.files import InOrder, Opened, Pieces, flow_of
+from flowfn.formats.damage import warn_of_end
+from flowfn.formats.files import InOrder, Opened, Pieces, flow_of, is_url
 from flowfn.formats.writing import shown, written
 
 PIECE = 1 << 18
 """Bytes that are read at once."""
 LONGEST = 1 << 28
 """Bytes beyond which a record is none."""
+TAIL = 1 << 12
+"""Bytes at the end of a file in which its last line is looked at."""
 NEWLINE = 10
 BOM = b"\xef\xbb\xbf"
 """What some begin a file of UTF-8 with."""
@@ -42,6 +51,9 @@ class Format(Protocol):
     def carefully(self, block: bytes) -> Iterator[Any]:
         """The same, one by one; of one that cannot be read it says why."""
 
+    def ends(self, tail: bytes) -> bool:
+        """Whether the last line of a file, or what is kept of it, has all that was written, though no line break is behind it."""
+
 
 class Unreadable(ValueError):
     """What a record is not; who reads it knows where."""
@@ -53,11 +65,23 @@ class RecordFile(Opened):
     def __init__(self, path: Any, who: str, form: Format) -> None:
         super().__init__(path, who)
         self.form = form
+        if suffix_of(self.path) is None and not is_url(self.path):  # here, where the user is told once, whoever reads it
+            with contextlib.closing(Pieces(self.path, f"{who}()")) as pieces:
+                self.look_at_end(pieces)
+
+    def look_at_end(self, file: Pieces) -> None:
+        """Warn of an end that may be none."""
+        tail = file.read(max(file.size - TAIL, self.form.start), TAIL).rpartition(b"\n")[2]
+        if tail and not self.form.ends(tail):
+            warn_of_end(self.path, self.who, level=6)
 
     def open(self) -> _Records:
         """Open the file; the index is made when it is wanted."""
         if suffix_of(self.path) is None:
-            return _Records(self, Pieces(self.path, f"{self.who}()"))
+            pieces = Pieces(self.path, f"{self.who}()")
+            if is_url(self.path):
+                self.look_at_end(pieces)
+            return _Records(self, pieces)
         with opened_in_order(self.path, self.who) as file, telling(self.path, self.who):
             return _Records(self, _Held(file.read()))
 

@@ -50,6 +50,9 @@ def read_svmlight(
         ValueError: a line is none of the format, or has a feature beyond `features`; the message says which datapoint it is.
         FileNotFoundError: there is no such file.
 
+    Warns:
+        UserWarning: no line break ends the last example, which may be less than what was written, if the file was cut off.
+
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/examples.svm"
     >>> write_svmlight(path, [[np.array([0.0, 2.5, 0.0]), 1], [np.array([1.0, 0.0, 3.0]), -1]])
@@ -88,6 +91,10 @@ class SvmLight:
         for at in np.flatnonzero(odd).tolist():
             odd[at] = not block[starts[at] : _end(block, starts[at])].partition(b"#")[0].strip()
         return starts[~odd], end
+
+    def ends(self, tail: bytes) -> bool:
+        """A number can end anywhere, unless a comment has begun behind it."""
+        return b"#" in tail or not tail.strip() or tail.endswith(b"\r")
 
     def parse(self, block: bytes) -> Iterator[Any]:
         """The examples in lines; together, if there is nothing special about them."""

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from flowfn import buffers
 from flowfn.columns import stackable
 from flowfn.components import component
 from flowfn.flows import Flow
+from flowfn.formats.damage import reading, tell
 from flowfn.formats.files import Opened
 from flowfn.formats.members import Form
 from flowfn.runs import Block
@@ -27,8 +28,6 @@ DIRECT = 1 << 19
 """Bytes from which on rows are read straight into recycled memory."""
 NEAR = 1 << 15
 """Bytes between two rows up to which it is faster to read over them than to begin anew."""
-BROKEN = (OSError, ValueError, RuntimeError, TypeError, LookupError, ArithmeticError)
-"""What libraries raise when a file is not what it says."""
 
 
 class Kept(NamedTuple):
@@ -60,7 +59,8 @@ class StoredRows(Opened):
 
     def __init__(self, path: Any, who: str) -> None:
         super().__init__(path, who)
-        self.form, self.kept = self.looked_at()
+        with reading(self.path, f"{who}(): {self.path} cannot be read", "; is it damaged?"):
+            self.form, self.kept = self.looked_at()
         self.chosen = list(range(len(self.kept)))
 
     def looked_at(self) -> tuple[Form, list[Kept]]:
@@ -129,20 +129,19 @@ class StoredRows(Opened):
     def _read(self, at: int, start: int, stop: int) -> np.ndarray:
         try:
             return self.read(at, start, stop)
-        except BROKEN as error:
-            raise self._unreadable(at, start, stop, error) from error
+        except Exception as error:
+            self._tell(at, start, stop, error)
 
-    def _unreadable(self, at: int, start: int, stop: int, error: Exception) -> ValueError:
+    def _tell(self, at: int, start: int, stop: int, error: Exception) -> NoReturn:
         where = f"row {start}" if stop == start + 1 else f"rows {start} to {stop - 1}"
-        return ValueError(
-            f"{self.who}(): {where} of {self.kept[at].name!r} cannot be read: {error}; is {self.path} damaged, or has it changed?"
-        )
+        failed = f"{self.who}(): {where} of {self.kept[at].name!r} cannot be read"
+        tell(error, self.path, failed, f"; is {self.path} damaged, or has it changed?")
 
     def _together(self, at: int, wanted: np.ndarray) -> np.ndarray | None:
         try:
             return self.read_each(at, wanted)
-        except BROKEN as error:
-            raise self._unreadable(at, int(wanted[0]), int(wanted[-1]) + 1, error) from error
+        except Exception as error:
+            self._tell(at, int(wanted[0]), int(wanted[-1]) + 1, error)
 
     def _pieces(self, at: int, block: Block) -> Iterator[np.ndarray]:
         kept = self.kept[at]
@@ -170,8 +169,8 @@ class StoredRows(Opened):
         made = buffers.empty((len(block), *kept.shape), kept.dtype)
         try:
             self.read_into(at, block.start, block.stop, made)
-        except BROKEN as error:
-            raise self._unreadable(at, block.start, block.stop, error) from error
+        except Exception as error:
+            self._tell(at, block.start, block.stop, error)
         return made
 
     def _gathered(self, at: int, indices: np.ndarray) -> np.ndarray:

@@ -12,10 +12,10 @@ import contextlib
 import gzip
 import lzma
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from flowfn.formats.damage import tell
 from flowfn.formats.files import Pieces
 from flowfn.formats.in_order import open_in_order
 
@@ -73,7 +73,7 @@ class Tape:
     """
 
     def __init__(self, path: str, who: str, called: str) -> None:
-        self.called, self.position = called, 0
+        self.path, self.called, self.position = path, called, 0
         with contextlib.ExitStack() as opened:
             raw = opened.enter_context(open_in_order(path, who))
             begun = _Begun(raw)
@@ -85,10 +85,9 @@ class Tape:
         """So many bytes; fewer where the file ends."""
         try:
             found = _read(self.file, length)
-        except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-            if isinstance(error, OSError) and (error.errno is not None or isinstance(self.file, _Begun)):
-                raise  # of the disk or the line
-            raise ValueError(f"{self.called} is damaged or cut off: it cannot be unpacked behind byte {self.position}: {error}") from error
+        except Exception as error:
+            what = "cannot be read" if isinstance(self.file, _Begun) else "is damaged or cut off: it cannot be unpacked"
+            tell(error, self.path, f"{self.called} {what} behind byte {self.position}")
         self.position += len(found)
         return found
 

@@ -66,6 +66,9 @@ def read_csv(
             never closed; the message says which datapoint it is.
         FileNotFoundError: there is no such file.
 
+    Warns:
+        UserWarning: no line break ends the last record, which may be less than what was written, if the file was cut off.
+
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/words.csv"
     >>> write_csv(path, [{"word": "yes, no", "count": 2}, {"word": "maybe", "count": 1}])
@@ -133,6 +136,10 @@ class Csv:
         behind = view[closing[closing < len(view) - 1] + 1]
         around = [own, ord(self.delimiter), NEWLINE]
         return bool(np.isin(before, around).all() and np.isin(behind, [*around, 13]).all())
+
+    def ends(self, tail: bytes) -> bool:
+        """Of a line without a line break, nobody can tell: a field can end anywhere."""
+        return not tail.strip(b" \t") or tail.endswith(b"\r")
 
     def _one_by_one(self, block: bytes, last: bool) -> tuple[np.ndarray, int]:
         """Where records begin, as Python's reader finds it: quotes stand in odd places."""

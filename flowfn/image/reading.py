@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from flowfn import rules
+from flowfn.formats.damage import reading
 from flowfn.formats.files import open_file
 from flowfn.stages import stage
 
@@ -136,7 +137,7 @@ def _check(function: str, channels: Any, size: Any) -> None:
 def _read(file: Any, channels: int | None, size: int | None, who: str) -> np.ndarray:
     if isinstance(file, (str, bytes, os.PathLike)):
         path = os.fsdecode(file)
-        with open_file(path, "rb", who=who) as opened:
+        with open_file(path, "rb", who=who) as opened, reading(path, f"{who}: {path} cannot be read"):
             content, name = opened.read(), path
     elif hasattr(file, "read"):
         content, name = file.read(), str(getattr(file, "name", type(file).__name__))

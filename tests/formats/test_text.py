@@ -34,6 +34,8 @@ def stored(path, text, encoding="utf-8"):
     return str(path)
 
 
+NO_END = pytest.mark.filterwarnings("ignore:.* has no line break at its end:UserWarning")
+
 # CSV
 
 AWKWARD = [
@@ -58,6 +60,7 @@ AWKWARD = [
 ]
 
 
+@NO_END
 @pytest.mark.parametrize("piece", [1, 5, 1 << 20])
 @pytest.mark.parametrize("text", AWKWARD)
 def test_awkward_files_are_read_as_pythons_reader_reads_them(tmp_path, monkeypatch, text, piece):
@@ -94,6 +97,7 @@ def test_whatever_pythons_writer_writes_comes_back(tmp_path_factory, rows, piece
         record_files.PIECE = old
 
 
+@NO_END
 @settings(max_examples=150, deadline=None)
 @given(text=st.text(st.sampled_from(list('a,"\n\r')), max_size=30), piece=st.sampled_from([1, 3, 1 << 20]))
 def test_any_text_is_read_as_pythons_strict_reader_reads_it_or_is_an_error(tmp_path_factory, text, piece):
@@ -259,9 +263,9 @@ def test_what_pandas_and_pyarrow_know_is_read(tmp_path):
 @pytest.mark.parametrize("piece", [1, 3, 1 << 20])
 def test_empty_lines_are_passed_over(tmp_path, monkeypatch, piece):
     monkeypatch.setattr(record_files, "PIECE", piece)
-    flow = read_jsonl(stored(tmp_path / "a.jsonl", b'\xef\xbb\xbf\n1\r\n\r\n\n{"a": 2}\n\n3'))
-    assert list(flow) == [1, {"a": 2}, 3]
-    assert [flow[2], flow[0], flow[1]] == [3, 1, {"a": 2}]
+    flow = read_jsonl(stored(tmp_path / "a.jsonl", b'\xef\xbb\xbf\n1\r\n\r\n\n{"a": 2}\n\n[3]'))
+    assert list(flow) == [1, {"a": 2}, [3]]
+    assert [flow[2], flow[0], flow[1]] == [[3], 1, {"a": 2}]
     assert list(read_jsonl(stored(tmp_path / "b.jsonl", b""))) == []
     assert len(read_jsonl(stored(tmp_path / "c.jsonl", b"\n\n"))) == 0
 
@@ -292,7 +296,7 @@ def test_what_is_no_json_is_refused_and_leaves_nothing(tmp_path, value):
         ("1\nnonsense\n", "datapoint 1 .*nonsense"),
         ("1\n" + "[" * 100_000 + "\n", "datapoint 1"),
         (b"1\n\xff\n", "datapoint 0 of .* 'utf-8' codec"),
-        ("1\n  \n2", "datapoint 1"),
+        ("1\n  \n2\n", "datapoint 1"),
     ],
 )
 def test_a_line_that_is_no_json_is_named(tmp_path, text, message):
@@ -486,7 +490,7 @@ def test_the_same_datapoints_make_the_same_file(tmp_path, kind):
 def test_a_record_without_end_is_refused(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(record_files, "LONGEST", 10_000)
     monkeypatch.setattr(record_files, "PIECE", 1000)
-    path = stored(tmp_path / "a", b"1\n" + bytes(50_000))
+    path = stored(tmp_path / "a", b"1\n" + bytes(50_000) + b"#\r")
     with pytest.raises(ValueError, match="has more than 0 MB; is it the right format"):
         list(FORMATS[kind][1](path))
 
