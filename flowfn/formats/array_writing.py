@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import struct
-import tempfile
 import zipfile
 from typing import Any
 
@@ -61,7 +60,7 @@ def write_npz(path: Any, flow: Any, *, compressed: bool = False, overwrite: bool
     """Write datapoints to an .npz file: an array for each component, named by its key (of lists: "arr_0", "arr_1").
 
     Components are numbers, texts, bytes, or arrays of one dtype and shape each. Rows are written as they come, to
-    temporary files beside `path`, which then become one. Without `compressed`, the file can be mapped into memory. A bar
+    temporary files, which then become one. Without `compressed`, the file can be mapped into memory. A bar
     is shown; the file appears at `path` when it is whole.
 
     Raises:
@@ -78,7 +77,6 @@ def write_npz(path: Any, flow: Any, *, compressed: bool = False, overwrite: bool
     rules.boolean.check("write_npz", "overwrite", overwrite, {})
     with (
         written(path, overwrite, "write_npz") as beside,
-        tempfile.TemporaryDirectory(prefix=".part-", dir=os.path.dirname(beside)) as folder,
         contextlib.ExitStack() as stack,
         shown(flow, "write_npz") as datapoints,
     ):
@@ -86,14 +84,14 @@ def write_npz(path: Any, flow: Any, *, compressed: bool = False, overwrite: bool
 
         def begin(form: Form, parts: list[Any]) -> list[Fill]:
             for number, name in enumerate(form.names):
-                growing.append(stack.enter_context(_Growing(os.path.join(folder, str(number)), "write_npz", name)))
+                growing.append(stack.enter_context(_Growing(f"{beside}.{number}", "write_npz", name)))
             return [Fill(part, one.name, "write_npz", one.put) for one, part in zip(growing, parts)]
 
         form, _ = filled(datapoints, "write_npz", begin)
         stack.close()
         with zipfile.ZipFile(beside, "w") as archive:
             for number, name in enumerate(form.names):
-                _archived(archive, os.path.join(folder, str(number)), name if form.keys is not None else f"arr_{name}", compressed)
+                _archived(archive, f"{beside}.{number}", name if form.keys is not None else f"arr_{name}", compressed)
 
 
 class _Growing:

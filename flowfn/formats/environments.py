@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flowfn.extras import needed
+from flowfn.formats.damage import errno_of
 
 FIRST = 1 << 26
 """How large a map for writing is at first, in bytes; it doubles."""
@@ -149,7 +150,10 @@ class Growing:
                 raise self._told(error) from error
 
     def _told(self, error: Exception) -> OSError:
-        return OSError(f"{self.who}(): {self.path} cannot be written: {error}; is there room on the disk?")
+        number, hint = errno_of(error), "is there room on the disk?"
+        if number is None:
+            return OSError(f"{self.who}(): {self.path} cannot be written: {error}; {hint}")
+        return OSError(number, f"{os.strerror(number)}; {hint}")
 
     def get(self, key: bytes) -> bytes | None:
         """What is under a key."""

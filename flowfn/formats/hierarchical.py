@@ -5,7 +5,8 @@ The format: https://docs.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -170,7 +171,9 @@ def write_hdf5(path: Any, flow: Any, *, chunk: int | None = None, compression: s
     rules.boolean.check("write_hdf5", "overwrite", overwrite, {})
     with (
         written(path, overwrite, "write_hdf5") as beside,
-        h5py.File(beside, "w") as file,
+        open(beside, "w+b", buffering=0) as below,
+        _yielding(below) as yielding,
+        h5py.File(yielding, "w") as file,
         shown(flow, "write_hdf5") as datapoints,
     ):
 
@@ -178,6 +181,49 @@ def write_hdf5(path: Any, flow: Any, *, chunk: int | None = None, compression: s
             return [_fill(h5py, file, name, part, chunk, compression) for name, part in zip(form.names, parts)]
 
         filled(datapoints, "write_hdf5", begin)
+
+
+class _Yielding:
+    """A file to write to that takes everything once something could not be written, and remembers why.
+
+    HDF5 writes what it holds when a file is closed, and cannot close one that it cannot write to.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+        self.failed: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of it, or nothing from now on."""
+        rest = memoryview(data).cast("B")
+        while rest and self.failed is None:
+            rest = rest[self._tried(self.file.write, rest) or 0 :]
+        return memoryview(data).nbytes
+
+    def truncate(self, size: int) -> None:
+        """Set its length, as long as it can be written to."""
+        if self.failed is None:
+            self._tried(self.file.truncate, size)
+
+    def _tried(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        try:
+            return function(argument)
+        except OSError as error:
+            self.failed = error
+            return None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+@contextlib.contextmanager
+def _yielding(file: Any) -> Iterator[_Yielding]:
+    made = _Yielding(file)
+    try:
+        yield made
+    finally:
+        if made.failed is not None:
+            raise made.failed
 
 
 def _fill(h5py: Any, file: Any, name: str, first: Any, chunk: int | None, compression: str | None) -> Fill:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import math
 import os
 import pickle
-import shutil
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +20,7 @@ from flowfn.formats.dealing import AHEAD, Dealer
 from flowfn.formats.files import file_path, is_url
 from flowfn.formats.hushing import hushed
 from flowfn.formats.naming import PATTERN, counts_shards, shard_name
+from flowfn.formats.unfinished import sweep
 from flowfn.formats.writing import shown
 from flowfn.parallel import prefetch
 from flowfn.parallel.workers import inside_worker
@@ -117,7 +116,6 @@ class Writing:
     def __call__(self, number: int, piece: Flow[Any]) -> None:
         """Write one of them."""
         path = self.paths[number]
-        _clear(path)
         with hushed():
             self.write(path, piece, **({"overwrite": True} if self.overwrite else {}))
         if not _exists(path):
@@ -154,8 +152,8 @@ def _attempted(writing: Writing, pieces: Mapping[int, Flow[Any]], processes: int
         with contextlib.closing(shown(written, _WHO, "file")) as results:
             failures.extend(result for result in results if result is not None)
     except BaseException:  # a worker was killed, or somebody has had enough
-        for number in pieces:
-            _clear(writing.paths[number])
+        for folder in {os.path.dirname(path) for path in writing.paths if not is_url(path)}:
+            sweep(folder)
         raise
     if failures:
         raise failures[0].error
@@ -229,15 +227,3 @@ def _exists(path: str) -> bool:
         return os.path.lexists(path)
     system, inside = needed("fsspec.core", f"{_WHO}()", extra="files").url_to_fs(path)
     return bool(system.exists(inside))
-
-
-def _clear(path: str) -> None:
-    """Remove what one who was killed has left beside a file that is now written again."""
-    if not is_url(path):
-        folder, name = os.path.split(path)
-        for left in glob.glob(os.path.join(glob.escape(folder), f".part-{'[0-9a-f]' * 8}-{glob.escape(name)}")):
-            if os.path.isdir(left):
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                with contextlib.suppress(OSError):
-                    os.remove(left)

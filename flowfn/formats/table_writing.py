@@ -52,8 +52,8 @@ def write_parquet(
     parquet: Any = needed("pyarrow.parquet", "write_parquet()", extra="parquet")
     _PARQUET.check("write_parquet", "compression", compression, {})
 
-    def begin(beside: str, schema: Any) -> tuple[Any, Callable[[Any], None]]:
-        writer = parquet.ParquetWriter(beside, schema, compression=compression or "none")
+    def begin(sink: Any, schema: Any) -> tuple[Any, Callable[[Any], None]]:
+        writer = parquet.ParquetWriter(sink, schema, compression=compression or "none")
         return writer, lambda table: writer.write_table(table, row_group_size=len(table))
 
     _write("write_parquet", path, flow, group, schema, overwrite, begin)
@@ -81,8 +81,8 @@ def write_arrow(
     pa: Any = needed("pyarrow", "write_arrow()", extra="parquet")
     _ARROW.check("write_arrow", "compression", compression, {})
 
-    def begin(beside: str, schema: Any) -> tuple[Any, Callable[[Any], None]]:
-        writer = pa.ipc.new_file(beside, schema, options=pa.ipc.IpcWriteOptions(compression=compression))
+    def begin(sink: Any, schema: Any) -> tuple[Any, Callable[[Any], None]]:
+        writer = pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression=compression))
         return writer, lambda table: writer.write_table(table.combine_chunks(), max_chunksize=max(len(table), 1))
 
     _write("write_arrow", path, flow, group, schema, overwrite, begin)
@@ -94,12 +94,17 @@ def _write(who: str, path: Any, flow: Any, group: int | None, schema: Any, overw
     rules.boolean.check(who, "overwrite", overwrite, {})
     if schema is not None and not isinstance(schema, pa.Schema):
         raise TypeError(f"{who}(): schema must be a pyarrow.Schema or None, got {type(schema).__name__}")
-    with written(path, overwrite, who) as beside, _writing() as opened, shown(flow, who) as datapoints:
+    with (
+        written(path, overwrite, who) as beside,
+        pa.OSFile(beside, "wb") as sink,  # which a writer that cannot end itself would leave open
+        _writing() as opened,
+        shown(flow, who) as datapoints,
+    ):
         pending: list[Any] = []
         put: Any = None
         for table in _tables(datapoints, who, schema):
             if put is None:
-                writer, put = begin(beside, table.schema)
+                writer, put = begin(sink, table.schema)
                 opened.append(writer)
             pending.append(table)
             pending = _put(pa, pending, group, put)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
-import shutil
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,8 +13,10 @@ from typing import Any
 
 from flowfn import rules
 from flowfn.extras import needed
+from flowfn.formats.damage import errno_of
 from flowfn.formats.files import file_path, is_url
 from flowfn.formats.hushing import is_hushed
+from flowfn.formats.unfinished import aside_of, folder_beside, remove
 from flowfn.iterating import FlowIterator
 from flowfn.seeing.progressing import bars, progress
 from flowfn.sources import flow as as_flow
@@ -27,19 +28,23 @@ if sys.platform != "win32":
 _NOT_FOR_THE_ASKING = {errno.EACCES, errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
 """How systems say that a file or a folder cannot be opened to be synced, or not be synced; nothing is lost by that."""
 
+_PART = re.compile(r"\.part(-[0-9a-f]{8}([/\\]|$)|$|\.json)")
+"""In the paths of what is unfinished."""
+
 
 @contextlib.contextmanager
 def written(path: Any, overwrite: bool, who: str, *, folder: bool = False) -> Iterator[str]:
     """The path of a new file (or, with `folder`, of a new empty folder) that becomes `path` when all has gone well.
 
-    It lies beside the final place, is on the disk before it is moved there, and is removed if anything is raised. What
-    goes behind a URL is written to a temporary file, and sent when it is whole. `who` is the function that writes, as in
-    "write_lmdb".
+    It lies in a folder beside the final place (`folder_beside`), is on the disk before it is moved there, and is removed if
+    anything is raised. What goes behind a URL is written to a temporary file, and sent when it is whole. `who` is the
+    function that writes, as in "write_lmdb".
 
     Raises:
         FileExistsError: there is something at `path`, and `overwrite` is False.
         FileNotFoundError: the folder in which `path` lies does not exist.
-        OSError: what was written does not reach the disk; there is then nothing at `path`, or what was there before.
+        OSError: what was written does not reach the disk, which may be full, whatever a library says of that; the error
+            has the system's number, and names `path`, where there is then nothing, or what was there before.
 
     >>> from pathlib import Path
     >>> place = Path(tempfile.mkdtemp(), "greeting")
@@ -59,14 +64,34 @@ def written(path: Any, overwrite: bool, who: str, *, folder: bool = False) -> It
     refuse(final, overwrite, who)
     if not os.path.isdir(above):
         raise FileNotFoundError(f"{who}(): the folder {above!r} does not exist; make it first")
-    beside = os.path.join(above, f".part-{secrets.token_hex(4)}-{name}")
-    try:
+    with _naming(final, who), folder_beside(above) as unfinished:
+        beside = os.path.join(unfinished, name)
         if folder:
             os.mkdir(beside)
         yield beside
         into_place(beside, final, overwrite, who)
-    finally:
-        _remove(beside)
+
+
+@contextlib.contextmanager
+def _naming(final: str, who: str) -> Iterator[None]:
+    """That the system could not write, in an OSError of its number that names the file; errors of the flow are its own."""
+    try:
+        yield
+    except Exception as error:
+        number = next(filter(None, map(errno_of, [error] if isinstance(error, OSError) else _chain(error))), None)
+        of_the_flow = any(hasattr(one, "__flowfn__") for one in _chain(error))
+        named = isinstance(error, OSError) and error.filename is not None and not _PART.search(os.fsdecode(error.filename))
+        if number is None or of_the_flow or named:
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else os.strerror(number)
+        raise OSError(number, f"{who}() cannot write: {reason}", final) from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def refuse(final: str, overwrite: bool, who: str) -> None:
@@ -86,14 +111,14 @@ def into_place(beside: str, final: str, overwrite: bool, who: str) -> None:
     refuse(final, overwrite, who)  # somebody else may have been at it
     folders = os.path.isdir(beside) or (os.path.isdir(final) and not os.path.islink(final))
     if folders and os.path.lexists(final):  # which cannot be replaced in one step
-        aside = os.path.join(os.path.dirname(final), f".old-{secrets.token_hex(4)}-{os.path.basename(final)}")
+        aside = aside_of(final)
         os.replace(final, aside)
         try:
             os.replace(beside, final)
         except BaseException:
             os.replace(aside, final)
             raise
-        _remove(aside)
+        remove(aside)
     else:
         os.replace(beside, final)
     _sync(os.path.dirname(final))
@@ -118,7 +143,7 @@ def resumable(path: Any, overwrite: bool, who: str, *, resume: bool) -> Iterator
     if is_url(final):
         raise ValueError(f"{who}(): only a local file can be resumed, got {final!r}; write one, and send it when it is whole")
     refuse(final, overwrite, who)
-    with _alone(f"{final}.part", who):
+    with _naming(final, who), _alone(f"{final}.part", who):
         yield f"{final}.part"
         into_place(f"{final}.part", final, overwrite, who)
 
@@ -179,7 +204,7 @@ def _sent(url: str, overwrite: bool, who: str, folder: bool) -> Iterator[str]:
     refusal = f"{who}(): {url!r} exists; pass overwrite=True to replace it"
     if not overwrite and system.exists(inside):
         raise FileExistsError(refusal)
-    with tempfile.TemporaryDirectory() as temporary:
+    with _naming(url, who), folder_beside(tempfile.gettempdir()) as temporary:
         beside = os.path.join(temporary, os.path.basename(inside.rstrip("/")) or "written")
         if folder:
             os.mkdir(beside)
@@ -216,11 +241,3 @@ def _sync(path: str) -> None:
     except OSError as error:
         if error.errno not in _NOT_FOR_THE_ASKING:
             raise OSError(error.errno, f"it could not be brought to the disk: {error.strerror}", path) from error
-
-
-def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(path)

@@ -140,7 +140,8 @@ def test_an_interrupted_run_is_finished(tmp_path, name, processes):
     times = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     (tmp_path / "01-of-04.txt").unlink()
     (tmp_path / "03-of-04.txt").unlink()
-    (tmp_path / ".part-0123abcd-01-of-04.txt").write_text("half a fi")  # what one who was killed has left
+    (tmp_path / ".part-0123abcd").mkdir()  # what one who was killed has left
+    (tmp_path / ".part-0123abcd" / "01-of-04.txt").write_text("half a fi")
     write_shards(write_lines, pattern(tmp_path), flow, shards=4, processes=processes, resume=True)
     assert contents(tmp_path) == whole
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.name[:2] in ("00", "02")} == {
@@ -223,7 +224,7 @@ def test_a_worker_that_is_killed_leaves_nothing_behind(tmp_path):
 
 def test_what_others_write_in_the_same_folder_is_left_alone(tmp_path):
     with written(tmp_path / "val-0.txt", False, "write_x") as beside:
-        (tmp_path / ".part-0123abcd-0.txt").write_text("left by one who was killed")
+        (tmp_path / ".part-0123abcd").mkdir()  # left by one who was killed
         open(beside, "w").close()
         write_shards(write_lines, tmp_path / "{shard}.txt", range(4), shards=2)
     assert sorted(os.listdir(tmp_path)) == ["0.txt", "1.txt", "val-0.txt"]

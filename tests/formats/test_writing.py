@@ -3,17 +3,15 @@
 import errno
 import functools
 import os
-import resource
 import signal
 import sys
 
 import fsspec
-import numpy as np
 import pytest
 
 import flowfn as ff
 from flowfn import formats
-from flowfn.formats import keyvalue, tfrecord_writing
+from flowfn.formats import keyvalue, tfrecord_writing, unfinished
 from flowfn.formats.files import open_file
 from flowfn.formats.hushing import hushed
 from flowfn.formats.writing import resumable, shown, written
@@ -43,8 +41,8 @@ FOLDER = pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"]
 @FOLDER
 def test_it_is_at_its_place_when_it_is_whole(folder, path, tmp_path):
     with written(path, False, "write_x", folder=folder) as beside:
-        assert os.path.dirname(beside) == str(tmp_path)
-        assert beside.endswith("-data.txt")
+        assert os.path.dirname(os.path.dirname(beside)) == str(tmp_path)
+        assert os.path.basename(beside) == "data.txt"
         fill(beside, "new", folder)
         assert not path.exists()
     assert content(path) == "new"
@@ -191,6 +189,62 @@ def test_a_killed_program_leaves_no_half_file_under_the_final_name(name, tmp_pat
     assert left.startswith(".part-")
     write(path, [{"cls": 1}])
     assert [one["cls"] for one in read(path)] == [1]
+    assert os.listdir(tmp_path) == [path.name]
+
+
+# What killed writers leave
+
+
+def test_what_another_writer_is_at_is_left_alone(path, tmp_path):
+    with written(path, False, "write_x") as ours:
+        fill(ours, "ours")
+        with written(tmp_path / "other.txt", False, "write_x") as theirs:
+            fill(theirs, "theirs")
+    assert (path.read_text(), (tmp_path / "other.txt").read_text()) == ("ours", "theirs")
+    assert sorted(os.listdir(tmp_path)) == ["data.txt", "other.txt"]
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.ENOTSUP])
+def test_where_there_are_no_locks_nothing_is_swept(path, tmp_path, monkeypatch, number):
+    def refusing(file, how):
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / ".part-0123abcd").mkdir()
+    monkeypatch.setattr(unfinished.fcntl, "flock", refusing)
+    with written(path, False, "write_x") as beside:
+        fill(beside, "x")
+    assert sorted(os.listdir(tmp_path)) == [".part-0123abcd", "data.txt"]
+
+
+def test_only_what_is_surely_abandoned_is_swept(path, tmp_path):
+    names = [".part-0123abcd", ".part-0123abcd-x", ".part-012", "part-0123abcd"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").touch()
+    (tmp_path / ".part-abcdef01").write_text("a file of somebody's")
+    (tmp_path / ".old-01234567-gone").write_text("all that there is")
+    (tmp_path / ".old-01234567-there").write_text("replaced")
+    (tmp_path / "there").touch()
+    with written(path, False, "write_x") as beside:
+        fill(beside, "x")
+    kept = {*names[1:], ".part-abcdef01", ".old-01234567-gone", "there", "data.txt"}
+    assert set(os.listdir(tmp_path)) == kept
+
+
+def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(path, tmp_path, monkeypatch):
+    flock, swept = unfinished.fcntl.flock, []
+
+    def late(file, how):
+        flock(file, how)
+        for name in os.listdir(tmp_path) if not swept else ():
+            swept.append(name)
+            os.rmdir(tmp_path / name)
+
+    monkeypatch.setattr(unfinished.fcntl, "flock", late)
+    with written(path, False, "write_x") as beside:
+        fill(beside, "x")
+    assert len(swept) == 1
+    assert path.read_text() == "x"
 
 
 @FORK
@@ -206,23 +260,6 @@ def test_what_a_killed_program_has_written_is_gone_on_with(name, tmp_path, monke
     assert SEEN == list(range(57, 100))
     assert os.listdir(tmp_path) == [path.name]
     assert [one["cls"] for one in read(path)] == list(range(100))
-
-
-@pytest.fixture
-def small_disk():
-    """No file can have more than 64 KB."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.mark.parametrize("name", WRITERS)
-def test_a_full_disk_is_told_and_leaves_nothing_behind(name, tmp_path, small_disk):
-    draw = np.random.default_rng(0)
-    with pytest.raises(OSError, match=r"File too large|write_lmdb\(\): .* cannot be written: .*; is there room on the disk\?"):
-        WRITERS[name][0](tmp_path / f"data.{name}", ({"npy": draw.integers(0, 255, 1000)} for _ in range(50)))
-    assert os.listdir(tmp_path) == []
 
 
 def test_a_url_gets_it_when_it_is_whole():

@@ -1,0 +1,169 @@
+"""Disks that are full, at whatever moment: one OSError that names the file, and nothing half of it anywhere."""
+
+import errno
+import functools
+import os
+import resource
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import flowfn as ff
+from flowfn import formats
+from flowfn.formats.files import file_path
+from flowfn.formats.hushing import hushed
+
+ROWS, LIMITS = 40, [0, 1, 90, 700, 3000, 9000, 20_000, 70_000]
+
+
+def arrays(name="0"):
+    draw = np.random.default_rng(0)
+    return [{name: draw.integers(0, 2**62, 64)} for _ in range(ROWS)]
+
+
+def texts():
+    return [[str(row["0"].tolist())] for row in arrays()]
+
+
+def examples():
+    return [[row["0"], 1.0] for row in arrays()]
+
+
+def samples():
+    return arrays("npy")
+
+
+def with_options(write, **options):
+    return functools.partial(write, **options)
+
+
+WRITERS = {
+    "a.lmdb": (formats.write_lmdb, arrays),
+    "a.tfrecord": (formats.write_tfrecord, arrays),
+    "b.tfrecord": (with_options(formats.write_tfrecord, compression="gzip"), arrays),
+    "c.tfrecord": (with_options(formats.write_tfrecord, compression="zlib"), arrays),
+    "a.tar": (formats.write_webdataset, samples),
+    "b.tar": (with_options(formats.write_webdataset, save_index=True), samples),
+    "a.tar.gz": (formats.write_webdataset, samples),
+    "{shard}.tar": (with_options(formats.write_webdataset, shard_size=8), samples),
+    "a.h5": (formats.write_hdf5, arrays),
+    "b.h5": (with_options(formats.write_hdf5, compression="gzip", chunk=4), arrays),
+    "a.zarr": (formats.write_zarr, arrays),
+    "a.npy": (formats.write_npy, lambda: [row["0"] for row in arrays()]),
+    "a.npz": (formats.write_npz, arrays),
+    "b.npz": (with_options(formats.write_npz, compressed=True), arrays),
+    "a.parquet": (with_options(formats.write_parquet, group=10), arrays),
+    "a.arrow": (with_options(formats.write_arrow, group=10), arrays),
+    "a.csv": (formats.write_csv, texts),
+    "a.csv.gz": (formats.write_csv, texts),
+    "a.csv.bz2": (formats.write_csv, texts),
+    "a.csv.xz": (formats.write_csv, texts),
+    "a.jsonl": (formats.write_jsonl, arrays),
+    "a.svm": (formats.write_svmlight, examples),
+    "{shard}.h5": (lambda path, rows: formats.write_shards(formats.write_hdf5, path, rows, shards=1), arrays),
+    "{shard}.npy": (
+        lambda path, rows: formats.write_shards(formats.write_npy, path, ff.filter(lambda row: True, rows), shards=1),
+        lambda: [row["0"] for row in arrays()],
+    ),
+}
+
+
+class SmallDisk:
+    """In here no file can have more bytes."""
+
+    def __init__(self, most):
+        self.most, self.before = most, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def __enter__(self):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.most, self.before[1]))
+
+    def __exit__(self, *raised):
+        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
+
+
+def open_below(folder):
+    """What this process has open there."""
+    links = [f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd")]
+    return [os.readlink(link) for link in links if os.path.islink(link) and os.readlink(link).startswith(str(folder))]
+
+
+def written_or_refused(name, folder, most):
+    """Whether it was written; if not, that is told and nothing is left."""
+    write, rows = WRITERS[name]
+    path = file_path(folder / name, "test")
+    try:
+        with SmallDisk(most), hushed():
+            write(path, rows())
+    except OSError as error:
+        assert type(error) is OSError, error
+        assert error.errno in (errno.EFBIG, *[errno.EIO, errno.ENOSPC] * name.endswith("lmdb")), error  # as LMDB says it
+        assert error.filename in (path, path.format(shard=0), path.format(shard=0) + ".index"), error
+        assert os.listdir(folder) == [], error
+        assert open_below(folder) == []
+        return False
+    for written in folder.iterdir():
+        shutil.rmtree(written) if written.is_dir() else written.unlink()
+    return True
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_is_one_error_that_names_the_file_and_nothing_is_left(name, tmp_path):
+    outcomes = [written_or_refused(name, tmp_path, most) for most in LIMITS]
+    assert outcomes[0] is False
+    assert written_or_refused(name, tmp_path, resource.RLIM_INFINITY)
+
+
+@pytest.mark.parametrize("name", ["a.h5", "a.csv", "a.zarr", "a.lmdb"])
+def test_what_was_there_stays_when_the_disk_is_full(name, tmp_path):
+    write, rows = WRITERS[name]
+    with hushed():
+        write(tmp_path / name, rows()[:1])
+        with pytest.raises(OSError, match="cannot write"), SmallDisk(3000):
+            write(tmp_path / name, rows(), overwrite=True)
+    assert os.listdir(tmp_path) == [name]
+    assert (
+        len({"a.h5": formats.read_hdf5, "a.zarr": formats.read_zarr, "a.lmdb": formats.read_lmdb}.get(name, headless)(tmp_path / name)) == 1
+    )
+
+
+def headless(path):
+    return formats.read_csv(path, header=False)
+
+
+def test_errors_of_the_flow_are_its_own(tmp_path):
+    def failing(number):
+        raise OSError(errno.ENOSPC, "No space left on device", "elsewhere")
+
+    for write in (formats.write_csv, formats.write_hdf5, formats.write_lmdb):
+        with hushed(), pytest.raises(OSError, match="elsewhere") as caught:
+            write(tmp_path / "a", ff.map(failing, [1, 2]))
+        assert caught.value.filename == "elsewhere"
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_kept_before_the_disk_was_full_can_be_read(tmp_path):
+    flow = ff.pipe(range(50), ff.map(np.arange), ff.cache_to(tmp_path / "kept", version="1"))
+    with pytest.raises(OSError, match=r"cache_to\(\) cannot keep more datapoints: File too large") as caught, SmallDisk(2000):
+        list(flow)
+    assert caught.value.errno == errno.EFBIG
+    assert caught.value.filename == str(tmp_path / "kept")
+    assert [array.tolist() for array in flow] == [list(range(number)) for number in range(50)]
+    assert open_below(tmp_path) == []
+
+
+def test_a_program_whose_disk_was_full_goes_on_and_ends_well(tmp_path):
+    code = f"""
+import sys, pathlib
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+import test_full_disks as here
+for number, name in enumerate(here.WRITERS):
+    folder = pathlib.Path({str(tmp_path)!r}, str(number))
+    folder.mkdir()
+    assert not here.written_or_refused(name, folder, 90), name
+    assert here.written_or_refused(name, folder, -1), name
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
