@@ -18,7 +18,7 @@ from flowfn.flows import Flow
 from flowfn.formats.damage import tell
 from flowfn.formats.files import call, is_url
 from flowfn.formats.members import Fill, Form, equal_lengths, filled, form_of, names_in
-from flowfn.formats.stored_rows import Kept, StoredRows, flow_of_rows
+from flowfn.formats.stored_rows import LARGEST, Kept, StoredRows, flow_of_rows
 from flowfn.formats.writing import shown, written
 
 CACHED = 1 << 26
@@ -90,7 +90,8 @@ class ZarrRows(StoredRows):
     def read(self, at: int, start: int, stop: int) -> np.ndarray:
         """Consecutive rows of an array: whole chunks as they are read, other rows out of chunks that are kept."""
         kept, opened = self.kept[at], self.handle
-        if start % kept.chunk == 0 and (stop % kept.chunk == 0 or stop == kept.length):
+        whole = start % kept.chunk == 0 and (stop % kept.chunk == 0 or stop == kept.length)
+        if whole or kept.chunk * kept.row_size > LARGEST:
             return np.asarray(opened.arrays[at][start:stop])
         made = np.empty((stop - start, *kept.shape), kept.dtype)
         self.read_into(at, start, stop, made)
@@ -99,6 +100,9 @@ class ZarrRows(StoredRows):
     def read_into(self, at: int, start: int, stop: int, made: np.ndarray) -> None:
         """Consecutive rows of an array, chunk by chunk."""
         kept, opened = self.kept[at], self.handle
+        if kept.chunk * kept.row_size > LARGEST:
+            made[...] = opened.arrays[at][start:stop]
+            return
         for number in range(start // kept.chunk, -(-stop // kept.chunk)):
             first = number * kept.chunk
             begin, end = max(start, first), min(stop, first + kept.chunk)

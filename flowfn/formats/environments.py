@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import struct
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from flowfn.formats.damage import errno_of
 
 FIRST = 1 << 26
 """How large a map for writing is at first, in bytes; it doubles."""
+_ROOT, _MAGIC = struct.Struct("<16xI124xQ"), 0xBEEFC0DE
+"""A root, as far as it is looked at: what it begins with, and the number of its commit."""
 SMALL = 1 << 11
 """Bytes below which values are small, on an average."""
 
@@ -37,11 +40,10 @@ class Environment:
             needs = (self._environment.info()["last_pgno"] + 1) * pages["psize"]
             if needs > size:  # reading behind the end of a mapped file kills the process
                 raise ValueError(f"{who}(): {path} is truncated: it must have {needs} bytes, and has {size}; copy or write it again")
+            _check_roots(path, pages["psize"], size, f"{who}(): {path}")
             self.entries: int = pages["entries"]
             if self.entries > size:
-                raise ValueError(
-                    f"{who}(): {path} is corrupt: it says that it has {self.entries} entries, in {size} bytes; copy or write it again"
-                )
+                raise self.corrupt(f"it says that it has {self.entries} entries, in {size} bytes")
             filled = (pages["leaf_pages"] + pages["overflow_pages"]) * pages["psize"]
             self.small: bool = filled < SMALL * self.entries
 
@@ -85,10 +87,34 @@ class Environment:
         except self.errors as error:
             raise self.told(what, error) from error
 
+    def corrupt(self, why: str) -> ValueError:
+        """The error for a database that contradicts itself."""
+        return ValueError(f"{self.who}(): {self.path} is corrupt: {why}; copy or write it again")
+
     def told(self, what: str, error: Exception) -> ValueError:
         """An error of LMDB, with what to do."""
         hint = "close the other first" if "already open" in str(error) else "is it a whole LMDB database?"
         return ValueError(f"{self.who}(): {self.path} {what} as LMDB: {error}; {hint}")
+
+
+def _check_roots(path: str, page: int, size: int, called: str) -> None:
+    """Make sure that the newest of the two roots is whole: LMDB falls back to the other, and to what was there before, in silence.
+
+    Commits are numbered, and write one root and the other in turns (lmdb.c, `MDB_meta`), so the numbers are neighbours.
+
+    Raises:
+        ValueError: they are not; or nothing was ever committed to what is there.
+    """
+    with open(path, "rb") as file:
+        roots = [(file.seek(number * page), file.read(_ROOT.size))[1] for number in range(2)]
+    if min(map(len, roots)) < _ROOT.size or any(_ROOT.unpack(root)[0] != _MAGIC for root in roots):
+        return  # of another layout than that of 64 bits
+    even, odd = (_ROOT.unpack(root)[-1] for root in roots)
+    if (even, odd) == (0, 0):
+        if size > 2 * page:
+            raise ValueError(f"{called} has {size} bytes, of which nothing was ever committed; it is damaged, or its writer was killed")
+    elif abs(even - odd) != 1 or even % 2:
+        raise ValueError(f"{called} is corrupt: its two roots are of the commits {even} and {odd}; copy or write it again")
 
 
 def environment(path: str, who: str) -> Environment:

@@ -184,7 +184,16 @@ class Entries(Opened):
             found = told(bytes(own), entries, self.allow_pickle) if own is not None else None
         except Unreadable as error:
             raise self._told("the list of keys", error) from error
-        return found or listed((key for key in islice(held, held.entries) if key != KEYS), in_order=True)
+        if found is not None and found.count > entries:
+            raise held.corrupt(f"{found.count} keys are listed, and it has {entries} entries")
+        return found or self._gone_through(held)
+
+    def _gone_through(self, held: Environment) -> Listed:
+        """The keys as they come, which are as many as there are said to be."""
+        there = list(islice(held, held.entries + 1))
+        if len(there) != held.entries:
+            raise held.corrupt(f"it says that it has {held.entries} entries, and {len(there)} are found")
+        return listed((key for key in there if key != KEYS), in_order=True)
 
     def __len__(self) -> int:
         return self.listing.count

@@ -24,6 +24,8 @@ PIECE = 1 << 20
 """Bytes that are read at once, in order."""
 SCATTERED = 1 << 22
 """Bytes of scattered rows that are read at once."""
+LARGEST = 1 << 28
+"""Bytes of a chunk beyond which it is read in parts: there may be nothing of it in the file, and memory for all of it nowhere."""
 DIRECT = 1 << 19
 """Bytes from which on rows are read straight into recycled memory."""
 NEAR = 1 << 15
@@ -46,8 +48,8 @@ class Kept(NamedTuple):
 
     @property
     def piece(self) -> int:
-        """How many rows to read at once: whole chunks, if there are any."""
-        step = max(self.chunk, 1)
+        """How many rows to read at once: whole chunks, if there are any, and no chunk is said to be larger than any should be."""
+        step = max(self.chunk, 1) if self.chunk * self.row_size <= LARGEST else max(SCATTERED // self.row_size, 1)
         return step * max(PIECE // (self.row_size * step), 1)
 
 

@@ -593,3 +593,55 @@ def test_what_is_no_datum_is_told(path):
     bare(path, [(b"a", b"\xff\xff\xff")])
     with pytest.raises(ValueError, match="it is no Datum"):
         formats.read_caffe_lmdb(path)[0]
+
+
+# A root that is damaged: LMDB would take the other one, or none, without a word
+
+
+def rooted(path, own):
+    """A database of several commits, and where the newest of its roots lies."""
+    if own:
+        formats.write_lmdb(path, [[number, "x" * 50] for number in range(200)])
+    else:
+        for first in (0, 100, 200):
+            bare(path, [(b"k%05d" % number, bytes(60)) for number in range(first, first + 100)])
+    with open(path, "rb") as file:
+        held = bytearray(file.read())
+    commits = [int.from_bytes(held[at + 144 : at + 152], "little") for at in (0, 4096)]
+    return held, 4096 * commits.index(max(commits))
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["ours", "another's"])
+@pytest.mark.parametrize(
+    ("at", "number", "message"),
+    [
+        (144, 0, "of which nothing was ever committed|its two roots are of the commits"),
+        (144, 2**63, "its two roots are of the commits"),
+        (144, 9, "its two roots are of the commits"),
+        (128, 2**64 - 1, r"it says that it has \d+ entries, and 0 are found"),
+        (120, 7, r"\d+ keys are listed, and it has 6 entries|it says that it has 7 entries, and 8 are found"),
+        (120, 0, r"\d+ keys are listed|it says that it has 0 entries, and 1 are found"),
+    ],
+    ids=["commit 0", "commit 2**63", "commit 9", "no root", "fewer entries", "no entries"],
+)
+def test_a_damaged_root_is_told_and_nothing_is_lost_in_silence(own, at, number, message, path, tmp_path):
+    held, root = rooted(path, own)
+    held[root + at : root + at + 8] = number.to_bytes(8, "little")
+    (tmp_path / "damaged.lmdb").write_bytes(held)
+    flow = formats.read_lmdb(tmp_path / "damaged.lmdb", decode=None if own else bytes)
+    with pytest.raises(ValueError, match=rf"^read_lmdb\(\): .*damaged\.lmdb (is corrupt: |has \d+ bytes, )({message})"):
+        len(flow)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["ours", "another's"])
+def test_copies_and_a_database_of_any_number_of_commits_are_read(own, path, tmp_path):
+    rooted(path, own)
+    with lmdb.open(str(path), subdir=False, readonly=True, lock=False) as environment:
+        for name, compact in (("plain", False), ("compact", True)):
+            environment.copy(str(tmp_path / name), compact=compact)
+    for commits in range(1, 5):
+        for commit in range(commits):
+            bare(str(tmp_path / f"{commits}.lmdb"), [(b"%d" % commit, b"")])
+        assert len(formats.read_lmdb(tmp_path / f"{commits}.lmdb", decode=bytes)) == commits
+    whole = list(map(str, formats.read_lmdb(path, decode=bytes)))
+    assert [list(map(str, formats.read_lmdb(tmp_path / name, decode=bytes))) for name in ("plain", "compact")] == [whole] * 2
