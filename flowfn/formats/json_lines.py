@@ -67,12 +67,12 @@ class JsonLines:
 
     def carefully(self, block: bytes) -> Iterator[Any]:
         """The same, one by one."""
-        for line in block.decode("utf-8").split("\n"):
-            if line and line != "\r":
+        for line in block.split(b"\n"):
+            if line and line != b"\r":
                 try:
-                    yield _decode(line)
+                    yield _decode(line.decode("utf-8"))
                 except ValueError as error:
-                    raise Unreadable(f"{error}: {line[:60]!r}") from error
+                    raise Unreadable(f"{error}: {line[:60].decode('utf-8', 'replace')!r}") from error
 
 
 _decode = json.JSONDecoder().decode

@@ -168,7 +168,10 @@ class Csv:
 
     def _lines(self, block: bytes) -> Iterator[str]:
         """Lines as `cut` knows them, which end with \\n: at a lonely \\r Python would end them too."""
-        return io.StringIO(block.decode(self.encoding), newline="\n")
+        try:
+            return io.StringIO(block.decode(self.encoding), newline="\n")
+        except UnicodeDecodeError:  # those before the wrong one are read all the same
+            return (line.decode(self.encoding) for line in io.BytesIO(block))
 
     def _reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
         return csv.reader(lines, delimiter=self.delimiter, quotechar=self.quote, strict=True)

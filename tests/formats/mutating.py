@@ -2,8 +2,8 @@
 
 Called as a program it is asked for one kind after the other, a line of JSON each: whatever a damaged file does (a crash, a loop
 without end, all the memory) it does to this process. Every damaged file gives datapoints, or a ValueError or an OSError whose
-message names it; what knows its own length, or has checksums, gives those that were written and no others. (LMDB believes its pages, and pickles
-that are trusted are programs; of these, what damage does is not tried.)
+message names it; what knows its own length, or has checksums, gives those that were written and no others. (LMDB believes its pages, and
+pickles that are trusted are programs: what damage does to these is not tried.)
 """
 
 from __future__ import annotations
