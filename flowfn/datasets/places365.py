@@ -52,7 +52,7 @@ def places365_files(dir: Any, split: str = "train", *, size: Any = 256, verify: 
     >>> os.mkdir(os.path.join(folder, "val_256"))
     >>> open(os.path.join(folder, "val_256", "Places365_val_00000001.jpg"), "w").close()
     >>> with open(os.path.join(folder, "places365_val.txt"), "w") as file:
-    ...     _ = file.write("Places365_val_00000001.jpg 165")
+    ...     _ = file.write("Places365_val_00000001.jpg 165\\n")
     >>> [(os.path.relpath(path, folder), label) for path, label in places365_files(folder, "val")]
     [('val_256/Places365_val_00000001.jpg', 165)]
     """

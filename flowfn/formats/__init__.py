@@ -2,6 +2,11 @@
 
 Each needs its own library, as an extra (`pip install "flowfn[lmdb]"`), and imports it when it is called. Nothing is
 unpickled unless it is allowed (`allow_pickle=True`).
+
+What a reader says of a file names it: a ValueError where its content is wrong, an OSError where the system cannot read.
+What a writer cannot write is an OSError, and nothing half is ever under the final name: until a file is whole it lies in a
+folder `.part-` and eight digits beside its place. A writer that is killed leaves that folder, and the next to write there
+removes it (on systems and disks with locks on folders; elsewhere it stays).
 """
 
 from __future__ import annotations

@@ -159,3 +159,11 @@ def test_verify_compares_the_list_with_the_published_sum(tmp_path, monkeypatch):
     module = __import__(places365_files.__module__, fromlist=["_SUMS"])
     monkeypatch.setitem(module._SUMS, "places365_val.txt", hashlib.md5((tmp_path / "places365_val.txt").read_bytes()).hexdigest())
     assert len(places365_files(tmp_path, "val", verify=True)) == 2
+
+
+def test_a_list_that_may_be_cut_off_within_a_label_is_warned_of(tmp_path):
+    (tmp_path / "val_256").mkdir()
+    (tmp_path / "val_256" / "a.jpg").touch()
+    (tmp_path / "places365_val.txt").write_text("a.jpg 16")  # of 165
+    with pytest.warns(UserWarning, match=r"places365_files\(\): the last line of .*places365_val\.txt has no line break at its end"):
+        assert places365_files(tmp_path, "val")[0][1] == 16

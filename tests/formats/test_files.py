@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import zlib
 
 import pytest
 
@@ -14,6 +15,7 @@ from flowfn import formats
 from flowfn.extras import needed
 from flowfn.flows import Flow
 from flowfn.formats import read_tfrecord, read_webdataset, write_tfrecord, write_webdataset
+from flowfn.formats.damage import reading
 from flowfn.formats.files import InOrder, Opened, Pieces, call, file_path, flow_of, is_url, open_file, stamp
 
 OPTIONAL = ["lmdb", "msgpack", "h5py", "pyarrow", "google.protobuf", "crc32c", "cv2", "sklearn", "scipy", "fsspec", "zarr", "tqdm", "PIL"]
@@ -267,3 +269,38 @@ def test_a_file_that_is_listed_twice_is_read_twice(tmp_path, how):
     read = (lambda flow: [flow[x] for x in range(len(flow))]) if how == "by index" else list
     assert read(records) == [0, 1, 2, 0, 1, 2]
     assert [sample["cls"] for sample in read(samples)] == [0, 1, 2, 0, 1, 2]
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "message"),
+    [
+        (KeyError("shape"), ValueError, r"^read_x\(\): /a cannot be read: KeyError: 'shape'; hint$"),
+        (RecursionError(), ValueError, r"^read_x\(\): /a cannot be read: RecursionError; hint$"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "in /a"), ValueError, r"^read_x\(\): /a cannot be read: 'utf-8' codec .*; hint$"),
+        (zlib.error("Error -3"), ValueError, r"^read_x\(\): /a cannot be read: error: Error -3; hint$"),
+        (OSError("Can't read data (/b)"), ValueError, r"^read_x\(\): /a cannot be read: Can't read data \(/b\); hint$"),
+        (OSError(5, "Input/output error"), OSError, r"^\[Errno 5\] Input/output error: '/a'$"),
+        (RuntimeError("file read failed: errno = 5, buf"), OSError, r"^\[Errno 5\] Input/output error: '/a'$"),
+        (PermissionError(13, "Permission denied"), PermissionError, r"^\[Errno 13\] Permission denied: '/a'$"),
+        (TimeoutError("the line"), OSError, r"^read_x\(\): /a cannot be read: the line$"),
+        (ValueError("/a is odd"), ValueError, "^/a is odd$"),
+        (TypeError("read_x(): arrays must be a name"), TypeError, r"^read_x\(\): arrays must be a name$"),
+        (FileNotFoundError(2, "No such file or directory", "/a"), FileNotFoundError, r"^\[Errno 2\] .*: '/a'$"),
+        (ModuleNotFoundError("No module named 'x'"), ModuleNotFoundError, "^No module named 'x'$"),
+    ],
+    ids=repr,
+)
+def test_whatever_is_raised_is_told_as_one_of_two_that_name_the_file(raised, kind, message):
+    with pytest.raises(kind, match=message) as caught, reading("/a", "read_x(): /a cannot be read", "; hint"):
+        raise raised
+    assert not isinstance(caught.value, UnicodeError)
+    assert caught.value is raised or caught.value.__cause__ is raised
+
+
+def test_interrupts_and_ends_are_no_damage():
+    for kind in (KeyboardInterrupt, GeneratorExit, SystemExit):
+        with pytest.raises(kind), reading("/a", "read_x(): /a cannot be read"):
+            raise kind

@@ -295,13 +295,21 @@ def test_what_is_no_json_is_refused_and_leaves_nothing(tmp_path, value):
         ('1\n{"a": 1', "datapoint 1"),
         ("1\nnonsense\n", "datapoint 1 .*nonsense"),
         ("1\n" + "[" * 100_000 + "\n", "datapoint 1"),
-        (b"1\n\xff\n", "datapoint 0 of .* 'utf-8' codec"),
+        (b"1\n\xff\n", "datapoint 1 of .* 'utf-8' codec"),
         ("1\n  \n2\n", "datapoint 1"),
     ],
 )
 def test_a_line_that_is_no_json_is_named(tmp_path, text, message):
     with pytest.raises(ValueError, match=rf"(?s)read_jsonl\(\): {message}"):
         list(read_jsonl(stored(tmp_path / "a.jsonl", text)))
+
+
+@pytest.mark.parametrize("types", [None, int])
+def test_the_record_that_is_no_text_is_named(tmp_path, types):
+    with pytest.raises(ValueError, match=r"read_csv\(\): datapoint 2 of .* 'utf-8' codec can't decode byte 0xff"):
+        list(read_csv(stored(tmp_path / "a.csv", b"a,b\n1,2\n3,4\n\xff,5\n6,7\n"), types=types))
+    with pytest.raises(ValueError, match=r"read_jsonl\(\): datapoint 2 of .* 'utf-8' codec can't decode byte 0xff"):
+        list(read_jsonl(stored(tmp_path / "a.jsonl", b'1\n2\n"\xff"\n3\n')))
 
 
 # SVMlight
