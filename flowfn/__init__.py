@@ -55,6 +55,7 @@ from flowfn.failures import replay  # isort: skip
 from flowfn.flows import Flow  # isort: skip
 from flowfn.iterating import FlowIterator  # isort: skip
 from flowfn.seeing import Speed, describe, explain, print_datapoint, progress, speed  # isort: skip
+from flowfn.watching import check_inputs  # isort: skip
 
 
 def __getattr__(name: str) -> object:
@@ -79,6 +80,7 @@ __all__ = [
     "best_fit",
     "cache",
     "cache_to",
+    "check_inputs",
     "collate",
     "compose",
     "concat",

@@ -48,7 +48,7 @@ __version__: str
 # fmt: off
 __all__ = [
     "Dropped", "Flow", "FlowIterator", "Speed", "WorkerDied", "as_list", "batch", "batch_by_key", "batch_by_length", "best_fit", "cache",
-    "cache_to", "collate", "compose", "concat", "concat_then_split", "cycle", "describe", "epoch_of", "explain", "fake", "files",
+    "cache_to", "check_inputs", "collate", "compose", "concat", "concat_then_split", "cycle", "describe", "epoch_of", "explain", "fake", "files",
     "filter_map", "first_fit", "flat_map", "flow", "freeze", "from_arrays", "from_queue", "guard", "inside", "interleave",
     "map_component", "mix", "pack", "pad", "pad_to_multiple", "per_process", "pipe", "prefetch", "print_datapoint", "progress", "quotas",
     "rebatch", "repeat", "repeat_each", "replay", "sample", "scan", "seeded", "select", "shape_of", "shard", "shuffle", "shuffle_buffer",
@@ -877,3 +877,7 @@ def progress(
 def progress(
     source: _Source[_T], *, description: str | None = None, unit: str = "datapoint", leave: bool = True, file: IO[str] | None = None
 ) -> Flow[_T]: ...
+@overload
+def check_inputs() -> Callable[[Iterable[_T]], Flow[_T]]: ...
+@overload
+def check_inputs(source: _Source[_T]) -> Flow[_T]: ...

@@ -330,7 +330,7 @@ class Group(Node):
             groups = Outputs(self.source.gather(run, self._inputs(run, upward, total, apart=True), sizes))
         else:
             inputs = self.source.read(run, self._inputs(run, upward, total))
-            groups = Outputs(_grouped(inputs, self._takes(sizing, total)), None, [inputs])
+            groups = Outputs(_grouped(inputs, self._takes(sizing, total), self.size - self.step), None, [inputs])
         return self.begin(run, [groups], self.each_label(run, labelling), trail)
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
@@ -418,16 +418,21 @@ def _remembering(groups: Outputs, inputs: Outputs) -> Iterator[Any]:
         groups.earlier = inputs.facts()
 
 
-def _grouped(inputs: Outputs, takes: Iterable[tuple[int, int]]) -> Iterator[list[Any]]:
-    """Lists of so many inputs each; one that comes out short, or inputs left over, is the fault of a stage upstream."""
+def _grouped(inputs: Outputs, takes: Iterable[tuple[int, int]], most: int = 0) -> Iterator[list[Any]]:
+    """Lists of so many inputs each, of which each shares its first ones (at most `most`) with the one before.
+
+    One that comes out short, or inputs left over, is the fault of a stage upstream.
+    """
     expected = 0
-    group: list[Any] = []
+    kept: list[Any] = []  # apart, because a stage may do as it likes with the list that it is given
     for size, shares in takes:
         fresh = list(islice(inputs, size - shares))
-        group = group[-shares:] + fresh if shares else fresh
+        group = kept[-shares:] + fresh if shares else fresh
         expected += size - shares
         if len(group) < size:
             raise fault(inputs, expected)
+        if most > 0:
+            kept = group[-most:]
         yield group
     if next(inputs, MISSING) is not MISSING:
         raise fault(inputs, expected)
@@ -448,10 +453,11 @@ def windows(inputs: Iterator[Any], size: int, step: int, whole: bool, later: boo
     if later and len(group) <= size - step:
         return  # all of them were in the group before
     while len(group) == size or (group and not whole):
+        kept = group[step:]  # a stage may do as it likes with the list that it is given
         yield group
         if step >= size:
             next(islice(inputs, step - size, step - size), None)
             group = list(islice(inputs, size))
         else:
             fresh = list(islice(inputs, step))
-            group = group[step:] + fresh if fresh else []
+            group = kept + fresh if fresh else []

@@ -26,6 +26,7 @@ def in_pipes(train: bool) -> None:
     assert_type(ff.pipe([1], ff.map(half), ff.shuffle_buffer(8, reuse=2), ff.take_while(bool), ff.unique()), ff.Flow[float])
     assert_type(ff.pipe([1], ff.map(half), ff.freeze(seed=1), ff.cache(), ff.cache_to("folder", version="2")), ff.Flow[float])
     assert_type(ff.pipe([1], ff.map(half), ff.prefetch(2, processes=2), ff.progress(unit="batch")), ff.Flow[float])
+    assert_type(ff.pipe([1], ff.map(half), ff.check_inputs()), ff.Flow[float])
     assert_type(ff.pipe(["a"], ff.shuffle(), ff.unique(key=str.lower)), ff.Flow[str])
 
 
@@ -50,6 +51,7 @@ def with_their_sources() -> None:
     assert_type(ff.cache_to("folder", [1]), ff.Flow[int])
     assert_type(ff.prefetch(2, [1], threads=2), ff.Flow[int])
     assert_type(ff.progress([1]), ff.Flow[int])
+    assert_type(ff.check_inputs([1]), ff.Flow[int])
 
 
 def integers_of_numpy(count: np.int64) -> None:
