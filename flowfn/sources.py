@@ -271,6 +271,9 @@ def flow(source: Any, caller: str = "flow") -> Flow[Any]:
 
     Nothing of it is opened or read before a pass begins.
 
+    The rows of an array are read-only views. What a list (or any other object) holds comes as it is, so a function that
+    changes its datapoint in place changes the list: the next epoch gives other data. `check_inputs` finds such functions.
+
     Raises:
         TypeError: a dict, a string, a path, a set, a table, flows in a list, (X, y), or nothing iterable; the message names
             the conversion, or the word to use.

@@ -103,7 +103,7 @@ def two_of(x):
 
 
 def unusual(number):
-    return np.full(2, float(number)).view(Unusual)
+    return Unusual(number)
 
 
 def ones(number):
@@ -111,7 +111,7 @@ def ones(number):
 
 
 def fill(x):
-    x[...] = 0
+    x[... if x.dtype.names is None else x.dtype.names[0]] = 0
     return x
 
 
@@ -143,8 +143,12 @@ class Slotted:
         self.value = value
 
 
-class Unusual(np.ndarray):
+class Unusual(Plain):
     """What is kept in a cache as it is."""
+
+    def __itruediv__(self, number):
+        self.value = self.value / number - 1
+        return self
 
 
 class Fresh:
@@ -344,8 +348,8 @@ def test_what_was_made_for_a_stage_is_its_own(stage, stream):
         lambda: ff.flow(Fresh()),
         lambda: ff.fake((2,), 4),
         lambda: ff.pipe(arrays(), ff.map(noisy, rng=True)),
-        lambda: ff.pipe(ff.from_arrays(np.ones((8, 2))), ff.batch(2)),
-        lambda: ff.pipe(arrays(), ff.batch(2)),
+        lambda: ff.pipe(np.ones((8, 2)), ff.batch(2)),
+        lambda: ff.pipe(arrays(8), ff.batch(2)),
         lambda: ff.pipe(arrays(), ff.map(noisy, rng=True), ff.shuffle(), ff.repeat(2), ff.repeat_each(2)),
         lambda: ff.pipe(arrays(), ff.filter(len), ff.map(np.copy), ff.shuffle_buffer(2), ff.repeat(2)),
         lambda: from_queue(arrays()),
@@ -413,7 +417,7 @@ def test_whatever_a_datapoint_is(kind):
     datapoint = make()
     assert len(list(ff.pipe([datapoint], ff.map(looked_at), ff.check_inputs()))) == 1
     assert len(list(ff.pipe([None], ff.map(lambda _: make()), ff.map(changed), ff.check_inputs()))) == 1
-    with pytest.raises(InputChanged, match=r"changed\) changes its datapoint in place \(datapoint 0: [^\n]*$"):
+    with pytest.raises(InputChanged, match=r"^map\(changed\) changes its datapoint in place \(datapoint 0: .*\), and others"):
         list(ff.pipe([datapoint], ff.map(changed), ff.check_inputs()))
 
 
@@ -501,14 +505,18 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("workers", [None, {}, {"threads": 2}, {"processes": 2}], ids=str)
 @pytest.mark.parametrize("order", [None, ff.shuffle(), ff.slice(0, 6, 2), ff.repeat(2), ff.filter(len)], ids=str)
 @pytest.mark.parametrize("make", ROWS.values(), ids=ROWS)
-def test_rows_of_arrays_in_memory_are_read_only(make, order, workers):
-    flow = ff.pipe(make(), order, ff.map(fill), None if workers is None else ff.prefetch(2, **workers))
-    with pytest.raises(ValueError, match="read-only") as raised:
-        next(iter(flow))
-    assert not isinstance(raised.value, InputChanged)
+def test_rows_of_arrays_in_memory_are_read_only(make, order):
+    with pytest.raises(ValueError, match="read-only"):
+        next(iter(ff.pipe(make(), order, ff.map(fill))))
+
+
+@pytest.mark.parametrize("workers", [{}, {"threads": 2}, {"processes": 1}, {"processes": 2}], ids=str)
+@pytest.mark.parametrize("make", ROWS.values(), ids=ROWS)
+def test_rows_of_arrays_in_memory_are_read_only_in_workers_too(make, workers):
+    with pytest.raises(ValueError, match="read-only"):
+        next(iter(ff.pipe(make(), ff.shuffle(), ff.map(fill), ff.prefetch(2, **workers))))
 
 
 def test_a_batch_of_rows_is_its_own():
