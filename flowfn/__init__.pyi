@@ -48,8 +48,8 @@ __version__: str
 # fmt: off
 __all__ = [
     "Dropped", "Flow", "FlowIterator", "Speed", "WorkerDied", "as_list", "batch", "batch_by_key", "batch_by_length", "best_fit", "cache",
-    "cache_to", "check_inputs", "collate", "compose", "concat", "concat_then_split", "cycle", "describe", "epoch_of", "explain", "fake", "files",
-    "filter_map", "first_fit", "flat_map", "flow", "freeze", "from_arrays", "from_queue", "guard", "inside", "interleave",
+    "cache_to", "check_inputs", "collate", "compose", "concat", "concat_then_split", "cycle", "describe", "epoch_of", "explain", "fake",
+    "files", "filter_map", "first_fit", "flat_map", "flow", "freeze", "from_arrays", "from_queue", "guard", "inside", "interleave",
     "map_component", "mix", "pack", "pad", "pad_to_multiple", "per_process", "pipe", "prefetch", "print_datapoint", "progress", "quotas",
     "rebatch", "repeat", "repeat_each", "replay", "sample", "scan", "seeded", "select", "shape_of", "shard", "shuffle", "shuffle_buffer",
     "shut_down", "skip", "speed", "split", "stack", "stage", "subset", "take", "take_while", "tap", "unbatch", "unique", "warm_up",
