@@ -237,6 +237,15 @@ CELLS = {
             warnings.simplefilter("ignore")
             compare(ff.pipe([0], ff.map(warning)), [0])
     """,
+    "what libraries hold": """
+        import csv
+
+        def prepare():
+            csv.field_size_limit(10**8)
+
+        prepare()
+        compare(ff.pipe([0], ff.map(lambda x: csv.field_size_limit())), [10**8], [{**way, "setup": prepare} for way in WAYS[2:]])
+    """,
     "an error names the cell and its line": '''
         def inverse(x):
             held = 1
@@ -302,24 +311,7 @@ GONE_ON = """
 
 WAYS = {"threads": {"threads": 2}, "two processes": {"processes": 2}, "a process": {"processes": 1}, "a thread": {}, "no workers": None}
 
-AWAITED = {
-    "a global of a module is set": "workers keep the modules that they have",
-    "a function of a module is replaced": "workers keep the modules that they have",
-    "a module is edited and not reloaded": "workers keep the modules that they have",
-    "a module is edited and not reloaded, and workers are new": "workers import what the file says now",
-    "a module that a module imports is reloaded": "workers keep the modules that they have",
-    "autoreload is switched on": "workers keep the modules that they have",
-    "a module is reloaded by autoreload": "workers keep the modules that they have",
-    "a module that a module imports is reloaded by autoreload": "workers keep the modules that they have",
-    "os.chdir": "workers keep the directory that they have",
-    "os.environ": "workers keep the environment that they have",
-    "sys.path": "workers keep the path that they have",
-    "np.seterr": "threads and workers have a state of their own",
-    "np.errstate": "threads and workers have a state of their own",
-    "decimal": "threads and workers have a context of their own",
-    "warnings": "workers have filters of their own",
-    "an error names the cell and its line": "what is sent by value loses the name of its file",
-}
+AWAITED = {"an error names the cell and its line": "what is sent by value loses the name of its file"}
 """What does not agree yet, and why."""
 
 

@@ -1,7 +1,9 @@
 """prefetch changes when and where, never what."""
 
+import atexit
 import gc
 import itertools
+import multiprocessing.util
 import os
 import queue
 import signal
@@ -541,6 +543,23 @@ def test_a_datapoint_that_always_ends_its_worker_is_named():
 
 def pids(x):
     return list(ff.pipe(range(8), ff.map(lambda y: os.getpid()), ff.prefetch(2, processes=2)))
+
+
+@pytest.mark.timeout(60)
+def test_workers_that_come_and_go_leave_nothing_to_be_done_at_the_end():
+    def registered():
+        return len(threading._threading_atexits), len(multiprocessing.util._finalizer_registry), atexit._ncallbacks()
+
+    def come_and_go():
+        assert list(ff.pipe(range(4), ff.map(str), ff.prefetch(2, processes=2))) == list("0123")
+        ff.shut_down()
+        gc.collect()
+
+    come_and_go()
+    before = registered()
+    for _ in range(3):
+        come_and_go()
+    assert registered() == before
 
 
 @pytest.mark.parametrize("workers", [1, 2])

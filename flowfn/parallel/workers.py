@@ -132,7 +132,7 @@ class Worker:
         that was killed while it wrote one would wait for the rest for ever, and so would who writes to it. It does so before
         loky's thread is there, which closes them as well when the worker ends: a number that is closed twice may be somebody else's.
         """
-        from loky import ProcessPoolExecutor
+        from loky import ProcessPoolExecutor, process_executor
 
         executor: Any = ProcessPoolExecutor(
             1, timeout=IDLE, initializer=_begin, initargs=(os.getpid(), tuple(self.environment)), env=self.environment
@@ -144,6 +144,7 @@ class Worker:
         self.executor, self.ready, self.rests = executor, False, time.monotonic()
         self.knows.clear()
         executor.submit(ready, self.setup.pickled if self.setup else b"").add_done_callback(partial(self._started, executor))
+        process_executor.process_pool_executor_at_exit = process_executor._python_exit  # it is registered once; loky forgets that
 
     def _started(self, executor: Any, begun: Future[Any]) -> None:
         if executor is self.executor:
