@@ -31,11 +31,11 @@ from flowfn.orders import Order
 from flowfn.runs import Block, Outputs, Run, each_index, shared
 from flowfn.sources import ForeignNode
 from flowfn.stages import stage
-from flowfn.streams import Stream
+from flowfn.streams import Expand
 from flowfn.tallies import Tallies
 
-REACH = 32
-"""How many of the inputs that a stream stage took last may still be changed by it, as far as is looked."""
+REACH = 16
+"""How many inputs back it is looked for changes, in stages that may hold more than one: streams, and those of others."""
 
 _BY_NAME = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType, Flow, Stage, Definition)
 
@@ -93,7 +93,19 @@ def _runs_a_function(part: Stage) -> bool:
     kind = part.kind
     if kind is None or part.transparent or kind.root or kind.boundary or issubclass(kind, Order):
         return False
-    return not part.definition.function.__module__.startswith("flowfn.") or any(map(_calls, part.arguments.values()))
+    return not _built_in(part) or any(map(_calls, part.arguments.values()))
+
+
+def _built_in(part: Stage) -> bool:
+    return (part.definition.function.__module__ or "").startswith("flowfn.")
+
+
+def _reach(to: Any) -> int:
+    """How many of its last inputs a stage may still change."""
+    kind = getattr(to, "kind", None)
+    if kind is None or (issubclass(kind, (Each, Expand)) and _built_in(to)):
+        return 1
+    return int(to.sizes[0]) if issubclass(kind, Group) else REACH
 
 
 def _calls(value: Any) -> bool:
@@ -169,9 +181,8 @@ class Given(Iterator[Any]):
         self.to, self.source, self.inputs, self.numbers, self.pairs = node.part.arguments["to"], node.sources[0], inputs, numbers, pairs
         self.aside = replace(run, tallies=Tallies(counts=False), memo={})  # what is made once more is counted by nobody
         self.stream: Outputs | None = None
-        kind = getattr(self.to, "kind", Each)
-        self.works_between = not issubclass(kind, Group)  # its inputs are taken for it, and then it has control
-        self.held: deque[Held] = deque(maxlen=REACH if issubclass(kind, Stream) else getattr(self.to, "sizes", (1,))[0])
+        self.works_between = not issubclass(getattr(self.to, "kind", Each), Group)  # whose inputs are taken for it
+        self.held: deque[Held] = deque(maxlen=_reach(self.to))
 
     def __next__(self) -> Any:
         if self.works_between:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib.util
 import io
+import itertools
 import json
 import operator
 import queue
@@ -185,6 +186,14 @@ def halving_late(source):
         x /= 2
 
 
+@ff.stage.each
+def halving_the_one_before(source):
+    one, other = itertools.tee(source)
+    next(other, None)
+    for x, _ in itertools.zip_longest(one, other):
+        yield halve(x)
+
+
 @ff.stage.group(size=2)
 def pairs(source):
     for items in source:
@@ -279,6 +288,7 @@ EDITING = {
     "augment": (ff.compose(ff.map(np.atleast_2d), augment([halve])), "augment([map_image(halve)])"),
     "a stage of each": (halving(), "halving()"),
     "a stage of each, behind its output": (halving_late(), "halving_late()"),
+    "a stage of each that reads ahead": (halving_the_one_before(), "halving_the_one_before()"),
     "a stage of group": (pairs(), "pairs()"),
     "a stage of expand": (twice(), "twice()"),
     "a stage of stream": (delayed(), "delayed()"),
@@ -476,6 +486,13 @@ def test_watching_changes_nothing_else(workers):
     assert same(first, next(iter(other)))
     assert same(list(one), list(other.load_state_dict(json.loads(json.dumps(other.state_dict())))))
     assert repr(ff.check_inputs(ff.map(float, [1]))) == "pipe(flow([1]), map(float), check_inputs())"
+
+
+def test_a_stage_of_a_function_that_has_no_module_is_watched_too():
+    names = {"ff": ff}
+    exec("@ff.stage.each\ndef editing(source):\n    for x in source:\n        x /= 2\n        yield x", names)
+    with pytest.raises(InputChanged, match=r"editing\(\)"):
+        list(ff.pipe(arrays(), names["editing"](), ff.check_inputs()))
 
 
 def test_a_flow_that_is_not_watched_is_left_as_it_is():
