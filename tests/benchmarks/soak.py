@@ -7,10 +7,10 @@ an error, several at once, with arrays that go through shared memory and are kep
 far it is, and what it holds. It ends with a status other than 0 if anything differed, hung, or grew. A pass is determined
 by the seed and its number: `--seed 3 --number 41` has that one again (the moments of the kills are the clock's).
 
-What grows is told from what is free. In ten minutes some 85 to 150 MB come to be resident, of which 8 to 9 MB are in use,
-from beginning to end: the rest is what threads have freed, in the C library's arenas, one for each thread up to eight for
-each core. It is used again, and goes back to the system by `malloc_trim`; with MALLOC_ARENA_MAX=1 there is little of it. So
-what is in use has to be flat, and the small objects of Python's own allocator; `--trace` names the lines that made more.
+What grows is told from what is free. In a few minutes some 60 to 150 MB come to be resident, of which 8 to 12 MB are in use,
+from beginning to end: much of the rest is what threads have freed, in the C library's arenas, of which there are up to eight
+for each core. It is used again, and `malloc_trim` gives it back to the system. So what is in use has to be flat, and the small
+objects of Python's own allocator; `--trace` names the lines that hold more.
 """
 
 from __future__ import annotations
