@@ -12,7 +12,7 @@ import numpy as np
 from flowfn import rules
 from flowfn.drawing import words
 from flowfn.kinds import MISSING, known_length
-from flowfn.mixing import CYCLING, Begun, MixRoute, Plan, Row, are_rows, first_of, owe, packed, unpacked
+from flowfn.mixing import CYCLING, Begun, MixRoute, Plan, Row, are_rows, first_of, owed, packed, since, unpacked
 from flowfn.orders import ROUTES, Order
 from flowfn.randomness import drawn_key, generator
 from flowfn.runs import Anchor, EpochForm, Length, Outputs, Run
@@ -94,7 +94,7 @@ class MixNode(Order):
     def anchor(self, epoch: int, steps: int, sources: Mapping[str, list[Any]]) -> Anchor:
         """Where to begin so as to go on from a mix of other sources: those of the same names have come so far."""
         begun = [Begun(*sources.get(str(name), ())) for name in self.names]
-        return Anchor((epoch,), 0, packed(0, steps, zip(*begun)))
+        return Anchor((epoch,), 0, packed(0, steps, zip(*(one._replace(before=one.given) for one in begun))))
 
     def epoch_upstream(self, epoch: EpochForm) -> EpochForm:
         """In a round of it, where sources begin again."""
@@ -116,18 +116,17 @@ class MixNode(Order):
         At the end of a pass there may be up to `size` - 1 outputs less than k: the last batch is short.
         """
         known = run.anchors.get(self.place, Anchor(run.epoch, 0, ()))
-        start, before, begun = unpacked(known.inputs, len(self.sources))
+        _, before, begun = unpacked(known.inputs, len(self.sources))
         if self.seekable:
             route = self.route(run)
             k = int(min(k, route.length))
             return before + k, route.begun(k)
         if not k - size < known.outputs <= k or known.epoch != run.epoch:
             return None
-        plan, expected, lengths = self.plan(run), [one.expected for one in begun], self.lengths(run)
+        plan, lengths, origin = self.plan(run), self.lengths(run), unpacked(self.first(run), len(self.sources))[2]
         active = [] if self.scheduled else plan.active(begun, lengths)
         if active:
-            owe(expected, plan.picks(active, lengths), known.outputs - start)
-            begun = [one._replace(expected=more) for one, more in zip(begun, expected)]
+            begun = owed(origin, begun, plan.picks(active, lengths, since(origin, [one.before for one in begun])))
         return before + known.outputs, begun
 
 
@@ -141,7 +140,8 @@ class Mixing:
         self.lengths = node.lengths(run)
         self.start, self.before, begun = unpacked(known.inputs, len(node.sources))
         self.first = node.first(run)
-        self.given, self.rounds, positions, self.ended, self.expected = map(list, zip(*begun))
+        self.origin = unpacked(self.first, len(node.sources))[2]
+        self.given, self.rounds, positions, self.ended, self.expected, self.past = map(list, zip(*begun))
         self.positions = positions if self.plan.cycles else list(self.given)
         self.live = [self._open(*one) for one in enumerate(self.positions)]
         self.shares: list[float] = []  # of this step, where they are a function of it
@@ -153,13 +153,14 @@ class Mixing:
 
     def active(self) -> list[int]:
         """The sources to pick from."""
-        columns = self.given, self.rounds, self.positions, self.ended, self.expected
-        return self.plan.active(list(map(Begun, *columns)), self.lengths)
+        return self.plan.active(list(map(Begun, *self._columns())), self.lengths)
+
+    def _columns(self) -> tuple[list[Any], ...]:
+        return self.given, self.rounds, self.positions, self.ended, self.expected, self.past
 
     def tell(self) -> dict[int, Anchor]:
         """A mix holds nothing between its outputs, so it can go on from anywhere."""
-        columns = self.given, self.rounds, self.positions, self.ended, self.expected
-        at = packed(self.start, self.before, columns, self.first)
+        at = packed(self.start, self.before, self._columns(), self.first)
         return {self.node.place: Anchor(self.run.epoch, self.outputs.position, at)}
 
     def __iter__(self) -> Iterator[Any]:
@@ -177,7 +178,7 @@ class Mixing:
             self.positions[source] += 1
             self.step += 1
             if self.shares:
-                self.expected = [owed + share for owed, share in zip(self.expected, self.shares)]
+                self.expected = [due + share for due, share in zip(self.expected, self.shares)]
             yield datapoint
 
     def _next(self, source: int) -> Any:
@@ -195,27 +196,35 @@ class Mixing:
     def _by_quota(self) -> Iterator[int]:
         """The source of each output; when one has ended, the others share what follows."""
         while active := self.active():
-            picks = self.plan.picks(active, self.lengths)
+            picks = self.plan.picks(active, self.lengths, since(self.origin, self.past))
             for source in picks.each(self.step - self.start):
                 yield source
                 if self.ended[source] and not self.plan.cycles:
                     break
-            owe(self.expected, picks, self.step - self.start)
-            self.start = self.step
+            self.start, self.past = self.step, list(self.given)
 
     def _scheduled(self) -> Iterator[int]:
         """The source that is furthest behind what the weights of all steps so far owe it; or a draw by those of this step."""
+        source = -1
         while active := self.active():
-            source = active[0]
+            ended, source = source, active[0]
             while self.plan.cycles or not self.ended[source]:
                 step = self.before + self.step
                 self.shares = self.plan.shares(step, active)
+                if ended >= 0:
+                    self._bequeath(ended)
+                    ended = -1
                 if self.plan.key is not None:
                     source = _drawn(int(words(np.array([step], np.uint64), self.plan.key)[0]) / 2**64, self.shares)
                 else:
-                    behind = [owed + share - given for owed, share, given in zip(self.expected, self.shares, self.given)]
+                    behind = [due + share - given for due, share, given in zip(self.expected, self.shares, self.given)]
                     source = max((one for one in active if self.shares[one]), key=lambda one: (behind[one], -one))
                 yield source
+
+    def _bequeath(self, ended: int) -> None:
+        """What was still expected of a source that has ended is shared by the others."""
+        left, self.expected[ended] = self.expected[ended] - self.given[ended], float(self.given[ended])
+        self.expected = [due + left * share for due, share in zip(self.expected, self.shares)]
 
 
 def _drawn(fraction: float, shares: list[float]) -> int:

@@ -36,13 +36,17 @@ class Quota(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """How far one source of a mix has come: datapoints given, the round and the place in it, whether it has ended."""
+    """How far one source of a mix has come: datapoints given, the round and the place in it, whether it has ended.
+
+    `expected` is what it should have given; `before` is what it had given when the last of the others ended.
+    """
 
     given: int = 0
     round: int = 0
     position: int = 0
     ended: bool = False
     expected: float = 0.0
+    before: int = 0
 
 
 Row: TypeAlias = "tuple[Any, ...]"
@@ -123,13 +127,13 @@ class Plan:
         """Whether the mix is over when a source ends."""
         return self.until == "first" or (self.until != "forever" and all([*ended[:source], *ended[source + 1 :]]))
 
-    def picks(self, active: Sequence[int], lengths: Sequence[Any]) -> Picks:
-        """The picks while only the active sources are left."""
+    def picks(self, active: Sequence[int], lengths: Sequence[Any], given: Sequence[int]) -> Picks:
+        """The picks while only the active sources are left, from where each has given so much since the mix began."""
         key = None if self.key is None else hashed(self.key, len(active))
         if self.weights != "length":
-            return Picks(active, whole(self.weights), key)
+            return Picks(active, whole(self.weights), key, given=given)
         total = sum(map(int, lengths))
-        return Picks(active, whole(lengths), key, total if total <= ONE_BLOCK else BLOCK)
+        return Picks(active, whole(lengths), key, total if total <= ONE_BLOCK else BLOCK, given)
 
     def shares(self, step: int, active: Sequence[int]) -> list[float]:
         """What a function of the step says, as shares of 1 among the active sources."""
@@ -165,7 +169,7 @@ class MixRoute:
         self.plan, self.lengths, self.origin = plan, tuple(lengths), begun
         active = plan.active(begun, lengths)
         given = tuple(one.given for one in begun)
-        self.phases = [Phase(0, plan.picks(active, lengths), given)] if active else []
+        self.phases = [Phase(0, self._picks(active, given), given)] if active else []
         self.length = self._length(active, [max(n - past, 0) for n, past in zip(lengths, given)]) if active else 0
         self.starts = [phase.start for phase in self.phases]
 
@@ -184,8 +188,11 @@ class MixRoute:
             left = [n - counts.get(source, 0) for source, n in enumerate(left)]
             given = tuple(before + counts.get(source, 0) for source, before in enumerate(phase.given))
             active.remove(ended)
-            phase = Phase(phase.start + int(ends), self.plan.picks(active, self.lengths), given)
+            phase = Phase(phase.start + int(ends), self._picks(active, given), given)
             self.phases.append(phase)
+
+    def _picks(self, active: list[int], given: Sequence[int]) -> Picks:
+        return self.plan.picks(active, self.lengths, since(self.origin, given))
 
     def take(self, block: Block) -> Switch:
         """(source, index, round or -1) of the outputs in `block`."""
@@ -207,10 +214,7 @@ class MixRoute:
             return list(self.origin)
         number = max(bisect_left(self.starts, k) - 1, 0)
         phase, first = self.phases[number], self.phases[0].picks.active
-        counts, owed = phase.picks.counts(k - phase.start), [one.expected for one in self.origin]
-        for past, end in zip(self.phases[: number + 1], [*self.starts[1 : number + 1], k]):
-            owe(owed, past.picks, end - past.start)
-        found = []
+        counts, found = phase.picks.counts(k - phase.start), []
         for source, (n, one) in enumerate(zip(self.lengths, self.origin)):
             given = phase.given[source] + counts.get(source, 0)
             if self.plan.cycles:
@@ -218,12 +222,21 @@ class MixRoute:
                 ended = one.ended or round > 0
             else:
                 round, ended = 0, one.ended or (source in first and source not in phase.picks.active)
-            found.append(Begun(given, round, given - round * int(n) if round else given, ended, owed[source]))
-        return found
+            found.append(Begun(given, round, given - round * int(n) if round else given, ended, before=phase.given[source]))
+        return owed(self.origin, found, phase.picks)
 
 
-def owe(expected: list[float], picks: Picks, outputs: int) -> None:
-    """Add its share of so many outputs to what is expected of each source."""
-    weights = [picks.weights[source] for source in picks.active.tolist()]
-    for source, weight in zip(picks.active.tolist(), weights):
-        expected[source] += outputs * weight / sum(weights)
+def since(origin: Sequence[Begun], given: Sequence[int]) -> list[int]:
+    """What sources have given since a mix began."""
+    return [count - one.given for one, count in zip(origin, given)]
+
+
+def owed(origin: Sequence[Begun], begun: Sequence[Begun], picks: Picks) -> list[Begun]:
+    """With what is expected of each: of those that ended, what they had; of the others, their shares of all the rest."""
+    given = since(origin, [one.given for one in begun])
+    due: list[float] = list(given)
+    active = picks.active.tolist()
+    rest, total = sum(given[source] for source in active), sum(picks.weights[source] for source in active)
+    for source in active:
+        due[source] = rest * picks.weights[source] / total
+    return [one._replace(expected=first.expected + more) for one, first, more in zip(begun, origin, due)]

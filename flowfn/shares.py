@@ -5,23 +5,28 @@ source is ever a whole datapoint away from its share (Tijdeman, "The chairman as
 sources are split in two, and the parts in two again, along a tree that is as even as the weights allow: at each fork the
 first k outputs are divided by rounding k times the share. Two sources are then within half a datapoint, any number within
 two.
+
+Where a source has ended, the others share what it leaves from where they stand: who is behind comes first, until all are
+where they would be had it never been there.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
+from itertools import chain, cycle, islice
+from itertools import count as counting
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from flowfn.randomness import Permutation, hashed
 
-Tree: TypeAlias = "int | tuple[Tree, Tree, int, int]"
-"""A source, or a fork: what is on its left, what is on its right, and the weights of the two."""
+Tree: TypeAlias = "int | tuple[Tree, Tree, int, int, int, int]"
+"""A source, or a fork: what is on its left and on its right, the weights of the two, and what each had given before."""
 
 BLOCK = 4096
 """So many outputs have their shares exactly where the order is random, and are shuffled among themselves."""
@@ -53,23 +58,27 @@ def whole(weights: Sequence[float]) -> list[int]:
 
 
 class Quotas:
-    """The order of sources with integer weights.
+    """The order of sources with integer weights, which go on from what they have `given` before.
 
-    >>> Quotas([3, 1]).take(np.arange(8))[0].tolist()
-    [0, 0, 1, 0, 0, 0, 1, 0]
+    >>> Quotas([3, 1]).take(np.arange(8))[0].tolist(), Quotas([3, 1], [0, 2]).take(np.arange(8))[0].tolist()
+    ([0, 0, 1, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0, 1, 0])
     """
 
-    def __init__(self, weights: Sequence[int]) -> None:
-        self.weights = whole(weights)
+    def __init__(self, weights: Sequence[int], given: Sequence[int] = ()) -> None:
+        self.weights, self.given = whole(weights), np.array(given or [0] * len(weights), np.int64)
+        self.total = int(self.given.sum())
         self.period = _period(tuple(self.weights)) if sum(self.weights) <= LONGEST else None
-        self.tree = _tree(list(enumerate(self.weights)))
+        if self.period is None:
+            self.tree = _tree(list(zip(range(len(weights)), self.weights, self.given.tolist())))
+        else:
+            self.catching_up = _catching_up(self.weights, self.given.tolist(), self.period[0])
 
     def counts(self, k: int) -> list[int]:
         """How many of the first k outputs are of each source."""
         if self.period is not None:
-            rounds, rest = divmod(k, len(self.period[0]))
-            begun = np.bincount(self.period[0][:rest], minlength=len(self.weights)).tolist()
-            return [rounds * weight + count for weight, count in zip(self.weights, begun)]
+            if k < len(self.catching_up[0]):
+                return np.bincount(self.catching_up[0][:k], minlength=len(self.weights)).tolist()
+            return [there - before for there, before in zip(_periodic(self.weights, self.period[0], self.total + k), self.given.tolist())]
         counts = [0] * len(self.weights)
         todo = [(self.tree, k)]
         while todo:
@@ -77,17 +86,19 @@ class Quotas:
             if isinstance(tree, int):
                 counts[tree] = k
             else:
-                left, right, a, b = tree
-                on_left = _left(k, a, a + b)
-                todo += [(left, on_left), (right, k - on_left)]
+                on_left = _turns(tree, k)
+                todo += [(tree[0], on_left), (tree[1], k - on_left)]
         return counts
 
     def take(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The source of each output, and how many outputs of that source come before it."""
         if self.period is not None:
-            rounds, rest = np.divmod(outputs, len(self.period[0]))
+            rounds, rest = np.divmod(outputs + self.total, len(self.period[0]))
             found = self.period[0][rest]
-            return found, rounds * np.array(self.weights)[found] + self.period[1][rest]
+            before = rounds * np.array(self.weights)[found] + self.period[1][rest] - self.given[found]
+            early = outputs < len(self.catching_up[0])
+            found[early], before[early] = self.catching_up[0][outputs[early]], self.catching_up[1][outputs[early]]
+            return found, before
         sources, before = np.empty_like(outputs), np.empty_like(outputs)
         todo = [(self.tree, outputs, np.arange(len(outputs)))]
         while todo:
@@ -95,19 +106,20 @@ class Quotas:
             if isinstance(tree, int):
                 sources[at], before[at] = tree, k
             else:
-                left, right, a, b = tree
-                on_left = _left(k, a, a + b)
-                goes = _left(k + 1, a, a + b) > on_left
-                todo += [(left, on_left[goes], at[goes]), (right, (k - on_left)[~goes], at[~goes])]
+                on_left = _turns(tree, k)
+                goes = _turns(tree, k + 1) > on_left
+                todo += [(tree[0], on_left[goes], at[goes]), (tree[1], (k - on_left)[~goes], at[~goes])]
         return sources, before
 
 
 class Picks:
     """The order of the sources of a mix from where the last of them ended: by quotas, and shuffled block by block if keyed."""
 
-    def __init__(self, active: Sequence[int], weights: Sequence[int], key: int | None, block: int = BLOCK) -> None:
+    def __init__(
+        self, active: Sequence[int], weights: Sequence[int], key: int | None, block: int = BLOCK, given: Sequence[int] = ()
+    ) -> None:
         self.active, self.weights, self.key, self.size = np.array(active, np.int64), weights, key, block
-        self.quotas = Quotas([weights[source] for source in active])
+        self.quotas = Quotas([weights[source] for source in active], [given[source] for source in active] if given else ())
         self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def take(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -173,27 +185,73 @@ class Picks:
 
 @lru_cache(maxsize=32)
 def _period(weights: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """One period: the source of each output, and how many of that source come before it.
+    """One period: the source of each output, and how many of that source come before it."""
+    return _numbered(islice(_chairmen(weights, [0] * len(weights)), sum(weights)), len(weights))
+
+
+def _chairmen(weights: Sequence[int], given: Sequence[int]) -> Iterator[int]:
+    """Whose turn it is, from where all have given so much.
 
     At each output, of the sources that are far enough behind their shares the one whose time runs out first.
     """
     total, slack = sum(weights), max(2 * len(weights) - 2, 1)
-    given = [0] * len(weights)
-    sources, before = np.empty(total, np.int64), np.empty(total, np.int64)
+    given, alone = list(given), len(weights) == 1
     waiting = [
-        (-(-total // (slack * weight)), place) for place, weight in enumerate(weights)
+        (-(-total * (1 + slack * count) // (slack * weight)), place) for place, (weight, count) in enumerate(zip(weights, given))
     ]  # (the output it is far enough behind at, source)
     due: list[tuple[float, int]] = []  # (when its time runs out, source)
     heapq.heapify(waiting)
-    for k in range(1, total + 1):
-        while waiting and (waiting[0][0] <= k or len(weights) == 1):
+    for k in counting(sum(given) + 1):
+        while waiting and (waiting[0][0] <= k or alone):
             place = heapq.heappop(waiting)[1]
             heapq.heappush(due, ((slack * given[place] + slack - 1) / weights[place], place))
         place = heapq.heappop(due)[1]
-        sources[k - 1], before[k - 1] = place, given[place]
+        yield place
         given[place] += 1
         heapq.heappush(waiting, (-(-total * (1 + slack * given[place]) // (slack * weights[place])), place))
-    return sources, before
+
+
+def _catching_up(weights: Sequence[int], given: Sequence[int], period: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The outputs until every source is where the period has it: at the latest where one ends at which none is ahead."""
+    rounds, rest = divmod(sum(given), len(period))
+    apart = [count - rounds * weight - there for count, weight, there in zip(given, weights, _periodic(weights, period, rest))]
+    different, turns = sum(map(bool, apart)), []
+    if different:
+        ours = _chairmen(weights, [count - rounds * weight for count, weight in zip(given, weights)])
+        for place, theirs in zip(ours, cycle(chain(period[rest:].tolist(), period[:rest].tolist()))):
+            turns.append(place)
+            if place != theirs:
+                different += (apart[place] == 0) - (apart[place] == -1)
+                apart[place] += 1
+                different += (apart[theirs] == 0) - (apart[theirs] == 1)
+                apart[theirs] -= 1
+            if not different:
+                break
+    return _numbered(turns, len(weights))
+
+
+def _periodic(weights: Sequence[int], period: np.ndarray, k: int) -> list[int]:
+    """How many of the first k outputs are of each source, where they are periods from the first on."""
+    rounds, rest = divmod(k, len(period))
+    begun = np.bincount(period[:rest], minlength=len(weights)).tolist()
+    return [rounds * weight + count for weight, count in zip(weights, begun)]
+
+
+def _numbered(turns: Iterable[int], sources: int) -> tuple[np.ndarray, np.ndarray]:
+    """Turns, and how many of the same source come before each."""
+    listed, given = np.fromiter(turns, np.int64), [0] * sources
+    before = np.empty_like(listed)
+    for k, place in enumerate(listed.tolist()):
+        before[k] = given[place]
+        given[place] += 1
+    return listed, before
+
+
+def _turns(fork: tuple[Any, ...], k: Any) -> Any:
+    """How many of the first k outputs at a fork go left: what is behind there comes first, what is ahead waits."""
+    _, _, a, b, left, right = fork
+    there = _left(k + left + right, a, a + b) - left
+    return np.clip(there, 0, k) if isinstance(k, np.ndarray) else min(max(there, 0), k)
 
 
 def _left(k: Any, a: int, total: int) -> Any:
@@ -202,14 +260,16 @@ def _left(k: Any, a: int, total: int) -> Any:
     return times * a + (2 * rest * a + total) // (2 * total)
 
 
-def _tree(weights: list[tuple[int, int]]) -> Tree:
+def _tree(weights: list[tuple[int, int, int]]) -> Tree:
+    """The tree of sources: (source, weight, given before)."""
     if len(weights) == 1:
         return weights[0][0]
-    halves: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
-    sums = [0, 0]
-    for source, weight in sorted(weights, key=lambda pair: -pair[1]):
+    halves: tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]] = ([], [])
+    sums, given = [0, 0], [0, 0]
+    for one in sorted(weights, key=lambda one: -one[1]):
         lighter = 0 if sums[0] <= sums[1] else 1
-        halves[lighter].append((source, weight))
-        sums[lighter] += weight
+        halves[lighter].append(one)
+        sums[lighter] += one[1]
+        given[lighter] += one[2]
     first = 0 if sums[0] >= sums[1] else 1
-    return _tree(halves[first]), _tree(halves[1 - first]), sums[first], sums[1 - first]
+    return _tree(halves[first]), _tree(halves[1 - first]), sums[first], sums[1 - first], given[first], given[1 - first]

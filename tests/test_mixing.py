@@ -40,9 +40,9 @@ def begin(flow, count=200):
 
 
 def reference(lists, picks, until, limit=200):
-    """The rules as they are documented, read aloud. `picks(active)` are the sources to try, one after the other."""
+    """The rules as they are documented, read aloud. `picks(active, given)` are the sources to try, one after the other."""
     at, ended, made = [0] * len(lists), [False] * len(lists), []
-    turns = picks(tuple(range(len(lists))))
+    turns = picks(tuple(range(len(lists))), at)
     while len(made) < limit:
         source = next(turns)
         if at[source] == len(lists[source]):
@@ -50,7 +50,7 @@ def reference(lists, picks, until, limit=200):
             if until == "first" or (until != "forever" and all(ended)):
                 return made
             if until == "all":
-                turns = picks(tuple(one for one in range(len(lists)) if not ended[one]))
+                turns = picks(tuple(one for one in range(len(lists)) if not ended[one]), at)
                 continue
             at[source] = 0
         made.append(lists[source][at[source]])
@@ -59,17 +59,17 @@ def reference(lists, picks, until, limit=200):
 
 
 def by_quota(weights):
-    return lambda active: Picks(active, whole(weights), None).each(0)
+    return lambda active, given: Picks(active, whole(weights), None, given=tuple(given)).each(0)
 
 
 # Shares
 
 
-def chairman(weights, outputs):
-    """Tijdeman's rule for the chairman assignment problem, word for word."""
+def chairman(weights, outputs, given=None):
+    """Tijdeman's rule for the chairman assignment problem, word for word; from where all have given so much."""
     shares, slack = [Fraction(weight, sum(weights)) for weight in weights], Fraction(1, max(2 * len(weights) - 2, 1))
-    given = [0] * len(weights)
-    for k in range(1, outputs + 1):
+    given = list(given or [0] * len(weights))
+    for k in range(sum(given) + 1, sum(given) + outputs + 1):
         able = [i for i, share in enumerate(shares) if share * k - given[i] >= slack or len(weights) == 1]
         chosen = min(able, key=lambda i: (1 - slack - (shares[i] * k - given[i])) / shares[i])
         yield chosen
@@ -88,6 +88,32 @@ def furthest(sources, weights):
 def test_the_order_is_tijdemans(weights):
     reduced = whole(weights)
     assert Quotas(weights).take(np.arange(sum(reduced)))[0].tolist() == list(chairman(reduced, sum(reduced)))
+
+
+someone = st.tuples(st.integers(1, 40), st.one_of(st.integers(0, 4), st.integers(0, 40)))
+
+
+@settings(max_examples=100, **calm)
+@given(st.lists(someone, min_size=1, max_size=8))
+def test_from_wherever_they_stand_the_order_is_tijdemans(sources):
+    weights, given = zip(*sources)
+    reduced = whole(weights)
+    assert Quotas(weights, given).take(np.arange(900))[0].tolist() == list(chairman(reduced, 900, given))
+
+
+@settings(max_examples=100, **calm)
+@given(st.lists(st.tuples(st.one_of(st.floats(0.001, 1000), st.integers(1, 40)), st.integers(0, 40)), min_size=1, max_size=8))
+def test_who_is_behind_comes_first_until_all_have_their_shares(sources):
+    weights, given = zip(*sources)
+    quotas, shares = Quotas(whole(weights), given), np.array(weights) / sum(weights)
+    total, outputs = sum(given), np.arange(3000)
+    apart = (np.cumsum(np.eye(len(weights))[quotas.take(outputs)[0]], axis=0) + given) - (total + 1 + outputs)[:, None] * shares
+    late = np.flatnonzero((np.abs(apart) >= 2).any(axis=1))
+    for source, count in enumerate(given):
+        if count - total * shares[source] > 2:  # it has given too much, and so gives nothing until the others have caught up
+            waits = int((count - 2) / shares[source] - total)
+            assert (quotas.take(outputs[: max(waits, 0)])[0] != source).all()
+    assert late.max(initial=-1) + total <= max((count + 2) / share for count, share in zip(given, shares))
 
 
 @settings(max_examples=60, **calm)
@@ -135,9 +161,10 @@ def test_large_weights_do_not_overflow(weights):
     st.lists(st.one_of(st.integers(1, 9), st.floats(0.01, 100)), min_size=1, max_size=6),
     st.one_of(st.none(), st.integers(0, 99)),
     st.sampled_from([7, 64, 4096]),
+    st.one_of(st.just(()), st.lists(st.integers(0, 30), min_size=6, max_size=6)),
 )
-def test_a_pick_is_known_without_those_before_it(weights, key, block):
-    picks = Picks(range(len(weights)), whole(weights), key, block)
+def test_a_pick_is_known_without_those_before_it(weights, key, block, given):
+    picks = Picks(range(len(weights)), whole(weights), key, block, given)
     sources, before = picks.take(np.arange(500))
     counts = [0] * len(weights)
     for output, (source, number) in enumerate(zip(sources.tolist(), before.tolist())):
@@ -169,23 +196,85 @@ def test_what_is_left_has_small_weights_of_its_own(weights):
     assert left.take(np.arange(6))[0].tolist() == [0, 1, 2, 0, 1, 2]
 
 
-@settings(max_examples=80, **calm)
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 40)), min_size=1, max_size=5), st.booleans())
-def test_when_sources_have_ended_the_others_keep_their_shares_of_what_follows(sources, streams):
+def shares_of_the_rest(weights, given, active):
+    """What each should have given: those that have ended what they had, the others their shares of all the rest."""
+    rest, total = sum(given[one] for one in active), sum(weights[one] for one in active)
+    return [rest * weight / total if one in active else given[one] for one, weight in enumerate(weights)]
+
+
+def furthest_from_the_rest(flow, weights, lengths):
+    """How far a source is at most from its share of what those leave that have ended, and what was given of each."""
+    given, active, worst, turns = [0] * len(lengths), list(range(len(lengths))), 0.0, []
+    for source, _ in flow:
+        turns.append(source)
+        given[source] += 1
+        worst = max(worst, *(abs(due - count) for due, count in zip(shares_of_the_rest(weights, given, active), given)))
+        wanted = _wanted(weights, given, active, lengths)
+        active = [one for one in active if one not in wanted]
+    return worst, given
+
+
+def _wanted(weights, given, active, lengths):
+    """The sources that have given all, and whose turn it is before that of any other."""
+    active, gone = list(active), []
+    while active:
+        first = next(Picks(active, whole(weights), None, given=given).each(0))
+        if given[first] < lengths[first]:
+            break
+        active.remove(first)
+        gone.append(first)
+    return gone
+
+
+mixtures = st.lists(st.tuples(st.integers(0, 30), st.one_of(st.integers(1, 40), st.just(1))), min_size=1, max_size=6)
+
+
+@settings(max_examples=60, **calm)
+@given(mixtures, st.booleans())
+def test_when_sources_have_ended_the_others_keep_their_shares(sources, streams):
     lengths, weights = zip(*sources)
     lists = rows(*lengths)
-    made = [source for source, _ in ff.mix(*map(stream, lists) if streams else lists, weights=weights, until="all")]
-    assert Counter(made) == {source: length for source, length in enumerate(lengths) if length}
-    left, active = list(lengths), list(range(len(lengths)))
-    while made:
-        wanted = list(itertools.islice(by_quota(weights)(tuple(active)), len(made) + 1))
-        phase = [source for source, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(made, wanted))]
-        assert furthest([active.index(source) for source in phase], [weights[source] for source in active]) < 1
-        made, ended = made[len(phase) :], wanted[len(phase)]
-        for source in phase:
-            left[source] -= 1
-        assert not made or left[ended] == 0
-        active.remove(ended)
+    worst, given = furthest_from_the_rest(ff.mix(*map(stream, lists) if streams else lists, weights=weights, until="all"), weights, lengths)
+    assert tuple(given) == lengths
+    assert worst < 1
+
+
+@settings(max_examples=30, **calm)
+@given(st.lists(st.tuples(st.integers(0, 60), st.floats(0.001, 1000)), min_size=1, max_size=6))
+def test_they_keep_them_within_two_where_weights_are_no_small_integers(sources):
+    lengths, weights = zip(*sources)
+    worst, given = furthest_from_the_rest(ff.mix(*rows(*lengths), weights=weights, until="all"), weights, lengths)
+    assert tuple(given) == lengths
+    assert worst < 3
+
+
+@pytest.mark.parametrize("form", [list, stream])
+@pytest.mark.parametrize(
+    "weights", [None, [1] * 62, {}, lambda step: [1] * 62, lambda step: [2 + step % 3] * 62], ids=["", "ones", "by name", "steps", "more"]
+)
+@pytest.mark.parametrize("many", [5, 60])
+def test_however_many_end_those_that_stay_are_alike(form, weights, many):
+    sources = dict(enumerate([[-1] * 300, *([one] * (one + 1) for one in range(many)), [-2] * 300]))
+    if callable(weights):
+        given = lambda step, told=weights: told(step)[: many + 2]
+    else:
+        given = dict.fromkeys(sources, 0.3) if weights == {} else weights and weights[: many + 2]
+    made = list(ff.mix({name: form(one) for name, one in sources.items()}, weights=given, until="all"))
+    assert Counter(made) == {-1: 300, -2: 300, **{one: one + 1 for one in range(many)}}
+    first, last = (np.cumsum([x == one for x in made]) for one in (-1, -2))
+    assert np.abs(first - last).max() == 1
+
+
+@pytest.mark.parametrize("form", [list, stream])
+def test_at_random_shares_are_whole_again_after_the_block_in_which_a_source_ended(form):
+    weights, lengths = [3, 2, 2], (14_000, 14_000, 500)
+    for epoch in range(2):
+        made = [source for source, _ in ff.mix(*map(form, rows(*lengths)), weights=weights, until="all", random=True).run(epoch=epoch)]
+        counts = np.cumsum(np.eye(3)[made], axis=0)
+        ended = int(np.flatnonzero(counts[:, 2] == 500)[0])
+        apart = np.abs((counts[:, 0] + counts[:, 1]) * 3 / 5 - counts[:, 0])[counts[:, 0] < 14_000]
+        assert apart[ended:].max() < 80  # within a block it is chance
+        assert any(apart[at::4096].max() < 1 for at in range(ended + 4096, ended + 2 * 4096))
 
 
 # When it stops
@@ -263,7 +352,7 @@ def weighted_sampler(lists, picks, criteria, limit=100):
 )
 def test_torchdatas_stop_criteria(form, sizes, until, criteria):
     lists, weights = rows(*sizes), [3, 1, 2][: len(sizes)]
-    picks = by_quota(weights)(tuple(range(len(sizes))))
+    picks = by_quota(weights)(tuple(range(len(sizes))), [0] * len(sizes))
     assert begin(ff.mix(*map(form, lists), weights=weights, until=until), 100) == weighted_sampler(lists, picks, criteria)
 
 
@@ -271,7 +360,7 @@ def test_torchdatas_all_exhausted_is_all():
     # there the turns of a source that has ended are passed over; here it is as if a mix of the others began
     for sizes in ((4, 2), (5, 1, 3), (1, 9)):
         lists = rows(*sizes)
-        theirs = weighted_sampler(lists, by_quota([1] * len(sizes))(tuple(range(len(sizes)))), "ALL_DATASETS_EXHAUSTED")
+        theirs = weighted_sampler(lists, by_quota([1] * len(sizes))(tuple(range(len(sizes))), [0] * len(sizes)), "ALL_DATASETS_EXHAUSTED")
         ours = list(ff.mix(*lists, until="all"))
         assert sorted(ours) == sorted(theirs) == sorted(itertools.chain(*lists))
         same = len(reference(lists, by_quota([1] * len(sizes)), "first"))
@@ -871,7 +960,7 @@ def test_quotas_tell_what_was_given_of_what_was_due(workers, form, tail):
             for source, _ in made if len(tail) > 1 else [made]:
                 given[source] += 1
             k = given.total()
-            expected = [min(k, 16) / 3, min(k, 16) * 2 / 3 + max(k - 16, 0)]  # source 0 is wanted again at output 16
+            expected = [k / 3, k * 2 / 3] if k <= 16 else [5, k - 5]  # source 0 is wanted again at output 16
             quotas = ff.quotas(iterator)
             assert {name: quota.delivered for name, quota in quotas.items()} == {0: given[0], 1: given[1]}
             assert [quota.expected for quota in quotas.values()] == pytest.approx(expected)
