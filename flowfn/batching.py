@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 from flowfn import rules
 from flowfn.collating import BATCHING, COLLATION, as_list, batched, collated, stack
-from flowfn.columns import Rows
-from flowfn.components import with_fields
+from flowfn.components import Datapoints, with_fields
 from flowfn.failures import brief
 from flowfn.rebatching import joined
 from flowfn.stages import stage
@@ -28,11 +28,17 @@ def batch(size: int, source: Any, *, drop_remainder: bool = False, collate: Any 
 
     A batch has the form of its datapoints: lists give a list of arrays, dicts a dict, namedtuples a namedtuple,
     dataclasses a dataclass, bare numbers or arrays one array. `collate` says how: `stack` (the default; int -> int64,
-    float -> float64, arrays keep their dtype, strings and bytes stay lists), `pad(0)` (arrays of different sizes),
-    `as_list`, any function of the list of values of a component, or one for each component:
-    `{"image": stack, "boxes": as_list}`. With None a batch is the plain list of its datapoints (see `inside`, `collate`).
+    float -> float64, arrays keep their dtype, strings and bytes stay lists, tensors become arrays), `pad(0)` (arrays of
+    different sizes), `as_list`, any function of the list of values of a component, or one for each component:
+    `{"image": stack, "boxes": as_list}`. With None a batch is the list of its datapoints (see `inside`, `collate`).
+
+    A component that is a list of numbers (or of such lists) is stacked as an array would be: lists of one length make an
+    array (size, length), of different lengths an error; `as_list` keeps them lists. A datapoint that is a list of numbers
+    is a list of components: of a batch of [1, 2, 3], [4, 5, 6] there are three, of 2 numbers each. For one array (2, 3)
+    make arrays of them before, by `map(np.array)`. `collate=torch.stack` keeps tensors.
 
     Raises:
+        TypeError: tensors cannot become arrays (bfloat16, with gradients); `collate=torch.stack` keeps them.
         ValueError: datapoints differ in their number of components, or arrays in shape; they are shown.
 
     >>> import flowfn as ff
@@ -40,16 +46,14 @@ def batch(size: int, source: Any, *, drop_remainder: bool = False, collate: Any 
     [[array([1, 2]), ['a', 'b']], [array([3]), ['c']]]
     >>> list(ff.batch(2, [{"x": 1.5}, {"x": 2}], collate=ff.as_list))
     [{'x': [1.5, 2]}]
+    >>> list(ff.batch(2, [[1, 2, 3], [4, 5, 6]])), list(ff.batch(2, [([1, 2, 3], "a"), ([4, 5, 6], "b")]))
+    ([[array([1, 4]), array([2, 5]), array([3, 6])]], [(array([[1, 2, 3],
+           [4, 5, 6]]), ['a', 'b'])])
     >>> list(ff.batch(2, ["a", "b", "c"], collate=None))
     [['a', 'b'], ['c']]
     """
     for datapoints in source:
-        if type(datapoints) is Rows and datapoints.columns.stackable and collate is stack:
-            yield datapoints.stacked()
-        elif collate is None:
-            yield list(datapoints)
-        else:
-            yield collated(datapoints, collate)
+        yield batched(datapoints, collate)
 
 
 @stage.group(size="size", step="step", whole="drop_remainder", where={"size": rules.positive, "step": rules.positive, **BATCHING})
@@ -98,16 +102,24 @@ def collate(how: Any = stack, source: Any = None) -> Iterator[Any]:
 
 @stage.expand
 def unbatch(source: Any) -> Iterator[Any]:
-    """Take batches apart: the inverse of `batch`. Rows of arrays are views.
+    """Take batches apart: the inverse of `batch`, whatever its `collate`. Rows of arrays are views.
 
-    Lists of datapoints, as `batch(..., collate=None)` gives them, are taken apart by `flat_map(iter)`.
+    What `batch` has changed stays so: numbers are those of arrays, lists of numbers are arrays, what was padded is padded.
+
+    A list is a batch of datapoints with components, each an array or a list with one value for each datapoint. The lists
+    that `batch` makes of bare strings (and bytes, None, whatever stays a list) or with `collate=None` are of a class of
+    their own, and so are told from these. A plain list of datapoints, as a function makes it, is taken apart by
+    `flat_map(iter)`.
 
     Raises:
-        ValueError: the components of a batch have different lengths.
+        ValueError: the components of a batch have different lengths, or there are none.
+        TypeError: a component is no array and no list.
 
     >>> import flowfn as ff
     >>> [[int(x), s] for x, s in ff.unbatch(ff.batch(2, [[1, "a"], [2, "b"], [3, "c"]]))]
     [[1, 'a'], [2, 'b'], [3, 'c']]
+    >>> list(ff.unbatch(ff.batch(2, ["ab", "cd", "ef"])))
+    ['ab', 'cd', 'ef']
     """
     for datapoint in source:
         yield from rows_of(datapoint)
@@ -115,37 +127,58 @@ def unbatch(source: Any) -> Iterator[Any]:
 
 def rows_of(batched: Any) -> Iterator[Any]:
     """The datapoints of a batch, in its form."""
+    columns: Mapping[Any, Any]
+    make: Callable[[tuple[Any, ...]], Any]
+    if isinstance(batched, Datapoints):
+        return iter(batched)
     if isinstance(batched, Mapping):
-        _same_lengths(batched)
-        return (dict(zip(batched, row)) for row in zip(*(_items(v) for v in batched.values())))
-    if isinstance(batched, tuple):
-        _same_lengths(dict(enumerate(batched)))
-        make = batched._make if hasattr(batched, "_make") else tuple
-        return (make(row) for row in zip(*(_items(v) for v in batched)))
-    if isinstance(batched, list):
-        _same_lengths(dict(enumerate(batched)))
-        return map(list, zip(*map(_items, batched)))
-    if dataclasses.is_dataclass(batched) and not isinstance(batched, type):
+        columns, make = batched, lambda row: dict(zip(batched, row))
+    elif isinstance(batched, (list, tuple)):
+        columns, make = dict(enumerate(batched)), list if isinstance(batched, list) else getattr(batched, "_make", tuple)
+    elif dataclasses.is_dataclass(batched) and not isinstance(batched, type):
         names = [field.name for field in dataclasses.fields(batched)]
-        columns = {name: getattr(batched, name) for name in names}
-        _same_lengths(columns)
-        return (with_fields(batched, dict(zip(names, row))) for row in zip(*map(_items, columns.values())))
-    return iter(batched)
+        columns, make = {name: getattr(batched, name) for name in names}, lambda row: with_fields(batched, dict(zip(names, row)))
+    elif _is_column(batched) or hasattr(batched, "__next__"):
+        return iter(batched)
+    else:
+        raise TypeError(
+            f"unbatch(): a batch must be an array, or a list, tuple, dict or dataclass of arrays and lists, got {brief(batched)}; "
+            "is there a batch() before it?"
+        )
+    if _rows(columns) is None:
+        raise ValueError(f"unbatch(): a batch without components does not tell how many datapoints it was made of, got {brief(batched)}")
+    return map(make, zip(*map(_items, columns.values())))
 
 
 def _items(column: Any) -> Iterator[Any]:
-    """The values of a component of a batch; a nested dict is a batch itself."""
-    return rows_of(column) if isinstance(column, Mapping) else iter(column)
-
-
-def _same_lengths(columns: Mapping[Any, Any]) -> None:
-    lengths = {name: _length(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"unbatch(): the components of a batch have different lengths: {lengths}")
-
-
-def _length(column: Any) -> int:
+    """The values of a component of a batch; a nested dict is a batch itself, and an empty one is so in every datapoint."""
     if not isinstance(column, Mapping):
-        return len(column)
-    _same_lengths(column)
-    return _length(next(iter(column.values()))) if column else 0
+        return iter(column)
+    return ({} for _ in repeat(None)) if _rows(column) is None else rows_of(column)
+
+
+def _rows(columns: Mapping[Any, Any]) -> int | None:
+    """How many datapoints there are in a batch; None if nothing tells."""
+    lengths = {name: _length(name, column) for name, column in columns.items()}
+    known = {length for length in lengths.values() if length is not None}
+    if len(known) > 1:
+        raise ValueError(f"unbatch(): the components of a batch have different lengths: {lengths}")
+    return next(iter(known), None)
+
+
+def _length(name: Any, column: Any) -> int | None:
+    if isinstance(column, Mapping):
+        return _rows(column)
+    if not _is_column(column):
+        raise TypeError(
+            f"unbatch(): a component of a batch must be an array or a list, one value for each datapoint, but component {name!r} is "
+            f"{brief(column)}; flat_map(iter) takes lists of datapoints apart"
+        )
+    return len(column)
+
+
+def _is_column(column: Any) -> bool:
+    """Whether there is one value for each datapoint in it."""
+    return (
+        hasattr(column, "__len__") and hasattr(column, "__getitem__") and getattr(column, "ndim", not isinstance(column, (str, bytes))) > 0
+    )

@@ -11,7 +11,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.columns import readonly
-from flowfn.components import LEAVES, with_fields
+from flowfn.components import LEAVES, Datapoints, with_fields
 from flowfn.kinds import Each
 from flowfn.runs import Block, EpochForm, Outputs, Run, ints
 from flowfn.stages import stage
@@ -149,8 +149,8 @@ def handed_out(datapoint: Any) -> Any:
 def _mapped(value: Any, f: Any) -> Any:
     if type(value) in LEAVES:
         return f(value)
-    if type(value) is list:
-        return [_mapped(item, f) for item in value]
+    if type(value) in (list, Datapoints):
+        return type(value)(_mapped(item, f) for item in value)
     if type(value) is dict:
         return {key: _mapped(item, f) for key, item in value.items()}
     if isinstance(value, tuple):

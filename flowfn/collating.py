@@ -16,13 +16,14 @@ import numpy as np
 
 from flowfn import buffers, rules
 from flowfn.columns import Rows
-from flowfn.components import with_fields
+from flowfn.components import Datapoints, with_fields
 from flowfn.failures import brief
 from flowfn.functions import mistaken
 
 Collation = TypeVar("Collation", bound=Callable[..., Any])
 
 _INT64 = np.dtype(np.int64)
+_STACKS = {"torch": "torch.stack", "tensorflow": "tf.stack", "jaxlib": "jax.numpy.stack", "jax": "jax.numpy.stack"}
 NUMBERS = frozenset({int, float, bool, complex})
 COLLATION = rules.Rule(
     "a collation (stack, as_list, pad(0), a function of a list) or a list, tuple or dict of one for each component",
@@ -55,10 +56,12 @@ def stack(values: Sequence[Any]) -> Any:
     """Collate the values of one component into an array with a new first axis.
 
     Numbers, arrays of one shape, and (nested) lists of numbers become an array; dicts keep their nesting; strings,
-    bytes, None and other objects stay a list.
+    bytes, None and other objects stay a list. Tensors (of torch, TensorFlow, JAX) become NumPy arrays; `collate=torch.stack`
+    keeps them tensors, and so those that NumPy cannot hold: bfloat16, sparse ones, with gradients, on a GPU.
 
     Raises:
         ValueError: arrays or lists of different shapes; the message lists the shapes.
+        TypeError: tensors that cannot become arrays.
 
     >>> stack([1, 2]), stack([[1, 2], [3, 4]]).shape, stack(["a", "b"]), stack([{"x": 1}, {"x": 2}])
     (array([1, 2]), (2, 2), ['a', 'b'], {'x': array([1, 2])})
@@ -72,6 +75,8 @@ def stack(values: Sequence[Any]) -> Any:
     if type(first) in NUMBERS or isinstance(first, np.generic):
         return _numbers(values)
     if isinstance(first, np.ndarray):
+        if countOf(map(type, values), np.ndarray) != len(values):
+            values = [as_array(value) if hasattr(value, "__array__") and not isinstance(value, np.ndarray) else value for value in values]
         if len({value.shape if type(value) is np.ndarray else np.shape(value) for value in values}) > 1:
             raise ValueError(_unequal(values))
         if first.nbytes * len(values) < buffers.SMALL or not all(type(v) is np.ndarray and v.dtype == first.dtype for v in values):
@@ -82,7 +87,7 @@ def stack(values: Sequence[Any]) -> Any:
     if isinstance(first, (list, tuple)):
         return _nested(values)
     if hasattr(first, "__array__") and not isinstance(first, (str, bytes)):
-        return stack([np.asarray(value) for value in values])
+        return stack([as_array(value) for value in values])
     return list(values)
 
 
@@ -100,7 +105,7 @@ def batched(datapoints: Sequence[Any], how: Any) -> Any:
     """A batch of datapoints: rows of arrays are taken together where they can be, None leaves the list as it is."""
     if type(datapoints) is Rows and datapoints.columns.stackable and how is stack:
         return datapoints.stacked()
-    return list(datapoints) if how is None else collated(datapoints, how)
+    return Datapoints(datapoints) if how is None else collated(datapoints, how)
 
 
 def collated(datapoints: Sequence[Any], how: Any) -> Any:
@@ -127,7 +132,8 @@ def collated(datapoints: Sequence[Any], how: Any) -> Any:
         return with_fields(first, dict(zip(names, values)))
     if not callable(how):
         raise TypeError(f"batch(): collate names components, but datapoints have none: {brief(first)}")
-    return how(datapoints)
+    made = how(datapoints)
+    return Datapoints(made) if type(made) is list and hasattr(how, "instead") else made  # ours have left it a list
 
 
 def collated_dicts(datapoints: Sequence[Any], how: Any) -> dict[Any, Any]:
@@ -185,7 +191,7 @@ def _form(datapoint: Any) -> Any:
 
 def _numbers(values: Sequence[Any]) -> Any:
     try:
-        array = np.array(values)
+        array = as_array(values)
     except ValueError:
         raise ValueError(_unequal(values)) from None
     if array.ndim != 1:
@@ -198,10 +204,28 @@ def _nested(values: Sequence[Any]) -> Any:
     if any(isinstance(leaf, (str, bytes, Mapping)) or leaf is None for value in values for leaf in _leaves(value)):
         return list(values)
     try:
-        array = np.array(values)
+        array = as_array(values)
     except ValueError:
         raise ValueError(_unequal(values)) from None
     return array if array.dtype != object else list(values)
+
+
+def as_array(value: Any, function: str = "batch") -> np.ndarray:
+    """An array of what may be made of tensors, or an error that says what to write for those that cannot become one."""
+    try:
+        return np.asarray(value)
+    except (TypeError, RuntimeError) as error:
+        tensor = next(
+            (leaf for leaf in _leaves(value) if hasattr(leaf, "__array__") and not isinstance(leaf, (np.ndarray, np.generic))), None
+        )
+        if tensor is None:
+            raise
+        library = type(tensor).__module__.partition(".")[0]
+        told = f"{type(tensor).__name__} of {getattr(tensor, 'dtype', 'no dtype')}"
+        raise TypeError(
+            f"{function}(): {library}'s {told} cannot become a NumPy array ({error}); make an array or another tensor of it before (map), "
+            f"or keep tensors as they are: batch(size, collate={_STACKS.get(library, 'a function of a list of them')})"
+        ) from error
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -12,6 +12,16 @@ LEAVES = frozenset({int, float, complex, bool, str, bytes, type(None), np.ndarra
 """Types of what has no components, and is so common that it is worth knowing at once."""
 
 
+class Datapoints(list[Any]):
+    """A list of datapoints, as a batch of bare strings is: it tells it from a datapoint that is a list of components.
+
+    >>> Datapoints(["a", "b"])
+    ['a', 'b']
+    """
+
+    __slots__ = ()
+
+
 def component(datapoint: Any, index: Any) -> Any:
     """One component of a datapoint, or an error that shows the datapoint."""
     if isinstance(datapoint, (str, bytes)) or not hasattr(datapoint, "__getitem__"):

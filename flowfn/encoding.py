@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from flowfn.components import Datapoints
+
 HEAD = struct.Struct("<?II")
 """Whether it is plain data, how many bytes the pickle has, how many arrays lie beside it. Then the sizes of those."""
 LARGE = 1 << 12
@@ -75,7 +77,7 @@ def _scalar(held: bytes, described: Any) -> Any:
     return _array(held, described, (), "C")[()]
 
 
-_KNOWN = (_array, _objects, _scalar, complex, range, slice)
+_KNOWN = (_array, _objects, _scalar, complex, range, slice, Datapoints)
 _NAMES: dict[tuple[str, str], Any] = {(known.__module__, known.__name__): known for known in _KNOWN}
 _IDS = frozenset(map(id, _KNOWN))
 _dtype = functools.lru_cache(maxsize=256)(np.dtype)
@@ -94,6 +96,8 @@ class _Encoder(pickle.Pickler):
                 return (_scalar, (value.tobytes(), described)) if isinstance(value, np.generic) else _taken_apart(value, described)
             if value.dtype == object and kind is np.ndarray:
                 return _objects, (value.ravel().tolist(), value.shape)
+        elif kind is Datapoints:
+            return Datapoints, (list(value),)
         elif id(value) in _IDS or kind in (complex, range, slice):
             return NotImplemented
         self.plain = False

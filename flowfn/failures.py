@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flowfn.components import Datapoints
 from flowfn.runs import Outputs
 
 if TYPE_CHECKING:
@@ -123,14 +124,14 @@ def brief(value: Any, depth: int = 6) -> str:
     """
     if isinstance(value, np.ndarray):
         return f"{value.dtype} array {value.shape}"
-    if type(value) not in (list, tuple) and not isinstance(value, Mapping):
+    if type(value) not in (list, tuple, Datapoints) and not isinstance(value, Mapping):
         return _short.repr(value)
     if not depth:
         return "..."
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{k!r}: {brief(v, depth - 1)}" for k, v in list(value.items())[:6]) + "}"
     items = ", ".join(brief(item, depth - 1) for item in value[:6]) + (", ..." if len(value) > 6 else "")
-    return f"[{items}]" if type(value) is list else f"({items}{',' if len(value) == 1 else ''})"
+    return f"[{items}]" if isinstance(value, list) else f"({items}{',' if len(value) == 1 else ''})"
 
 
 def _find(traceback: TracebackType | None, outputs: Outputs | None) -> dict[str, Any]:

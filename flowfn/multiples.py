@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from flowfn import rules
-from flowfn.components import LEAVES
+from flowfn.components import LEAVES, Datapoints
 from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.routes import Switch
@@ -57,7 +57,7 @@ def with_mask(datapoint: Any, mask: str, real: bool) -> Any:
     """A datapoint that says whether it is a real one."""
     if type(datapoint) is list:
         return [*datapoint, real]
-    if type(datapoint) in LEAVES:
+    if type(datapoint) in LEAVES or isinstance(datapoint, Datapoints):
         return (datapoint, real)
     if isinstance(datapoint, Mapping):
         if mask in datapoint:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import repeat
 from typing import Any
 
+from flowfn.components import Datapoints
 from flowfn.definitions import NOT_GIVEN, Definition, Stage
 from flowfn.failures import brief
 from flowfn.flows import Flow
@@ -82,7 +83,7 @@ def _definition() -> Definition:
                 with FlowIterator(tree, Progress(seed, 0), engine="threads") as iterator:
                     made.extend(iterator)
                 elements.held = ()
-            yield made if isinstance(datapoint, list) else tuple(made)
+            yield Datapoints(made) if isinstance(datapoint, Datapoints) else made if isinstance(datapoint, list) else tuple(made)
 
     return inside.definition  # type: ignore[attr-defined]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flowfn import buffers, rules
+from flowfn import buffers, collating, rules
 from flowfn.collating import NUMBERS, collated_dicts, shapes_of, stack
 
 _AXIS = rules.Rule(
@@ -27,7 +27,8 @@ class pad:
     Every axis in which they differ is padded to the longest; with `axis` (an integer, or a tuple of them; axis 0 is
     the first of a single datapoint) only that one is, and a difference elsewhere is an error. `length` makes `axis`
     exactly so long, `multiple` rounds its padded size up; both concern the first axis if `axis` is left out. The dtype
-    is what `stack` would give. Numbers are stacked, dicts keep their nesting, strings and other objects stay a list.
+    is what `stack` would give. Numbers are stacked, dicts keep their nesting, strings and other objects stay a list;
+    tensors become arrays.
 
     `value` has to fit the dtype exactly (a float may be rounded). Components with values of their own are named in a
     dict (by key, or by position; those not named get 0), or all listed: `pad({"ids": 0, "labels": -100})`.
@@ -158,9 +159,9 @@ class pad:
 def as_array(value: Any, fill: Any) -> np.ndarray | None:
     """An array, or a list of numbers as one (what is ragged in it filled up), or None for a list of anything else."""
     if not isinstance(value, (list, tuple)):
-        return np.asarray(value)
+        return collating.as_array(value)
     try:
-        array = np.asarray(value)
+        array = collating.as_array(value)
     except ValueError:  # ragged
         parts = [as_array(part, fill) for part in value]
         arrays = [part for part in parts if part is not None]

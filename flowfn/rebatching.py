@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flowfn import buffers, rules
-from flowfn.collating import shapes_of
-from flowfn.components import with_fields
+from flowfn.collating import as_array, shapes_of
+from flowfn.components import Datapoints, with_fields
 from flowfn.failures import brief
 from flowfn.runs import Anchor, naturals
 from flowfn.stages import stage
@@ -26,10 +26,10 @@ from flowfn.streams import Mark
 def rebatch(size: int, source: Any, *, drop_remainder: bool = False, mark: Mark) -> Iterator[Any]:
     """Make batches of `size` rows out of batches of any sizes; the last may be smaller, unless it is dropped.
 
-    Batches are lists, tuples, namedtuples, dicts (nested ones too) or dataclasses of arrays and lists, or bare arrays,
-    and keep their form. Rows are not taken apart: what comes out of one batch is a slice of it (of arrays a view, not a
-    copy, so that editing it edits the batch that came in), what comes out of several is their `np.concatenate`, which
-    also says what becomes of different dtypes. Batches without rows are left out.
+    Batches are lists, tuples, namedtuples, dicts (nested ones too) or dataclasses of arrays and lists, or bare arrays, or
+    the lists that `batch` makes of bare strings, and keep their form. Rows are not taken apart: what comes out of one batch
+    is a slice of it (of arrays a view, not a copy, so that editing it edits the batch that came in), what comes out of
+    several is their `np.concatenate`, which also says what becomes of different dtypes. Batches without rows are left out.
 
     Raises:
         ValueError: the components of a batch have different lengths, batches have different components, or arrays have
@@ -146,7 +146,7 @@ def columns_of(batch: Any, path: tuple[Any, ...] = ()) -> dict[Any, Any]:
     """The columns of a batch by their paths; below the batch itself only dicts nest."""
     if isinstance(batch, Mapping):
         items = batch.items()
-    elif not path and isinstance(batch, (list, tuple)):
+    elif not path and isinstance(batch, (list, tuple)) and not isinstance(batch, Datapoints):
         items = dict(enumerate(batch)).items()
     elif not path and dataclasses.is_dataclass(batch) and not isinstance(batch, type):
         items = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}.items()
@@ -159,6 +159,8 @@ def _rebuilt(form: Any, columns: Mapping[Any, Any], path: tuple[Any, ...] = ()) 
     """A batch of the form of another, with other columns."""
     if isinstance(form, Mapping):
         return {key: _rebuilt(value, columns, (*path, key)) for key, value in form.items()}
+    if not path and isinstance(form, Datapoints):
+        return Datapoints(columns[path] or ())
     if not path and isinstance(form, (list, tuple)):
         items = [_rebuilt(value, columns, (key,)) for key, value in enumerate(form)]
         return items if isinstance(form, list) else form._make(items) if hasattr(form, "_make") else tuple(items)
@@ -190,7 +192,7 @@ def _joined(parts: list[Any]) -> Any:
         return parts[0]
     if any(isinstance(part, list) for part in parts):
         return list(chain.from_iterable(parts))
-    arrays = [np.asarray(part) for part in parts]
+    arrays = [as_array(part, "rebatch") for part in parts]
     if len({array.shape[1:] for array in arrays}) > 1:
         raise ValueError(
             f"rebatch(): cannot join arrays of shapes {shapes_of(arrays)}; make their rows equal before "

@@ -11,6 +11,7 @@ import pytest
 
 import flowfn as ff
 from flowfn.batching import collate, window
+from flowfn.components import Datapoints
 from flowfn.padding import pad
 from flowfn.testing import check
 
@@ -34,7 +35,7 @@ def flows(data):
 
 def equal(got, wanted):
     """Equal in value, type and dtype, all the way down."""
-    assert type(got) is type(wanted), (got, wanted)
+    assert type(got) is type(wanted) or (type(got) is Datapoints and type(wanted) is list), (got, wanted)
     if isinstance(wanted, np.ndarray):
         assert got.dtype == wanted.dtype
         np.testing.assert_array_equal(got, wanted, strict=True)
@@ -220,6 +221,267 @@ def test_as_list_keeps_whatever_it_is_given():
 
 
 @pytest.mark.parametrize("collate", [[ff.stack, ff.as_list], (ff.stack, ff.as_list)])
+@pytest.mark.parametrize("form", [list, tuple, Pair._make])
+def test_collate_may_be_given_for_each_component_by_place(collate, form):
+    (batch,) = ff.batch(2, [form([1, [1]]), form([2, [2, 3]])], collate=collate)
+    equal(batch, form([np.array([1, 2]), [[1], [2, 3]]]))
+
+
+def test_collate_may_be_given_by_key_and_the_rest_is_stacked():
+    data = [{"image": ARRAY, "boxes": [1]}, {"image": ARRAY, "boxes": [1, 2]}]
+    (batch,) = ff.batch(2, data, collate={"boxes": ff.as_list})
+    equal(batch, {"image": np.stack([ARRAY, ARRAY]), "boxes": [[1], [1, 2]]})
+    (batch,) = ff.batch(2, [Record(1, "a"), Record(2, "b")], collate={"x": ff.as_list})
+    equal(batch, Record([1, 2], ["a", "b"]))
+
+
+def test_collate_by_place_may_be_a_dict_of_places():
+    (batch,) = ff.batch(2, [[1, 2], [3, 4]], collate={1: ff.as_list})
+    equal(batch, [np.array([1, 3]), [2, 4]])
+
+
+def test_collate_may_be_any_function_of_the_values_of_a_component():
+    assert list(ff.batch(2, [[1, 2], [3, 4]], collate=sum)) == [[4, 6]]
+    assert list(ff.batch(2, [{"a": 1}, {"a": 5}], collate=max)) == [{"a": 5}]
+    assert list(ff.batch(2, [1, 2, 3], collate=sum)) == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("collate", "message"),
+    [
+        (
+            {"c": ff.stack},
+            r"^batch\(\): collate names 'c', but datapoints have \['a', 'b'\]",
+        ),
+        ([ff.stack], r"^batch\(\): collate has 1 collations?, but datapoints have 2 components"),
+    ],
+)
+def test_a_collation_for_what_is_not_there_is_refused(collate, message):
+    with pytest.raises(ValueError, match=message):
+        list(ff.batch(2, [{"a": 1, "b": 2}], collate=collate))
+
+
+def test_collations_by_component_need_components():
+    with pytest.raises(TypeError, match=r"^batch\(\): collate names components, but datapoints have none: 1"):
+        list(ff.batch(2, [1, 2], collate=[ff.stack]))
+
+
+def test_what_is_no_collation_is_refused_at_once():
+    with pytest.raises(TypeError, match=r"^batch\(\): collate must be a collation .*, got 3$"):
+        ff.batch(2, collate=3)
+
+
+@pytest.mark.parametrize("collate", [{"x": 3}, [3], {"x": "stack"}])
+def test_what_is_no_collation_inside_is_refused_at_once_too(collate):
+    with pytest.raises(TypeError, match=r"^batch\(\): collate must be "):
+        ff.batch(2, collate=collate)
+
+
+# Gathering
+
+
+def gathered(*stages, **arrays):
+    return list(ff.pipe(ff.from_arrays(**arrays), *stages))
+
+
+ARRAYS = {"image": np.arange(40, dtype=np.uint8).reshape(10, 2, 2), "label": np.arange(10, dtype=np.int32)}
+ROUTES = {
+    "plain": [],
+    "shuffle": [ff.shuffle()],
+    "shard": [ff.shard(1, 3)],
+    "take, skip": [ff.skip(1), ff.take(7)],
+    "backwards": [ff.slice(None, None, -1)],
+    "strided": [ff.slice(1, None, 3)],
+    "subset": [ff.subset([9, 0, 0, -1])],
+    "repeat": [ff.shuffle(), ff.repeat(2)],
+    "freeze": [ff.shuffle(), ff.freeze(seed=2)],
+    "all": [ff.shuffle(), ff.shard(0, 2), ff.slice(None, None, -1), ff.select(["label", "image"])],
+    "cache": [ff.shuffle(), ff.cache()],
+    "nothing": [ff.take(0)],
+}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("size", [1, 3, 10, 64])
+@pytest.mark.parametrize("drop", [False, True])
+def test_gathered_batches_are_what_row_by_row_ones_are(route, size, drop):
+    batch = ff.batch(size, drop_remainder=drop)
+    fast = gathered(*ROUTES[route], batch, **ARRAYS)
+    slow = gathered(*ROUTES[route], ff.map(lambda x: x), batch, **ARRAYS)
+    equal(fast, slow)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array(["a", "bc", "d"], object),
+        np.array([None, 1, "x"], object),
+        np.array(["a", "bc", "d"]),
+        np.array([b"a", b"bc"]),
+        np.array([1.5, 2]),
+        np.zeros((3, 0)),
+        np.zeros((3, 2, 0), np.int8),
+        np.array([True, False]),
+        np.array(["2020-01-01", "2021-01-01"], "datetime64[D]"),
+        np.array([(1, 2.0), (3, 4.0)], [("a", int), ("b", float)]),
+        np.array([(1, 2.0), (3, 4.0)], np.dtype([("a", np.int8), ("b", float)], align=True)),
+        np.array([[1.5], [2]], ">f4"),
+        np.zeros((0, 2)),
+    ],
+    ids=lambda a: f"{a.dtype} {a.shape}",
+)
+@pytest.mark.parametrize("bare", [False, True])
+def test_arrays_of_any_dtype_gather_as_they_stack(array, bare):
+    source = ff.flow(array) if bare else ff.from_arrays(array)
+    equal(list(ff.pipe(source, ff.batch(2))), list(ff.pipe(source, ff.map(lambda x: x), ff.batch(2))))
+
+
+def test_gathered_batches_are_plain_numpy_indexing():
+    flow = ff.pipe(ff.from_arrays(**ARRAYS), ff.shuffle(), ff.batch(4))
+    order = np.array([row["label"] for row in ff.pipe(ff.from_arrays(**ARRAYS), ff.shuffle()).run(epoch=0)])
+    for i, batch in enumerate(flow.run(epoch=0)):
+        equal(batch, {"image": ARRAYS["image"][order[4 * i : 4 * i + 4]], "label": ARRAYS["label"][order[4 * i : 4 * i + 4]]})
+    equal(flow[2], {"image": ARRAYS["image"][order[8:]], "label": ARRAYS["label"][order[8:]]})
+    equal(flow[-3], {"image": ARRAYS["image"][order[:4]], "label": ARRAYS["label"][order[:4]]})
+
+
+def test_gathering_a_batch_takes_no_more_memory_than_the_batch():
+    array = np.zeros((1_000_000, 8), np.float32)
+    flow = ff.pipe(ff.from_arrays(array), ff.shuffle(), ff.batch(128))
+    next(iter(flow))
+    tracemalloc.start()
+    try:
+        batches = sum(1 for batch in ff.pipe(flow, ff.take(50)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert batches == 50
+    assert peak < 2**20
+
+
+# unbatch
+
+
+INVERSE = {
+    **{f"form {number}": (data, {}) for number, (data, _) in enumerate(FORMS) if str(data) not in ("[[], []]", "[{}, {}]")},
+    "strings": (["ab", "cd", "ef"], {}),
+    "bytes": ([b"ab", b"cd", b"ef"], {}),
+    "strings of an array": (np.array(["ab", "c", "def"]), {}),
+    "objects of an array": (np.array([None, "c", 1], object), {}),
+    "None": ([None, None, None], {}),
+    "None and others": ([None, "a", None], {}),
+    "sets": ([{1}, {2}, {3}], {}),
+    "large integers": ([2**70, 2**71, -(2**72)], {}),
+    "large integers in lists": ([[2**70, 1], [2**71, 2], [3, 3]], {}),
+    "arrays, as_list": ([np.array([1, 2]), np.array([3, 4]), np.array([5, 6])], {"collate": ff.as_list}),
+    "arrays of several sizes, as_list": ([np.array([1, 2]), np.array([3]), np.zeros(0)], {"collate": ff.as_list}),
+    "as many arrays as they have rows, as_list": ([np.eye(2), np.eye(2)], {"collate": ff.as_list}),
+    "strings, padded": (["ab", "cd", "ef"], {"collate": pad(0)}),
+    "components, as_list": ([[np.zeros(2), "a"], [np.ones(2), "b"], [np.ones(1), "c"]], {"collate": ff.as_list}),
+    "dicts, as_list": ([{"x": [1]}, {"x": [2, 3]}], {"collate": ff.as_list}),
+    "one for each": ([{"x": np.zeros(2), "y": [1]}, {"x": np.ones(2), "y": [2, 3]}], {"collate": {"y": ff.as_list}}),
+    "tuples of strings": ([("a", "b"), ("c", "d"), ("e", "f")], {}),
+    "namedtuples of strings": ([Pair("a", None), Pair("c", None)], {}),
+    "nested": ([{"a": {"b": 1, "c": "x"}, "d": [1, 2]}, {"a": {"b": 2, "c": "y"}, "d": [3, 4]}], {}),
+    "empty dicts inside": ([{"a": {}, "b": {"c": {}, "d": 1}}, {"a": {}, "b": {"c": {}, "d": 2}}], {}),
+    "lists of strings inside": ([[1, ["a", "b"]], [2, ["c"]]], {}),
+    "tuples inside": ([[(1, "a"), 1], [(2, "b"), 2]], {}),
+    "objects": ([np.array([None, "a"], object)] * 2, {}),
+    "dates": ([np.datetime64("2020-01-01"), np.datetime64("2021-01-01")], {}),
+    "durations": ([np.timedelta64(3, "s")] * 2, {}),
+    "structured": (list(np.array([(1, 2.5), (3, 4.5)], [("a", int), ("b", float)])), {}),
+    "booleans": ([True, False, True], {}),
+    "0-d": ([np.array(1), np.array(2)], {}),
+    "empty arrays": ([np.zeros((0, 3))] * 3, {}),
+    "lists of datapoints": ([[1, "a"], [2, "b"], [3, "c"]], {"collate": None}),
+    "lists of anything": ([[1, "a"], None, {"x": 2}, "b", (3,), np.zeros(2)], {"collate": None}),
+    "rows of arrays": (np.arange(6).reshape(3, 2), {"collate": None}),
+}
+
+
+def plain(value):
+    """What a datapoint is, but for what stacking makes of numbers and lists of them."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(plain, value)) if not hasattr(value, "_make") else value._make(map(plain, value))
+    return (type(value), plain(vars(value))) if hasattr(value, "__dataclass_fields__") else value
+
+
+def listed(value):
+    """Tuples inside as lists, since that is what stacking may make of them."""
+    if isinstance(value, dict):
+        return {key: listed(one) for key, one in value.items()}
+    return [listed(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+@pytest.mark.parametrize("name", INVERSE)
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_unbatch_is_the_inverse_of_batch(name, size):
+    data, options = INVERSE[name]
+    if size > len(data) and name.startswith("form"):
+        return
+    for source in flows(data):
+        flow = ff.pipe(source, ff.batch(size, **options))
+        back = list(ff.unbatch(flow))
+        assert listed(list(map(plain, back))) == listed(list(map(plain, data)))
+        assert [type(one) for one in back if isinstance(one, (dict, tuple))] == [
+            type(one) for one in data if isinstance(one, (dict, tuple))
+        ]
+        for between in (ff.prefetch(2, threads=2), ff.cache(), ff.map(pickle.dumps), ff.batch(2, collate=None)):
+            after = {ff.batch: ff.unbatch(), ff.map: ff.map(pickle.loads)}.get(getattr(ff, between.name))
+            assert len(list(ff.pipe(flow, between, after, ff.unbatch()))) == len(data)
+
+
+@pytest.mark.parametrize("collate", [ff.stack, ff.as_list, None])
+def test_unbatch_is_the_inverse_in_other_processes_and_from_disk(collate, tmp_path):
+    data = ["ab", "cd", "ef"]
+    for between in (ff.prefetch(2, processes=1), ff.cache_to(str(tmp_path / "cache"))):
+        assert list(ff.pipe(data, ff.batch(2, collate=collate), between, ff.unbatch())) == data
+        assert list(ff.pipe(data, ff.batch(2, collate=collate), ff.map(lambda x: x), between, ff.unbatch())) == data
+
+
+def test_windows_groups_and_rebatched_batches_of_strings_come_apart_too():
+    data = ["ab", "cd", "ef", "gh", "ij"]
+    assert list(ff.pipe(data, window(2, step=2), ff.unbatch())) == data
+    assert sorted(ff.pipe(data, ff.batch_by_key(len, 2), ff.unbatch())) == data
+    assert list(ff.pipe(data, ff.batch(2), ff.rebatch(3))) == [["ab", "cd", "ef"], ["gh", "ij"]]
+    assert list(ff.pipe(data, ff.batch(2), ff.rebatch(3), ff.unbatch())) == data
+    assert list(ff.pipe(data, ff.batch(3, collate=None), ff.inside(ff.map(str.upper)), ff.unbatch())) == [x.upper() for x in data]
+    assert list(ff.pipe(data, ff.batch(2, collate=None), collate(), ff.unbatch())) == data
+    assert list(ff.mix(ff.batch(2, data), tag="from")) == [(["ab", "cd"], 0), (["ef", "gh"], 0), (["ij"], 0)]
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "message"),
+    [
+        (["ab", "cd"], TypeError, r"a component of a batch must be an array or a list, .* but component 0 is 'ab'; flat_map\(iter\)"),
+        ([np.zeros(2), b"cd"], TypeError, "component 1 is b'cd'"),
+        ([[1, 2], None], TypeError, "component 1 is None"),
+        ([np.zeros(2), 3], TypeError, "component 1 is 3"),
+        ({"x": np.array(3)}, TypeError, "component 'x' is "),
+        ({"x": {"y": "abc"}}, TypeError, "component 'y' is 'abc'"),
+        (("abc", "def"), TypeError, "component 0 is 'abc'"),
+        (Record([1, 2], "ab"), TypeError, "component 'name' is 'ab'"),
+        ("abc", TypeError, r"a batch must be an array, or a list, .* got 'abc'; is there a batch\(\) before it\?"),
+        (5, TypeError, "a batch must be an array, .* got 5"),
+        (None, TypeError, "a batch must be an array, .* got None"),
+        (np.array(5), TypeError, "a batch must be an array"),
+        (np.float32(5), TypeError, "a batch must be an array"),
+        ([], ValueError, r"a batch without components does not tell how many datapoints it was made of, got \[\]"),
+        ({}, ValueError, r"a batch without components .* got \{\}"),
+        ((), ValueError, "a batch without components"),
+        ({"a": {}, "b": {"c": {}}}, ValueError, "a batch without components"),
+    ],
+    ids=str,
+)
+def test_unbatch_says_what_is_no_batch(batch, error, message):
+    with pytest.raises(error, match=rf"^unbatch\(\): (a component of .* but )?{message}"):
+        list(ff.unbatch([batch]))
+
+
 @pytest.mark.parametrize("form", [list, tuple, Pair._make])
 def test_collate_may_be_given_for_each_component_by_place(collate, form):
     (batch,) = ff.batch(2, [form([1, [1]]), form([2, [2, 3]])], collate=collate)

@@ -382,3 +382,83 @@ def ragged(number):
 def test_the_laws_hold():
     for source in (range(10), Stream(range(10))):
         check(lambda: ff.pipe(source, ff.map(ragged), ff.batch(3, collate=pad({"x": -1}))))
+
+
+# Tensors
+
+
+def _tensors():
+    torch = pytest.importorskip("torch")
+    x = torch.arange(3.0)
+    fine = {"float32": x, "float16": x.half(), "int64": x.long(), "bool": x > 1, "complex": x * 1j, "0-d": x[1], "2-d": x.reshape(3, 1)}
+    odd = {
+        "bfloat16": x.bfloat16(),
+        "bfloat16, 0-d": x.bfloat16()[1],
+        "gradients": x.clone().requires_grad_(),
+        "sparse": x.to_sparse(),
+        "meta": x.to("meta"),
+        "conjugated": (x * 1j).conj(),
+    }
+    return torch, fine, odd
+
+
+@pytest.mark.parametrize(
+    "form", [lambda x: x, lambda x: [x, "a"], lambda x: {"x": x}, lambda x: {"a": {"x": x}}, lambda x: [[x, x]]], ids=range(5)
+)
+def test_tensors_become_arrays_or_the_error_names_collate(form):
+    torch, fine, odd = _tensors()
+    for collate in (ff.stack, pad(0)):
+        for name, tensor in fine.items():
+            (whole,) = ff.batch(2, [form(tensor), form(tensor)], collate=collate)
+            (as_arrays,) = ff.batch(2, [form(tensor.numpy()), form(tensor.numpy())], collate=collate)
+            np.testing.assert_equal(whole, as_arrays, name)
+        for name, tensor in odd.items():
+            if collate is not ff.stack and form([0]) == [[[0], [0]]]:
+                continue
+            with pytest.raises(
+                TypeError, match=r"^batch\(\): torch's Tensor of .* cannot become a NumPy array .* collate=torch.stack\)"
+            ) as caught:
+                list(ff.batch(2, [form(tensor), form(tensor)], collate=collate))
+            assert caught.value.__cause__ is not None, name
+
+
+def test_torch_stack_keeps_tensors():
+    torch, fine, odd = _tensors()
+    for name in ("bfloat16", "gradients", "meta"):
+        (whole,) = ff.batch(2, [odd[name]] * 2, collate=torch.stack)
+        assert (whole.shape, whole.dtype) == ((2, 3), odd[name].dtype)
+    (whole,) = ff.batch(2, [{"x": odd["bfloat16"], "y": 1}] * 2, collate={"x": torch.stack})
+    assert whole["x"].dtype is torch.bfloat16
+    assert whole["y"].tolist() == [1, 1]
+    assert [row.tolist() for row in ff.pipe([odd["bfloat16"]] * 3, ff.batch(2, collate=torch.stack), ff.unbatch())] == [[0, 1, 2]] * 3
+
+
+def test_tensors_and_arrays_in_one_batch():
+    torch, fine, odd = _tensors()
+    for pair in ([fine["float32"], np.arange(3, dtype=np.float32)], [np.arange(3, dtype=np.float32), fine["float32"]]):
+        (whole,) = ff.batch(2, pair)
+        assert (whole.dtype, whole.tolist()) == (np.float32, [[0, 1, 2]] * 2)
+    for pair in ([odd["bfloat16"], np.arange(3)], [np.arange(3), odd["gradients"]]):
+        with pytest.raises(TypeError, match="collate=torch.stack"):
+            list(ff.batch(2, pair))
+    with pytest.raises(ValueError, match=r"^batch\(\): cannot stack shapes \(3,\), \(3, 1\)"):
+        list(ff.batch(2, [fine["float32"], fine["2-d"]]))
+
+
+def test_batches_of_tensors_are_joined_or_the_error_names_collate():
+    torch, fine, odd = _tensors()
+    batches = [torch.ones(2, 3), torch.ones(3, 3)]
+    assert [batch.shape for batch in ff.rebatch(4, batches)] == [(4, 3), (1, 3)]
+    with pytest.raises(TypeError, match=r"^rebatch\(\): torch's Tensor of torch.bfloat16 cannot become a NumPy array"):
+        list(ff.rebatch(4, [batch.bfloat16() for batch in batches]))
+
+
+def test_an_array_interface_that_fails_is_named():
+    class Remote:
+        def __array__(self, dtype=None, copy=None):
+            raise RuntimeError("it is far away")
+
+    with pytest.raises(
+        TypeError, match=r"^batch\(\): .*Remote of no dtype cannot become a NumPy array \(it is far away\); .* a function of a list"
+    ):
+        list(ff.batch(2, [Remote(), Remote()]))
