@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowfn import buffers
 from flowfn.failures import annotate, uneven
+from flowfn.losses import warn_of_losses
 from flowfn.runs import Outputs, Place, Run
 from flowfn.schema import of_epoch
 from flowfn.states import pack, unpack
@@ -109,6 +110,7 @@ class FlowIterator(Iterator[T_co]):
         self._note_place()
         self._progress.exhausted = True
         self.close()
+        warn_of_losses(node, anchors(progress.place.anchors), progress.epoch, stacklevel=3)
 
     def _failed(self, error: BaseException) -> None:
         annotate(error, self._outputs, self._progress.seed, self._progress.epoch)

@@ -57,6 +57,7 @@ class Node:
     seekable: bool = False
     names_sources: ClassVar[bool] = False  # whether random stages upstream are numbered source by source
     steady: bool = True  # whether the length is the same in every epoch and round
+    leaves_out: ClassVar[bool] = False  # whether an input may give no output
     loose: bool = False  # whether outputs may come in any order
     foot: bool = False  # whether a pass that starts late, at a datapoint of its own, begins here (see `ending`)
     based: bool = False  # whether its outputs are made of those from there on

@@ -22,6 +22,8 @@ NEVER = Rule("0 everywhere: it starts at the beginning", lambda note: False)
 class Expand(Node):
     """Each input gives 0 to k outputs, whatever the others give. It has an anchor before every input."""
 
+    leaves_out = True
+
     def setup(self) -> None:
         """Never seekable: where an output comes from is not known before it is made."""
         (self.source,) = self.sources

@@ -459,6 +459,6 @@ def test_an_array_interface_that_fails_is_named():
             raise RuntimeError("it is far away")
 
     with pytest.raises(
-        TypeError, match=r"^batch\(\): .*Remote of no dtype cannot become a NumPy array \(it is far away\); .* a function of a list"
+        TypeError, match=r"^batch\(\): .*Remote of no dtype cannot become a NumPy array \(it is far away\); .*=a function of a list"
     ):
         list(ff.batch(2, [Remote(), Remote()]))

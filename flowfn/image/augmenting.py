@@ -18,7 +18,7 @@ from flowfn.flows import Flow
 from flowfn.image.adapting import adapted
 from flowfn.image.composing import as_augmentor
 from flowfn.image.moving import Parts
-from flowfn.image.transforms import Augmentor
+from flowfn.image.transforms import Augmentor, channels_first
 from flowfn.stages import Composed as ComposedStages
 from flowfn.stages import stage
 
@@ -64,6 +64,7 @@ _RULES = {
     **dict.fromkeys(("image", "mask", "coords", "boxes", "labels"), _NAME),
     "index": _INDEX,
     "min_visible": _SHARE,
+    "channels": rules.one_of(None, "last", "first"),
 }
 
 
@@ -79,6 +80,7 @@ def augment(
     boxes: Any = None,
     labels: Any = None,
     min_visible: float = 0.0,
+    channels: str | None = None,
     rngs: Any,
 ) -> Iterator[Any]:
     """Augment images, and alike all that belongs to them.
@@ -99,13 +101,16 @@ def augment(
         boxes: boxes, (n, 4), x1 y1 x2 y2, likewise. They are clipped to what can still be seen of the image. Those of which
             less than `min_visible` of their area (0 to 1), or nothing, is left are taken out. Floats come out.
         labels: what belongs to the boxes one by one (arrays, lists or tuples of n): it is taken out with them.
+        channels: "first" for images and masks that are (channels, height, width), as torch has them; they come out so. "last"
+            for (height, width, channels). Left out, it is "last", and what looks like the other, (3, 224, 224), is refused.
 
     What an augmentor draws comes from the datapoint's own generator: it is the same with any number of workers and shards,
     and for `flow[i]`, and another in every epoch.
 
     Raises:
         TypeError, ValueError: a component is no image, mask, points or boxes; sizes disagree; a function of an image changes
-            its height or width, so that it is not known where other components have gone.
+            its height or width, so that it is not known where other components have gone; an image seems to be
+            (channels, height, width), and `channels` does not say.
 
     >>> import flowfn as ff
     >>> from flowfn.image import flip
@@ -116,13 +121,13 @@ def augment(
     >>> ff.pipe([{"picture": picture, "points": points}], augment([mirror], image="picture", coords="points"))[0]["points"]
     array([[5.5, 0.5]])
     """
-    named = Named(index, image, mask, coords, boxes, labels)
+    named = Named(index, image, mask, coords, boxes, labels, channels)
     if named.nothing:
         for datapoint, rng in zip(source, rngs):
-            parts = Parts([_picture(datapoint)], [])
+            parts = Parts([_picture(datapoint, channels)], [])
             for augmentor in augmentors:
                 parts.apply(augmentor(parts.shape, rng))
-            yield parts.images[0]
+            yield _turned_back(parts.images[0], channels)
     else:
         for datapoint, rng in zip(source, rngs):
             parts = named.taken(datapoint)
@@ -147,6 +152,7 @@ class Named:
     coords: Any = None
     boxes: Any = None
     labels: Any = None
+    channels: str | None = None
 
     @cached_property
     def nothing(self) -> bool:
@@ -197,8 +203,8 @@ class Named:
     def taken(self, datapoint: Any) -> Parts:
         """What is to be augmented, out of a datapoint."""
         parts = Parts(
-            [_picture(component(datapoint, name), "image", name) for name in self.images],
-            [_picture(component(datapoint, name), "mask", name) for name in self.masks],
+            [_picture(component(datapoint, name), self.channels, "image", name) for name in self.images],
+            [_picture(component(datapoint, name), self.channels, "mask", name) for name in self.masks],
         )
         sizes = {one.shape[:2] for one in (*parts.images, *parts.masks)}
         if len(sizes) > 1:
@@ -212,7 +218,8 @@ class Named:
 
     def returned(self, datapoint: Any, parts: Parts, min_visible: float) -> Any:
         """A copy of the datapoint with what has been made of it."""
-        made = dict(zip(self.images, parts.images)) | dict(zip(self.masks, parts.masks))
+        pictures = zip((*self.images, *self.masks), (*parts.images, *parts.masks))
+        made: dict[Any, Any] = {name: _turned_back(picture, self.channels) for name, picture in pictures}
         start = 0
         for name in self.points:
             count = len(component(datapoint, name))
@@ -235,15 +242,25 @@ def _several(names: Any) -> tuple[Any, ...]:
     return names if isinstance(names, tuple) else () if names is None else (names,)
 
 
-def _picture(value: Any, what: str = "image", name: Any = None) -> np.ndarray:
-    """An image or a mask, if it is one."""
+def _picture(value: Any, channels: str | None, what: str = "image", name: Any = None) -> np.ndarray:
+    """An image or a mask, if it is one, with its channels last."""
     if isinstance(value, np.ndarray) and value.ndim in (2, 3):
-        return value
+        if channels is None and channels_first(value.shape):
+            where = "a datapoint" if name is None else f"{what} (component {name!r})"
+            raise ValueError(
+                f"augment(): {where} must be an array (height, width[, channels]), but {brief(value)} looks like (channels, height, width); "
+                'write augment(..., channels="first") if it is, and channels="last" if not'
+            )
+        return np.ascontiguousarray(np.moveaxis(value, 0, -1)) if channels == "first" and value.ndim == 3 else value
     if name is None:
         hint = "; name the component: augment(augmentors, index)" if isinstance(value, (list, tuple, Mapping)) else ""
         raise TypeError(f"augment(): a datapoint must be an image, an array (height, width[, channels]), got {brief(value)}{hint}")
     hint = f"; decode it before: map_component(read_image, {name!r})" if isinstance(value, (str, bytes, os.PathLike)) else ""
     raise TypeError(f"augment(): {what} (component {name!r}) must be an array (height, width[, channels]), got {brief(value)}{hint}")
+
+
+def _turned_back(picture: np.ndarray, channels: str | None) -> np.ndarray:
+    return np.ascontiguousarray(np.moveaxis(picture, -1, 0)) if channels == "first" and picture.ndim == 3 else picture
 
 
 def _rows(value: Any, columns: int, what: str, name: Any) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.image.transforms import Composed, Identity, Shape, Transform, composed
+from flowfn.image.transforms import Composed, Identity, Shape, Told, Transform, composed
 
 ROUNDING = 1e-6
 """Which share of a box may be lost to rounding and it still counts as whole."""
@@ -32,7 +32,7 @@ class Parts:
     @property
     def shape(self) -> Shape:
         """The shape of the image, or else of the mask."""
-        return (self.images or self.masks)[0].shape
+        return Told((self.images or self.masks)[0].shape)
 
     def follow_boxes(self) -> None:
         """Get ready for boxes that leave the image."""

@@ -22,6 +22,12 @@ from flowfn.rules import Rule
 Shape: TypeAlias = tuple[int, ...]
 """The shape of an image: (height, width) or (height, width, channels)."""
 
+FEW_CHANNELS = 4
+"""As many channels as a picture has at most (RGB and alpha)."""
+
+SMALL_SIDE = 8
+"""An image that is less high or wide is not taken for one whose channels come first: it may be a strip with some channels."""
+
 
 class Transform(ABC):
     """What is done to one image and all that belongs to it: nothing in it is random, nothing that it is given is changed.
@@ -173,7 +179,27 @@ def size_of(image_shape: Shape) -> tuple[int, int]:
         raise ValueError(
             f"an image must be an array (height, width) or (height, width, channels) that is not empty, got shape {image_shape}"
         )
+    if not isinstance(image_shape, Told) and channels_first(image_shape):
+        raise ValueError(
+            f"an image must be (height, width, channels), but one of shape {tuple(image_shape)} looks like (channels, height, width); "
+            "np.moveaxis(image, 0, -1) turns it"
+        )
     return image_shape[0], image_shape[1]
+
+
+class Told(tuple[int, ...]):
+    """The shape of an image of which it is known that its channels come last."""
+
+    __slots__ = ()
+
+
+def channels_first(shape: Shape) -> bool:
+    """Whether a shape looks like (channels, height, width): no image has so few rows of pixels with so many channels.
+
+    >>> channels_first((3, 224, 224)), channels_first((1, 28, 28)), channels_first((224, 224, 3)), channels_first((3, 224, 3))
+    (True, True, False, False)
+    """
+    return len(shape) == 3 and 0 < shape[0] <= FEW_CHANNELS and min(shape[1:]) >= SMALL_SIDE
 
 
 def fitting(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
