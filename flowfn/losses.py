@@ -28,7 +28,7 @@ def warn_of_losses(root: Node, facts: Mapping[int, Anchor], epoch: int, stacklev
             given, taken = known.outputs, known.inputs[0] + 1
             if (not given and taken >= SOME) or (taken >= MANY and given * RARE < taken):
                 warnings.warn(
-                    f"{node.part} gave {given or 'no'} output{'s' * (given != 1)} for {taken} inputs in epoch {epoch}; "
+                    f"{node.part} gave {given or 'no'} output{'s' * (given > 1)} for {taken} inputs in epoch {epoch}; "
                     "is what it keeps what it should keep?",
                     stacklevel=stacklevel + 1,
                 )

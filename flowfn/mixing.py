@@ -78,9 +78,9 @@ def first_of(known: Anchor | None, run: Run, sources: int) -> Row:
 
 def are_begun(values: Sequence[Any]) -> bool:
     """Whether these can be how far a source has come."""
-    *counts, ended, expected = values
+    *counts, ended, expected, before = values
     owed = type(expected) in (int, float) and 0 <= expected < math.inf
-    return naturals(counts, 3) and max(counts) == counts[0] and ended in (0, 1) and owed
+    return naturals((*counts, before), 4) and max(*counts, before) == counts[0] and ended in (0, 1) and owed
 
 
 def are_rows(row: Row, sources: int, outputs: int) -> bool:

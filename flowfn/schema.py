@@ -200,7 +200,7 @@ def _check_mix(value: Mapping[str, Any]) -> None:
         refuse("mix", "{'steps': an integer >= 0, 'sources': how far each has come, by name}", value)
     for name, one in value["sources"].items():
         if not isinstance(one, list) or len(one) != 5 or not are_begun(one):
-            refuse(f"mix['sources'][{name!r}]", "[given, round, position, ended (0 or 1), expected], none below 0", one)
+            refuse(f"mix['sources'][{name!r}]", "[given, round, position, ended (0 or 1), expected, before], none below 0", one)
 
 
 def _finite(value: Any) -> bool:

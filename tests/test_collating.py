@@ -406,7 +406,7 @@ def _tensors():
     "form", [lambda x: x, lambda x: [x, "a"], lambda x: {"x": x}, lambda x: {"a": {"x": x}}, lambda x: [[x, x]]], ids=range(5)
 )
 def test_tensors_become_arrays_or_the_error_names_collate(form):
-    torch, fine, odd = _tensors()
+    _torch, fine, odd = _tensors()
     for collate in (ff.stack, pad(0)):
         for name, tensor in fine.items():
             (whole,) = ff.batch(2, [form(tensor), form(tensor)], collate=collate)
@@ -423,7 +423,7 @@ def test_tensors_become_arrays_or_the_error_names_collate(form):
 
 
 def test_torch_stack_keeps_tensors():
-    torch, fine, odd = _tensors()
+    torch, _fine, odd = _tensors()
     for name in ("bfloat16", "gradients", "meta"):
         (whole,) = ff.batch(2, [odd[name]] * 2, collate=torch.stack)
         assert (whole.shape, whole.dtype) == ((2, 3), odd[name].dtype)
@@ -434,19 +434,19 @@ def test_torch_stack_keeps_tensors():
 
 
 def test_tensors_and_arrays_in_one_batch():
-    torch, fine, odd = _tensors()
+    _torch, fine, odd = _tensors()
     for pair in ([fine["float32"], np.arange(3, dtype=np.float32)], [np.arange(3, dtype=np.float32), fine["float32"]]):
         (whole,) = ff.batch(2, pair)
         assert (whole.dtype, whole.tolist()) == (np.float32, [[0, 1, 2]] * 2)
     for pair in ([odd["bfloat16"], np.arange(3)], [np.arange(3), odd["gradients"]]):
-        with pytest.raises(TypeError, match="collate=torch.stack"):
+        with pytest.raises(TypeError, match=r"collate=torch\.stack"):
             list(ff.batch(2, pair))
     with pytest.raises(ValueError, match=r"^batch\(\): cannot stack shapes \(3,\), \(3, 1\)"):
         list(ff.batch(2, [fine["float32"], fine["2-d"]]))
 
 
 def test_batches_of_tensors_are_joined_or_the_error_names_collate():
-    torch, fine, odd = _tensors()
+    torch, _fine, _odd = _tensors()
     batches = [torch.ones(2, 3), torch.ones(3, 3)]
     assert [batch.shape for batch in ff.rebatch(4, batches)] == [(4, 3), (1, 3)]
     with pytest.raises(TypeError, match=r"^rebatch\(\): torch's Tensor of torch.bfloat16 cannot become a NumPy array"):

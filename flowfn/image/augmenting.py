@@ -248,7 +248,7 @@ def _picture(value: Any, channels: str | None, what: str = "image", name: Any = 
         if channels is None and channels_first(value.shape):
             where = "a datapoint" if name is None else f"{what} (component {name!r})"
             raise ValueError(
-                f"augment(): {where} must be an array (height, width[, channels]), but {brief(value)} looks like (channels, height, width); "
+                f"augment(): {where} must be (height, width[, channels]), but {brief(value)} looks like (channels, height, width); "
                 'write augment(..., channels="first") if it is, and channels="last" if not'
             )
         return np.ascontiguousarray(np.moveaxis(value, 0, -1)) if channels == "first" and value.ndim == 3 else value

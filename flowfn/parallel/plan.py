@@ -78,7 +78,7 @@ def cut(node: Node, stand_in: Callable[[Stretch], Node]) -> Node:
             return node
         bottom = _bottom(node)
         if bottom.seekable and not bottom.here:
-            return stand_in(Stretch(*_on_top(node, bottom, around(bottom)))) if _works(node) else node
+            return stand_in(Stretch(*_on_top(node, bottom, around(bottom)))) if does_work(node) else node
         moved = _with_sources(bottom, visit)
         return moved if bottom is node else stand_in(Stretch(*_on_top(node, bottom, moved)))
 
@@ -129,13 +129,13 @@ def _passes_on(node: Node) -> bool:
     return alone and not (node.here or node.root or node.boundary)
 
 
-def _works(node: Node) -> bool:
+def does_work(node: Node) -> bool:
     """Whether there is anything to do in a tree but to pick datapoints."""
     if not node.sources:
         return not (isinstance(getattr(node.part, "object", None), (list, tuple, range)) or node.gathers)
     if _boundary(node) or node.here:
         return False
-    return not node.orders or any(map(_works, node.sources))
+    return not node.orders or any(map(does_work, node.sources))
 
 
 def _stays(node: Node, remote: bool = True) -> bool:

@@ -16,6 +16,7 @@ from flowfn.parallel.plan import Stretch, stays, stretches
 from flowfn.parallel.prefetching import PrefetchNode, count_of
 from flowfn.refusals import MOST_COLUMNS, columns
 from flowfn.runs import Length, Run
+from flowfn.seeing.remarking import of_lengths, of_sizes, of_work
 from flowfn.states import counted
 from flowfn.streams import Expand, Stream
 
@@ -30,7 +31,8 @@ _KINDS = ((PrefetchNode, "prefetch"), (Each, "each"), (Group, "group"), (Order, 
 def explain(flow: Flow[Any], file: IO[str] | None = None) -> None:
     """Print the stages of a flow, sources first: kind, length, where each runs, and what resuming costs.
 
-    Nothing is read and nothing advances. Remarks below the table name what may surprise.
+    Nothing is read and nothing advances. Remarks below the table name what may surprise: orders that change, prefetches that
+    have nothing to do, what is large on its way to workers, sources that are never reached.
 
     >>> import flowfn as ff
     >>> ff.explain(ff.pipe(range(10), ff.shuffle(), ff.map(float), ff.batch(4)))
@@ -91,16 +93,20 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
                 f"{_name(node)} has {len(held)} datapoints, arrays of one length; if they are meant as columns, write from_arrays(*arrays) "
                 "for their rows"
             )
+        yield from of_lengths(node, run)
     for node in [node for node in nodes.values() if isinstance(node, PrefetchNode)]:
         if not node.part.arguments["ordered"]:
             yield f"{node.part} gives outputs as they come, so a pass over this flow has no state to go on from"
         crew = node.crew(Run(0, (0,), "processes"))
         opens = crew is not None and not node.kept(crew) and node.opening(Run(0, (0,)), crew).opener
-        for opening in _openings(node) if opens else ():
+        found = list(_openings(node)) if opens else []
+        yield from of_work(node, crew, _workers(node) if crew else "", bool(found), run)
+        for opening in found:
             yield f"what {opening.part} opens is read in the {_workers(node)} of {node.part}, several at once"
         if crew is not None and crew.setup is not None:
             yield f"each worker of {node.part} calls {shown(crew.setup.function)}() first"
         if crew is not None and crew.remote:
+            yield from of_sizes(node, crew)
             for stretch in stretches(node.sources[0]):
                 for left in stays(stretch):
                     yield f"{_name(left)} stays in this process; the datapoints that tasks name travel to the workers of {node.part}"

@@ -27,6 +27,7 @@ from flowfn.image import (
     transpose,
 )
 from flowfn.image.augmenting import augment
+from flowfn.image.transforms import size_of
 from flowfn.testing import check, same
 
 HEIGHT, WIDTH = 40, 60
@@ -452,3 +453,54 @@ def test_transforms_do_not_change_what_they_are_given():
     for augmentor in AUGMENTORS:
         augmentor(picture.shape, rng()).image(picture)
     np.testing.assert_array_equal(picture, IMAGE)
+
+
+# The order of axes
+
+FIRST = [(3, 224, 224), (1, 28, 28), (4, 300, 300), (3, 8, 8), (2, 64, 48)]
+LAST = [(224, 224, 3), (28, 28, 1), (3, 224, 3), (1, 640, 4), (4, 7, 9), (3, 224, 5), (5, 64, 64), (224, 3, 224), (3, 224)]
+
+
+@pytest.mark.parametrize("shape", FIRST, ids=str)
+@pytest.mark.parametrize("augmentor", [flip(horizontal=True), lambda image: image], ids=["flip", "function"])
+def test_an_image_whose_channels_come_first_is_refused(shape, augmentor):
+    for datapoint, options in [
+        (np.zeros(shape, np.uint8), {}),
+        ([np.zeros(shape, np.uint8), 1], {"index": 0}),
+        ({"x": np.zeros(shape, np.uint8)}, {"image": "x"}),
+        ({"x": np.zeros(shape, np.uint8)}, {"mask": "x"}),
+    ]:
+        with pytest.raises(ValueError, match=r'looks like \(channels, height, width\); write augment\(\.\.\., channels="first"\) if it is'):
+            ff.pipe([datapoint], augment([augmentor], **options))[0]
+    with pytest.raises(ValueError, match=r"looks like \(channels, height, width\); np\.moveaxis\(image, 0, -1\) turns it"):
+        size_of(shape)
+    with pytest.raises(ValueError, match=r"looks like \(channels, height, width\)"):
+        random_crop(5)(shape, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("shape", LAST, ids=str)
+def test_other_images_are_taken_as_they_are(shape):
+    picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    mirrored = ff.pipe([picture], augment([flip(horizontal=True, probability=1)]))[0]
+    assert np.array_equal(mirrored, picture[:, ::-1])
+
+
+def test_channels_may_be_said_to_be_last():
+    strip = np.random.default_rng(0).integers(0, 256, (1, 40, 200), np.uint8)
+    mirrored = ff.pipe([strip], augment([flip(horizontal=True, probability=1), lambda image: image], channels="last"))[0]
+    assert np.array_equal(mirrored, strip[:, ::-1])
+
+
+@pytest.mark.parametrize("shape", [*FIRST, (3, 5, 7), (40, 30)], ids=str)
+def test_channels_may_be_said_to_be_first(shape):
+    picture = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    stage = augment([flip(horizontal=True, probability=1)], image="x", mask="m", coords="p", channels="first")
+    made = ff.pipe([{"x": picture, "m": picture, "p": np.array([[0.5, 0.5]])}], stage)[0]
+    assert np.array_equal(made["x"], picture[..., ::-1])
+    assert np.array_equal(made["m"], picture[..., ::-1])
+    assert made["p"].tolist() == [[shape[-1] - 0.5, 0.5]]
+    assert made["x"].flags.c_contiguous
+    bare = augment([flip(horizontal=True, probability=1)], channels="first")
+    assert np.array_equal(ff.pipe([picture], bare)[0], made["x"])
+    with pytest.raises(ValueError, match=r"^augment\(\): channels must be None, 'last' or 'first', got 'middle'$"):
+        augment([], channels="middle")

@@ -1,0 +1,97 @@
+"""What `explain` remarks on: prefetches that have nothing to do, what is large on its way to workers, what never comes."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from flowfn.kinds import Node
+from flowfn.parallel.crew import Crew
+from flowfn.parallel.plan import Stretch, does_work, stretches
+from flowfn.parallel.prefetching import PrefetchNode
+from flowfn.runs import Run
+
+LARGE = 1_000_000
+"""Bytes from which on it is said what a stage takes to the workers."""
+
+
+def of_work(node: PrefetchNode, crew: Crew | None, workers: str, opens: bool, run: Run) -> Iterator[str]:
+    """What a prefetch and its workers do not do."""
+    if crew is None:
+        if not does_work(node.sources[0]):
+            yield f"{node.part} has nothing upstream to do ahead of time; put it behind the stages that take time"
+        return
+    found = stretches(node.sources[0])
+    if not (found or opens or node.kept(crew)):
+        yield (
+            f"{node.part} has nothing upstream that its {workers} can do in parallel; put it behind the stages that take time "
+            "(map, filter, batch)"
+        )
+    length = node.length(run)
+    if length is not None and length < crew.workers:
+        yield f"{node.part} has more workers than there are outputs, {length}"
+
+
+def of_sizes(node: PrefetchNode, crew: Crew) -> Iterator[str]:
+    """What is large, or cannot travel, on its way to the processes of a prefetch."""
+    tops = [Stretch(node.sources[0], node.sources[0])] if node.kept(crew) else stretches(node.sources[0])
+    for part in dict.fromkeys(part for stretch in tops for part in _parts(stretch.top, stretch.bottom)):
+        try:
+            size, seconds = sent(part)
+        except Exception as error:
+            yield f"{part} cannot be sent to a worker process ({error}): make what it holds there (per_process), or prefetch with threads="
+            continue
+        if size >= LARGE:
+            yield (
+                f"{part} holds {size / 1e6:.1f} MB, which every pass pickles ({seconds:.2f} s) and each worker of {node.part} keeps; "
+                "make it there (per_process), or map a file (np.memmap)"
+            )
+
+
+def sent(part: Any) -> tuple[int, float]:
+    """(bytes, seconds): what a stage is on its way to a worker, and how long it takes to get it ready."""
+    import cloudpickle
+
+    counted, start = _Counted(), time.perf_counter()
+    cloudpickle.Pickler(counted, protocol=5).dump(part)
+    return counted.size, time.perf_counter() - start
+
+
+class _Counted(io.RawIOBase):
+    """A file that only counts."""
+
+    size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        length = memoryview(data).nbytes
+        self.size += length
+        return length
+
+
+def _parts(top: Node, bottom: Node) -> Iterator[Any]:
+    """The stages of a stretch; its sources are no matter here, they cross in shared memory or stay."""
+    if top.sources and not (top.boundary or top.here):
+        if top is not bottom or top.seekable:
+            yield top.part
+        for source in top.sources if top is not bottom or top.seekable else ():
+            yield from _parts(source, bottom)
+
+
+def of_lengths(node: Node, run: Run) -> Iterator[str]:
+    """What is never reached, and what gives nothing of what there is."""
+    lengths = [source.length(run) for source in node.sources]
+    if node.part.name == "concat" and math.inf in lengths[:-1]:
+        first = lengths.index(math.inf)
+        never = ", ".join(str(source.part) for source in node.sources[first + 1 :])
+        yield f"{node.part} never comes to what follows its endless source {node.sources[first].part}: {never}; mix takes from all by turns"
+    if node.part.name == "repeat" and lengths == [math.inf]:
+        yield f"{node.part} never comes to its second round, as its source is endless"
+    if lengths and node.length(run) == 0 and 0 not in lengths and None not in lengths:
+        had = min(length for length in lengths if length is not None)
+        yield f"{node.part} gives nothing of the {'endless' if had == math.inf else had} datapoint{'s' * (had != 1)} of its source"

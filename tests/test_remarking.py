@@ -1,0 +1,140 @@
+"""What `explain` remarks on: prefetches with nothing to do, what is large on its way to workers, what never comes."""
+
+import io
+import re
+import threading
+
+import numpy as np
+import pytest
+
+import flowfn as ff
+from flowfn.seeing.remarking import sent
+
+LARGE = np.zeros(1_000_000)
+LOCK = threading.Lock()
+
+
+def remarks(flow):
+    """The remarks below the table, but for those on what resuming costs."""
+    text = io.StringIO()
+    ff.explain(flow, text)
+    found = [line for line in text.getvalue().splitlines() if line.startswith("* ")]
+    return [remark for remark in found if "has no anchor" not in remark]
+
+
+def large():
+    held = LARGE + 0
+    return lambda x: x + held[0]
+
+
+def stream():
+    return iter(range(20))
+
+
+NOTHING = "has nothing upstream"
+IDLE = {
+    "before the map": (lambda: ff.pipe(range(20), ff.prefetch(4, processes=2), ff.map(str), ff.batch(4)), "its 2 processes"),
+    "threads": (lambda: ff.pipe(range(20), ff.shuffle(), ff.prefetch(4, threads=3), ff.map(str)), "its 3 threads"),
+    "behind a stream stage": (lambda: ff.pipe(range(20), ff.shuffle_buffer(4), ff.prefetch(4, processes=2)), "its 2 processes"),
+    "a stream": (lambda: ff.pipe(stream, ff.prefetch(4, processes=2), ff.map(str)), "its 2 processes"),
+    "one thread over a list": (lambda: ff.pipe([1, 2], ff.shuffle(), ff.prefetch(4), ff.map(str)), "to do ahead of time"),
+    "twice in a row": (lambda: ff.pipe(range(20), ff.map(str), ff.prefetch(4, processes=2), ff.prefetch(2)), "to do ahead of time"),
+    "workers twice": (lambda: ff.pipe(range(20), ff.map(str), ff.prefetch(4), ff.take(9), ff.prefetch(2, threads=2)), "its 2 threads"),
+}
+BUSY = {
+    "map": lambda: ff.pipe(range(20), ff.map(str), ff.prefetch(4, processes=2)),
+    "map and more": lambda: ff.pipe(range(20), ff.map(str), ff.prefetch(4, processes=2), ff.batch(2)),
+    "batch": lambda: ff.pipe(range(20), ff.batch(4), ff.prefetch(4, processes=2)),
+    "filter of a stream": lambda: ff.pipe(stream, ff.filter(bool), ff.prefetch(4, threads=2)),
+    "map before a stream stage": lambda: ff.pipe(range(20), ff.map(str), ff.shuffle_buffer(4), ff.prefetch(4, processes=2)),
+    "all in one": lambda: ff.pipe(range(20), ff.shuffle_buffer(4), ff.prefetch(4, processes=1)),
+    "one thread over a stream": lambda: ff.pipe(stream, ff.prefetch(4)),
+    "inner and outer": lambda: ff.pipe(range(20), ff.map(str), ff.prefetch(4, processes=2), ff.shuffle_buffer(4), ff.prefetch(2)),
+    "rows of arrays": lambda: ff.pipe(ff.from_arrays(LARGE), ff.shuffle(), ff.batch(4), ff.prefetch(4, processes=2)),
+    "ahead of less than workers": lambda: ff.pipe(range(20), ff.map(str), ff.prefetch(1, processes=2)),
+}
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_a_prefetch_that_has_nothing_to_do_is_remarked_on(name):
+    make, words = IDLE[name]
+    (remark,) = remarks(make())
+    assert re.match(rf"\* prefetch\(.*\) {NOTHING} ", remark)
+    assert words in remark
+
+
+@pytest.mark.parametrize("name", BUSY)
+def test_one_that_works_is_not(name):
+    assert remarks(BUSY[name]()) == []
+
+
+def test_what_interleave_opens_is_work():
+    (remark,) = remarks(ff.pipe(range(20), ff.interleave(range), ff.prefetch(4, processes=2)))
+    assert "several at once" in remark
+
+
+def test_more_workers_than_outputs_are_remarked_on():
+    assert remarks(ff.pipe(range(9), ff.map(str), ff.batch(8), ff.prefetch(4, processes=3))) == [
+        "* prefetch(4, processes=3) has more workers than there are outputs, 2"
+    ]
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [[], [ff.shuffle_buffer(3)], [ff.batch(2)], [ff.filter(bool)], [ff.shuffle(), ff.map(str)]],
+    ids=str,
+)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_large_closure_is_named_with_its_size(stages, processes):
+    (remark,) = remarks(ff.pipe(range(20), ff.map(large()), *stages, ff.prefetch(4, processes=processes)))
+    assert re.match(r"\* map\(<lambda>\) holds 8\.0 MB, which every pass pickles \(\d\.\d\d s\) and each worker of prefetch\(4, ", remark)
+
+
+def test_large_closures_elsewhere_and_small_ones_are_not():
+    assert remarks(ff.pipe(range(20), ff.map(large()), ff.prefetch(4, threads=2))) == []
+    assert remarks(ff.pipe(range(20), ff.map(str), ff.prefetch(4, processes=2), ff.map(large()))) == []
+    assert sent(large())[0] > 8_000_000 > 10_000 > sent(ff.map(str))[0]
+
+
+def test_what_cannot_be_sent_is_said_before_it_fails():
+    (remark,) = remarks(ff.pipe(range(20), ff.map(lambda x: LOCK), ff.prefetch(4, processes=2)))
+    assert remark.startswith("* map(<lambda>) cannot be sent to a worker process (cannot pickle '_thread.lock' object)")
+
+
+NEVER = {
+    "concat": (lambda: ff.concat([1], ff.cycle([2]), [3], [4]), "concat() never comes to what follows its endless source cycle(): "),
+    "concat of streams": (lambda: ff.concat(ff.pipe(stream, ff.cycle()), [3]), "concat() never comes to what follows"),
+    "repeat": (lambda: ff.repeat(3, ff.cycle([2])), "repeat(3) never comes to its second round"),
+    "batch": (lambda: ff.batch(64, range(10), drop_remainder=True), "batch(64, drop_remainder=True) gives nothing of the 10 datapoints"),
+    "window": (lambda: ff.window(20, range(9), drop_remainder=True), "window(20, drop_remainder=True) gives nothing of the 9 datapoints"),
+    "shard": (lambda: ff.shard(2, 4, range(1)), "shard(2, 4) gives nothing of the 1 datapoint of its source"),
+    "skip": (lambda: ff.skip(10, range(9)), "skip(10) gives nothing of the 9 datapoints"),
+    "sample": (lambda: ff.sample(0, range(9)), "sample(0) gives nothing"),
+    "subset": (lambda: ff.subset([], range(9)), "subset([]) gives nothing"),
+    "take": (lambda: ff.take(0, ff.cycle([1])), "take(0) gives nothing of the endless datapoints"),
+}
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_what_never_comes_is_remarked_on(name):
+    make, begins = NEVER[name]
+    assert [remark.startswith(f"* {begins}") for remark in remarks(make())] == [True]
+
+
+def test_endless_sources_where_they_are_fine_are_not():
+    for flow in (
+        ff.concat([1], ff.cycle([2])),
+        ff.zip([1], ff.cycle([2])),
+        ff.mix([1], ff.cycle([2])),
+        ff.take(3, ff.cycle([2])),
+        ff.batch(3, []),
+    ):
+        assert remarks(flow) == []
+
+
+def test_concat_with_an_endless_source_gives_the_first():
+    for endless in (ff.cycle([1, 2]), ff.pipe(stream, ff.cycle())):
+        for flow in (ff.concat(endless, [9]), ff.concat([7], endless, [9])):
+            assert 9 not in list(ff.take(50, flow))
+            assert len(list(ff.take(50, flow))) == 50
+    assert ff.concat([7], ff.cycle([1, 2]), [9])[10**9] == 2
