@@ -72,9 +72,9 @@ class FlowIterator(Iterator[T_co]):
     def _open(self) -> None:
         progress, place = self._progress, self._progress.place
         self._tallies = Tallies(place.anchors)
-        run = Run(progress.seed, (progress.epoch,), self._engine, place.base, anchors(place.anchors), tallies=self._tallies)
+        self._run = Run(progress.seed, (progress.epoch,), self._engine, place.base, anchors(place.anchors), tallies=self._tallies)
         try:
-            self._outputs = self._flow.node.stream(run, place.position)
+            self._outputs = self._flow.node.stream(self._run, place.position)
         except Exception as error:
             self._failed(error)
             raise
@@ -110,7 +110,8 @@ class FlowIterator(Iterator[T_co]):
         self._note_place()
         self._progress.exhausted = True
         self.close()
-        warn_of_losses(node, anchors(progress.place.anchors), progress.epoch, stacklevel=3)
+        if self._engine == "processes":  # not for the elements of one datapoint
+            warn_of_losses(node, self._run, stacklevel=3)
 
     def _failed(self, error: BaseException) -> None:
         annotate(error, self._outputs, self._progress.seed, self._progress.epoch)

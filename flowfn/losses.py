@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
-
-from flowfn.runs import Anchor
 
 if TYPE_CHECKING:
     from flowfn.kinds import Node
+    from flowfn.runs import Run
 
 SOME = 10
 """From so many inputs on it is told that none of them gave an output."""
@@ -20,23 +19,27 @@ MANY = 10_000
 RARE = 1000
 
 
-def warn_of_losses(root: Node, facts: Mapping[int, Anchor], epoch: int, stacklevel: int) -> None:
+def note(run: Run, node: Node, given: int, taken: int) -> None:
+    """Write down how many outputs a stage gave for how many inputs, now that it has come to the end of its source."""
+    before = run.memo.get(("passed", node.place), (0, 0))  # by other rounds
+    run.memo["passed", node.place] = before[0] + given, before[1] + taken
+
+
+def warn_of_losses(root: Node, run: Run, stacklevel: int) -> None:
     """Warn of every stage with 0 to k outputs for an input that gave hardly any in the pass that has ended."""
-    for node in _expanding(root):
-        known = facts.get(node.place)
-        if isinstance(known, Anchor) and known.epoch[0] == epoch:
-            given, taken = known.outputs, known.inputs[0] + 1
-            if (not given and taken >= SOME) or (taken >= MANY and given * RARE < taken):
-                warnings.warn(
-                    f"{node.part} gave {given or 'no'} output{'s' * (given > 1)} for {taken} inputs in epoch {epoch}; "
-                    "is what it keeps what it should keep?",
-                    stacklevel=stacklevel + 1,
-                )
+    for node in _leaving_out(root):
+        given, taken = run.memo.get(("passed", node.place), (0, 0))
+        if (not given and taken >= SOME) or (taken >= MANY and given * RARE < taken):
+            warnings.warn(
+                f"{node.part} gave {given or 'no'} output{'s' * (given > 1)} for {taken} inputs in epoch {run.epoch[0]}; "
+                "is what it keeps what it should keep?",
+                stacklevel=stacklevel + 1,
+            )
 
 
-def _expanding(node: Node) -> Iterator[Node]:
-    """The expand stages of a tree that may leave inputs out, sources first."""
+def _leaving_out(node: Node) -> Iterator[Node]:
+    """The stages of a tree that may leave inputs out, sources first."""
     for source in node.sources:
-        yield from _expanding(source)
+        yield from _leaving_out(source)
     if node.leaves_out:
         yield node

@@ -199,7 +199,7 @@ def _check_mix(value: Mapping[str, Any]) -> None:
     if set(value) != {"steps", "sources"} or not naturals((value["steps"],), 1) or not isinstance(value["sources"], Mapping):
         refuse("mix", "{'steps': an integer >= 0, 'sources': how far each has come, by name}", value)
     for name, one in value["sources"].items():
-        if not isinstance(one, list) or len(one) != 5 or not are_begun(one):
+        if not isinstance(one, list) or len(one) != 6 or not are_begun(one):
             refuse(f"mix['sources'][{name!r}]", "[given, round, position, ended (0 or 1), expected, before], none below 0", one)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from flowfn.kinds import Node, known_length, within
+from flowfn.losses import note
 from flowfn.randomness import Label, deepen, generator, hashed, rekey
 from flowfn.routes import product
 from flowfn.rules import Rule
@@ -72,6 +73,8 @@ class _Intake:
             for datapoint in self.source:
                 self.left = hint()
                 yield datapoint
+        if self.run.task is None:  # whoever hands out tasks knows what all of them gave
+            note(self.run, self.node, self.known.outputs + sys.maxsize - hint(), self.outputs.position)
 
     def labelled(self, outputs: Iterable[Any]) -> Iterator[tuple[Any, Label]]:
         """The outputs with their lineage: the label of the input in work, and which of its outputs this is."""

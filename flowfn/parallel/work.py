@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from flowfn.failures import brief, mark, whereabouts
 from flowfn.kinds import Group, Node
+from flowfn.losses import note
 from flowfn.parallel.background import END, Intake, may_wait, output_of
 from flowfn.parallel.crew import TASK_SECONDS, Pace, raise_again
 from flowfn.parallel.flight import Flight, Task, numbered
@@ -167,6 +168,7 @@ class Work:
                     self.facts = {**self.facts, **self._known(self.last)}
                     if self.broken is not None:
                         raise self.broken
+                    self._note_losses()
                     return
                 taken = self.flight.take(coming)
                 if taken is not None:
@@ -176,6 +178,12 @@ class Work:
                 self.flight.close()
             for close in self.closing:
                 close()
+
+    def _note_losses(self) -> None:
+        taken = self.position
+        for node in self.counted:
+            note(self.run, node, self.standing[node.place], taken)
+            taken = self.standing[node.place]
 
     def _send(self, feeds: Iterator[Sending]) -> Future[None] | None:
         """Send what there is room for. If it has to be waited for, and something is out, that is returned which is done then."""

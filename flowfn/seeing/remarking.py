@@ -10,7 +10,7 @@ from typing import Any
 
 from flowfn.kinds import Node
 from flowfn.parallel.crew import Crew
-from flowfn.parallel.plan import Stretch, does_work, stretches
+from flowfn.parallel.plan import does_work, stretches
 from flowfn.parallel.prefetching import PrefetchNode
 from flowfn.runs import Run
 
@@ -37,8 +37,8 @@ def of_work(node: PrefetchNode, crew: Crew | None, workers: str, opens: bool, ru
 
 def of_sizes(node: PrefetchNode, crew: Crew) -> Iterator[str]:
     """What is large, or cannot travel, on its way to the processes of a prefetch."""
-    tops = [Stretch(node.sources[0], node.sources[0])] if node.kept(crew) else stretches(node.sources[0])
-    for part in dict.fromkeys(part for stretch in tops for part in _parts(stretch.top, stretch.bottom)):
+    found = [(node.sources[0], None)] if node.kept(crew) else [(stretch.top, stretch.bottom) for stretch in stretches(node.sources[0])]
+    for part in dict.fromkeys(part for top, bottom in found for part in _parts(top, bottom)):
         try:
             size, seconds = sent(part)
         except Exception as error:
@@ -74,12 +74,11 @@ class _Counted(io.RawIOBase):
         return length
 
 
-def _parts(top: Node, bottom: Node) -> Iterator[Any]:
-    """The stages of a stretch; its sources are no matter here, they cross in shared memory or stay."""
-    if top.sources and not (top.boundary or top.here):
-        if top is not bottom or top.seekable:
-            yield top.part
-        for source in top.sources if top is not bottom or top.seekable else ():
+def _parts(node: Node, bottom: Node | None) -> Iterator[Any]:
+    """The stages that go to workers; sources are no matter here, they cross in shared memory or stay."""
+    if node.sources and not (node.boundary or node.here) and (node is not bottom or node.seekable):
+        yield node.part
+        for source in node.sources:
             yield from _parts(source, bottom)
 
 
