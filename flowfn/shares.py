@@ -60,8 +60,8 @@ def whole(weights: Sequence[float]) -> list[int]:
 class Quotas:
     """The order of sources with integer weights, which go on from what they have `given` before.
 
-    >>> Quotas([3, 1]).take(np.arange(8))[0].tolist(), Quotas([3, 1], [0, 2]).take(np.arange(8))[0].tolist()
-    ([0, 0, 1, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 0, 1, 0])
+    >>> Quotas([3, 1]).take(np.arange(8))[0].tolist(), Quotas([3, 1], [0, 1]).take(np.arange(8))[0].tolist()
+    ([0, 0, 1, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1, 0, 0])
     """
 
     def __init__(self, weights: Sequence[int], given: Sequence[int] = ()) -> None:
