@@ -5,7 +5,6 @@ Nothing is caught on the way: one `try` at the root of a pass finds the failing 
 
 from __future__ import annotations
 
-import contextlib
 import dis
 import reprlib
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowfn.components import Datapoints
+from flowfn.notes import note, written
 from flowfn.runs import Outputs
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def replay(flow: Flow[Any], error: BaseException) -> Any:
     ...     ff.replay(ff.pipe([2, 1, 4], ff.map(lambda x: 1 // x)), error)
     0
     """
-    told = getattr(error, "__flowfn__", None)
+    told = marked(error)
     if not told or "place" not in told:
         raise ValueError(f"replay(): {type(error).__name__} was not raised by iterating a flow")
     with flow._serially(told["seed"], told["epoch"], told["place"]) as iterator:
@@ -60,13 +60,17 @@ def whereabouts(before: str, index: int | None = None, after: str = "", counted:
 
 def mark(error: BaseException, where: dict[str, Any]) -> None:
     """Write on an error where it is, for those further down."""
-    with contextlib.suppress(AttributeError):  # an exception class with slots is raised as it is
-        error.__flowfn__ = where  # type: ignore[attr-defined]
+    written(error)["__flowfn__"] = where
+
+
+def marked(error: BaseException) -> dict[str, Any] | None:
+    """Where an error is, if that is written on it."""
+    return written(error).get("__flowfn__")
 
 
 def locate(error: BaseException, outputs: Outputs | None) -> dict[str, Any]:
     """Find out where an error came from, and write it on the error; what is there stays."""
-    known: dict[str, Any] | None = getattr(error, "__flowfn__", None)
+    known = marked(error)
     if known is None:
         known = _find(error.__traceback__, outputs)
         mark(error, known)
@@ -80,8 +84,7 @@ def annotate(error: BaseException, outputs: Outputs | None, seed: int, epoch: in
     where = locate(error, outputs)
     if not where.get("noted"):
         words = f"{where['before']}{'' if where['index'] is None else where['index']}{where['after']}"
-        with contextlib.suppress(AttributeError):  # as above
-            error.add_note(f"{words}, seed {seed}, epoch {epoch}\nto see it again, serially: flowfn.replay(flow, error)")
+        note(error, f"{words}, seed {seed}, epoch {epoch}\nto see it again, serially: flowfn.replay(flow, error)")
     where.update(noted=True, seed=seed, epoch=epoch)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowfn import buffers
-from flowfn.failures import annotate, uneven
+from flowfn.failures import annotate, marked, uneven
 from flowfn.losses import warn_of_losses
 from flowfn.runs import Outputs, Place, Run
 from flowfn.schema import of_epoch
@@ -192,6 +192,6 @@ class FlowIterator(Iterator[T_co]):
 
 def remember(error: BaseException, place: Place) -> None:
     """Write on an error where the pass stood when it was raised, for `replay`."""
-    told = getattr(error, "__flowfn__", None)
+    told = marked(error)
     if told is not None:
         told["place"] = place

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from more_itertools import consume
 
-from flowfn.failures import mark, whereabouts
+from flowfn.failures import mark, marked, whereabouts
 from flowfn.flows import Flow
 from flowfn.kinds import Node
 from flowfn.runs import Outputs, Run
@@ -52,7 +52,7 @@ class Opener:
 
     def failed(self, error: Exception, number: int) -> None:
         """Write on an error which datapoint it was; a flow that was opened has said so already."""
-        if not (getattr(error, "__flowfn__", None) or {}).get("noted"):
+        if not (marked(error) or {}).get("noted"):
             mark(error, whereabouts(f"in {self.node.part}, its datapoint ", number))
 
     def close(self) -> None:

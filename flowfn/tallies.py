@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from flowfn.notes import note
+
 KEPT = 100
 """So many of the newest failures are kept."""
+
+_cause, _context = (BaseException.__dict__[name].__get__ for name in ("__cause__", "__context__"))
+_within = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
 class Dropped(NamedTuple):
@@ -109,9 +114,9 @@ class Tally:
         failures, units = self.failures + 1, self.units
         if budget is not None and (failures > budget if isinstance(budget, int) else units >= 1 / budget and failures / units > budget):
             self.epoch, self.units, (_, self.position), _ = before  # it is still to come, should somebody go on here
-            dropped.error.add_note(f"guard(): {failures} of {units} datapoints failed, which is more than budget={budget} allows")
+            note(dropped.error, f"guard(): {failures} of {units} datapoints failed, which is more than budget={budget} allows")
             raise dropped.error
-        _let_go(dropped.error)
+        let_go(dropped.error)
         self.failures, self.newest = failures, (*self.newest[1 - KEPT :], dropped)
 
     def now(self) -> Counted:
@@ -121,7 +126,7 @@ class Tally:
         return Counted(self.epoch, self.units, (self.failures, self.position), self.newest)
 
 
-def _let_go(error: BaseException) -> None:
+def let_go(error: BaseException) -> None:
     """Take the tracebacks off an error and off those it came from: they would keep all that their frames hold."""
     todo: list[BaseException | None] = [error]
     seen: set[int] = set()
@@ -129,8 +134,8 @@ def _let_go(error: BaseException) -> None:
         one = todo.pop()
         if one is not None and id(one) not in seen:
             seen.add(id(one))
-            one.__traceback__ = None
-            todo += (one.__cause__, one.__context__, *getattr(one, "exceptions", ()))
+            BaseException.with_traceback(one, None)  # its own class may let nobody set it
+            todo += (_cause(one), _context(one), *(_within(one) if issubclass(type(one), BaseExceptionGroup) else ()))
 
 
 class Tallies:

@@ -28,6 +28,7 @@ import numpy as np
 from flowfn.extras import needed
 from flowfn.failures import brief
 from flowfn.formats.damage import words
+from flowfn.notes import note
 
 Decoder: TypeAlias = Callable[[bytes], Any]
 
@@ -66,7 +67,7 @@ class Decoding:
             return decoder(data)
         except Exception as error:
             if not ours:
-                error.add_note(f"in decode[{extension!r}], of {where()}")
+                note(error, f"in decode[{extension!r}], of {where()}")
                 raise
             raise ValueError(f"{where()} cannot be read as {extension}: {words(error)}; decode=False gives its bytes") from error
 

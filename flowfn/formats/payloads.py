@@ -19,6 +19,7 @@ import numpy as np
 from flowfn.extras import needed
 from flowfn.failures import brief
 from flowfn.formats.damage import words
+from flowfn.notes import note
 
 PICKLED = 0x80
 """What a pickle begins with."""
@@ -122,7 +123,7 @@ def encoded(encode: Callable[[Any], Any], datapoint: Any, number: int, who: str)
     try:
         payload = encode(datapoint)
     except Exception as error:
-        error.add_note(f"in {who}(), datapoint {number}: {brief(datapoint)}")
+        note(error, f"in {who}(), datapoint {number}: {brief(datapoint)}")
         raise
     if not isinstance(payload, (bytes, bytearray, memoryview)):
         raise TypeError(f"{who}(): encode must return bytes, got {brief(payload)} for datapoint {number}")

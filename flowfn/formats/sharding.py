@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import pickle
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +21,9 @@ from flowfn.formats.hushing import hushed
 from flowfn.formats.naming import PATTERN, counts_shards, shard_name
 from flowfn.formats.unfinished import sweep
 from flowfn.formats.writing import shown
+from flowfn.notes import note
 from flowfn.parallel import prefetch
+from flowfn.parallel.errors import Portable
 from flowfn.parallel.workers import inside_worker
 from flowfn.sources import flow as as_flow
 from flowfn.stages import pipe
@@ -179,11 +180,8 @@ class Attempt:
             with contextlib.suppress(OSError):
                 open(self.mark, "w").close()
             if inside_worker():
-                error.add_note("in a worker process:\n" + "".join(traceback.format_tb(error.__traceback__)).rstrip())
-                with contextlib.suppress(Exception):
-                    pickle.loads(pickle.dumps(error))
-                    return Failed(error)
-                raise
+                note(error, "in a worker process:\n" + "".join(traceback.format_tb(error.__traceback__)).rstrip())
+                return Failed(Portable(error))
             return Failed(error)
         return None
 
@@ -192,7 +190,7 @@ class Attempt:
 class Failed:
     """What went wrong."""
 
-    error: Exception
+    error: Any  # it is one where it has arrived
 
 
 # Streams

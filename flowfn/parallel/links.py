@@ -21,6 +21,7 @@ from typing import Any
 from flowfn.definitions import shown
 from flowfn.failures import brief, mark, whereabouts
 from flowfn.kinds import Node
+from flowfn.notes import note
 from flowfn.parallel import slots, versions
 from flowfn.parallel.background import collecting, may_wait
 from flowfn.parallel.crew import Crew, raise_again
@@ -50,9 +51,10 @@ def somebodys(crew: Crew) -> Iterator[None]:
         raise
     except Exception as error:
         if crew.executor is not None:
-            error.add_note(
+            note(
+                error,
                 f"in prefetch({crew.ahead}, executor={brief(crew.executor)}): its executor ended, or could not do a task, and is left as "
-                "it is; make a new one, or prefetch with processes=, whose workers are replaced when they end"
+                "it is; make a new one, or prefetch with processes=, whose workers are replaced when they end",
             )
         raise
 

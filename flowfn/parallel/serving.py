@@ -5,22 +5,23 @@ from __future__ import annotations
 import contextlib
 import pickle
 import time
-import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from flowfn import buffers
 from flowfn.failures import brief, locate, mark, uneven, whereabouts
 from flowfn.kinds import Node
+from flowfn.notes import trace
+from flowfn.parallel.errors import Portable, Record
 from flowfn.parallel.program import Outdated, SetupFailed, load, surround
 from flowfn.parallel.slots import Denied, Desk, Name, opened
 from flowfn.parallel.task import REMEMBERED, Begun, Feed, Reply, perform, stop_task, weight
 from flowfn.parallel.transport import Parcel, pack, unpack
 from flowfn.runs import Anchor, Outputs, Run
-from flowfn.tallies import Dropped, Tallies, anchors
+from flowfn.tallies import Tallies, anchors, let_go
 
 TREES = 4
 """How many trees a worker keeps: large arrays of their sources go with them."""
@@ -79,7 +80,7 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
     facts: list[dict[int, Anchor]] = []
     error: BaseException | None = None
     outputs: Outputs | None = None
-    tallies = Tallies(feed.anchors, portable=portable_record)
+    tallies = Tallies(feed.anchors, portable=Record.of)
     known = _passes.get(feed.work)
     try:
         if isinstance(known, int) and feed.start >= known:
@@ -103,7 +104,7 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
     last = tallies.news() if ended else {}
     if ended:
         end_pass(feed.work, feed.start + len(made))
-    text = "".join(traceback.format_exception(error)) if error is not None else ""
+    text = trace(error) if error is not None else ""
     return Reply(made, {}, time.perf_counter() - began, weight(made[0]) if made else 0, error, text, facts, ended, last=last)
 
 
@@ -147,8 +148,7 @@ def serve(digest: bytes, pickled: bytes | None, call: Callable[[Node, Feed], Rep
         return Answer(Parcel(b""), "code", outdated=error.keys, fresh=not _trees)
     except SetupFailed as error:
         cause: Any = error.__cause__
-        text = "".join(traceback.format_exception(cause))
-        return Answer(pack((portable_error(cause), text)), "setup")
+        return Answer(pack((Portable(cause), trace(cause))), "setup")
     except Exception as error:
         return Answer(Parcel(b""), "stage", f"{type(error).__name__}: {error}")
     if top is None:
@@ -181,8 +181,11 @@ def _desk(name: Name | None, used: int) -> tuple[Desk | None, str]:
 def _packed(top: Node, reply: Reply, desk: Desk | None) -> Parcel:
     """A reply on its way. An output that cannot be sent is an error in its place, behind what was made before it."""
     if reply.error is not None:
-        reply.error = portable_error(reply.error)
-    reply.events = [(at, place, reached, portable_record(dropped), budget) for at, place, reached, dropped, budget in reply.events]
+        let_go(reply.error)
+        reply.error = cast(Any, Portable(reply.error))
+    for event in reply.events:
+        let_go(event[3].error)
+    reply.events = [(at, place, reached, Record.of(dropped), budget) for at, place, reached, dropped, budget in reply.events]
     try:
         return pack(reply, desk)
     except Exception:  # whatever it is, it is told with the output that is to blame
@@ -221,27 +224,3 @@ def known_tree(digest: bytes, pickled: bytes | None) -> Any:
     settings, tree = _trees[digest]
     surround(settings)
     return tree
-
-
-def portable_error(error: Any) -> Any:
-    """An error that can travel: itself, or one that says the same."""
-    try:
-        error.__traceback__ = error.__cause__ = error.__context__ = None
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever a user's exception does when it is pickled
-        substitute = RuntimeError(f"{type(error).__name__}: {error}")
-        for note in getattr(error, "__notes__", ()):
-            substitute.add_note(note)
-        if hasattr(error, "__flowfn__"):
-            mark(substitute, error.__flowfn__)
-        return substitute
-    return error
-
-
-def portable_record(dropped: Dropped) -> Dropped:
-    """A failure that can travel: where the datapoint cannot, a description of it does."""
-    try:
-        pickle.loads(pickle.dumps(dropped.datapoint))
-    except Exception:  # as above
-        dropped = dropped._replace(datapoint=brief(dropped.datapoint))
-    return dropped._replace(error=portable_error(dropped.error))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -15,6 +14,7 @@ from more_itertools import consume
 
 from flowfn.failures import locate, uneven
 from flowfn.kinds import Node
+from flowfn.notes import trace
 from flowfn.runs import Anchor, Block, Epoch, Length, Outputs, Run, ints
 from flowfn.tallies import Reached, Tallies
 
@@ -178,7 +178,7 @@ def perform(top: Node, feed: Feed, memo: dict[Any, Any], begun: dict[Any, Begun]
     if error is not None:
         locate(error, outputs)
     positions = {} if outputs is None else {p.node.place: p.position for p in outputs.walk() if p.node and p.tell}
-    text = "".join(traceback.format_exception(error)) if error is not None else ""
+    text = trace(error) if error is not None else ""
     reply = Reply(made, positions, time.perf_counter() - began, weight(made[0]) if made else 0, error, text, more=more)
     if top.guarded:
         reply.reached, reply.events = [*reached, tallies.reached()], tallies.events

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from flowfn.failures import brief, mark, whereabouts
+from flowfn.failures import brief, mark, marked, whereabouts
 from flowfn.kinds import Group, Node
 from flowfn.losses import note
 from flowfn.parallel.background import END, Intake, may_wait, output_of
@@ -308,14 +308,14 @@ class Work:
     def _fail(self, reply: Reply, feed: Feed) -> None:
         if isinstance(reply.error, Unsupplied) and self.unsupplied is not None:
             raise self.unsupplied
-        error = reply.error
-        where = getattr(error, "__flowfn__", None)
+        error: Any = reply.error
+        where = marked(error)
         if where and where["counted"] != -1 and not feed.opening:
             before = self.position if self.crew.ordered or feed.block is not None else feed.first
             where["index"] += before if where["counted"] is None else self.standing.get(where["counted"], 0)
         if where:
             where["counted"] = -1
-        raise_again(error, reply.text if self.crew.remote else "")  # type: ignore[arg-type]
+        raise_again(error, reply.text if self.crew.remote else "")
 
 
 def _joins(stretch: Stretch) -> bool:
