@@ -36,6 +36,7 @@ from types import (
 from typing import TYPE_CHECKING, Any
 
 from flowfn.definitions import Definition
+from flowfn.pickling import SCRIPTS
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -91,7 +92,7 @@ def module(digest: Digest, value: ModuleType, names: frozenset[str] | None) -> N
 def installed(name: str) -> str | None:
     """The version of the distribution that a module is installed with, None for a user's own."""
     top = name.partition(".")[0]
-    if top in (OURS, "__main__"):
+    if top == OURS or top in SCRIPTS:
         return OURS if top == OURS else None
     place = _place(top) or ""
     if {"site-packages", "dist-packages"} & set(Path(place).parts):

@@ -13,6 +13,7 @@ from flowfn.flows import Flow
 from flowfn.functions import is_stage
 from flowfn.kinds import Node
 from flowfn.orders import Order
+from flowfn.pickling import Picklable
 from flowfn.rules import ANYTHING, Rule, is_number
 from flowfn.sources import flow
 from flowfn.translating import no_attribute, unknown_keyword
@@ -98,7 +99,7 @@ class Definition:
         return frozenset(inspect.signature(self.function).parameters)
 
 
-class Stage:
+class Stage(Picklable):
     """A function from flow to flow: what is left of a call when its source is left out.
 
     Its repr is the call that made it. Stages compare by function and arguments, and pickle.

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from flowfn.components import Datapoints
+from flowfn.pickling import SCRIPTS
 
 HEAD = struct.Struct("<?II")
 """Whether it is plain data, how many bytes the pickle has, how many arrays lie beside it. Then the sizes of those."""
@@ -101,7 +102,7 @@ class _Encoder(pickle.Pickler):
         elif id(value) in _IDS or kind in (complex, range, slice):
             return NotImplemented
         self.plain = False
-        if isinstance(value, type) and value.__module__ == "__main__" and "<" not in value.__qualname__:
+        if isinstance(value, type) and value.__module__ in SCRIPTS and "<" not in value.__qualname__:
             _program[value.__qualname__] = value
             return _of_program, (value.__qualname__,)
         return NotImplemented
@@ -118,7 +119,7 @@ class _Decoder(pickle.Unpickler):
     """Reads what others have pickled; also, in a worker, what is of a class of the program that it works for."""
 
     def find_class(self, module: str, name: str) -> Any:
-        return _of_program(name) if module == "__main__" else super().find_class(module, name)
+        return _of_program(name) if module in SCRIPTS else super().find_class(module, name)
 
 
 _program: dict[str, type] = {}

@@ -19,6 +19,7 @@ import numpy as np
 from flowfn.failures import annotate, brief, uneven
 from flowfn.iterating import FlowIterator, Progress, remember
 from flowfn.kinds import Node, based
+from flowfn.pickling import Picklable
 from flowfn.runs import BLOCK, Outputs, Place, Run
 from flowfn.states import unpack
 from flowfn.translating import no_attribute
@@ -28,7 +29,7 @@ T_co = TypeVar("T_co", covariant=True)
 _turn = threading.Lock()  # taking an epoch and moving the flow to the next is one step
 
 
-class Flow(Generic[T_co]):
+class Flow(Picklable, Generic[T_co]):
     """A re-iterable recipe for datapoints: a stage over flows, or a source.
 
     Made by `flow`, `pipe` and the stages, not by hand. `for datapoint in flow`, `len(flow)`, `flow[i]`, `flow[a:b]`

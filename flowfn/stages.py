@@ -19,6 +19,7 @@ from flowfn.flows import Flow
 from flowfn.functions import misplaced
 from flowfn.kinds import Each, Group, Node
 from flowfn.orders import Order
+from flowfn.pickling import Picklable
 from flowfn.rules import Rule, positive
 from flowfn.sources import flow
 from flowfn.streams import Expand, Stream
@@ -35,7 +36,7 @@ GIVES: dict[Any, frozenset[str]] = {
 INJECTED = frozenset().union(*GIVES.values())
 
 
-class Composed:
+class Composed(Picklable):
     """Several stages as one; it compares and pickles as they do."""
 
     is_stage = True

@@ -9,6 +9,7 @@ has for it, or else as an error of a class derived from its own that says what i
 from __future__ import annotations
 
 import pickle
+import types
 from collections.abc import Callable
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
@@ -166,7 +167,8 @@ def _completed(error: BaseException, attributes: dict[str, Any]) -> BaseExceptio
 
 def _saying(kind: type[BaseException], text: str, attributes: dict[str, Any]) -> BaseException:
     namespace = {"__str__": lambda self: text, "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    made = _bare(type(kind)(kind.__name__, (kind,), namespace), (text,))
+    kind = types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(namespace))
+    made = _bare(kind, (text,))
     _args.__set__(made, (text,))
     written(made).update(attributes)
     return made

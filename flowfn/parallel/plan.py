@@ -17,6 +17,7 @@ from typing import Any
 from flowfn.columns import Columns
 from flowfn.kinds import Each, Node
 from flowfn.parallel.task import Supplied, Window
+from flowfn.pickling import by_value
 from flowfn.runs import Run
 from flowfn.streams import Expand
 
@@ -153,10 +154,8 @@ def _travels(source: Any) -> bool:
 
 
 def _is_small(held: Any) -> bool:
-    import cloudpickle
-
     try:
-        cloudpickle.Pickler(_Limited(), protocol=5).dump(held)
+        by_value()(_Limited(), protocol=5).dump(held)
     except Exception:  # too large, or cannot be pickled: either way it stays
         return False
     return True
@@ -207,9 +206,9 @@ def unloadable(node: Node) -> str:
 
 
 def _dumped(part: Any) -> bytes:
-    import cloudpickle
-
-    return bytes(cloudpickle.dumps(part))
+    with io.BytesIO() as file:
+        by_value()(file, protocol=5).dump(part)
+        return file.getvalue()
 
 
 def culprit(node: Node, does: Callable[[Any], Any] = _dumped) -> str:

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flowfn import pickling
 from flowfn.buffers import SMALL
 from flowfn.parallel.slots import Desk, Name, Slot, open_array
-from flowfn.parallel.versions import CACHED, Ledger, goes_whole
+from flowfn.parallel.versions import Ledger, goes_whole
 
 LARGE = 1 << 20
 """Bytes from which an array in a flow is put into shared memory once, and not sent with it."""
@@ -127,24 +128,18 @@ class _Pickler(pickle.Pickler):
 
 def _by_value(reduced: Callable[[np.ndarray], Any], ledger: Ledger | None = None) -> Any:
     """A pickler that takes along what cannot be found by name, and notes what can."""
-    import cloudpickle
 
-    class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
-        dispatch_table: Any = ChainMap({np.ndarray: reduced, memoryview: _view_reduced}, cloudpickle.Pickler.dispatch_table)  # noqa: RUF012
+    class ByValue(pickling.by_value()):  # type: ignore[misc]
+        dispatch_table: Any = ChainMap({np.ndarray: reduced, memoryview: _view_reduced}, pickling.by_value().dispatch_table)  # noqa: RUF012
 
         def reducer_override(self, value: Any) -> Any:
             if ledger is not None:
                 ledger.note(value)
-            if isinstance(value, CACHED) and goes_whole(value.__module__ or ""):
-                return _cached, (value.__wrapped__, value.cache_parameters())
+            if isinstance(value, pickling.CACHED) and goes_whole(value.__module__ or ""):
+                return pickling.cached, (value.__wrapped__, value.cache_parameters())
             return super().reducer_override(value)
 
     return ByValue
-
-
-def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
-    """A function with a cache, which is empty where it arrives."""
-    return functools.lru_cache(**parameters)(function)
 
 
 def dumped(value: Any, ledger: Ledger | None = None) -> bytes:
