@@ -16,7 +16,7 @@ import sys
 import threading
 from collections import ChainMap
 from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 SCRIPTS = frozenset({"__main__", "__mp_main__"})
@@ -191,7 +191,7 @@ def _taken_along(value: Picklable) -> bytes:
 def _had_or_made(name: str, codes: list[Any], make: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     """A function or a class of the script: that of the program which runs here, if it has the same, or one like it."""
     had = _had(name)
-    return had if had is not None and _codes(had) == codes else make(*arguments)
+    return had if _is_scripts(had) and _codes(had) == codes else make(*arguments)
 
 
 def _settle_made(made: Any, state: tuple[Callable[..., Any], Any]) -> None:
@@ -204,7 +204,7 @@ def _had(name: str) -> Any:
     found: Any = sys.modules.get("__main__")
     for part in name.split("."):
         found = getattr(found, part, None)
-    return found
+    return found.__func__ if isinstance(found, MethodType) else found  # of a class method
 
 
 def cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
