@@ -8,7 +8,6 @@ installed does not change; what is defined in a script or a notebook goes whole.
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import importlib.util
 import os
@@ -24,6 +23,7 @@ import numpy as np
 from flowfn import codes
 from flowfn.digests import Digest
 from flowfn.parallel.surroundings import lookup
+from flowfn.pickling import CACHED, SCRIPTS
 
 FILE = "<file>"
 """Stands for the file of a module that has not been imported."""
@@ -36,9 +36,6 @@ STANDARD = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 LARGE = 1 << 20
 """Bytes from which an array counts by sums over pieces as large: they see what is changed by accident, and take a fifth of the time."""
-
-SCRIPTS = frozenset({"__main__", "__mp_main__"})
-CACHED = type(functools.cache(len))
 
 differing: set[str] = set()
 """The modules that are here as no worker can import them: they go whole."""
