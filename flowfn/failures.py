@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowfn.components import Datapoints
-from flowfn.notes import note, written
+from flowfn.notes import frames, note, written
 from flowfn.runs import Outputs
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def locate(error: BaseException, outputs: Outputs | None) -> dict[str, Any]:
     """Find out where an error came from, and write it on the error; what is there stays."""
     known = marked(error)
     if known is None:
-        known = _find(error.__traceback__, outputs)
+        known = _find(frames(error), outputs)
         mark(error, known)
     return known
 

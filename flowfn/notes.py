@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 written: Callable[[BaseException], dict[str, Any]] = BaseException.__dict__["__dict__"].__get__
 """All that is written on an error, as a dict that may be written to."""
+
+frames: Callable[[BaseException], TracebackType | None] = BaseException.__dict__["__traceback__"].__get__
+"""The traceback of an error."""
 
 
 def note(error: BaseException, text: str) -> None:
@@ -27,4 +31,4 @@ def trace(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
     except Exception:  # what its class does when it is looked at
-        return "".join([*traceback.format_tb(error.__traceback__), type(error).__name__])
+        return "".join([*traceback.format_tb(frames(error)), type(error).__name__])

@@ -371,8 +371,8 @@ def picky(x):
     raise Picky(1, 2)
 
 
-def test_an_error_that_cannot_travel_says_the_same():
-    with pytest.raises(RuntimeError, match="Picky: 1 and 2") as caught:
+def test_an_error_that_does_not_pickle_comes_as_it_is():
+    with pytest.raises(Picky, match="1 and 2") as caught:
         list(ff.pipe(range(3), ff.map(picky), ff.prefetch(2, processes=2)))
     assert "in map(picky)" in caught.value.__notes__[0]
 

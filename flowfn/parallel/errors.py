@@ -71,19 +71,18 @@ class Portable:
 
     def _consists_of(self, way: Callable[[Any], Any]) -> _Call:
         error = self.error
-        if issubclass(type(error), BaseExceptionGroup):  # one's own class may have its way with `isinstance`
-            group: Any = error
-            args: tuple[Any, ...] = (group.message, [*map(self._own_way, group.exceptions)])
-        else:
-            args = tuple(map(way, _args.__get__(error)))
+        args = tuple(map(way, _args.__get__(error)))
+        given = (error.message, self._own_way(error.exceptions)) if _is_group(type(error)) else args  # type: ignore[attr-defined]
         fields = {name: way(value) for name, value in _fields(error).items()}
-        return _Call(_put_together, type(error), args, fields, self._attributes(way))
+        return _Call(_put_together, type(error), given, args, fields, self._attributes(way))
 
     def _attributes(self, way: Callable[[Any], Any]) -> dict[str, Any]:
         return {name: way(value) for name, value in written(self.error).items()}
 
     def _own_way(self, value: Any) -> Any:
         """A value as it is, an error on the way that errors have."""
+        if type(value) in (list, tuple):
+            return type(value)(map(self._own_way, value))
         if not issubclass(type(value), BaseException):
             return value
         other = self.others.get(id(value)) or Portable(value, self.others)
@@ -146,10 +145,11 @@ def _arrived(data: bytes, words: tuple[str, str], notes: list[str], where: dict[
     return error
 
 
-def _put_together(kind: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any], attributes: dict[str, Any]) -> BaseException:
-    made = _bare(kind, args)
-    if not issubclass(kind, BaseExceptionGroup):
-        _args.__set__(made, args)
+def _put_together(
+    kind: type[BaseException], given: tuple[Any, ...], args: tuple[Any, ...], fields: dict[str, Any], attributes: dict[str, Any]
+) -> BaseException:
+    made = _bare(kind, given)
+    _args.__set__(made, args)
     there, descriptors = _fields(made), _descriptors(kind)
     for name, value in fields.items():
         if name not in there or there[name] is not value:
@@ -179,6 +179,11 @@ def _bare(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     base = next(base for base in kind.__mro__ if not base.__flags__ & _HEAP and "__new__" in vars(base))
     made: BaseException = vars(base)["__new__"](kind, *args)
     return made
+
+
+def _is_group(kind: type[BaseException]) -> bool:
+    """Whether errors of a class hold others; they are not asked, for they may have their way with that."""
+    return issubclass(kind, BaseExceptionGroup)
 
 
 def _descriptors(kind: type[BaseException]) -> dict[str, Any]:

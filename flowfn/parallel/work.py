@@ -214,7 +214,7 @@ class Work:
 
     def _arrived(self, flight: Flight, task: Task, reply: Reply) -> Iterator[Any]:
         feed, told, taken = task.feed, task.told, self.position
-        if isinstance(reply.error, Unsupplied) and self.unsupplied is None:  # it wanted more than it was given
+        if type(reply.error) is Unsupplied and self.unsupplied is None:  # it wanted more than it was given
             reply = perform(self.stretch.for_worker(self.run, None)[0], replace(feed, limit=None), {}, {})
         if feed.rows is not None and reply.error is None and not self._completed(flight, task, reply):
             return
@@ -306,7 +306,7 @@ class Work:
         return found
 
     def _fail(self, reply: Reply, feed: Feed) -> None:
-        if isinstance(reply.error, Unsupplied) and self.unsupplied is not None:
+        if type(reply.error) is Unsupplied and self.unsupplied is not None:
             raise self.unsupplied
         error: Any = reply.error
         where = marked(error)
