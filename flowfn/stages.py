@@ -64,6 +64,9 @@ class Composed(Picklable):
     def __hash__(self) -> int:
         return hash(self.stages)
 
+    def __reduce__(self) -> Any:
+        return Composed, (self.stages,)
+
 
 def pipe(source: Any, /, *stages: Any) -> Flow[Any]:
     """Send a source through stages, one after the other: the sentence that a pipeline is.
