@@ -52,8 +52,10 @@ class Picklable:
 
 def _made(make: Callable[..., Any], arguments: tuple[Any, ...], state: Any = None) -> Any:
     made = make(*arguments)
-    if state is not None:
+    if hasattr(made, "__setstate__"):
         made.__setstate__(state)
+    elif state is not None:
+        vars(made).update(state)
     return made
 
 

@@ -18,6 +18,7 @@ from flowfn.components import component, replaced, selected
 from flowfn.definitions import shown
 from flowfn.flows import Flow
 from flowfn.kinds import Each, Trail
+from flowfn.pickling import Picklable
 from flowfn.randomness import rekey
 from flowfn.runs import Block, Outputs, Run
 from flowfn.sources import counting
@@ -259,7 +260,7 @@ def tap(f: Callable[[Any], Any], source: Any, *, first: int | None = None, ticke
 
 
 @dataclass(frozen=True)
-class seeded(Generic[T]):
+class seeded(Picklable, Generic[T]):
     """Let a function that draws from the global random state draw from a datapoint's own: `map(seeded(f), rng=True)`.
 
     While `f(datapoint)` runs, the global states of `random`, `numpy.random` and (if it is imported) torch on the CPU are
@@ -308,7 +309,7 @@ class seeded(Generic[T]):
 _global_state = threading.RLock()
 
 
-class per_process(Generic[T]):
+class per_process(Picklable, Generic[T]):
     """Make a resource once in each process that needs it: a tokenizer, a client, an open file.
 
     Calling it gives this process's own, made by `factory()` at the first call. It pickles without the resource, so

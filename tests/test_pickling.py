@@ -18,6 +18,9 @@ import numpy as np
 import pytest
 
 import flowfn as ff
+from flowfn import codes
+from flowfn.encoding import decoded, encoded
+from flowfn.states import fingerprint
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -375,8 +378,31 @@ def test_a_flow_is_an_argument_of_executors():
         assert executor.submit(first_two, ff.pipe(range(6), ff.map(lambda x: 2 * x))).result(60) == [0, 2]
 
 
-def test_augmentors_with_functions_of_a_scripts_travel():
+@pytest.mark.parametrize("make", [ff.per_process, ff.seeded, ff.map, lambda f: ff.compose(ff.map(f), ff.batch(2)), ff.filter])
+def test_what_holds_a_function_pickles_alone(make):
+    there = "import pickle, sys; print(pickle.load(sys.stdin.buffer))"
+    made = make(lambda x=3: x)
+    done = subprocess.run([sys.executable, "-P", "-c", there], input=pickle.dumps(made), capture_output=True, text=False, timeout=60)
+    assert done.stdout.decode().strip() == repr(made)
+    assert repr(copy.copy(made)) == repr(copy.deepcopy(made)) == repr(made)
+
+
+def test_the_script_has_one_name_in_states_and_datapoints(monkeypatch):
+    kinds = []
+    for name in ("__main__", "__mp_main__"):
+        names = {"__name__": name}
+        exec("def double(x): return 2 * x\nclass Kind:\n  def __call__(self, x): return x", names)
+        monkeypatch.setattr(sys.modules["__main__"], "Kind", names["Kind"], raising=False)
+        kinds.append((fingerprint(ff.pipe(range(3), ff.map(names["double"]), ff.map(names["Kind"]()))), encoded(names["Kind"])))
+        assert decoded(encoded(names["Kind"])) is names["Kind"]
+        assert codes.installed(name) is None
+    assert kinds[0] == kinds[1]
+
+
+def test_augmentors_with_a_function_travel():
     image = pytest.importorskip("flowfn.image")
     pytest.importorskip("cv2")
-    flow = ff.pipe([np.zeros((4, 4, 3), np.uint8)], ff.augment(image.apply(lambda pixels: pixels + 1)) if hasattr(image, "apply") else None)
-    assert pickle.loads(pickle.dumps(flow))[0].shape == (4, 4, 3)
+    augmentor = image.map_image(lambda pixels: pixels + 1)
+    assert repr(pickle.loads(pickle.dumps(augmentor))) == repr(copy.deepcopy(augmentor)) == repr(augmentor)
+    flow = ff.pipe([np.zeros((4, 4, 3), np.uint8)], image.augment(augmentor))
+    assert pickle.loads(pickle.dumps(flow))[0].tolist() == np.ones((4, 4, 3)).tolist()

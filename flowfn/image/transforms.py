@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from flowfn.definitions import shown
+from flowfn.pickling import Picklable
 from flowfn.rules import Rule
 
 Shape: TypeAlias = tuple[int, ...]
@@ -134,7 +135,7 @@ def composed(transforms: Iterable[Transform]) -> Transform:
     return Composed(tuple(flat)) if len(flat) > 1 else flat[0] if flat else Identity()
 
 
-class Augmentor(ABC):
+class Augmentor(Picklable, ABC):
     """A recipe for transforms: `augmentor(image_shape, rng)` draws one for an image of this shape.
 
     Subclasses are frozen dataclasses (`repr=False`: theirs is the call that made them); they compare and pickle as
