@@ -1,7 +1,9 @@
 """Errors that cross between processes are what they were: type, text, attributes, notes, whatever their classes do."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import importlib.util
 import io
 import json
 import multiprocessing
@@ -178,8 +180,14 @@ def numbered(error):
     return error
 
 
+def nonsense():
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.execute("nonsense")
+
+
 def torch_mismatch():
-    torch = pytest.importorskip("torch")
+    import torch
+
     torch.zeros(2) @ torch.zeros(3)
 
 
@@ -220,7 +228,7 @@ RAISED = {
     "index": lambda: [][1],
     "json": lambda: json.loads("{"),
     "command": lambda: subprocess.run(["false"], check=True),
-    "database": lambda: sqlite3.connect(":memory:").execute("nonsense"),
+    "database": nonsense,
     "pattern": lambda: re.compile("("),
     "stack": lambda: np.stack([np.zeros(2), np.zeros(3)]),
     "axis": lambda: np.zeros(2).sum(axis=5),
@@ -228,7 +236,7 @@ RAISED = {
     "memory": lambda: np.zeros(1 << 57, np.uint8),
     "warning": lambda: raised(UserWarning("as an error")),
     "recursion": lambda: raised(RecursionError("too deep")),
-    "torch": torch_mismatch,
+    **({"torch": torch_mismatch} if importlib.util.find_spec("torch") else {}),
 }
 ENDS = {
     "exit": lambda: raised(SystemExit({"status": 3})),
