@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import gc
 import os
@@ -18,11 +17,11 @@ from flowfn.failures import locate, mark, uneven, whereabouts
 from flowfn.kinds import Node
 from flowfn.parallel.surroundings import Context
 from flowfn.parallel.task import weight
+from flowfn.parallel.threads import Thread, wait_for
 from flowfn.runs import Anchor, Outputs, Run
 from flowfn.tallies import Tallies, anchors
 
 END = object()
-_alive: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
 class Bounds(NamedTuple):
@@ -40,14 +39,14 @@ class Channel:
         self.bounds, self.process = bounds, os.getpid()
         self.bytes = 0
         self.waiting: deque[tuple[Any, dict[int, Anchor], BaseException | None]] = deque()
-        self.changed = threading.Condition()
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
         self.closed = False
-        self.thread: threading.Thread | None = None
-        _alive.add(self)
+        self.thread: Maker | None = None
 
     def put(self, output: Any, facts: dict[int, Anchor], error: BaseException | None = None) -> bool:
         """Wait for room and add an output; False if nobody wants it any more."""
-        with self.changed:
+        with self.lock:
             size = self._weight(output)
             self.changed.wait_for(lambda: self.closed or self._has_room(size))
             if not self.closed:
@@ -60,7 +59,7 @@ class Channel:
         """Wait for the next output and take it."""
         if self.process != os.getpid():
             raise RuntimeError("a pass with a background thread cannot go on in a forked child; iterate the flow there, or load its state")
-        with self.changed:
+        with self.lock:
             if not self.changed.wait_for(lambda: self.waiting, self.bounds.timeout and min(self.bounds.timeout, threading.TIMEOUT_MAX)):
                 raise TimeoutError(f"prefetch(): nothing came for timeout={self.bounds.timeout} seconds")
             taken = self.waiting.popleft()
@@ -75,19 +74,28 @@ class Channel:
     def _weight(self, output: Any) -> int:
         return 0 if self.bounds.max_bytes is None else weight(output)
 
-    def open(self, node: Node, run: Run, start: Callable[[Run], Outputs]) -> None:
-        """Have what `start(run)` gives of a node made in a thread. What is counted there is told with the outputs."""
+    def open(self, node: Node, run: Run, start: Callable[[Run], Outputs]) -> Claim:
+        """Have what `start(run)` gives of a node made in a thread, for whoever holds what is returned.
+
+        What is counted there is told with the outputs.
+        """
+        claim = Claim()
+        self.claim = weakref.ref(claim, lambda _: self.close(wait=False))
         self.thread = Maker(self, node, replace(run, tallies=Tallies(run.tallies.facts())), start)
         self.thread.start()
+        return claim
 
     def close(self, wait: bool = True) -> None:
-        """Tell the thread to end, and wait until it has."""
-        with self.changed:
-            self.closed = True
+        """Tell the thread to end, and wait a while until it has."""
+        self.closed = True  # even if nothing more comes of this
+        with self.lock:
             self.changed.notify_all()
-        thread = self.thread
-        if wait and thread is not None and thread is not threading.current_thread() and thread.ident is not None:
-            thread.join()
+        if wait and self.thread is not None:
+            wait_for([self.thread])
+
+
+class Claim:
+    """Somebody wants what a thread makes. It ends when this goes, however that comes about."""
 
 
 def ahead_of_time(node: Node, run: Run, start: Callable[[Run], Outputs], bounds: Bounds, first: int = 0) -> Outputs:
@@ -99,10 +107,9 @@ def ahead_of_time(node: Node, run: Run, start: Callable[[Run], Outputs], bounds:
 def _delivered(
     node: Node, run: Run, start: Callable[[Run], Outputs], bounds: Bounds, facts: dict[int, Anchor], position: int
 ) -> Iterator[Any]:
-    channel = Channel(bounds)
-    channel.open(node, run, start)
-    wait, consumer = True, threading.current_thread()
+    channel, wait, consumer = Channel(bounds), True, threading.current_thread()
     try:
+        claim = channel.open(node, run, start)  # noqa: F841  # held as long as this is
         while True:
             try:
                 output, told, error = channel.get()
@@ -155,7 +162,7 @@ class Intake(Channel):
 
     def ask(self, least: int, most: int) -> Future[None]:
         """Let `most` outputs be made. What is returned is done when `least` are there, or all that there will be."""
-        with self.changed:
+        with self.lock:
             self.least, self.bounds, self.coming = least, self.bounds._replace(ahead=most), Future()
             self._tell()
             self.changed.notify_all()
@@ -167,7 +174,7 @@ class Intake(Channel):
         there = len(self.waiting)
         if there < self.least and output is not END:  # nobody is told, so nobody is asked
             return not self.closed
-        with self.changed:
+        with self.lock:
             self._tell()
             self.changed.notify_all()
             self.changed.wait_for(lambda: self.closed or output is END or len(self.waiting) < self.bounds.ahead)
@@ -184,12 +191,19 @@ class Intake(Channel):
             self.coming.set_result(None)
 
 
-class Maker(threading.Thread):
+class Maker(Thread):
     """The thread of a channel. A source that waits in it for something from outside asks now and then whether to go on."""
 
-    def __init__(self, channel: Channel, *arguments: Any) -> None:
-        super().__init__(target=Context().run, args=(_make, channel, *arguments), name="flowfn-prefetch", daemon=True)
+    def __init__(self, channel: Channel, node: Node, *arguments: Any) -> None:
+        at_work = str(node.part or "a prefetch")
+        super().__init__("flowfn-prefetch", lambda: at_work, Context().run, _make, channel, node, *arguments)
         self.channel, self.consumer = weakref.ref(channel), threading.current_thread()
+
+    def leave(self) -> None:
+        """It ends with the output that it makes now."""
+        channel = self.channel()
+        if channel is not None:
+            channel.close(wait=False)
 
     def wanted(self) -> bool:
         """Whether somebody will take what this thread makes, and what whoever takes it makes of it."""
@@ -219,9 +233,3 @@ def _make(channel: Channel, node: Node, run: Run, start: Callable[[Run], Outputs
     finally:
         channel.put(END, facts, error)
 
-
-@atexit.register
-def _end_all() -> None:
-    for wait in (False, True):  # all are told before any is waited for
-        for channel in list(_alive):
-            channel.close(wait)

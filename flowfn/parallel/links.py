@@ -15,7 +15,7 @@ import copy
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 from flowfn.definitions import shown
@@ -32,6 +32,7 @@ from flowfn.parallel.serving import Answer, perform_here, serve, stop_here
 from flowfn.parallel.slots import Desk, Slot
 from flowfn.parallel.surroundings import Context
 from flowfn.parallel.task import Begun, Feed, Reply, perform, stop_task
+from flowfn.parallel.threads import Team
 from flowfn.parallel.transport import Parcel, pack, unpack
 from flowfn.parallel.versions import Ledger
 from flowfn.parallel.workers import Gone, Job, Workers
@@ -119,7 +120,7 @@ class Threads(Link):
         self.memo, self.consumer = memo, threading.current_thread()
         self.begun: dict[Any, Begun] = {}
         self.trunk, self.closed, self.context = True, False, Context()
-        self.executor = crew.executor or ThreadPoolExecutor(crew.workers, "flowfn-worker")
+        self.executor = crew.executor or Team(crew.workers, "flowfn-worker", lambda: str(top.part or "a prefetch"))
 
     def branch(self) -> Link:
         """The same threads: there is one for each worker, and not more."""

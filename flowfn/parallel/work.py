@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from flowfn.failures import brief, mark, marked, whereabouts
 from flowfn.kinds import Group, Node
 from flowfn.losses import note
-from flowfn.parallel.background import END, Intake, may_wait, output_of
+from flowfn.parallel.background import END, Claim, Intake, may_wait, output_of
 from flowfn.parallel.crew import TASK_SECONDS, Pace, raise_again
 from flowfn.parallel.flight import Flight, Task, numbered
 from flowfn.parallel.links import link_to
@@ -41,6 +41,7 @@ class Work:
     late = False  # whether the source made one wait too long
     intake: Intake | None = None
     flight: Flight | None = None
+    claim: Claim | None = None
 
     def __init__(
         self, stretch: Stretch, pace: Pace, exact: bool, run: Run, plain: Feed, position: int = 0, standing: Mapping[int, int] = {}
@@ -132,7 +133,7 @@ class Work:
         self.intake = intake = Intake(self.crew.timeout)
         consumer = threading.current_thread()
         self.closing.append(lambda: intake.close(not self.late and may_wait(consumer)))
-        intake.open(self.stretch.bottom, self.run, opened)
+        self.claim = intake.open(self.stretch.bottom, self.run, opened)
         intake.ask(1, 1)
         while not self.ended:
             told, taken = [known], []

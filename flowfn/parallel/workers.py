@@ -18,6 +18,7 @@ import re
 import signal
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
@@ -144,7 +145,9 @@ class Worker:
         self.executor, self.ready, self.rests = executor, False, time.monotonic()
         self.knows.clear()
         executor.submit(ready, self.setup.pickled if self.setup else b"").add_done_callback(partial(self._started, executor))
-        process_executor.process_pool_executor_at_exit = process_executor._python_exit  # it is registered once; loky forgets that
+        if process_executor.process_pool_executor_at_exit is None:  # it has registered its own, once; loky forgets that
+            process_executor.process_pool_executor_at_exit = process_executor._python_exit
+            threading._register_atexit(_end_all)  # type: ignore[attr-defined]  # behind that, and so called before it
 
     def _started(self, executor: Any, begun: Future[Any]) -> None:
         if executor is self.executor:
@@ -174,6 +177,8 @@ class Workers:
         self.untold: deque[tuple[int, Callable[[], Any]]] = deque()
         self.closed = False
         self.lock = threading.RLock()  # a job may be done before it has been handed over
+        self.process = os.getpid()
+        _living.add(self)
 
     def submit(
         self, call: Callable[..., Any], *arguments: Any, tree: Packed | None = None, short: bool = False, worker: int | None = None
@@ -185,8 +190,8 @@ class Workers:
         job = Job(call, arguments, tree, short, worker)
         self._tell()
         with self.lock:
-            if self.closed:  # it is sent again, to the workers that there are then
-                _settle(job.future, None, Gone(False))
+            if self.closed or _ended:  # it is sent again, to the workers that there are then
+                _settle(job.future, None, RuntimeError(_OVER) if _ended else Gone(False))
             else:
                 self.waiting.append(job)
                 self._assign()
@@ -277,6 +282,24 @@ class Workers:
         _settle(job.future, result, error)
         with self.lock:
             self._assign()
+
+
+_living: weakref.WeakSet[Workers] = weakref.WeakSet()
+_ended = False  # whether the main thread has
+
+_OVER = (
+    "prefetch(): the main thread of the program has ended, and the worker processes with it; "
+    "let it wait for the threads that iterate (thread.join()), or prefetch with threads="
+)
+
+
+def _end_all() -> None:
+    """The main thread has ended: no worker is waited for, whatever it does, and none is started."""
+    global _ended
+    _ended = True
+    for workers in list(_living):
+        if workers.process == os.getpid():
+            workers.close()
 
 
 def _ending(executor: Any) -> threading.Thread:
