@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flowfn import buffers
 from flowfn.failures import annotate, marked, uneven
+from flowfn.interrupts import Deferred
 from flowfn.losses import warn_of_losses
 from flowfn.runs import Outputs, Place, Run
 from flowfn.schema import of_epoch
@@ -166,14 +167,15 @@ class FlowIterator(Iterator[T_co]):
 
     def close(self) -> None:
         """End the pass and let go of all it holds; its state stays."""
-        outputs = self._outputs
-        if outputs is not None:
-            self._note_place()
-            self._outputs = None
-            try:
-                outputs.close()
-            finally:
-                buffers.end_pass(self._name)
+        with Deferred():
+            outputs = self._outputs
+            if outputs is not None:
+                self._note_place()
+                self._outputs = None
+                try:
+                    outputs.close()
+                finally:
+                    buffers.end_pass(self._name)
 
     def __enter__(self) -> FlowIterator[T_co]:
         return self

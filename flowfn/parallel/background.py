@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from flowfn.failures import locate, mark, uneven, whereabouts
+from flowfn.interrupts import Deferred
 from flowfn.kinds import Node
 from flowfn.parallel.surroundings import Context
 from flowfn.parallel.task import weight
@@ -82,7 +83,8 @@ class Channel:
         claim = Claim()
         self.claim = weakref.ref(claim, lambda _: self.close(wait=False))
         self.thread = Maker(self, node, replace(run, tallies=Tallies(run.tallies.facts())), start)
-        self.thread.start()
+        with Deferred():
+            self.thread.start()
         return claim
 
     def close(self, wait: bool = True) -> None:

@@ -18,6 +18,8 @@ from concurrent.futures import Executor, Future
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from flowfn.interrupts import Deferred
+
 PATIENCE = 1.0
 """Seconds that threads are waited for of which nobody wants anything any more."""
 
@@ -69,7 +71,8 @@ class Team(Executor):
         """One more, if there can be: some are as good, none is an error."""
         self.hands.append(Hand(f"{self.name}_{len(self.hands)}", self.at_work, self.calls, self.owner))
         try:
-            self.hands[-1].start()
+            with Deferred():
+                self.hands[-1].start()
         except RuntimeError:
             self.hands.pop()
             if not self.hands:

@@ -25,6 +25,7 @@ from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any
 
+from flowfn.interrupts import Deferred
 from flowfn.parallel import slots, surroundings
 from flowfn.parallel.background import collecting
 from flowfn.parallel.program import Packed, Prepared, SetupFailed
@@ -189,7 +190,7 @@ class Workers:
         """
         job = Job(call, arguments, tree, short, worker)
         self._tell()
-        with self.lock:
+        with Deferred(), self.lock:
             if self.closed or _ended:  # it is sent again, to the workers that there are then
                 _settle(job.future, None, RuntimeError(_OVER) if _ended else Gone(False))
             else:
@@ -211,7 +212,7 @@ class Workers:
                 return
             executor = self.workers[worker].executor
             if executor is not None and not self.workers[worker].stale:
-                with self.lock, contextlib.suppress(RuntimeError, OSError):  # it has ended, or been shut down, and what it knew with it
+                with Deferred(), self.lock, contextlib.suppress(RuntimeError, OSError):  # it has ended, or been shut down, and what it knew with it
                     executor.submit(call)
 
     def forget(self, worker: int | None) -> None:
@@ -235,12 +236,14 @@ class Workers:
 
     def close(self) -> None:
         """End all workers, and what they do."""
-        with self.lock:
-            executors = [worker.executor for worker in self.workers if worker.executor is not None]
-            waiting, self.waiting, self.closed = self.waiting, deque(), True
-        for job in waiting:
-            _settle(job.future, None, Gone(False, "the workers were shut down"))
-        for thread in [_ending(executor) for executor in executors]:
+        with Deferred():
+            with self.lock:
+                executors = [worker.executor for worker in self.workers if worker.executor is not None]
+                waiting, self.waiting, self.closed = self.waiting, deque(), True
+            for job in waiting:
+                _settle(job.future, None, Gone(False, "the workers were shut down"))
+            threads = [_ending(executor) for executor in executors]
+        for thread in threads:
             if thread.ident is not None:
                 thread.join()
 
