@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import threading
+import time
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
@@ -31,6 +32,8 @@ class Bounds(NamedTuple):
     ahead: int
     max_bytes: int | None = None
     timeout: float | None = None
+    ready: Callable[[], float | None] = lambda: 0.0
+    """Since when whoever makes them is ready, which is what `timeout` counts from; None if that is not so yet."""
 
 
 class Channel:
@@ -61,15 +64,25 @@ class Channel:
         if self.process != os.getpid():
             raise RuntimeError("a pass with a background thread cannot go on in a forked child; iterate the flow there, or load its state")
         with self.lock:
-            if not self.changed.wait_for(lambda: self.waiting, self.bounds.timeout and min(self.bounds.timeout, threading.TIMEOUT_MAX)):
+            if not self._comes():
                 raise TimeoutError(f"prefetch(): nothing came for timeout={self.bounds.timeout} seconds")
             taken = self.waiting.popleft()
             self.bytes -= self._weight(taken[0])
             self.changed.notify_all()
             return taken
 
+    def _comes(self) -> bool:
+        """Wait for an output; False if none came in time."""
+        timeout = wait = self.bounds.timeout and min(self.bounds.timeout, threading.TIMEOUT_MAX)
+        while not self.changed.wait_for(lambda: self.waiting, wait):
+            since = self.bounds.ready()
+            wait = timeout if since is None or timeout is None else since + timeout - time.monotonic()
+            if wait is not None and wait <= 0:
+                return False
+        return True
+
     def _has_room(self, size: int) -> bool:
-        ahead, most, _ = self.bounds
+        ahead, most = self.bounds[:2]
         return len(self.waiting) < ahead and (most is None or not self.waiting or self.bytes + size <= most)
 
     def _weight(self, output: Any) -> int:
@@ -234,4 +247,3 @@ def _make(channel: Channel, node: Node, run: Run, start: Callable[[Run], Outputs
             outputs.close()
     finally:
         channel.put(END, facts, error)
-

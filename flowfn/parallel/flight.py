@@ -8,6 +8,7 @@ worker is a process alone, the datapoint that is to blame is found, after all be
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -16,14 +17,18 @@ from typing import Any
 
 from flowfn.failures import brief, mark, whereabouts
 from flowfn.parallel.crew import Crew, Pace
+from flowfn.parallel.deaths import from_outside, memory, tries, wait_before
 from flowfn.parallel.links import Call, Link, Sent, Unfit
 from flowfn.parallel.serving import perform_here
 from flowfn.parallel.task import Feed, Reply, number_of_task
 from flowfn.parallel.workers import Gone
 from flowfn.runs import Anchor
 
-TRIES = 3
-"""How often a datapoint may end its worker."""
+START = 120.0
+"""Seconds that workers may take to be ready, if a pass has a time limit; that limit, if it is longer."""
+
+POLL = 0.1
+"""Seconds after which it is asked again whether they are."""
 
 
 class WorkerDied(RuntimeError):
@@ -53,6 +58,7 @@ class Task:
     told: list[dict[int, Anchor]]
     sent: Sent
     deaths: int = 0
+    kills: int = 0  # deaths by what came from outside
     reply: Reply | None = None  # if it came early
 
 
@@ -98,6 +104,7 @@ class Flight:
     def send_rest(self, task: Task, skip: int) -> None:
         """Ask for what a task has behind its first `skip` outputs, before anything else."""
         task.feed, task.deaths, task.reply = replace(task.feed, skip=skip), 0, None
+        task.kills = 0
         task.sent = self._out(task.feed, task.sent.worker)
         self.tasks.appendleft(task)
 
@@ -143,7 +150,7 @@ class Flight:
 
     def _next(self, coming: Future[None] | None) -> int | None:
         """Which task is to be taken, or None if `coming` is done before."""
-        if self.crew.ordered and coming is None:
+        if self.crew.ordered and coming is None and self.crew.timeout is None:
             return 0
         futures = [task.sent.future for task in self.tasks][: 1 if self.crew.ordered else None]
         done = self._done(futures, coming)
@@ -151,10 +158,22 @@ class Flight:
 
     def _done(self, futures: list[Future[Any]], coming: Future[None] | None) -> set[Future[Any]]:
         """Wait until one of them is done, or what is coming."""
-        done: set[Future[Any]] = wait([*futures, *[coming] * (coming is not None)], self.crew.timeout, FIRST_COMPLETED).done  # type: ignore[list-item]
-        if not done:
-            raise self._late(self.tasks[0])
+        began = time.monotonic()
+        every: list[Future[Any]] = futures if coming is None else [*futures, coming]
+        while not (done := wait(every, self._patience(began), FIRST_COMPLETED).done):
+            if self._patience(began) == 0:
+                raise self._late(self.tasks[0])
         return done
+
+    def _patience(self, began: float) -> float | None:
+        """Seconds that there are left to wait, which is counted from when a worker is ready."""
+        if self.crew.timeout is None:
+            return None
+        waited = [self.tasks[0]] if self.crew.ordered else self.tasks
+        since = min((since for task in waited if (since := task.sent.since) is not None), default=None)
+        if since is None:
+            return POLL if time.monotonic() < began + max(START, self.crew.timeout) else 0
+        return max(max(began, since) + self.crew.timeout - time.monotonic(), 0)
 
     def _learn(self, task: Task, reply: Reply) -> None:
         self.pace.learn(reply, len(task.feed) * task.feed.share, reply.more or task.feed.skip > 0)
@@ -182,9 +201,16 @@ class Flight:
     def _late(self, task: Task) -> Any:
         """The error for an output that did not come in time. The workers are ended; a thread goes on."""
         self.timed_out = True
+        late = f"prefetch(): nothing came for timeout={self.crew.timeout} seconds"
+        if task.sent.since is None:
+            seconds = max(START, self.crew.timeout or 0)
+            late = (
+                f"prefetch(): worker processes were not ready within {seconds:g} seconds: they did not start, or did not finish what the "
+                "flow's functions import and what setup= does (timeout= counts from then on); start them before, with warm_up()"
+            )
         for one in self.tasks:  # whoever has something of this pass may hang as well
             one.sent.end()
-        return self._at(TimeoutError(f"prefetch(): nothing came for timeout={self.crew.timeout} seconds"), task)
+        return self._at(TimeoutError(late), task)
 
     def _again(self, index: int, failure: Gone | Unfit) -> None:
         """Send a task again that did not come back, its datapoints one by one if it may be to blame."""
@@ -192,17 +218,29 @@ class Flight:
         blamed = isinstance(failure, Unfit) or failure.guilty
         feeds = self.singles(task.feed) if blamed else [task.feed]
         if blamed and len(feeds) == 1:
-            task.deaths += 1
             if isinstance(failure, Unfit):
                 raise self._at(TypeError(str(failure)), task) from failure.__cause__
-            if task.deaths == TRIES:
-                raise self._at(WorkerDied(_DIED.format(TRIES, failure.why)), task) from None
+            self._died(task, failure.how)
         told = task.told if len(task.told) == 1 else None
-        again = [Task(feed, told or task.told[number : number + 2], self._out(feed), task.deaths) for number, feed in enumerate(feeds)]
+        again = [
+            Task(feed, told or task.told[number : number + 2], self._out(feed), task.deaths, task.kills)
+            for number, feed in enumerate(feeds)
+        ]
         self.tasks.rotate(-index)
         self.tasks.popleft()
         self.tasks.extendleft(reversed(again))
         self.tasks.rotate(index)
+
+    def _died(self, task: Task, how: str) -> None:
+        """Count a death to a datapoint. One that came from outside may have had another reason, which may pass."""
+        killed = from_outside(how)
+        task.deaths, task.kills = task.deaths + (not killed), task.kills + killed
+        count = task.kills if killed else task.deaths
+        if count >= tries(how):
+            by = f" ({how})" if how else ""
+            raise self._at(WorkerDied((_KILLED if killed else _DIED).format(count, by, memory())), task) from None
+        if killed:
+            time.sleep(wait_before(count))
 
     def _at(self, error: Any, task: Task) -> Any:
         """An error that says at which datapoint it was."""
@@ -213,4 +251,9 @@ class Flight:
 _DIED = (
     "{} worker processes ended{}, one after the other, at work on one datapoint. It may crash them, end them (os._exit), or need more "
     "memory than there is; make it in this process to see: flow[i], or prefetch with threads="
+)
+
+_KILLED = (
+    "{} worker processes were killed{} from outside, one after the other, at work on one datapoint. It may need more memory than there "
+    "is{}; use fewer processes=, or make it in this process to see: flow[i], or prefetch with threads="
 )

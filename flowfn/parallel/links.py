@@ -28,14 +28,14 @@ from flowfn.parallel.crew import Crew, raise_again
 from flowfn.parallel.plan import unloadable
 from flowfn.parallel.pool import crew_of
 from flowfn.parallel.program import Prepared, accept, packed, prepared, send_whole
-from flowfn.parallel.serving import Answer, perform_here, serve, stop_here
+from flowfn.parallel.serving import Answer, perform_here, serve, serve_learned, stop_here
 from flowfn.parallel.slots import Desk, Slot
 from flowfn.parallel.surroundings import Context
 from flowfn.parallel.task import Begun, Feed, Reply, perform, stop_task
 from flowfn.parallel.threads import Team
 from flowfn.parallel.transport import Parcel, pack, unpack
 from flowfn.parallel.versions import Ledger
-from flowfn.parallel.workers import Gone, Job, Workers
+from flowfn.parallel.workers import Gone, Job, Workers, since_ready
 
 Call = Callable[[Node, Feed], Reply]
 
@@ -83,6 +83,11 @@ class Sent:
     def failed(self) -> bool:
         """Whether it is over, and no reply will come."""
         return self.future.done() and (self.future.cancelled() or self.future.exception() is not None)
+
+    @property
+    def since(self) -> float | None:
+        """When whoever does it was ready for it; None if that is not known to be so yet."""
+        return 0.0
 
     def cancel(self) -> None:
         """Nobody wants it any more; it is not done unless it is being done."""
@@ -227,7 +232,7 @@ class InProcess(Sent):
             self.future = failed(error)
             return
         name, self.program = self.slot.name if self.slot is not None else None, self.link.program
-        self.job = self.link.workers.submit(serve, self.call, name, parcel, tree=self.program, short=self.short, worker=worker)
+        self.job = self.link.workers.submit(serve_learned, self.call, name, parcel, tree=self.program, short=self.short, worker=worker)
         self.future = self.job.future
 
     def reply(self, timeout: float | None = None) -> Reply:
@@ -282,6 +287,13 @@ class InProcess(Sent):
         slot, self.slot = self.slot, None
         if slot is not None:
             slots.slots.give(slot)
+
+    @property
+    def since(self) -> float | None:
+        """A worker is ready when it has been started and has imported what the flow needs."""
+        if self.job is None:
+            return 0.0
+        return self.job.since if self.job.executor is not None else since_ready()
 
     def cancel(self) -> None:
         """Nobody wants it any more; the slot is free when nobody can write to it."""

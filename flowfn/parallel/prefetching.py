@@ -22,7 +22,7 @@ from flowfn.parallel.program import here
 from flowfn.parallel.readers import Readers
 from flowfn.parallel.spread import Spread
 from flowfn.parallel.surroundings import Setup
-from flowfn.parallel.workers import inside_worker
+from flowfn.parallel.workers import inside_worker, since_ready
 from flowfn.runs import Block, Outputs, Run
 from flowfn.stages import stage
 
@@ -187,7 +187,7 @@ class PrefetchNode(Each):
         timeout = told["timeout"]
         if timeout is not None and tree is not self.sources[0]:  # its workers know better which datapoint it is, and say so before
             timeout += GRACE
-        return ahead_of_time(tree, run, begin, Bounds(told["ahead"], most, timeout), start)
+        return ahead_of_time(tree, run, begin, Bounds(told["ahead"], most, timeout, since_ready), start)
 
 
 @stage.each(

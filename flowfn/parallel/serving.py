@@ -48,6 +48,7 @@ class Answer(NamedTuple):
 
 
 _trees: OrderedDict[bytes, Any] = OrderedDict()
+_failed: dict[bytes, BaseException] = {}  # why a tree could not be learned, until somebody asks for it
 _memos: OrderedDict[str, dict[Any, Any]] = OrderedDict()  # keys and routes of the last passes that this worker had a part in
 _begun: dict[Any, Begun] = {}
 _works: OrderedDict[str, None] = OrderedDict()  # whose
@@ -137,6 +138,20 @@ def _let_go(name: str, known: tuple[Outputs, Tallies] | int | None) -> None:
         buffers.end_pass(name)
 
 
+def learn(digest: bytes, pickled: bytes) -> None:
+    """Find out what a tree is. If that fails, the first task of it says so."""
+    _failed.pop(digest, None)
+    try:
+        known_tree(digest, pickled)
+    except BaseException as error:
+        _failed[digest] = error
+
+
+def serve_learned(digest: bytes, call: Callable[[Node, Feed], Reply], name: Name | None, parcel: Parcel) -> Answer:
+    """`serve` where the tree was told before."""
+    return serve(digest, None, call, name, parcel)
+
+
 def serve(digest: bytes, pickled: bytes | None, call: Callable[[Node, Feed], Reply], name: Name | None, parcel: Parcel) -> Answer:
     """One task in a worker process. Where arrays may be put, in its slot, `call` puts them there itself if it can."""
     try:
@@ -214,6 +229,8 @@ def _cut_short(top: Node, reply: Reply, number: int, error: Exception) -> Reply:
 def known_tree(digest: bytes, pickled: bytes | None) -> Any:
     """The tree of a digest, from memory or from its bytes; its settings are those of this process then."""
     if digest not in _trees:
+        if digest in _failed:
+            raise _failed.pop(digest)
         if pickled is None:
             return None
         _trees[digest] = load(pickled)

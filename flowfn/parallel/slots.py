@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flowfn.buffers import Pool
+from flowfn.interrupts import Deferred
 
 ALIGNED = 64
 GRAIN = 1 << 20
@@ -175,7 +176,8 @@ def take() -> Slot | None:
     if _denied or (not slots.free and len(slots.blocks) >= most()):
         return None
     try:
-        return slots.take(None)  # type: ignore[return-value]
+        with Deferred():  # what was opened would stay so
+            return slots.take(None)  # type: ignore[return-value]
     except OSError as error:
         deny(str(error))
         return None

@@ -14,7 +14,6 @@ import contextlib
 import multiprocessing
 import multiprocessing.util
 import os
-import re
 import signal
 import threading
 import time
@@ -28,6 +27,7 @@ from typing import Any
 from flowfn.interrupts import Deferred
 from flowfn.parallel import slots, surroundings
 from flowfn.parallel.background import collecting
+from flowfn.parallel.deaths import ends, tries, wait_before, why
 from flowfn.parallel.program import Packed, Prepared, SetupFailed
 from flowfn.parallel.program import first as set_up
 from flowfn.parallel.task import REMEMBERED
@@ -37,9 +37,6 @@ IDLE = 300.0
 
 SURE = 0.8
 """For what part of that an idle worker is given jobs: later it may be about to end."""
-
-STILLBORN = 5
-"""How often in a row a worker may end before it has begun to work."""
 
 PARENT_WATCH = 0.5
 """How often, in seconds, a worker looks whether the process that it works for is still there."""
@@ -65,20 +62,21 @@ def inside_worker() -> bool:
 class Gone(Exception):
     """The worker that had a job has ended. `guilty` says whether it was at work on this one."""
 
-    def __init__(self, guilty: bool, why: str = "") -> None:
-        super().__init__(guilty, why)
-        self.guilty, self.why = guilty, why
+    def __init__(self, guilty: bool, how: str = "") -> None:
+        super().__init__(guilty, how)
+        self.guilty, self.how = guilty, how
 
 
 class Job:
     """A call that waits for a worker, or has one."""
 
-    __slots__ = ("arguments", "call", "executor", "future", "short", "spared", "tree", "worker")
+    __slots__ = ("arguments", "call", "executor", "future", "short", "since", "spared", "tree", "worker")
 
     def __init__(self, call: Callable[..., Any], arguments: tuple[Any, ...], tree: Packed | None, short: bool, worker: int | None) -> None:
         self.call, self.arguments, self.tree, self.short, self.worker = call, arguments, tree, short, worker
         self.future: Future[Any] = Future()
         self.executor: Any = None
+        self.since: float | None = None  # when its worker was ready for it
         self.spared = False  # whether its worker ended while it waited there for its turn
 
 
@@ -92,11 +90,13 @@ class Worker:
         self.ready = False  # whether it has begun to work
         self.rests = 0.0  # since when it has had nothing to do
         self.stillborn = 0  # how often in a row it ended before it had
+        self.due = 0.0  # when it may be started again
+        self.prepared: Future[Any] = Future()  # the newest of what it does before its tasks
         self.knows: deque[bytes] = deque(maxlen=REMEMBERED)  # the newest trees that were sent there
 
     def has_room(self, job: Job) -> bool:
         """Whether a job can go there: to a worker that has nothing to do, or behind one that is as short."""
-        if job.worker not in (None, self.number):
+        if job.worker not in (None, self.number) or time.monotonic() < self.due:
             return False
         return not self.jobs or (len(self.jobs) == 1 and job.short and self.jobs[0].short)
 
@@ -104,6 +104,11 @@ class Worker:
     def stale(self) -> bool:
         """Whether it has had nothing to do for so long that it may be about to end."""
         return not self.jobs and time.monotonic() > self.rests + SURE * IDLE
+
+    @property
+    def starting(self) -> bool:
+        """Whether it has been started, or will be, and is not ready."""
+        return not self.ready and (bool(self.jobs) or time.monotonic() < self.due)
 
     def begin(self, job: Job) -> Future[Any]:
         """Hand a job to the process, which is started if there is none, or none any more."""
@@ -117,7 +122,7 @@ class Worker:
                 self.start()
             job.executor, job.worker = self.executor, self.number
             try:
-                begun: Future[Any] = self.executor.submit(job.call, *self._known(job.tree), *job.arguments)
+                begun: Future[Any] = self.executor.submit(job.call, *self._taught(job.tree), *job.arguments)
             except (BrokenProcessPool, ShutdownExecutorError):
                 self.executor = None
             except OSError:  # it has ended, and loky cannot start it again (see below)
@@ -125,6 +130,7 @@ class Worker:
                 self.executor = None
             else:
                 self.jobs.append(job)
+                self.prepared.add_done_callback(partial(_prepared, job))
                 return begun
 
     def start(self) -> None:
@@ -145,7 +151,8 @@ class Worker:
         executor._call_queue._reader.close()
         self.executor, self.ready, self.rests = executor, False, time.monotonic()
         self.knows.clear()
-        executor.submit(ready, self.setup.pickled if self.setup else b"").add_done_callback(partial(self._started, executor))
+        self.prepared = executor.submit(ready, self.setup.pickled if self.setup else b"")
+        self.prepared.add_done_callback(partial(self._started, executor))
         if process_executor.process_pool_executor_at_exit is None:  # it has registered its own, once; loky forgets that
             process_executor.process_pool_executor_at_exit = process_executor._python_exit
             threading._register_atexit(_end_all)  # type: ignore[attr-defined]  # behind that, and so called before it
@@ -154,17 +161,28 @@ class Worker:
         if executor is self.executor:
             self.ready = not begun.cancelled() and begun.exception() is None
             self.stillborn = 0 if self.ready else self.stillborn + 1
+            self.due = time.monotonic() + wait_before(self.stillborn)
 
-    def _known(self, tree: Packed | None) -> tuple[Any, ...]:
-        """What goes in front of a job's arguments: nothing, or a digest and, to who may not know it, what it is of."""
+    def never_begins(self, how: str) -> RuntimeError:
+        """The error when it has been tried often enough; the next one who wants it may try again."""
+        tried, self.stillborn = self.stillborn, 0
+        by = f" ({how})" if how else ""
+        return RuntimeError(
+            f"prefetch(): worker processes ended before they began to work{by}, {tried} times in a row; {why(how)}. "
+            "Use fewer processes=, or threads="
+        )
+
+    def _taught(self, tree: Packed | None) -> tuple[Any, ...]:
+        """What goes in front of a job's arguments: nothing, or the digest of the tree, which a worker that may not know it is told before."""
         if tree is None:
             return ()
         digest, pickled, _ = tree
-        known = digest in self.knows
-        if known:
+        if digest in self.knows:
             self.knows.remove(digest)
+        else:
+            self.prepared = self.executor.submit(learn, digest, pickled)
         self.knows.append(digest)
-        return digest, None if known else pickled
+        return (digest,)
 
 
 class Workers:
@@ -177,6 +195,7 @@ class Workers:
         self.waiting: deque[Job] = deque()
         self.untold: deque[tuple[int, Callable[[], Any]]] = deque()
         self.closed = False
+        self.timer: threading.Timer | None = None  # when jobs wait for workers that may not be started yet
         self.lock = threading.RLock()  # a job may be done before it has been handed over
         self.process = os.getpid()
         _living.add(self)
@@ -186,7 +205,7 @@ class Workers:
     ) -> Job:
         """Have `call(*arguments)` done, by a certain worker if one is named.
 
-        A `tree` goes in front of the arguments, as its digest and, to a worker that may not know it, its bytes.
+        The digest of a `tree` goes in front of the arguments; a worker that may not know it is told before.
         """
         job = Job(call, arguments, tree, short, worker)
         self._tell()
@@ -212,7 +231,11 @@ class Workers:
                 return
             executor = self.workers[worker].executor
             if executor is not None and not self.workers[worker].stale:
-                with Deferred(), self.lock, contextlib.suppress(RuntimeError, OSError):  # it has ended, or been shut down, and what it knew with it
+                with (
+                    Deferred(),
+                    self.lock,
+                    contextlib.suppress(RuntimeError, OSError),
+                ):  # it has ended, or been shut down, and what it knew with it
                     executor.submit(call)
 
     def forget(self, worker: int | None) -> None:
@@ -240,6 +263,7 @@ class Workers:
             with self.lock:
                 executors = [worker.executor for worker in self.workers if worker.executor is not None]
                 waiting, self.waiting, self.closed = self.waiting, deque(), True
+                self._wake()
             for job in waiting:
                 _settle(job.future, None, Gone(False, "the workers were shut down"))
             threads = [_ending(executor) for executor in executors]
@@ -249,6 +273,25 @@ class Workers:
 
     def _assign(self) -> None:
         """Give every job that can begin to the worker that has the least to do."""
+        self._begin_all()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Look again when a worker may be started for which jobs wait, if some do."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        later = [worker.due for worker in self.workers if worker.due > time.monotonic()]
+        if self.waiting and later:
+            self.timer = threading.Timer(max(min(later) - time.monotonic(), 0), self._due)
+            self.timer.daemon = True
+            self.timer.start()
+
+    def _due(self) -> None:
+        with self.lock:
+            self._assign()
+
+    def _begin_all(self) -> None:
         for job in list(self.waiting):
             able = [worker for worker in self.workers if worker.has_room(job)]
             if not able and job.worker is None:
@@ -277,7 +320,7 @@ class Workers:
             if isinstance(error, (BrokenProcessPool, ShutdownExecutorError, CancelledError)):
                 worker = self.workers[job.worker]  # type: ignore[index]
                 guilty = isinstance(error, BrokenProcessPool) and jobs[0] is job and not job.spared and worker.ready
-                error = Gone(guilty, _ends(error)) if worker.stillborn < STILLBORN else _never_began(error)
+                error = Gone(guilty, ends(error)) if worker.stillborn < tries(ends(error)) + 2 else worker.never_begins(ends(error))
                 for other in jobs:
                     other.spared = other.spared or other.executor is job.executor
             jobs.remove(job)
@@ -315,14 +358,15 @@ def _ending(executor: Any) -> threading.Thread:
     return thread
 
 
-def _ends(error: BaseException) -> str:
-    """How a worker ended, as far as loky says."""
-    told = re.search(r"exit codes of the workers are \{(.*?)\}", str(error))
-    return f" ({told[1]})" if told else ""
+def _prepared(job: Job, _: Future[Any]) -> None:
+    job.since = time.monotonic()
 
 
-def _never_began(error: BaseException) -> RuntimeError:
-    return RuntimeError(f"prefetch(): worker processes end before they begin to work{_ends(error)}; {error}")
+def since_ready() -> float | None:
+    """When the last of the workers that have something to do was ready for it; None if one is not yet."""
+    waited = [job.since for workers in list(_living) for worker in workers.workers for job in list(worker.jobs)]
+    waiting = any(workers.waiting and any(worker.starting for worker in workers.workers) for workers in list(_living))
+    return None if waiting or None in waited else max(waited, default=0.0)  # type: ignore[type-var]
 
 
 def _settle(future: Future[Any], result: Any, error: BaseException | None) -> None:
@@ -340,6 +384,13 @@ def ready(setup: bytes = b"") -> None:
 
     with contextlib.suppress(SetupFailed):
         set_up(setup)
+
+
+def learn(digest: bytes, pickled: bytes) -> None:
+    """Find out what a tree is, before the first task of it."""
+    from flowfn.parallel.serving import learn
+
+    learn(digest, pickled)
 
 
 def _begin(parent: int, variables: tuple[str, ...]) -> None:
