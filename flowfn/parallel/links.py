@@ -30,6 +30,7 @@ from flowfn.parallel.pool import crew_of
 from flowfn.parallel.program import Prepared, accept, packed, prepared, send_whole
 from flowfn.parallel.serving import Answer, perform_here, serve, serve_learned, stop_here
 from flowfn.parallel.slots import Desk, Slot
+from flowfn.parallel.starting import take_places
 from flowfn.parallel.surroundings import Context
 from flowfn.parallel.task import Begun, Feed, Reply, perform, stop_task
 from flowfn.parallel.threads import Team
@@ -193,6 +194,7 @@ class Processes(ByPickle):
 
     def __init__(self, crew: Crew, top: Node) -> None:
         super().__init__(crew, top)
+        take_places()
         self.pack(shares=not slots.denied())
         self.holding = False  # whether a worker may hold something of this pass
 

@@ -30,6 +30,7 @@ from flowfn.parallel.background import collecting
 from flowfn.parallel.deaths import ends, tries, wait_before, why
 from flowfn.parallel.program import Packed, Prepared, SetupFailed
 from flowfn.parallel.program import first as set_up
+from flowfn.parallel.starting import look_for_memory, possible
 from flowfn.parallel.task import REMEMBERED
 
 IDLE = 300.0
@@ -142,11 +143,11 @@ class Worker:
         """
         from loky import ProcessPoolExecutor, process_executor
 
-        executor: Any = ProcessPoolExecutor(
-            1, timeout=IDLE, initializer=_begin, initargs=(os.getpid(), tuple(self.environment)), env=self.environment
-        )
-        executor._call_queue._ignore_epipe = True
-        executor._adjust_process_count()
+        arguments = os.getpid(), tuple(self.environment)
+        with possible():
+            executor: Any = ProcessPoolExecutor(1, timeout=IDLE, initializer=_begin, initargs=arguments, env=self.environment)
+            executor._call_queue._ignore_epipe = True
+            executor._adjust_process_count()
         executor._result_queue._writer.close()
         executor._call_queue._reader.close()
         self.executor, self.ready, self.rests = executor, False, time.monotonic()
@@ -173,7 +174,7 @@ class Worker:
         )
 
     def _taught(self, tree: Packed | None) -> tuple[Any, ...]:
-        """What goes in front of a job's arguments: nothing, or the digest of the tree, which a worker that may not know it is told before."""
+        """What goes in front of a job's arguments: nothing, or the digest of the tree, told before to who may not know it."""
         if tree is None:
             return ()
         digest, pickled, _ = tree
@@ -255,7 +256,7 @@ class Workers:
     def end(self, job: Job) -> None:
         """End the worker that is at a job, if one is."""
         if job.executor is not None and not job.future.done():
-            job.executor.shutdown(wait=True, kill_workers=True)
+            _shut_down(job.executor)
 
     def close(self) -> None:
         """End all workers, and what they do."""
@@ -350,12 +351,20 @@ def _end_all() -> None:
 
 def _ending(executor: Any) -> threading.Thread:
     """A thread that ends an executor, and waits until it has ended: what loky does in the meantime finds all that it needs."""
-    thread = threading.Thread(target=partial(executor.shutdown, wait=True, kill_workers=True), daemon=True)
+    thread = threading.Thread(target=_shut_down, args=(executor,), daemon=True)
     try:
         thread.start()
     except RuntimeError:  # the interpreter ends, and starts no more threads
         thread.run()
     return thread
+
+
+def _shut_down(executor: Any) -> None:
+    if not os.path.exists("/proc/self") and os.name == "posix":  # loky does not find what it is to end
+        for process in list(executor._processes.values()):
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGKILL)
+    executor.shutdown(wait=True, kill_workers=True)
 
 
 def _prepared(job: Job, _: Future[Any]) -> None:
@@ -398,6 +407,7 @@ def _begin(parent: int, variables: tuple[str, ...]) -> None:
     global _inside
     _inside = True
     surroundings.keep(variables)
+    look_for_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "getppid") and os.name == "posix":
         threading.Thread(target=_end_with, args=(parent,), name="flowfn-parent", daemon=True).start()
