@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 from pathlib import Path
 
 CRASHES = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGSYS", "SIGTRAP"})
@@ -16,14 +17,19 @@ KILLED, CRASHED = 8, 3
 """How often what ends by a signal from outside is tried, and what ends otherwise."""
 
 
-def ends(error: object) -> str:
-    """How a worker ended, as far as loky says: `SIGKILL(-9)`.
+def ends(error: object, status: int | None = None) -> str:
+    """How a worker ended, as loky says, or else its exit status: `SIGKILL(-9)`.
 
-    >>> ends("... The exit codes of the workers are {SIGKILL(-9)}"), ends("no word of it")
-    ('SIGKILL(-9)', '')
+    >>> ends("... The exit codes of the workers are {SIGKILL(-9)}"), ends("no word of it", -15), ends("no word of it")
+    ('SIGKILL(-9)', 'SIGTERM(-15)', '')
     """
     told = re.search(r"exit codes of the workers are \{(.*?)\}", str(error))
-    return told[1] if told else ""
+    if told and told[1]:
+        return told[1]
+    if status is None:
+        return ""
+    name = signal.Signals(-status).name if -status in {int(one) for one in signal.Signals} else "EXIT"
+    return f"{name}({status})"
 
 
 def from_outside(how: str) -> bool:

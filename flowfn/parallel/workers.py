@@ -148,6 +148,7 @@ class Worker:
             executor: Any = ProcessPoolExecutor(1, timeout=IDLE, initializer=_begin, initargs=arguments, env=self.environment)
             executor._call_queue._ignore_epipe = True
             executor._adjust_process_count()
+        (executor.process,) = executor._processes.values()
         executor._result_queue._writer.close()
         executor._call_queue._reader.close()
         self.executor, self.ready, self.rests = executor, False, time.monotonic()
@@ -321,7 +322,8 @@ class Workers:
             if isinstance(error, (BrokenProcessPool, ShutdownExecutorError, CancelledError)):
                 worker = self.workers[job.worker]  # type: ignore[index]
                 guilty = isinstance(error, BrokenProcessPool) and jobs[0] is job and not job.spared and worker.ready
-                error = Gone(guilty, ends(error)) if worker.stillborn < tries(ends(error)) + 2 else worker.never_begins(ends(error))
+                how = ends(error, getattr(job.executor.process, "exitcode", None))
+                error = Gone(guilty, how) if worker.stillborn < tries(how) + 2 else worker.never_begins(how)
                 for other in jobs:
                     other.spared = other.spared or other.executor is job.executor
             jobs.remove(job)
