@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import operator
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from flowfn import rules
+from flowfn import forks, rules
 from flowfn.collating import BATCHING, batched, stack
 from flowfn.components import component
 from flowfn.failures import brief
@@ -248,7 +247,7 @@ class Buckets:
     tokens: int | None
     fixed: bool
 
-    @functools.cached_property
+    @forks.cached_property
     def bounds(self) -> list[int]:
         """The boundaries as Python ints."""
         return [] if self.boundaries is None else [int(boundary) for boundary in self.boundaries]

@@ -2,19 +2,21 @@
 
     take      a block of memory that nobody looks into: one of the free ones, or a new one
     lend      its bytes as an array; the arrays that users see are views of it
-    (dies)    when the last view is gone, a callback of the array that was lent puts the block on a list
+    (dies)    when the last view is gone, a callback of what the array stands on puts the block on a list
     settle    before the next `take`, what is on that list is free again
 
-A block is lent through an array of its own, and numpy's views keep that array alive, however deep they are: what it
-stands on is a memoryview, so `.base` does not collapse past it. The callback only appends to a deque, so it may come in
-any thread, in the middle of anything. Blocks are kept while a pass is under way, up to a bound; beyond it, and outside
-of passes, memory is ordinary memory.
+A block is lent through an object of its own (`bottom`) on which the array stands. Whatever looks into it holds that object:
+it is what `.base` and `.obj` lead to at last, and behind it they lead nowhere. The callback only appends to a deque, so it
+may come in any thread, in the middle of anything. Blocks are kept while a pass is under way, up to a bound; beyond it, and
+outside of passes, memory is ordinary memory. What was lent and shared at a fork is never used again, since nobody hears when
+the child stops looking at it.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import math
-import os
 import threading
 import weakref
 from collections import deque
@@ -24,6 +26,8 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 import numpy as np
+
+from flowfn import forks
 
 SMALL = 1 << 16
 """Bytes below which an array never crosses in shared memory."""
@@ -66,11 +70,25 @@ class Heap:
         """It goes with its last reference."""
 
 
-class _Lease(weakref.ref[np.ndarray]):
-    """What tells that a block is free again: dead when the array is that was lent."""
+@functools.lru_cache(maxsize=256)
+def _bytes(size: int) -> Any:
+    return ctypes.c_ubyte * size
 
-    __slots__ = ("block",)
+
+def bottom(memory: memoryview, start: int = 0, size: int | None = None) -> Any:
+    """An object that shows some bytes of a memory and says, by a weak reference to it, when nobody looks at them any more.
+
+    What is made of it holds it, and not what lies below: it is where `.base` and `.obj` end.
+    """
+    return _bytes(memory.nbytes - start if size is None else size).from_buffer(memory, start)
+
+
+class _Lease(weakref.ref[Any]):
+    """What tells that a block is free again: dead when the object is through which it was lent."""
+
+    __slots__ = ("block", "forks")
     block: Block
+    forks: int  # how many were over when it was lent
 
 
 class Pool:
@@ -79,7 +97,7 @@ class Pool:
     def __init__(self, make: Callable[[int], Block], bound: int = BOUND, *, shared: bool = False) -> None:
         self.make, self.bound, self.shared = make, bound, shared
         self.periods = 0  # how often all of it was let go
-        self.lock = threading.RLock()  # an iterator may be collected, and its memory given back, anywhere
+        self.lock = forks.lock()  # an iterator may be collected, and its memory given back, anywhere
         self.forget()
         _pools.add(self)
 
@@ -87,7 +105,7 @@ class Pool:
         """Know of no block any more: those that are lent go with their last view, and are never used again."""
         self.blocks: set[Block] = set()  # free, lent, and taken
         self.free: list[Block] = []
-        self.leases: dict[int, _Lease] = {}  # by id: a reference to an array has no hash
+        self.leases: dict[int, _Lease] = {}  # by id: whatever else they are equal to
         self.returned: deque[_Lease] = deque()
         self.lent = 0  # bytes
 
@@ -122,13 +140,13 @@ class Pool:
 
     def lend(self, block: Block) -> np.ndarray:
         """The bytes of a block that was taken. It is free again when nothing looks into them any more."""
-        array = np.frombuffer(block.memory, np.uint8)
-        lease = _Lease(array, self.returned.append)
-        lease.block = block
+        seen = bottom(block.memory)
+        lease = _Lease(seen, self.returned.append)
+        lease.block, lease.forks = block, forks.ended
         with self.lock:
             self.leases[id(lease)] = lease
             self.lent += block.size
-        return array
+        return np.frombuffer(seen, np.uint8)
 
     def give(self, block: Block) -> None:
         """Put back a block that was taken and that nobody looks into."""
@@ -142,14 +160,6 @@ class Pool:
         """Never use a block again that was taken: somebody looks into it, and nobody will say when that ends."""
         with self.lock:
             self.blocks.discard(block)
-
-    def retire(self) -> None:
-        """Never use again what is lent now."""
-        with self.lock:
-            self.blocks -= {lease.block for lease in list(self.leases.values())}
-            self.leases.clear()
-            self.returned.clear()
-            self.lent = 0
 
     def rest(self) -> None:
         """Let go of everything: no pass is under way."""
@@ -165,8 +175,11 @@ class Pool:
         while self.returned:
             lease = self.returned.popleft()
             if self.leases.pop(id(lease), None) is not None:
-                self.free.append(lease.block)
                 self.lent -= lease.block.size
+                if self.shared and lease.forks != forks.begun:  # a child may look into it
+                    self.blocks.discard(lease.block)
+                else:
+                    self.free.append(lease.block)
 
     def _freed(self, block: Block) -> bool:
         """Take a block off the free ones, unless somebody was quicker."""
@@ -183,7 +196,7 @@ class Pool:
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _passes: set[object] = set()
-_turn = threading.RLock()
+_turn = forks.lock()
 _local = threading.local()
 
 heap = Pool(Heap)
@@ -240,22 +253,11 @@ def end_pass(name: object) -> None:
                     pool.rest()
 
 
-def _before_fork() -> None:
-    """A child goes on looking at what is lent and shared, and nobody hears when it stops."""
-    for pool in list(_pools):
-        if pool.shared:
-            pool.retire()
-
-
+@forks.in_child
 def _in_child() -> None:
     """A forked child has a copy of its parent's heap, and no part in what is shared."""
-    global _local, _turn
-    _local, _turn = threading.local(), threading.RLock()  # the room for a task is its parent's
+    global _local
+    _local = threading.local()  # the room for a task is its parent's
     _passes.clear()
     for pool in list(_pools):
-        pool.lock = threading.RLock()
         pool.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_in_child)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from flowfn import forks
 from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.functions import is_stage
@@ -93,7 +94,7 @@ class Definition:
             return made.over(source)
         return made if source is NOT_GIVEN else made(source)
 
-    @functools.cached_property
+    @forks.cached_property
     def function_options(self) -> frozenset[str]:
         """The names of the function's own options."""
         return frozenset(inspect.signature(self.function).parameters)

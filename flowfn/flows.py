@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import operator
 import secrets
-import threading
 from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex, TypeVar, overload
 
 import numpy as np
 
+from flowfn import forks
 from flowfn.failures import annotate, brief, uneven
 from flowfn.iterating import FlowIterator, Progress, remember
 from flowfn.kinds import Node, based
@@ -26,7 +26,7 @@ from flowfn.translating import no_attribute
 
 T_co = TypeVar("T_co", covariant=True)
 
-_turn = threading.Lock()  # taking an epoch and moving the flow to the next is one step
+_turn = forks.lock()  # taking an epoch and moving the flow to the next is one step
 
 
 class Flow(Picklable, Generic[T_co]):

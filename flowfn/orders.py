@@ -7,7 +7,6 @@ reader, and the readers take turns. Over other sources the stage's second form n
 from __future__ import annotations
 
 import math
-import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from flowfn import forks
 from flowfn.kinds import MISSING, Node, fault
 from flowfn.randomness import generator
 from flowfn.routes import Span, affine, as_route
@@ -234,7 +234,7 @@ class Turns:
         self.open: dict[Key, Reader] = {}  # those whose turn it is
         self.latest: dict[Key, Reader] = {}  # those that the last block handed out names
         self.turns: deque[tuple[dict[Key, Reader], tuple[list[Key], list[int]]]] = deque()
-        self.lock = threading.RLock()
+        self.lock = forks.lock()
 
     def more(self, wanted: Wanted) -> bool:
         """Whether a reader gets another block: only if the very next one names it."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from more_itertools import consume
 
-from flowfn import rules
+from flowfn import forks, rules
 from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.runs import Length, Run
@@ -80,7 +80,7 @@ class Queued:
     queue: Any
     sentinel: Any
     timeout: float | None
-    reading: Any = field(default_factory=threading.Lock)
+    reading: dict[int, object] = field(default_factory=dict, compare=False)  # by process: a forked child has a pass of its own
 
     def items(self) -> Iterator[Any]:
         """What comes until the sentinel does."""
@@ -128,7 +128,8 @@ class QueueNode(IterableNode):
     def opened(self, run: Run, start: int) -> Iterator[Any]:
         """Its items, without the first `start`."""
         held: Queued = self.part.object
-        if not held.reading.acquire(blocking=False):
+        process, this = forks.process, object()
+        if held.reading.setdefault(process, this) is not this:
             raise ValueError(
                 f"{self.part}: another pass over this queue is under way, and each datapoint comes once; "
                 "close it, or let it come to its end"
@@ -138,7 +139,7 @@ class QueueNode(IterableNode):
             consume(items, start)
             yield from items
         finally:
-            held.reading.release()
+            del held.reading[process]
 
 
 def _can_wait(get: Any) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import sys
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from more_itertools import consume
 
+from flowfn import forks
 from flowfn.tallies import Tallies
 
 if TYPE_CHECKING:
@@ -195,11 +195,11 @@ def ints(block: Block) -> Iterable[int]:
 
 def shared(series: Iterator[Block], count: int) -> tuple[Iterator[Block], ...]:
     """So many iterators over one series of blocks, which may be advanced in different threads (`tee` alone may not)."""
-    lock = threading.Lock()
+    lock = forks.lock()
     return tuple(_locked(copy, lock) for copy in tee(series, count))
 
 
-def _locked(series: Iterator[Block], lock: threading.Lock) -> Iterator[Block]:
+def _locked(series: Iterator[Block], lock: Any) -> Iterator[Block]:
     while True:
         with lock:
             block = next(series, None)

@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import secrets
-import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from flowfn import forks
 from flowfn.records import FULL, LAYOUT, MARK, MARKER, OLD, RECORD, SEAL, Place, Table, Writer
 
 PATIENCE = 10
@@ -35,7 +35,7 @@ class Shelf:
         self.table, self.files = Table(), list[Path]()
         self.indexes: dict[str, tuple[int, int] | None] = {}  # of each writer: which file is its data, how much of its index is known
         self.looked = self.took = 0.0
-        self.lock, self.visits = threading.RLock(), 0  # a pass that is thrown away may leave in the midst of another's work
+        self.lock, self.visits = forks.lock(), 0  # a pass that is thrown away may leave in the midst of another's work
         self.writer: Writer | None = None
 
     def __repr__(self) -> str:
@@ -147,14 +147,14 @@ class Shelf:
         """Begin in a process of one's own: what is open, and what waits to be written, is the other's."""
         if self.writer is not None:
             self.writer.close()
-        self.writer, self.lock, self.visits = None, threading.RLock(), 0
+        self.writer, self.visits = None, 0
 
 
 class Visit:
     """One pass over a shelf, and the files that it reads from, which nobody else uses."""
 
     def __init__(self, shelf: Shelf) -> None:
-        self.shelf, self.process = shelf, os.getpid()
+        self.shelf, self.process = shelf, forks.process
         self.files: dict[int, tuple[BinaryIO, int] | None] = {}  # with how long each is known to be
         self.looked = False
 
@@ -199,8 +199,8 @@ class Visit:
 
     def _open(self, file: int) -> tuple[BinaryIO, int] | None:
         """A file to read from and its length, or None if it is not there, or is not what it should be."""
-        if self.process != os.getpid():  # in a forked process, the files of the other are not used
-            self.files, self.process = {}, os.getpid()
+        if self.process != forks.process:  # in a forked process, the files of the other are not used
+            self.files, self.process = {}, forks.process
         if file in self.files:
             return self.files[file]
         self.shelf.write(file)
@@ -226,7 +226,7 @@ class Visit:
 
 
 _shelves: weakref.WeakValueDictionary[tuple[str, bytes], Shelf] = weakref.WeakValueDictionary()
-_turn = threading.Lock()  # a process makes one shelf of each
+_turn = forks.lock()  # a process makes one shelf of each
 
 
 def shelf(path: str, key: bytes, about: str) -> Shelf:
@@ -252,12 +252,7 @@ def refuse_foreign(path: str) -> None:
         raise ValueError(f"{what}, got {path!r}, which holds other things ({shown})")
 
 
+@forks.in_child
 def _after_fork() -> None:
-    global _turn
-    _turn = threading.Lock()
     for known in list(_shelves.values()):
         known.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

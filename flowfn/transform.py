@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from flowfn import rules
+from flowfn import forks, rules
 from flowfn.columns import Columns, Rows
 from flowfn.components import component, replaced, selected
 from flowfn.definitions import shown
@@ -306,7 +304,7 @@ class seeded(Picklable, Generic[T]):
         return f"seeded({shown(self.f)})"
 
 
-_global_state = threading.RLock()
+_global_state = forks.lock()
 
 
 class per_process(Picklable, Generic[T]):
@@ -330,7 +328,7 @@ class per_process(Picklable, Generic[T]):
 
     def __call__(self) -> T:
         """This process's resource."""
-        if self._pid != os.getpid():
+        if self._pid != forks.process:
             self.__setstate__(self.factory)
         elif self._made:
             return self._made[0]
@@ -343,7 +341,7 @@ class per_process(Picklable, Generic[T]):
         return self.factory
 
     def __setstate__(self, factory: Callable[[], T]) -> None:
-        self.factory, self._pid, self._lock = factory, os.getpid(), threading.Lock()
+        self.factory, self._pid, self._lock = factory, forks.process, forks.lock()
         self._made: list[T] = []
 
     def __repr__(self) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from flowfn import forks
 from flowfn.columns import Columns
 from flowfn.flows import Flow
 from flowfn.sources import ArraysNode, Source
@@ -59,13 +58,4 @@ def labels_below(count: int, labels: np.ndarray, who: str, path: str) -> np.ndar
     return labels.astype(np.int64)
 
 
-_turn = threading.RLock()
-
-
-def _after_fork() -> None:
-    global _turn
-    _turn = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_turn = forks.lock()

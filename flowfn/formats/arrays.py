@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from flowfn import buffers, rules
+from flowfn import buffers, forks, rules
 from flowfn.columns import Columns, readonly, stackable
 from flowfn.components import component
 from flowfn.flows import Flow
@@ -49,7 +48,7 @@ class ArrayFile(Columns):
         self.members, self.form = self._looked_at()
         self.keys, self.bare = self.form.keys, self.form.bare
         self._arrays: list[np.ndarray] | None = None
-        self._turn = threading.Lock()
+        self._turn = forks.lock()
 
     def __len__(self) -> int:
         return self.members[0].header.shape[0]
@@ -91,7 +90,7 @@ class ArrayFile(Columns):
     def __setstate__(self, state: Any) -> None:
         self.path, self.who, self.given, self.allow_pickle, self.members, self.form = state
         self.keys, self.bare = self.form.keys, self.form.bare
-        self._arrays, self._turn = None, threading.Lock()
+        self._arrays, self._turn = None, forks.lock()
 
     def _looked_at(self) -> tuple[list[Member], Form]:
         where = f"{self.who}(): {self.path}"

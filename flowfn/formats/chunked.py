@@ -6,13 +6,12 @@ The format: https://zarr-specs.readthedocs.io
 from __future__ import annotations
 
 import os
-import threading
 from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 
-from flowfn import rules
+from flowfn import forks, rules
 from flowfn.extras import needed
 from flowfn.flows import Flow
 from flowfn.formats.damage import tell
@@ -123,7 +122,7 @@ class _Zarr:
         except Exception as error:
             tell(error, path, f"read_zarr(): {path} is no Zarr store, or a damaged one")
         self._chunks: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
-        self._size, self._turn = 0, threading.Lock()
+        self._size, self._turn = 0, forks.lock()
 
     def chunk(self, at: int, start: int, stop: int) -> np.ndarray:
         """The rows of a chunk, which are not to be changed."""

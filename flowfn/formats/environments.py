@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from flowfn import forks
 from flowfn.extras import needed
 from flowfn.formats.damage import errno_of
 
@@ -25,6 +26,9 @@ SMALL = 1 << 11
 class Environment:
     """An LMDB file, open for reading; threads share it, each with a transaction of its own.
 
+    A forked child reads in what its parent has opened, with transactions of its own: to close it there would wait for the
+    threads that were reading. It is closed with the last reference that the child has.
+
     Large values are looked at where they lie in the map; to copy small ones is faster.
     """
 
@@ -35,7 +39,7 @@ class Environment:
             if not size:
                 raise ValueError(f"{who}(): {path} is empty; no LMDB database was written to it")
             self._environment = lmdb.open(path, subdir=False, readonly=True, lock=False, create=False)
-            weakref.finalize(self, self._environment.close)
+            forks.finalize(self, self._environment.close)
             pages = self._environment.stat()
             needs = (self._environment.info()["last_pgno"] + 1) * pages["psize"]
             if needs > size:  # reading behind the end of a mapped file kills the process
@@ -71,10 +75,6 @@ class Environment:
         with self.clearly("cannot be read"):
             for key in self.transaction.cursor().iternext(values=False):
                 yield bytes(key)
-
-    def leave(self) -> None:
-        """Close it at once."""
-        self._environment.close()
 
     def close(self) -> None:
         """Nothing: it is closed when nobody reads from it any more."""
@@ -121,7 +121,7 @@ def environment(path: str, who: str) -> Environment:
     """The environment of a file in this process."""
     with _turn:
         told = os.stat(path)
-        at = os.getpid(), told.st_dev, told.st_ino
+        at = told.st_dev, told.st_ino
         found = _environments.get(at)
         if found is not None and found.written != told.st_mtime_ns:  # it has been written to
             found = None
@@ -193,18 +193,6 @@ class Growing:
         self._environment.close()
 
 
-_environments: weakref.WeakValueDictionary[tuple[int, int, int], Environment] = weakref.WeakValueDictionary()
-"""By process, and by what the file is: LMDB would not open it a second time under any name."""
-_turn = threading.RLock()
-
-
-def _after_fork() -> None:
-    """What the other process has opened is closed here, so that it can be opened anew; nothing there comes to know of it."""
-    global _turn
-    _turn = threading.RLock()
-    for inherited in list(_environments.values()):
-        inherited.leave()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_environments: weakref.WeakValueDictionary[tuple[int, int], Environment] = weakref.WeakValueDictionary()
+"""By what the file is: LMDB would not open it a second time under any name."""
+_turn = forks.lock()

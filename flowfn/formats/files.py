@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, ClassVar
 
+from flowfn import forks
 from flowfn.extras import needed
 from flowfn.flows import Flow
 from flowfn.formats.damage import reading, tell
@@ -105,7 +106,7 @@ class Opened:
     @property
     def handle(self) -> Any:
         """What this process reads from."""
-        at = _process, threading.get_ident() if self.per_thread else 0
+        at = forks.process, threading.get_ident() if self.per_thread else 0
         handle = self._handles.get(at)
         return self._opened(at) if handle is None else handle
 
@@ -140,7 +141,7 @@ class Pieces:
     def __init__(self, path: str, who: str) -> None:
         self.path, self.who = path, who
         self.file: BinaryIO = open_file(path, "rb", who=who)
-        self._turn = threading.Lock()
+        self._turn = forks.lock()
         self.local = not is_url(path)
         self._descriptor = self.file.fileno() if self.local and hasattr(os, "preadv") else None
         with self._in_pieces():
@@ -241,9 +242,7 @@ def _named(value: Any) -> str:
     return getattr(value, "__name__", None) or repr(value)
 
 
-_turn = threading.RLock()
-_process = os.getpid()
-"""This process: to ask the system for it each time would be dear."""
+_turn = forks.lock()
 _left: list[Any] = []
 """Of a forked process: what the other has opened, which is not to be used or closed here."""
 
@@ -252,16 +251,7 @@ def _close(handles: dict[tuple[int, int], Any], at: tuple[int, int]) -> None:
     handle = handles.pop(at, None)
     if handle is None:
         return
-    if at[0] == os.getpid():
+    if at[0] == forks.process:
         handle.close()
     else:
         _left.append(handle)
-
-
-def _after_fork() -> None:
-    global _turn, _process
-    _turn, _process = threading.RLock(), os.getpid()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import functools
 import gzip
-import os
 import struct
-import weakref
 import zlib
 from collections.abc import Callable, Generator
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
+from flowfn import forks
 from flowfn.extras import needed
 from flowfn.formats.damage import reading
 from flowfn.formats.files import Pieces
@@ -201,7 +200,7 @@ class OpenFiles:
         found = self._open.get(number)
         if found is None:
             found = Pieces(self._paths[number], self._who)
-            weakref.finalize(found, _close, found.file, os.getpid())
+            forks.finalize(found, found.file.close)
             self._open[number] = found
             while len(self._open) > MOST_OPEN:
                 self._open.pop(next(iter(self._open)), None)  # closed when no other thread reads from it any more
@@ -210,11 +209,6 @@ class OpenFiles:
     def close(self) -> None:
         """Let go of all."""
         self._open.clear()
-
-
-def _close(file: Any, process: int) -> None:
-    if process == os.getpid():
-        file.close()
 
 
 def corrupt(called: str, number: int, at: int, why: str, first: bytes = b"") -> ValueError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
+from flowfn import forks
 from flowfn.extras import needed
 from flowfn.formats.damage import reading
 from flowfn.formats.files import Opened, stamp
@@ -169,7 +169,7 @@ class _Tables:
         self._files: OrderedDict[int, Any] = OrderedDict()
         self._groups: OrderedDict[int, Any] = OrderedDict()
         self._converters: list[Convert] = []
-        self._arrays, self._turn = rows.arrays, threading.RLock()
+        self._arrays, self._turn = rows.arrays, forks.lock()
 
     def converters(self, table: Any) -> list[Convert]:
         """What makes Python objects of each column."""

@@ -11,13 +11,13 @@ anywhere else. What is compressed has a mark at its end, without which it is an 
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, Protocol
 
 import numpy as np
 
+from flowfn import forks
 from flowfn.flows import Flow
 from flowfn.formats.compression import compressing, opened_in_order, suffix_of, telling
 from flowfn.formats.damage import warn_of_end
@@ -148,7 +148,7 @@ class _Records:
 
     def __init__(self, records: RecordFile, file: Pieces | _Held) -> None:
         self.path, self.who, self.form, self.file = records.path, records.who, records.form, file
-        self._turn = threading.Lock()
+        self._turn = forks.lock()
         self._starts: np.ndarray | None = None
 
     @property

@@ -11,13 +11,13 @@ import itertools
 import os
 import re
 import struct
-import threading
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 
+from flowfn import forks
 from flowfn.formats.files import Pieces, stamp
 from flowfn.formats.tapes import PACKED, Headers, members
 from flowfn.formats.writing import written
@@ -165,7 +165,7 @@ class Shards:
 
     def __init__(self, paths: Sequence[str], stamps: Sequence[Any], known: dict[int, Index], who: str) -> None:
         self.paths, self.stamps, self.known, self.who = paths, stamps, known, who
-        self._turn = threading.Lock()
+        self._turn = forks.lock()
         self._open: dict[int, list[Any]] = {}  # how many use it, its pieces, its index; what was used last stands last
 
     @contextlib.contextmanager

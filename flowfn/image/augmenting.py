@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from flowfn.components import component, replaced
 from flowfn.definitions import Stage
 from flowfn.failures import brief
 from flowfn.flows import Flow
+from flowfn.forks import cached_property
 from flowfn.image.adapting import adapted
 from flowfn.image.composing import as_augmentor
 from flowfn.image.moving import Parts

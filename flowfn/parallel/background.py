@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import threading
 import time
 import weakref
@@ -14,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from flowfn import forks
 from flowfn.failures import locate, mark, uneven, whereabouts
 from flowfn.interrupts import Deferred
 from flowfn.kinds import Node
@@ -40,10 +40,10 @@ class Channel:
     """A bounded queue between the thread that makes outputs and the iterator that delivers them."""
 
     def __init__(self, bounds: Bounds) -> None:
-        self.bounds, self.process = bounds, os.getpid()
+        self.bounds, self.process = bounds, forks.process
         self.bytes = 0
         self.waiting: deque[tuple[Any, dict[int, Anchor], BaseException | None]] = deque()
-        self.lock = threading.RLock()
+        self.lock = forks.lock()
         self.changed = threading.Condition(self.lock)
         self.closed = False
         self.thread: Maker | None = None
@@ -61,7 +61,7 @@ class Channel:
 
     def get(self) -> tuple[Any, dict[int, Anchor], BaseException | None]:
         """Wait for the next output and take it."""
-        if self.process != os.getpid():
+        if self.process != forks.process:
             raise RuntimeError("a pass with a background thread cannot go on in a forked child; iterate the flow there, or load its state")
         with self.lock:
             if not self._comes():

@@ -7,7 +7,6 @@ worker is a process alone, the datapoint that is to blame is found, after all be
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -75,9 +74,6 @@ class Flight:
     tasks: deque[Task] = field(default_factory=deque)
     timed_out: bool = False
 
-    def __post_init__(self) -> None:
-        self.process = os.getpid()
-
     def __len__(self) -> int:
         return len(self.tasks)
 
@@ -93,6 +89,7 @@ class Flight:
 
     def send(self, feed: Feed, told: list[dict[int, Anchor]]) -> None:
         """Send a task behind the others."""
+        self._stay()
         feed = replace(feed, work=self.link.work, number=number_of_task())
         self.tasks.append(Task(feed, told, self._out(feed)))
 
@@ -113,8 +110,7 @@ class Flight:
 
         None if more could be sent before that: others are done, or `coming` is.
         """
-        if self.process != os.getpid():
-            raise RuntimeError("a pass with workers cannot go on in a forked child; iterate the flow there, or load its state")
+        self._stay()
         while True:
             if self.crew.ordered and self.pace.growing and self._learned(coming):
                 return None
@@ -138,8 +134,14 @@ class Flight:
                     self._learn(task, reply)
                 return task, reply
 
+    def _stay(self) -> None:
+        if self.link.inherited:
+            raise RuntimeError("a pass with workers cannot go on in a forked child; iterate the flow there, or load its state")
+
     def close(self) -> None:
         """Nobody wants what is out."""
+        if self.link.inherited:
+            return
         for task in self.tasks:
             task.sent.cancel()
         self.tasks.clear()

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from typing import Any
 
+from flowfn import forks
 from flowfn.definitions import shown
 from flowfn.failures import brief, mark, whereabouts
 from flowfn.kinds import Node
@@ -102,7 +103,12 @@ class Link:
     """The way to the workers for one pass."""
 
     def __init__(self, crew: Crew, top: Node) -> None:
-        self.crew, self.top, self.work = crew, top, uuid.uuid4().hex
+        self.crew, self.top, self.work, self.process = crew, top, uuid.uuid4().hex, forks.process
+
+    @property
+    def inherited(self) -> bool:
+        """Whether it is a forked child's copy: its parent's threads, which are not here, may have held anything that is asked."""
+        return self.process != forks.process
 
     def send(self, feed: Feed, call: Call = perform_here, *, short: bool = False, worker: int | None = None) -> Sent:
         """Hand out a task, to a certain worker if one is named."""

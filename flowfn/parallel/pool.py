@@ -5,12 +5,11 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import multiprocessing.util
-import os
-import threading
+import sys
 from collections.abc import Callable
 from typing import Any
 
-from flowfn import rules
+from flowfn import forks, rules
 from flowfn.parallel import slots, versions
 from flowfn.parallel.program import Prepared, prepared
 from flowfn.parallel.surroundings import Setup
@@ -26,13 +25,13 @@ PROCESSES = rules.Rule(
 """How many processes there may be."""
 
 _crews: dict[tuple[int, int, int | None, bytes], Workers] = {}
-_lock = threading.RLock()  # an iterator may be collected, and closed, anywhere
+_lock = forks.lock()  # an iterator may be collected, and closed, anywhere
 
 
 def crew_of(processes: int, threads: int | None = 1, setup: Prepared | None = None) -> Workers:
     """The warm workers of this process; every flow that asks for as many, set up alike, shares them."""
     with _lock:
-        key = (os.getpid(), processes, threads, setup.key if setup else b"")  # a forked child has no part in its parent's workers
+        key = (forks.process, processes, threads, setup.key if setup else b"")  # a forked child has no part in its parent's workers
         if key not in _crews:
             _end_with_this_process()
             _crews[key] = Workers(processes, threads, setup)
@@ -45,8 +44,8 @@ _ends_in = 0  # the process at the end of which workers are ended
 def _end_with_this_process() -> None:
     """End the workers before multiprocessing waits for the children that it knows of, in its own children too."""
     global _ends_in
-    if _ends_in != os.getpid():
-        _ends_in = os.getpid()
+    if _ends_in != forks.process:
+        _ends_in = forks.process
         multiprocessing.util.Finalize(None, shut_down, exitpriority=100)
 
 
@@ -83,7 +82,7 @@ def shut_down() -> None:
     >>> ff.shut_down()
     """
     with _lock:
-        mine = [_crews.pop(key) for key in list(_crews) if key[0] == os.getpid()]
+        mine = [_crews.pop(key) for key in list(_crews) if key[0] == forks.process]
     for workers in mine:
         workers.close()
     forget_shared()
@@ -94,12 +93,11 @@ def shut_down() -> None:
 atexit.register(shut_down)
 
 
+@forks.in_child
 def _in_child() -> None:
-    """A forked child has workers of its own; who held the lock when it was forked is not there."""
-    global _lock
-    _lock = threading.RLock()
+    """A forked child has workers of its own. Loky would wait, when it lets go of its parent's, for threads that are not there."""
+    known = getattr(sys.modules.get("loky.process_executor"), "_threads_wakeups", {})
+    for shutdown_lock, _ in list(known.values()):
+        forks.renew(shutdown_lock)
+    known.clear()
     _crews.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)

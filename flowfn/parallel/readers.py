@@ -36,7 +36,8 @@ class Readers(Opener):
 
     def close(self) -> None:
         """Let go of the workers."""
-        self.link.close()
+        if not self.link.inherited:
+            self.link.close()
 
 
 class Reader(Iterator[Any]):

@@ -11,16 +11,16 @@ from __future__ import annotations
 import bisect
 import mmap
 import os
-import threading
 import time
 import warnings
 import weakref
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from flowfn.buffers import Pool
+from flowfn import forks
+from flowfn.buffers import Pool, bottom
 from flowfn.interrupts import Deferred
 
 ALIGNED = 64
@@ -97,13 +97,13 @@ class Slot(Memory):
     def __init__(self, period: int = 0) -> None:
         fd = os.memfd_create("flowfn", os.MFD_CLOEXEC)
         super().__init__(fd)
-        self.owner = os.getpid()
+        self.owner = forks.process
         self.name = Name(f"/proc/{self.owner}/fd/{fd}", os.fstat(fd).st_ino, period)
 
     def close(self) -> None:
         """Give its pages back now, whoever still has it mapped. A forked child has only a copy of this, and does nothing."""
         self.maps = [memoryview(b"")]
-        if self.owner == os.getpid():
+        if self.owner == forks.process:
             os.ftruncate(self.fd, 0)
 
 
@@ -112,7 +112,13 @@ class Place(NamedTuple):
 
     start: int
     stop: int
-    room: weakref.ref[np.ndarray]
+    seen: weakref.ref[Any]
+    forks: int  # how many were over when it was made
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody looks there, or a child may, which nobody hears of."""
+        return self.seen() is not None or self.forks != forks.begun
 
 
 class Desk:
@@ -127,7 +133,7 @@ class Desk:
         """Room for `size` bytes where nobody looks, as far in front as can be; None if there is no memory."""
         start = self._gap(size)
         try:
-            self.memory.reach(start + size)
+            self.memory.reach(start + _span(size))
         except OSError as error:
             self.denied = str(error)
             return None
@@ -135,24 +141,31 @@ class Desk:
 
     def room(self, start: int, size: int) -> np.ndarray:
         """A part of the desk. Nothing else is put there as long as somebody looks at it."""
-        room = np.frombuffer(self.memory.memory[start : start + size], np.uint8)
-        bisect.insort(self.places, Place(start, start + size, weakref.ref(room)), key=lambda place: place.start)
+        over, memory = forks.ended, self.memory.memory
+        seen = bottom(memory, start, max(size, min(_span(size), memory.nbytes - start)))
+        bisect.insort(self.places, Place(start, start + size, weakref.ref(seen), over), key=lambda place: place.start)
         self.used = max(self.used, start + size)
-        return room
+        return np.frombuffer(seen, np.uint8, size)
 
     @property
     def watched(self) -> bool:
         """Whether somebody looks into it: then nobody may write there again."""
-        return any(place.room() is not None for place in self.places)
+        return any(place.watched for place in self.places)
 
     def _gap(self, size: int) -> int:
-        self.places = [place for place in self.places if place.room() is not None]
+        self.places = [place for place in self.places if place.watched]
         start = 0
         for place in self.places:
             if place.start - start >= size:
                 break
             start = max(start, -(-place.stop // ALIGNED) * ALIGNED)
         return start
+
+
+def _span(size: int) -> int:
+    """A size or a little more, of which there are few: for each the interpreter keeps a type."""
+    grain = max(ALIGNED, 1 << max(size.bit_length() - 4, 0))
+    return -(-size // grain) * grain
 
 
 def most() -> int:
@@ -214,7 +227,7 @@ class _Opened:
     def __init__(self) -> None:
         self.period = 0
         self.slots: OrderedDict[int, tuple[Memory, float]] = OrderedDict()
-        self.lock = threading.Lock()  # a thread looks after what is idle
+        self.lock = forks.lock()  # a thread looks after what is idle
 
     def get(self, name: Name) -> Memory:
         with self.lock:

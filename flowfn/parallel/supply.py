@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
+from flowfn import forks
 from flowfn.failures import locate
 from flowfn.kinds import Node
 from flowfn.orders import Reader, Wanted
@@ -25,7 +25,7 @@ class Supply:
         self.error: Exception | None = None
         self.readers: dict[Way, Reader] = {}
         self.owed: dict[Way, int] = {}  # how much has been asked of a reader, and not been taken
-        self.lock = threading.RLock()  # a prefetch that stays asks for blocks from its own thread
+        self.lock = forks.lock()  # a prefetch that stays asks for blocks from its own thread
 
     def wanted(self, block: Block) -> Iterator[tuple[Way, Node, Run, Block]]:
         """What the outputs at `block` need of the nodes that stay: on which way, in which run."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import copyreg
 import io
-import os
 import pickle
 import weakref
 from collections import ChainMap
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flowfn import pickling
+from flowfn import forks, pickling
 from flowfn.buffers import SMALL
 from flowfn.parallel.slots import Desk, Name, Slot, open_array
 from flowfn.parallel.versions import Ledger, goes_whole
@@ -197,8 +196,7 @@ def _array_in(name: Name, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray
     return np.ndarray(shape, dtype, buffer=open_array(name))
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_shared.clear)  # its workers would look for them with its parent, who may have others there by then
+forks.in_child(_shared.clear)  # its workers would look for them with its parent, who may have others there by then
 
 
 def forget_shared() -> None:

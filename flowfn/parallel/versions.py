@@ -12,7 +12,6 @@ import importlib
 import importlib.util
 import os
 import sys
-import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from types import FunctionType, ModuleType
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flowfn import codes
+from flowfn import codes, forks
 from flowfn.digests import Digest
 from flowfn.parallel.surroundings import lookup
 from flowfn.pickling import CACHED, SCRIPTS
@@ -43,7 +42,7 @@ differing: set[str] = set()
 accepted: set[tuple[str, str]] = set()
 """What is here as no worker has it, and cannot go there either; that was said."""
 
-_registry = threading.RLock()
+_registry = forks.lock()
 _files: dict[str, bytes] = {}
 """What the file of a module was, as it was first told to this process."""
 

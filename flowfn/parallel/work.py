@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import threading
 import time
@@ -12,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+from flowfn import forks
 from flowfn.failures import brief, mark, marked, whereabouts
 from flowfn.kinds import Group, Node
 from flowfn.losses import note
@@ -295,7 +295,7 @@ class Work:
             mark(error, whereabouts(f"in {self.guards[place]}, its datapoint ", reached.position - 1, shown))
             raise
 
-    @functools.cached_property
+    @forks.cached_property
     def guards(self) -> dict[int, Any]:
         """The guarded stages of the stretch, by place."""
         found, todo = {}, [self.stretch.top]

@@ -24,6 +24,7 @@ from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any
 
+from flowfn import forks
 from flowfn.interrupts import Deferred
 from flowfn.parallel import slots, surroundings
 from flowfn.parallel.background import collecting
@@ -198,8 +199,8 @@ class Workers:
         self.untold: deque[tuple[int, Callable[[], Any]]] = deque()
         self.closed = False
         self.timer: threading.Timer | None = None  # when jobs wait for workers that may not be started yet
-        self.lock = threading.RLock()  # a job may be done before it has been handed over
-        self.process = os.getpid()
+        self.lock = forks.lock()  # a job may be done before it has been handed over
+        self.process = forks.process
         _living.add(self)
 
     def submit(

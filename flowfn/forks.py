@@ -1,0 +1,102 @@
+"""Forks: what a forked child has anew, and what it leaves to its parent.
+
+A child has the memory of its parent as it was at the fork, and of its threads only the one that forked. So a lock that
+another thread held would be held for ever, and what another thread had half done stays so. Everything here that is to be
+put right in a child is told to this module, and done at one place, in this order:
+
+    process      is the child's number
+    lock()       locks are free, but those that the forking thread holds itself
+    in_child     functions that modules have given are called
+
+At the fork itself nothing is waited for: it is only counted, so that memory which a child may look into is known.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[[], Any])
+
+process = os.getpid()
+"""The number of this process: to ask the system for it each time would be dear."""
+
+begun = ended = 0
+"""How many forks of this process have been begun, and how many of those are over. What is lent when so many were over has
+been seen by no child as long as no more have begun."""
+
+_locks: set[weakref.ref[Any]] = set()
+_functions: list[Callable[[], Any]] = []
+
+
+def lock() -> Any:
+    """A lock (`threading.RLock`) that no thread of the parent holds in a forked child.
+
+    It may be taken again by who has it: garbage may be collected, and an iterator closed, anywhere.
+    """
+    made = threading.RLock()
+    _locks.add(weakref.ref(made, _locks.discard))
+    return made
+
+
+def in_child(function: F) -> F:
+    """Have a function called in every forked child; returns it."""
+    _functions.append(function)
+    return function
+
+
+def finalize(owner: Any, function: Callable[..., Any], *arguments: Any) -> None:
+    """Call a function when `owner` is thrown away, in this process alone: what a child has of it is not for it to close."""
+    weakref.finalize(owner, _finalized, process, function, arguments)
+
+
+def _finalized(made: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    if made == process:
+        function(*arguments)
+
+
+class cached_property(functools.cached_property):
+    """`functools.cached_property`, whose lock, which it has before Python 3.12, is free in a forked child."""
+
+    if sys.version_info < (3, 12):
+
+        def __init__(self, func: Callable[[Any], Any]) -> None:
+            super().__init__(func)
+            self.lock = lock()
+
+
+def renew(held: Any) -> None:
+    """Free a lock in a forked child that another thread may have held; one that this thread holds stays as it is."""
+    owned = getattr(held, "_is_owned", None)
+    if owned is None or not owned():
+        held._at_fork_reinit()
+
+
+def _begin() -> None:
+    global begun
+    begun += 1
+
+
+def _end() -> None:
+    global ended
+    ended += 1
+
+
+def _in_child() -> None:
+    global process, ended
+    process, ended = os.getpid(), begun
+    for reference in tuple(_locks):
+        held = reference()
+        if held is not None:
+            renew(held)
+    for function in _functions:
+        function()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_begin, after_in_parent=_end, after_in_child=_in_child)
