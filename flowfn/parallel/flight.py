@@ -89,7 +89,7 @@ class Flight:
 
     def send(self, feed: Feed, told: list[dict[int, Anchor]]) -> None:
         """Send a task behind the others."""
-        self._stay()
+        self.stay()
         feed = replace(feed, work=self.link.work, number=number_of_task())
         self.tasks.append(Task(feed, told, self._out(feed)))
 
@@ -110,7 +110,7 @@ class Flight:
 
         None if more could be sent before that: others are done, or `coming` is.
         """
-        self._stay()
+        self.stay()
         while True:
             if self.crew.ordered and self.pace.growing and self._learned(coming):
                 return None
@@ -134,7 +134,8 @@ class Flight:
                     self._learn(task, reply)
                 return task, reply
 
-    def _stay(self) -> None:
+    def stay(self) -> None:
+        """Raise an error in a forked child: the pass is its parent's."""
         if self.link.inherited:
             raise RuntimeError("a pass with workers cannot go on in a forked child; iterate the flow there, or load its state")
 

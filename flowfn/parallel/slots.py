@@ -47,7 +47,7 @@ class Memory:
     """A file in memory as one process sees it: it may be mapped several times, as it grew."""
 
     def __init__(self, fd: int) -> None:
-        self.fd, self.maps = fd, [memoryview(b"")]
+        self.fd, self.maps = fd, [memoryview(bytearray())]
         weakref.finalize(self, os.close, fd).atexit = False
         self.look()
 
@@ -102,7 +102,7 @@ class Slot(Memory):
 
     def close(self) -> None:
         """Give its pages back now, whoever still has it mapped. A forked child has only a copy of this, and does nothing."""
-        self.maps = [memoryview(b"")]
+        self.maps = [memoryview(bytearray())]
         if self.owner == forks.process:
             os.ftruncate(self.fd, 0)
 

@@ -177,7 +177,7 @@ class Work:
         finally:
             if self.flight is not None:
                 self.flight.close()
-            for close in self.closing:
+            for close in () if self.flight is not None and self.flight.link.inherited else self.closing:
                 close()
 
     def _note_losses(self) -> None:
@@ -189,6 +189,8 @@ class Work:
     def _send(self, feeds: Iterator[Sending]) -> Future[None] | None:
         """Send what there is room for. If it has to be waited for, and something is out, that is returned which is done then."""
         began, out = time.perf_counter(), self.flight
+        if out is not None:
+            out.stay()
         while not self.ended and (out is None or len(out) < (1 if self.behind else self._window)):
             if out is not None and out.ready and time.perf_counter() > began + TASK_SECONDS:  # somebody waits for what is there
                 return None
