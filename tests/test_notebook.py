@@ -311,9 +311,6 @@ GONE_ON = """
 
 WAYS = {"threads": {"threads": 2}, "two processes": {"processes": 2}, "a process": {"processes": 1}, "a thread": {}, "no workers": None}
 
-AWAITED = {"an error names the cell and its line": "what is sent by value loses the name of its file"}
-"""What does not agree yet, and why."""
-
 
 def cells():
     """All cells by name, the last one last."""
@@ -379,10 +376,7 @@ def said(tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(
-    "cell",
-    [pytest.param(cell, marks=[pytest.mark.xfail(reason=AWAITED[cell])] if cell in AWAITED else []) for cell in cells()],
-)
+@pytest.mark.parametrize("cell", cells())
 def test_in_every_cell_workers_agree_with_serial(said, cell):
     assert said["the prologue"] == []
     expected = {"the end": ["children: 0"], "interrupted": ["KeyboardInterrupt: "]}.get(cell.partition(",")[0], [])
