@@ -19,6 +19,10 @@ MANY = 10_000
 RARE = 1000
 
 
+class NothingLeft(UserWarning):
+    """A stage has let nothing through in a whole pass, or next to nothing."""
+
+
 def note(run: Run, node: Node, given: int, taken: int) -> None:
     """Write down how many outputs a stage gave for how many inputs, now that it has come to the end of its source."""
     before = run.memo.get(("passed", node.place), (0, 0))  # by other rounds
@@ -33,6 +37,7 @@ def warn_of_losses(root: Node, run: Run, stacklevel: int) -> None:
             warnings.warn(
                 f"{node.part} gave {given or 'no'} output{'s' * (given > 1)} for {taken} inputs in epoch {run.epoch[0]}; "
                 "is what it keeps what it should keep?",
+                NothingLeft,
                 stacklevel=stacklevel + 1,
             )
 

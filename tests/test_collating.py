@@ -442,7 +442,7 @@ def test_tensors_and_arrays_in_one_batch():
         with pytest.raises(TypeError, match=r"collate=torch\.stack"):
             list(ff.batch(2, pair))
     with pytest.raises(ValueError, match=r"^batch\(\): cannot stack shapes \(3,\), \(3, 1\)"):
-        list(ff.batch(2, [fine["float32"], fine["2-d"]]))
+        list(ff.batch(2, lambda: [fine["float32"], fine["2-d"]]))
 
 
 def test_batches_of_tensors_are_joined_or_the_error_names_collate():

@@ -89,7 +89,7 @@ def alike(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
         return np.array_equal(a, b)
     if isinstance(a, (list, tuple)):
-        return type(a) is type(b) and len(a) == len(b) and all(map(alike, a, b))
+        return isinstance(a, list) is isinstance(b, list) and len(a) == len(b) and all(map(alike, a, b))
     if isinstance(a, dict):
         return type(b) is dict and a.keys() == b.keys() and all(alike(a[key], b[key]) for key in a)
     return a == b

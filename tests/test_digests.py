@@ -147,7 +147,7 @@ DIFFERENT = {
     ],
     "array argument": [f"flow = ff.subset(np.array({i}), range(9))" for i in ([1, 2], [1, 3], [[1], [2]][0])],
     "function of a module": [
-        mapped(f) for f in ("random.random", "random.randint", "np.random.rand", "lambda x: random.random()", "len", "re.sub")
+        mapped(f) for f in ("random.choice", "random.seed", "np.random.rand", "lambda x: random.random()", "len", "re.escape")
     ],
     "guard": [
         f"flow = ff.pipe([1], ff.guard(ff.map(str), {p}))"

@@ -418,7 +418,7 @@ def test_lambdas_closures_and_functions_of_main_work(made, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="an affinity is something of Linux")
-@pytest.mark.parametrize("stage", ["filter(lambda x: x % 2)", "shuffle_buffer(3)", "map(double)"])
+@pytest.mark.parametrize("stage", ["filter(lambda x: x % 3)", "shuffle_buffer(3)", "map(double)"])
 def test_an_executor_is_used_on_a_single_cpu(stage, tmp_path):
     body = f"""{MAIN}
     if __name__ == "__main__":

@@ -775,6 +775,7 @@ def test_what_cannot_travel_is_described(setting):
     assert [(type(one.error), str(one.error)) for one in iterator.dropped] == [(Two, f"one and {n}") for n in (1, 3)]
 
 
+@pytest.mark.filterwarnings("ignore::flowfn.losses.NothingLeft")
 @pytest.mark.parametrize("source", SOURCES)
 def test_an_index_is_the_datapoints_own(source):
     def indices(*stages):
@@ -790,6 +791,7 @@ def test_an_index_is_the_datapoints_own(source):
     assert indices(ff.batch(10)) == [0, 1, 2]
 
 
+@pytest.mark.filterwarnings("ignore::flowfn.losses.NothingLeft")
 def test_an_index_is_what_a_stage_is_told():
     @ff.stage.each
     def told(source, *, indices):

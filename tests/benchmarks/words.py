@@ -55,6 +55,7 @@ class Case(NamedTuple):
 NOT_PER_DATAPOINT: Mapping[str, str] = {
     "Dropped": "the record of a datapoint that a guarded stage dropped",
     "Speed": "what `speed` returns",
+    "check_inputs": "looks for a fault, and is left out when it is found",
     "compose": "puts stages together, once",
     "describe": "looks at a few datapoints",
     "explain": "looks at none",
