@@ -92,7 +92,7 @@ PIPELINES = {
     "guard in rounds": lambda: ff.pipe(range(9), DROP, ff.repeat(4)),
     "shard": lambda: ff.pipe(range(N), ff.shuffle(), ff.shard(1, 3), ff.map(float), ff.batch(2)),
     "shard of a stream": lambda: ff.pipe(stream(range(N)), ff.shard(1, 3, remainder="pad"), ff.map(float)),
-    "filter of a shard": lambda: ff.pipe(range(N), ff.shard(0, 2), ff.filter(is_odd)),
+    "filter of a shard": lambda: ff.pipe(range(N), ff.shard(0, 3), ff.filter(is_odd)),
     "epoch_of": lambda: ff.pipe(stream(range(9)), ff.epoch_of(25)),
     "epoch_of, repeat": lambda: ff.pipe(stream(range(9)), ff.epoch_of(10), ff.repeat(3)),
     "cache": lambda: ff.pipe(stream(range(N)), ff.cache(), ff.shuffle_buffer(3)),

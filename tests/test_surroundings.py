@@ -1,5 +1,6 @@
 """What a worker runs is what this process would run: its modules as they are now, its settings, and what is set up."""
 
+import ast
 import codecs
 import contextlib
 import copy
@@ -22,6 +23,7 @@ import numpy as np
 import pytest
 
 import flowfn as ff
+from flowfn.parallel.versions import version_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -363,6 +365,8 @@ def test_what_did_not_change_is_the_same_in_every_process(edit, name):
     ]  # fmt: skip
     assert told[0] == told[1]
     assert "b''" not in told[0]
+    here = [version_of(lambda: x)[0] for x in module.THINGS]
+    assert [str(thing) for thing, one, other in zip(module.THINGS, here, ast.literal_eval(told[0])) if one != other] == []
     pids = ff.pipe([0], ff.map(lambda x: (module.f, os.getpid())[1]), ff.prefetch(1, processes=1))
     before = list(ff.pipe([0], ff.map(lambda _: os.getpid()), ff.prefetch(1, processes=1)))
     assert list(pids) == before

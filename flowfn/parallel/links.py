@@ -16,6 +16,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from functools import partial
 from typing import Any
 
 from flowfn import forks
@@ -283,13 +284,7 @@ class InProcess(Sent):
         try:
             return opened(self.link.top, parcel, slot.memory, copied=True)
         finally:
-            self._let_go(slot, answer)
-
-    def _let_go(self, slot: Slot, answer: Answer) -> None:
-        if answer.watched:
-            slots.slots.part_with(slot)
-        else:
-            slots.slots.give(slot)
+            _let_go(slot, answer.watched)
 
     def _put_back(self) -> None:
         slot, self.slot = self.slot, None
@@ -306,18 +301,27 @@ class InProcess(Sent):
     def cancel(self) -> None:
         """Nobody wants it any more; the slot is free when nobody can write to it."""
         self.future.cancel()
-        self.future.add_done_callback(self._abandoned)
-
-    def _abandoned(self, future: Future[Answer]) -> None:
         slot, self.slot = self.slot, None
         if slot is not None:
-            over = future.cancelled() or future.exception() is None
-            self._let_go(slot, Answer(Parcel(b""), watched=not over or (not future.cancelled() and future.result().watched)))
+            self.future.add_done_callback(partial(_abandoned, slot))
 
     def end(self) -> None:
         """End the worker."""
         if self.job is not None:
             self.link.workers.end(self.job)
+
+
+def _abandoned(slot: Slot, future: Future[Answer]) -> None:
+    """What becomes of the slot of a task that nobody wants any more, when that is over."""
+    over = future.cancelled() or future.exception() is None
+    _let_go(slot, watched=not over or (not future.cancelled() and future.result().watched))
+
+
+def _let_go(slot: Slot, watched: bool) -> None:
+    if watched:
+        slots.slots.part_with(slot)
+    else:
+        slots.slots.give(slot)
 
 
 class Elsewhere(ByPickle):

@@ -155,16 +155,16 @@ class Worker:
         self.executor, self.ready, self.rests = executor, False, time.monotonic()
         self.knows.clear()
         self.prepared = executor.submit(ready, self.setup.pickled if self.setup else b"")
-        self.prepared.add_done_callback(partial(self._started, executor))
+        self.prepared.add_done_callback(partial(_started, weakref.ref(self), weakref.ref(executor)))
         if process_executor.process_pool_executor_at_exit is None:  # it has registered its own, once; loky forgets that
             process_executor.process_pool_executor_at_exit = process_executor._python_exit
             threading._register_atexit(_end_all)  # type: ignore[attr-defined]  # behind that, and so called before it
 
-    def _started(self, executor: Any, begun: Future[Any]) -> None:
-        if executor is self.executor:
-            self.ready = not begun.cancelled() and begun.exception() is None
-            self.stillborn = 0 if self.ready else self.stillborn + 1
-            self.due = time.monotonic() + wait_before(self.stillborn)
+    def started(self, begun: Future[Any]) -> None:
+        """Its process has begun to work, or has ended before."""
+        self.ready = not begun.cancelled() and begun.exception() is None
+        self.stillborn = 0 if self.ready else self.stillborn + 1
+        self.due = time.monotonic() + wait_before(self.stillborn)
 
     def never_begins(self, how: str) -> RuntimeError:
         """The error when it has been tried often enough; the next one who wants it may try again."""
@@ -368,6 +368,13 @@ def _shut_down(executor: Any) -> None:
             if process.is_alive():
                 os.kill(process.pid, signal.SIGKILL)
     executor.shutdown(wait=True, kill_workers=True)
+
+
+def _started(worker: weakref.ref[Worker], executor: weakref.ref[Any], begun: Future[Any]) -> None:
+    """Tell a worker of its process, if that is still its own. Who holds the future holds neither: nothing has to be collected."""
+    started = worker()
+    if started is not None and started.executor is not None and started.executor is executor():
+        started.started(begun)
 
 
 def _prepared(job: Job, _: Future[Any]) -> None:
