@@ -90,7 +90,7 @@ PROGRAM = """
         if how == "interrupt":
             iterator = taken()
             threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-            next(iterator)
+            list(iterator)
         if how == "daemon":
             iterator = taken()
             threading.Thread(target=list, args=(iterator,), daemon=True).start()
@@ -107,7 +107,8 @@ PROGRAM = """
 ENDS = {"break": 0, "global": 0, "raise": 1, "exit": 3, "exit at once": 4, "interrupt": -signal.SIGINT, "daemon": 0, "child": 0}
 
 FLOWS = {
-    **{name: f"ff.pipe(range(100), ff.map(stuck), {stages})" for name, stages in SETTINGS.items()},
+    **{name: f"ff.pipe(range(100), ff.map(stuck), {stages})" for name, stages in SETTINGS.items() if not name.startswith("inner")},
+    "inner": "ff.pipe(range(100), ff.map(stuck), ff.prefetch(2), ff.filter(lambda x: True), ff.prefetch(2, threads=2))",
     "readers": "ff.pipe(range(100), ff.interleave(lambda x: map(stuck, [x]), cycle=2), ff.prefetch(2, threads=2))",
     "stream": "ff.pipe(range(100), ff.map(stuck), ff.filter(lambda x: True), ff.map(abs), ff.prefetch(2, threads=2))",
     "mixed": "ff.mix(*[ff.pipe(range(100), ff.map(stuck), ff.prefetch(2)) for _ in range(4)])",
@@ -458,7 +459,7 @@ def test_in_poor_surroundings_what_comes_is_right(what, tmp_path):
     ],
 )
 def test_what_a_worker_lacks_to_be_started_is_said_once(within, says, tmp_path):
-    before = "def lacking(number): return type('SemLock', (), {'__init__': lambda *_: (_ for _ in ()).throw(OSError(number, 'lacking'))})"
+    before = "def lacking(number): return type('SemLock', (), {'SEM_VALUE_MAX': 2**31 - 1, '__init__': lambda *_: (_ for _ in ()).throw(OSError(number, 'lacking'))})"
     status, told, complaints = poor(before, within, tmp_path)
     right = ["True" for name in SETTINGS if "process" not in name]
     assert (status, [line for line in told if line == "True"]) == (0, right), complaints
