@@ -17,6 +17,7 @@ from flowfn import buffers, forks, rules
 from flowfn.columns import Columns, readonly, stackable
 from flowfn.components import component
 from flowfn.flows import Flow
+from flowfn.formats import archives
 from flowfn.formats.array_writing import LOCAL, write_npy, write_npz
 from flowfn.formats.damage import reading, words
 from flowfn.formats.files import call, file_path, is_url, open_file
@@ -172,7 +173,7 @@ def _member(file: BinaryIO, name: str, offset: int, size: int, where: str, allow
 def _members(file: BinaryIO, path: str, whole: bool) -> dict[str, zipfile.ZipInfo]:
     """The arrays in a zip file, by name; with `whole`, there must be nothing else in it."""
     try:
-        infos = zipfile.ZipFile(file).infolist()
+        infos = archives.opened(file).infolist()
     except Exception as error:
         hint = "; it is empty" if not _size(file) else "; it is an .npy file: use read_npy" if file.read(6) == b"\x93NUMPY" else ""
         raise ValueError(f"read_npz(): {path} is no .npz file, or not a whole one: {words(error)}{hint}") from error

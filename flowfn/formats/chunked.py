@@ -14,6 +14,7 @@ import numpy as np
 from flowfn import forks, rules
 from flowfn.extras import needed
 from flowfn.flows import Flow
+from flowfn.formats import archives
 from flowfn.formats.damage import tell
 from flowfn.formats.files import call, is_url
 from flowfn.formats.members import Fill, Form, equal_lengths, filled, form_of, names_in
@@ -117,6 +118,9 @@ class _Zarr:
             raise FileNotFoundError(f"read_zarr(): there is no {path}")
         try:
             zipped = not is_url(path) and os.path.isfile(path)
+            if zipped:
+                with open(path, "rb") as file:
+                    archives.opened(file)
             self.root = zarr.open(zarr.storage.ZipStore(path, mode="r") if zipped else path, mode="r")
             self.arrays = [self.root[name] if name else self.root for name in names]
         except Exception as error:
@@ -151,7 +155,7 @@ def _kept(array: Any, name: str) -> Kept:
     dtype = array.dtype
     if not dtype.hasobject and dtype.kind == "T":
         dtype = np.dtype(object)
-    return Kept(name, array.shape[0], dtype, array.shape[1:], max(array.chunks[0], 1))
+    return Kept(name, array.shape[0], dtype, array.shape[1:], max(min(array.chunks[0], array.shape[0]), 1))
 
 
 def write_zarr(path: Any, flow: Any, *, chunk: int | None = None, overwrite: bool = False) -> None:

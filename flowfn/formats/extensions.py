@@ -27,6 +27,7 @@ import numpy as np
 
 from flowfn.extras import needed
 from flowfn.failures import brief
+from flowfn.formats import archives
 from flowfn.formats.damage import words
 from flowfn.notes import note
 
@@ -98,7 +99,7 @@ class Decoding:
         """An array, or a dict of them."""
         found = np.load(io.BytesIO(data), allow_pickle=self.allow_pickle)
         if isinstance(found, np.lib.npyio.NpzFile):
-            with found:
+            with found, archives.opened(io.BytesIO(data)):
                 return dict(found)
         return found
 

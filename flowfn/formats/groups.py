@@ -6,13 +6,13 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, NoReturn, TypeAlias, cast
 
 import numpy as np
 
 from flowfn import forks
 from flowfn.extras import needed
-from flowfn.formats.damage import reading
+from flowfn.formats.damage import reading, tell
 from flowfn.formats.files import Opened, stamp
 from flowfn.formats.finding import paths_of
 from flowfn.formats.members import Form
@@ -83,6 +83,8 @@ class TableRows(Opened):
             schema, rows = self.look(path)
             if min(rows, default=0) < 0:
                 raise ValueError(f"it says that it has a group of {min(rows)} rows")
+            if sum(rows) and not len(schema):
+                raise ValueError(f"it says that it has {sum(rows)} rows of no columns")
             return schema, rows
 
     def _form(self, schema: Any) -> Form:
@@ -117,7 +119,7 @@ class TableRows(Opened):
     def __getitem__(self, index: int) -> Any:
         index = self.within(index)
         at = int(np.searchsorted(self.starts, index, "right")) - 1
-        (row,) = self._rows(self.handle.group(at).slice(index - int(self.starts[at]), 1))
+        (row,) = self._rows(at, self.handle.group(at).slice(index - int(self.starts[at]), 1))
         return row
 
     def __getitems__(self, indices: Sequence[int]) -> Iterator[Any]:
@@ -136,7 +138,7 @@ class TableRows(Opened):
             table = self.handle.group(at)
             while start < end:
                 count = min(SLICE, end - start)
-                yield self._rows(table.slice(start - first, count))
+                yield self._rows(at, table.slice(start - first, count))
                 start += count
             at += 1
 
@@ -151,14 +153,24 @@ class TableRows(Opened):
             for group in dict.fromkeys(chosen.tolist()):
                 places = np.flatnonzero(chosen == group)
                 taken = self.handle.group(group).take(within[places] - self.starts[group])
-                for place, row in zip(places.tolist(), self._rows(taken)):
+                for place, row in zip(places.tolist(), self._rows(group, taken)):
                     rows[place] = row
             yield from rows
             first += many
 
-    def _rows(self, table: Any) -> Iterator[Any]:
+    def _rows(self, at: int, table: Any) -> Iterator[Any]:
         convert = self.handle.converters(table)
-        return self.form.each([one(column) for one, column in zip(convert, table.columns)])
+        try:
+            return self.form.each([one(column) for one, column in zip(convert, table.columns)])
+        except Exception as error:
+            self.tell(error, at)
+
+    def tell(self, error: Exception, at: int) -> NoReturn:
+        """Raise what is to be said of an error that came while a group was read."""
+        group, first, end = self.groups[at], self.starts[at], self.starts[at + 1]
+        path = self.paths[group.file]
+        where = f"{self.who}(): group {group.number} of {path} (datapoints {first} to {end - 1})"
+        tell(error, path, f"{where} cannot be read", "; is the file damaged?")
 
 
 class _Tables:
@@ -192,9 +204,10 @@ class _Tables:
     def _decoded(self, at: int, rows: TableRows) -> Any:
         group = rows.groups[at]
         path = rows.paths[group.file]
-        where = f"{rows.who}(): group {group.number} of {path} (datapoints {rows.starts[at]} to {rows.starts[at + 1] - 1})"
-        with reading(path, f"{where} cannot be read", "; is the file damaged?"):
+        try:
             table = rows.decoded(self._file(group.file, rows), group.number, rows.form.names)
+        except Exception as error:
+            rows.tell(error, at)
         if len(table) != group.rows:
             raise ValueError(f"{rows.who}(): {path} has changed: group {group.number} had {group.rows} rows, now it has {len(table)}")
         return table

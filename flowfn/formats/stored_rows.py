@@ -63,6 +63,8 @@ class StoredRows(Opened):
         super().__init__(path, who)
         with reading(self.path, f"{who}(): {self.path} cannot be read", "; is it damaged?"):
             self.form, self.kept = self.looked_at()
+            for kept in self.kept:
+                np.empty(kept.shape, kept.dtype)  # a row for which there is no memory is refused before any is wanted
         self.chosen = list(range(len(self.kept)))
 
     def looked_at(self) -> tuple[Form, list[Kept]]:

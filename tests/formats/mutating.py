@@ -1,13 +1,18 @@
 """Small files of every kind, made by the tools that make them; what damage does to them; and whether reading them keeps its word.
 
-Called as a program it is asked for one kind after the other, a line of JSON each: whatever a damaged file does (a crash, a loop
-without end, all the memory) it does to this process. Every damaged file gives datapoints, or a ValueError or an OSError whose
-message names it; what knows its own length, or has checksums, gives those that were written and no others. (LMDB believes its pages, and
-pickles that are trusted are programs: what damage does to these is not tried.)
+The tests try a few damaged files of each kind. To search for faults, run it by hand: `python tests/formats/mutating.py --seconds 5`
+tries all kinds for so long each (`--seed` goes on elsewhere), or those that are named ("npz compressed" parquet); it prints
+what it found, and exits with 1 if that was anything.
+
+Files are read by a process of its own (`Reader`), which is asked for one kind after the other, a line of JSON each: whatever
+a damaged file does (a crash, a loop without end, all the memory) it does to that process. Every damaged file gives datapoints,
+or a ValueError or an OSError whose message names it; what knows its own length, or has checksums, gives those that were written
+and no others. (LMDB believes its pages, and pickles that are trusted are programs: what damage does to these is not tried.)
 """
 
 from __future__ import annotations
 
+import argparse
 import faulthandler
 import gzip
 import itertools
@@ -18,13 +23,16 @@ import pickle
 import random
 import re
 import resource
+import select
 import shutil
 import struct
+import subprocess
 import sys
 import tempfile
+import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +57,8 @@ class Kind(NamedTuple):
     """Whether fewer datapoints than were written are a fault if the file was cut."""
     lines: bool = False
     """Whether it may lack datapoints where it was cut, but not a part of one."""
+    empty: bool = False
+    """Whether a file of no bytes is one without datapoints."""
 
 
 KINDS: dict[str, Kind] = {}
@@ -300,6 +310,7 @@ for _packing in ("gzip", "zlib"):
         _tfrecord_of("a.tfrecord", compression=_packing),
         lambda folder, packing=_packing: formats.read_tfrecord(folder / "a.tfrecord", compression=packing),
         exact=True,
+        empty=_packing == "gzip",
     )
 
 
@@ -567,13 +578,13 @@ def _kept(folder: Path) -> Any:
 
 
 def damaged(data: bytes, seed: int, count: int) -> Iterator[tuple[str, bytes]]:
-    """So many damaged forms of a file, drawn from all; with `count` 0 all cuts, all bytes exchanged, and two thousand others."""
+    """So many damaged forms of a file, drawn from all, and an empty one; with `count` 0 all cuts, all bytes exchanged, many others."""
     draw = random.Random(seed)
     cuts = [("cut", at) for at in range(len(data))]
     flips = [("bit", at) for at in range(len(data))]
     others = [(name, at) for name in ("zeros", "huge", "digits", "garbage", "swap", "random", "twice") for at in range(300)]
     if count:
-        chosen = [draw.choice(group) for group in (cuts, flips, others, others) for _ in range(-(-count // 4))]
+        chosen = [cuts[0], *(draw.choice(group) for group in (cuts, flips, others, others) for _ in range(-(-count // 4)))]
     else:
         chosen = [one for group in (cuts, flips) for one in (group if len(group) <= 4000 else draw.sample(group, 4000))] + others
     for name, at in chosen:
@@ -692,7 +703,7 @@ def fault(name: str, what: str, way: str, result: Any, right: Any, folder: str) 
             if not (issubclass(told, ValueError) and told.__module__.startswith("flowfn") and folder in str(result)):
                 return f"{told.__module__}.{told.__name__}: {result}" + _frame(result)
         return None if folder in str(result) else f"the file is not named: {type(result).__name__}: {result}" + _frame(result)
-    if way == "batched":
+    if way == "batched" or (KINDS[name].empty and what.startswith("cut 0 ") and not result):
         return None
     plain = _plain(result)
     if KINDS[name].exact and plain != _plain(right) and not what.startswith("twice"):  # which may be two files in one
@@ -714,7 +725,48 @@ def _plain(value: Any) -> str:
         return repr(value)
 
 
-def main() -> None:
+SILENCE = 30
+"""Seconds within which a damaged file has to be answered."""
+
+
+class Reader:
+    """A process that reads damaged files, and what it says of them; if one is its end, another takes its place."""
+
+    def __init__(self) -> None:
+        self.process: Any = None
+
+    def __call__(self, name: str, seed: int, count: int) -> tuple[int, list[str]]:
+        """How many damaged files were tried, and what was wrong."""
+        if self.process is None:
+            self.process = subprocess.Popen(
+                [sys.executable, __file__, "--answer"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+        self.process.stdin.write(json.dumps([name, seed, count]).encode() + b"\n")
+        self.process.stdin.flush()
+        tried, rest, trying = 0, b"", name
+        while True:
+            said = os.read(self.process.stdout.fileno(), 1 << 16) if self._heard() else b""
+            if not said:
+                self.close()
+                return tried, [f"{trying}: no answer within {SILENCE} seconds, or the process died"]
+            *lines, rest = (rest + said).split(b"\n")
+            for line in map(json.loads, lines):
+                if "faults" in line:
+                    return tried, line["faults"]
+                tried, trying = tried + 1, line["trying"]
+
+    def _heard(self) -> list[Any]:
+        return select.select([self.process.stdout], [], [], SILENCE)[0]
+
+    def close(self) -> None:
+        """End the process."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+            self.process = None
+
+
+def answer() -> None:
     """Answer questions: [kind, seed, count] for its faults."""
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -728,6 +780,37 @@ def main() -> None:
     for line in sys.stdin:
         name, seed, count = json.loads(line)
         answers.write(json.dumps({"faults": faults(name, seed, count, before)}) + "\n")
+
+
+def search(names: Sequence[str], seconds: float, seed: int) -> int:
+    """Print what is wrong with kinds, so many seconds for each, and say how much that was."""
+    reader, wrong = Reader(), 0
+    for name in names:
+        until, tried, at = time.monotonic() + seconds, 0, seed
+        while time.monotonic() < until:
+            more, found = reader(name, at, 200)
+            tried, wrong, at = tried + more, wrong + len(found), at + 1
+            print(*found, sep="\n", end="\n" * bool(found), flush=True)
+        print(f"{name}: {tried} damaged files", file=sys.stderr)
+    reader.close()
+    return wrong
+
+
+def main() -> None:
+    """What is given on the command line."""
+    parser = argparse.ArgumentParser(description="Damage small files, and see what is said of them.")
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"one of {', '.join(map(repr, KINDS))}; all, if none is given")
+    parser.add_argument("--seconds", type=float, default=5, help="for each kind (5)")
+    parser.add_argument("--seed", type=int, default=100, help="of the first two hundred damaged files (100)")
+    parser.add_argument("--answer", action="store_true", help="answer questions that come in, as the tests ask them")
+    given = parser.parse_args()
+    unknown = [name for name in given.kinds if name not in KINDS]
+    if unknown:
+        parser.error(f"there is no kind {unknown[0]!r}; there are {', '.join(map(repr, KINDS))}")
+    if given.answer:
+        answer()
+    elif search(given.kinds or list(KINDS), given.seconds, given.seed):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,60 +1,20 @@
 """Damaged files of every kind: datapoints, or a ValueError or an OSError that names the file; see `mutating`."""
 
 import json
-import os
-import select
-import subprocess
-import sys
-import time
+import struct
+import zipfile
 
 import mutating
+import numpy as np
 import pytest
 
 import flowfn as ff
 from flowfn import formats
 
-SILENCE = 30
-"""Seconds within which a damaged file has to be answered."""
-
-
-class Reader:
-    """A process that reads damaged files, and what it says of them; if one is its end, another takes its place."""
-
-    def __init__(self):
-        self.process = None
-
-    def __call__(self, name, seed, count):
-        if self.process is None:
-            self.process = subprocess.Popen(
-                [sys.executable, mutating.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
-        self.process.stdin.write(json.dumps([name, seed, count]).encode() + b"\n")
-        self.process.stdin.flush()
-        tried, rest, trying = 0, b"", name
-        while True:
-            said = os.read(self.process.stdout.fileno(), 1 << 16) if self._heard() else b""
-            if not said:
-                self.close()
-                return tried, [f"{trying}: no answer within {SILENCE} seconds, or the process died"]
-            *lines, rest = (rest + said).split(b"\n")
-            for line in map(json.loads, lines):
-                if "faults" in line:
-                    return tried, line["faults"]
-                tried, trying = tried + 1, line["trying"]
-
-    def _heard(self):
-        return select.select([self.process.stdout], [], [], SILENCE)[0]
-
-    def close(self):
-        if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
-            self.process = None
-
 
 @pytest.fixture(scope="module")
 def reader():
-    made = Reader()
+    made = mutating.Reader()
     yield made
     made.close()
 
@@ -65,17 +25,6 @@ def test_a_damaged_file_is_read_or_named(name, reader):
     tried, faults = reader(name, 1, 12)
     assert faults == []
     assert tried >= 5
-
-
-@pytest.mark.alone
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", mutating.KINDS)
-def test_however_a_file_is_damaged_it_is_read_or_named(name, reader):
-    began, seed = time.monotonic(), 100
-    while time.monotonic() - began < 5:
-        _, faults = reader(name, seed, 200)
-        assert faults == []
-        seed += 1
 
 
 def read_all(kind, folder, in_worker):
@@ -99,6 +48,105 @@ def test_what_is_told_of_a_damaged_file_comes_out_of_workers_as_it_is(name, tmp_
             read_all(kind, tmp_path, in_worker)
         told.append((type(caught.value), str(caught.value)))
     assert told[0] == told[1]
+
+
+ARCHIVES = {
+    "npz": lambda folder: formats.read_npz(folder / "a.npz"),
+    "npz compressed": lambda folder: formats.read_npz(folder / "a.npz"),
+    "zarr.zip": lambda folder: formats.read_zarr(folder / "a.zip"),
+    "npz in a tar": lambda folder: formats.read_webdataset(folder / "a.tar"),
+}
+
+
+def archive(name, folder):
+    """A zip file, and how it is put where it is read."""
+    if name == "zarr.zip":
+        return mutating.KINDS[name].make(folder), None
+    if name == "npz in a tar":
+        np.savez(folder / "a.npz", x=np.arange(2), y=np.arange(3))
+        return folder / "a.npz", lambda data: formats.write_webdataset(folder / "a.tar", [{"npz": data}])
+    return mutating.KINDS[name].make(folder), None
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_a_zip_file_whose_directory_passes_over_a_member_is_refused(name, tmp_path):
+    path, put = archive(name, tmp_path)
+    held = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as whole:
+        names, directory = whole.namelist(), whole.start_dir
+    places = [at for at in range(directory, len(held)) if held[at : at + 4] == b"PK\x01\x02"]
+    comment = places[-1] - places[-2]  # as if the last but one had a comment, which is all of the last
+    held[places[-2] + 32 : places[-2] + 34] = struct.pack("<H", comment)
+    path.write_bytes(held)
+    with zipfile.ZipFile(path) as damaged:
+        assert damaged.namelist() == names[:-1]
+    if put:
+        put(bytes(held))
+    with pytest.raises(ValueError, match=rf"{tmp_path}.*its directory lists {len(names) - 1} members where its end says {len(names)}"):
+        list(ARCHIVES[name](tmp_path))
+
+
+def test_a_zip_file_of_more_members_than_its_end_has_room_to_count_is_whole(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        for number in range(66000):
+            file.writestr(zipfile.ZipInfo(f"{number}"), b"")
+        with file.open("x.npy", "w") as member:
+            np.save(member, np.arange(3))
+    assert list(formats.read_npz(tmp_path / "a.npz", "x")) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["x", "y"])
+@pytest.mark.parametrize("count", [2**48, 2**62, 10**19, 10**30])
+@pytest.mark.parametrize("place", ["shape", "chunk_shape"])
+def test_a_row_for_which_there_is_no_memory_is_refused_and_a_chunk_is_no_longer_than_its_array(name, count, place, tmp_path):
+    path = mutating.KINDS["zarr metadata"].make(tmp_path).parent.parent / name / "zarr.json"
+    told = json.loads(path.read_text())
+    (told if place == "shape" else told["chunk_grid"]["configuration"])[place][-1] = count
+    path.write_text(json.dumps(told))
+    for way in mutating.WAYS.values():
+        with pytest.raises((ValueError, OSError), match=str(tmp_path)):
+            way(formats.read_zarr(tmp_path / "a.zarr"))
+
+
+@pytest.mark.parametrize("name", ["parquet", "arrow"])
+def test_a_text_that_is_none_is_told_with_the_file(name, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    ends, content = struct.pack("<3i", 0, 3, 6), b"oned\xffd"
+    table = pa.table({"word": pa.StringArray.from_buffers(2, pa.py_buffer(ends), pa.py_buffer(content))})
+    path = tmp_path / f"a.{name}"
+    if name == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(str(path), table.schema) as file:
+            file.write_table(table)
+    read = {"parquet": formats.read_parquet, "arrow": formats.read_arrow}[name]
+    for of in (list, lambda flow: flow[1], lambda flow: list(ff.shuffle(flow))):
+        with pytest.raises(ValueError, match=rf"^read_{name}\(\): group 0 of {path} \(datapoints 0 to 1\) cannot be read: ") as caught:
+            of(read(path))
+        assert type(caught.value) is ValueError
+
+
+@pytest.mark.parametrize("name", ["parquet", "arrow", "arrows"])
+def test_rows_of_no_columns_are_refused(name, tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    table = pa.table({"a": [1, 2, 3]}).select([])
+    path = tmp_path / f"a.{name}"
+    if name == "parquet":
+        pq.write_table(table, path)
+    else:
+        with (pa.ipc.new_file if name == "arrow" else pa.ipc.new_stream)(str(path), table.schema) as file:
+            file.write_batch(pa.table({"a": [1, 2, 3]}).to_batches()[0].select([]))
+    with pytest.raises(ValueError, match=f"{path} cannot be read.* it says that it has 3 rows of no columns"):
+        (formats.read_parquet if name == "parquet" else formats.read_arrow)(path)
+
+
+def test_an_empty_file_is_one_without_records_unless_zlib_has_packed_it(tmp_path):
+    (tmp_path / "a.tfrecord").touch()
+    assert [list(formats.read_tfrecord(tmp_path / "a.tfrecord", compression=how)) for how in (None, "gzip")] == [[], []]
+    with pytest.raises(ValueError, match=f"{tmp_path}.* the compressed stream ends before it is whole"):
+        list(formats.read_tfrecord(tmp_path / "a.tfrecord", compression="zlib"))
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.svm", "a.jsonl"])
