@@ -127,7 +127,7 @@ def test_a_text_that_is_none_is_told_with_the_file(name, tmp_path):
         assert type(caught.value) is ValueError
 
 
-@pytest.mark.parametrize("name", ["parquet", "arrow", "arrows"])
+@pytest.mark.parametrize("name", ["arrow", "arrows"])
 def test_rows_of_no_columns_are_refused(name, tmp_path):
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
