@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from flowfn.digests import Digest
 
 OURS = "flowfn"
+LIBRARY = "a library"
 _READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _NO_CODE = frozenset(
     {"__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "_abc_impl"}
@@ -71,7 +72,7 @@ def told(digest: Digest, value: Any) -> bool:
 
 def module(digest: Digest, value: ModuleType, names: frozenset[str] | None) -> None:
     """A module: an installed one by name and version, a user's own by those of its `names` that it has (None: all)."""
-    version = installed(value.__name__)
+    version = digest.version(value.__name__)
     if version is not None or (value.__name__, names) in digest.modules:
         digest.feed("module", value.__name__, version)
         return
@@ -91,12 +92,19 @@ def module(digest: Digest, value: ModuleType, names: frozenset[str] | None) -> N
 @functools.cache
 def installed(name: str) -> str | None:
     """The version of the distribution that a module is installed with, None for a user's own."""
+    whose = origin(name)
+    return _version(name.partition(".")[0]) if whose == LIBRARY else whose
+
+
+@functools.cache
+def origin(name: str) -> str | None:
+    """Where a module comes from: `OURS`, Python's version, `LIBRARY` for what lies where packages are installed, None for a user's own."""
     top = name.partition(".")[0]
     if top == OURS or top in SCRIPTS:
         return OURS if top == OURS else None
     place = _place(top) or ""
     if {"site-packages", "dist-packages"} & set(Path(place).parts):
-        return _version(top)
+        return LIBRARY
     standard = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
     if place in ("built-in", "frozen") or place.startswith(tuple(f"{path}{os.sep}" for path in standard)):
         return f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -143,14 +151,14 @@ def _by_name(digest: Digest, value: Any) -> bool:
         home, name = type(owner).__module__, value.__name__  # such as random.random, which is a method of an object there
     elif isinstance(owner, ModuleType):
         home = owner.__name__
-    if not isinstance(home, str) or not isinstance(name, str) or installed(home) is None:
+    if not isinstance(home, str) or not isinstance(name, str) or digest.version(home) is None:
         return False
     found: Any = sys.modules.get(home)
     for part in name.split("."):
         found = getattr(found, part, None)
     if found is not value and not (type(value) in (BuiltinFunctionType, MethodType) and found == value):
         return False
-    digest.feed("installed", home, installed(home), name)
+    digest.feed("installed", home, digest.version(home), name)
     return True
 
 
@@ -218,7 +226,7 @@ def _imported(digest: Digest, function: FunctionType, wanted: str, level: int, c
     """What a function imports when it runs: one's own modules are imported now, to see what they are."""
     package = function.__globals__.get("__package__") or ""
     full = importlib.util.resolve_name("." * level + wanted, package) if level and package else wanted
-    version = installed(full)
+    version = digest.version(full)
     digest.feed("import", full, version)
     if version is None:
         digest.imported(full, partial(__import__, wanted, function.__globals__, None, chosen or (), level), names)
@@ -230,7 +238,7 @@ def imports(function: FunctionType) -> Iterator[str]:
     for code in _parts(function.__code__):
         for wanted, level, _ in _imports(code):
             full = importlib.util.resolve_name("." * level + wanted, package) if level and package else wanted
-            if installed(full) is None:
+            if origin(full) is None:
                 yield full
 
 

@@ -100,6 +100,10 @@ class Digest:
             raise Unknown(f"{' of '.join(reversed(self.trail))} (an object of type {type(value).__name__})")
         self.feed("unknown", type(value).__qualname__)
 
+    def version(self, name: str) -> str | None:
+        """The version of what a module is installed with, None for a user's own."""
+        return codes.installed(name)
+
     def imported(self, name: str, load: Callable[[], ModuleType], names: frozenset[str]) -> None:
         """A module of one's own that a function imports when it runs: it is imported now, to see what it is."""
         try:
@@ -146,7 +150,7 @@ class Digest:
         """A decorated function: the library's by name, others by their code and what makes them a stage."""
         function = definition.function
         self.feed("definition", function.__name__)
-        if codes.installed(function.__module__ or "") != codes.OURS:
+        if self.version(function.__module__ or "") != codes.OURS:
             self.value({one.name: getattr(definition, one.name) for one in fields(definition) if one.name not in _OF_CALLS})
 
     def source(self, source: Any) -> None:
@@ -266,7 +270,7 @@ class Digest:
             return
         if isinstance(reduced, str):  # a name in a module
             module = getattr(value, "__module__", None) or type(value).__module__
-            version = codes.installed(module)
+            version = self.version(module)
             self.feed("name", module, version, reduced) if version is not None else self.unknown(value)
             return
         made, arguments, state, items, pairs, setter = (*reduced, None, None, None, None)[:6]

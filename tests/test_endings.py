@@ -459,7 +459,11 @@ def test_in_poor_surroundings_what_comes_is_right(what, tmp_path):
     ],
 )
 def test_what_a_worker_lacks_to_be_started_is_said_once(within, says, tmp_path):
-    before = "def lacking(number): return type('SemLock', (), {'SEM_VALUE_MAX': 2**31 - 1, '__init__': lambda *_: (_ for _ in ()).throw(OSError(number, 'lacking'))})"
+    before = (
+        "def lacking(number):\n"
+        "        def fails(*_): raise OSError(number, 'lacking')\n"
+        "        return type('SemLock', (), {'SEM_VALUE_MAX': 2**31 - 1, '__init__': fails})"
+    )
     status, told, complaints = poor(before, within, tmp_path)
     right = ["True" for name in SETTINGS if "process" not in name]
     assert (status, [line for line in told if line == "True"]) == (0, right), complaints

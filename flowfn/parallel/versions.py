@@ -111,7 +111,7 @@ class Ledger:
         return tuple(version for version in told if version.key not in accepted)
 
     def _goes_by_name(self, module: str) -> bool:
-        return codes.installed(module) is None and not goes_whole(module)
+        return codes.origin(module) is None and not goes_whole(module)
 
 
 class _Content(Digest):
@@ -120,6 +120,10 @@ class _Content(Digest):
     def __init__(self) -> None:
         super().__init__(named=True)
         self.lazily: dict[str, set[str]] = {}
+
+    def version(self, name: str) -> str | None:
+        """Where a module comes from: what is installed is the same here and in workers, and its version slow to find."""
+        return codes.origin(name)
 
     def imported(self, name: str, load: Callable[[], ModuleType], names: frozenset[str]) -> None:
         """A module that a function imports when it runs is told of by itself: whoever imports it too early changes what runs."""
@@ -142,11 +146,10 @@ class _Content(Digest):
         """An object of another library counts by its type: it may hold gigabytes. The environment is a setting (see `surroundings`)."""
         if value is os.environ:
             return
-        version = codes.installed(type(value).__module__)
-        if version is None or version == STANDARD:
+        if self.version(type(value).__module__) in (None, STANDARD):
             super().object(value)
         else:
-            self.feed("object of", type(value).__module__, type(value).__qualname__, version)
+            self.feed("object of", type(value).__module__, type(value).__qualname__)
 
 
 def version_of(value: Any, names: Iterable[str] = ()) -> tuple[bytes, dict[str, set[str]]]:
