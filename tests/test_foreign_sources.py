@@ -183,11 +183,11 @@ def test_libraries_that_are_installed_agree():
         assert "write lazy.collect().to_dicts()" in said(lambda: ff.flow(frame.lazy()))
         assert list(ff.flow(frame["x"])) == [1, 2, 3]
     with contextlib.suppress(ImportError):
-        import datasets
+        from datasets import Dataset, DatasetDict  # which a folder of tests has the name of as well
 
-        rows = datasets.Dataset.from_dict(COLUMNS)
+        rows = Dataset.from_dict(COLUMNS)
         made += [ff.flow(rows), ff.flow(rows.to_iterable_dataset())]
-        assert 'write d["train"]' in said(lambda: ff.flow(datasets.DatasetDict({"mine": rows})))
+        assert 'write d["train"]' in said(lambda: ff.flow(DatasetDict({"mine": rows})))
     with contextlib.suppress(ImportError):
         from torch.utils import data
 

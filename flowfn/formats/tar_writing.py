@@ -107,8 +107,10 @@ class Shard:
 
     def finish(self) -> None:
         """Mark the end, up to a whole record as other programs do."""
-        self.file.write(bytes(2 * BLOCK + -(self.bytes + 2 * BLOCK) % tarfile.RECORDSIZE))
-        self.close()
+        try:
+            self.file.write(bytes(2 * BLOCK + -(self.bytes + 2 * BLOCK) % tarfile.RECORDSIZE))
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Close the files."""

@@ -146,10 +146,15 @@ class _Content(Digest):
         """An object of another library counts by its type: it may hold gigabytes. The environment is a setting (see `surroundings`)."""
         if value is os.environ:
             return
-        if self.version(type(value).__module__) in (None, STANDARD):
+        if isinstance(value, BaseException):  # some libraries tell pickle of errors what to do with them, where they are imported
+            self.feed("error")
+            self.value((type(value), value.args, vars(value)))
+            return
+        home = type(value).__module__
+        if self.version(home) in (None, STANDARD) and home != "itertools":  # pickle's word of those is on its way out
             super().object(value)
         else:
-            self.feed("object of", type(value).__module__, type(value).__qualname__)
+            self.feed("object of", home, type(value).__qualname__)
 
 
 def version_of(value: Any, names: Iterable[str] = ()) -> tuple[bytes, dict[str, set[str]]]:
