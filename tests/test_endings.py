@@ -108,7 +108,6 @@ ENDS = {"break": 0, "global": 0, "raise": 1, "exit": 3, "exit at once": 4, "inte
 
 FLOWS = {
     **{name: f"ff.pipe(range(100), ff.map(stuck), {stages})" for name, stages in SETTINGS.items() if not name.startswith("inner")},
-    "inner": "ff.pipe(range(100), ff.map(stuck), ff.prefetch(2), ff.filter(lambda x: True), ff.prefetch(2, threads=2))",
     "readers": "ff.pipe(range(100), ff.interleave(lambda x: map(stuck, [x]), cycle=2), ff.prefetch(2, threads=2))",
     "stream": "ff.pipe(range(100), ff.map(stuck), ff.filter(lambda x: True), ff.map(abs), ff.prefetch(2, threads=2))",
     "mixed": "ff.mix(*[ff.pipe(range(100), ff.map(stuck), ff.prefetch(2)) for _ in range(4)])",
@@ -252,6 +251,8 @@ def test_an_interrupt_at_any_line_leaves_nothing(setting, interrupted_at):
     def make():
         return ff.pipe(range(8), ff.map(abs), *eval(f"[{SETTINGS[setting]}]"))
 
+    ff.shut_down()
+    others = threading.active_count()  # those of libraries that other tests have used
     for _ in range(2):
         assert list(make()) == list(range(8))
     before = left_behind()
@@ -262,7 +263,7 @@ def test_an_interrupt_at_any_line_leaves_nothing(setting, interrupted_at):
         assert list(make()) == list(range(8)), line
         line += 13 if time.monotonic() < deadline else 10**6
     ff.shut_down()
-    assert eventually(lambda: threading.active_count() == 1)
+    assert eventually(lambda: threading.active_count() <= others)
 
 
 def test_an_interrupt_while_a_thread_starts_leaves_none(monkeypatch):
