@@ -170,7 +170,11 @@ EXECUTOR = ThreadPoolExecutor(1)  # never starts a thread
         ({"threads": 2, "processes": 2}, ValueError, f"{THREADS}, got 2"),
         ({"threads": 2, "executor": EXECUTOR}, ValueError, f"{THREADS}, got 2"),
         ({"processes": "auto", "executor": EXECUTOR}, ValueError, f"{PROCESSES}, got 'auto'"),
-        ({"executor": 3}, TypeError, "executor must be a concurrent.futures.Executor: an object with submit(), got 3"),
+        (
+            {"executor": 3},
+            TypeError,
+            "executor must be a concurrent.futures.Executor: an object with submit(), got 3; write processes= or threads= for so many workers",
+        ),
         ({"ordered": None}, TypeError, "ordered must be True or False, got None"),
         ({"max_bytes": 0}, ValueError, f"{SIZE}, got 0"),
         ({"max_bytes": 1e6}, TypeError, f"{SIZE}, got 1000000.0"),
