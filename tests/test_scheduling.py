@@ -173,7 +173,8 @@ EXECUTOR = ThreadPoolExecutor(1)  # never starts a thread
         (
             {"executor": 3},
             TypeError,
-            "executor must be a concurrent.futures.Executor: an object with submit(), got 3; write processes= or threads= for so many workers",
+            "executor must be a concurrent.futures.Executor: an object with submit(), got 3; "
+            "write processes= or threads= for so many workers",
         ),
         ({"ordered": None}, TypeError, "ordered must be True or False, got None"),
         ({"max_bytes": 0}, ValueError, f"{SIZE}, got 0"),
