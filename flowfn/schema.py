@@ -217,4 +217,5 @@ def _digest(value: Any) -> str:
 
 
 def refuse(key: str, requirement: str, value: Any) -> None:
+    """Say which key of a state is wrong, what it must be, and what it is."""
     raise ValueError(f"load_state_dict(): {key} must be {requirement}, got {brief(value)}")
