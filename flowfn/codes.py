@@ -249,7 +249,8 @@ def names(function: FunctionType) -> Iterator[str]:
 
 
 def _referred(digest: Digest, value: Any, names: frozenset[str] | None) -> None:
-    """What a name stands for. Of one's own modules only what the code may name counts."""
+    """What a name stands for. Of one's own modules only what the code may name counts; Python's builtins are the same everywhere."""
+    value = builtins if value is vars(builtins) else value  # so they stand in every module, with what a console has left in them
     module(digest, value, names) if isinstance(value, ModuleType) else digest.value(value)
 
 

@@ -1,6 +1,7 @@
 """What a worker runs is what this process would run: its modules as they are now, its settings, and what is set up."""
 
 import ast
+import builtins
 import codecs
 import contextlib
 import copy
@@ -23,7 +24,8 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.parallel.versions import version_of
+from flowfn.parallel.transport import dumped
+from flowfn.parallel.versions import Ledger, version_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -370,6 +372,22 @@ def test_what_did_not_change_is_the_same_in_every_process(edit, name):
     pids = ff.pipe([0], ff.map(lambda x: (module.f, os.getpid())[1]), ff.prefetch(1, processes=1))
     before = list(ff.pipe([0], ff.map(lambda _: os.getpid()), ff.prefetch(1, processes=1)))
     assert list(pids) == before
+
+
+def test_what_a_console_leaves_in_the_builtins_changes_no_module(edit, name, monkeypatch):
+    module = edit(name, "import os\ndef f(x): return os.getpid() if __builtins__ else 0\n")
+    flow = ff.pipe([0], ff.map(lambda x: (module.f(x), bool(module.__builtins__))[0]), ff.prefetch(1, processes=1))
+    before = list(flow)
+    monkeypatch.setattr(builtins, "_", object(), raising=False)
+    assert list(flow) == before
+
+
+def test_what_libraries_name_is_not_looked_for_in_modules(edit, name):
+    module = edit(name, "modules = linecache = types = sum\ndef f(x): return x\n")
+    ledger = Ledger()
+    dumped((lambda x: module.f(x), module.f), ledger)
+    assert set(ledger.named) == {(name, ""), (name, "f")}
+    assert ledger.names == {"f"}
 
 
 # Settings

@@ -81,21 +81,14 @@ class Ledger:
             if self._goes_by_name(value.__name__):
                 self.named[value.__name__, ""] = value
         elif isinstance(value, (FunctionType, type, CACHED)):
-            name = self._name_of(value)
-            if name is not None:
-                self.named[name] = value
-            elif isinstance(value, FunctionType):
+            home, name = _name_of(value)
+            if not home and isinstance(value, FunctionType):
                 names = set(codes.names(value))
                 self.names |= names
                 for module in codes.imports(value):
                     self.imported.setdefault(module, set()).update(names)
-
-    def _name_of(self, value: Any) -> tuple[str, str] | None:
-        """The name by which something goes, if it does and is the program's own."""
-        home, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-        if isinstance(home, str) and isinstance(name, str) and self._goes_by_name(home) and lookup(home, name) is value:
-            return home, name
-        return None
+            elif home and self._goes_by_name(home):
+                self.named[home, name] = value
 
     def versions(self) -> tuple[Version, ...]:
         """What there is to tell."""
@@ -112,6 +105,13 @@ class Ledger:
 
     def _goes_by_name(self, module: str) -> bool:
         return codes.origin(module) is None and not goes_whole(module)
+
+
+def _name_of(value: Any) -> tuple[str, str]:
+    """(module, name) under which something is found, and goes; two empty ones if it goes whole."""
+    home, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    known = isinstance(home, str) and isinstance(name, str) and not goes_whole(home) and lookup(home, name) is value
+    return (home, name) if known else ("", "")  # type: ignore[return-value]
 
 
 class _Content(Digest):
