@@ -42,7 +42,7 @@ import flowfn as ff
 from flowfn.failures import brief
 from flowfn.testing import left_behind, same
 
-HANGING = 120
+HANGING = 600
 """Seconds after which a pass hangs; they take a few."""
 
 FLAT = 0.05
