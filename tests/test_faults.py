@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 
 import flowfn as ff
+from flowfn.parallel.workers import since_ready
 from flowfn.testing import left_behind, same
 
 pytestmark = [
@@ -634,6 +635,7 @@ def test_stopped_workers_are_a_timeout_and_are_replaced(n):
     flow = ff.pipe(shuffled(), ff.prefetch(3, processes=n, timeout=2))
     iterator = iter(flow)
     got = [next(iterator)]
+    assert eventually(lambda: since_ready() is not None)  # until then it is their start that is waited for
     stopped = workers_of(os.getpid())
     kill(*stopped, by=signal.SIGSTOP)
     try:
@@ -1024,7 +1026,7 @@ def test_flows_are_iterated_under_a_parallel_test_runner(tmp_path):
         """)
     )
     arguments = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "-W", "error", str(tmp_path)]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=35, cwd=tmp_path)
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=55, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 passed" in done.stdout
 

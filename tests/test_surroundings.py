@@ -315,6 +315,35 @@ def test_workers_stay_as_long_as_nothing_changes(edit, name):
     assert len({pid for _ in range(5) for pid in flow}) == 1
 
 
+SLOW = """
+    import os, time
+    VALUE, FOLDER = 0, ""
+    def f(x):
+        if x:
+            time.sleep(0.003)  # or many would go together
+            open(f"{FOLDER}/{x}", "w").close()
+            return VALUE
+        deadline = time.monotonic() + 30
+        while len(os.listdir(FOLDER)) < 40 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return len(os.listdir(FOLDER))
+"""
+
+
+@pytest.mark.parametrize("setting", [{"processes": 2}, {"processes": 3, "timeout": 40}], ids=str)
+@pytest.mark.parametrize("grown", [False, True], ids=["first pass", "later pass"])
+def test_a_slow_datapoint_does_not_hold_up_workers_that_lack_something(edit, name, tmp_path, setting, grown):
+    module = edit(name, SLOW)
+    flow = ff.pipe(range(100), ff.map(module.f), ff.prefetch(90, **setting))
+    for value in range(1 + grown):
+        module.VALUE, folder = value + 1, tmp_path / str(value)
+        folder.mkdir()
+        module.FOLDER = str(folder)
+        outputs = list(flow)
+    assert outputs[0] >= 40
+    assert outputs[1:] == [module.VALUE] * 99
+
+
 THINGS = """
     import abc, array, collections, contextvars, csv, dataclasses, datetime, decimal, enum, fractions, functools, itertools, json, logging
     import operator, os, pathlib, queue, random, re, struct, threading, types, typing, uuid, weakref

@@ -129,6 +129,8 @@ class Flight:
                     self._at(error, task)
                 raise
             else:
+                if reply is None:
+                    continue
                 del self.tasks[index]
                 if task.reply is None:
                     self._learn(task, reply)
@@ -152,16 +154,25 @@ class Flight:
         return self.link.send(feed, self.call, short=self.pace.short, worker=worker)
 
     def _next(self, coming: Future[None] | None) -> int | None:
-        """Which task is to be taken, or None if `coming` is done before."""
-        if self.crew.ordered and coming is None and self.crew.timeout is None:
+        """Which task is to be taken, or None if `coming` is done before. One whose worker lacks something is taken at once."""
+        if self.crew.ordered and coming is None and self.crew.timeout is None and self.link.known:
             return 0
-        futures = [task.sent.future for task in self.tasks][: 1 if self.crew.ordered else None]
-        done = self._done(futures, coming)
-        return next((index for index, future in enumerate(futures) if future in done), None)
-
-    def _done(self, futures: list[Future[Any]], coming: Future[None] | None) -> set[Future[Any]]:
-        """Wait until one of them is done, or what is coming."""
         began = time.monotonic()
+        while True:
+            futures = {task.sent.future: index for index, task in enumerate(self.tasks) if self._matters(index, task)}
+            done = self._done([*futures], coming, began)
+            found = [index for future, index in futures.items() if future in done]
+            found = [index for index in found if index == 0 or not self.crew.ordered or self.tasks[index].sent.lacking]
+            if found or (coming is not None and coming.done()):
+                return min(found, default=None)
+
+    def _matters(self, index: int, task: Task) -> bool:
+        """Whether a task is waited for: where they come in order the oldest, and those of workers that may lack something."""
+        sent = task.sent
+        return index == 0 or not self.crew.ordered or (not self.link.known and (sent.lacking or not sent.future.done()))
+
+    def _done(self, futures: list[Future[Any]], coming: Future[None] | None, began: float) -> set[Future[Any]]:
+        """Wait until one of them is done, or what is coming."""
         every: list[Future[Any]] = futures if coming is None else [*futures, coming]
         while not (done := wait(every, self._patience(began), FIRST_COMPLETED).done):
             if self._patience(began) == 0:
@@ -186,7 +197,7 @@ class Flight:
         waiting = [task for task in self.tasks if task.reply is None]
         if len(waiting) < 2 or waiting[0] is not self.tasks[0]:
             return False
-        done = self._done([task.sent.future for task in waiting], coming)
+        done = self._done([task.sent.future for task in waiting], coming, time.monotonic())
         if self.tasks[0].sent.future in done:
             return False
         early = next((task for task in waiting if task.sent.future in done), None)
@@ -196,8 +207,10 @@ class Flight:
             return False
         try:
             early.reply = early.sent.reply(0)
-        except (Unfit, TimeoutError):  # a worker lacks something, or cannot be given it
+        except Unfit:  # told when its turn comes
             return False
+        if early.reply is None:  # its worker lacked something
+            return self._learned(coming)
         self._learn(early, early.reply)
         return True
 

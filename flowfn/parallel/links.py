@@ -1,7 +1,7 @@
 """How the tasks of a pass get to whoever does them: threads, worker processes, somebody's executor.
 
     link.send(feed)  ->  sent        a task is out
-    sent.reply()     ->  Reply       it is back; Gone, if its worker has ended
+    sent.reply()     ->  Reply       it is back; None, if its worker lacked something, and it was sent again; Gone, if that has ended
     link.close()                     nobody wants any more
 
 A link is made for one pass over one tree. What differs between the three is how a task and its reply cross, and that
@@ -76,11 +76,16 @@ class Sent:
     def __init__(self, feed: Feed, crew: Crew) -> None:
         self.feed, self.crew = feed, crew
 
-    def reply(self, timeout: float | None = None) -> Reply:
-        """Wait for what came of it."""
+    def reply(self, timeout: float | None = None) -> Reply | None:
+        """Wait for what came of it; None if whoever does it lacked something, was given that, and does it again."""
         with somebodys(self.crew):
             reply: Reply = self.future.result(timeout)
         return reply
+
+    @property
+    def lacking(self) -> bool:
+        """Whether it is back undone, since whoever does it lacks something."""
+        return self.future.done() and not self.failed and bool(getattr(self.future.result(), "lacks", ""))
 
     @property
     def failed(self) -> bool:
@@ -105,6 +110,11 @@ class Link:
 
     def __init__(self, crew: Crew, top: Node) -> None:
         self.crew, self.top, self.work, self.process = crew, top, uuid.uuid4().hex, forks.process
+
+    @property
+    def known(self) -> bool:
+        """Whether the workers lack nothing, as far as can be told."""
+        return True
 
     @property
     def inherited(self) -> bool:
@@ -172,9 +182,16 @@ class ByPickle(Link):
         super().__init__(crew, top)
         self.ledger = Ledger()
         self.setup = prepared(crew.setup, self.ledger)
+        self.knowing: set[int | None] = set()
+
+    @property
+    def known(self) -> bool:
+        """Whether so many workers have done something with what they were told last."""
+        return len(self.knowing) >= self.crew.workers
 
     def pack(self, shares: bool = False) -> None:
         """Make ready what workers have to know before the next task. Settings go along to workers of our own."""
+        self.knowing.clear()
         self.program = packed(self.top, self.ledger, self.setup, follows=self.crew.processes, shares=shares)
         self.named = len(self.ledger.named)
 
@@ -244,11 +261,12 @@ class InProcess(Sent):
         self.job = self.link.workers.submit(serve_learned, self.call, name, parcel, tree=self.program, short=self.short, worker=worker)
         self.future = self.job.future
 
-    def reply(self, timeout: float | None = None) -> Reply:
-        """Wait for what came of it. A worker that lacks something is given it."""
+    def reply(self, timeout: float | None = None) -> Reply | None:
+        """Wait for what came of it; None if the worker lacked something, and was given it."""
         try:
             answer: Answer = self.future.result(timeout)
         except (Gone, CancelledError):  # a worker that is being ended may still write there
+            self.link.knowing.clear()  # another begins in its place
             if self.slot is not None:
                 slots.slots.part_with(self.slot)
             raise
@@ -266,7 +284,9 @@ class InProcess(Sent):
             refuse(self.link, answer)
             self.link.workers.forget(self.worker)
             self._send(self.worker)
-            return self.reply(timeout)
+            return None
+        if self.program is self.link.program:
+            self.link.knowing.add(self.worker)
         return self._received(answer)
 
     def _received(self, answer: Answer) -> Reply:
@@ -370,16 +390,17 @@ class ToExecutor(Sent):
                 f"{type(self.future).__name__}; give what its library has for concurrent.futures"
             )
 
-    def reply(self, timeout: float | None = None) -> Reply:
-        """Wait for what came of it; a worker that does not know the tree is told it."""
+    def reply(self, timeout: float | None = None) -> Reply | None:
+        """Wait for what came of it; None if the worker did not know the tree, and was told it."""
         with somebodys(self.crew):
             answer: Answer = self.future.result(timeout)
-            while answer.lacks in ("tree", "code"):
+            if answer.lacks in ("tree", "code"):
                 if answer.lacks == "code" and self.program is self.link.program:
                     self.link.amend(answer.outdated)
                 self._send(known=False)
-                answer = self.future.result(timeout)
+                return None
         refuse(self.link, answer)
+        self.link.knowing.add(self.feed.number)  # nobody can say who did it
         return opened(self.link.top, answer.parcel)
 
 
