@@ -7,7 +7,8 @@
 
 Images are arrays (height, width) or (height, width, channels), uint8 or float32 (0 to 255 too), in RGB order. Coordinates are
 floats (n, 2), x then y, boxes (n, 4), x1 y1 x2 y2, in pixels: the image covers [0, width] x [0, height], so the centre of the
-pixel in row i and column j is (j + 0.5, i + 0.5).
+pixel in row i and column j is (j + 0.5, i + 0.5). Masks are arrays (height, width) of labels: `read_mask` reads them from files, also
+those of images with a palette (PASCAL VOC, DAVIS), where `read_image` would give the colours.
 """
 
 # ruff: noqa: E402
@@ -36,7 +37,7 @@ from flowfn.image.intensities import clip, gaussian_blur, mean_variance_normaliz
 from flowfn.image.noise import gaussian_noise, jpeg_noise, salt_pepper_noise  # isort: skip
 
 # reading, and augmenting what was read
-from flowfn.image.reading import decode_image, read_image, read_images  # isort: skip
+from flowfn.image.reading import decode_image, decode_mask, read_image, read_images, read_mask  # isort: skip
 from flowfn.image.augmenting import augment  # isort: skip
 from flowfn.image.presets import fbresnet_train, fbresnet_val  # isort: skip
 
@@ -57,6 +58,7 @@ __all__ = [
     "color_space",
     "contrast",
     "decode_image",
+    "decode_mask",
     "fbresnet_train",
     "fbresnet_val",
     "flip",
@@ -80,6 +82,7 @@ __all__ = [
     "random_resized_crop",
     "read_image",
     "read_images",
+    "read_mask",
     "resize",
     "resize_shortest_edge",
     "rotation",

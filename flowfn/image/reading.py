@@ -1,16 +1,16 @@
 """Images out of files and bytes: RGB, upright, and whole, or an error that says what is wrong with which file.
 
-OpenCV decodes. What it leaves open is decided here: an image that has been cut off is an error and never half a picture,
-the rotation that a camera noted down is carried out whatever is asked for, and the order of colours is always red, green,
-blue.
+OpenCV decodes. What it leaves open, or makes up, is decided by what the container says, which a reader of ours for each kind asks
+first: an image that has been cut off is an error and never half a picture, the rotation that a camera noted down is carried out
+whatever is asked for, the order of colours is always red, green, blue, and what cannot be right is refused for what it is.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -19,6 +19,8 @@ import numpy as np
 from flowfn import rules
 from flowfn.formats.damage import reading
 from flowfn.formats.files import open_file
+from flowfn.image import bitmaps, boxes, chunks, jpegs, netpbm, tiffs
+from flowfn.image.pictures import Picture, Refused, imdecode, in_rgb, upright
 from flowfn.stages import stage
 
 CHANNELS = rules.Rule(
@@ -30,28 +32,41 @@ _REDUCED = {
     4: (cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
     2: (cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
 }
-_JPEG, _START, _END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
-_EXIF = re.compile(rb"(?:eXIf|EXIF....)(?:Exif\0\0)?(II\*\0|MM\0\*)", re.DOTALL)
-"""In PNG and WebP: the name of the block, and the beginning of the TIFF header in it."""
-_FLOATS = re.compile(rb"P[Ff]\s|#\?R")
-"""How Portable FloatMaps and Radiance's images begin, which hold nothing but floats."""
-_TIFF = re.compile(rb"II\*\0|MM\0\*")
-_ORIENTATION, _SAMPLE_FORMAT = 0x0112, 0x0153
-_SIGNED = 2
-_TURNS = {2: (1, -1, 0), 3: (-1, -1, 0), 4: (-1, 1, 0), 5: (1, 1, 1), 6: (-1, 1, 1), 7: (-1, -1, 1), 8: (1, -1, 1)}
-"""By EXIF orientation: the steps in which rows and columns are read, and whether they are exchanged after that."""
-_KNOWN = {
-    "JPEG": rb"\xff\xd8\xff",
-    "PNG": rb"\x89PNG\r\n\x1a\n",
-    "GIF": rb"GIF8[79]a",
-    "WebP": rb"RIFF....WEBP",
-    "TIFF": _TIFF.pattern,
-    "BMP": rb"BM",
-    "AVIF": rb"....ftypavi[fs]",
-    "JPEG 2000": rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51",
-}
 _BEGINNING = 24
 """How many bytes of what is no image are shown."""
+_ELSEWHERE = {
+    "a HEIC image": (rb"....ftyp(?:hei|hev|mif1|msf1)", "pillow-heif reads it"),
+    "a JPEG XL image": (rb"\xff\x0a|\0\0\0\x0cJXL ", "imagecodecs reads it"),
+    "an OpenEXR image": (rb"v/1\x01", "the package OpenEXR reads it"),
+    "a Photoshop image": (rb"8BPS", "psd-tools reads it"),
+    "an icon": (rb"\0\0[\1\2]\0", "Pillow reads it"),
+    "a JPEG XR image": (rb"II\xbc", "imagecodecs reads it"),
+    "a PDF": (rb"%PDF", "make images of its pages first"),
+    "a drawing (SVG)": (rb"\s*(?:<\?xml[^>]*>\s*)?<svg", "make an image of it first"),
+}
+"""What is an image, but none of OpenCV's."""
+
+
+@dataclass(frozen=True)
+class Container:
+    """A kind of file: how it begins, what reads it, and what reads the numbers that stand for labels, if it can hold any."""
+
+    begins: Callable[[bytes], Any]
+    read: Callable[[bytes], Picture]
+    numbers: Callable[[bytes], np.ndarray] | None = None
+
+
+_CONTAINERS = {
+    "PNG": Container(lambda data: data.startswith(chunks.PNG), chunks.read_png, chunks.numbers_of_png),
+    "TIFF": Container(tiffs.is_tiff, tiffs.read, tiffs.numbers),
+    "WebP": Container(lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP", chunks.read_webp),
+    "GIF": Container(lambda data: data[:6] in (b"GIF87a", b"GIF89a"), bitmaps.read_gif, bitmaps.numbers_of_gif),
+    "BMP": Container(lambda data: data[:2] == b"BM", bitmaps.read_bmp, bitmaps.numbers_of_bmp),
+    "AVIF": Container(boxes.AVIF.match, boxes.read_avif),
+    "JPEG 2000": Container(boxes.is_jpeg2000, boxes.read_jpeg2000),
+    "Netpbm": Container(netpbm.BEGINNING.match, netpbm.read, netpbm.numbers),
+}
+"""All but JPEG, which is decoded by ways of its own, and what OpenCV alone knows."""
 
 
 def decode_image(data: Any, *, channels: int | None = 3, size: int | None = None) -> np.ndarray:
@@ -129,26 +144,75 @@ def read_images(source: Any, *, channels: int | None = 3, size: int | None = Non
         yield _read(file, channels, size, "read_images()")
 
 
+def decode_mask(data: Any) -> np.ndarray:
+    """Decode the labels in the bytes of a mask's file: for each pixel the number that is stored, and not its colour.
+
+    Masks of PASCAL VOC, DAVIS, ADE20K and their like are images with a palette: what is stored for a pixel is an index, its label,
+    and the palette has the colours in which a person is to see it. In gray images the number is the label itself.
+
+    Args:
+        data: bytes, a bytearray, a memoryview, or a uint8 array of one axis, of a PNG, GIF, BMP or TIFF (of 1, 2, 4, 8 or more bits),
+            or a portable graymap or bitmap (Netpbm).
+
+    Returns:
+        An array (height, width) of one's own, upright, of the integers in the file: uint8, or uint16 and others where they are larger.
+
+    Raises:
+        ValueError: as in `decode_image`; or an image whose pixels are several numbers or floats, or of a kind without palettes, which
+            changes numbers (JPEG), so that they are no labels any more.
+
+    >>> voc = cv2.imencode(".png", np.array([[0, 15, 255]], np.uint8))[1]
+    >>> decode_mask(voc)
+    array([[  0,  15, 255]], dtype=uint8)
+    """
+    return _labels(_bytes(data), "decode_mask(): data is")
+
+
+def read_mask(file: Any) -> np.ndarray:
+    """Read the labels of a mask from a file: a path, a URL, or a file opened for reading bytes; see `decode_mask`.
+
+    For datapoints [image file, mask file] write `map_component(read_image, 0)` and `map_component(read_mask, 1)`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no labels. The message names the file.
+
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "mask.png")
+    >>> cv2.imwrite(path, np.array([[0, 1], [2, 255]], np.uint8))
+    True
+    >>> read_mask(path).tolist()
+    [[0, 1], [2, 255]]
+    """
+    content, name = _content(file, "read_mask()", "read_mask", "decode_mask")
+    return _labels(content, f"read_mask(): {name} is")
+
+
 def _check(function: str, channels: Any, size: Any) -> None:
     CHANNELS.check(function, "channels", channels, {})
     SIZE.check(function, "size", size, {})
 
 
 def _read(file: Any, channels: int | None, size: int | None, who: str) -> np.ndarray:
+    content, name = _content(file, who, "read_image", "decode_image")
+    return _decoded(content, channels, size, f"{who}: {name} is")
+
+
+def _content(file: Any, who: str, function: str, of_bytes: str) -> tuple[bytes, str]:
+    """The bytes of a file, and its name."""
     if isinstance(file, (str, bytes, os.PathLike)):
         path = os.fsdecode(file)
         with open_file(path, "rb", who=who) as opened, reading(path, f"{who}: {path} cannot be read"):
-            content, name = opened.read(), path
-    elif hasattr(file, "read"):
-        content, name = file.read(), str(getattr(file, "name", type(file).__name__))
-        if not isinstance(content, (bytes, bytearray, memoryview)):
-            raise TypeError(f'{who}: file must give bytes, but {name} gave {type(content).__name__}; open it with mode="rb"')
-    else:
+            return bytes(opened.read()), path
+    if not hasattr(file, "read"):
         raise TypeError(
             f"{who}: file must be a path, a URL or a file opened for reading bytes, got {type(file).__name__}; "
-            "for one component of a datapoint write map_component(read_image, index), for bytes decode_image"
+            f"for one component of a datapoint write map_component({function}, index), for bytes {of_bytes}"
         )
-    return _decoded(bytes(content), channels, size, f"{who}: {name} is")
+    content, name = file.read(), str(getattr(file, "name", type(file).__name__))
+    if not isinstance(content, (bytes, bytearray, memoryview)):
+        raise TypeError(f'{who}: file must give bytes, but {name} gave {type(content).__name__}; open it with mode="rb"')
+    return bytes(content), name
 
 
 def _bytes(data: Any) -> bytes | memoryview:
@@ -165,121 +229,59 @@ def _bytes(data: Any) -> bytes | memoryview:
 
 def _decoded(data: bytes | memoryview, channels: int | None, size: int | None, what: str) -> np.ndarray:
     """The image in the bytes; `what` begins the message of an error, up to its verb."""
-    if not len(data):
-        raise ValueError(f"{what} empty (0 bytes)")
-    jpeg = data[:3] == _JPEG
-    if jpeg and _is_cut_off(data):
-        raise ValueError(f"{what} a JPEG image that is cut off: its end is missing ({len(data)} bytes)")
-    height, width, components = _jpeg_header(data) if jpeg and (size or channels is None) else (0, 0, 0)
-    if channels in (1, 3):
-        _check_unsigned(data, what)
-    gray = channels == 1 or components == 1
-    scale = next((n for n in _REDUCED if size and -(-min(height, width) // n) >= size), 1)
-    if scale > 1:
-        image = _imdecode(data, _REDUCED[scale][gray], channels, what)
-        if not gray:
-            cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
-    elif gray:
-        image = _imdecode(data, cv2.IMREAD_GRAYSCALE, channels, what)
-    elif channels == 3 or jpeg:
-        image = _imdecode(data, cv2.IMREAD_COLOR_RGB, channels, what)
-    else:
-        image = _arranged(_imdecode(data, cv2.IMREAD_UNCHANGED, channels, what), _orientation(data))
-    return image if channels in (None, 3) else image[:, :, None] if channels == 1 else _with_alpha(image, what)
-
-
-def _imdecode(data: bytes | memoryview, flags: int, channels: int | None, what: str) -> np.ndarray:
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:  # sides beyond all bounds, for one
-        raise ValueError(f"{what} nothing that OpenCV decodes: {str(error).strip()}") from None
+        if data[: len(jpegs.START)] == jpegs.START:
+            return _of_jpeg(data, channels, size)
+        content = bytes(data)
+        found = _container(content)
+        picture = found.read(content) if found else _of_opencv(content)
+        return picture.channels(channels)
+    except Refused as refused:
+        raise ValueError(f"{what} {refused}") from None
+
+
+def _labels(data: bytes | memoryview, what: str) -> np.ndarray:
+    try:
+        found = _container(content := bytes(data))
+        if found and found.numbers:
+            return found.numbers(content)
+        if not found and data[: len(jpegs.START)] != jpegs.START:
+            _of_opencv(content)  # which says what it is, if it is none
+        raise Refused(
+            "an image of a kind that has no palette, or keeps numbers only roughly, so that there are no labels in it; "
+            "write masks as PNG, and read the colours of this one by decode_image or read_image"
+        )
+    except Refused as refused:
+        raise ValueError(f"{what} {refused}") from None
+
+
+def _container(data: bytes) -> Container | None:
+    if not data:
+        raise Refused("empty (0 bytes)")
+    return next((kind for kind in _CONTAINERS.values() if kind.begins(data)), None)
+
+
+def _of_jpeg(data: bytes | memoryview, channels: int | None, size: int | None) -> np.ndarray:
+    """A JPEG, which may be made smaller, and gray or RGB, while it is decoded."""
+    frame = jpegs.frame(data)
+    gray = channels == 1 or (channels is None and frame.components == 1)
+    scale = next((n for n in _REDUCED if size and -(-min(frame.height, frame.width) // n) >= size), 1)
+    flags = _REDUCED[scale][gray] if scale > 1 else cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR
+    image = imdecode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise Refused(f"a JPEG image, but damaged ({len(data)} bytes)")
+    image = upright(in_rgb(image), frame.orientation)
+    return image if channels in (None, 3) else Picture(image).channels(channels)
+
+
+def _of_opencv(data: bytes) -> Picture:
+    """What only OpenCV knows: Radiance's images, rasters of Sun."""
+    image = imdecode(data)
     if image is not None:
-        return image
-    if channels is not None and (whole := cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)) is not None:
-        raise _not_unsigned(whole, what)
-    for name, beginning in _KNOWN.items():
+        return Picture(in_rgb(image))
+    for name, (beginning, instead) in _ELSEWHERE.items():
         if re.match(beginning, data, re.DOTALL):
-            raise ValueError(f"{what} a {name} image, but damaged or cut off ({len(data)} bytes)")
-    raise ValueError(f"{what} no image that OpenCV decodes: {len(data)} bytes, which begin with {bytes(data[:_BEGINNING])!r}")
-
-
-def _check_unsigned(data: bytes | memoryview, what: str) -> None:
-    """Refuse what OpenCV would make uint8 of without a word: floats are cut to integers, and -1 becomes 255."""
-    if _FLOATS.match(data) or (_TIFF.match(data) and _tag(data, _SAMPLE_FORMAT) == _SIGNED):
-        raise _not_unsigned(_imdecode(data, cv2.IMREAD_UNCHANGED, None, what), what)
-
-
-def _not_unsigned(image: np.ndarray, what: str) -> ValueError:
-    return ValueError(f"{what} an image of {image.dtype}, which is not turned into uint8; channels=None gives it as it is")
-
-
-def _is_cut_off(data: bytes | memoryview) -> bool:
-    """Whether a JPEG has no end marker behind the last start of its data; other things may stand behind it.
-
-    Decoders fill what is missing with gray, or with what happens to be in memory.
-    """
-    if data[-2:] == _END:
-        return False
-    content = bytes(data)
-    return content.rfind(_END) <= content.rfind(_START)  # equal if there is neither
-
-
-def _jpeg_header(data: bytes | memoryview) -> tuple[int, int, int]:
-    """(height, width, components) of a JPEG, zeros if that cannot be told (ITU-T T.81, B.2.2)."""
-    at = 2
-    while at + 9 < len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8], data[at + 9]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # alone, without a length
-            at += 2
-        else:
-            at += 2 + (data[at + 2] << 8 | data[at + 3])
-    return 0, 0, 0
-
-
-def _orientation(data: bytes | memoryview) -> int:
-    """The EXIF orientation of a PNG or WebP, which OpenCV minds unless it gives images unchanged; 1 of all else."""
-    found = _EXIF.search(data) if data[:4] in (b"\x89PNG", b"RIFF") else None
-    return 1 if found is None else _tag(data[found.start(1) :], _ORIENTATION) or 1
-
-
-def _tag(tiff: bytes | memoryview, wanted: int) -> int | None:
-    """The first of the 16-bit numbers of a tag of a TIFF, or of an EXIF block, which is one (TIFF 6.0, section 2); None without it."""
-    order = "<" if tiff[:2] == b"II" else ">"
-    try:
-        (at,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (entries,) = struct.unpack_from(f"{order}H", tiff, at)
-        for entry in range(at + 2, at + 2 + 12 * entries, 12):
-            tag, _, count = struct.unpack_from(f"{order}HHI", tiff, entry)
-            if tag == wanted:  # up to two of them stand in the entry itself, more of them where it says
-                place = entry + 8 if count <= 2 else struct.unpack_from(f"{order}I", tiff, entry + 8)[0]
-                return int(struct.unpack_from(f"{order}H", tiff, place)[0])
-    except struct.error:  # a damaged block says nothing
-        pass
-    return None
-
-
-def _arranged(image: np.ndarray, orientation: int) -> np.ndarray:
-    """An image in OpenCV's order of colours, in ours and upright."""
-    if image.ndim == 3 and image.shape[2] in (3, 4):
-        image = image[:, :, [2, 1, 0, 3][: image.shape[2]]]
-    rows, columns, exchanged = _TURNS.get(orientation, (1, 1, 0))
-    image = image[::rows, ::columns]
-    return np.ascontiguousarray(image.swapaxes(0, 1) if exchanged else image)
-
-
-def _with_alpha(image: np.ndarray, what: str) -> np.ndarray:
-    """Four channels of uint8."""
-    if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
-    if image.dtype != np.uint8:
-        raise _not_unsigned(image, what)
-    count = 1 if image.ndim == 2 else image.shape[2]
-    if count == 4:
-        return image
-    if count not in (1, 3):
-        raise ValueError(f"{what} an image of {count} channels; channels=None gives them as they are")
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGBA if count == 1 else cv2.COLOR_RGB2RGBA)
+            raise Refused(f"{name}, which OpenCV {cv2.__version__} does not decode; {instead}")
+    if data.startswith(b"#?R"):
+        raise Refused(f"a Radiance image, but damaged or cut off, or of a kind that OpenCV does not decode ({len(data)} bytes)")
+    raise Refused(f"no image that OpenCV decodes: {len(data)} bytes, which begin with {data[:_BEGINNING]!r}")
