@@ -72,13 +72,11 @@ def _raw(read: Any, swapped: bool) -> np.ndarray:
 
 
 def _decoded(data: bytes) -> np.ndarray:
-    cv2: Any = needed("cv2", "read_caffe_lmdb()", extra="image")
+    needed("cv2", "read_caffe_lmdb()", extra="image")
+    from flowfn.image.reading import decode_image
+
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    except cv2.error as error:  # sides beyond all bounds, for one
-        raise Unreadable(f"its encoded image is none that OpenCV decodes: {str(error).strip()}") from error
-    if image is None:
-        raise Unreadable("its encoded image is torn, or of no known format")
-    if image.ndim == 2:
-        return image[:, :, None]
-    return cv2.cvtColor(image, {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}[image.shape[2]])
+        image = decode_image(data, channels=None)
+    except ValueError as error:
+        raise Unreadable(f"its encoded image is {str(error).partition(' is ')[2]}") from error
+    return image if image.ndim == 3 else image[:, :, None]

@@ -39,6 +39,25 @@ OBJECTS = ("json", "jsn")
 PICKLES = ("pyd", "pkl", "pickle")
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm", "pbm")
 
+_OF_TIFF = ("uint8", "uint16", "int8", "int16", "int32", "float32", "float64")
+_KEPT: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
+    **dict.fromkeys(("jpg", "jpeg", "bmp"), (("uint8",), (1, 3))),
+    "webp": (("uint8",), (1, 3, 4)),
+    "png": (("uint8", "uint16"), (1, 3, 4)),
+    **dict.fromkeys(("tif", "tiff"), (_OF_TIFF, (1, 3, 4))),
+    "ppm": (("uint8", "uint16"), (3,)),
+    "pgm": (("uint8", "uint16"), (1,)),
+    "pbm": (("uint8",), (1,)),
+}
+"""The dtypes and the numbers of channels that a picture file keeps, and OpenCV writes."""
+_INSTEAD = {
+    "f": "np.rint(image * 255).astype(np.uint8) of floats from 0 to 1, or floats as they are as tif or npy",
+    "b": "image * np.uint8(255) for black and white, or image.astype(np.uint8) for labels",
+    "uint16": "(image >> 8).astype(np.uint8), or all 16 bits as png",
+}
+"""What to write, by kind or name of a dtype."""
+_LZW = 5
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -175,13 +194,30 @@ def _archived(arrays: Mapping[Any, Any]) -> bytes:
 def _image(last: str, image: np.ndarray, who: str) -> bytes:
     """An image in RGB order, as the bytes of a picture file."""
     cv2 = needed("cv2", who, extra="image")
+    _check_image(last, image)
     if image.ndim == 3 and image.shape[2] in (3, 4):
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
+        image = image[:, :, [2, 1, 0, 3][: image.shape[2]]]
+    lossless = [cv2.IMWRITE_TIFF_COMPRESSION, _LZW] if last in ("tif", "tiff") else []
     try:
-        _, found = cv2.imencode(f".{last}", image)
+        written, found = cv2.imencode(f".{last}", np.ascontiguousarray(image), lossless)
     except cv2.error as error:
         raise ValueError(str(error).strip()) from error
-    return found.tobytes()
+    if not written:
+        raise ValueError(f"OpenCV {cv2.__version__} does not write it")
+    return bytes(found.tobytes())
+
+
+def _check_image(last: str, image: np.ndarray) -> None:
+    """Refuse what OpenCV would write as another image, without a word: floats from 0 to 1 black, 16 bits white, alpha left out."""
+    depths, counts = _KEPT[last]
+    if image.dtype.name not in depths:
+        instead = _INSTEAD.get(image.dtype.kind if image.dtype.kind in "fb" else image.dtype.name, "it as npy")
+        raise ValueError(f"{last} keeps {' and '.join(depths)}, got {image.dtype}; write {instead}")
+    if image.ndim not in (2, 3) or 0 in image.shape or (image.shape[2] if image.ndim == 3 else 1) not in counts:
+        wanted = " or ".join(f"(height, width, {count})" if count > 1 else "(height, width)" for count in counts)
+        raise ValueError(f"images must be {wanted} for {last}, got {image.shape}; write alpha as png, other arrays as npy")
+    if last == "pbm" and not np.isin(image, (0, 255)).all():
+        raise ValueError("pbm keeps black (0) and white (255) alone; write pgm or png")
 
 
 def _image_decoder() -> Decoder:

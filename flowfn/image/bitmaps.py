@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from flowfn.image.pictures import Picture, Refused, imdecode, of_eight_bits, with_alpha
+from flowfn.image.pictures import Damaged, Picture, Refused, imdecode, of_eight_bits, with_alpha
 
+_LARGEST = 1 << 28
 _INDICES = bytes(np.repeat(np.arange(256, dtype=np.uint8), 3))
 
 
@@ -45,6 +46,8 @@ def read_gif(data: bytes) -> Picture:
     seen = with_alpha(colours, np.where(gif.indices == gif.transparent, 0, 255).astype(np.uint8))
     if gif.fills:
         return Picture(seen)
+    if gif.canvas[0] * gif.canvas[1] > _LARGEST:
+        raise Refused(f"a GIF image with a small picture on a canvas of {gif.canvas[1]} x {gif.canvas[0]}, which would take gigabytes")
     canvas = np.empty((*gif.canvas, 4), np.uint8)
     canvas[:] = (*gif.palette[gif.background], 0)
     top, left = gif.place
@@ -62,13 +65,6 @@ def numbers_of_gif(data: bytes) -> np.ndarray:
 
 
 def _gif(data: bytes) -> Gif:
-    try:
-        return _parsed(data)
-    except (IndexError, struct.error):
-        raise Refused(f"a GIF image, but damaged or cut off ({len(data)} bytes)") from None
-
-
-def _parsed(data: bytes) -> Gif:
     width, height, flags, background = struct.unpack_from("<HHBB", data, 6)
     at = 13
     palette, at = _palette(data, at, flags)
@@ -81,7 +77,7 @@ def _parsed(data: bytes) -> Gif:
             palette, start = _palette(data, at + 10, about) if about & 0x80 else (palette, at + 10)
             first = (top, left), (high, wide), about & 0x40, data[start : _behind(data, start + 1)]
         elif data[at] not in (0x21, 0x2C):
-            raise IndexError
+            raise Damaged
         at = _next(data, at)
     if first is None or not len(palette):
         raise Refused("a GIF image without a picture or without colours in it")
@@ -99,7 +95,7 @@ def _palette(data: bytes, at: int, flags: int) -> tuple[np.ndarray, int]:
     """The colours that begin here, if there are any, and what is behind them."""
     size = 2 << (flags & 7) if flags & 0x80 else 0
     if at + 3 * size > len(data):
-        raise IndexError
+        raise Damaged
     return np.frombuffer(data, np.uint8, 3 * size, at).reshape(-1, 3), at + 3 * size
 
 
@@ -162,30 +158,31 @@ def numbers_of_bmp(data: bytes) -> np.ndarray:
 
 
 def _bmp(data: bytes) -> Bmp:
-    try:
-        start, size = struct.unpack_from("<I", data, 10)[0], struct.unpack_from("<I", data, 14)[0]
-        if size == 12:  # of OS/2, with three bytes a colour
-            width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
-            compression, used, masks, at, each = _PLAIN, 0, (), 26, 3
-        else:
-            width, height, _, bits, compression, _, _, _, used = struct.unpack_from("<iiHHIIiiI", data, 18)
-            outside = {_MASKS: 12, _MASKS_WITH_ALPHA: 16}.get(compression, 0) if size == 40 else 0
+    start, size = struct.unpack_from("<II", data, 10)
+    compression, used, masks, at, each = _PLAIN, 0, (), 14 + size, 4
+    if size == 12:  # of OS/2, with three bytes a colour
+        width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
+        each = 3
+    else:
+        width, height, _, bits, compression, _, _, _, used = struct.unpack_from("<iiHHIIiiI", data, 18)
+        if compression in (_MASKS, _MASKS_WITH_ALPHA):
             count = 4 if size >= 56 or compression == _MASKS_WITH_ALPHA else 3
-            masks = struct.unpack_from(f"<{count}I", data, 54) if compression in (_MASKS, _MASKS_WITH_ALPHA) else ()
-            at, each = 14 + size + outside, 4
-    except struct.error:
-        raise _cut(data) from None
-    if compression in _OTHERS or compression not in (_PLAIN, _RLE8, _RLE4, _MASKS, _MASKS_WITH_ALPHA):
-        raise Refused(
-            f"a BMP image that holds {_OTHERS.get(compression, f'data of kind {compression}')}, which is not read; write it as PNG"
-        )
-    if bits not in (1, 2, 4, 8, 16, 24, 32) or width <= 0 or not height:
-        raise Refused(f"a BMP image of {bits} bits, {width} x {height}, which there is none of: it is damaged")
-    colours = min(used or 1 << bits, 256, max(start - at, 0) // each) if bits <= 8 else 0
-    palette = np.frombuffer(data, np.uint8, colours * each, at).reshape(-1, each)[:, 2::-1] if at + colours * each <= len(data) else None
-    if palette is None:
-        raise _cut(data)
+            masks = struct.unpack_from(f"<{count}I", data, 54)
+            at += 4 * count if size == 40 else 0
+    if compression not in (_PLAIN, _RLE8, _RLE4, _MASKS, _MASKS_WITH_ALPHA):
+        held = _OTHERS.get(compression, f"data of kind {compression}")
+        raise Refused(f"a BMP image that holds {held}, which is not read; write it as PNG")
+    if bits not in (1, 2, 4, 8, 16, 24, 32) or width <= 0 or not height or (compression in (_RLE8, _RLE4) and bits > 8):
+        raise Damaged
+    palette = _colours_from(data, at, min(used or 1 << bits, 256, max(start - at, 0) // each) if bits <= 8 else 0, each)
     return Bmp(data, width, abs(height), height > 0, bits, compression, (*masks, 0)[:4] if masks else _USUAL.get(bits, ()), palette, start)
+
+
+def _colours_from(data: bytes, at: int, count: int, each: int) -> np.ndarray:
+    """So many colours, of three or four bytes, as RGB."""
+    if at + count * each > len(data):
+        raise Damaged
+    return np.frombuffer(data, np.uint8, count * each, at).reshape(-1, each)[:, 2::-1]
 
 
 def _indices(bmp: Bmp) -> np.ndarray:
@@ -208,19 +205,18 @@ def _unpacked(bmp: Bmp) -> np.ndarray:
         b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + struct.pack("<IiiHHIIiiII", *about) + palette.tobytes() + body
     )
     if image is None:
-        raise _cut(bmp.data)
+        raise Damaged
     return np.ascontiguousarray(image[:, :, 0]) if image.ndim == 3 else image
 
 
 def _colours(bmp: Bmp) -> np.ndarray:
     """RGB, or RGBA where there is a mask of alpha."""
-    if bmp.compression in (_RLE8, _RLE4):
-        raise _cut(bmp.data)
     rows = _rows(bmp, bmp.width * bmp.bits // 8)
     if bmp.bits == 24:
         return np.ascontiguousarray(rows.reshape(bmp.height, bmp.width, 3)[:, :, ::-1])
     pixels = np.ascontiguousarray(rows).view(f"<u{bmp.bits // 8}").astype(np.uint32)
-    return np.dstack([_masked(pixels, mask) for mask in bmp.masks if mask or mask is not bmp.masks[3]])
+    masks = bmp.masks if bmp.masks[3] else bmp.masks[:3]
+    return np.dstack([_masked(pixels, mask) for mask in masks])
 
 
 def _masked(pixels: np.ndarray, mask: int) -> np.ndarray:
@@ -237,11 +233,7 @@ def _rows(bmp: Bmp, width: int) -> np.ndarray:
     """Its rows of so many bytes, the uppermost first."""
     each = -(-bmp.width * bmp.bits // 32) * 4
     if bmp.start + each * (bmp.height - 1) + width > len(bmp.data):
-        raise _cut(bmp.data)
+        raise Damaged
     body = bmp.data[bmp.start : bmp.start + each * bmp.height].ljust(each * bmp.height, b"\0")
     rows = np.frombuffer(body, np.uint8).reshape(bmp.height, each)[:, :width]
     return rows[::-1] if bmp.upwards else rows
-
-
-def _cut(data: bytes) -> Refused:
-    return Refused(f"a BMP image, but damaged or cut off ({len(data)} bytes)")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from flowfn.image.pictures import Picture, Refused, imdecode, in_rgb
+from flowfn.image.pictures import Damaged, Picture, Refused, imdecode, in_rgb
 
 AVIF = re.compile(rb"....ftyp(?:avi[fs]|.{8}(?:.{4})*?avi[fs])", re.DOTALL)
 _SIGNATURE, _STREAM = b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"
@@ -26,13 +26,10 @@ def is_jpeg2000(data: bytes) -> bool:
 
 def read_avif(data: bytes) -> Picture:
     """An AVIF as its boxes have it: cut out, turned, mirrored."""
-    try:
-        properties, bits = _properties(data)
-    except (struct.error, IndexError):
-        raise _cut("AVIF", data) from None
+    properties, bits = _properties(data)
     image = imdecode(data)
     if image is None:
-        raise _unfit("AVIF", data, "an AV1 image")
+        raise _unfit("an AVIF image", data, "an AV1 image")
     image = in_rgb(image)
     for name, content in properties:
         if name == b"clap":
@@ -108,7 +105,7 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, i
             (size,), head = struct.unpack_from(">Q", data, at + 8), 16
         stop = at + size if size else end
         if stop > end or (size and size < head):
-            raise IndexError
+            raise Damaged
         yield kind, (at + head, stop)
         at = stop
 
@@ -118,11 +115,8 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, i
 
 def read_jpeg2000(data: bytes) -> Picture:
     """A JPEG 2000 image of 8 to 16 bits, gray or of three colours, perhaps with alpha."""
-    try:
-        start, space = (0, 0) if data.startswith(_STREAM) else _of_boxes(data)
-        components = _components(data, start)
-    except (struct.error, IndexError):
-        raise _cut("JPEG 2000", data) from None
+    start, space = (0, 0) if data.startswith(_STREAM) else _of_boxes(data)
+    components = _components(data, start)
     count, (sign, bits) = len(components), components[0][0]
     if len(set(components)) > 1 or sign or not 8 <= bits <= 16 or count not in (1, 3, 4):
         told = ", ".join(f"{'signed ' * sign}{bits} bits, 1/{across} x 1/{down}" for (sign, bits), across, down in components[:5])
@@ -132,7 +126,7 @@ def read_jpeg2000(data: bytes) -> Picture:
         raise Refused(f"a JPEG 2000 image in {name}; make RGB of it first (glymur and imagecodecs read it)")
     image = imdecode(data)
     if image is None or (1 if image.ndim == 2 else image.shape[2]) != count:
-        raise _unfit("JPEG 2000", data, f"{count} components of {bits} bits")
+        raise _unfit("a JPEG 2000 image", data, f"{count} components of {bits} bits")
     return Picture(in_rgb(image), (1 << bits) - 1)
 
 
@@ -140,7 +134,7 @@ def _of_boxes(data: bytes) -> tuple[int, int]:
     """Where the image begins, and its colour space by number (0 where none is given, or a profile)."""
     found = dict(_boxes(data, 0, len(data)))
     if b"jp2h" not in found or b"jp2c" not in found:
-        raise IndexError
+        raise Damaged
     inside = list(_boxes(data, *found[b"jp2h"]))
     for kind, (start, _) in inside:
         if kind == b"pclr":
@@ -161,18 +155,14 @@ def _in_order(data: bytes, start: int) -> bool:
 def _components(data: bytes, start: int) -> list[tuple[tuple[int, int], int, int]]:
     """Sign, bits and subsampling of each component."""
     if data[start : start + 4] != _STREAM:
-        raise IndexError
+        raise Damaged
     (count,) = struct.unpack_from(">H", data, start + 40)
     found = [struct.unpack_from("BBB", data, start + 42 + 3 * number) for number in range(count)]
     if not found:
-        raise IndexError
+        raise Damaged
     return [((depth >> 7, (depth & 0x7F) + 1), across, down) for depth, across, down in found]
 
 
-def _cut(name: str, data: bytes) -> Refused:
-    article = "an" if name[0] in "AEIO" else "a"
-    return Refused(f"{article} {name} image, but damaged or cut off ({len(data)} bytes)")
-
-
 def _unfit(name: str, data: bytes, what: str) -> Refused:
-    return Refused(f"{_cut(name, data)}, or OpenCV {cv2.__version__} does not decode its kind: {what}; Pillow may")
+    version = cv2.__version__
+    return Refused(f"{name}, but damaged inside, or OpenCV {version} does not decode its kind: {what} ({len(data)} bytes)")

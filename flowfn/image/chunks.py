@@ -13,19 +13,21 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from flowfn.image.pictures import Picture, Refused, imdecode, in_rgb, with_alpha
-from flowfn.image.tiffs import exif_orientation
+from flowfn.image.pictures import Damaged, Picture, Refused, imdecode, in_rgb, with_alpha
+from flowfn.image.tags import exif_orientation
 
 PNG = b"\x89PNG\r\n\x1a\n"
 _GRAY, _INDEXED = 0, 3
 _COLOURS = {2: "RGB", 4: "gray and alpha", 6: "RGB and alpha"}
+_DEFLATED = 1032
+"""So many bytes at most can come of one byte that was deflated."""
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 
 
 def read_png(data: bytes) -> Picture:
     """A PNG; of an animated one what stands still: the first picture in the file."""
     found = list(_of_png(data))
-    depth, kind = _header(data)
+    depth, kind = _header(data, found)
     parts = dict(found)
     image = imdecode(_png(part for part in found if part[0] not in _ANIMATION) if b"acTL" in parts else data)
     if image is None:
@@ -43,7 +45,7 @@ def read_png(data: bytes) -> Picture:
 def numbers_of_png(data: bytes) -> np.ndarray:
     """The indices of a palette, or the numbers of a gray image, as they are stored: (height, width)."""
     found = list(_of_png(data))
-    depth, kind = _header(data)
+    depth, kind = _header(data, found)
     if kind not in (_GRAY, _INDEXED):
         raise Refused(f"a PNG image of {_COLOURS.get(kind, 'an unknown kind')}, which has no palette; decode_image gives its colours")
     parts, most = dict(found), (1 << depth) - 1
@@ -65,10 +67,10 @@ def read_webp(data: bytes) -> Picture:
     """A WebP; of an animated one the first picture."""
     end = 8 + struct.unpack_from("<I", data, 4)[0] if len(data) >= 8 else 0
     if end > len(data) + 1:  # a byte that fills up may be missing
-        raise Refused(f"a WebP image, but damaged or cut off ({len(data)} bytes)")
+        raise Damaged
     image = imdecode(data)
     if image is None:
-        raise Refused(f"a WebP image, but damaged or cut off ({len(data)} bytes)")
+        raise Damaged
     at, orientation = 12, 0
     while at + 8 <= min(end, len(data)) and not orientation:
         (size,) = struct.unpack_from("<I", data, at + 4)
@@ -90,12 +92,20 @@ def _of_png(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         if name == b"IEND":
             return
         at += 12 + size
-    raise Refused(f"a PNG image, but damaged or cut off ({len(data)} bytes)")
+    raise Damaged
 
 
-def _header(data: bytes) -> tuple[int, int]:
-    """Bits of a number, and what the numbers are."""
-    return data[24], data[25]
+def _header(data: bytes, parts: list[tuple[bytes, bytes]]) -> tuple[int, int]:
+    """Bits of a number, and what the numbers are.
+
+    Raises:
+        Damaged: no data of this length can be unpacked to an image of these sides (memory would be taken for it all the same).
+    """
+    width, height, depth, kind = struct.unpack_from(">IIBB", data, 16)
+    packed = sum(len(content) for name, content in parts if name in (b"IDAT", b"fdAT"))
+    if width * height * depth // 8 > packed * _DEFLATED:
+        raise Damaged
+    return depth, kind
 
 
 def _png(parts: Iterator[tuple[bytes, bytes]]) -> bytes:
@@ -109,7 +119,7 @@ def _png(parts: Iterator[tuple[bytes, bytes]]) -> bytes:
 def _broken_png(data: bytes, parts: list[tuple[bytes, bytes]]) -> Refused:
     if _png(iter(parts)) == data[: len(_png(iter(parts)))] and _unzips(b"".join(part for name, part in parts if name == b"IDAT")):
         return Refused(f"a whole PNG image, but of a kind that OpenCV {cv2.__version__} does not decode; Pillow may read it")
-    return Refused(f"a PNG image, but damaged or cut off ({len(data)} bytes)")
+    return Damaged()
 
 
 def _unzips(packed: bytes) -> bool:

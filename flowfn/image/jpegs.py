@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from flowfn.image.pictures import Refused
-from flowfn.image.tiffs import exif_orientation
+from flowfn.image.tags import exif_orientation
 
 START = b"\xff\xd8\xff"
-_MARKER = re.compile(rb"\xff+([^\0\xff\xd0-\xd7])")
+_MARKER = re.compile(rb"\xff([^\0\xff\xd0-\xd7])")
 """What ends the data of a scan: 0 behind 0xff is data, and so are restarts."""
 _IMAGE, _END, _SCAN, _EXIF, _ALONE = 0xD8, 0xD9, 0xDA, 0xE1, 0x01
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from flowfn.image.pictures import Picture, Refused, of_eight_bits, with_alpha
+from flowfn.image.pictures import Damaged, Picture, Refused, of_eight_bits, with_alpha
 
 BEGINNING = re.compile(rb"P[1-6][\s#]|P7\s|P[Ff]\s")
 _WORD = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*([^\s#]+)")
@@ -44,12 +44,7 @@ def numbers(data: bytes) -> np.ndarray:
 
 
 def _stored(data: bytes) -> _Stored:
-    try:
-        return _anymap(data) if data[1:2] == b"7" else _floats(data) if data[1:2] in b"Ff" else _map(data)
-    except (ValueError, TypeError, OverflowError) as error:
-        if isinstance(error, Refused):
-            raise
-        raise Refused(f"a portable map (Netpbm), but damaged or cut off ({len(data)} bytes)") from None
+    return _anymap(data) if data[1:2] == b"7" else _floats(data) if data[1:2] in b"Ff" else _map(data)
 
 
 def _map(data: bytes) -> _Stored:
@@ -75,7 +70,7 @@ def _in_words(text: bytes, bits: bool, most: int) -> np.ndarray:
 def _anymap(data: bytes) -> _Stored:
     found = _PAM.match(data)
     if not found:
-        raise ValueError
+        raise Damaged
     lines = [line.split(None, 1) for line in found[1].splitlines() if line.strip() and not line.startswith(b"#")]
     head = dict(line for line in lines if len(line) == 2)
     width, height, samples, most = (int(head[name]) for name in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL") if name in head)
@@ -88,7 +83,7 @@ def _anymap(data: bytes) -> _Stored:
 
 def _binary(data: bytes, at: int, width: int, height: int, samples: int, most: int) -> np.ndarray:
     if not 0 < most < 65536:
-        raise ValueError
+        raise Damaged
     dtype = np.dtype("u1" if most < 256 else ">u2")
     found = np.frombuffer(data, dtype, width * height * samples, at)
     return _shaped(found.astype(dtype.newbyteorder("=")), width, height, samples)
@@ -98,7 +93,7 @@ def _floats(data: bytes) -> _Stored:
     (width, height, scale), at = _words(data, 3)
     factor, samples = float(scale), 3 if data[1:2] == b"F" else 1
     if not factor:
-        raise ValueError
+        raise Damaged
     dtype = np.dtype("<f4" if factor < 0 else ">f4")
     found = np.frombuffer(data, dtype, int(width) * int(height) * samples, at + 1).astype(np.float32)
     return _shaped(found, int(width), int(height), samples)[::-1], 0, samples, False
@@ -110,7 +105,7 @@ def _words(data: bytes, count: int) -> tuple[list[bytes], int]:
     for _ in range(count):
         found = _WORD.match(data, at)
         if not found:
-            raise ValueError
+            raise Damaged
         words.append(found[1])
         at = found.end()
     return words, at
@@ -118,5 +113,5 @@ def _words(data: bytes, count: int) -> tuple[list[bytes], int]:
 
 def _shaped(found: np.ndarray, width: int, height: int, samples: int) -> np.ndarray:
     if width < 1 or height < 1:
-        raise ValueError
+        raise Damaged
     return found.reshape(height, width, samples)

@@ -19,6 +19,10 @@ class Refused(ValueError):
     """What an image is, and why it is not read: the rest of a sentence that begins with the name of the file and "is"."""
 
 
+class Damaged(Refused):
+    """The bytes are not what their beginning says, or not all of them are there."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """Numbers (height, width[, bands]), the gray, RGB or RGBA among them (None: nobody knows which), and the largest they can be."""

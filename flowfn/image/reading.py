@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,8 @@ import numpy as np
 from flowfn import rules
 from flowfn.formats.damage import reading
 from flowfn.formats.files import open_file
-from flowfn.image import bitmaps, boxes, chunks, jpegs, netpbm, tiffs
-from flowfn.image.pictures import Picture, Refused, imdecode, in_rgb, upright
+from flowfn.image import bitmaps, boxes, chunks, jpegs, netpbm, tags, tiffs
+from flowfn.image.pictures import Damaged, Picture, Refused, imdecode, in_rgb, upright
 from flowfn.stages import stage
 
 CHANNELS = rules.Rule(
@@ -49,23 +50,33 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Container:
-    """A kind of file: how it begins, what reads it, and what reads the numbers that stand for labels, if it can hold any."""
+    """A kind of file: its name, how it begins, what reads it, and what reads the numbers that are labels, if it can hold any."""
 
+    name: str
     begins: Callable[[bytes], Any]
     read: Callable[[bytes], Picture]
     numbers: Callable[[bytes], np.ndarray] | None = None
 
+    def asked(self, read: Callable[[bytes], Any], data: bytes) -> Any:
+        """What one of its readers makes of the bytes. Whatever it stumbles over is damage."""
+        try:
+            return read(data)
+        except (ValueError, LookupError, ArithmeticError, MemoryError, struct.error) as error:
+            if isinstance(error, Refused) and not isinstance(error, Damaged):
+                raise
+            raise Refused(f"{self.name}, but damaged or cut off ({len(data)} bytes)") from error
 
-_CONTAINERS = {
-    "PNG": Container(lambda data: data.startswith(chunks.PNG), chunks.read_png, chunks.numbers_of_png),
-    "TIFF": Container(tiffs.is_tiff, tiffs.read, tiffs.numbers),
-    "WebP": Container(lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP", chunks.read_webp),
-    "GIF": Container(lambda data: data[:6] in (b"GIF87a", b"GIF89a"), bitmaps.read_gif, bitmaps.numbers_of_gif),
-    "BMP": Container(lambda data: data[:2] == b"BM", bitmaps.read_bmp, bitmaps.numbers_of_bmp),
-    "AVIF": Container(boxes.AVIF.match, boxes.read_avif),
-    "JPEG 2000": Container(boxes.is_jpeg2000, boxes.read_jpeg2000),
-    "Netpbm": Container(netpbm.BEGINNING.match, netpbm.read, netpbm.numbers),
-}
+
+_CONTAINERS = (
+    Container("a PNG image", lambda data: data.startswith(chunks.PNG), chunks.read_png, chunks.numbers_of_png),
+    Container("a TIFF image", tags.is_tiff, tiffs.read, tiffs.numbers),
+    Container("a WebP image", lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP", chunks.read_webp),
+    Container("a GIF image", lambda data: data[:6] in (b"GIF87a", b"GIF89a"), bitmaps.read_gif, bitmaps.numbers_of_gif),
+    Container("a BMP image", lambda data: data[:2] == b"BM", bitmaps.read_bmp, bitmaps.numbers_of_bmp),
+    Container("an AVIF image", boxes.AVIF.match, boxes.read_avif),
+    Container("a JPEG 2000 image", boxes.is_jpeg2000, boxes.read_jpeg2000),
+    Container("a portable map (Netpbm)", netpbm.BEGINNING.match, netpbm.read, netpbm.numbers),
+)
 """All but JPEG, which is decoded by ways of its own, and what OpenCV alone knows."""
 
 
@@ -101,7 +112,7 @@ def decode_image(data: Any, *, channels: int | None = 3, size: int | None = None
     ValueError: decode_image(): data is a PNG image, but damaged or cut off (60 bytes)
     """
     _check("decode_image", channels, size)
-    return _decoded(_bytes(data), channels, size, "decode_image(): data is")
+    return _decoded(_bytes(data, "decode_image()", "read_image"), channels, size, "decode_image(): data is")
 
 
 def read_image(file: Any, *, channels: int | None = 3, size: int | None = None) -> np.ndarray:
@@ -165,7 +176,7 @@ def decode_mask(data: Any) -> np.ndarray:
     >>> decode_mask(voc)
     array([[  0,  15, 255]], dtype=uint8)
     """
-    return _labels(_bytes(data), "decode_mask(): data is")
+    return _labels(_bytes(data, "decode_mask()", "read_mask"), "decode_mask(): data is")
 
 
 def read_mask(file: Any) -> np.ndarray:
@@ -215,15 +226,15 @@ def _content(file: Any, who: str, function: str, of_bytes: str) -> tuple[bytes, 
     return bytes(content), name
 
 
-def _bytes(data: Any) -> bytes | memoryview:
+def _bytes(data: Any, who: str, of_path: str) -> bytes | memoryview:
     """What is given, without a copy, as something of bytes."""
     if isinstance(data, np.ndarray):
         if data.dtype != np.uint8 or data.ndim != 1:
-            raise TypeError(f"decode_image(): an array must be uint8 of one axis, got {data.dtype} of shape {data.shape}")
+            raise TypeError(f"{who}: an array must be uint8 of one axis, got {data.dtype} of shape {data.shape}")
         return np.ascontiguousarray(data).data
     if isinstance(data, (str, os.PathLike)) or not isinstance(data, (bytes, bytearray, memoryview)):
-        hint = "; for a path write read_image" if isinstance(data, (str, os.PathLike)) else ""
-        raise TypeError(f"decode_image(): data must be bytes, or a uint8 array, got {type(data).__name__}{hint}")
+        hint = f"; for a path write {of_path}" if isinstance(data, (str, os.PathLike)) else ""
+        raise TypeError(f"{who}: data must be bytes, or a uint8 array, got {type(data).__name__}{hint}")
     return data if isinstance(data, bytes) else memoryview(data).cast("B") if memoryview(data).contiguous else bytes(data)
 
 
@@ -234,17 +245,17 @@ def _decoded(data: bytes | memoryview, channels: int | None, size: int | None, w
             return _of_jpeg(data, channels, size)
         content = bytes(data)
         found = _container(content)
-        picture = found.read(content) if found else _of_opencv(content)
+        picture = found.asked(found.read, content) if found else _of_opencv(content)
         return picture.channels(channels)
     except Refused as refused:
-        raise ValueError(f"{what} {refused}") from None
+        raise ValueError(f"{what} {refused}") from refused.__cause__
 
 
 def _labels(data: bytes | memoryview, what: str) -> np.ndarray:
     try:
         found = _container(content := bytes(data))
         if found and found.numbers:
-            return found.numbers(content)
+            return np.asarray(found.asked(found.numbers, content))
         if not found and data[: len(jpegs.START)] != jpegs.START:
             _of_opencv(content)  # which says what it is, if it is none
         raise Refused(
@@ -252,13 +263,13 @@ def _labels(data: bytes | memoryview, what: str) -> np.ndarray:
             "write masks as PNG, and read the colours of this one by decode_image or read_image"
         )
     except Refused as refused:
-        raise ValueError(f"{what} {refused}") from None
+        raise ValueError(f"{what} {refused}") from refused.__cause__
 
 
 def _container(data: bytes) -> Container | None:
     if not data:
         raise Refused("empty (0 bytes)")
-    return next((kind for kind in _CONTAINERS.values() if kind.begins(data)), None)
+    return next((kind for kind in _CONTAINERS if kind.begins(data)), None)
 
 
 def _of_jpeg(data: bytes | memoryview, channels: int | None, size: int | None) -> np.ndarray:
@@ -283,5 +294,7 @@ def _of_opencv(data: bytes) -> Picture:
         if re.match(beginning, data, re.DOTALL):
             raise Refused(f"{name}, which OpenCV {cv2.__version__} does not decode; {instead}")
     if data.startswith(b"#?R"):
-        raise Refused(f"a Radiance image, but damaged or cut off, or of a kind that OpenCV does not decode ({len(data)} bytes)")
+        known = b"32-bit_rle_xyze" not in data[:1000] and re.search(rb"\n-Y \d+ \+X \d+\n", data[:5000])
+        kind = "but damaged or cut off" if known else "but of colours (XYZ) or an order of rows that OpenCV does not decode"
+        raise Refused(f"a Radiance image, {kind} ({len(data)} bytes)")
     raise Refused(f"no image that OpenCV decodes: {len(data)} bytes, which begin with {data[:_BEGINNING]!r}")

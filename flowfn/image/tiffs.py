@@ -10,15 +10,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from flowfn.image.pictures import Picture, Refused, imdecode, in_rgb, of_eight_bits, undone, with_alpha
+from flowfn.image.pictures import Damaged, Picture, Refused, imdecode, in_rgb, of_eight_bits, undone, with_alpha
+from flowfn.image.tags import ORIENTATION, Tags
 
-_KINDS = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL = 254, 256, 257, 258, 259, 262, 266
-_STRIPS, _ORIENTATION, _SAMPLES, _ROWS, _STRIP_SIZES, _PLANAR = 273, 274, 277, 278, 279, 284
+_STRIPS, _SAMPLES, _ROWS, _STRIP_SIZES, _PLANAR = 273, 277, 278, 279, 284
 _PREDICTOR, _COLORMAP, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_SIZES = 317, 320, 322, 323, 324, 325
 _INKS, _EXTRA, _FORMAT, _DEPTH = 332, 338, 339, 32997
 _OF_THE_CODER = (_FILL, 292, 293, 347)
@@ -41,11 +40,6 @@ _ROWS_AT_ONCE = 1 << 19
 _INSTEAD = "; tifffile reads it"
 
 
-def is_tiff(data: Any) -> bool:
-    """Whether these bytes begin as a TIFF or a BigTIFF does."""
-    return bytes(data[:4]) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
 def read(data: bytes) -> Picture:
     """The first full page of a TIFF."""
     page = _page(data)
@@ -60,55 +54,6 @@ def numbers(data: bytes) -> np.ndarray:
     if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE) or page.samples > 1 or page.dtype.kind not in "iu":
         raise Refused(f"a TIFF image of {page.samples} samples of {page.dtype} for each pixel, which are no labels; use decode_image")
     return Picture(_samples(page)[:, :, 0]).turned(page.orientation).values
-
-
-def exif_orientation(block: Any) -> int:
-    """The orientation in an EXIF block, which is a TIFF: 1 to 8, or 0 where nothing is said, or the block is damaged."""
-    try:
-        found = Tags(bytes(block)).number(_ORIENTATION, 0) if is_tiff(block) else 0
-    except (struct.error, ValueError, OverflowError):
-        return 0
-    return found if 1 <= found <= 8 else 0
-
-
-class Tags:
-    """The tags of a directory (page): those of the first one, if no place is given."""
-
-    def __init__(self, data: bytes, at: int | None = None) -> None:
-        self.data, self.order = data, "<" if data[:2] == b"II" else ">"
-        self.big = 43 in (data[2], data[3])
-        offset, head, entry, count = ("Q", "Q", 20, "Q") if self.big else ("I", "H", 12, "I")
-        if at is None:
-            (at,) = self._unpacked(offset, 8 if self.big else 4)
-        (entries,) = self._unpacked(head, at)
-        at += struct.calcsize(head)
-        self.places: dict[int, tuple[int, int, int]] = {}
-        if at + entries * entry > len(data):
-            raise struct.error("a directory that is cut off")
-        for place in range(at, at + entries * entry, entry):
-            tag, kind, number = self._unpacked(f"HH{count}", place)
-            inside = place + 4 + struct.calcsize(count)
-            if number * struct.calcsize(_KINDS.get(kind, "Q")) > struct.calcsize(offset):
-                (inside,) = self._unpacked(offset, inside)
-            self.places.setdefault(tag, (kind, number, inside))
-        end = at + entries * entry
-        self.next = self._unpacked(offset, end)[0] if end + struct.calcsize(offset) <= len(data) else 0
-
-    def values(self, tag: int) -> np.ndarray:
-        """The numbers of a tag; none if it is not there."""
-        kind, number, place = self.places.get(tag, (1, 0, 0))
-        dtype = np.dtype(self.order + _KINDS[kind]) if kind in _KINDS else np.dtype("u1")
-        if place + number * dtype.itemsize > len(self.data):
-            raise struct.error("a tag that is cut off")
-        return np.frombuffer(self.data, dtype, number, place)
-
-    def number(self, tag: int, default: int) -> int:
-        """The first number of a tag."""
-        found = self.values(tag)
-        return int(found[0]) if len(found) else default
-
-    def _unpacked(self, form: str, at: int) -> tuple[int, ...]:
-        return struct.unpack_from(self.order + form, self.data, at)
 
 
 @dataclass(frozen=True)
@@ -141,12 +86,10 @@ class Page:
 
 def _page(data: bytes) -> Page:
     """The first page that is no thumbnail and no mask of another one, if it can be read."""
-    try:
-        return _described(next(_full(data)))
-    except StopIteration:
-        raise Refused("a TIFF image of nothing but thumbnails, as the raw files of cameras are; rawpy reads those") from None
-    except (struct.error, OverflowError):
-        raise Refused(f"a TIFF image, but damaged or cut off ({len(data)} bytes)") from None
+    tags = next(_full(data), None)
+    if tags is None:
+        raise Refused("a TIFF image of nothing but thumbnails, as the raw files of cameras are; rawpy reads those")
+    return _described(tags)
 
 
 def _full(data: bytes) -> Iterator[Tags]:
@@ -163,7 +106,7 @@ def _full(data: bytes) -> Iterator[Tags]:
 def _described(tags: Tags) -> Page:
     width, height = tags.number(_WIDTH, 0), tags.number(_HEIGHT, 0)
     if not width or not height:
-        raise struct.error("no sides")
+        raise Damaged
     samples, photometric, compression = tags.number(_SAMPLES, 1), tags.number(_PHOTOMETRIC, -1), tags.number(_COMPRESSION, 1)
     bits, formats = set(tags.values(_BITS).tolist() or [1]), set(tags.values(_FORMAT).tolist() or [1])
     if compression not in (*_PLAIN, *_FAXES, _JPEG, *_LOGS):
@@ -180,7 +123,7 @@ def _described(tags: Tags) -> Page:
     (depth,), (kind,) = bits, formats
     return Page(
         tags, width, height, samples, depth, _dtype(depth, kind), photometric, compression,
-        tags.number(_PREDICTOR, 1), tags.number(_ORIENTATION, 1), tags.number(_PLANAR, 1) == 2 and samples > 1,
+        tags.number(_PREDICTOR, 1), tags.number(ORIENTATION, 1), tags.number(_PLANAR, 1) == 2 and samples > 1,
     )  # fmt: skip
 
 
@@ -235,12 +178,9 @@ def _samples(page: Page) -> np.ndarray:
 def _places(page: Page) -> tuple[np.ndarray, np.ndarray]:
     """Where strips or tiles are, and their sizes in bytes."""
     tags = page.tags
-    try:
-        tiled = _TILES in tags.places
-        offsets = tags.values(_TILES if tiled else _STRIPS).astype(np.int64)
-        sizes = tags.values(_TILE_SIZES if tiled else _STRIP_SIZES).astype(np.int64)
-    except struct.error:
-        raise _cut(page) from None
+    tiled = _TILES in tags.places
+    offsets = tags.values(_TILES if tiled else _STRIPS).astype(np.int64)
+    sizes = tags.values(_TILE_SIZES if tiled else _STRIP_SIZES).astype(np.int64)
     if not len(sizes) and len(offsets) == 1:  # very old writers say nothing of one strip
         sizes = np.array([len(tags.data)]) - offsets
     if not len(offsets) or len(offsets) != len(sizes):
@@ -248,7 +188,7 @@ def _places(page: Page) -> tuple[np.ndarray, np.ndarray]:
     if not (offsets.all() and sizes.all()):
         raise Refused(f"a TIFF image some of whose strips or tiles were never written{_INSTEAD}")
     if (offsets + sizes).max() > len(tags.data) or min(offsets.min(), sizes.min()) < 0:
-        raise _cut(page)
+        raise Damaged
     return offsets, sizes
 
 
@@ -336,9 +276,9 @@ def _meant(samples: np.ndarray, page: Page) -> Picture:
     if not beyond:
         return Picture(colours, scale)
     if kind in (_ASSOCIATED, _UNASSOCIATED):
-        alpha = of_eight_bits(samples[:, :, count], most) if most and scale <= 255 else samples[:, :, count]
-        if page.photometric == _PALETTE and most > 255:
-            alpha = (samples[:, :, count] >> (page.bits - 8)).astype(np.uint8)
+        alpha = samples[:, :, count]
+        if scale == 255:  # so are the colours
+            alpha = of_eight_bits(alpha, most) if most <= 255 else (alpha >> (page.bits - 8)).astype(np.uint8)
         colours = with_alpha(undone(colours, alpha, scale) if kind == _ASSOCIATED else colours, alpha)
         if beyond == 1:
             return Picture(colours, scale)
@@ -369,10 +309,6 @@ def _palette(page: Page) -> np.ndarray:
     if page.dtype.kind != "u" or page.bits > 16 or len(found) != 3 << page.bits:
         raise _unfit(page)
     return (found >> 8 if found.max() > 255 else found).astype(np.uint8).reshape(3, -1).T
-
-
-def _cut(page: Page) -> Refused:
-    return Refused(f"a TIFF image, but damaged or cut off ({len(page.tags.data)} bytes)")
 
 
 def _unfit(page: Page) -> Refused:
