@@ -1,59 +1,37 @@
 """Decoders of images are believed in nothing: for each format and feature a file by another writer, or by hand, and its very numbers."""
 
+import contextlib
 import io
 import struct
-import zlib
 
 import cv2
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import pytest
-import tifffile
-from writing import about, bmp, box, chunk, encoded, exif, jp2, packed, png, runs, tiff
+from pictures import (
+    ALPHA,
+    DEEP,
+    DEEP_ALPHA,
+    DEEP_GRAY,
+    GRAY,
+    HEIGHT,
+    LABELS,
+    PALETTE,
+    RGB,
+    RGBA,
+    SHOWN,
+    SIDES,
+    WIDTH,
+    check_all,
+    of_bits,
+    refused,
+    tripled,
+    turned,
+)
+from writing import bmp, box, by_tifffile, chunk, encoded, exif, jp2, packed, png, runs
 
 from flowfn.image.reading import decode_image, decode_mask
-
-SIDES = HEIGHT, WIDTH = 22, 36
-ROWS, COLUMNS = np.mgrid[:HEIGHT, :WIDTH]
-RGB = np.stack([ROWS * 11, COLUMNS * 7, 255 - ROWS * 5 - COLUMNS * 3], -1).astype(np.uint8)
-GRAY, ALPHA = RGB[..., 1], (COLUMNS * 6 + 9).astype(np.uint8)
-DEEP = RGB.astype(np.uint16) * 256 + ROWS[..., None].astype(np.uint16)
-RGBA, DEEP_GRAY, DEEP_ALPHA = np.dstack([RGB, ALPHA]), DEEP[..., 0], ALPHA.astype(np.uint16) * 256 + 3
-LABELS = ((ROWS // 2 + COLUMNS) % 16).astype(np.uint8)
-PALETTE = np.stack([np.arange(256) * 11 + 22, np.arange(256) * 7 + 11, 255 - np.arange(256) * 3], -1).astype(np.uint8)
-SHOWN = PALETTE[LABELS]
-
-
-def tripled(gray):
-    return np.dstack([gray] * 3)
-
-
-def of_bits(numbers, bits):
-    """Numbers of few bits from 0 to 255."""
-    return (numbers * (255 / ((1 << bits) - 1))).round().astype(np.uint8)
-
-
-def check_all(data, whole, colours=None, alpha=None):
-    """What `channels` give: the image as it is, RGB, gray, RGBA."""
-    seen = decode_image(data, channels=None)
-    assert (seen.dtype, seen.shape) == (whole.dtype, whole.shape)
-    np.testing.assert_array_equal(seen, whole)
-    if colours is None:
-        return
-    np.testing.assert_array_equal(decode_image(data), colours)
-    np.testing.assert_array_equal(decode_image(data, channels=4), np.dstack([colours, np.full(SIDES, 255) if alpha is None else alpha]))
-    gray = colours @ [0.299, 0.587, 0.114]
-    assert np.abs(decode_image(data, channels=1)[..., 0] - gray).max() <= 1
-
-
-def refused(data, *words, channels=None):
-    with pytest.raises(ValueError, match=r"^decode_image\(\): data is ") as raised:
-        decode_image(data, channels=channels)
-    for word in words:
-        assert word in str(raised.value)
-    assert "damaged" not in str(raised.value)
-
 
 # PNG
 
@@ -96,7 +74,7 @@ def test_every_kind_of_png(case):
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_palettes_and_grays_of_few_bits_in_png(bits):
-    labels = LABELS % (1 << bits)
+    labels = LABELS & ((1 << bits) - 1)
     check_all(png(labels, bits, 0), of_bits(labels, bits), tripled(of_bits(labels, bits)))
     colours = chunk(b"PLTE", PALETTE[: 1 << bits].tobytes())
     check_all(png(labels, bits, 3, colours), PALETTE[labels], PALETTE[labels])
@@ -115,8 +93,7 @@ def test_of_an_animated_png_the_picture_that_stands_still_is_read(default):
 
 def masked(bits):
     """Colours of so many bits each, in a number, the masks for them, and what they are from 0 to 255."""
-    red, green, blue, alpha = bits
-    shifts = green + blue, blue, 0, red + green + blue
+    shifts = bits[1] + bits[2], bits[2], 0, sum(bits[:3])
     values = [(RGBA[..., i].astype(np.uint32) >> (8 - count) if count else RGBA[..., i] * 0) for i, count in enumerate(bits)]
     numbers = sum(value.astype(np.uint32) << np.uint32(shift) for value, shift in zip(values, shifts))
     masks = [((1 << count) - 1) << shift for count, shift in zip(bits, shifts)]
@@ -129,20 +106,20 @@ def rows_of(numbers, dtype):
 
 BGR, BGRX = RGB[..., ::-1], np.dstack([RGB[..., ::-1], ALPHA])
 FIVES, FIVE_MASKS, FIVE_COLOURS = masked((5, 5, 5, 0))
-QUADS = (
-    np.dstack([PALETTE[..., ::-1], np.zeros_like(PALETTE[:, :1])[:, None]]) if False else np.c_[PALETTE[:, ::-1], np.zeros(256, np.uint8)]
-)
+QUADS = np.c_[PALETTE[:, ::-1], np.zeros(256, np.uint8)]
 GRAYS = np.repeat(np.arange(256, dtype=np.uint8), 4).reshape(256, 4) * np.array([1, 1, 1, 0], np.uint8)
+MASKS = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+TENS = RGB.astype(np.uint32) @ np.array([1 << 22, 1 << 12, 4], np.uint32)
 SRGB = b"BGRs" + bytes(48)
 BMPS = {
     "24 bits": (bmp(rows_of(BGR, "u1"), 24, SIDES), RGB, RGB),
     "24 bits from above": (bmp(rows_of(BGR, "u1"), 24, SIDES, upwards=False), RGB, RGB),
     "24 bits of OS/2": (bmp(rows_of(BGR, "u1"), 24, SIDES, size=12), RGB, RGB),
     "32 bits, the last eight of no meaning": (bmp(rows_of(BGRX, "u1"), 32, SIDES), RGB, RGB),
-    "32 bits with alpha": (bmp(rows_of(BGRX, "u1"), 32, SIDES, compression=3, size=108, more=SRGB, masks=(0xFF0000, 0xFF00, 0xFF, 0xFF000000)),
+    "32 bits with alpha": (bmp(rows_of(BGRX, "u1"), 32, SIDES, compression=3, size=108, more=SRGB, masks=MASKS),
                            RGBA, RGB, ALPHA),
     "32 bits, red first": (bmp(rows_of(RGBA, "u1"), 32, SIDES, compression=3, masks=(0xFF, 0xFF00, 0xFF0000)), RGB, RGB),
-    "32 bits of 10 each": (bmp(rows_of(masked((8, 8, 8, 0))[0] * 0 + (RGB.astype(np.uint32) @ np.array([1 << 22, 1 << 12, 4], np.uint32)), "<u4"),
+    "32 bits of 10 each": (bmp(rows_of(TENS, "<u4"),
                                32, SIDES, compression=3, masks=(0x3FF00000, 0xFFC00, 0x3FF)), RGB, RGB),
     "16 bits": (bmp(rows_of(FIVES, "<u2"), 16, SIDES), FIVE_COLOURS, FIVE_COLOURS),
     "gray": (bmp(rows_of(GRAY, "u1"), 8, SIDES, palette=GRAYS.tobytes()), GRAY, tripled(GRAY)),
@@ -168,7 +145,7 @@ def test_masks_of_bits_in_bmp(bits):
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_palettes_of_few_bits_in_bmp(bits):
-    labels = LABELS % (1 << bits)
+    labels = LABELS & ((1 << bits) - 1)
     check_all(bmp(packed(labels, bits), bits, SIDES, palette=QUADS[: 1 << bits].tobytes()), PALETTE[labels], PALETTE[labels])
 
 
@@ -216,214 +193,6 @@ def test_what_the_first_picture_of_a_gif_leaves_empty_is_transparent():
     expected[3 : 3 + HEIGHT, 5 : 5 + WIDTH] = 255
     np.testing.assert_array_equal(seen[..., 3], expected)
     np.testing.assert_array_equal(seen[3 : 3 + HEIGHT, 5 : 5 + WIDTH, :3], SHOWN)
-
-
-# TIFF
-
-DTYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"]
-
-
-def random(dtype, *shape):
-    bits = np.random.default_rng(0).integers(0, 256, (*shape, np.dtype(dtype).itemsize), np.uint8)
-    values = bits.view(dtype)[..., 0]
-    return values if np.dtype(dtype).kind != "f" else np.arange(values.size).reshape(shape).astype(dtype) / 8
-
-
-def by_tifffile(array, **options):
-    file = io.BytesIO()
-    tifffile.imwrite(file, array, metadata=None, **options)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize("layout", [{}, {"tile": (16, 16)}, {"tile": (32, 16)}, {"rowsperstrip": 5}, {"bigtiff": True}])
-@pytest.mark.parametrize("order", "<>")
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("samples", [1, 2, 3, 4, 5])
-def test_all_numbers_of_all_bands_of_a_tiff(samples, dtype, order, layout):
-    array = random(dtype, *SIDES, samples)
-    for photometric, planes in [(p, c) for p in ("minisblack", "rgb")[: 1 + (samples >= 3)] for c in ("contig", "separate")]:
-        written = array.transpose(2, 0, 1) if planes == "separate" else array
-        beyond = samples - (3 if photometric == "rgb" else 1)
-        options = {"planarconfig": planes, "extrasamples": ["unspecified"] * beyond} if samples > 1 else {}
-        written = written if samples > 1 else array[..., 0]
-        for compression in (None, "zlib"):
-            data = by_tifffile(written.astype(np.dtype(dtype).newbyteorder(order)), byteorder=order, photometric=photometric,
-                               compression=compression, **options, **layout)  # fmt: skip
-            check_all(data, array if samples > 1 else array[..., 0])
-            if photometric == "rgb" and dtype in ("u1", "u2"):
-                np.testing.assert_array_equal(decode_image(data), array[..., :3] >> (8 * (dtype == "u2")))
-            elif samples > 1 and dtype in ("u1", "u2"):
-                refused(data, f"an image of {samples} bands that are no colours; channels=None gives them", channels=3)
-
-
-def differences(array, order):
-    """What the second kind of prediction makes of rows: each number less the one before, of the same band."""
-    before = np.zeros_like(array)
-    before[:, 1:] = array[:, :-1]
-    return (array - before).astype(array.dtype.newbyteorder(order))
-
-
-def byte_planes(array):
-    """What the third makes of rows of floats: first bytes, second bytes and so on, and of them the differences."""
-    rows, columns, samples = array.shape
-    planes = array.astype(array.dtype.newbyteorder(">")).view(np.uint8).reshape(rows, columns * samples, -1).transpose(0, 2, 1)
-    flat = planes.reshape(rows, -1, samples)
-    return np.ascontiguousarray(differences(flat, "<"))
-
-
-@pytest.mark.parametrize("order", "<>")
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("samples", [1, 3])
-def test_predicted_numbers_of_a_tiff(samples, dtype, order):
-    array = random(dtype, *SIDES, samples)
-    kind = np.dtype(dtype).kind
-    content = byte_planes(array) if kind == "f" else differences(array, order)
-    tags = about(SIDES, samples, array.dtype.itemsize * 8, 2 if samples == 3 else 1, compression=8, predictor=3 if kind == "f" else 2,
-                 format=[{"u": 1, "i": 2, "f": 3}[kind]] * samples)  # fmt: skip
-    check_all(tiff([zlib.compress(content.tobytes())], tags, order=order), array if samples > 1 else array[..., 0])
-
-
-@pytest.mark.parametrize("bits", [*range(1, 8), *range(9, 16)])
-@pytest.mark.parametrize("samples", [1, 3])
-def test_tiffs_of_any_number_of_bits(bits, samples):
-    numbers = (random("u2", *SIDES, samples) >> (16 - bits)).astype("u1" if bits < 8 else "u2")
-    whole = of_bits(numbers, bits) if bits < 8 else numbers
-    colours = whole if bits < 8 else (numbers >> (bits - 8)).astype(np.uint8)
-    colours = colours if samples == 3 else tripled(colours[..., 0])
-    data = tiff([b"".join(packed(numbers, bits))], about(SIDES, samples, bits, 2 if samples == 3 else 1))
-    check_all(data, whole if samples == 3 else whole[..., 0], colours)
-
-
-@pytest.mark.parametrize("compression", [None, "tiff_lzw", "packbits", "tiff_adobe_deflate", "group3", "group4", "tiff_ccitt"])
-def test_black_and_white_tiffs(compression):
-    bright = GRAY > 90
-    data = encoded(bright, "TIFF", compression=compression)
-    check_all(data, bright * np.uint8(255), tripled(bright * np.uint8(255)))
-
-
-def test_white_may_be_zero_in_a_tiff():
-    check_all(tiff([GRAY.tobytes()], about(SIDES, 1, 8, 0)), 255 - GRAY, tripled(255 - GRAY))
-    check_all(tiff([DEEP_GRAY.astype("<u2").tobytes()], about(SIDES, 1, 16, 0)), 65535 - DEEP_GRAY, tripled((65535 - DEEP_GRAY) >> 8))
-    check_all(tiff([b"".join(packed(LABELS, 4))], about(SIDES, 1, 4, 0)), 255 - LABELS * 17, tripled(255 - LABELS * 17))
-
-
-@pytest.mark.parametrize("deep", [False, True])
-@pytest.mark.parametrize("planar", [1, 2])
-def test_alpha_in_a_tiff_is_never_blended_in(planar, deep):
-    image = np.dstack([DEEP, DEEP_ALPHA]) if deep else RGBA
-    most = 65535 if deep else 255
-    of_planes = (lambda image: [image[..., i] for i in range(4)]) if planar == 2 else (lambda image: [image])
-    tags = about(SIDES, 4, 16 if deep else 8, 2, extra=2, planar=planar)
-    data = tiff([part.tobytes() for part in of_planes(image)], tags)
-    check_all(data, image, image[..., :3] >> 8 * deep, image[..., 3] >> 8 * deep)
-    blended = np.rint(image[..., :3] * (image[..., 3:] / most)).astype(image.dtype)
-    tags = about(SIDES, 4, 16 if deep else 8, 2, extra=1, planar=planar)
-    seen = decode_image(tiff([part.tobytes() for part in of_planes(np.dstack([blended, image[..., 3:]]))], tags), channels=None)
-    np.testing.assert_array_equal(seen[..., 3], image[..., 3])
-    assert (np.abs(seen[..., :3].astype(float) - image[..., :3]) <= most / image[..., 3:].astype(float)).all()
-
-
-def test_gray_with_alpha_and_samples_beyond_alpha_in_a_tiff():
-    pair = np.dstack([GRAY, ALPHA])
-    check_all(tiff([pair.tobytes()], about(SIDES, 2, 8, 1, extra=2)), np.dstack([tripled(GRAY), ALPHA]), tripled(GRAY), ALPHA)
-    five = np.dstack([RGBA, GRAY])
-    check_all(tiff([five.tobytes()], about(SIDES, 5, 8, 2, extra=[2, 0])), five, RGB, ALPHA)
-    check_all(tiff([five.tobytes()], about(SIDES, 5, 8, 2, extra=[0, 0])), five, RGB)
-
-
-@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
-def test_palettes_in_a_tiff(bits):
-    labels = LABELS.astype(np.uint16) % (1 << bits)
-    colours = np.resize(PALETTE, (1 << bits, 3)).astype(np.uint16)
-    body = labels.astype("<u2").tobytes() if bits == 16 else b"".join(packed(labels, bits))
-    for scale in (257, 1):  # of 16 bits, and as some write them
-        tags = {**about(SIDES, 1, bits, 3), 320: ("H", (colours.T * scale).ravel().tolist())}
-        check_all(tiff([body], tags), PALETTE[labels], PALETTE[labels])
-        np.testing.assert_array_equal(decode_mask(tiff([body], tags)), labels)
-
-
-@pytest.mark.parametrize("planar", [1, 2])
-def test_inks_in_a_tiff_are_converted(planar):
-    inks = np.dstack([255 - RGB, 255 - ALPHA])
-    expected = np.rint((255.0 - inks[..., :3]) * (255.0 - inks[..., 3:]) / 255).astype(np.uint8)
-    strips = [inks.tobytes()] if planar == 1 else [inks[..., i].tobytes() for i in range(4)]
-    check_all(tiff(strips, about(SIDES, 4, 8, 5, planar=planar)), expected, expected)
-    refused(tiff([inks.tobytes()], about(SIDES, 4, 8, 5, inks=2)), "inks other than cyan, magenta, yellow and black")
-
-
-@pytest.mark.parametrize("compression", [None, "tiff_lzw", "jpeg"])
-@pytest.mark.parametrize("mode", ["RGB", "YCbCr", "L"])
-def test_colours_of_video_and_jpeg_in_a_tiff(mode, compression):
-    smooth = cv2.resize(RGB, (96, 64))
-    picture = PIL.Image.fromarray(smooth).convert(mode)
-    seen = decode_image(encoded(picture, "TIFF", compression=compression), channels=3)
-    assert np.abs(seen.astype(float) - np.asarray(picture.convert("RGB"))).mean() < 3
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_tiffs_of_every_kind_come_out_upright(orientation):
-    upright = {
-        "bands apart": (np.moveaxis(DEEP, 2, 0), {"photometric": "rgb", "planarconfig": "separate"}),
-        "floats": (GRAY / np.float32(7), {"photometric": "minisblack"}),
-        "tiles": (RGB, {"photometric": "rgb", "tile": (16, 16)}),
-    }
-    for array, options in upright.values():
-        tag = [(274, 3, 1, orientation, True)]
-        data = by_tifffile(array, extratags=tag, **options)
-        stored = np.moveaxis(array, 0, 2) if options.get("planarconfig") else array
-        np.testing.assert_array_equal(decode_image(data, channels=None), turned(stored, orientation))
-    video = encoded(PIL.Image.fromarray(RGB).convert("YCbCr"), "TIFF", tiffinfo={274: orientation})
-    assert np.abs(decode_image(video).astype(float) - turned(RGB, orientation)).mean() < 2
-
-
-def turned(image, orientation):
-    """By EXIF, as Pillow turns: 2 mirrored, 3 by 180 degrees, 4 upside down, 5 transposed, 6 to the right, 7 transverse, 8 to the left."""
-    turns = (lambda x: x, np.fliplr, lambda x: x[::-1, ::-1], np.flipud, lambda x: x.swapaxes(0, 1), lambda x: np.rot90(x, -1),
-             lambda x: x[::-1, ::-1].swapaxes(0, 1), np.rot90)  # fmt: skip
-    return turns[orientation - 1](image)
-
-
-def test_the_first_full_page_of_a_tiff_is_read():
-    file = io.BytesIO()
-    with tifffile.TiffWriter(file) as writer:
-        writer.write(RGB[::4, ::4], photometric="rgb", subfiletype=1)
-        writer.write(GRAY > 9, photometric="minisblack", subfiletype=4)
-        writer.write(DEEP, photometric="rgb", metadata=None)
-        writer.write(RGB[::-1], photometric="rgb", metadata=None)
-    check_all(file.getvalue(), DEEP, DEEP >> 8)
-    refused(by_tifffile(RGB, photometric="rgb", subfiletype=1), "nothing but thumbnails", "rawpy")
-
-
-def test_bits_may_be_in_the_other_order_in_a_tiff():
-    turned_bits = np.packbits(np.unpackbits(np.frombuffer(RGB.tobytes(), np.uint8)).reshape(-1, 8)[:, ::-1])
-    check_all(tiff([turned_bits.tobytes()], about(SIDES, 3, 8, 2, fill=2)), RGB, RGB)
-
-
-@pytest.mark.parametrize(
-    ("tags", "words"),
-    [
-        ({"compression": 50000}, ["compressed by Zstandard", "tifffile"]),
-        ({"compression": 34925}, ["compressed by LZMA", "tifffile"]),
-        ({"compression": 34887}, ["compressed by LERC"]),
-        ({"compression": 4711}, ["compressed by scheme 4711"]),
-        ({"format": [6]}, ["complex numbers of 8 bits"]),
-        ({"format": [3]}, ["floats of 8 bits"]),
-        ({"photometric": 8}, ["in colours of CIE L*a*b*", "make RGB of it first"]),
-        ({"photometric": 32803}, ["a camera's sensor"]),
-        ({"photometric": 4711}, ["photometric interpretation 4711"]),
-        ({"depth": 3}, ["a TIFF volume of 3 layers"]),
-        ({"predictor": 9}, ["predicts its numbers in a way that is not known (9)"]),
-    ],
-)
-def test_what_a_tiff_can_hold_besides_is_named(tags, words):
-    tags = dict(tags)
-    refused(tiff([GRAY.tobytes()], about(SIDES, 1, 8, tags.pop("photometric", 1), **tags)), "a TIFF ", *words)
-
-
-def test_samples_of_different_kinds_and_tiles_that_were_never_written_are_named():
-    unequal = {**about(SIDES, 3, 8, 2), 258: ("H", [5, 6, 5])}
-    refused(tiff([RGB.tobytes()], unequal), "samples are of different kinds ([5, 6] bits)")
-    refused(tiff([RGB.tobytes(), b""], {**about(SIDES, 3, 8, 2), 278: ("I", [HEIGHT])}), "strips or tiles were never written")
 
 
 # JPEG
@@ -484,7 +253,7 @@ def test_a_jpeg_that_is_cut_off_within_its_thumbnail_or_before_another_image_is_
 
 
 def test_what_a_jpeg_can_be_besides_is_named():
-    changed = lambda at, new: JPEG[: FRAME + at] + new + JPEG[FRAME + at + len(new) :]  # noqa: E731
+    changed = lambda at, new: JPEG[: FRAME + at] + new + JPEG[FRAME + at + len(new) :]
     refused(changed(4, b"\x0c"), "a JPEG image of 12 bits", "PNG of 16 bits")
     refused(changed(1, b"\xc3"), "a lossless JPEG image", "imagecodecs")
     refused(changed(1, b"\xc5"), "a hierarchical JPEG image")
@@ -560,7 +329,7 @@ def stream(image, **options):
 
 @pytest.mark.parametrize("boxed", [True, False])
 def test_jpeg_2000(boxed):
-    written = lambda image: encoded(image, "JPEG2000", no_jp2=not boxed)  # noqa: E731
+    written = lambda image: encoded(image, "JPEG2000", no_jp2=not boxed)
     check_all(written(GRAY), GRAY, tripled(GRAY))
     check_all(written(RGB), RGB, RGB)
     check_all(written(RGBA), RGBA, RGB, ALPHA)
@@ -631,7 +400,7 @@ NETPBMS = {
     "P7 black and white": (pam(BITS, 1, b"BLACKANDWHITE"), BITS * 255, tripled(BITS * 255)),
     "P7 of five bands": (pam(np.dstack([RGB, PAIR]), 255, b"x"), np.dstack([RGB, PAIR])),
     "Pf": (head(b"Pf", b"-1.0").replace(b"# made by hand\n", b"") + FLOATS[::-1, :, 0].astype("<f4").tobytes(), FLOATS[..., 0]),
-    "PF, most significant bytes first": (head(b"PF", b"2.5").replace(b"# made by hand\n", b"") + FLOATS[::-1].astype(">f4").tobytes(), FLOATS),
+    "PF of other bytes": (head(b"PF", b"2.5").replace(b"# made by hand\n", b"") + FLOATS[::-1].astype(">f4").tobytes(), FLOATS),
 }  # fmt: skip
 
 
@@ -690,7 +459,5 @@ def test_whatever_is_wrong_with_a_file_is_a_value_error(name, capfd):
         at = rng.integers(0, min(len(data), 120), 3)
         data[at] = rng.choice([0, 1, 127, 255, 42], 3)
         for read in (decode_image, lambda data: decode_image(data, channels=None), decode_mask):
-            try:
+            with contextlib.suppress(ValueError):
                 assert read(data[: rng.integers(1, len(data))] if rng.random() < 0.2 else data).size
-            except ValueError as error:
-                assert str(error).startswith(("decode_image(): data is ", "decode_mask(): data is "))

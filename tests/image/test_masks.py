@@ -47,7 +47,7 @@ def test_the_labels_of_a_gif_are_its_indices(options):
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_labels_of_few_bits(bits):
-    labels = (LABELS % (1 << bits)).astype(np.uint8)
+    labels = (LABELS & ((1 << bits) - 1)).astype(np.uint8)
     rows, most = packed(labels, bits), (1 << bits) - 1
     colours = chunk(b"PLTE", palette(bits))
     files = [

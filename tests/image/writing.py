@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import PIL.Image
+import tifffile
 
 
 def encoded(image, format, **options):
@@ -13,6 +14,13 @@ def encoded(image, format, **options):
     file = io.BytesIO()
     picture = image if isinstance(image, PIL.Image.Image) else PIL.Image.fromarray(image)
     picture.save(file, format, **options)
+    return file.getvalue()
+
+
+def by_tifffile(array, **options):
+    """A TIFF, as bytes, by tifffile."""
+    file = io.BytesIO()
+    tifffile.imwrite(file, array, metadata=None, **options)
     return file.getvalue()
 
 
