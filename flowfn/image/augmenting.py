@@ -96,7 +96,8 @@ def augment(
             image. None is skipped, so `flip(horizontal=True) if train else None` reads well.
         index: the image; short for `image=index`.
         image: images, arrays (height, width) or (height, width, channels), in RGB order.
-        mask: masks of labels: they are moved as the image is, by nearest neighbour, and their colours are left alone.
+        mask: masks of labels (`read_mask` reads them): they are moved as the image is, by nearest neighbour, and their colours are
+            left alone.
         coords: points, (n, 2), x then y, in pixels from the image's top left corner. They stay, also where they leave the image.
         boxes: boxes, (n, 4), x1 y1 x2 y2, likewise. They are clipped to what can still be seen of the image. Those of which
             less than `min_visible` of their area (0 to 1), or nothing, is left are taken out. Floats come out.

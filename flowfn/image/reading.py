@@ -81,26 +81,31 @@ _CONTAINERS = (
 
 
 def decode_image(data: Any, *, channels: int | None = 3, size: int | None = None) -> np.ndarray:
-    """Decode the bytes of an image file: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000 and what else OpenCV reads.
+    """Decode the bytes of an image file: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, Netpbm and what else OpenCV reads.
+
+    For the labels of a mask, which in files with a palette are not the colours, there is `decode_mask`.
 
     Args:
         data: bytes, a bytearray, a memoryview, or a uint8 array of one axis.
         channels: 3 for RGB (gray is repeated, alpha is left out and not blended in), 1 for gray, 4 for RGB and alpha
             (255 where there is none): arrays (height, width, channels) of uint8; of 16 bits the upper eight are
-            kept (in TIFF to within 1).
-            None for the image as it is: (height, width) if it is gray, 3 or 4 channels otherwise, uint8, uint16 or another
-            dtype, such as float32, that has to be asked for in this way.
+            kept, fewer are made 0 to 255.
+            None for the image as it is: (height, width) if it is gray, 3 or 4 channels otherwise (in TIFF and PAM as many bands as
+            there are), uint8, uint16 (numbers of 9 to 15 bits as they are) or another dtype, such as float32, that has to be asked
+            for in this way.
         size: makes the image smaller while it is decoded, which takes a fraction of the time, if it is a JPEG: to
             1/2, 1/4 or 1/8 of each edge (rounded up), the smallest of these, or the whole, of which the shorter edge is
             still >= size. Other formats come whole. It is not a resize: what comes out has yet to be made as large as wanted.
 
     Returns:
-        An array of one's own, in RGB order, upright: turned and mirrored as EXIF says. Of an animation, or a file of
-        several pages, the first. CMYK is converted without a colour profile.
+        An array of one's own, in RGB order, upright: turned and mirrored as EXIF, or AVIF's boxes, say. Of an animation, or a file of
+        several pages, the first (no thumbnail). CMYK is converted without a colour profile. Colours that are stored multiplied by
+        their alpha are divided by it. What lies behind the end of a JPEG, a film or a preview, is left alone.
 
     Raises:
-        ValueError: nothing is there, it is no image, it ends too early, or its numbers are signed or floats (and `channels` is not
-            None). Damage inside a JPEG that its decoder can step over (it does, with a word on stderr) cannot be noticed.
+        ValueError: nothing is there, it is no image, it ends too early, it is of a kind that cannot be read as it is meant, which is
+            named, or its numbers are signed, floats, or bands without colours (and `channels` is not None). Damage inside a JPEG
+            that its decoder can step over (it does, with a word on stderr) cannot be noticed.
 
     >>> red = cv2.imencode(".png", np.array([[[0, 0, 255]]], np.uint8))[1].tobytes()  # blue, green, red
     >>> decode_image(red)

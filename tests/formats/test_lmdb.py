@@ -578,9 +578,10 @@ BOUNDLESS = b"\x89PNG\r\n\x1a\n" + b"".join(
     [
         ({"channels": 3, "height": 1 << 30, "width": 1 << 30, "data": b"x"}, "has 1 values"),
         ({"channels": -1, "height": -1, "width": 1, "data": b"x"}, "has 1 values"),
-        ({"encoded": True, "data": b"\x89PNG torn"}, "encoded image is torn"),
-        ({"encoded": True}, "encoded image is torn"),
-        ({"encoded": True, "data": BOUNDLESS}, "encoded image is none that OpenCV decodes"),
+        ({"encoded": True, "data": b"\x89PNG torn"}, "encoded image is no image that OpenCV decodes"),
+        ({"encoded": True}, "encoded image is empty"),
+        ({"encoded": True, "data": BOUNDLESS}, "encoded image is a PNG image, but damaged"),
+        ({"encoded": True, "data": b"\xff\xd8\xff\xe0\0\4ab\xff\xda"}, "encoded image is a JPEG image that is cut off"),
     ],
 )
 def test_a_datum_that_lies_is_told(fields, message, path, cv2):

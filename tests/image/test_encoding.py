@@ -61,12 +61,12 @@ def test_every_dtype_and_shape_comes_back_or_is_refused(extension, tmp_path):
         (
             "jpg",
             np.full((4, 4, 3), 300, np.uint16),
-            r"jpg keeps uint8, got uint16; write \(image >> 8\)\.astype\(np\.uint8\), or all 16 bits as",
+            r"jpg keeps uint8, got uint16; write \(image >> 8\).* or all 16 bits as png",
         ),
         (
             "jpg",
             np.zeros((4, 4, 4), np.uint8),
-            r"images must be \(height, width\) or \(height, width, 3\) for jpg, got \(4, 4, 4\); write alpha",
+            r"images must be \(height, width\) or \(height, width, 3\) for jpg, got .*; write alpha as png",
         ),
         ("png", np.zeros((4,), np.uint8), r"images must be .* for png, got \(4,\); .* other arrays as npy"),
         ("png", np.zeros((0, 4), np.uint8), r"images must be .* got \(0, 4\)"),
