@@ -43,7 +43,8 @@ def write_webdataset(
     Keys of a datapoint are extensions (`jpg`, `cls`, `seg.png`), which say how a component is written: strings as txt,
     integers as cls, anything of JSON as json, arrays as npy, dicts of arrays as npz, images (RGB, height x width x 3, of uint8) as
     png or jpg (as png also of uint16 and with alpha; as tif of floats, too), any object as pyd, each of them and `.gz` compressed;
-    bytes are written as they are. `__key__` is the name of the sample, by default its number in this call with nine digits; other keys that begin with `__` are left out.
+    bytes are written as they are. `__key__` is the name of the sample, by default its number in this call with nine digits; other
+    keys that begin with `__` are left out.
 
     `pattern` is the path of one file, or one with the number of the shard, as in "train-{shard:05d}.tar": a shard then
     has at most `shard_size` samples and (unless a single sample is larger) `shard_bytes` bytes, one gigabyte if neither is
