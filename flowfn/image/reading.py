@@ -292,12 +292,16 @@ def _of_jpeg(data: bytes | memoryview, channels: int | None, size: int | None) -
 
 def _of_opencv(data: bytes) -> Picture:
     """What only OpenCV knows: Radiance's images, rasters of Sun."""
-    image = imdecode(data)
+    other = next((f"{name}, which OpenCV {cv2.__version__} does not decode; {instead}" for name, (beginning, instead) in _ELSEWHERE.items()
+                  if re.match(beginning, data, re.DOTALL)), "")  # fmt: skip
+    try:
+        image = imdecode(data)
+    except Refused as refused:
+        raise (Refused(other) if other else refused) from None
     if image is not None:
         return Picture(in_rgb(image))
-    for name, (beginning, instead) in _ELSEWHERE.items():
-        if re.match(beginning, data, re.DOTALL):
-            raise Refused(f"{name}, which OpenCV {cv2.__version__} does not decode; {instead}")
+    if other:
+        raise Refused(other)
     if data.startswith(b"#?R"):
         known = b"32-bit_rle_xyze" not in data[:1000] and re.search(rb"\n-Y \d+ \+X \d+\n", data[:5000])
         kind = "but damaged or cut off" if known else "but of colours (XYZ) or an order of rows that OpenCV does not decode"
