@@ -16,6 +16,8 @@ from flowfn.image.pictures import Damaged, Picture, Refused, imdecode, in_rgb
 
 AVIF = re.compile(rb"....ftyp(?:avi[fs]|.{8}(?:.{4})*?avi[fs])", re.DOTALL)
 _SIGNATURE, _STREAM = b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"
+_NEEDED = (b"meta", b"mdat", b"moov", b"iprp", b"ipco", b"ipma", b"jp2h", b"jp2c")
+"""Boxes that have to be whole; what is behind them may be no box."""
 _SRGB, _GRAY, _SYCC = 16, 17, 18
 
 
@@ -43,9 +45,9 @@ def read_avif(data: bytes) -> Picture:
 
 def _properties(data: bytes) -> tuple[list[tuple[bytes, bytes]], int]:
     """What is said of the picture, in the order in which it is to be carried out, and the bits of its numbers."""
-    for kind, inside in _boxes(data, 0, len(data)):
-        if kind == b"meta":
-            return _of_meta(data, inside)
+    parts = dict(_boxes(data, 0, len(data)))
+    if b"meta" in parts:
+        return _of_meta(data, parts[b"meta"])
     return [], 8 if not (found := re.search(rb"av1C\x81.(.)", data, re.DOTALL)) else _bits(found[1])
 
 
@@ -97,7 +99,7 @@ def _cut_out(image: np.ndarray, content: bytes) -> np.ndarray:
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """Kinds of boxes, and where their contents begin and end."""
+    """Kinds of boxes, and where their contents begin and end; what is no box ends them."""
     while at + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, at)
         head = 8
@@ -105,7 +107,9 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, i
             (size,), head = struct.unpack_from(">Q", data, at + 8), 16
         stop = at + size if size else end
         if stop > end or (size and size < head):
-            raise Damaged
+            if kind in _NEEDED:
+                raise Damaged
+            return
         yield kind, (at + head, stop)
         at = stop
 

@@ -459,3 +459,10 @@ def test_whatever_is_wrong_with_a_file_is_a_value_error(name):
         for read in (decode_image, lambda data: decode_image(data, channels=None), decode_mask):
             with contextlib.suppress(ValueError):
                 assert read(data[: rng.integers(1, len(data))] if rng.random() < 0.2 else data).size
+
+
+@pytest.mark.parametrize("behind", [b"junk" * 20, b"\0" * 50, b"\xff\xd8\xff" * 20])
+def test_what_lies_behind_the_end_of_a_file_is_left_alone(behind):
+    files = [encoded(RGB, "PNG"), encoded(RGB, "WEBP", **EXACT), encoded(RGB, "JPEG2000"), stream(RGB), JPEG, BMPS["24 bits"][0]]
+    for data in files + [encoded(RGB, "AVIF")] * reads_avif:
+        np.testing.assert_array_equal(decode_image(data + behind), decode_image(data))
