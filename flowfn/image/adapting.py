@@ -7,21 +7,24 @@ whoever has made one of its objects has imported it.
 
 from __future__ import annotations
 
-import copy
 import random
 from dataclasses import dataclass, field
-from functools import cache
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from flowfn.failures import brief
+from flowfn.forks import cached_property
+from flowfn.image.correcting import corrected
 from flowfn.image.moving import Joint, Parts
+from flowfn.image.tensors import as_boxes, kinds, knowing
 from flowfn.image.transforms import Augmentor, Shape, bounding, corners
 from flowfn.transform import seeded
 
 SEEDS = 1 << 63
+_FLOAT32 = 1 << 24  # from here on float32, as which torchvision warps, does not hold every integer
+_INT32 = (1 << 31) - 1  # OpenCV takes int64 for int32, and says nothing
 _V2 = "torchvision.transforms.v2"
 
 
@@ -62,9 +65,8 @@ class Foreign(Joint):
 class Albumentations(Augmentor):
     """A transform of albumentations 2, or a Compose of them, seeded from a datapoint's generator.
 
-    The library takes images of float32 as 0 to 1. Its keypoints are centres of pixels where it turns and flips, and
-    corners where it resizes: coordinates are exact but for resizing by a factor f, which leaves them (f - 1) / 2 pixels of
-    the new image short (less than half a pixel, unless it makes the image more than twice as large).
+    The library takes images of float32 as 0 to 1. Where its points, boxes and masks stray from their image they are
+    `corrected`; examples/other_transforms.md has measured what is left.
     """
 
     transform: Any
@@ -87,7 +89,7 @@ class Albumentations(Augmentor):
         height, width = parts.shape[:2]
         given: dict[str, Any] = {"image": parts.images[0] if parts.images else np.zeros((height, width, 3), np.uint8)}
         given |= {f"image{i}": image for i, image in enumerate(parts.images[1:], 1)}
-        given |= {f"mask{i}": mask for i, mask in enumerate(parts.masks)}
+        given |= {name: _as_carried(mask, self) for name, mask in zip(_masks(len(parts.masks)), parts.masks)}
         if parts.coords is not None:  # x, y, z, angle, scale and which of them it is
             given["keypoints"] = np.zeros((len(parts.coords), 6), np.float32)
             given["keypoints"][:, :2] = parts.coords - 0.5
@@ -102,9 +104,9 @@ class Albumentations(Augmentor):
     def _composed(self, images: int, masks: int) -> Any:
         """A copy of the transform that takes so many images and masks, and boxes and points in the library's own form."""
         albumentations = import_module("albumentations")
-        targets = {f"image{i}": "image" for i in range(1, images)} | {f"mask{i}": "mask" for i in range(masks)}
+        targets = {f"image{i}": "image" for i in range(1, images)} | dict.fromkeys(_masks(masks)[1:], "mask")
         compose = albumentations.Compose(
-            [copy.deepcopy(self.transform), albumentations.NoOp(p=0)],  # which takes all that there is, or there would be warnings
+            [corrected(self.transform), albumentations.NoOp(p=0)],  # which takes all that there is, or there would be warnings
             bbox_params=albumentations.BboxParams("albumentations", check_each_transform=False),
             keypoint_params=albumentations.KeypointParams("xy", remove_invisible=False, check_each_transform=False),
             additional_targets={**targets, "region": "bboxes"},
@@ -116,7 +118,7 @@ class Albumentations(Augmentor):
         """What the library has made, as what was given."""
         height, width = made["image"].shape[:2]
         images = [made["image"], *(made[f"image{i}"] for i in range(1, len(parts.images)))][: len(parts.images)]
-        masks = [made[f"mask{i}"] for i in range(len(parts.masks))]
+        masks = [_as_given(made[name], mask) for name, mask in zip(_masks(len(parts.masks)), parts.masks)]
         coords = boxes = region = kept = None
         if parts.coords is not None:
             points = np.asarray(made["keypoints"]).reshape(-1, 6)
@@ -129,7 +131,8 @@ class Albumentations(Augmentor):
             boxes = (rows[:, :4] * ([width, height] * 2)).astype(parts.boxes.dtype)
         if parts.region is not None:
             rows = np.asarray(made["region"]).reshape(-1, 5)[:, :4]
-            region = rows * ([width, height] * 2) if len(rows) else None
+            seen = np.concatenate([rows[:, :2].min(0), rows[:, 2:].max(0)]) if len(rows) else np.zeros(4)  # also where it is reflected
+            region = (seen * ([width, height] * 2))[None]
         return Parts(images, masks, coords, boxes, region, kept)
 
     def __reduce__(self) -> Any:
@@ -144,7 +147,8 @@ class Torchvision(Augmentor):
     """A transform of torchvision, seeded from a datapoint's generator: v2 for all of a datapoint, the older ones for images.
 
     v2 is given tensors (`tv_tensors`), the older ones PIL images; what comes out is an array (height, width, channels) again.
-    torchvision draws from the global random state: it is put back after each call, and threads take turns.
+    torchvision draws from the global random state: it is put back after each call, and threads take turns. What moves with
+    images are tensors of our own `kinds`, which go where the image goes; examples/other_transforms.md has measured it.
     """
 
     transform: Any
@@ -170,29 +174,65 @@ class Torchvision(Augmentor):
     def _as_tensors(self, parts: Parts) -> Parts:
         torch, tv_tensors = import_module("torch"), import_module("torchvision.tv_tensors")
         height, width = parts.shape[:2]
+        ours = kinds()
         images = parts.images or [np.zeros((height, width, 3), np.uint8)]
         canvas: Any = {"canvas_size": (height, width)}
         given: dict[str, Any] = {"images": [tv_tensors.Image(_tensor(image)) for image in images]}
-        given["masks"] = [tv_tensors.Mask(_tensor(mask)) for mask in parts.masks]
+        given["masks"] = [ours.mask(_tensor(_within(mask, _FLOAT32, self))) for mask in parts.masks]
         if parts.boxes is not None:
             boxes = torch.from_numpy(np.array(parts.boxes))
-            given["boxes"] = tv_tensors.BoundingBoxes(boxes, format="XYXY", clamping_mode=None, **canvas)
+            given["boxes"] = ours.boxes(boxes, format="XYXY", clamping_mode=None, **canvas)
             given["labels"] = torch.arange(len(boxes))
         if parts.coords is not None:
-            given["coords"] = _points()(torch.from_numpy(np.array(parts.coords)), **canvas)
+            given["coords"] = ours.points(torch.from_numpy(np.array(parts.coords)), **canvas)
         if parts.region is not None:
-            given["region"] = _points()(torch.from_numpy(corners(parts.region)), **canvas)
-        made = self.transform(given)
+            given["region"] = ours.points(torch.from_numpy(corners(parts.region)), **canvas)
+        made = self._knowing(given)
         coords = made["coords"].numpy() if parts.coords is not None else None
         region = bounding(made["region"].numpy()) if parts.region is not None else None
         images = [_array(one, image) for one, image in zip(made["images"], parts.images)]
         masks = [_array(one, mask) for one, mask in zip(made["masks"], parts.masks)]
         if parts.boxes is None:
             return Parts(images, masks, coords, None, region)
-        return Parts(images, masks, coords, made["boxes"].numpy(), region, made["labels"].numpy())
+        return Parts(images, masks, coords, as_boxes(made["boxes"]), region, made["labels"].numpy())
+
+    @cached_property
+    def _knowing(self) -> Any:
+        return knowing(self.transform)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.transform, self.v2)
 
     def __repr__(self) -> str:
         return " ".join(brief(self.transform).split())
+
+
+def _masks(count: int) -> list[str]:
+    """What masks are called; some transforms look at the first under its own name."""
+    return ["mask", *(f"mask{i}" for i in range(1, count))][:count]
+
+
+def _within(mask: np.ndarray, largest: int, transform: Augmentor) -> np.ndarray:
+    """A mask, or an error if it has labels that the library would change into others."""
+    if mask.dtype.kind in "iu" and mask.dtype.itemsize >= 4 and mask.size and not -largest <= mask.min() <= mask.max() <= largest:
+        raise ValueError(
+            f"augment(): a mask must have labels from -{largest} to {largest}, since {transform!r} may change others, "
+            f"got {mask.min()} to {mask.max()}; number them anew: labels, mask = np.unique(mask, return_inverse=True)"
+        )
+    return mask
+
+
+def _as_carried(mask: np.ndarray, transform: Augmentor) -> np.ndarray:
+    """A mask in a dtype that OpenCV warps."""
+    if mask.dtype.kind in "iu" and mask.dtype.itemsize >= 4:
+        return _within(mask, _INT32, transform).astype(np.int32, copy=False)
+    return mask.astype(np.uint8) if mask.dtype == bool else mask
+
+
+def _as_given(made: Any, mask: np.ndarray) -> Any:
+    """What has become of a mask, in its own dtype again unless that was the purpose."""
+    carried = np.uint8 if mask.dtype == bool else np.int32
+    return made.astype(mask.dtype, copy=False) if mask.dtype.kind in "iub" and getattr(made, "dtype", None) == carried else made
 
 
 def _tensor(image: np.ndarray) -> Any:
@@ -210,32 +250,3 @@ def _array(made: Any, given: np.ndarray) -> np.ndarray:
     elif given.ndim == 3 and array.ndim == 2:
         array = array[:, :, None]
     return np.ascontiguousarray(array)
-
-
-@cache
-def _points() -> Any:
-    """Points by our convention. torchvision's keypoints are centres of pixels where it flips, and corners everywhere else."""
-    torch, tv_tensors = import_module("torch"), import_module("torchvision.tv_tensors")
-    functional = import_module("torchvision.transforms.v2.functional")
-    points_of_ours: Any = type("Points", (tv_tensors.KeyPoints,), {})
-
-    def flipped(axis: int) -> Any:
-        def flip(points: Any) -> Any:
-            plain = points.as_subclass(torch.Tensor).clone()
-            plain[..., axis] = points.canvas_size[1 - axis] - plain[..., axis]
-            return tv_tensors.wrap(plain, like=points)
-
-        return flip
-
-    def moved(points: Any, displacement: Any, **options: Any) -> Any:
-        """As the pixel moves in which it is."""
-        plain = points.as_subclass(torch.Tensor)
-        height, width = points.canvas_size
-        index = plain.long().clamp_(torch.zeros(2, dtype=torch.long), torch.tensor([width - 1, height - 1]))
-        there = functional.elastic_keypoints(index.to(plain.dtype), points.canvas_size, displacement)
-        return tv_tensors.wrap(plain + there - index, like=points)
-
-    functional.register_kernel(functional.horizontal_flip, points_of_ours)(flipped(0))
-    functional.register_kernel(functional.vertical_flip, points_of_ours)(flipped(1))
-    functional.register_kernel(functional.elastic, points_of_ours)(moved)
-    return points_of_ours
