@@ -256,10 +256,10 @@ def test_albumentations_points_are_exact(turn):
 
 
 @pytest.mark.parametrize("factor", [0.5, 2, 5])
-def test_albumentations_resizes_points_to_half_a_pixel_for_each_time_the_image_grows(factor):
+def test_albumentations_resizes_points_with_the_image(factor):
     height, width = (int(side * factor) for side in IMAGE.shape[:2])
     points = one(ff.pipe([[IMAGE, POINTS]], augment([A.Resize(height, width)], 0, coords=1)))[1]
-    np.testing.assert_allclose(points, POINTS * factor - (factor - 1) / 2, atol=1e-3)
+    np.testing.assert_allclose(points, POINTS * factor, atol=1e-3)
 
 
 def test_albumentations_crops_where_boxes_are_and_gives_them_back():
