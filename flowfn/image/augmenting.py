@@ -93,7 +93,8 @@ def augment(
     Args:
         augmentors: a list, applied in order; each sees the shape that comes out of those before it. Augmentors of
             `flowfn.image`, transforms of albumentations and torchvision (v2; older ones for images only), and functions of an
-            image. None is skipped, so `flip(horizontal=True) if train else None` reads well.
+            image. None is skipped, so `flip(horizontal=True) if train else None` reads well. How exactly points, boxes and
+            masks go with the image in each of the other libraries' transforms is measured in examples/other_transforms.md.
         index: the image; short for `image=index`.
         image: images, arrays (height, width) or (height, width, channels), in RGB order.
         mask: masks of labels (`read_mask` reads them): they are moved as the image is, by nearest neighbour, and their colours are

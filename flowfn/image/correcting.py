@@ -26,7 +26,7 @@ RESIZING = frozenset({"Resize", "_BaseRandomSizedCrop", "RandomSizedBBoxSafeCrop
 SCALING: dict[str, Callable[[float], int]] = {"RandomScale": int, "MaxSizeTransform": round}
 """Those that resize by a factor, and how they come to whole pixels."""
 
-DRAWING = frozenset({"GridElasticDeform", "Morphological", "RandomGridShuffle"})
+DRAWING = frozenset({"BaseDropout", "GridElasticDeform", "Morphological", "RandomGridShuffle"})
 """Those that move boxes as pixels, and round all their sides down."""
 
 
