@@ -35,10 +35,12 @@ def corrected(transform: Any) -> Any:
     made = copy.deepcopy(transform)
     for one in _parts(made):
         kinds = {kind.__name__ for kind in type(one).__mro__ if kind.__module__.startswith("albumentations.")}
-        scaling = [whole for kind, whole in SCALING.items() if kind in kinds]
-        if kinds & RESIZING or scaling:
+        if kinds & RESIZING:
             _resize_exactly(one)
-            _replace(one, "apply_to_keypoints", partial(_scaled_points, *scaling) if scaling else _resized_points)
+            _replace(one, "apply_to_keypoints", _resized_points)
+        elif kinds & SCALING.keys():
+            _resize_exactly(one)
+            _replace(one, "apply_to_keypoints", partial(_scaled_points, SCALING[min(kinds & SCALING.keys())]))
         elif "BaseDistortion" in kinds:
             _replace(one, "apply_to_keypoints", _distorted_points)
         elif "Affine" in kinds:

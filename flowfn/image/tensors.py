@@ -36,9 +36,10 @@ def kinds() -> Kinds:
     points: Any = type("Points", (theirs.KeyPoints,), {})
     boxes: Any = type("Boxes", (theirs.BoundingBoxes,), {})
     mask: Any = type("Labels", (theirs.Mask,), {})
-    for function, kernel in (("horizontal_flip", _flipped), ("vertical_flip", _flipped_vertically)):
-        functional.register_kernel(function, points)(kernel)
-    for function, kernel in (("rotate", _rotated), ("elastic", _deformed)):
+    functional.register_kernel("horizontal_flip", points)(_flipped)
+    functional.register_kernel("vertical_flip", points)(_flipped_vertically)
+    kernels: dict[str, Any] = {"rotate": _rotated, "elastic": _deformed}
+    for function, kernel in kernels.items():
         functional.register_kernel(function, points)(kernel)
         functional.register_kernel(function, boxes)(_by_corners(kernel))
     functional.register_kernel("resize", mask)(_resized)
