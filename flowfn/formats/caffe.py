@@ -14,7 +14,7 @@ from flowfn.extras import needed
 from flowfn.flows import Flow
 from flowfn.formats.files import call, flow_of
 from flowfn.formats.keyvalue import KEYS_RULE, Entries
-from flowfn.formats.messages import datum
+from flowfn.formats.messages import datum, parsed
 from flowfn.formats.payloads import Unreadable
 
 _ORDER = rules.one_of("bgr", "rgb")
@@ -54,11 +54,7 @@ class ImageOf:
 
 
 def _parsed(payload: bytes) -> Any:
-    message = datum("read_caffe_lmdb()", "lmdb")
-    try:
-        return message.FromString(payload)
-    except needed("google.protobuf.message", "read_caffe_lmdb()", extra="lmdb").DecodeError as error:
-        raise Unreadable(f"it is no Datum: {error}") from error
+    return parsed(datum("read_caffe_lmdb()", "lmdb"), payload, "Datum")
 
 
 def _raw(read: Any, swapped: bool) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`tf.train.Example`: datapoints as TensorFlow's programs write them, dicts of lists of bytes, floats or integers."""
+"""`tf.train.Example` and `SequenceExample`: datapoints as TensorFlow's programs write them, dicts of lists of bytes or numbers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from flowfn.failures import brief
-from flowfn.formats.messages import example
+from flowfn.formats.messages import example, parsed, sequence_example
 from flowfn.formats.payloads import Unreadable
 
 _ONE: dict[Any, str] = {int: "int64_list", float: "float_list", bytes: "bytes_list", str: "bytes_list"}
 _WHO, _EXTRA = "tf.train.Example", "tfrecord"
+_EITHER = "tf.train.Example or SequenceExample"
 
 
 def as_example(datapoint: Mapping[str, Any]) -> bytes:
@@ -45,14 +46,20 @@ def as_example(datapoint: Mapping[str, Any]) -> bytes:
 
 
 def from_example(payload: Any, features: Any = None) -> dict[str, Any]:
-    """A serialized `tf.train.Example` as a dict, in the order of its names: lists of bytes, and arrays.
+    """A serialized `tf.train.Example` or `SequenceExample` as a dict, in the order of its names: lists of bytes, and arrays.
+
+    Lists of a bytes feature are of bytes, arrays are int64 or float32 of shape (values,); a feature without a kind is an
+    empty array. In a SequenceExample those are the features of its context, and beside them, under their own names, stand
+    its feature lists: each a list with the bytes or array of every step. (Without such lists it is an Example, to the byte.)
 
     `features` chooses some, by a list of their names or by a dict of how each is to be: `bytes`, `str`, `int` or `float`
     for exactly one value, (dtype, shape) for an array (one side of the shape may be -1; a single string of bytes is taken
-    for an array's content), or a function of the list.
+    for an array's content), or a function of the list. Of a feature list each step is formed so: they come as a list, and
+    where (dtype, shape) has no -1 as one array of shape (steps, *shape).
 
     Raises:
-        ValueError: it is no Example; a feature is missing, or is not as it is to be.
+        ValueError: it is neither, but another message or none; a feature is missing, or is not as it is to be; a name is
+            both in the context and among the lists.
 
     >>> payload = as_example({"image": np.arange(4, dtype="uint8").tobytes(), "label": 7})
     >>> from_example(payload, {"image": ("uint8", (2, 2)), "label": int})
@@ -67,8 +74,7 @@ def from_example(payload: Any, features: Any = None) -> dict[str, Any]:
     for name, how in wanted:
         if name not in held:
             raise Unreadable(f"its Example has no feature {name!r}; it has {', '.join(map(repr, sorted(held))) or 'none'}")
-        values = _values(held[name])
-        found[name] = values if how is None else _one(name, values, how) if how in _ONE else _formed(name, values, how)
+        found[name] = _as(how, name, held[name])
     return found
 
 
@@ -110,22 +116,41 @@ def _bytes(text: str | bytes) -> bytes:
     return text.encode() if isinstance(text, str) else bytes(text)
 
 
-def _parsed(payload: Any) -> Any:
-    try:
-        return example(_WHO, _EXTRA).FromString(bytes(payload)).features.feature
-    except Exception as error:  # protobuf's own, of which there are several
-        if isinstance(error, ImportError):
-            raise
-        raise Unreadable(f"it is no tf.train.Example: {error}") from error
+def _parsed(payload: Any) -> Mapping[str, Any]:
+    """The features by name, and the lists of them."""
+    message = parsed(sequence_example(_WHO, _EXTRA), bytes(payload), _EITHER)
+    context: Mapping[str, Any] = message.context.feature
+    if not message.HasField("feature_lists"):
+        return context
+    lists = {name: list(held.feature) for name, held in message.feature_lists.feature_list.items()}
+    for name in sorted(lists.keys() & set(context)):
+        raise Unreadable(f"its SequenceExample has {name!r} both in its context and among its feature lists")
+    return {**context, **lists}
 
 
 def _values(feature: Any) -> Any:
+    """What is in a feature, or in each of a list of them."""
+    if type(feature) is list:
+        return list(map(_values, feature))
     kind = feature.WhichOneof("kind")
     if kind == "bytes_list":
         return list(feature.bytes_list.value)
     if kind == "int64_list":
         return np.array(feature.int64_list.value, np.int64)
     return np.array(feature.float_list.value, np.float32)
+
+
+def _as(how: Any, name: str, feature: Any) -> Any:
+    """A feature as it is to be, or each of a list of them."""
+    if how is None:
+        return _values(feature)
+    if type(feature) is not list:
+        values = _values(feature)
+        return _one(name, values, how) if how in _ONE else _formed(name, values, how)
+    steps = [_as(how, f"{name}[{step}]", one) for step, one in enumerate(feature)]
+    if callable(how) or -1 in how[1]:
+        return steps
+    return np.stack(steps) if steps else np.empty((0, *how[1]), how[0])
 
 
 def _one(name: str, values: Any, how: type) -> Any:

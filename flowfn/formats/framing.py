@@ -158,7 +158,7 @@ def unpacking(file: Any, compression: str | None) -> Any:
 
 
 class Zlib:
-    """Reads a zlib stream, as `gzip` does its own."""
+    """Reads a zlib stream, as `gzip` does its own; but behind its end there may be nothing."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._stream = file, zlib.decompressobj()
@@ -173,6 +173,10 @@ class Zlib:
                 raise EOFError("the compressed stream ends before it is whole")
             parts.append(found)
             size -= len(found)
+        if size > 0 and (self._stream.unused_data or self._file.read(1)):
+            raise ValueError(
+                f"there is more behind byte {self._file.tell() - len(self._stream.unused_data)} of it, where its zlib stream ends"
+            )
         return b"".join(parts)
 
 

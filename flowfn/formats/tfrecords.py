@@ -27,8 +27,8 @@ from flowfn.runs import Block
 
 SPAN = 1 << 18
 """How many bytes of records that follow one another are read at once."""
-EXAMPLE = 0x0A
-"""What an Example begins with: the number and the type of its only field."""
+EXAMPLES = frozenset((0x0A, 0x12))
+"""What an Example or a SequenceExample begins with, the number and the type of a field; nothing that is packed and longer does."""
 
 _FEATURES = rules.Rule(
     "a list of names, a dict from names to bytes, str, int, float, (dtype, shape) or a function, or None",
@@ -52,9 +52,10 @@ def read_tfrecord(
 
     `paths` is a path, a URL, a glob pattern, a range in braces ("train-{0000..0007}.tfrecord"), or a list of them.
 
-    A record is what it says it is: a `tf.train.Example` gives a dict of lists of bytes and of arrays (see `from_example`,
-    also for `features`, which chooses and shapes them), and what `write_tfrecord` wrote comes out as it went in, but for
-    arrays, which cannot be written to. `decode` makes a datapoint of the bytes of a record instead. What tensorpack's
+    A record is what it says it is: a `tf.train.Example` gives a dict of lists of bytes and of arrays, a `SequenceExample`
+    that of its context with its feature lists beside them, lists of those (see `from_example`, also for `features`, which
+    chooses and shapes them), and what `write_tfrecord` wrote comes out as it went in, but for arrays, which cannot be
+    written to. `decode` makes a datapoint of the bytes of a record instead. What tensorpack's
     TFRecordSerializer wrote are pickles, unless it was told otherwise: they are read with `allow_pickle=True`, and only if
     it is known where they come from, as they can run code.
 
@@ -123,16 +124,16 @@ class Form:
         """What makes datapoints of all of these, as fast as can be where they are of one kind."""
         if self.is_ours and payloads and all(payloads) and min(map(len, payloads)) > 1:
             firsts = set(map(itemgetter(0), payloads))
-            if EXAMPLE not in firsts:
+            if firsts.isdisjoint(EXAMPLES):
                 return reader_of_all(payloads, self.allow_pickle)
-            if len(firsts) == 1:
+            if firsts <= EXAMPLES:
                 return from_example
         return self.reader
 
 
 def _told_apart(unpack: Callable[[Any], Any], payload: Any) -> Any:
     """A datapoint of what was packed, or of an Example."""
-    if len(payload) > 1 and payload[0] != EXAMPLE:
+    if len(payload) > 1 and payload[0] not in EXAMPLES:
         return unpack(payload)
     return unpack(payload) if len(payload) == 1 else from_example(payload)
 

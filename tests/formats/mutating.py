@@ -328,6 +328,18 @@ def _example(folder: Path) -> Path:
     return folder / "a.payload"
 
 
+@kind("sequence example", lambda folder: formats.read_tfrecord(folder / "a.tfrecord"), whole=False)
+def _sequence_example(folder: Path) -> Path:
+    from flowfn.formats.messages import sequence_example
+
+    message = sequence_example("test", "tfrecord")()
+    message.context.feature["label"].int64_list.value.append(7)
+    for step in ([1, 2], [300]):
+        message.feature_lists.feature_list["tokens"].feature.add().int64_list.value.extend(step)
+    (folder / "a.payload").write_bytes(message.SerializeToString(deterministic=True))
+    return folder / "a.payload"
+
+
 SAMPLES = [
     {"txt": "one", "cls": 1, "npy": np.arange(3), "json": {"a": [1]}},
     {"txt": "two", "cls": 2, "npz": {"x": np.arange(2.0)}, "txt.gz": "packed"},
@@ -630,7 +642,7 @@ def placed(name: str, folder: Path, target: Path, data: bytes) -> None:
         (folder / old).unlink(missing_ok=True)
     if name in ("lmdb payloads", "caffe"):
         formats.write_lmdb(folder / "a.lmdb", [data, data], encode=bytes)
-    elif name == "example":
+    elif name in ("example", "sequence example"):
         formats.write_tfrecord(folder / "a.tfrecord", [data], encode=bytes)
     else:
         formats.write_webdataset(folder / "a.tar", [{name.removeprefix("tar of "): data}])

@@ -6,7 +6,8 @@ tensorpack's, once with TENSORPACK_SERIALIZE=msgpack and once with =pickle, its 
     TFRecordSerializer.save(DataFromList(DATAPOINTS, shuffle=False), path)
 
 TensorFlow's, with tf.io.TFRecordWriter, without compression, with "GZIP" and with "ZLIB": three serialized
-tf.train.Example, of the features that are in EXAMPLES.
+tf.train.Example, of the features that are in EXAMPLES; and three tf.train.SequenceExample of what is in SEQUENCES, "id" and
+"name" in their contexts, the others feature lists (a step of "gaps" is a tf.train.Feature() of no kind).
 """
 
 import base64
@@ -32,6 +33,20 @@ EXAMPLES = [
         "name": [f"cat{i}".encode()],
         "none": np.array([], np.int64),
         "words": [b"a", b"bc"],
+    }
+    for i in range(3)
+]
+
+SEQUENCES = [
+    {
+        "empty": [],
+        "frames": [[bytes([i, 0])], [bytes([i, 1])]],
+        "gaps": [np.array([1]), np.array([], np.float32), np.array([2, 3])],
+        "id": np.array([i]),
+        "name": [f"cat{i}".encode()],
+        "scores": [np.array([0.5, i, j], np.float32) for j in range(2)],
+        "tokens": [np.arange(j + 1) for j in range(i)],
+        "words": [[b"a", b"bc"], []],
     }
     for i in range(3)
 ]
@@ -72,6 +87,12 @@ _FILES = {
         eNprZIAAprNiYVz1XLJcrEn5FanFQiJCQlwCQHF7qLwDEDlwCXOxZuYmpqcKcXFxcLExMDIxs7ByiXOx5iQmpeYI8UnxcHH9hwFGLiEu1vL8opRiIU4u
         di7GRC6mpGQuAS6WvMTcVCGgdi6W5MQSAy4uoEh+XqoQkxTD350lXRVQCxctVTzKVYbVQQ32+B3EB3MQqxQzFyMDUe4wRHZHeZngDCLcAXID8e4gLjyM
         kN0he+laMQC6hU6J
+    """,
+    "tensorflow-sequence.tfrecord": """
+        eNqN0b9LAzEUB/AkvUvrV7HXB4X2Fh2cRV0c038lXk8ppb1yORAR5AZBcOkkuDm6O7s5dnFxdPAP8H8wbWOhDS3NEsjj/fjkvbP5mYz7CgfYheh1KYwr4AwR
+        gqEepFSDRJDo4oSeOVoIr7O8a6iOHVTBNcRFAgEGQBZZPx0aYoghL3ObayiaJkMw5m6OY0iTZLmNHSGifezZ9sqNwVZfSoU2gis9MtTAbC5uW8nYlhIVO0GY
+        DkbFDbHzu/HPh6vx9v1rli3cs5zSyyZLY2Gpwv2GR+KOxNeSSrVKKtX2pM/D4GniSPda3y6ThEc6o9dNpPaCVP8nzXrajXg04Whi/bY63rY629Mevh6bf2ek
+        XQM=
     """,
     "tensorflow-gzip.tfrecord": """
         eNoBxgA5/x+LCAAAAAAAAANrZIAAprNiYVz1XLJcrEn5FanFQiJCQlwCQHF7qLwDEDlwCXOxZuYmpqcKcXFxcLExMDIxs7ByiXOx5iQmpeYI8UnxcHH9
