@@ -10,6 +10,7 @@ import bisect
 import contextlib
 import itertools
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,12 +21,16 @@ from flowfn.flows import Flow
 from flowfn.formats.extensions import Decoding
 from flowfn.formats.files import Opened, Pieces, call, file_path, flow_of, is_url, stamp
 from flowfn.formats.finding import paths_of
-from flowfn.formats.shards import Index, Shards, index_of, split, twice
-from flowfn.formats.tapes import PACKED, Tape, members, payload
+from flowfn.formats.shards import Index, Shards, index_of, lacks, parts
+from flowfn.formats.tapes import PACKED, Tape, payload
 from flowfn.transform import flat_map
 
 SCANNING = 8
 """How many threads look for samples: most of the time goes into waiting for the disk."""
+REMEMBERED = 1 << 16
+"""How many keys of a stream are remembered at least, so that one that comes again is noticed."""
+SAID = 8
+"""How many remarks about files come as warnings of their own."""
 
 _WHO = "read_webdataset"
 _COMPONENTS = rules.optional(
@@ -61,22 +66,31 @@ def read_webdataset(
     """A flow of the samples in tar files of WebDataset's layout: dicts with the key as `__key__`, then the components.
 
     `paths` is a path, a URL, a glob pattern, a range in braces (`"train-{0000..0007}.tar"`, `"{train,val}.tar"`), or a list
-    of them; the samples of one file come after those of the other. `components` are the extensions to read; the others
-    are passed over. Text, numbers (cls), JSON and arrays (npy, npz) are decoded by their extensions, images (RGB) with
-    `images=True`, pickles with `allow_pickle=True`, and others stay bytes; `decode=False` leaves all as they are, and a
-    dict (`{"mp4": function_of_bytes}`) comes before these rules.
+    of them; the samples of one file come after those of the other. `components` are the extensions to read, which each
+    sample must have; the others are passed over. Text, numbers (cls), JSON and arrays (npy, npz) are decoded by their
+    extensions, images (RGB) with `images=True`, pickles with `allow_pickle=True`, and others stay bytes; `decode=False`
+    leaves all as they are, and a dict (`{"mp4": function_of_bytes}`) comes before these rules.
 
     Local files are indexed in this call, by reading their headers alone; the flow then knows its length, `flow[i]` reads
     one sample, and `shuffle()` reads none in vain. `save_index=True` keeps what was found in a file `.index` beside each,
-    which is used from then on as long as the tar file is the same. What is compressed (.tar.gz, .tar.bz2, .tar.xz) or
-    behind a URL is read as a stream, one tar file after the other; worker processes then share out the files.
-    `index=True` indexes what is behind a URL too (the server must give pieces of files), `index=False` streams local
-    files. A flow of paths, for example `ff.pipe(paths, ff.shuffle(), ff.shard(rank, world))`, is streamed in its order.
+    which is used from then on as long as the tar file is the same. What is compressed (.tar.gz, .tar.bz2, .tar.xz, and
+    .tar.zst with the extra `zstd`) or behind a URL is read as a stream, one tar file after the other; worker processes then
+    share out the files. `index=True` indexes what is behind a URL too (the server must give pieces of files), `index=False`
+    streams local files. A flow of paths, for example `ff.pipe(paths, ff.shuffle(), ff.shard(rank, world))`, is streamed in
+    its order.
+
+    A sample is files that follow one another. If its key comes again behind others, that is an error (a stream remembers
+    the last 65 536 keys). Of a file whose name begins with a dot ("._0001.jpg") or has no extension, which is in no sample,
+    a warning tells; `__name__` at the beginning of a name is for what is said of the whole file, which is passed over. A tar
+    file ends with zeros, where tar and webdataset stop reading: what stands behind them, as in two files joined by `cat`, is
+    an error, and more zeros than mark an end are warned of, as in a download that was broken off.
 
     Raises:
         FileNotFoundError: there is no such file, or none that matches.
-        ValueError: a file is damaged, cut off or no tar file; there are links, devices, names with ".." in it; a
-            component is not what its extension says, or is a pickle.
+        ValueError: a file is damaged, cut off or no tar file; there are links, devices, sparse files, names with ".." in
+            it; a key comes again, or a sample lacks one of the components; a component is not what its extension says, or
+            is a pickle.
+        ImportError: a file is compressed by zstd, and zstandard is not installed.
 
     >>> import tempfile
     >>> from flowfn.formats import write_webdataset
@@ -114,12 +128,14 @@ def read_webdataset(
             f"{_WHO}(): save_index=True needs local files, but there are URLs among them; pass index=True for an index that is not kept"
         )
     if index is None:
-        index = save_index or not any(is_url(path) or path.endswith(PACKED) for path in found)
+        index = save_index or not any(is_url(path) or path.lower().endswith(PACKED) for path in found)
     if not index:
         if save_index:
             raise ValueError(f"{_WHO}(): save_index=True needs an index, and index=False is for none; leave one out")
         return _streamed(found, reading, words)
-    return flow_of(Samples(found, reading, save_index), _WHO, words)
+    samples = Samples(found, reading, save_index)
+    _warn(samples.remarks)
+    return flow_of(samples, _WHO, words)
 
 
 @dataclass(frozen=True)
@@ -142,25 +158,24 @@ class Reading:
         path = file_path(path, _WHO)
         called = f"{_WHO}(): {path}"
         sample: dict[str, Any] = {}
-        held: set[str] = set()
+        held, first = list[str](), 0
         with Tape(path, f"{_WHO}()", called) as tape:
-            for member in members(tape):
-                named = split(member.name)
-                if named is None:
-                    continue
-                key, extension = named
-                if not held or key != sample["__key__"]:
+            for key, extension, member, begins in parts(tape, lambda remark: warnings.warn(f"{called} {remark}", stacklevel=2), REMEMBERED):
+                if begins:
                     if held:
-                        yield sample
-                    sample, held = {"__key__": key}, set()
-                if extension in held:
-                    raise twice(called, key, extension)
-                held.add(extension)
+                        yield self._whole(sample, held, first, called)
+                    sample, held, first = {"__key__": key}, [], member.offset
+                held.append(extension)
                 if self.wants(extension):
                     sample[extension] = self.decoded(key, extension, payload(tape, member), path)
-            tape.finish()
         if held:
-            yield sample
+            yield self._whole(sample, held, first, called)
+
+    def _whole(self, sample: dict[str, Any], held: Sequence[str], at: int, called: str) -> dict[str, Any]:
+        """The sample, if it has what is to be read of it."""
+        for missing in filter(lambda one: one not in held, self.components or ()):
+            raise lacks(called, sample["__key__"], at, missing, held)
+        return sample
 
 
 class Samples(Opened):
@@ -178,7 +193,15 @@ class Samples(Opened):
 
         with ThreadPoolExecutor(min(SCANNING, len(paths))) as threads:
             self._known = dict(enumerate(threads.map(look, paths)))
+        for path, index in zip(paths, self._known.values()):
+            if reading.components is not None:
+                index.demand(reading.components, f"{_WHO}(): {path}")
         self.ends = list(itertools.accumulate(map(len, self._known.values())))
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is odd about the files that were looked at, but no error."""
+        return [f"{_WHO}(): {self.paths[number]} {remark}" for number, index in self._known.items() for remark in index.remarks]
 
     def open(self) -> Shards:
         """Nothing is opened before it is wanted."""
@@ -215,6 +238,14 @@ def _streamed(paths: Any, reading: Reading, words: str) -> Flow[dict[str, Any]]:
     """The samples of one tar file after the other: an expand stage, so that workers share out the files."""
     streamed = flat_map(reading, paths)
     return Flow(streamed.part, streamed.sources, made=_Call(words))
+
+
+def _warn(remarks: Sequence[str]) -> None:
+    """Warn of what is odd about some files, of many in one."""
+    for remark in remarks[:SAID]:
+        warnings.warn(remark, stacklevel=3)
+    if remarks[SAID:]:
+        warnings.warn(f"{_WHO}(): there are {len(remarks) - SAID} more such remarks, the last of them: {remarks[-1]}", stacklevel=3)
 
 
 @dataclass(frozen=True)

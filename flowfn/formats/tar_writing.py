@@ -16,9 +16,10 @@ from flowfn.extras import needed
 from flowfn.failures import brief
 from flowfn.formats.extensions import encoded
 from flowfn.formats.files import Pieces, file_path, is_url
+from flowfn.formats.headers import BLOCK, leads_out
 from flowfn.formats.naming import PATTERN, counts_shards, shard_name
 from flowfn.formats.shards import BESIDE, save_index, scanned, split
-from flowfn.formats.tapes import BLOCK, PACKED, leads_out
+from flowfn.formats.tapes import PACKED
 from flowfn.formats.writing import refuse, shown, written
 
 USUAL = 1 << 30
@@ -55,7 +56,7 @@ def write_webdataset(
         FileExistsError: there are files of this pattern already; with `overwrite=True` they are all replaced.
         TypeError: a datapoint is no dict, or a component cannot be written under its extension.
         ValueError: a key cannot be told from its extension when it is read (a dot in it), leads out of a folder, or is
-            that of the datapoint before.
+            that of another datapoint in the same file.
 
     >>> import tempfile, os
     >>> folder = tempfile.mkdtemp()
@@ -80,15 +81,13 @@ def write_webdataset(
     target = Target(file_path(pattern, _WHO), several, overwrite, save_index)
     target.refuse()
     with target, contextlib.closing(shown(flow, _WHO)) as source:
-        before = None
         for number, datapoint in enumerate(source):
-            key, files = _files(datapoint, number, before)
+            key, files = _files(datapoint, number)
             size = sum(map(len, files))
             shard = target.shard
             if shard.samples and ((shard_size and shard.samples >= shard_size) or (shard_bytes and shard.bytes + size > shard_bytes)):
                 shard = target.next()
-            shard.add(files, size)
-            before = key
+            shard.add(key, files, size)
 
 
 class Shard:
@@ -99,9 +98,17 @@ class Shard:
         self.packed = gzip.GzipFile("", "wb", 6, self.raw, mtime=0) if beside.endswith(_GZIPPED) else None
         self.file: Any = self.packed or self.raw
         self.samples = self.bytes = 0
+        self.keys: set[str] = set()
 
-    def add(self, files: list[bytes], size: int) -> None:
-        """Write a sample."""
+    def add(self, key: str, files: list[bytes], size: int) -> None:
+        """Write a sample.
+
+        Raises:
+            ValueError: there is one of this key.
+        """
+        if key in self.keys:
+            raise ValueError(f"{_WHO}(): two datapoints of a file have the key {key!r}, and could not be told apart; make keys differ")
+        self.keys.add(key)
         self.file.writelines(files)
         self.samples += 1
         self.bytes += size
@@ -225,7 +232,7 @@ def _remove(path: str) -> None:
             os.remove(name)
 
 
-def _files(datapoint: Any, number: int, before: str | None) -> tuple[str, list[bytes]]:
+def _files(datapoint: Any, number: int) -> tuple[str, list[bytes]]:
     """The key of a datapoint, and what stands for its components in a tar file."""
     if not isinstance(datapoint, Mapping):
         raise TypeError(
@@ -235,8 +242,6 @@ def _files(datapoint: Any, number: int, before: str | None) -> tuple[str, list[b
     key = datapoint.get("__key__", f"{number:09d}")
     if not isinstance(key, str):
         raise TypeError(f"{_WHO}(): __key__ must be a string, got {brief(key)}")
-    if key == before:
-        raise ValueError(f"{_WHO}(): two datapoints one after the other have the key {key!r}, and would be read as one; make keys differ")
     files: list[bytes] = []
     for extension, value in datapoint.items():
         if not isinstance(extension, str) or not extension.startswith("__"):

@@ -1,0 +1,181 @@
+"""What is compressed as a whole, told by its first bytes and unpacked from its beginning to its end.
+
+Several compressed streams one behind the other are one, as their own programs have it, and zeros may follow. Anything else
+behind the end of a stream is an error, never passed over (`bz2.open` and `lzma.open` do).
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from flowfn.extras import needed
+
+AT_ONCE = 1 << 24
+"""How many bytes are read at once, so that no memory is set aside for bytes that are not there."""
+LOOK = 262
+"""How many of its first bytes tell what a file is."""
+_PIECE, _BITE = 1 << 16, 1 << 12
+"""How many compressed bytes are read at once, and given to zstd, which makes of them at most 128 MB."""
+_WINDOW = 1 << 31
+"""As far back as zstd looks at most (`--long=31`)."""
+_KINDS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"]\0\0": "lzma", b"(\xb5/\xfd": "zstd", b"P*M\x18": "zstd"}
+"""How files begin that can be unpacked."""
+_UNPACKING: dict[str, Callable[[Any, str], Any]] = {
+    "gzip": lambda file, who: gzip.GzipFile(fileobj=file),
+    "bzip2": lambda file, who: _streams(file, bz2.BZ2Decompressor),
+    "xz": lambda file, who: _streams(file, lzma.LZMADecompressor),
+    "lzma": lambda file, who: _streams(file, lzma.LZMADecompressor),
+    "zstd": lambda file, who: _streams(file, partial(_Zstd, needed("zstandard", who, extra="zstd"))),
+}
+_OTHERS = {
+    b"LZIP": "compressed by lzip",
+    b"\x04\x22M\x18": "compressed by lz4",
+    b"\x89LZO": "compressed by lzop",
+    b"\x1f\x9d": "compressed by compress (.Z)",
+    b"PK\x03\x04": "a zip file",
+    b"7z\xbc\xaf": "a 7-Zip archive",
+    b"Rar!": "a RAR archive",
+    b"07070": "a cpio archive",
+    b"!<arch>": "an ar archive",
+    b"version https://git-lfs": "a pointer of Git LFS, which stands for the file",
+}
+
+
+def packing(first: bytes) -> str | None:
+    """What has compressed a file that begins so, if that can be unpacked here; a tar file begins with any name.
+
+    >>> packing(gzip.compress(b"")), packing(b"a.txt")
+    ('gzip', None)
+    """
+    return None if first[257:LOOK] == b"ustar" else next((kind for magic, kind in _KINDS.items() if first.startswith(magic)), None)
+
+
+def known_as(first: bytes) -> str | None:
+    """What a file is that begins so and is neither a tar file nor can be unpacked here, if that is known.
+
+    >>> known_as(b"PK\\x03\\x04...")
+    'a zip file'
+    """
+    return next((what for magic, what in _OTHERS.items() if first.startswith(magic)), None)
+
+
+def unpacked(file: Any, who: str) -> tuple[Any, str | None]:
+    """A file that gives what was compressed, or the file itself, from its first byte; and what has compressed it."""
+    begun = _Begun(file)
+    kind = packing(begun.first)
+    return (begun if kind is None else _UNPACKING[kind](begun, who)), kind
+
+
+def read(file: Any, length: int) -> bytes:
+    """So many bytes of a file that may give them in parts; fewer where it ends."""
+    found: bytes = file.read(min(length, AT_ONCE))
+    if len(found) == length or not found:
+        return found
+    parts = [found]
+    left = length - len(found)
+    while left and (found := file.read(min(left, AT_ONCE))):
+        parts.append(found)
+        left -= len(found)
+    return b"".join(parts)
+
+
+class _Begun:
+    """A file of which the first bytes have been looked at."""
+
+    def __init__(self, file: Any) -> None:
+        self.first = self.left = read(file, LOOK)
+        self.file = file
+
+    def read(self, length: int = -1) -> bytes:
+        """So many bytes, or perhaps fewer."""
+        if not self.left:
+            return self.file.read(length)
+        found, self.left = (self.left, b"") if length < 0 else (self.left[:length], self.left[length:])
+        return found
+
+    def seekable(self) -> bool:
+        """It is read in order."""
+        return False
+
+
+def _streams(file: Any, begin: Callable[[], Any]) -> io.BufferedReader:
+    return io.BufferedReader(_Streams(file, begin), _PIECE)
+
+
+class _Streams(io.RawIOBase):
+    """Compressed streams one behind the other, with zeros between and behind them or not."""
+
+    def __init__(self, file: Any, begin: Callable[[], Any]) -> None:
+        self.file, self.begin, self.stream = file, begin, begin()
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, target: Any) -> int:
+        """So many bytes, or fewer; none at the end of the last stream.
+
+        Raises:
+            EOFError, OSError, or an error of the library: a stream is torn, or something else stands behind it.
+        """
+        found = b""
+        while not found and (given := self._more()) is not None:
+            found = self.stream.decompress(given, len(target))
+        target[: len(found)] = found
+        return len(found)
+
+    def _more(self) -> bytes | None:
+        """What is to be unpacked next; None where everything has been."""
+        if not self.stream.eof:
+            given: bytes = self.file.read(_PIECE) if self.stream.needs_input else b""
+            if self.stream.needs_input and not given:
+                raise EOFError("what is compressed ends before it is whole")
+            return given
+        behind = self.stream.unused_data
+        while not behind.strip(b"\0"):
+            behind = self.file.read(_PIECE)
+            if not behind:
+                return None
+        self.stream = self.begin()
+        return behind.lstrip(b"\0")
+
+
+class _Zstd:
+    """Unpacks a frame as `bz2.BZ2Decompressor` does a stream; the library's own reader takes a torn frame for its end."""
+
+    def __init__(self, library: Any) -> None:
+        self.frame = library.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
+        self.given, self.left = b"", io.BytesIO()
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether nothing comes without more of what is compressed."""
+        return not self.given and not self._waiting
+
+    @property
+    def eof(self) -> bool:
+        """Whether everything has come."""
+        return self.frame.eof and not self._waiting
+
+    @property
+    def unused_data(self) -> bytes:
+        """What stands behind the end."""
+        return self.frame.unused_data + self.given
+
+    @property
+    def _waiting(self) -> bool:
+        return self.left.tell() < self.left.getbuffer().nbytes
+
+    def decompress(self, data: bytes, length: int) -> bytes:
+        """At most so many bytes; perhaps none yet."""
+        self.given += data
+        if not self._waiting:
+            bite, self.given = self.given[:_BITE], self.given[_BITE:]
+            self.left = io.BytesIO(self.frame.decompress(bite))
+        return self.left.read(length)
