@@ -12,8 +12,10 @@ from typing import Any
 
 from flowfn.formats.damage import reading
 from flowfn.formats.in_order import open_in_order
+from flowfn.formats.unpacking import unpacked_by
 
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_KINDS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}
 
 
 def telling(path: str, who: str) -> AbstractContextManager[None]:
@@ -34,7 +36,7 @@ def opened_in_order(path: str, who: str) -> Any:
     file = open_in_order(path, f"{who}()")
     if suffix is None:
         return file
-    return _Decompressed(file, OPENERS[suffix](file, "rb"))
+    return _Decompressed(file, unpacked_by(_KINDS[suffix], file, f"{who}()"))
 
 
 class _Decompressed(io.RawIOBase):

@@ -69,7 +69,12 @@ def unpacked(file: Any, who: str) -> tuple[Any, str | None]:
     """A file that gives what was compressed, or the file itself, from its first byte; and what has compressed it."""
     begun = _Begun(file)
     kind = packing(begun.first)
-    return (begun if kind is None else _UNPACKING[kind](begun, who)), kind
+    return (begun if kind is None else unpacked_by(kind, begun, who)), kind
+
+
+def unpacked_by(kind: str, file: Any, who: str) -> Any:
+    """A file that gives what was compressed by "gzip", "bzip2", "xz", "lzma" or "zstd"."""
+    return _UNPACKING[kind](file, who)
 
 
 def read(file: Any, length: int) -> bytes:
