@@ -5,8 +5,10 @@ The format: https://docs.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html
 
 from __future__ import annotations
 
+import codecs
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,23 +17,24 @@ from flowfn import rules
 from flowfn.extras import needed
 from flowfn.flows import Flow
 from flowfn.formats.damage import tell
+from flowfn.formats.elsewhere import Beside, broken_link, opened
 from flowfn.formats.files import call, is_url, open_file
-from flowfn.formats.members import ENOUGH, Fill, Form, equal_lengths, filled, form_of, names_in
+from flowfn.formats.hierarchical_writing import BYTES, write_hdf5
+from flowfn.formats.members import Form, equal_lengths, form_of, names_in
 from flowfn.formats.stored_rows import Kept, StoredRows, flow_of_rows
-from flowfn.formats.writing import shown, written
+
+__all__ = ["read_hdf5", "write_hdf5"]
 
 CACHED = 1 << 25
 """Bytes of decoded chunks that HDF5 keeps for each dataset, at least."""
 LARGEST = 1 << 32
 """Bytes of decoded chunks that it keeps at most: no chunk can have more."""
-BYTES = "flowfn_bytes"
-"""The attribute of a dataset whose rows are bytes of any length: HDF5 knows such strings only without zeros in them."""
-
-_COMPRESSION = rules.one_of("gzip", "lzf", "szip", None)
-_CHUNK = rules.optional(rules.positive)
+_ENCODING = rules.Rule(
+    "the name of an encoding, or None", lambda value: value is None or isinstance(value, str), lambda value, others: _is_known(value)
+)
 
 
-def read_hdf5(path: Any, datasets: Any = None) -> Flow[Any]:
+def read_hdf5(path: Any, datasets: Any = None, *, encoding: str | None = "utf-8") -> Flow[Any]:
     """A flow of the rows of datasets in an HDF5 file: number i of each makes datapoint i.
 
     `datasets` is the name of one ("train/images"; datapoints are its rows), a list of names (lists), a dict of names by
@@ -39,10 +42,17 @@ def read_hdf5(path: Any, datasets: Any = None) -> Flow[Any]:
     order, chunk by chunk; scattered, sorted, so that no chunk is read twice in a block; batched, as whole blocks
     (`batch` right after, or after `shuffle`, `shard`, `take`, `select`). `shuffle(window=n)` is the shuffle that
     compressed chunks like. Rows are new arrays (a row that is kept keeps what was read with it: a chunk, or a megabyte);
-    variable-length texts are strings. `path` may be a URL.
+    variable-length texts are strings, decoded from `encoding` (None: they stay bytes, as texts of a fixed length and texts
+    in fields do). `path` may be a URL.
+
+    What HDF5 would fill in, it refuses: virtual datasets whose sources, and external storage whose files, are not all there.
+    Elements that were never written are the fill value of the dataset. A file that is written in SWMR mode can be read
+    meanwhile; filters beyond those of HDF5 are used where hdf5plugin is installed.
 
     Raises:
-        ValueError: it is no HDF5 file, or a damaged one; there is no such dataset; lengths differ.
+        ValueError: it is no HDF5 file, or a damaged one; there is no such dataset; lengths differ; something is missing that lies
+            in another file.
+        OSError: it is locked by who writes it.
         FileNotFoundError: there is no such file.
 
     >>> import tempfile
@@ -54,39 +64,38 @@ def read_hdf5(path: Any, datasets: Any = None) -> Flow[Any]:
     [[array([0, 0])], [array([1, 0])]]
     """
     needed("h5py", "read_hdf5()", extra="hdf5")
-    return flow_of_rows(Hdf5Rows(path, datasets), "read_hdf5", call("read_hdf5", path, *[datasets] * (datasets is not None)))
+    _ENCODING.check("read_hdf5", "encoding", encoding, {})
+    told = call("read_hdf5", path, *[datasets] * (datasets is not None), encoding=(encoding, "utf-8"))
+    return flow_of_rows(Hdf5Rows(path, datasets, encoding), "read_hdf5", told)
 
 
 class Hdf5Rows(StoredRows):
     """Datasets of an HDF5 file."""
 
-    def __init__(self, path: Any, datasets: Any) -> None:
-        self.datasets = datasets
+    def __init__(self, path: Any, datasets: Any, encoding: str | None) -> None:
+        self.datasets, self.encoding = datasets, encoding
         super().__init__(path, "read_hdf5")
 
     def open(self) -> _Hdf5:
         """Open the file; a larger chunk does not fit into the usual cache, and would be decoded for each row."""
-        return _Hdf5(self.path, [kept.name for kept in self.kept], [2 * kept.row_size * kept.chunk for kept in self.kept])
+        chunks = [2 * kept.row_size * kept.chunk for kept in self.kept]
+        return _Hdf5(self.path, [kept.name for kept in self.kept], max(CACHED, min(max(chunks), LARGEST)), self.encoding)
 
     def looked_at(self) -> tuple[Form, list[Kept]]:
         """The datasets as they say they are."""
-        h5py: Any = needed("h5py", "read_hdf5()", extra="hdf5")
-        with _Hdf5(self.path, [], []) as opened:
-            file = opened.file
-            there = [name for name in file if isinstance(file.get(name), h5py.Dataset)]
-            there += [name for name in names_in(self.datasets) if name not in there and isinstance(file.get(name), h5py.Dataset)]
+        with _Hdf5(self.path, (), CACHED, None) as opened:
+            there = [name for name in opened.file if opened.holds_rows(name)]
+            there += [name for name in names_in(self.datasets) if name not in there and opened.holds_rows(name)]
             form = form_of(self.datasets, there, "read_hdf5", "datasets", self.path)
-            equal_lengths({name: tuple(file[name].shape or ()) for name in form.names}, "read_hdf5", "datasets", self.path)
-            return form, [self._kept(h5py, file[name], name) for name in form.names]
+            found = {name: opened.dataset(name) for name in form.names}
+            equal_lengths({name: dataset.shape for name, dataset in found.items()}, "read_hdf5", "datasets", self.path)
+            return form, [Kept(name, len(d), d.dtype, d.shape[1:], d.chunks[0] if d.chunks else 0) for name, d in found.items()]
 
-    def _kept(self, h5py: Any, dataset: Any, name: str) -> Kept:
-        try:
-            dtype = dataset.dtype
-        except TypeError as error:
-            raise ValueError(f"read_hdf5(): {name!r} in {self.path} has a type that numpy does not know: {error}") from error
-        if h5py.check_ref_dtype(dtype) is not None:
-            raise ValueError(f"read_hdf5(): {name!r} in {self.path} holds references into the file, which are no data")
-        return Kept(name, len(dataset), dtype, dataset.shape[1:], dataset.chunks[0] if dataset.chunks else 0)
+    def hint(self, error: Exception) -> str:
+        """What to do about an error in reading rows."""
+        if isinstance(error, UnicodeError):
+            return f"; it is not in {self.encoding}: pass encoding= to say in what, or encoding=None to have bytes"
+        return super().hint(error)
 
     def read(self, at: int, start: int, stop: int) -> np.ndarray:
         """Consecutive rows of a dataset."""
@@ -109,23 +118,65 @@ class Hdf5Rows(StoredRows):
 class _Hdf5:
     """An open file, and the datasets that are read from it."""
 
-    def __init__(self, path: str, names: Sequence[str], chunks: Sequence[int]) -> None:
-        h5py: Any = needed("h5py", "read_hdf5()", extra="hdf5")
-        self.below = open_file(path, who="read_hdf5()") if is_url(path) else None
+    def __init__(self, path: str, names: Sequence[str], cache: int, encoding: str | None) -> None:
+        self.path, self.beside = path, Beside(path)
         self.file: Any = None
+        self.h5py: Any = needed("h5py", "read_hdf5()", extra="hdf5")
+        with contextlib.suppress(ImportError):
+            importlib.import_module("hdf5plugin")  # tells HDF5 of its filters
+        self.below = open_file(path, who="read_hdf5()") if is_url(path) else None
         try:
-            self.file = h5py.File(self.below or path, "r", rdcc_nbytes=max(CACHED, min(max(chunks, default=0), LARGEST)))
-            found = [self.file[name] for name in names]
-            self.datasets = [dataset.asstr() if _is_text(h5py, dataset) else dataset for dataset in found]
+            self.file = opened(self.below or path, f"read_hdf5(): {path}", rdcc_nbytes=cache)
+            found = [self.dataset(name) for name in names]
+            self.datasets = [dataset.asstr(encoding) if encoding and self._is_text(dataset) else dataset for dataset in found]
             self.values = [_bytes_of if dataset.attrs.get(BYTES) else None for dataset in found]
         except Exception as error:
             self.close()
             tell(error, path, f"read_hdf5(): {path} is no HDF5 file, or not a whole one")
 
+    def holds_rows(self, name: str) -> bool:
+        """Whether there is a dataset under a name, or should be: a link that leads nowhere is to be told, not passed over."""
+        found = self.file.get(name)
+        return isinstance(found, self.h5py.Dataset) or (found is None and broken_link(self.file, name) is not None)
+
+    def dataset(self, name: str) -> Any:
+        """A dataset of which nothing is missing.
+
+        Raises:
+            ValueError: something is, or it holds no data.
+        """
+        said = f"read_hdf5(): {name!r} in {self.path}"
+        broken = broken_link(self.file, name)
+        if broken is not None:
+            raise ValueError(f"{said} {broken}; put back what it leads to, or choose others: datasets=[...]")
+        dataset = self.file[name]
+        try:
+            dtype = dataset.dtype
+        except TypeError as error:
+            raise ValueError(f"{said} has a type that numpy does not know: {error}") from error
+        if self._refers(dtype):
+            raise ValueError(f"{said} holds references into the file, which are no data")
+        self.beside.check(dataset, said)
+        if dataset.shape is None:
+            raise ValueError(f"{said} has no elements (a null dataspace), and so no rows; choose others: datasets=[...]")
+        return dataset
+
+    def _is_text(self, dataset: Any) -> bool:
+        """Whether rows are texts of any length."""
+        told = self.h5py.check_string_dtype(dataset.dtype)
+        return told is not None and told.length is None
+
+    def _refers(self, dtype: np.dtype) -> bool:
+        """Whether there are references in values of a type, however deep."""
+        vlen = self.h5py.check_vlen_dtype(dtype)
+        inner = [dtype[name] for name in dtype.names or ()] + [dtype.base] * (dtype.base != dtype) + [np.dtype(vlen)] * (vlen is not None)
+        return self.h5py.check_ref_dtype(dtype) is not None or any(map(self._refers, inner))
+
     def close(self) -> None:
         """Close the file."""
         if self.file is not None:
             self.file.close()
+        self.beside.close()
         if self.below is not None:
             self.below.close()
 
@@ -136,130 +187,13 @@ class _Hdf5:
         self.close()
 
 
-def _is_text(h5py: Any, dataset: Any) -> bool:
-    """Whether rows are texts of any length."""
-    told = h5py.check_string_dtype(dataset.dtype)
-    return told is not None and told.length is None
+def _is_known(encoding: str | None) -> bool:
+    with contextlib.suppress(LookupError):
+        return encoding is None or bool(codecs.lookup(encoding))
+    return False
 
 
 def _bytes_of(rows: np.ndarray) -> np.ndarray:
     made = np.empty(len(rows), object)
     made[:] = [row.tobytes() for row in rows]
     return made
-
-
-def write_hdf5(path: Any, flow: Any, *, chunk: int | None = None, compression: str | None = None, overwrite: bool = False) -> None:
-    """Write datapoints to an HDF5 file: a dataset for each component, named by its key (of lists, by its number: "0", "1").
-
-    Components are numbers, texts, bytes, or arrays of one dtype and shape each. `chunk` is how many rows make a chunk
-    (None: a megabyte of them); `compression` is "gzip", "lzf" or "szip". A bar is shown; the file appears at `path`
-    when it is whole.
-
-    Raises:
-        FileExistsError: there is something at `path` already, and `overwrite` is not given.
-        TypeError, ValueError: datapoints are not alike, or there are none.
-
-    >>> import tempfile
-    >>> path = tempfile.mkdtemp() + "/words.h5"
-    >>> write_hdf5(path, ["some", "words"], compression="gzip")
-    >>> list(read_hdf5(path, "0"))
-    ['some', 'words']
-    """
-    h5py: Any = needed("h5py", "write_hdf5()", extra="hdf5")
-    _CHUNK.check("write_hdf5", "chunk", chunk, {})
-    _COMPRESSION.check("write_hdf5", "compression", compression, {})
-    rules.boolean.check("write_hdf5", "overwrite", overwrite, {})
-    with (
-        written(path, overwrite, "write_hdf5") as beside,
-        open(beside, "w+b", buffering=0) as below,
-        _yielding(below) as yielding,
-        h5py.File(yielding, "w") as file,
-        shown(flow, "write_hdf5") as datapoints,
-    ):
-
-        def begin(form: Form, parts: list[Any]) -> list[Fill]:
-            return [_fill(h5py, file, name, part, chunk, compression) for name, part in zip(form.names, parts)]
-
-        filled(datapoints, "write_hdf5", begin)
-
-
-class _Yielding:
-    """A file to write to that takes everything once something could not be written, and remembers why.
-
-    HDF5 writes what it holds when a file is closed, and cannot close one that it cannot write to.
-    """
-
-    def __init__(self, file: Any) -> None:
-        self.file = file
-        self.failed: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        """Write all of it, or nothing from now on."""
-        rest = memoryview(data).cast("B")
-        while rest and self.failed is None:
-            rest = rest[self._tried(self.file.write, rest) or 0 :]
-        return memoryview(data).nbytes
-
-    def truncate(self, size: int) -> None:
-        """Set its length, as long as it can be written to."""
-        if self.failed is None:
-            self._tried(self.file.truncate, size)
-
-    def _tried(self, function: Callable[[Any], Any], argument: Any) -> Any:
-        try:
-            return function(argument)
-        except OSError as error:
-            self.failed = error
-            return None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
-
-
-@contextlib.contextmanager
-def _yielding(file: Any) -> Iterator[_Yielding]:
-    made = _Yielding(file)
-    try:
-        yield made
-    finally:
-        if made.failed is not None:
-            raise made.failed
-
-
-def _fill(h5py: Any, file: Any, name: str, first: Any, chunk: int | None, compression: str | None) -> Fill:
-    dataset: Any = None
-
-    def put(rows: np.ndarray) -> None:
-        nonlocal dataset
-        if dataset is None:
-            kind = h5py.string_dtype() if fill.kind is str else h5py.vlen_dtype(np.uint8) if fill.kind is bytes else _plain(fill, name)
-            size = max(int(np.prod(fill.shape)) * fill.dtype.itemsize, 1)
-            length = chunk or max(min(ENOUGH // size, 4096, max(len(rows), 16)), 1)
-            shape = tuple(max(side, 1) for side in fill.shape)
-            most = (None, *(side or None for side in fill.shape))  # a chunk holds something, and fits
-            dataset = file.create_dataset(name, (0, *fill.shape), kind, maxshape=most, chunks=(length, *shape), compression=compression)
-            if fill.kind is bytes:
-                dataset.attrs[BYTES] = True
-        start = len(dataset)
-        dataset.resize(start + len(rows), axis=0)
-        if fill.kind is not bytes:
-            try:
-                dataset[start:] = rows
-            except ValueError as error:
-                raise ValueError(
-                    f"write_hdf5(): component {name!r} of datapoints {start} to {start + len(rows) - 1} cannot be written: {error}"
-                ) from error
-            return
-        for at, row in enumerate(rows, start):  # together, h5py would take those of one length for another array
-            dataset[at] = np.frombuffer(row, np.uint8)
-
-    fill = Fill(first, name, "write_hdf5", put, chunk)
-    return fill
-
-
-def _plain(fill: Fill, name: str) -> np.dtype:
-    """The dtype of numbers, which HDF5 has to know."""
-    if fill.dtype.kind in "UmM":
-        hint = "give texts as str, one by one" if fill.dtype.kind == "U" else 'view them as integers (array.astype("int64"))'
-        raise TypeError(f"write_hdf5(): HDF5 has no {fill.dtype}, of which component {name!r} is; {hint}")
-    return fill.dtype

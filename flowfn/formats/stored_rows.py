@@ -139,7 +139,11 @@ class StoredRows(Opened):
     def _tell(self, at: int, start: int, stop: int, error: Exception) -> NoReturn:
         where = f"row {start}" if stop == start + 1 else f"rows {start} to {stop - 1}"
         failed = f"{self.who}(): {where} of {self.kept[at].name!r} cannot be read"
-        tell(error, self.path, failed, f"; is {self.path} damaged, or has it changed?")
+        tell(error, self.path, failed, self.hint(error))
+
+    def hint(self, error: Exception) -> str:
+        """What to do about an error in reading rows."""
+        return f"; is {self.path} damaged, or has it changed?"
 
     def _together(self, at: int, wanted: np.ndarray) -> np.ndarray | None:
         try:
@@ -181,7 +185,7 @@ class StoredRows(Opened):
         """Scattered rows: sorted, and read run by run; a chunk is read once, and so is what lies close together."""
         kept = self.kept[at]
         shape = (len(indices), *kept.shape)
-        made = np.empty(shape, object) if kept.dtype.hasobject else buffers.empty(shape, kept.dtype)
+        made = np.empty(shape, kept.dtype) if kept.dtype.hasobject else buffers.empty(shape, kept.dtype)
         order = np.argsort(indices, kind="stable")
         wanted = indices[order]
         apart = np.diff(wanted) > max(NEAR // kept.row_size, 1)
