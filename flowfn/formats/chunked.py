@@ -5,24 +5,29 @@ The format: https://zarr-specs.readthedocs.io
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
-from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from flowfn import forks, rules
+from flowfn import rules
 from flowfn.extras import needed
 from flowfn.flows import Flow
 from flowfn.formats import archives
 from flowfn.formats.damage import tell
+from flowfn.formats.decoded import MANY, Decoded, Shelf, Stored
 from flowfn.formats.files import call, is_url
 from flowfn.formats.members import Fill, Form, equal_lengths, filled, form_of, names_in
-from flowfn.formats.stored_rows import LARGEST, Kept, StoredRows, flow_of_rows
+from flowfn.formats.stored_rows import Kept, StoredRows, flow_of_rows
 from flowfn.formats.writing import shown, written
 
 CACHED = 1 << 26
 """Bytes of decoded chunks that are kept, because the next rows may lie in them."""
+
+HINT = "; install what it needs (its codec), or write it anew with other ones"
 
 _CHUNK = rules.optional(rules.positive)
 
@@ -64,7 +69,7 @@ class ZarrRows(StoredRows):
 
     def open(self) -> _Zarr:
         """Open the store."""
-        return _Zarr(self.path, [kept.name for kept in self.kept])
+        return _Zarr(self.path, self.kept)
 
     def looked_at(self) -> tuple[Form, list[Kept]]:
         """The arrays as they say they are."""
@@ -75,74 +80,86 @@ class ZarrRows(StoredRows):
             if isinstance(root, zarr.Array):
                 if self.arrays is not None:
                     raise ValueError(f"read_zarr(): {self.path} is one array, in which there is none to choose; leave out arrays=")
-                form, found = Form(None, True, [""]), {"": root}
+                form, found = Form(None, True, [""]), {"": opened.array("")}
             else:
-                found = dict(root.arrays())
-                for name in names_in(self.arrays):
-                    if name not in found and isinstance(root.get(name), zarr.Array):
-                        found[name] = root[name]
-                form = form_of(self.arrays, sorted(found), "read_zarr", "arrays", self.path)
-            equal_lengths({name: found[name].shape for name in form.names}, "read_zarr", "arrays", self.path)
+                named = names_in(self.arrays)
+                found = {name: opened.array(name) for name in named if isinstance(opened.member(name), zarr.Array)}
+                listed = () if self.arrays is not None and len(found) == len(set(named)) else opened.names()
+                form = form_of(self.arrays, sorted({*found, *listed}), "read_zarr", "arrays", self.path)
+                found = {name: found.get(name) or opened.array(name) for name in form.names}
+            equal_lengths({name: array.shape for name, array in found.items()}, "read_zarr", "arrays", self.path)
             return form, [_kept(found[name], name) for name in form.names]
         finally:
             opened.close()
 
     def read(self, at: int, start: int, stop: int) -> np.ndarray:
-        """Consecutive rows of an array: whole chunks as they are read, other rows out of chunks that are kept."""
-        kept, opened = self.kept[at], self.handle
-        whole = start % kept.chunk == 0 and (stop % kept.chunk == 0 or stop == kept.length)
-        if whole or kept.chunk * kept.row_size > LARGEST:
-            return np.asarray(opened.arrays[at][start:stop])
-        made = np.empty((stop - start, *kept.shape), kept.dtype)
-        self.read_into(at, start, stop, made)
-        return made
+        """Consecutive rows of an array: many chunks in one go, and single rows out of chunks that are kept."""
+        return self.handle.decoded[at].rows(start, stop)
 
-    def read_into(self, at: int, start: int, stop: int, made: np.ndarray) -> None:
-        """Consecutive rows of an array, chunk by chunk."""
-        kept, opened = self.kept[at], self.handle
-        if kept.chunk * kept.row_size > LARGEST:
-            made[...] = opened.arrays[at][start:stop]
-            return
-        for number in range(start // kept.chunk, -(-stop // kept.chunk)):
-            first = number * kept.chunk
-            begin, end = max(start, first), min(stop, first + kept.chunk)
-            made[begin - start : end - start] = opened.chunk(at, first, min(first + kept.chunk, kept.length))[begin - first : end - first]
+    def read_each(self, at: int, wanted: np.ndarray) -> np.ndarray | None:
+        """Scattered rows of an array, in one go."""
+        return self.handle.decoded[at].scattered(wanted)
 
 
 class _Zarr:
-    """An open store, the arrays that are read from it, and the chunks that were read last."""
+    """An open store, and the arrays that are read from it."""
 
-    def __init__(self, path: str, names: list[str]) -> None:
-        zarr: Any = needed("zarr", "read_zarr()", extra="zarr")
+    def __init__(self, path: str, chosen: Sequence[Kept]) -> None:
+        self.zarr: Any = needed("zarr", "read_zarr()", extra="zarr")
+        self.path = path
         if not is_url(path) and not os.path.exists(path):
             raise FileNotFoundError(f"read_zarr(): there is no {path}")
+        zipped = not is_url(path) and os.path.isfile(path)
         try:
-            zipped = not is_url(path) and os.path.isfile(path)
             if zipped:
                 with open(path, "rb") as file:
                     archives.opened(file)
-            self.root = zarr.open(zarr.storage.ZipStore(path, mode="r") if zipped else path, mode="r")
-            self.arrays = [self.root[name] if name else self.root for name in names]
+            store = self.zarr.storage.ZipStore(path, mode="r") if zipped else path
+            self.root = self.zarr.open(store, mode="r")
+            if not is_url(path) and isinstance(self.root, self.zarr.Group):  # what was consolidated may be older than the arrays
+                self.root = self.zarr.open_group(store, mode="r", use_consolidated=False)
         except Exception as error:
-            tell(error, path, f"read_zarr(): {path} is no Zarr store, or a damaged one")
-        self._chunks: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
-        self._size, self._turn = 0, forks.lock()
+            tell(error, path, f"read_zarr(): {path} {_failing(path)}", HINT)
+        shelf = Shelf(CACHED)
+        self.decoded = [
+            Decoded(array, kept, shelf, at, self._stored(array, kept.name))
+            for at, (array, kept) in enumerate((self.array(kept.name), kept) for kept in chosen)
+        ]
 
-    def chunk(self, at: int, start: int, stop: int) -> np.ndarray:
-        """The rows of a chunk, which are not to be changed."""
-        with self._turn:
-            found = self._chunks.get((at, start))
-            if found is not None:
-                self._chunks.move_to_end((at, start))
-                return found
-        found = np.asarray(self.arrays[at][start:stop])
-        with self._turn:
-            if (at, start) not in self._chunks:
-                self._chunks[at, start] = found
-                self._size += found.nbytes
-                while self._size > CACHED and len(self._chunks) > 1:
-                    self._size -= self._chunks.popitem(last=False)[1].nbytes
-        return found
+    def names(self) -> list[str]:
+        """The names of the arrays in the group."""
+        try:
+            return list(self.root.array_keys())
+        except Exception as error:
+            said = f"read_zarr(): not all of the arrays that lie in {self.path} can be read"
+            tell(error, self.path, said, "; choose those that can: arrays=[...]")
+
+    def member(self, name: str) -> Any:
+        """The array, or group, of a name."""
+        try:
+            return self.root.get(name)
+        except Exception as error:
+            tell(error, self.path, f"read_zarr(): {name!r} of {self.path} {_failing(os.path.join(self.path, name))}", HINT)
+
+    def array(self, name: str) -> Any:
+        """An array that is read as it was written.
+
+        Raises:
+            ValueError: it is not.
+        """
+        array = self.member(name) if name else self.root
+        if array.dtype.names and _is_big(array.metadata.to_dict().get("codecs", ())):
+            raise ValueError(
+                f"read_zarr(): {name!r} of {self.path} holds fields that are said to be big-endian, which zarr takes for little-endian; "
+                "write it anew in little-endian"
+            )
+        return array
+
+    def _stored(self, array: Any, name: str) -> Stored | None:
+        """Which chunks there are, where looking them up may save much."""
+        stored = Stored(array, self.path, name)
+        plain = not array.dtype.hasobject and array.fill_value is not None and not is_url(self.path)
+        return stored if plain and stored.many > MANY else None
 
     def close(self) -> None:
         """Close the store."""
@@ -151,11 +168,23 @@ class _Zarr:
             close()
 
 
+def _failing(path: str) -> str:
+    """What is to be said of something that zarr does not open: it may be whole, and of a kind that zarr does not know."""
+    for name in ("zarr.json", ".zarray", ".zgroup"):
+        with contextlib.suppress(OSError, ValueError), open(os.path.join(path, name), "rb") as file:
+            if isinstance(json.load(file), dict):
+                return "is of a kind that zarr does not read here"
+    return "is no Zarr store, or a damaged one"
+
+
+def _is_big(codecs: Iterable[Any]) -> bool:
+    """Whether any codec of an array, or of its shards, says that bytes are in big-endian order."""
+    told = [codec.get("configuration") or {} for codec in codecs]
+    return any(one.get("endian") == "big" or _is_big(one.get("codecs", ())) for one in told)
+
+
 def _kept(array: Any, name: str) -> Kept:
-    dtype = array.dtype
-    if not dtype.hasobject and dtype.kind == "T":
-        dtype = np.dtype(object)
-    return Kept(name, array.shape[0], dtype, array.shape[1:], max(min(array.chunks[0], array.shape[0]), 1))
+    return Kept(name, array.shape[0], array.dtype, array.shape[1:], max(min(array.chunks[0], array.shape[0]), 1))
 
 
 def write_zarr(path: Any, flow: Any, *, chunk: int | None = None, overwrite: bool = False) -> None:

@@ -27,6 +27,8 @@ __all__ = ["read_hdf5", "write_hdf5"]
 
 CACHED = 1 << 25
 """Bytes of decoded chunks that HDF5 keeps for each dataset, at least."""
+FEW = 1 << 10
+"""Bytes of a row up to which many rows are read together."""
 LARGEST = 1 << 32
 """Bytes of decoded chunks that it keeps at most: no chunk can have more."""
 _ENCODING = rules.Rule(
@@ -108,9 +110,9 @@ class Hdf5Rows(StoredRows):
         self.handle.datasets[at].read_direct(made, np.s_[start:stop])
 
     def read_each(self, at: int, wanted: np.ndarray) -> np.ndarray | None:
-        """Scattered rows, a hundred at a time: HDF5 takes longer for each of many."""
-        opened = self.handle
-        if opened.values[at] is not None or self.kept[at].dtype.hasobject:
+        """Scattered rows, a hundred at a time: HDF5 takes longer for each of many, and of many chunks, or of large rows."""
+        opened, kept = self.handle, self.kept[at]
+        if opened.values[at] is not None or kept.dtype.hasobject or kept.chunk or kept.row_size > FEW:
             return None
         return np.concatenate([opened.datasets[at][wanted[first : first + 128]] for first in range(0, len(wanted), 128)])
 

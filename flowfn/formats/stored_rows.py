@@ -188,12 +188,10 @@ class StoredRows(Opened):
         made = np.empty(shape, kept.dtype) if kept.dtype.hasobject else buffers.empty(shape, kept.dtype)
         order = np.argsort(indices, kind="stable")
         wanted = indices[order]
-        apart = np.diff(wanted) > max(NEAR // kept.row_size, 1)
-        if kept.chunk:
-            apart &= np.diff(wanted // kept.chunk) > 0
+        apart = np.diff(wanted // kept.chunk) > 1 if kept.chunk else np.diff(wanted) > max(NEAR // kept.row_size, 1)
         apart |= np.diff(wanted // kept.piece) > 0
         ends = [*(np.flatnonzero(apart) + 1).tolist(), len(wanted)]
-        if len(ends) > max(len(wanted) // 2, 4) and not kept.chunk:
+        if kept.chunk or len(ends) > max(len(wanted) // 2, 4):
             once, again = np.unique(indices, return_inverse=True)
             together = self._together(at, once)
             if together is not None:
