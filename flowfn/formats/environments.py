@@ -19,6 +19,9 @@ FIRST = 1 << 26
 """How large a map for writing is at first, in bytes; it doubles."""
 _ROOT, _MAGIC = struct.Struct("<16xI124xQ"), 0xBEEFC0DE
 """A root, as far as it is looked at: what it begins with, and the number of its commit."""
+_MAGICS = [_MAGIC.to_bytes(4, order) for order in ("little", "big")]
+_DATABASE, DEEPEST = struct.Struct("<IHH5Q"), 32
+"""A database within a database: padding, flags, depth; pages of branches, of leaves, beyond them; entries, root."""
 SMALL = 1 << 11
 """Bytes below which values are small, on an average."""
 
@@ -45,6 +48,11 @@ class Environment:
             if needs > size:  # reading behind the end of a mapped file kills the process
                 raise ValueError(f"{who}(): {path} is truncated: it must have {needs} bytes, and has {size}; copy or write it again")
             _check_roots(path, pages["psize"], size, f"{who}(): {path}")
+            with self._environment.begin() as transaction:
+                if self._environment.open_db(None, transaction, create=False).flags(transaction)["dupsort"]:
+                    raise ValueError(
+                        f"{who}(): {path} may hold several values under one key (dupsort), and only one is read; write it anew"
+                    )
             self.entries: int = pages["entries"]
             if self.entries > size:
                 raise self.corrupt(f"it says that it has {self.entries} entries, in {size} bytes")
@@ -93,8 +101,28 @@ class Environment:
 
     def told(self, what: str, error: Exception) -> ValueError:
         """An error of LMDB, with what to do."""
-        hint = "close the other first" if "already open" in str(error) else "is it a whole LMDB database?"
+        hint = "close the other first" if "already open" in str(error) else _foreign(self.path) or "is it a whole LMDB database?"
         return ValueError(f"{self.who}(): {self.path} {what} as LMDB: {error}; {hint}")
+
+
+def _foreign(path: str) -> str:
+    """What to do about a database that is whole, and of another machine; nothing, if it is none."""
+    with open(path, "rb") as file:
+        begin = file.read(_ROOT.size)
+    other = "32 bits" if begin[12:16] in _MAGICS else "another order of bytes" if begin[16:20] == _MAGICS[1] else ""
+    return f"it was written on a machine of {other}: dump it there (mdb_dump), and load it here (mdb_load)" if other else ""
+
+
+def is_database(value: Any) -> bool:
+    """Whether a value is LMDB's own record of a database within the database (lmdb.c, `MDB_db`), and no data.
+
+    >>> is_database(bytes(48)), is_database(b"any other value")
+    (False, False)
+    """
+    if len(value) != _DATABASE.size:
+        return False
+    pad, flags, depth, branches, leaves, _, entries, root = _DATABASE.unpack(value)
+    return pad == 0 and flags < 1 << 7 and 0 < depth <= DEEPEST and branches + 1 >= depth and 0 < leaves <= entries and root > 1
 
 
 def _check_roots(path: str, page: int, size: int, called: str) -> None:

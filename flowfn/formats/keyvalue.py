@@ -19,7 +19,7 @@ import numpy as np
 from flowfn import rules
 from flowfn.extras import needed
 from flowfn.flows import Flow
-from flowfn.formats.environments import Environment, Growing, environment
+from flowfn.formats.environments import Environment, Growing, environment, is_database
 from flowfn.formats.files import Opened, call, file_path, flow_of, is_url
 from flowfn.formats.listings import KEYS, NUMBER, STATE, Listed, Numbered, given, listed, told
 from flowfn.formats.payloads import Unreadable, encoded, hasty, packed, reader_of_all, unpacker
@@ -58,7 +58,8 @@ def read_lmdb(
     database. `with_keys=True` gives (key, datapoint).
 
     tensorpack writes pickles unless it is told otherwise; they are read with `allow_pickle=True`, and only if it is known
-    where they come from, as they can run code. The same goes for the database itself: LMDB trusts its pages.
+    where they come from, as they can run code. The same goes for the database itself: LMDB trusts its pages. Databases
+    within the database, and several values under one key (dupsort), are refused.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -266,7 +267,8 @@ class Entries(Opened):
         return None
 
     def _told(self, what: str, error: ValueError) -> ValueError:
-        return ValueError(f"{self.who}(): {what} of {self.path} cannot be read: {error}; for values of another form, give decode=")
+        hint = "; for values of another form, give decode=" if self.decode is None else ""
+        return ValueError(f"{self.who}(): {what} of {self.path} cannot be read: {error}{hint}")
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
@@ -281,6 +283,8 @@ def _of_bytes(decode: Callable[[bytes], Any]) -> Callable[[Any], Any]:
     def read(payload: Any) -> Any:
         if payload is None:
             raise Unreadable("there is nothing")
+        if is_database(payload):
+            raise Unreadable("it is a database of its own, which is not read; copy what is in it to a file of its own")
         return decode(bytes(payload))
 
     return read

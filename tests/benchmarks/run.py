@@ -37,6 +37,7 @@ BENCHMARKS = (
     "footprint",
     "augmentors",
     "formats",
+    "chunks",
 )
 
 ABOUT = """All contestants of a table are measured in the same run, turn by turn, and the fastest of many rounds of each counts. Absolute

@@ -646,3 +646,45 @@ def test_copies_and_a_database_of_any_number_of_commits_are_read(own, path, tmp_
         assert len(formats.read_lmdb(tmp_path / f"{commits}.lmdb", decode=bytes)) == commits
     whole = list(map(str, formats.read_lmdb(path, decode=bytes)))
     assert [list(map(str, formats.read_lmdb(tmp_path / name, decode=bytes))) for name in ("plain", "compact")] == [whole] * 2
+
+
+# Databases of other kinds
+
+
+def test_databases_within_the_database_are_no_datapoints(path):
+    with lmdb.open(str(path), subdir=False, max_dbs=2) as environment:
+        for name in (b"train", b"val"):
+            inner = environment.open_db(name)
+            with environment.begin(write=True) as transaction:
+                for number in range(1, 300):
+                    transaction.put(b"%06d" % number, bytes(48), db=inner)
+        with environment.begin(write=True) as transaction:
+            transaction.put(b"plain", bytes(48))
+    flow = formats.read_lmdb(path, decode=bytes)
+    assert flow[0] == bytes(48)
+    for index in (1, 2):
+        with pytest.raises(ValueError, match=r"datapoint \d \(key b'(train|val)'\) of .* is a database of its own, which is not read"):
+            flow[index]
+    with pytest.raises(ValueError, match="is a database of its own"):
+        list(flow)
+    with pytest.raises(ValueError, match="datapoint 1 "):
+        formats.read_lmdb(path)[1]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda page: page[:92] + bytes([4, 0]) + page[94:], "several values under one key .dupsort."),
+        (lambda page: page[:16] + page[16:20][::-1] + page[20:], "a machine of another order of bytes: dump it there"),
+        (lambda page: page[4:], "a machine of 32 bits: dump it there"),
+        (lambda page: b"hello" * 1000, "is it a whole LMDB database"),
+    ],
+    ids=["dupsort", "other order of bytes", "32 bits", "something else"],
+)
+def test_what_lmdb_does_not_read_here_is_named(changed, message, path, tmp_path):
+    bare(path, [(b"a", b"1")])
+    with open(path, "rb") as file:
+        held = file.read()
+    (tmp_path / "b.lmdb").write_bytes(changed(held[:4096]) + changed(held[4096:8192]) + held[8192:])
+    with pytest.raises(ValueError, match=rf"^read_lmdb\(\): .*b\.lmdb.*{message}"):
+        len(formats.read_lmdb(tmp_path / "b.lmdb", decode=bytes))

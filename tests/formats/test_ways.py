@@ -19,12 +19,11 @@ RECORDS = np.dtype({"names": ["a", "b"], "formats": ["i1", ("f8", (2,))], "offse
 
 
 def numbers(codes):
-    """Numbers of some types, in both orders of bytes, one by one and in rows."""
+    """Numbers of some types, in both orders of bytes, by themselves or in rows."""
     for code in codes:
-        for order in "<>":
-            dtype = np.dtype(code).newbyteorder(order)
-            yield f"{order}{code}", np.arange(ROWS).astype(dtype)
-            yield f"rows of {order}{code}", np.arange(4 * ROWS).reshape(ROWS, 4).astype(dtype)
+        dtype = np.dtype(code)
+        yield code, np.arange(ROWS).astype(dtype)
+        yield f"rows of >{code}", np.arange(4 * ROWS).reshape(ROWS, 4).astype(dtype.newbyteorder(">"))
 
 
 def records():
@@ -47,7 +46,7 @@ EMPTY = {"no rows": np.zeros((0, 3)), "no columns": np.zeros((ROWS, 0)), "no col
 
 NPY = {
     **dict(numbers("?bBhHiIlLefdgFDG")),
-    **{f"columns of {name}": np.asfortranarray(array) for name, array in numbers("?hqfD") if array.ndim == 2},
+    **{f"columns of {name}": np.asfortranarray(array) for name, array in numbers("fD") if array.ndim == 2},
     "S": FIXED,
     "U": np.array(TEXTS),
     ">U": np.array(TEXTS, ">U3"),
@@ -76,10 +75,6 @@ HDF5 = {
     "rows of text": np.stack([np.array(TEXTS, h5py.string_dtype())] * 2, 1),
     "text of one length": np.array([text.encode() for text in TEXTS], h5py.string_dtype("utf-8", 5)),
     "vlen": objects([np.arange(3, dtype="f4") + i for i in range(ROWS)]).astype(h5py.vlen_dtype("f4")),
-    "text and arrays in fields": np.array(
-        [(f"t{i}", np.arange(i, dtype="i4"), i) for i in range(ROWS)],
-        [("s", h5py.string_dtype()), ("v", h5py.vlen_dtype("i4")), ("x", ">i4")],
-    ),
     **EMPTY,
 }
 ZARR = {
@@ -116,20 +111,25 @@ def check_all_ways(flow, rows):
     assert not wrong
 
 
-@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
 @pytest.mark.parametrize("name", NPY)
-def test_npy(name, version, tmp_path):
-    with open(tmp_path / "a.npy", "wb") as file:
-        np.lib.format.write_array(file, NPY[name], version)
+def test_npy(name, tmp_path):
+    np.save(tmp_path / "a.npy", NPY[name])
     loaded = np.load(tmp_path / "a.npy")
     assert np.array_equal(loaded.view(NPY[name].dtype), NPY[name], equal_nan=NPY[name].dtype.kind == "M")
     check_all_ways(read_npy(tmp_path / "a.npy"), list(loaded))
 
 
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_npy_of_every_version(version, tmp_path):
+    for array in NPY.values():
+        with open(tmp_path / "a.npy", "wb") as file:
+            np.lib.format.write_array(file, array, version)
+        assert all(map(same, read_npy(tmp_path / "a.npy"), np.load(tmp_path / "a.npy")))
+
+
 @pytest.mark.parametrize("name", NPY)
-def test_npz(name, save, tmp_path):
-    save(tmp_path / "a.npz", x=NPY[name])
+def test_npz(name, tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", x=NPY[name])
     check_all_ways(read_npz(tmp_path / "a.npz", "x"), list(np.load(tmp_path / "a.npz")["x"]))
 
 
@@ -145,13 +145,30 @@ def in_hdf5(path, name, **options):
         return list((dataset.asstr() if told is not None and told.length is None else dataset)[...])
 
 
-@pytest.mark.parametrize("options", [{}, {"chunks": True}, {"compression": "gzip", "shuffle": True}], ids=["whole", "chunks", "gzip"])
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip", "shuffle": True}], ids=["whole", "chunks"])
 @pytest.mark.parametrize("name", HDF5)
 def test_hdf5(name, options, tmp_path):
     rows = in_hdf5(tmp_path / "a.h5", name, **options)
     if HDF5[name].dtype.kind in "?biufcSmM" and rows:
         assert np.array_equal(np.stack(rows), HDF5[name], equal_nan=HDF5[name].dtype.kind == "M")
     check_all_ways(read_hdf5(tmp_path / "a.h5", "x"), rows)
+
+
+def test_hdf5_fields_that_hold_texts_and_arrays(tmp_path):
+    """Compared field by field: numpy compares no arrays within fields."""
+    dtype = [("s", h5py.string_dtype()), ("v", h5py.vlen_dtype("i4")), ("x", ">i4")]
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = np.array([(f"t{i}", np.arange(i, dtype="i4"), i) for i in range(ROWS)], dtype)
+    flow = read_hdf5(tmp_path / "a.h5", "x")
+    for rows, order in (
+        (list(flow), range(ROWS)),
+        ([flow[index] for index in range(ROWS)], range(ROWS)),
+        (list(ff.pipe(flow, ff.subset(ORDER))), ORDER),
+        (list(ff.pipe(flow, ff.shuffle())), list(ff.pipe(range(ROWS), ff.shuffle()))),
+        (list(ff.pipe(flow, ff.shard(1, 2))), range(1, ROWS, 2)),
+    ):
+        assert all(type(row) is np.void for row in rows)
+        assert [(bytes(row["s"]), row["v"].tolist(), int(row["x"])) for row in rows] == [(b"t%d" % i, list(range(i)), i) for i in order]
 
 
 def test_hdf5_of_types_that_only_the_format_has(tmp_path):
