@@ -148,7 +148,7 @@ class _Zarr:
             ValueError: it is not.
         """
         array = self.member(name) if name else self.root
-        if array.dtype.names and _is_big(array.metadata.to_dict().get("codecs", ())):
+        if array.dtype.names and _is_big(_told(os.path.join(self.path, name))):
             raise ValueError(
                 f"read_zarr(): {name!r} of {self.path} holds fields that are said to be big-endian, which zarr takes for little-endian; "
                 "write it anew in little-endian"
@@ -175,6 +175,13 @@ def _failing(path: str) -> str:
             if isinstance(json.load(file), dict):
                 return "is of a kind that zarr does not read here"
     return "is no Zarr store, or a damaged one"
+
+
+def _told(path: str) -> Iterable[Any]:
+    """The codecs of an array in a folder, as its file tells them: zarr forgets the order of bytes of fields."""
+    with contextlib.suppress(OSError, ValueError), open(os.path.join(path, "zarr.json"), "rb") as file:
+        return json.load(file).get("codecs", ())
+    return ()
 
 
 def _is_big(codecs: Iterable[Any]) -> bool:
