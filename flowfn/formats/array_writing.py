@@ -43,9 +43,9 @@ def write_npy(path: Any, flow: Any, *, overwrite: bool = False) -> None:
     """
     rules.boolean.check("write_npy", "overwrite", overwrite, {})
     with (
+        shown(flow, "write_npy") as datapoints,
         written(path, overwrite, "write_npy") as beside,
         _Growing(beside, "write_npy", "a row") as growing,
-        shown(flow, "write_npy") as datapoints,
     ):
         fill: Fill | None = None
         for number, datapoint in enumerate(datapoints):
@@ -76,9 +76,9 @@ def write_npz(path: Any, flow: Any, *, compressed: bool = False, overwrite: bool
     rules.boolean.check("write_npz", "compressed", compressed, {})
     rules.boolean.check("write_npz", "overwrite", overwrite, {})
     with (
+        shown(flow, "write_npz") as datapoints,
         written(path, overwrite, "write_npz") as beside,
         contextlib.ExitStack() as stack,
-        shown(flow, "write_npz") as datapoints,
     ):
         growing: list[_Growing] = []
 

@@ -215,7 +215,7 @@ def write_zarr(path: Any, flow: Any, *, chunk: int | None = None, overwrite: boo
     zarr: Any = needed("zarr", "write_zarr()", extra="zarr")
     _CHUNK.check("write_zarr", "chunk", chunk, {})
     rules.boolean.check("write_zarr", "overwrite", overwrite, {})
-    with written(path, overwrite, "write_zarr", folder=True) as beside, shown(flow, "write_zarr") as datapoints:
+    with shown(flow, "write_zarr") as datapoints, written(path, overwrite, "write_zarr", folder=True) as beside:
         root = zarr.open_group(beside, mode="w")
 
         def begin(form: Form, parts: list[Any]) -> list[Fill]:

@@ -46,11 +46,11 @@ def write_hdf5(path: Any, flow: Any, *, chunk: int | None = None, compression: s
     _COMPRESSION.check("write_hdf5", "compression", compression, {})
     rules.boolean.check("write_hdf5", "overwrite", overwrite, {})
     with (
+        shown(flow, "write_hdf5") as datapoints,
         written(path, overwrite, "write_hdf5") as beside,
         open(beside, "w+b", buffering=0) as below,
         _yielding(below) as yielding,
         h5py.File(yielding, "w") as file,
-        shown(flow, "write_hdf5") as datapoints,
     ):
 
         def begin(form: Form, parts: list[Any]) -> list[Fill]:

@@ -24,6 +24,7 @@ from flowfn.formats.files import Opened, call, file_path, flow_of, is_url
 from flowfn.formats.listings import KEYS, NUMBER, STATE, Listed, Numbered, given, listed, told
 from flowfn.formats.payloads import Unreadable, encoded, hasty, packed, reader_of_all, unpacker
 from flowfn.formats.writing import resumable, resumed, shown
+from flowfn.iterating import FlowIterator
 from flowfn.runs import Block, ints
 
 FULL, OLD = 1 << 25, 10.0
@@ -113,28 +114,31 @@ def write_lmdb(
         needed(module, "write_lmdb()", extra="lmdb")
     if is_url(file_path(path, "write_lmdb")):
         raise ValueError(f"write_lmdb(): LMDB maps its file into memory, so it must be a local one, got {path!r}")
-    with resumable(path, overwrite, "write_lmdb", resume=resume) as beside, Growing(beside, "write_lmdb") as database:
-        _put(database, flow, encode, resume)
+    with (
+        shown(flow, "write_lmdb") as datapoints,
+        resumable(path, overwrite, "write_lmdb", resume=resume) as beside,
+        Growing(beside, "write_lmdb") as database,
+    ):
+        _put(database, datapoints, encode, resume)
 
 
-def _put(database: Growing, flow: Any, encode: Callable[[Any], bytes] | None, resume: bool) -> None:
+def _put(database: Growing, datapoints: FlowIterator[Any], encode: Callable[[Any], bytes] | None, resume: bool) -> None:
     """Put datapoints under their numbers, some at a time, and what belongs to them."""
-    with shown(flow, "write_lmdb") as datapoints:
-        begun, count = _noted(database.get(STATE)), 0
-        if begun:
-            count = resumed(datapoints, begun, "write_lmdb")
-        elif resume:  # what is there was killed when it was nearly whole, and nobody knows of which flow it is
-            database.clear()
-        waiting: list[tuple[bytes, bytes]] = []
-        size, since = 0, time.monotonic()
-        for datapoint in datapoints:
-            waiting.append((NUMBER.format(count).encode(), encoded(encode or packed, datapoint, count, "write_lmdb")))
-            size += len(waiting[-1][1]) + AROUND
-            count += 1
-            if size >= FULL or time.monotonic() - since > OLD:
-                state = {"count": count, "state": datapoints.state_dict()} if resume else None
-                database.put(waiting, {STATE: json.dumps(state).encode()})
-                waiting, size, since = [], 0, time.monotonic()
+    begun, count = _noted(database.get(STATE)), 0
+    if begun:
+        count = resumed(datapoints, begun, "write_lmdb")
+    elif resume:  # what is there was killed when it was nearly whole, and nobody knows of which flow it is
+        database.clear()
+    waiting: list[tuple[bytes, bytes]] = []
+    size, since = 0, time.monotonic()
+    for datapoint in datapoints:
+        waiting.append((NUMBER.format(count).encode(), encoded(encode or packed, datapoint, count, "write_lmdb")))
+        size += len(waiting[-1][1]) + AROUND
+        count += 1
+        if size >= FULL or time.monotonic() - since > OLD:
+            state = {"count": count, "state": datapoints.state_dict()} if resume else None
+            database.put(waiting, {STATE: json.dumps(state).encode()})
+            waiting, size, since = [], 0, time.monotonic()
     numbers = [NUMBER.format(number).encode() for number in range(count)] if encode in (None, pickle.dumps) else None
     keys = {} if numbers is None else {KEYS: pickle.dumps(numbers) if encode else packed(numbers)}
     database.put(waiting, {**keys, STATE: None})  # at once, so that there is a state as long as anything is missing

@@ -271,9 +271,12 @@ def flow_of_records(path: Any, who: str, form: Format, hold: bool, text: str) ->
 
 def write_records(path: Any, flow: Any, who: str, overwrite: bool, encoded: Callable[[Iterator[Any]], Iterator[bytes]]) -> None:
     """Write what `encoded` makes of datapoints, compressed as the suffix says."""
-    with written(path, overwrite, who) as beside:
-        suffix = suffix_of(str(beside))
-        with open(beside, "wb") as below, compressing(below, suffix) as file, shown(flow, who) as datapoints:
-            parts = encoded(datapoints)
-            while some := b"".join(islice(parts, 256)):
-                file.write(some)
+    with (
+        shown(flow, who) as datapoints,
+        written(path, overwrite, who) as beside,
+        open(beside, "wb") as below,
+        compressing(below, suffix_of(beside)) as file,
+    ):
+        parts = encoded(datapoints)
+        while some := b"".join(islice(parts, 256)):
+            file.write(some)

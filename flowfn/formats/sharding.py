@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import tempfile
 import traceback
@@ -16,6 +15,7 @@ from flowfn.definitions import shown as named
 from flowfn.extras import needed
 from flowfn.flows import Flow
 from flowfn.formats.dealing import AHEAD, Dealer
+from flowfn.formats.ends import finite
 from flowfn.formats.files import file_path, is_url
 from flowfn.formats.hushing import hushed
 from flowfn.formats.naming import PATTERN, counts_shards, shard_name
@@ -25,7 +25,6 @@ from flowfn.notes import note
 from flowfn.parallel import prefetch
 from flowfn.parallel.errors import Portable
 from flowfn.parallel.workers import inside_worker
-from flowfn.sources import flow as as_flow
 from flowfn.stages import pipe
 from flowfn.transform import map as mapped
 
@@ -88,9 +87,7 @@ def write_shards(
         rules.boolean.check(_WHO, name, value, {})
     if overwrite and resume:
         raise ValueError(f"{_WHO}(): give overwrite=True to write all files anew, or resume=True to write those that are missing, not both")
-    source = as_flow(flow, _WHO)
-    if source.node.length_or_none() == math.inf:
-        raise ValueError(f"{_WHO}(): the flow must have an end, but {source!r} is endless; take(n) makes it finite")
+    source = finite(flow, _WHO)
     paths = _paths(pattern, shards)
     there = [path for path in paths if _exists(path)]
     if there and not (overwrite or resume):

@@ -95,10 +95,10 @@ def _write(who: str, path: Any, flow: Any, group: int | None, schema: Any, overw
     if schema is not None and not isinstance(schema, pa.Schema):
         raise TypeError(f"{who}(): schema must be a pyarrow.Schema or None, got {type(schema).__name__}")
     with (
+        shown(flow, who) as datapoints,
         written(path, overwrite, who) as beside,
         pa.OSFile(beside, "wb") as sink,  # which a writer that cannot end itself would leave open
         _writing() as opened,
-        shown(flow, who) as datapoints,
     ):
         pending: list[Any] = []
         put: Any = None

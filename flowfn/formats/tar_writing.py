@@ -80,7 +80,7 @@ def write_webdataset(
         shard_bytes = USUAL
     target = Target(file_path(pattern, _WHO), several, overwrite, save_index)
     target.refuse()
-    with target, contextlib.closing(shown(flow, _WHO)) as source:
+    with contextlib.closing(shown(flow, _WHO)) as source, target:
         for number, datapoint in enumerate(source):
             key, files = _files(datapoint, number)
             size = sum(map(len, files))

@@ -18,7 +18,7 @@ from flowfn import rules
 from flowfn.definitions import shown as named
 from flowfn.flows import Flow
 from flowfn.formats.compression import first_bytes
-from flowfn.formats.csv_writing import CHARACTER, check_apart, check_encoding, write_csv
+from flowfn.formats.csv_writing import CHARACTER, QUOTE, check_apart, check_encoding, dialect, write_csv
 from flowfn.formats.files import call, file_path
 from flowfn.formats.members import dicts
 from flowfn.formats.record_files import BOM, NEWLINE, Unreadable, flow_of_records, line_starts
@@ -46,7 +46,7 @@ def read_csv(
     types: Any = None,
     header: Any = True,
     delimiter: str = ",",
-    quote: str = '"',
+    quote: str | None = '"',
     encoding: str = "utf-8",
     hold: bool = False,
 ) -> Flow[Any]:
@@ -57,7 +57,8 @@ def read_csv(
     True if the first record holds the names, a list of names if they do not stand in the file, False if there are none:
     datapoints are lists then.
 
-    Records may have line breaks between quotes. An index of where they begin is made when it is first needed (a scan of
+    Records may have line breaks between quotes; with `quote=None` a quote is a character as any other, as in most files
+    that are separated by tabs (`delimiter="\\t"`). An index of where they begin is made when it is first needed (a scan of
     the file, in each process), and makes the flow seekable. Files that end in .gz, .bz2 or .xz are decompressed; they
     can only be read in order, unless they are to `hold` in memory, decompressed, by each process that reads them.
 
@@ -77,12 +78,12 @@ def read_csv(
     """
     who = "read_csv"
     CHARACTER.check(who, "delimiter", delimiter, {})
-    CHARACTER.check(who, "quote", quote, {})
+    QUOTE.check(who, "quote", quote, {})
     _HEADER.check(who, "header", header, {})
     _TYPES.check(who, "types", types, {})
     rules.boolean.check(who, "hold", hold, {})
     check_apart(delimiter, quote, who)
-    check_encoding(encoding, delimiter + quote, who)
+    check_encoding(encoding, delimiter + (quote or ""), who)
     place = file_path(path, who)
     head = _head(place, header, delimiter, quote, encoding)
     form = Csv(*head, *_chosen(*head[1:], columns, types, place), delimiter, quote, encoding)
@@ -104,13 +105,13 @@ class Csv:
     places: tuple[int, ...] | None
     converts: tuple[tuple[int, Callable[[str], Any]], ...]
     delimiter: str
-    quote: str
+    quote: str | None
     encoding: str
 
     def cut(self, block: bytes, last: bool) -> tuple[np.ndarray, int]:
         """Where records begin: at lines, except for those between quotes."""
-        quote = self.quote.encode()
-        if quote not in block:
+        quote = (self.quote or "").encode()
+        if not quote or quote not in block:
             return line_starts(block, last)
         view = np.frombuffer(block, np.uint8)
         quotes, lines = np.flatnonzero(view == quote[0]), np.flatnonzero(view == NEWLINE)
@@ -131,7 +132,7 @@ class Csv:
         opening, closing = quotes[::2], quotes[1::2]
         if len(opening) != len(closing):
             return False
-        own = ord(self.quote)
+        own = ord(str(self.quote))
         before = view[opening[opening > 0] - 1]
         behind = view[closing[closing < len(view) - 1] + 1]
         around = [own, ord(self.delimiter), NEWLINE]
@@ -174,7 +175,7 @@ class Csv:
             return (line.decode(self.encoding) for line in io.BytesIO(block))
 
     def _reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
-        return csv.reader(lines, delimiter=self.delimiter, quotechar=self.quote, strict=True)
+        return csv.reader(lines, strict=True, **dialect(self.delimiter, self.quote))
 
     def parse(self, block: bytes) -> Iterator[Any]:
         """Records: of each as many fields as there are columns, and of those the chosen ones, converted."""
@@ -211,7 +212,7 @@ def _told(error: Exception) -> str:
     return f"{error}{'; csv.field_size_limit(n) allows longer ones' * ('field larger' in str(error))}"
 
 
-def _head(path: str, header: Any, delimiter: str, quote: str, encoding: str) -> tuple[int, tuple[str, ...] | None, int]:
+def _head(path: str, header: Any, delimiter: str, quote: str | None, encoding: str) -> tuple[int, tuple[str, ...] | None, int]:
     """Where the first record begins, the names of the columns, and how many there are."""
     held = first_bytes(path, "read_csv", HEADER)
     start = len(BOM) if held.startswith(BOM) else 0

@@ -63,7 +63,7 @@ def write_tfrecord(
     crc = framing.checksums("write_tfrecord()")
     if encode is None:
         needed("msgpack", "write_tfrecord()", extra="tfrecord")
-    with resumable(path, overwrite, "write_tfrecord", resume=resume) as beside, shown(flow, "write_tfrecord") as datapoints:
+    with shown(flow, "write_tfrecord") as datapoints, resumable(path, overwrite, "write_tfrecord", resume=resume) as beside:
         journal = Journal(beside) if resume else None
         count = journal.begin(datapoints) if journal else 0
         with open(beside, "r+b" if count else "wb") as raw, _packing(raw, compression) as file:

@@ -14,12 +14,12 @@ from typing import Any
 from flowfn import rules
 from flowfn.extras import needed
 from flowfn.formats.damage import errno_of
+from flowfn.formats.ends import finite
 from flowfn.formats.files import file_path, is_url
 from flowfn.formats.hushing import is_hushed
 from flowfn.formats.unfinished import aside_of, folder_beside, remove
 from flowfn.iterating import FlowIterator
 from flowfn.seeing.progressing import bars, progress
-from flowfn.sources import flow as as_flow
 from flowfn.stages import pipe
 
 if sys.platform != "win32":
@@ -181,13 +181,16 @@ def shown(flow: Any, caption: str, unit: str = "datapoint") -> FlowIterator[Any]
     """The datapoints of a flow (or of anything that `flowfn.flow` takes), with a bar where tqdm is installed.
 
     They are those of the flow's next pass, and the flow itself stays as it is. No bar is shown where bars are `hushed`.
-    The bar counts in `unit`. Use it in `with`.
+    The bar counts in `unit`. Use it in `with`, and before the file is made: it refuses what never ends.
+
+    Raises:
+        TypeError, ValueError: it is no source, or an endless one.
 
     >>> with shown([1, 2], "write_text") as datapoints:
     ...     list(datapoints)
     [1, 2]
     """
-    source = as_flow(flow, caption)
+    source = finite(flow, caption)
     if is_hushed():
         return source.run()
     try:

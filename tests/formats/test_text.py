@@ -5,6 +5,7 @@ import csv
 import gc
 import gzip
 import io
+import itertools
 import json
 import lzma
 import math
@@ -230,6 +231,41 @@ def test_dates_are_written_as_they_show_themselves(tmp_path):
     dates = ["2020-01-02", "2020-01-02T03:04:05.000000006", "NaT"]
     write_csv(tmp_path / "a.csv", map(np.datetime64, dates, ["D", "ns", "D"]))
     assert list(read_csv(tmp_path / "a.csv", header=False)) == [[date] for date in dates]
+
+
+@pytest.mark.parametrize("piece", [1, 5, 1 << 18])
+def test_without_quotes_a_quote_is_a_character_as_any_other(tmp_path, monkeypatch, piece):
+    monkeypatch.setattr(record_files, "PIECE", piece)
+    path = tmp_path / "a.tsv"
+    path.write_text('a\tb\nsay "yes\tit\'s\n"x"\t""\nq"\t"\n')
+    flow = read_csv(path, delimiter="\t", quote=None)
+    expected = [{"a": 'say "yes', "b": "it's"}, {"a": '"x"', "b": '""'}, {"a": 'q"', "b": '"'}]
+    assert list(flow) == expected
+    assert [flow[index] for index in range(3)] == expected
+    assert repr(flow).endswith(", delimiter='\\t', quote=None)")
+    write_csv(path, flow, delimiter="\t", quote=None, overwrite=True)
+    assert path.read_text() == 'a\tb\nsay "yes\tit\'s\n"x"\t""\nq"\t"\n'
+
+
+@pytest.mark.parametrize("quote", ['"', "'", None])
+def test_every_field_comes_back_whatever_the_quote_or_is_refused(tmp_path, quote):
+    path = tmp_path / "a.csv"
+    for text in map("".join, itertools.product("a\"',\n\r ", repeat=2)):
+        for rows in ([{"x": text, "y": "1"}], [{text: "1"}], [["p"], [text]]):
+            header = isinstance(rows[0], dict)
+            if quote is None and any(one in ",\n\r" for one in text):
+                with pytest.raises(ValueError, match="without quotes"):
+                    write_csv(path, rows, quote=quote, overwrite=True)
+            else:
+                write_csv(path, rows, quote=quote, overwrite=True)
+                assert list(read_csv(path, quote=quote, header=header)) == rows
+
+
+def test_an_empty_line_is_no_record_so_it_is_not_written_without_quotes(tmp_path):
+    for value in ("", None):
+        with pytest.raises(ValueError, match="datapoint 1 cannot be written without quotes"):
+            write_csv(tmp_path / "a.csv", [["a"], [value]], quote=None)
+    assert list(tmp_path.iterdir()) == []
 
 
 # JSON lines
