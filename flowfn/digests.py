@@ -61,6 +61,18 @@ def pipeline_key(flow: Flow[Any], seed: int, version: str) -> bytes:
     return digest.hash.digest()
 
 
+def identity(flow: Flow[Any] | None, *also: Any) -> str:
+    """A digest that differs where a flow has another source, stage, argument or function, or another value stands in `also`.
+
+    What cannot be told from outside is called by its type. Seed and epoch of the flow are not in it.
+    """
+    digest = Digest(named=True)
+    digest.value((SCHEME, None if flow is None else fingerprint(flow), also))
+    if flow is not None:
+        digest.flow(flow)
+    return digest.hash.hexdigest()
+
+
 class Digest:
     """A digest of all that it is shown. If it is `named`, a version stands for the content that cannot be told."""
 

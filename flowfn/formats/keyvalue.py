@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
+from flowfn.digests import identity
 from flowfn.extras import needed
 from flowfn.flows import Flow
+from flowfn.formats.ends import finite
 from flowfn.formats.environments import Environment, Growing, environment, is_database
 from flowfn.formats.files import Opened, call, file_path, flow_of, is_url
 from flowfn.formats.listings import KEYS, NUMBER, STATE, Listed, Numbered, given, listed, told
@@ -99,7 +101,7 @@ def write_lmdb(
     Raises:
         FileExistsError: there is a file, and `overwrite` is False.
         TypeError: a datapoint holds something else.
-        ValueError: with `resume`, what is there is of another flow.
+        ValueError: with `resume`, what is there is of another flow, or of functions that have changed since.
 
     >>> import tempfile
     >>> import numpy as np
@@ -114,20 +116,22 @@ def write_lmdb(
         needed(module, "write_lmdb()", extra="lmdb")
     if is_url(file_path(path, "write_lmdb")):
         raise ValueError(f"write_lmdb(): LMDB maps its file into memory, so it must be a local one, got {path!r}")
+    source = finite(flow, "write_lmdb")
+    origin = identity(source, encode) if resume else None
     with (
-        shown(flow, "write_lmdb") as datapoints,
+        shown(source, "write_lmdb") as datapoints,
         resumable(path, overwrite, "write_lmdb", resume=resume) as beside,
         Growing(beside, "write_lmdb") as database,
     ):
-        _put(database, datapoints, encode, resume)
+        _put(database, datapoints, encode, origin)
 
 
-def _put(database: Growing, datapoints: FlowIterator[Any], encode: Callable[[Any], bytes] | None, resume: bool) -> None:
+def _put(database: Growing, datapoints: FlowIterator[Any], encode: Callable[[Any], bytes] | None, origin: str | None) -> None:
     """Put datapoints under their numbers, some at a time, and what belongs to them."""
     begun, count = _noted(database.get(STATE)), 0
     if begun:
-        count = resumed(datapoints, begun, "write_lmdb")
-    elif resume:  # what is there was killed when it was nearly whole, and nobody knows of which flow it is
+        count = resumed(datapoints, begun, str(origin), database.path, "write_lmdb")
+    elif origin:  # what is there was killed when it was nearly whole, and nobody knows of which flow it is
         database.clear()
     waiting: list[tuple[bytes, bytes]] = []
     size, since = 0, time.monotonic()
@@ -136,7 +140,7 @@ def _put(database: Growing, datapoints: FlowIterator[Any], encode: Callable[[Any
         size += len(waiting[-1][1]) + AROUND
         count += 1
         if size >= FULL or time.monotonic() - since > OLD:
-            state = {"count": count, "state": datapoints.state_dict()} if resume else None
+            state = {"count": count, "state": datapoints.state_dict(), "origin": origin} if origin else None
             database.put(waiting, {STATE: json.dumps(state).encode()})
             waiting, size, since = [], 0, time.monotonic()
     numbers = [NUMBER.format(number).encode() for number in range(count)] if encode in (None, pickle.dumps) else None

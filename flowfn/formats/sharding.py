@@ -19,6 +19,7 @@ from flowfn.formats.ends import finite
 from flowfn.formats.files import file_path, is_url
 from flowfn.formats.hushing import hushed
 from flowfn.formats.naming import PATTERN, counts_shards, shard_name
+from flowfn.formats.provenance import note_beside, origin_of
 from flowfn.formats.unfinished import sweep
 from flowfn.formats.writing import shown
 from flowfn.notes import note
@@ -61,11 +62,14 @@ def write_shards(
     pass that iterating the flow would give. The flow's own state does not change.
 
     Files appear one by one, each when it is whole. When something goes wrong, no new ones are begun, and those that are
-    whole remain: with `resume=True` and the same flow, only the missing ones are written.
+    whole remain: with `resume=True` and the same flow, only the missing ones are written. Of which flow they are is noted
+    beside them, in a small file whose name begins with a dot and ends with ".flow": by digests of the flow and of `write`,
+    which cover the code of their functions, with the number of files, the seed and the epoch.
 
     Raises:
         FileExistsError: one of the files exists, and neither `overwrite` nor `resume` is given.
-        ValueError: the flow is endless; the pattern has no place for the number of the file.
+        ValueError: the flow is endless; the pattern has no place for the number of the file; with `resume`, the files that
+            are there are of another flow, function, number of files, seed or epoch.
         Exception: what the flow or `write` raises, as it is.
 
     >>> import tempfile
@@ -89,15 +93,26 @@ def write_shards(
         raise ValueError(f"{_WHO}(): give overwrite=True to write all files anew, or resume=True to write those that are missing, not both")
     source = finite(flow, _WHO)
     paths = _paths(pattern, shards)
+    origin, note = origin_of(source, write, shards), note_beside(os.fspath(pattern), shards, _WHO)
     there = [path for path in paths if _exists(path)]
     if there and not (overwrite or resume):
         raise FileExistsError(
             f"{_WHO}(): {there[0]!r} exists; pass overwrite=True to write all anew, or resume=True to write those that are missing"
         )
-    missing = [number for number, path in enumerate(paths) if not (resume and path in there)]
-    writing = Writing(write, paths, overwrite)
+    stale = note.stale(origin, there) if resume and there else there
+    missing = [number for number, path in enumerate(paths) if path not in there or path in stale]
+    note.keep(origin, stale)
+    writing = Writing(write, paths, bool(stale))
+    try:
+        _write(writing, missing, source, processes)
+    finally:
+        if not any(map(_exists, paths)):
+            note.remove()
+
+
+def _write(writing: Writing, missing: Sequence[int], source: Flow[Any], processes: int | str | None) -> None:
     if source.seekable:
-        pieces = {number: _same_pass(source[number::shards], source) for number in missing}
+        pieces = {number: _same_pass(source[number :: len(writing.paths)], source) for number in missing}
         _each_by_itself(writing, pieces, processes)
     elif missing:
         _dealt(writing, missing, _same_pass(source[:], source), processes)
@@ -133,16 +148,9 @@ def _each_by_itself(writing: Writing, pieces: Mapping[int, Flow[Any]], processes
 
 def _attempted(writing: Writing, pieces: Mapping[int, Flow[Any]], processes: int | str | None, mark: str) -> None:
     failures: list[Failed] = []
-
-    def numbers() -> Iterator[int]:
-        for number in pieces:
-            if failures:
-                return
-            yield number
-
     ahead = len(os.sched_getaffinity(0)) if processes == "auto" and hasattr(os, "sched_getaffinity") else 1
     written = pipe(
-        numbers,
+        Begun(list(pieces), failures),
         mapped(Attempt(writing, pieces, mark)),
         prefetch(ahead if isinstance(processes, str) else int(processes), processes=processes) if processes else None,
     )
@@ -155,6 +163,20 @@ def _attempted(writing: Writing, pieces: Mapping[int, Flow[Any]], processes: int
         raise
     if failures:
         raise failures[0].error
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The numbers of the files that are to be written, as many as there are; none any more once something has gone wrong."""
+
+    numbers: list[int]
+    failures: list[Failed]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[int]:
+        return (number for number in self.numbers if not self.failures)
 
 
 @dataclass(frozen=True)

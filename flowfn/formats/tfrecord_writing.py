@@ -13,8 +13,10 @@ from hashlib import blake2b
 from typing import Any
 
 from flowfn import rules
+from flowfn.digests import identity
 from flowfn.extras import needed
 from flowfn.formats import framing
+from flowfn.formats.ends import finite
 from flowfn.formats.payloads import encoded, packed
 from flowfn.formats.tfrecords import COMPRESSION, FUNCTION
 from flowfn.formats.writing import resumable, resumed, shown
@@ -46,7 +48,8 @@ def write_tfrecord(
     Raises:
         FileExistsError: there is a file, and `overwrite` is False.
         TypeError: a datapoint holds something else.
-        ValueError: with `resume`, what is there is of another flow, or it is to be compressed.
+        ValueError: with `resume`, what is there is of another flow, or of functions that have changed since; or it is to be
+            compressed.
 
     >>> import tempfile
     >>> from flowfn.formats import as_example, read_tfrecord
@@ -63,8 +66,9 @@ def write_tfrecord(
     crc = framing.checksums("write_tfrecord()")
     if encode is None:
         needed("msgpack", "write_tfrecord()", extra="tfrecord")
-    with shown(flow, "write_tfrecord") as datapoints, resumable(path, overwrite, "write_tfrecord", resume=resume) as beside:
-        journal = Journal(beside) if resume else None
+    source = finite(flow, "write_tfrecord")
+    with shown(source, "write_tfrecord") as datapoints, resumable(path, overwrite, "write_tfrecord", resume=resume) as beside:
+        journal = Journal(beside, identity(source, encode)) if resume else None
         count = journal.begin(datapoints) if journal else 0
         with open(beside, "r+b" if count else "wb") as raw, _packing(raw, compression) as file:
             raw.seek(0, os.SEEK_END)
@@ -107,8 +111,8 @@ def _digest(known: dict[str, Any]) -> str:
 class Journal:
     """How far an unfinished file has come, kept beside it."""
 
-    def __init__(self, beside: str) -> None:
-        self.beside, self.path, self.since = beside, f"{beside}.json", time.monotonic()
+    def __init__(self, beside: str, origin: str) -> None:
+        self.beside, self.path, self.origin, self.since = beside, f"{beside}.json", origin, time.monotonic()
 
     def begin(self, datapoints: Any) -> int:
         """Go on where a file of the same flow was left: how many records are in it, with what came after them cut off."""
@@ -116,7 +120,7 @@ class Journal:
         if known is None:
             self.end()  # what is there is of another file
             return 0
-        count = resumed(datapoints, known, "write_tfrecord")
+        count = resumed(datapoints, known, self.origin, self.beside, "write_tfrecord")
         os.truncate(self.beside, known["bytes"])
         return count
 
@@ -140,7 +144,7 @@ class Journal:
         file.flush()
         os.fsync(file.fileno())
         with open(f"{self.path}.new", "w", encoding="utf-8") as journal:
-            known = {"count": count, "bytes": file.tell(), "state": state}
+            known = {"count": count, "bytes": file.tell(), "state": state, "origin": self.origin}
             json.dump({**known, "digest": _digest(known)}, journal)
         os.replace(f"{self.path}.new", self.path)
         self.since = time.monotonic()

@@ -38,6 +38,15 @@ def contents(folder):
     return [read_lines(path) for path in sorted(glob.glob(str(folder / "*.txt")))]
 
 
+def names(folder):
+    """What lies in a folder, but for the note of which flow it is."""
+    return sorted(name for name in os.listdir(folder) if not name.endswith(".flow"))
+
+
+def files(folder):
+    return [folder / name for name in names(folder)]
+
+
 def pattern(folder):
     return folder / "{shard:02d}-of-{shards:02d}.txt"
 
@@ -64,7 +73,7 @@ def test_read_in_turns_the_files_give_the_flow(tmp_path, name, processes):
     flow = sources()[name]
     expected = [list(flow.run())[shard::3] for shard in range(3)]
     write_shards(write_lines, pattern(tmp_path), flow, shards=3, processes=processes)
-    assert sorted(os.listdir(tmp_path)) == ["00-of-03.txt", "01-of-03.txt", "02-of-03.txt"]
+    assert names(tmp_path) == ["00-of-03.txt", "01-of-03.txt", "02-of-03.txt"]
     assert contents(tmp_path) == expected
     paths = [str(pattern(tmp_path)).format(shard=shard, shards=3) for shard in range(3)]
     assert list(ff.interleave(read_lines, paths, cycle=3)) == list(flow.run())
@@ -101,21 +110,21 @@ def test_processes_write_the_files(tmp_path):
             file.write(str(os.getpid()))
 
     write_shards(where, tmp_path / "{shard}.txt", range(40), shards=4, processes=2)
-    assert str(os.getpid()) not in {path.read_text() for path in tmp_path.iterdir()}
+    assert str(os.getpid()) not in {path.read_text() for path in files(tmp_path)}
 
 
 def test_large_arrays_are_written_by_processes(tmp_path):
     images = np.arange(40 * 256 * 256, dtype=np.uint8).reshape(40, 256, 256)
     flow = ff.map(lambda row: {"npy": row[0]}, ff.from_arrays(images))
     write_shards(write_webdataset, tmp_path / "{shard}.tar", flow, shards=2, processes=2)
-    found = [sample["npy"] for sample in ff.interleave(read_webdataset, sorted(map(str, tmp_path.iterdir())), cycle=2)]
+    found = [sample["npy"] for sample in ff.interleave(read_webdataset, [str(tmp_path / name) for name in names(tmp_path)], cycle=2)]
     assert np.array_equal(found, images)
 
 
 def test_options_of_a_writer_are_given_by_partial(tmp_path):
     write = functools.partial(write_webdataset, save_index=True)
     write_shards(write, tmp_path / "{shard}.tar", [{"cls": number} for number in range(4)], shards=2)
-    assert sorted(os.listdir(tmp_path)) == ["0.tar", "0.tar.index", "1.tar", "1.tar.index"]
+    assert names(tmp_path) == ["0.tar", "0.tar.index", "1.tar", "1.tar.index"]
 
 
 # What is there already
@@ -137,17 +146,17 @@ def test_an_interrupted_run_is_finished(tmp_path, name, processes):
     flow = sources()[name]
     write_shards(write_lines, pattern(tmp_path), flow, shards=4)
     whole = contents(tmp_path)
-    times = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    times = {path.name: path.stat().st_mtime_ns for path in files(tmp_path)}
     (tmp_path / "01-of-04.txt").unlink()
     (tmp_path / "03-of-04.txt").unlink()
     (tmp_path / ".part-0123abcd").mkdir()  # what one who was killed has left
     (tmp_path / ".part-0123abcd" / "01-of-04.txt").write_text("half a fi")
     write_shards(write_lines, pattern(tmp_path), flow, shards=4, processes=processes, resume=True)
     assert contents(tmp_path) == whole
-    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.name[:2] in ("00", "02")} == {
+    assert {path.name: path.stat().st_mtime_ns for path in files(tmp_path) if path.name[:2] in ("00", "02")} == {
         name: moment for name, moment in times.items() if name[:2] in ("00", "02")
     }
-    assert len(os.listdir(tmp_path)) == 4
+    assert len(names(tmp_path)) == 4
     write_shards(write_lines, pattern(tmp_path), flow, shards=4, resume=True)  # nothing is left to do
 
 
@@ -164,6 +173,15 @@ def failing(number):
     return number
 
 
+def failing_by(variable):
+    """A function that fails as long as a variable of the environment is set."""
+
+    def fail(number):
+        return failing(number) if variable in os.environ else number
+
+    return fail
+
+
 @pytest.mark.parametrize("processes", [None, 2])
 @pytest.mark.parametrize("streams", [False, True])
 def test_an_error_of_the_flow_keeps_its_type_and_leaves_no_half_file(tmp_path, processes, streams):
@@ -173,8 +191,8 @@ def test_an_error_of_the_flow_keeps_its_type_and_leaves_no_half_file(tmp_path, p
     with pytest.raises(Mine, match="nine") as caught:
         write_shards(write_lines, pattern(tmp_path), flow, shards=4, processes=processes)
     assert any("in map(failing)" in note for note in caught.value.__notes__)
-    assert all(name.endswith("-of-04.txt") and not name.startswith(".") for name in os.listdir(tmp_path))
-    assert "01-of-04.txt" not in os.listdir(tmp_path)
+    assert all(name.endswith("-of-04.txt") and not name.startswith(".") for name in names(tmp_path))
+    assert "01-of-04.txt" not in names(tmp_path)
     if streams:
         assert os.listdir(tmp_path) == []
 
@@ -195,15 +213,18 @@ def test_an_error_of_the_writer_keeps_its_type_and_leaves_no_half_file(tmp_path,
     flow = ff.filter(lambda number: True, range(1000)) if streams else range(1000)
     with pytest.raises(Mine, match="no room"):
         write_shards(failing_writer, pattern(tmp_path), flow, shards=4, processes=processes)
-    assert not [name for name in os.listdir(tmp_path) if name.startswith((".", "02"))]
+    assert not [name for name in names(tmp_path) if name.startswith((".", "02"))]
 
 
 @pytest.mark.parametrize("processes", [None, 2])
-def test_after_a_failure_no_new_files_are_begun_and_the_rest_can_be_written(tmp_path, processes):
+def test_after_a_failure_no_new_files_are_begun_and_the_rest_can_be_written(tmp_path, processes, monkeypatch):
+    monkeypatch.setenv("SHARDS_FAIL", "yes")
+    flow = ff.map(failing_by("SHARDS_FAIL"), range(64))
     with pytest.raises(Mine):
-        write_shards(write_lines, pattern(tmp_path), ff.map(failing, range(64)), shards=32, processes=processes)
-    assert len(os.listdir(tmp_path)) < 20
-    write_shards(write_lines, pattern(tmp_path), ff.map(int, range(64)), shards=32, processes=processes, resume=True)
+        write_shards(write_lines, pattern(tmp_path), flow, shards=32, processes=processes)
+    assert len(names(tmp_path)) < 20
+    monkeypatch.delenv("SHARDS_FAIL")
+    write_shards(write_lines, pattern(tmp_path), flow, shards=32, processes=processes, resume=True)
     assert contents(tmp_path) == [[shard, shard + 32] for shard in range(32)]
 
 
@@ -218,7 +239,7 @@ def test_a_worker_that_is_killed_leaves_nothing_behind(tmp_path):
 
     write_shards(write_lines, pattern(tmp_path), ff.map(killing, range(40)), shards=4, processes=2)
     marker.unlink()
-    assert len(os.listdir(tmp_path)) == 4
+    assert len(names(tmp_path)) == 4
     assert contents(tmp_path) == [list(range(shard, 40, 4)) for shard in range(4)]
 
 
@@ -227,7 +248,7 @@ def test_what_others_write_in_the_same_folder_is_left_alone(tmp_path):
         (tmp_path / ".part-0123abcd").mkdir()  # left by one who was killed
         open(beside, "w").close()
         write_shards(write_lines, tmp_path / "{shard}.txt", range(4), shards=2)
-    assert sorted(os.listdir(tmp_path)) == ["0.txt", "1.txt", "val-0.txt"]
+    assert names(tmp_path) == ["0.txt", "1.txt", "val-0.txt"]
 
 
 def test_a_writer_that_reads_only_the_first_does_not_hold_up_the_others(tmp_path):
@@ -293,7 +314,7 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path, options, error, word
     given = {"write": write_lines, "pattern": "{shard}.txt", "flow": range(3), "shards": 2, **options}
     with pytest.raises(error, match=words):
         write_shards(given.pop("write"), tmp_path / given.pop("pattern"), given.pop("flow"), **given)
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_an_endless_flow_is_refused(tmp_path):
@@ -320,7 +341,7 @@ def test_every_writer_writes_shards(tmp_path, name, streams):
     if name in ("npz", "hdf5"):
         rows = [{"value": np.array([row["value"]])} for row in rows]
     write_shards(write, tmp_path / ("{shard}." + name), iter(rows) if streams else rows, shards=3, processes=None if streams else 2)
-    assert len(os.listdir(tmp_path)) == 3
+    assert len(names(tmp_path)) == 3
     assert same(list(ff.interleave(read, [str(tmp_path / f"{shard}.{name}") for shard in range(3)], cycle=3)), rows)
 
 

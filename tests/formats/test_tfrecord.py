@@ -14,6 +14,7 @@ from itertools import pairwise
 import crc32c
 import numpy as np
 import pytest
+from resuming import Calls
 from written_by_others import DATAPOINTS, EXAMPLES, written
 
 import flowfn as ff
@@ -338,13 +339,13 @@ def test_an_existing_file_is_not_replaced_unless_told(path):
 )
 def test_writing_goes_on_where_it_was_broken_off(stages, path, monkeypatch):
     monkeypatch.setattr(tfrecord_writing, "OLD", -1)
-    seen, broken = [], [13]
+    seen = Calls()
 
     def counted(x):
-        if len(seen) in broken:
-            broken.clear()
+        if len(seen.made) == 13 and not seen.broken:
+            seen.broken = True
             raise OSError("broken off")
-        seen.append(x)
+        seen.made.append(x)
         return x
 
     flow = ff.pipe(range(30), *stages, ff.map(counted))
@@ -356,7 +357,7 @@ def test_writing_goes_on_where_it_was_broken_off(stages, path, monkeypatch):
     formats.write_tfrecord(path, flow, resume=True)
     assert os.listdir(os.path.dirname(path)) == ["data.tfrecord"]
     assert list(formats.read_tfrecord(path)) == list(ff.pipe(range(30), *stages))
-    assert len(seen) == 30
+    assert len(seen.made) == 30
 
 
 def test_what_another_flow_began_is_not_continued(path, monkeypatch):
@@ -403,11 +404,11 @@ def test_how_far_another_file_had_come_is_forgotten(path, monkeypatch):
 )
 def test_what_was_noted_is_not_believed_if_it_is_damaged(path, monkeypatch, damage):
     monkeypatch.setattr(tfrecord_writing, "OLD", -1)
-    broken = [5]
+    seen = Calls()
 
     def torn(x):
-        if x in broken:
-            broken.clear()
+        if x == 5 and not seen.broken:
+            seen.broken = True
             raise OSError("broken off")
         return x
 

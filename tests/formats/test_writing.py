@@ -253,6 +253,7 @@ def test_what_a_killed_program_has_written_is_gone_on_with(name, tmp_path, monke
     monkeypatch.setattr(keyvalue, "OLD", -1)
     monkeypatch.setattr(tfrecord_writing, "OLD", -1)
     path, (write, read) = tmp_path / f"data.{name}", WRITERS[name]
+    SEEN.clear()
     in_a_process_that_is_killed(lambda flow: write(path, flow, resume=True))
     assert not path.exists()
     SEEN.clear()
