@@ -102,7 +102,8 @@ def written_or_refused(name, folder, most):
     if refused is not None:
         assert type(refused) is OSError, refused
         assert refused.errno in (errno.EFBIG, *[errno.EIO, errno.ENOSPC] * name.endswith("lmdb")), refused  # as LMDB says it
-        assert refused.filename in (path, path.format(shard=0), path.format(shard=0) + ".index"), refused
+        beside = (path.format(shard=0) + ".index", os.path.join(folder, f".{name.format(shard='N')}.flow"))
+        assert refused.filename in (path, path.format(shard=0), *beside), refused
         assert os.listdir(folder) == [], refused
         assert open_below(folder) == []
         return False
