@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -47,7 +47,8 @@ def files(pattern: Any) -> Flow[str]:
     path comes once, compared folder by folder.
 
     Raises:
-        FileNotFoundError: no file matches; the message names the folder that does exist.
+        FileNotFoundError: no file matches; the message names the folder that does exist. Or one is a link to what is gone.
+        IsADirectoryError: the pattern is the path of a folder.
 
     >>> import os, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +59,10 @@ def files(pattern: Any) -> Flow[str]:
     """
     _PATTERN.check("files", "pattern", pattern, {})
     patterns = _patterns(pattern)
-    found = dict.fromkeys(path for one in patterns for path in _matching(one))
+    try:
+        found = dict.fromkeys(path for one in patterns for path in matching(one))
+    except OSError as error:
+        raise type(error)(f"files(): {error}") from None
     shown = repr(patterns if isinstance(pattern, (list, tuple)) else patterns[0])
     return Flow(Source(_in_natural_order(found), SequenceNode, name="files", shown=f"files({shown})"))
 
@@ -70,14 +74,33 @@ def _patterns(pattern: Any) -> list[str]:
     return given if all(isinstance(one, str) for one in given) else []  # type: ignore[return-value]
 
 
-def _matching(pattern: str) -> list[str]:
+def matching(pattern: str, folders: bool = False) -> list[str]:
+    """The files (and with `folders` the folders) that match a pattern, in natural order.
+
+    Raises:
+        FileNotFoundError: there are none, or one is a link whose target is gone.
+        IsADirectoryError: the pattern is the path of a folder, and only files are wanted.
+        PermissionError: the folder in which they would lie cannot be listed.
+    """
     expanded = os.path.expanduser(pattern)
-    found = [path for path in glob.glob(expanded, recursive=True) if os.path.isfile(path)]
-    if not found and os.path.isfile(expanded):  # a name that has brackets in it
-        found = [expanded]
-    if not found:
-        raise FileNotFoundError(f"files(): no file matches {pattern!r}; {_what_there_is(expanded)}")
-    return found
+    found = [*glob.glob(expanded, recursive=True), *[expanded] * os.path.lexists(expanded)]  # a name may have brackets in it
+    for path in found:
+        if os.path.islink(path) and not os.path.exists(path):
+            raise FileNotFoundError(f"{path!r} is a link to {os.readlink(path)!r}, which is not there; restore that, or remove the link")
+    wanted = [path for path in found if folders or os.path.isfile(path)]
+    if not wanted:
+        _refuse(pattern, expanded)
+    return _in_natural_order(dict.fromkeys(wanted))
+
+
+def _refuse(pattern: str, expanded: str) -> NoReturn:
+    what = f"no file matches {pattern!r}; {_what_there_is(expanded)}"
+    if os.path.isdir(expanded):
+        raise IsADirectoryError(what)
+    folder = next((parent for parent in Path(expanded).parents if parent.is_dir()), None)
+    if folder is not None and not os.access(folder, os.R_OK | os.X_OK):
+        raise PermissionError(f"no file can be looked for that matches {pattern!r}: the folder {str(folder)!r} may not be listed")
+    raise FileNotFoundError(what)
 
 
 def _what_there_is(pattern: str) -> str:

@@ -20,9 +20,10 @@ from flowfn.flows import Flow
 from flowfn.formats import archives
 from flowfn.formats.array_writing import LOCAL, write_npy, write_npz
 from flowfn.formats.damage import reading, words
-from flowfn.formats.files import call, file_path, is_url, open_file
-from flowfn.formats.members import Form, equal_lengths, form_of
+from flowfn.formats.files import call, is_url, open_file
+from flowfn.formats.members import Form, Kind, equal_lengths, form_of
 from flowfn.formats.npy import Header, header_of
+from flowfn.formats.several import several
 from flowfn.runs import Block
 from flowfn.sources import ArraysNode, Source
 
@@ -62,6 +63,11 @@ class ArrayFile(Columns):
                 if self._arrays is None:
                     self._arrays = [readonly(self._array(member)) for member in self.members]
         return self._arrays
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """What the rows of each array are."""
+        return {member.name: Kind(member.header.dtype, member.header.shape[1:]) for member in self.members}
 
     @property
     def stackable(self) -> bool:  # type: ignore[override]
@@ -238,7 +244,8 @@ def read_npy(path: Any, *, allow_pickle: bool = False) -> Flow[Any]:
 
     The file is mapped into memory: rows are read when they are wanted, and are read-only views, as those of
     `from_arrays`; `batch` right after (or after `shuffle`, `shard`, `take`) gathers a whole batch at once. What is
-    behind a URL is loaded.
+    behind a URL is loaded. `path` may be a glob pattern, a range in braces ("part-{00..07}.npy"), or a list of paths: rows
+    of one file come after those of the other.
 
     An array of Python objects is refused, because to unpickle it can run any code; with `allow_pickle=True` the file is
     trusted as a program is.
@@ -254,7 +261,7 @@ def read_npy(path: Any, *, allow_pickle: bool = False) -> Flow[Any]:
     array([3, 9])
     """
     rules.boolean.check("read_npy", "allow_pickle", allow_pickle, {})
-    arrays = ArrayFile(file_path(path, "read_npy"), "read_npy", None, allow_pickle)
+    arrays = several(path, "read_npy", lambda one: ArrayFile(one, "read_npy", None, allow_pickle))
     return Flow(Source(arrays, ArraysNode, name="read_npy", shown=call("read_npy", path, allow_pickle=(allow_pickle, False))))
 
 
@@ -264,6 +271,7 @@ def read_npz(path: Any, arrays: Any = None, *, allow_pickle: bool = False) -> Fl
     `arrays` is the name of one (datapoints are its rows), a list of names (lists), a dict of names by component (dicts),
     or None: all (dicts). Arrays that lie there uncompressed (`numpy.savez`, `write_npz`) are mapped into memory, as by
     `read_npy`, and their checksums are not looked at; compressed ones are loaded by each process that reads them, once.
+    `path` may be a URL, a pattern, a range in braces, or a list of them, as for `read_npy`.
 
     Raises:
         ValueError: it is no .npz file, or a damaged one; there is no such array; lengths differ; it holds objects, which
@@ -279,6 +287,6 @@ def read_npz(path: Any, arrays: Any = None, *, allow_pickle: bool = False) -> Fl
     [[np.int64(0)], [np.int64(1)]]
     """
     rules.boolean.check("read_npz", "allow_pickle", allow_pickle, {})
-    held = ArrayFile(file_path(path, "read_npz"), "read_npz", arrays, allow_pickle)
+    held = several(path, "read_npz", lambda one: ArrayFile(one, "read_npz", arrays, allow_pickle))
     text = call("read_npz", path, *[arrays] * (arrays is not None), allow_pickle=(allow_pickle, False))
     return Flow(Source(held, ArraysNode, name="read_npz", shown=text))

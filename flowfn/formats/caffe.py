@@ -16,6 +16,7 @@ from flowfn.formats.files import call, flow_of
 from flowfn.formats.keyvalue import KEYS_RULE, Entries
 from flowfn.formats.messages import datum, parsed
 from flowfn.formats.payloads import Unreadable
+from flowfn.formats.several import several
 
 _ORDER = rules.one_of("bgr", "rgb")
 
@@ -25,7 +26,7 @@ def read_caffe_lmdb(path: Any, *, keys: Any = None, stored: str = "bgr") -> Flow
 
     Raw images are uint8, or float32 where the database holds floats; encoded ones (JPEG, PNG) are decoded, in their own
     depth. Caffe's tools store raw images of three channels as BGR; `stored="rgb"` says that these were stored otherwise.
-    `keys` as in `read_lmdb`; without them, the order is that of the database.
+    `keys` and several files as in `read_lmdb`; without them, the order is that of the database.
 
     The format is that of `message Datum` in Caffe's src/caffe/proto/caffe.proto.
 
@@ -37,8 +38,10 @@ def read_caffe_lmdb(path: Any, *, keys: Any = None, stored: str = "bgr") -> Flow
     _ORDER.check("read_caffe_lmdb", "stored", stored, {})
     KEYS_RULE.check("read_caffe_lmdb", "keys", keys, {})
     datum("read_caffe_lmdb()", "lmdb")
-    entries = Entries(path, "read_caffe_lmdb", keys, ImageOf(stored == "bgr"), with_keys=False, allow_pickle=False)
-    return flow_of(entries, "read_caffe_lmdb", call("read_caffe_lmdb", os.fspath(path), keys=(keys, None), stored=(stored, "bgr")))
+    decode = ImageOf(stored == "bgr")
+    entries = several(path, "read_caffe_lmdb", lambda one: Entries(one, "read_caffe_lmdb", keys, decode, False, False), folders=True)
+    given = path if isinstance(path, (list, tuple)) else os.fspath(path)
+    return flow_of(entries, "read_caffe_lmdb", call("read_caffe_lmdb", given, keys=(keys, None), stored=(stored, "bgr")))
 
 
 @dataclass(frozen=True)

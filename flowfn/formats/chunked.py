@@ -21,6 +21,7 @@ from flowfn.formats.damage import tell
 from flowfn.formats.decoded import MANY, Decoded, Shelf, Stored
 from flowfn.formats.files import call, is_url
 from flowfn.formats.members import Fill, Form, equal_lengths, filled, form_of, names_in
+from flowfn.formats.several import several
 from flowfn.formats.stored_rows import Kept, StoredRows, flow_of_rows
 from flowfn.formats.writing import shown, written
 
@@ -38,6 +39,8 @@ def read_zarr(path: Any, arrays: Any = None) -> Flow[Any]:
     `arrays` is the name of one (datapoints are its rows), a list of names (lists), a dict of names by component (dicts),
     or None: all in the group (dicts), or the one array that the store is (its rows). Chunks are read when they are
     wanted, and those read last are kept; scattered rows of a block are sorted first. Versions 2 and 3 of the format.
+    `path` may be a glob pattern, a range in braces ("part-{00..07}.zarr"), or a list: rows of one store come after those
+    of the other.
 
     Raises:
         ValueError: it is no Zarr store, or a damaged one; there is no such array; lengths differ.
@@ -50,7 +53,8 @@ def read_zarr(path: Any, arrays: Any = None) -> Flow[Any]:
     {'square': np.int64(9)}
     """
     needed("zarr", "read_zarr()", extra="zarr")
-    return flow_of_rows(ZarrRows(path, arrays), "read_zarr", call("read_zarr", path, *[arrays] * (arrays is not None)))
+    rows = several(path, "read_zarr", lambda one: ZarrRows(one, arrays), folders=True)
+    return flow_of_rows(rows, "read_zarr", call("read_zarr", path, *[arrays] * (arrays is not None)))
 
 
 class ZarrRows(StoredRows):

@@ -118,6 +118,12 @@ class Opened:
                 weakref.finalize(self, _close, self._handles, at)
             return self._handles[at]
 
+    def fresh(self) -> Any:
+        """The same, with all that it has found out, but not open; the file of this one is closed when nobody uses it any more."""
+        made = object.__new__(type(self))
+        vars(made).update(vars(self), _handles={})
+        return made
+
     def within(self, index: int) -> int:
         """The index, if there is a datapoint there.
 

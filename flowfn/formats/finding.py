@@ -10,15 +10,16 @@ from typing import Any
 
 from flowfn.extras import needed
 from flowfn.formats.files import file_path, is_url
-from flowfn.making import files
+from flowfn.making import matching
 
 
-def paths_of(given: Any, who: str) -> list[str]:
+def paths_of(given: Any, who: str, folders: bool = False) -> list[str]:
     """The files that a path, a pattern, a URL or several of them stand for, as absolute paths or URLs.
 
     `*`, `?` and `[...]` stand for parts of a name (in URLs, `*` does), braces for ranges and lists, as in
     "train-{0000..0007}.tar" and "{train,val}.tar". A file of exactly that name is meant before any pattern is. What a
-    pattern stands for comes in natural order; several are taken one after the other. `who` is the function that reads.
+    pattern stands for comes in natural order; several are taken one after the other. `who` is the function that reads,
+    `folders` says whether it reads folders too.
 
     Raises:
         FileNotFoundError: a path or a pattern stands for nothing.
@@ -35,12 +36,12 @@ def paths_of(given: Any, who: str) -> list[str]:
     several = [given] if one else list(given)
     if not several:
         raise ValueError(f"{who}(): paths must be a path, a pattern, a URL or a list of them, got an empty list")
-    return [path for one in several for path in _found(one, who)]
+    return [path for one in several for path in _found(one, who, folders)]
 
 
-def _found(given: Any, who: str) -> Iterator[str]:
+def _found(given: Any, who: str, folders: bool) -> Iterator[str]:
     path = file_path(given, who)
-    if not is_url(path) and os.path.isfile(path):
+    if not is_url(path) and os.path.exists(path) and (folders or not os.path.isdir(path)):
         yield path
         return
     for pattern in braces(os.fsdecode(given)):
@@ -48,9 +49,9 @@ def _found(given: Any, who: str) -> Iterator[str]:
             yield from _behind_url(pattern, who) if "*" in pattern else [pattern]
         else:
             try:
-                yield from map(os.path.abspath, files(pattern))
-            except FileNotFoundError as error:
-                raise FileNotFoundError(str(error).replace("files()", f"{who}()", 1)) from None
+                yield from map(os.path.abspath, matching(pattern, folders))
+            except OSError as error:
+                raise type(error)(f"{who}(): {error}") from None
 
 
 def _behind_url(pattern: str, who: str) -> list[str]:

@@ -21,6 +21,7 @@ from flowfn.formats.elsewhere import Beside, broken_link, opened
 from flowfn.formats.files import call, is_url, open_file
 from flowfn.formats.hierarchical_writing import BYTES, write_hdf5
 from flowfn.formats.members import Form, equal_lengths, form_of, names_in
+from flowfn.formats.several import several
 from flowfn.formats.stored_rows import Kept, StoredRows, flow_of_rows
 
 __all__ = ["read_hdf5", "write_hdf5"]
@@ -45,7 +46,8 @@ def read_hdf5(path: Any, datasets: Any = None, *, encoding: str | None = "utf-8"
     (`batch` right after, or after `shuffle`, `shard`, `take`, `select`). `shuffle(window=n)` is the shuffle that
     compressed chunks like. Rows are new arrays (a row that is kept keeps what was read with it: a chunk, or a megabyte);
     variable-length texts are strings, decoded from `encoding` (None: they stay bytes, as texts of a fixed length and texts
-    in fields do). `path` may be a URL.
+    in fields do). `path` may be a URL, a glob pattern, a range in braces ("part-{00..07}.h5"), or a list of them: rows of
+    one file come after those of the other.
 
     What HDF5 would fill in, it refuses: virtual datasets whose sources, and external storage whose files, are not all there.
     Elements that were never written are the fill value of the dataset. A file that is written in SWMR mode can be read
@@ -67,8 +69,9 @@ def read_hdf5(path: Any, datasets: Any = None, *, encoding: str | None = "utf-8"
     """
     needed("h5py", "read_hdf5()", extra="hdf5")
     _ENCODING.check("read_hdf5", "encoding", encoding, {})
+    rows = several(path, "read_hdf5", lambda one: Hdf5Rows(one, datasets, encoding))
     told = call("read_hdf5", path, *[datasets] * (datasets is not None), encoding=(encoding, "utf-8"))
-    return flow_of_rows(Hdf5Rows(path, datasets, encoding), "read_hdf5", told)
+    return flow_of_rows(rows, "read_hdf5", told)
 
 
 class Hdf5Rows(StoredRows):

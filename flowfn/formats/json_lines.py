@@ -15,12 +15,15 @@ import numpy as np
 from flowfn import rules
 from flowfn.flows import Flow
 from flowfn.formats.compression import first_bytes
-from flowfn.formats.files import call, file_path
+from flowfn.formats.files import call
+from flowfn.formats.finding import paths_of
 from flowfn.formats.record_files import BOM, Unreadable, flow_of_records, line_starts, write_records
 
 
 def read_jsonl(path: Any, *, hold: bool = False) -> Flow[Any]:
-    """A flow of what stands in the lines of a file, each of them JSON.
+    """A flow of what stands in the lines of a file, each of them JSON; or of several files, one after the other.
+
+    `path` is a path, a URL, a glob pattern, a range in braces ("part-{00..07}.jsonl"), or a list of them.
 
     An index of where lines begin is made when it is first needed (a scan of the file, in each process), and makes the
     flow seekable; empty lines are passed over. Files that end in .gz, .bz2 or .xz are decompressed; they can only be
@@ -40,8 +43,12 @@ def read_jsonl(path: Any, *, hold: bool = False) -> Flow[Any]:
     [{'word': 'yes', 'ids': [1, 2]}, None, 'no']
     """
     rules.boolean.check("read_jsonl", "hold", hold, {})
-    start = len(BOM) * first_bytes(file_path(path, "read_jsonl"), "read_jsonl", len(BOM)).startswith(BOM)
-    return flow_of_records(path, "read_jsonl", JsonLines(start), hold, call("read_jsonl", path, hold=(hold, False)))
+    files = [(found, _form(found)) for found in paths_of(path, "read_jsonl")]
+    return flow_of_records(files, "read_jsonl", hold, call("read_jsonl", path, hold=(hold, False)))
+
+
+def _form(path: str) -> JsonLines:
+    return JsonLines(len(BOM) * first_bytes(path, "read_jsonl", len(BOM)).startswith(BOM))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from flowfn.formats.environments import Environment, Growing, environment, is_da
 from flowfn.formats.files import Opened, call, file_path, flow_of, is_url
 from flowfn.formats.listings import KEYS, NUMBER, STATE, Listed, Numbered, given, listed, told
 from flowfn.formats.payloads import Unreadable, encoded, hasty, packed, reader_of_all, unpacker
+from flowfn.formats.several import several
 from flowfn.formats.writing import resumable, resumed, shown
 from flowfn.iterating import FlowIterator
 from flowfn.runs import Block, ints
@@ -54,6 +55,9 @@ def read_lmdb(
 ) -> Flow[Any]:
     """A flow of the datapoints in an LMDB database: a file, or a folder with `data.mdb` in it.
 
+    `path` may be a glob pattern, a range in braces ("part-{00..07}.lmdb"), or a list of paths, whose datapoints come one
+    after the other.
+
     What `write_lmdb` and tensorpack's LMDBSerializer wrote comes out as it went in, but for arrays, which cannot be
     written to. In other databases, `decode` makes a datapoint of the bytes of a value (`decode=bytes` gives them as they
     are). Every datapoint is found by its key, so the flow can be shuffled, and its order is that of `keys`: a list, a
@@ -79,9 +83,11 @@ def read_lmdb(
     _DECODE.check("read_lmdb", "decode", decode, {})
     rules.boolean.check("read_lmdb", "with_keys", with_keys, {})
     rules.boolean.check("read_lmdb", "allow_pickle", allow_pickle, {})
-    entries = Entries(path, "read_lmdb", keys, decode, with_keys, allow_pickle)
+    for module in ("lmdb", "msgpack") if decode is None else ("lmdb",):
+        needed(module, "read_lmdb()", extra="lmdb")
+    entries = several(path, "read_lmdb", lambda one: Entries(one, "read_lmdb", keys, decode, with_keys, allow_pickle), folders=True)
     options = {"keys": (keys, None), "decode": (decode, None), "with_keys": (with_keys, False), "allow_pickle": (allow_pickle, False)}
-    return flow_of(entries, "read_lmdb", call("read_lmdb", os.fspath(path), **options))
+    return flow_of(entries, "read_lmdb", call("read_lmdb", path if isinstance(path, (list, tuple)) else os.fspath(path), **options))
 
 
 def write_lmdb(

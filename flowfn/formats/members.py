@@ -15,6 +15,13 @@ ENOUGH = 1 << 20
 """Bytes of rows that are put together before they are written."""
 
 
+class Kind(NamedTuple):
+    """What the rows of an array are."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+
 class Form(NamedTuple):
     """What datapoints look like: bare values, lists (no keys) or dicts; and where each component lies in the file."""
 

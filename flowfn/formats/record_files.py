@@ -11,8 +11,8 @@ anywhere else. What is compressed has a mark at its end, without which it is an 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import chain, islice, repeat
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,7 +21,8 @@ from flowfn import forks
 from flowfn.flows import Flow
 from flowfn.formats.compression import compressing, opened_in_order, suffix_of, telling
 from flowfn.formats.damage import warn_of_end
-from flowfn.formats.files import InOrder, Opened, Pieces, flow_of, is_url
+from flowfn.formats.files import InOrder, Opened, Pieces, flow_of, is_url, stamp
+from flowfn.formats.several import together
 from flowfn.formats.writing import shown, written
 
 PIECE = 1 << 18
@@ -65,6 +66,7 @@ class RecordFile(Opened):
     def __init__(self, path: Any, who: str, form: Format) -> None:
         super().__init__(path, who)
         self.form = form
+        self.known: list[np.ndarray] = []  # where records begin, once that is known: to all that are `fresh` from this one
         if suffix_of(self.path) is None and not is_url(self.path):  # here, where the user is told once, whoever reads it
             with contextlib.closing(Pieces(self.path, f"{who}()")) as pieces:
                 self.look_at_end(pieces)
@@ -74,6 +76,13 @@ class RecordFile(Opened):
         tail = file.read(max(file.size - TAIL, self.form.start), TAIL).rpartition(b"\n")[2]
         if tail and not self.form.ends(tail):
             warn_of_end(self.path, self.who, level=6)
+
+    def fresh(self) -> Any:
+        """The same, not open; what is held in memory stays there."""
+        return super().fresh() if suffix_of(self.path) is None else self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "known": []}  # too large to travel; whoever reads looks for himself
 
     def open(self) -> _Records:
         """Open the file; the index is made when it is wanted."""
@@ -148,17 +157,16 @@ class _Records:
 
     def __init__(self, records: RecordFile, file: Pieces | _Held) -> None:
         self.path, self.who, self.form, self.file = records.path, records.who, records.form, file
-        self._turn = forks.lock()
-        self._starts: np.ndarray | None = None
+        self.known, self._turn = records.known, forks.lock()
 
     @property
     def starts(self) -> np.ndarray:
         """Where each record begins, and where the last one ends."""
-        if self._starts is None:
+        if not self.known:
             with self._turn:
-                if self._starts is None:
-                    self._starts = self._indexed()
-        return self._starts
+                if not self.known:
+                    self.known.append(self._indexed())
+        return self.known[0]
 
     def _indexed(self) -> np.ndarray:
         at = self.form.start
@@ -180,27 +188,34 @@ class _Records:
 
 
 class RecordStream(InOrder):
-    """The records of a compressed file, one after the other."""
+    """The records of files that are compressed, or some of them, one after the other."""
 
-    def __init__(self, path: Any, who: str, form: Format) -> None:
-        super().__init__(path, who)
-        self.form = form
+    def __init__(self, files: Sequence[tuple[str, Format]], who: str) -> None:
+        super().__init__(files[0][0], who)
+        self.files = list(files)
+        self.stamp = tuple(stamp(path, f"{who}()") for path, _ in files)
 
     def datapoints(self, start: int) -> Iterator[Any]:
-        """The records from number `start` on."""
+        """The records from number `start` on; in files before it they are only counted."""
+        for path, form in self.files:
+            start = yield from self._of(path, form, start)
+
+    def _of(self, path: str, form: Format, start: int) -> Generator[Any, None, int]:
+        """The records of a file; returns how many are to be passed over in those behind it."""
         number = 0
-        with opened_in_order(self.path, self.who) as file:
-            with telling(self.path, self.who):
-                file.read(self.form.start)
-            for block, starts, end in blocks(self.form, self._pieces(file), self.path, self.who):
+        with opened_in_order(path, self.who) as file:
+            with telling(path, self.who):
+                file.read(form.start)
+            for block, starts, end in blocks(form, self._pieces(file, path), path, self.who):
                 if number + len(starts) > start:
                     first = max(start - number, 0)
                     if len(starts):
-                        yield from numbered(self.form, block[starts[first] : end], number + first, self.path, self.who)
+                        yield from numbered(form, block[starts[first] : end], number + first, path, self.who)
                 number += len(starts)
+        return max(start - number, 0)
 
-    def _pieces(self, file: Any) -> Iterator[bytes]:
-        with telling(self.path, self.who):
+    def _pieces(self, file: Any, path: str) -> Iterator[bytes]:
+        with telling(path, self.who):
             while piece := file.read(PIECE):
                 yield piece
 
@@ -261,12 +276,12 @@ def line_starts(block: bytes, last: bool, comment: int | None = None) -> tuple[n
     return (starts[~blank] if blank.any() else starts), int(ends[-1]) + 1
 
 
-def flow_of_records(path: Any, who: str, form: Format, hold: bool, text: str) -> Flow[Any]:
-    """The flow over a file of records: seekable, unless it is compressed and not to be held."""
-    local = RecordStream(path, who, form)
-    if suffix_of(local.path) is not None and not hold:
-        return flow_of(local, who, text)
-    return flow_of(RecordFile(path, who, form), who, text)
+def flow_of_records(files: Sequence[tuple[str, Format]], who: str, hold: bool, text: str) -> Flow[Any]:
+    """The flow over files of records: seekable, unless one is compressed and not to be held."""
+    if not hold and any(suffix_of(path) is not None for path, _ in files):
+        return flow_of(RecordStream(files, who), who, text)
+    paths, forms = zip(*files)
+    return flow_of(together(list(map(RecordFile, paths, repeat(who), forms)), who), who, text)
 
 
 def write_records(path: Any, flow: Any, who: str, overwrite: bool, encoded: Callable[[Iterator[Any]], Iterator[bytes]]) -> None:

@@ -16,7 +16,8 @@ import numpy as np
 from flowfn import rules
 from flowfn.failures import brief
 from flowfn.flows import Flow
-from flowfn.formats.files import call, file_path, open_file
+from flowfn.formats.files import call
+from flowfn.formats.finding import paths_of
 from flowfn.formats.record_files import Unreadable, flow_of_records, line_starts, write_records
 
 COMMENT = ord("#")
@@ -36,6 +37,9 @@ def read_svmlight(
     path: Any, features: int | None = None, *, first: int = 1, queries: bool = False, multilabel: bool = False, hold: bool = False
 ) -> Flow[Any]:
     """A flow of the examples in an SVMlight (libsvm) file: lists [x, label], with `queries` [x, label, query].
+
+    `path` is a path, a URL, a glob pattern, a range in braces ("part-{00..07}.svm"), or a list of them, which are read one
+    after the other.
 
     With `features`, the number of all features, x is an array (features,) of float64; without it x is what stands there,
     (indices, values): an int64 array of places, counted from 0, and a float64 array. The label is a float, with
@@ -66,10 +70,10 @@ def read_svmlight(
     first = _FIRST.check(who, "first", first, {})
     for name, value in (("queries", queries), ("multilabel", multilabel), ("hold", hold)):
         rules.boolean.check(who, name, value, {})
-    open_file(file_path(path, who), who=f"{who}()").close()
     options = {"first": (first, 1), "queries": (queries, False), "multilabel": (multilabel, False), "hold": (hold, False)}
     text = call(who, path, *[features] * (features is not None), **options)
-    return flow_of_records(path, who, SvmLight(features, first, queries, multilabel), hold, text)
+    form = SvmLight(features, first, queries, multilabel)
+    return flow_of_records([(found, form) for found in paths_of(path, who)], who, hold, text)
 
 
 @dataclass(frozen=True)

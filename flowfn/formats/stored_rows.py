@@ -16,7 +16,7 @@ from flowfn.components import component
 from flowfn.flows import Flow
 from flowfn.formats.damage import reading, tell
 from flowfn.formats.files import Opened
-from flowfn.formats.members import Form
+from flowfn.formats.members import Form, Kind
 from flowfn.runs import Block
 from flowfn.sources import ArraysNode, Source
 
@@ -109,6 +109,11 @@ class StoredRows(Opened):
     def bare(self) -> bool:
         """Whether a datapoint is a row of the one array."""
         return self.form.bare
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """What the rows of each array are."""
+        return {self.kept[at].name: Kind(self.kept[at].dtype, self.kept[at].shape) for at in self.chosen}
 
     @property
     def stackable(self) -> bool:
@@ -211,6 +216,6 @@ class StoredRows(Opened):
         return made
 
 
-def flow_of_rows(rows: StoredRows, name: str, shown: str) -> Flow[Any]:
+def flow_of_rows(rows: Any, name: str, shown: str) -> Flow[Any]:
     """The flow over arrays in a file; batches of it are read as blocks."""
     return Flow(Source(rows, ArraysNode, name=name, shown=shown))

@@ -19,7 +19,8 @@ from flowfn.definitions import shown as named
 from flowfn.flows import Flow
 from flowfn.formats.compression import first_bytes
 from flowfn.formats.csv_writing import CHARACTER, QUOTE, check_apart, check_encoding, dialect, write_csv
-from flowfn.formats.files import call, file_path
+from flowfn.formats.files import call
+from flowfn.formats.finding import paths_of
 from flowfn.formats.members import dicts
 from flowfn.formats.record_files import BOM, NEWLINE, Unreadable, flow_of_records, line_starts
 
@@ -50,7 +51,10 @@ def read_csv(
     encoding: str = "utf-8",
     hold: bool = False,
 ) -> Flow[Any]:
-    """A flow of the records of a CSV file, as dicts of strings: {column: text}.
+    """A flow of the records of a CSV file, as dicts of strings: {column: text}; or of several files, one after the other.
+
+    `path` is a path, a URL, a glob pattern, a range in braces ("part-{00..07}.csv"), or a list of them; if there are names
+    of columns in the files, all have the same, in whatever order.
 
     `columns` are those that are wanted (None: all). `types` says what to make of the texts: a function for all, or a
     dict of functions by column, such as `{"label": int, "score": float}` (`bool` knows true, false, 1 and 0). `header` is
@@ -84,15 +88,19 @@ def read_csv(
     rules.boolean.check(who, "hold", hold, {})
     check_apart(delimiter, quote, who)
     check_encoding(encoding, delimiter + (quote or ""), who)
-    place = file_path(path, who)
-    head = _head(place, header, delimiter, quote, encoding)
-    form = Csv(*head, *_chosen(*head[1:], columns, types, place), delimiter, quote, encoding)
+    files: list[tuple[str, Csv]] = []
+    for place in paths_of(path, who):
+        head = _head(place, header, delimiter, quote, encoding)
+        if files:
+            _check_alike(files[0], place, *head[1:])
+        wanted = columns if columns is not None or not files or head[1] == files[0][1].names else list(files[0][1].names or ())
+        files.append((place, Csv(*head, *_chosen(*head[1:], wanted, types, place), delimiter, quote, encoding)))
     options = {"columns": (columns, None), "header": (header, True), "delimiter": (delimiter, ","), "quote": (quote, '"')}
     text = call(who, path, **options, encoding=(encoding, "utf-8"), hold=(hold, False))
     if types is not None:
         told = "{" + ", ".join(f"{key!r}: {named(one)}" for key, one in types.items()) + "}" if isinstance(types, Mapping) else named(types)
         text = f"{text[:-1]}, types={told})"
-    return flow_of_records(path, who, form, hold, text)
+    return flow_of_records(files, who, hold, text)
 
 
 @dataclass(frozen=True)
@@ -228,6 +236,14 @@ def _head(path: str, header: Any, delimiter: str, quote: str | None, encoding: s
     except (Unreadable, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"read_csv(): the header of {path} cannot be read: {_told(error)}") from error
     return (start + stop, tuple(names), len(names)) if header else (start, None, len(names))
+
+
+def _check_alike(first: tuple[str, Csv], path: str, names: tuple[str, ...] | None, count: int) -> None:
+    """Make sure that a file has the columns of the first."""
+    known = first[1]
+    if count != known.count or set(names or ()) != set(known.names or ()):
+        told = [count, known.count] if names is None else [list(names[:20]), list((known.names or ())[:20])]
+        raise ValueError(f"read_csv(): {path} has the columns {told[0]}, where {first[0]} has {told[1]}; read them apart")
 
 
 def _chosen(names: tuple[str, ...] | None, count: int, columns: Any, types: Any, path: str) -> tuple[Any, Any]:
