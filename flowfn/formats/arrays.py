@@ -24,6 +24,7 @@ from flowfn.formats.files import call, is_url, open_file
 from flowfn.formats.members import Form, Kind, equal_lengths, form_of
 from flowfn.formats.npy import Header, header_of
 from flowfn.formats.several import several
+from flowfn.formats.signatures import LENGTH, told
 from flowfn.runs import Block
 from flowfn.sources import ArraysNode, Source
 
@@ -181,8 +182,8 @@ def _members(file: BinaryIO, path: str, whole: bool) -> dict[str, zipfile.ZipInf
     try:
         infos = archives.opened(file).infolist()
     except Exception as error:
-        hint = "; it is empty" if not _size(file) else "; it is an .npy file: use read_npy" if file.read(6) == b"\x93NUMPY" else ""
-        raise ValueError(f"read_npz(): {path} is no .npz file, or not a whole one: {words(error)}{hint}") from error
+        hint = "it is empty" if not _size(file) else told(file.read(LENGTH), "read_npz")
+        raise ValueError(f"read_npz(): {path} is no .npz file, or not a whole one: {words(error)}" + f"; {hint}" * bool(hint)) from error
     other = next((info.filename for info in infos if not info.filename.endswith(".npy")), None)
     if whole and other is not None:
         raise ValueError(f"read_npz(): {path} holds {other!r}, which is no array; it is damaged, or choose those that are: arrays=[...]")

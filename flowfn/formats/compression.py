@@ -12,6 +12,7 @@ from typing import Any
 
 from flowfn.formats.damage import reading
 from flowfn.formats.in_order import open_in_order
+from flowfn.formats.signatures import LENGTH, kind_of, told
 from flowfn.formats.unpacking import unpacked_by
 
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -33,10 +34,27 @@ def suffix_of(path: str) -> str | None:
 def opened_in_order(path: str, who: str) -> Any:
     """A file to read from its beginning, decompressed."""
     suffix = suffix_of(path)
-    file = open_in_order(path, f"{who}()")
+    file: Any = open_in_order(path, f"{who}()")
     if suffix is None:
         return file
+    try:
+        _check_packing(file, suffix, path, who)
+    except BaseException:
+        file.close()
+        raise
     return _Decompressed(file, unpacked_by(_KINDS[suffix], file, f"{who}()"))
+
+
+def _check_packing(file: Any, suffix: str, path: str, who: str) -> None:
+    """Make sure that a file is compressed as its name says."""
+    with telling(path, who):
+        head = file.peek(LENGTH)[:LENGTH]
+    kind = kind_of(head)
+    if head and (kind is None or not kind.packing):
+        what = f"{kind.called}" if kind else "not compressed"
+        raise ValueError(f"{who}(): {path} is {what}, although its name ends with {suffix}; rename it, or compress it")
+    if kind is not None and suffix not in kind.remedy:
+        raise ValueError(f"{who}(): {path} is {kind.called}, although its name ends with {suffix}: {kind.remedy}")
 
 
 class _Decompressed(io.RawIOBase):
@@ -58,6 +76,19 @@ def first_bytes(path: str, who: str, count: int) -> bytes:
     """The first bytes of a file, decompressed."""
     with opened_in_order(path, who) as file, telling(path, who):
         return bytes(file.read(count))
+
+
+def first_of_text(path: str, who: str, count: int) -> bytes:
+    """The first bytes of a file of text, decompressed.
+
+    Raises:
+        ValueError: it is no text, but of another kind, or in UTF-16; the message says what to do.
+    """
+    head = first_bytes(path, who, max(count, LENGTH))
+    other = told(head, who)
+    if other:
+        raise ValueError(f"{who}(): {path} cannot be read: {other}")
+    return head[:count]
 
 
 def compressing(below: Any, suffix: str | None) -> Any:

@@ -14,6 +14,8 @@ import warnings
 from collections.abc import Iterator
 from typing import NoReturn
 
+from flowfn.formats.signatures import other_kind
+
 _NUMBERED = re.compile(r"\berrno(?: = |=|: | )(\d+)", re.IGNORECASE)
 _NAMES = ("ENOSPC", "EFBIG", "EIO", "EROFS", "EDQUOT")
 _IN_WORDS = {os.strerror(getattr(errno, name)): getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
@@ -55,7 +57,8 @@ def tell(error: Exception, path: str, failed: str, hint: str = "") -> NoReturn:
         raise OSError(number, os.strerror(number), path) from error
     if type(error).__module__.partition(".")[0] in _LINES or (isinstance(error, OSError) and ours and type(error) is not OSError):
         raise OSError(f"{failed}: {words(error)}") from error
-    raise ValueError(f"{failed}: {words(error)}{hint}") from error
+    other = other_kind(path, failed.partition("(")[0])
+    raise ValueError(f"{failed}: {words(error)}" + (f"; {other}" if other else hint)) from error
 
 
 def words(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from flowfn import forks
 from flowfn.extras import needed
 from flowfn.formats.damage import errno_of
+from flowfn.formats.signatures import other_kind
 
 FIRST = 1 << 26
 """How large a map for writing is at first, in bytes; it doubles."""
@@ -101,7 +102,8 @@ class Environment:
 
     def told(self, what: str, error: Exception) -> ValueError:
         """An error of LMDB, with what to do."""
-        hint = "close the other first" if "already open" in str(error) else _foreign(self.path) or "is it a whole LMDB database?"
+        foreign = _foreign(self.path) or other_kind(self.path, self.who)
+        hint = "close the other first" if "already open" in str(error) else foreign or "is it a whole LMDB database?"
         return ValueError(f"{self.who}(): {self.path} {what} as LMDB: {error}; {hint}")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.flows import Flow
-from flowfn.formats.compression import first_bytes
+from flowfn.formats.compression import first_of_text
 from flowfn.formats.files import call
 from flowfn.formats.finding import paths_of
 from flowfn.formats.record_files import BOM, Unreadable, flow_of_records, line_starts, write_records
@@ -48,7 +48,7 @@ def read_jsonl(path: Any, *, hold: bool = False) -> Flow[Any]:
 
 
 def _form(path: str) -> JsonLines:
-    return JsonLines(len(BOM) * first_bytes(path, "read_jsonl", len(BOM)).startswith(BOM))
+    return JsonLines(len(BOM) * first_of_text(path, "read_jsonl", len(BOM)).startswith(BOM))
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,19 @@ class JsonLines:
                 try:
                     yield _decode(line.decode("utf-8"))
                 except ValueError as error:
-                    raise Unreadable(f"{error}: {line[:60].decode('utf-8', 'replace')!r}") from error
+                    raise Unreadable(f"{error}: {line[:60].decode('utf-8', 'replace')!r}{_remedy(line, error)}") from error
+
+
+def _remedy(line: bytes, error: ValueError) -> str:
+    """What helps, if it is plain what the file is."""
+    if isinstance(error, UnicodeDecodeError):
+        return "; JSON lines are UTF-8: convert the file, if it is in another encoding (iconv -f LATIN1 -t UTF-8)"
+    if line.strip() in (b"[", b"{", b"[{") or line.rstrip().endswith(b","):
+        return (
+            "; it looks like one JSON array or object over several lines, where JSON lines have one value in each: "
+            "json.load(file) gives a list, which is a source as it is"
+        )
+    return ""
 
 
 _decode = json.JSONDecoder().decode

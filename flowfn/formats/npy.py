@@ -14,6 +14,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from flowfn.formats.signatures import told
+
 MAGIC = b"\x93NUMPY"
 LONGEST = 1 << 16
 """Bytes of a header beyond which nobody believes it: it is Python text that has to be parsed."""
@@ -43,7 +45,8 @@ def header_of(file: BinaryIO, where: str) -> Header:
     """
     start = file.read(len(MAGIC) + 2)
     if start[: len(MAGIC)] != MAGIC or len(start) < len(MAGIC) + 2:
-        what = "is empty" if not start else "does not begin as an .npy file does"
+        other = told(start, "read_npy")
+        what = "is empty" if not start else "does not begin as an .npy file does" + f"; {other}" * bool(other)
         raise ValueError(f"{where} {what}")
     version = tuple(start[len(MAGIC) :])
     if version not in ((1, 0), (2, 0), (3, 0)):

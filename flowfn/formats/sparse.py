@@ -16,6 +16,7 @@ import numpy as np
 from flowfn import rules
 from flowfn.failures import brief
 from flowfn.flows import Flow
+from flowfn.formats.compression import first_of_text
 from flowfn.formats.files import call
 from flowfn.formats.finding import paths_of
 from flowfn.formats.record_files import Unreadable, flow_of_records, line_starts, write_records
@@ -73,7 +74,10 @@ def read_svmlight(
     options = {"first": (first, 1), "queries": (queries, False), "multilabel": (multilabel, False), "hold": (hold, False)}
     text = call(who, path, *[features] * (features is not None), **options)
     form = SvmLight(features, first, queries, multilabel)
-    return flow_of_records([(found, form) for found in paths_of(path, who)], who, hold, text)
+    files = paths_of(path, who)
+    for file in files:
+        first_of_text(file, who, 0)
+    return flow_of_records([(file, form) for file in files], who, hold, text)
 
 
 @dataclass(frozen=True)

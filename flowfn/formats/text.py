@@ -17,7 +17,7 @@ import numpy as np
 from flowfn import rules
 from flowfn.definitions import shown as named
 from flowfn.flows import Flow
-from flowfn.formats.compression import first_bytes
+from flowfn.formats.compression import first_of_text
 from flowfn.formats.csv_writing import CHARACTER, QUOTE, check_apart, check_encoding, dialect, write_csv
 from flowfn.formats.files import call
 from flowfn.formats.finding import paths_of
@@ -209,7 +209,7 @@ class Csv:
                         column = place if names is None else repr(names[place])
                         raise Unreadable(f"column {column}, {row[place]!r}: {error}") from error
                 yield row if keys is None else dict(zip(keys, row if pick is None else pick(row)))
-        except csv.Error as error:
+        except (csv.Error, UnicodeDecodeError) as error:
             raise Unreadable(_told(error)) from error
 
 
@@ -217,12 +217,14 @@ def _told(error: Exception) -> str:
     """What is wrong, and what helps."""
     if "new-line character" in str(error):
         return "a line ends with \\r alone; make it \\n before, in the file, or put the field into quotes"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{error}; give the encoding that the file is in, encoding='latin-1' for one"
     return f"{error}{'; csv.field_size_limit(n) allows longer ones' * ('field larger' in str(error))}"
 
 
 def _head(path: str, header: Any, delimiter: str, quote: str | None, encoding: str) -> tuple[int, tuple[str, ...] | None, int]:
     """Where the first record begins, the names of the columns, and how many there are."""
-    held = first_bytes(path, "read_csv", HEADER)
+    held = first_of_text(path, "read_csv", HEADER)
     start = len(BOM) if held.startswith(BOM) else 0
     if isinstance(header, (list, tuple)):
         return start, tuple(header), len(header)
@@ -234,7 +236,7 @@ def _head(path: str, header: Any, delimiter: str, quote: str | None, encoding: s
         if header and len(set(names)) < len(names):
             raise Unreadable(f"columns have the same name: {names[:20]}; name them with header=[...], and take skip(1)")
     except (Unreadable, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"read_csv(): the header of {path} cannot be read: {_told(error)}") from error
+        raise ValueError(f"read_csv(): the first record of {path} cannot be read: {_told(error)}") from error
     return (start + stop, tuple(names), len(names)) if header else (start, None, len(names))
 
 

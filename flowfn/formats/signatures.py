@@ -1,0 +1,79 @@
+"""What a file is by its first bytes, whatever its name says: told where another kind of file was wanted."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import NamedTuple
+
+LENGTH = 512
+"""Bytes from which a kind is told."""
+
+PACKED_READERS = ("read_csv", "read_jsonl", "read_svmlight")
+"""The functions that take files that are compressed as a whole, by their names."""
+PACKED_INSIDE = ("read_tfrecord", "read_webdataset")
+"""Those that take them in ways of their own."""
+
+
+class Kind(NamedTuple):
+    """A kind of file: how it begins, what it is called, and what to do with it; `readers` are the functions that take it."""
+
+    begins: re.Pattern[bytes]
+    called: str
+    remedy: str
+    readers: tuple[str, ...] = ()
+    packing: bool = False
+
+
+def _kind(begins: bytes, called: str, remedy: str, *readers: str, packing: bool = False) -> Kind:
+    return Kind(re.compile(begins, re.DOTALL), called, remedy, readers, packing)
+
+
+KINDS = (
+    _kind(rb"\x1f\x8b", "compressed with gzip", "its name must end with .gz, or decompress it", packing=True),
+    _kind(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", "compressed with bzip2", "its name must end with .bz2, or decompress it", packing=True),
+    _kind(rb"\xfd7zXZ\0", "compressed with xz", "its name must end with .xz, or decompress it", packing=True),
+    _kind(rb"\x28\xb5\x2f\xfd", "compressed with zstd (Zstandard)", "decompress it before: zstd -d", packing=True),
+    _kind(rb"\x04\x22\x4d\x18", "compressed with lz4", "decompress it before: lz4 -d", packing=True),
+    _kind(rb"PAR1[^\t\n\r -~]", "a Parquet file", "read_parquet reads it", "read_parquet"),
+    _kind(rb"ARROW1\0", "an Arrow file", "read_arrow reads it", "read_arrow"),
+    _kind(rb"\x89HDF\r\n\x1a\n", "an HDF5 file", "read_hdf5 reads it", "read_hdf5"),
+    _kind(rb"\x93NUMPY", "an .npy file", "read_npy reads it", "read_npy"),
+    _kind(rb"PK[\x03\x05]", "a zip archive", "read_npz reads those of arrays, unzip opens others", "read_npz", "read_zarr"),
+    _kind(rb".{257}ustar", "a tar archive", "read_webdataset reads it", "read_webdataset"),
+    _kind(rb".{16}\xde\xc0\xef\xbe", "an LMDB database", "read_lmdb reads it", "read_lmdb", "read_caffe_lmdb"),
+    _kind(rb"SQLite format 3\0", "an SQLite database", "read it with the module sqlite3"),
+    _kind(rb"\x89PNG|\xff\xd8\xff", "a picture", "read_image reads it"),
+    _kind(rb"%PDF", "a PDF document", "take its text out before"),
+    _kind(rb"\xff\xfe|\xfe\xff|(?:[^\0]\0){8}|(?:\0[^\0]){8}", "text in UTF-16", "convert it: iconv -f UTF-16 -t UTF-8"),
+)
+
+
+def kind_of(head: bytes) -> Kind | None:
+    """What begins like this, if it is one of those that are known.
+
+    >>> kind_of(b"PAR1\\x15").called, kind_of(b"a,b")
+    ('a Parquet file', None)
+    """
+    return next((kind for kind in KINDS if kind.begins.match(head)), None)
+
+
+def other_kind(path: str, who: str) -> str:
+    """What a file is, if it is here, and what to do, if it is none that the function `who` reads; nothing, if nobody can tell."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        head = file.read(LENGTH)
+        kind = kind_of(head)
+        return "" if kind is not None and kind.packing and who in (*PACKED_READERS, *PACKED_INSIDE) else told(head, who)
+    return ""
+
+
+def told(head: bytes, who: str) -> str:
+    """The same, of the first bytes.
+
+    >>> told(b"PAR1\\x15", "read_npy"), told(b"PAR1\\x15", "read_parquet")
+    ('it is a Parquet file: read_parquet reads it', '')
+    """
+    kind = kind_of(head)
+    if kind is None or who in kind.readers:
+        return ""
+    return f"it is {kind.called}: {'decompress it before' if kind.packing and who not in PACKED_READERS else kind.remedy}"
