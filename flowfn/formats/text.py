@@ -236,7 +236,7 @@ def _head(path: str, header: Any, delimiter: str, quote: str | None, encoding: s
         if header and len(set(names)) < len(names):
             raise Unreadable(f"columns have the same name: {names[:20]}; name them with header=[...], and take skip(1)")
     except (Unreadable, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"read_csv(): the first record of {path} cannot be read: {_told(error)}") from error
+        raise ValueError(f"read_csv(): the {'header' if header else 'first record'} of {path} cannot be read: {_told(error)}") from error
     return (start + stop, tuple(names), len(names)) if header else (start, None, len(names))
 
 
