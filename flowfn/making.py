@@ -48,7 +48,6 @@ def files(pattern: Any) -> Flow[str]:
 
     Raises:
         FileNotFoundError: no file matches; the message names the folder that does exist. Or one is a link to what is gone.
-        IsADirectoryError: the pattern is the path of a folder.
 
     >>> import os, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +78,6 @@ def matching(pattern: str, folders: bool = False) -> list[str]:
 
     Raises:
         FileNotFoundError: there are none, or one is a link whose target is gone.
-        IsADirectoryError: the pattern is the path of a folder, and only files are wanted.
         PermissionError: the folder in which they would lie cannot be listed.
     """
     expanded = os.path.expanduser(pattern)
@@ -94,13 +92,10 @@ def matching(pattern: str, folders: bool = False) -> list[str]:
 
 
 def _refuse(pattern: str, expanded: str) -> NoReturn:
-    what = f"no file matches {pattern!r}; {_what_there_is(expanded)}"
-    if os.path.isdir(expanded):
-        raise IsADirectoryError(what)
     folder = next((parent for parent in Path(expanded).parents if parent.is_dir()), None)
     if folder is not None and not os.access(folder, os.R_OK | os.X_OK):
         raise PermissionError(f"no file can be looked for that matches {pattern!r}: the folder {str(folder)!r} may not be listed")
-    raise FileNotFoundError(what)
+    raise FileNotFoundError(f"no file matches {pattern!r}; {_what_there_is(expanded)}")
 
 
 def _what_there_is(pattern: str) -> str:
