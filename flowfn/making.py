@@ -81,7 +81,7 @@ def matching(pattern: str, folders: bool = False) -> list[str]:
         PermissionError: the folder in which they would lie cannot be listed.
     """
     expanded = os.path.expanduser(pattern)
-    found = [*glob.glob(expanded, recursive=True), *[expanded] * os.path.lexists(expanded)]  # a name may have brackets in it
+    found = glob.glob(expanded, recursive=True) or [expanded] * os.path.lexists(expanded)  # a name may have brackets in it
     for path in found:
         if os.path.islink(path) and not os.path.exists(path):
             raise FileNotFoundError(f"{path!r} is a link to {os.readlink(path)!r}, which is not there; restore that, or remove the link")
