@@ -1,4 +1,4 @@
-"""The table of FORMATS.md, cell by cell: what is promised is kept by the real readers and writers, and what is not is not there."""
+"""The table of examples/formats.md, cell by cell: what is promised is kept by the real readers and writers, and what is not is not there."""
 
 import functools
 import inspect
@@ -23,7 +23,7 @@ from flowfn.testing import same
 
 pytestmark = pytest.mark.timeout(60)
 
-PAGE = Path(__file__).parents[2] / "FORMATS.md"
+PAGE = Path(__file__).parents[2] / "examples/formats.md"
 NUMBERS = range(9)
 
 
