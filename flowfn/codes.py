@@ -12,6 +12,7 @@ import dis
 import functools
 import importlib.machinery
 import importlib.util
+import logging
 import os
 import sys
 import sysconfig
@@ -35,6 +36,7 @@ from types import (
 )
 from typing import TYPE_CHECKING, Any
 
+from flowfn import scripts
 from flowfn.definitions import Definition
 from flowfn.pickling import SCRIPTS
 
@@ -151,14 +153,17 @@ def _by_name(digest: Digest, value: Any) -> bool:
         home, name = type(owner).__module__, value.__name__  # such as random.random, which is a method of an object there
     elif isinstance(owner, ModuleType):
         home = owner.__name__
-    if not isinstance(home, str) or not isinstance(name, str) or digest.version(home) is None:
+    if not isinstance(home, str) or not isinstance(name, str):
+        return False
+    called = scripts.home(value) if home in SCRIPTS else home
+    if digest.version(called) is None:
         return False
     found: Any = sys.modules.get(home)
     for part in name.split("."):
         found = getattr(found, part, None)
     if found is not value and not (type(value) in (BuiltinFunctionType, MethodType) and found == value):
         return False
-    digest.feed("installed", home, digest.version(home), name)
+    digest.feed("installed", called, digest.version(called), name)
     return True
 
 
@@ -185,7 +190,9 @@ def _function(digest: Digest, function: FunctionType) -> None:
         for name in sorted(reads):
             digest.feed(name)
             with digest.within(name):
-                if name in function.__globals__:
+                if name == "__name__":
+                    digest.feed(scripts.home(function))
+                elif name in function.__globals__:
                     _referred(digest, function.__globals__[name], names)
                 else:
                     digest.feed("builtin" if hasattr(builtins, name) else "missing")
@@ -305,4 +312,5 @@ _TELLERS: dict[type, Callable[[Digest, Any], None]] = {
     staticmethod: _made_of("__func__"),
     functools.cached_property: _made_of("func"),
     type(functools.cache(_made_of)): _made_of("__wrapped__"),
+    logging.Logger: _made_of(),  # what is logged is in no datapoint, and a logger is often called by the name of its module
 }

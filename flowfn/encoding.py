@@ -7,14 +7,17 @@ else can come of it than data. Any other object makes it a pickle like all pickl
 from __future__ import annotations
 
 import functools
+import importlib
 import io
 import pickle
 import struct
 import sys
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
+from flowfn import scripts
 from flowfn.components import Datapoints
 from flowfn.pickling import SCRIPTS
 
@@ -103,8 +106,9 @@ class _Encoder(pickle.Pickler):
             return NotImplemented
         self.plain = False
         if isinstance(value, type) and value.__module__ in SCRIPTS and "<" not in value.__qualname__:
-            _program[value.__qualname__] = value
-            return _of_program, (value.__qualname__,)
+            named = (value.__qualname__, scripts.home(value))
+            _program[named] = value
+            return _of_program, named
         return NotImplemented
 
 
@@ -116,22 +120,26 @@ class _PlainDecoder(pickle.Unpickler):
 
 
 class _Decoder(pickle.Unpickler):
-    """Reads what others have pickled; also, in a worker, what is of a class of the program that it works for."""
+    """Reads what others have pickled; what is of a class of the program that runs, or that a worker works for, is so again."""
 
     def find_class(self, module: str, name: str) -> Any:
-        return _of_program(name) if module in SCRIPTS else super().find_class(module, name)
+        return _of_program(name, module) if module in SCRIPTS or module == scripts.name() else super().find_class(module, name)
 
 
-_program: dict[str, type] = {}
+_program: dict[tuple[str, str], type] = {}
 """In a worker, the classes of the program that it works for, by name, as far as it has seen any of them."""
 
 
-def _of_program(name: str) -> Any:
-    """A class of the program that runs, or for which this process works."""
-    found: Any = sys.modules["__main__"]
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return _program[name] if found is None else found
+def _of_program(name: str, home: str) -> Any:
+    """A class of the program that runs, or for which this process works; of a script that is imported now, of that module."""
+    try:
+        if home in SCRIPTS or home == scripts.name():
+            return attrgetter(name)(sys.modules["__main__"])
+        return attrgetter(name)(importlib.import_module(home))
+    except (AttributeError, ImportError):
+        if (name, home) not in _program:
+            raise
+        return _program[name, home]
 
 
 def _taken_apart(array: np.ndarray, described: Any) -> tuple[Any, ...]:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from flowfn.kinds import Node, ending, nodes
-from flowfn.pickling import SCRIPTS
 from flowfn.randomness import ORDER_VERSION
 from flowfn.runs import Anchor, Place, Run
 from flowfn.schema import check_anchors, checked, refuse, sealed
+from flowfn.scripts import home
 
 if TYPE_CHECKING:
     from flowfn.flows import Flow
@@ -245,11 +245,5 @@ def _token(value: Any, content: bool) -> str:
         inner = ", ".join(f"{field.name}={_token(getattr(value, field.name), content)}" for field in dataclasses.fields(value))
         return f"{type(value).__qualname__}({inner})"
     if hasattr(value, "__qualname__"):
-        return f"{_home(value)}.{value.__qualname__}"
-    return f"{_home(type(value))}.{type(value).__qualname__}"
-
-
-def _home(value: Any) -> str:
-    """The module of a function or a class: the script has one name, whoever started it."""
-    module = getattr(value, "__module__", None) or "builtins"
-    return "__main__" if module in SCRIPTS else module
+        return f"{home(value)}.{value.__qualname__}"
+    return f"{home(type(value))}.{type(value).__qualname__}"

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from flowfn import scripts
+
 T = TypeVar("T")
 
 _kept: set[str] = set()
@@ -168,6 +170,7 @@ SETTINGS = (
     Setting("directory", "os", _directory, _set_directory),
     Setting("environment", "os", _environment, _set_environment),
     Setting("path", "sys", lambda: list(sys.path), _set_path),
+    Setting("script", "flowfn", scripts.name, scripts.tell),
     Setting("arguments", "sys", lambda: list(sys.argv), _set_arguments),
     Setting("recursion", "sys", sys.getrecursionlimit, sys.setrecursionlimit),
     Setting("digits", "sys", sys.get_int_max_str_digits, sys.set_int_max_str_digits),
