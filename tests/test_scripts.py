@@ -70,8 +70,9 @@ SCRIPT = """
     def tell():
         from flowfn.digests import pipeline_key
         from flowfn.states import fingerprint
-        told = {name: [fingerprint(flow), iter(flow).state_dict()["order"], pipeline_key(flow, 0, "").hex()] for name, flow in FLOWS.items()}
-        print(json.dumps(told), flush=True)
+        def about(flow):
+            return [fingerprint(flow), iter(flow).state_dict()["order"], pipeline_key(flow, 0, "").hex()]
+        print(json.dumps({name: about(flow) for name, flow in FLOWS.items()}), flush=True)
 
     def kept(folder):
         made = list(ff.pipe(range(3), ff.map(point), ff.cache_to(folder)))
