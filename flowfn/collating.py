@@ -10,11 +10,12 @@ import dataclasses
 from array import array as array_of
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import countOf, itemgetter, methodcaller
+from types import NoneType
 from typing import Any, TypeVar
 
 import numpy as np
 
-from flowfn import buffers, rules
+from flowfn import buffers, promotion, rules, subclasses
 from flowfn.columns import Rows
 from flowfn.components import Datapoints, with_fields
 from flowfn.failures import brief
@@ -25,6 +26,7 @@ Collation = TypeVar("Collation", bound=Callable[..., Any])
 _INT64 = np.dtype(np.int64)
 _STACKS = {"torch": "torch.stack", "tensorflow": "tf.stack", "jaxlib": "jax.numpy.stack", "jax": "jax.numpy.stack"}
 NUMBERS = frozenset({int, float, bool, complex})
+_OF_ONE_DTYPE = frozenset({float, bool, complex, np.bool_, *(np.dtype(one).type for one in "bBhHiIlLqQefdgFDG")})
 COLLATION = rules.Rule(
     "a collation (stack, as_list, pad(0), a function of a list) or a list, tuple or dict of one for each component",
     lambda value: all(
@@ -59,9 +61,13 @@ def stack(values: Sequence[Any]) -> Any:
     bytes, None and other objects stay a list. Tensors (of torch, TensorFlow, JAX) become NumPy arrays; `collate=torch.stack`
     keeps them tensors, and so those that NumPy cannot hold: bfloat16, sparse ones, with gradients, on a GPU.
 
+    Values keep what they are: integers of which some need it are uint64 (a list where no dtype holds them all), masked arrays
+    keep their masks, and arrays of classes with units and the like what they carry, if all carry the same.
+
     Raises:
-        ValueError: arrays or lists of different shapes; the message lists the shapes.
-        TypeError: tensors that cannot become arrays.
+        ValueError: arrays or lists of different shapes; the message lists the shapes. Values that no dtype holds together as
+            they are: floats and integers beyond 2**53, texts and numbers in arrays, dates that a unit does not reach.
+        TypeError: tensors that cannot become arrays; arrays that carry different units, or what one for all cannot carry.
 
     >>> stack([1, 2]), stack([[1, 2], [3, 4]]).shape, stack(["a", "b"]), stack([{"x": 1}, {"x": 2}])
     (array([1, 2]), (2, 2), ['a', 'b'], {'x': array([1, 2])})
@@ -75,19 +81,13 @@ def stack(values: Sequence[Any]) -> Any:
     if type(first) in NUMBERS or isinstance(first, np.generic):
         return _numbers(values)
     if isinstance(first, np.ndarray):
-        if countOf(map(type, values), np.ndarray) != len(values):
-            values = [as_array(value) if hasattr(value, "__array__") and not isinstance(value, np.ndarray) else value for value in values]
-        if len({value.shape if type(value) is np.ndarray else np.shape(value) for value in values}) > 1:
-            raise ValueError(_unequal(values))
-        if first.nbytes * len(values) < buffers.SMALL or not all(type(v) is np.ndarray and v.dtype == first.dtype for v in values):
-            return np.stack(values)
-        return np.stack(values, out=buffers.empty((len(values), *first.shape), np.promote_types(first.dtype, first.dtype)))
+        return _arrays(values)
     if isinstance(first, Mapping):
         return collated_dicts(values, stack)
     if isinstance(first, (list, tuple)):
         return _nested(values)
     if hasattr(first, "__array__") and not isinstance(first, (str, bytes)):
-        return stack([as_array(value) for value in values])
+        return _arrays(values)
     return list(values)
 
 
@@ -190,42 +190,102 @@ def _form(datapoint: Any) -> Any:
 
 
 def _numbers(values: Sequence[Any]) -> Any:
+    kinds = set(map(type, values))
+    if len(kinds) == 1 and kinds <= _OF_ONE_DTYPE:
+        return np.asarray(values)
+    if any(map(subclasses.carries, kinds)):
+        return subclasses.joined(values, stack, stack)
     try:
         array = as_array(values)
-    except ValueError:
+    except Ragged:
         raise ValueError(_unequal(values)) from None
     if array.ndim != 1:
         raise ValueError(_unequal(values))
     return list(values) if array.dtype.kind in "OUS" else array
 
 
+def _arrays(values: Sequence[Any]) -> Any:
+    kinds = set(map(type, values))
+    if kinds != {np.ndarray}:
+        if any(map(subclasses.carries, kinds)):
+            return subclasses.joined(values, _arrays, _arrays)
+        values = [
+            np.asarray(value) if isinstance(value, np.ndarray) else as_array(value) if hasattr(value, "__array__") else value
+            for value in values
+        ]
+    if len({value.shape if type(value) is np.ndarray else np.shape(value) for value in values}) > 1:
+        raise ValueError(_unequal(values))
+    if not all(type(value) is np.ndarray for value in values):
+        values = [value if type(value) is np.ndarray else as_array([value]).reshape(np.shape(value)) for value in values]
+    first = values[0]
+    if all(value.dtype == first.dtype for value in values) and first.nbytes * len(values) < buffers.SMALL:
+        return np.stack(values)
+    dtype = promotion.common(values)
+    return np.stack(values, out=buffers.empty((len(values), *first.shape), dtype), casting="unsafe")
+
+
 def _nested(values: Sequence[Any]) -> Any:
     """Lists (of lists) of numbers or arrays as one array; lists with anything else in them stay lists."""
-    if any(isinstance(leaf, (str, bytes, Mapping)) or leaf is None for value in values for leaf in _leaves(value)):
+    kinds = kinds_of(values)
+    if any(issubclass(kind, (str, bytes, Mapping, NoneType)) for kind in kinds):
         return list(values)
+    if any(map(subclasses.carries, kinds)):
+        return stack([stack(value) if isinstance(value, (list, tuple)) else value for value in values])
     try:
         array = as_array(values)
-    except ValueError:
+    except Ragged:
         raise ValueError(_unequal(values)) from None
     return array if array.dtype != object else list(values)
 
 
+class Ragged(ValueError):
+    """Lists of different lengths, or arrays of different shapes in them, are no array."""
+
+
 def as_array(value: Any, function: str = "batch") -> np.ndarray:
-    """An array of what may be made of tensors, or an error that says what to write for those that cannot become one."""
+    """An array of what may be made of tensors, or of lists of numbers, each held as it is, or an error that says what to write.
+
+    Integers that no dtype holds beside each other make an array of objects.
+
+    Raises:
+        Ragged: lists are.
+        ValueError: numbers in them have no dtype in common that holds all of them as they are.
+        TypeError: a tensor cannot become an array, or an array carries more than its numbers.
+    """
+    kinds = kinds_of(value) if isinstance(value, (list, tuple)) else {type(value)}
+    subclasses.refuse(kinds, function)
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
+    except ValueError as error:
+        raise Ragged(*error.args) from error
     except (TypeError, RuntimeError) as error:
-        tensor = next(
-            (leaf for leaf in _leaves(value) if hasattr(leaf, "__array__") and not isinstance(leaf, (np.ndarray, np.generic))), None
-        )
-        if tensor is None:
-            raise
-        library = type(tensor).__module__.partition(".")[0]
-        told = f"{type(tensor).__name__} of {getattr(tensor, 'dtype', 'no dtype')}"
-        raise TypeError(
-            f"{function}(): {library}'s {told} cannot become a NumPy array ({error}); make an array or another tensor of it before (map), "
-            f"or keep tensors as they are: batch(size, collate={_STACKS.get(library, 'a function of a list of them')})"
-        ) from error
+        raise _no_array(value, error, function) from error
+    if not isinstance(value, (list, tuple)) or array.dtype.kind in "biuO" or (len(kinds) == 1 and kinds <= _OF_ONE_DTYPE):
+        return array
+    parts = promotion.parts([*_leaves(value)])
+    dtype = np.dtype(object) if parts is None else promotion.common(parts, function) if parts else array.dtype
+    return array if dtype == array.dtype else np.array(value, dtype)
+
+
+def kinds_of(values: Sequence[Any]) -> set[type]:
+    """The types of what is in lists, and in the lists in them."""
+    kinds = set(map(type, values))
+    if any(issubclass(kind, (list, tuple)) for kind in kinds):
+        return set().union(*(kinds_of(value) if isinstance(value, (list, tuple)) else {type(value)} for value in values))
+    return kinds
+
+
+def _no_array(value: Any, error: Exception, function: str) -> Exception:
+    """The error for a tensor that cannot become an array; `error` itself if there is none."""
+    tensor = next((leaf for leaf in _leaves(value) if hasattr(leaf, "__array__") and not isinstance(leaf, (np.ndarray, np.generic))), None)
+    if tensor is None:
+        return error
+    library = type(tensor).__module__.partition(".")[0]
+    told = f"{type(tensor).__name__} of {getattr(tensor, 'dtype', 'no dtype')}"
+    return TypeError(
+        f"{function}(): {library}'s {told} cannot become a NumPy array ({error}); make an array or another tensor of it before (map), "
+        f"or keep tensors as they are: batch(size, collate={_STACKS.get(library, 'a function of a list of them')})"
+    )
 
 
 def _leaves(value: Any) -> Iterator[Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from flowfn import buffers
 from flowfn.components import component
 from flowfn.runs import Block, ints
+from flowfn.subclasses import carries
 
 
 class Columns:
@@ -124,7 +125,7 @@ def stackable(dtype: np.dtype, shape: tuple[int, ...]) -> bool:
 
 
 def _stackable(arrays: list[np.ndarray]) -> bool:
-    return all(stackable(array.dtype, array.shape[1:]) for array in arrays)
+    return all(not carries(type(array)) and stackable(array.dtype, array.shape[1:]) for array in arrays)
 
 
 def _mapped_from(array: np.ndarray) -> tuple[Any, ...] | None:
@@ -132,7 +133,7 @@ def _mapped_from(array: np.ndarray) -> tuple[Any, ...] | None:
     root: Any = array
     while isinstance(root.base, np.ndarray):
         root = root.base
-    if not isinstance(root, np.memmap) or root.filename is None or not array.flags.c_contiguous:
+    if carries(type(array)) or not isinstance(root, np.memmap) or root.filename is None or not array.flags.c_contiguous:
         return None
     behind = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
     return root.filename, array.dtype, "r", root.offset + behind, array.shape
@@ -142,4 +143,8 @@ def readonly(array: np.ndarray) -> np.ndarray:
     """A view that nobody can write through."""
     view = array.view()
     view.flags.writeable = False
+    if isinstance(array, np.ma.MaskedArray):
+        mask = np.ma.getmaskarray(array)
+        view = np.ma.MaskedArray(view, mask=mask, fill_value=array.fill_value, hard_mask=array.hardmask)
+        np.ma.getmask(view).flags.writeable = False  # it has one of its own
     return view

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from flowfn import codes
+from flowfn import codes, subclasses
 from flowfn.columns import Columns
 from flowfn.definitions import Definition, Stage
 from flowfn.flows import Flow
@@ -275,7 +275,7 @@ class Digest:
         if self.again(value):
             return
         try:
-            reduce = copyreg.dispatch_table.get(type(value))
+            reduce = copyreg.dispatch_table.get(type(value)) or (subclasses.reduced if subclasses.leaves_it_to_numpy(type(value)) else None)
             reduced: Any = reduce(value) if reduce is not None else value.__reduce_ex__(4)
         except Exception:
             self.unknown(value)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from flowfn import scripts
+from flowfn import scripts, subclasses
 from flowfn.components import Datapoints
 from flowfn.pickling import SCRIPTS
 
@@ -109,7 +109,7 @@ class _Encoder(pickle.Pickler):
             named = (value.__qualname__, scripts.home(value))
             _program[named] = value
             return _of_program, named
-        return NotImplemented
+        return subclasses.reduced(value) if subclasses.leaves_it_to_numpy(kind) else NotImplemented
 
 
 class _PlainDecoder(pickle.Unpickler):

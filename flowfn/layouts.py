@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from flowfn import promotion, subclasses
+from flowfn.collating import Ragged, as_array
 from flowfn.failures import brief
 from flowfn.packers import Size
 from flowfn.padding import check_fits
@@ -117,12 +120,10 @@ class Layout:
     def _filled(self, name: Any, pieces: list[Piece], cuts: list[slice], capacity: int) -> np.ndarray:
         parts = [piece.item.columns[name][cut] for piece, cut in zip(pieces, cuts)]
         telling = [part for part in parts if len(part)] or parts
-        joined = np.concatenate(telling)
         value = self._value(name, pieces[0].item)
-        check_fits("pack", value, joined.dtype)
-        row = np.full(capacity, value, joined.dtype)
-        row[: len(joined)] = joined
-        return row
+        if any(map(subclasses.carries, set(map(type, telling)))):
+            return subclasses.joined(telling, partial(_filled, capacity, value), partial(_filled, capacity, False), "pack")
+        return _filled(capacity, value, telling)
 
     def _value(self, name: Any, item: Item) -> Any:
         if isinstance(self.value, Mapping):
@@ -152,15 +153,28 @@ def _columns(datapoint: Any) -> tuple[type | None, dict[Any, np.ndarray]]:
     return None, {0: _sequence(datapoint, datapoint)}
 
 
+def _filled(capacity: int, value: Any, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Some arrays in a row, filled up with a value."""
+    joined = np.concatenate(parts, dtype=promotion.common(parts, "pack"), casting="unsafe")
+    check_fits("pack", value, joined.dtype)
+    row = np.full(capacity, value, joined.dtype)
+    row[: len(joined)] = joined
+    return row
+
+
 def _sequence(value: Any, datapoint: Any) -> np.ndarray:
     """One sequence as an array of one axis; a list of no numbers is one of integers, as the others will be."""
     try:
-        array = np.zeros(0, np.int64) if isinstance(value, (list, tuple)) and not value else np.asarray(value)
-    except ValueError:  # ragged
+        array = np.zeros(0, np.int64) if isinstance(value, (list, tuple)) and not value else _array(value)
+    except Ragged:
         array = np.zeros(())
     if array.ndim != 1:
         raise ValueError(f"pack(): a sequence has one axis, an array (n,) or a list of numbers, got {brief(value)} in {brief(datapoint)}")
     return array
+
+
+def _array(value: Any) -> np.ndarray:
+    return value if isinstance(value, np.ndarray) and subclasses.carries(type(value)) else as_array(value, "pack")
 
 
 def _beside(lengths: list[int], capacity: int) -> tuple[np.ndarray, np.ndarray]:

@@ -58,7 +58,9 @@ def pack(
     2021.
 
     Raises:
-        ValueError: a sequence is longer than a row; those of a datapoint differ in length; `value` does not fit the dtype.
+        ValueError: a sequence is longer than a row; those of a datapoint differ in length; `value` does not fit the dtype; no
+            dtype holds the sequences of a row together as they are.
+        TypeError: sequences of a row carry different units.
 
     >>> import flowfn as ff
     >>> for tokens, segments, positions in ff.pack(5, [[7, 7, 7], [8, 8], [9]]):

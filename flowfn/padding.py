@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flowfn import buffers, collating, rules
+from flowfn import buffers, collating, promotion, rules, subclasses
 from flowfn.collating import NUMBERS, collated_dicts, shapes_of, stack
 
 _AXIS = rules.Rule(
@@ -28,14 +28,15 @@ class pad:
     the first of a single datapoint) only that one is, and a difference elsewhere is an error. `length` makes `axis`
     exactly so long, `multiple` rounds its padded size up; both concern the first axis if `axis` is left out. The dtype
     is what `stack` would give. Numbers are stacked, dicts keep their nesting, strings and other objects stay a list;
-    tensors become arrays.
+    tensors become arrays. Masked arrays keep their masks; what they are padded with is not masked.
 
     `value` has to fit the dtype exactly (a float may be rounded). Components with values of their own are named in a
     dict (by key, or by position; those not named get 0), or all listed: `pad({"ids": 0, "labels": -100})`.
 
     Raises:
         ValueError: the value does not fit the dtype; arrays have different numbers of axes, differ where they may not,
-            or are longer than `length`.
+            or are longer than `length`, or no dtype holds their values together as they are.
+        TypeError: what `stack` raises.
 
     >>> pad(0)([[1, 2, 3], [4]])
     array([[1, 2, 3],
@@ -78,8 +79,11 @@ class pad:
         if type(first) in NUMBERS or isinstance(first, np.generic) or not (isinstance(first, (list, tuple)) or hasattr(first, "__array__")):
             return stack(values)
         if all(type(value) is np.ndarray for value in values):
-            return self._stacked(values, np.result_type(*{array.dtype for array in values}))
-        arrays: list[np.ndarray] = []
+            return self._stacked(values, promotion.common(values, "pad"))
+        if any(map(subclasses.carries, collating.kinds_of(values))):
+            arrays = [stack(value) if isinstance(value, (list, tuple)) else value for value in values]
+            return subclasses.joined(arrays, self, replace(self, value=False), "pad")
+        arrays = []
         for value in values:
             array = as_array(value, self.value)
             if array is None:
@@ -162,7 +166,7 @@ def as_array(value: Any, fill: Any) -> np.ndarray | None:
         return collating.as_array(value)
     try:
         array = collating.as_array(value)
-    except ValueError:  # ragged
+    except collating.Ragged:
         parts = [as_array(part, fill) for part in value]
         arrays = [part for part in parts if part is not None]
         return pad(fill)._stacked(arrays, _dtype(value, arrays)) if len(arrays) == len(parts) else None
@@ -182,8 +186,8 @@ def _with_axes(values: Sequence[Any], arrays: list[np.ndarray]) -> list[np.ndarr
 
 def _dtype(values: Sequence[Any], arrays: list[np.ndarray]) -> np.dtype:
     """The dtype of all of them together; empty lists have no say."""
-    telling = {array.dtype for value, array in zip(values, arrays) if array.size or not isinstance(value, (list, tuple))}
-    return np.result_type(*(telling or {array.dtype for array in arrays}))
+    telling = [array for value, array in zip(values, arrays) if array.size or not isinstance(value, (list, tuple))]
+    return promotion.common(telling or arrays, "pad")
 
 
 def check_fits(function: str, value: Any, dtype: np.dtype) -> None:

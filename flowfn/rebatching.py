@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flowfn import buffers, rules
+from flowfn import buffers, promotion, rules, subclasses
 from flowfn.collating import as_array, shapes_of
 from flowfn.components import Datapoints, with_fields
 from flowfn.failures import brief
@@ -29,11 +29,12 @@ def rebatch(size: int, source: Any, *, drop_remainder: bool = False, mark: Mark)
     Batches are lists, tuples, namedtuples, dicts (nested ones too) or dataclasses of arrays and lists, or bare arrays, or
     the lists that `batch` makes of bare strings, and keep their form. Rows are not taken apart: what comes out of one batch
     is a slice of it (of arrays a view, not a copy, so that editing it edits the batch that came in), what comes out of
-    several is their `np.concatenate`, which also says what becomes of different dtypes. Batches without rows are left out.
+    several is one array, of the dtype that NumPy has for theirs if that holds all of them as they are (integers on both sides
+    of 2**63 are uint64). Batches without rows are left out.
 
     Raises:
         ValueError: the components of a batch have different lengths, batches have different components, or arrays have
-            rows of different shapes.
+            rows of different shapes, or values that no dtype holds together.
         TypeError: a batch, or a component of it, is neither an array nor a list.
 
     >>> import flowfn as ff
@@ -192,10 +193,16 @@ def _joined(parts: list[Any]) -> Any:
         return parts[0]
     if any(isinstance(part, list) for part in parts):
         return list(chain.from_iterable(parts))
-    arrays = [as_array(part, "rebatch") for part in parts]
+    if any(map(subclasses.carries, set(map(type, parts)))):
+        return subclasses.joined(parts, _concatenated, _concatenated, "rebatch")
+    return _concatenated([as_array(part, "rebatch") for part in parts])
+
+
+def _concatenated(arrays: Sequence[np.ndarray]) -> np.ndarray:
     if len({array.shape[1:] for array in arrays}) > 1:
         raise ValueError(
             f"rebatch(): cannot join arrays of shapes {shapes_of(arrays)}; make their rows equal before "
             "(pad(0, length=n)), or take the batches apart (unbatch)"
         )
-    return np.concatenate(arrays, out=buffers.empty((sum(map(len, arrays)), *arrays[0].shape[1:]), np.result_type(*arrays)))
+    dtype = promotion.common(arrays, "rebatch")
+    return np.concatenate(arrays, out=buffers.empty((sum(map(len, arrays)), *arrays[0].shape[1:]), dtype), casting="unsafe")

@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 from more_itertools import consume
 
+from flowfn import subclasses
+from flowfn.collating import as_array
 from flowfn.columns import Columns, Rows
 from flowfn.failures import brief
 from flowfn.flows import Flow
@@ -305,7 +307,7 @@ def from_arrays(*arrays: Any, **named: Any) -> Flow[Any]:
     `shard`, `take`, `select`) gathers a whole batch in one call for each array.
 
     Raises:
-        ValueError: the arrays have different lengths, or none is given.
+        ValueError: the arrays have different lengths, or none is given; the numbers of a list have no dtype that holds all of them.
 
     >>> import numpy as np
     >>> list(from_arrays(np.arange(4).reshape(2, 2), np.array([7, 8])))
@@ -316,14 +318,18 @@ def from_arrays(*arrays: Any, **named: Any) -> Flow[Any]:
     _refuse_one(arrays)
     if bool(arrays) == bool(named):
         raise ValueError("from_arrays(): give arrays, either all by position (datapoints are lists) or all by name (dicts)")
-    columns: Any = {k: np.asarray(v) if not isinstance(v, np.memmap) else v for k, v in named.items()} or [
-        a if isinstance(a, np.memmap) else np.asarray(a) for a in arrays
-    ]
+    columns: Any = {k: _column(v) for k, v in named.items()} or [*map(_column, arrays)]
     shapes = {k: v.shape for k, v in (columns.items() if named else enumerate(columns))}
     if any(not shape for shape in shapes.values()) or len({shape[0] for shape in shapes.values()}) != 1:
         raise ValueError(f"from_arrays(): arrays must have equal lengths, got shapes {shapes}")
     words = [brief(a) for a in columns] if arrays else [f"{k}={brief(a)}" for k, a in columns.items()]
     return Flow(Source(Columns(columns), ArraysNode, shown=f"from_arrays({', '.join(words)})"))
+
+
+def _column(value: Any) -> np.ndarray:
+    """One array of rows; what masks and units it has stay with it."""
+    kept = isinstance(value, np.memmap) or subclasses.carries(type(value))
+    return value if kept else as_array(value, "from_arrays")
 
 
 def _refuse_one(arrays: tuple[Any, ...]) -> None:
