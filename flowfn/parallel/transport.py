@@ -3,18 +3,16 @@
     sender     pack(value, desk)      -> Parcel: a few hundred bytes, and where the arrays lie
     receiver   unpack(parcel, memory) -> the value, its arrays looking into that memory
 
-An array that was made in the memory of the desk is not copied at all; one that was made elsewhere is copied there once.
+An array or a tensor that was made in the memory of the desk is not copied at all; one that was made elsewhere is copied there once.
 Without a desk, or without memory, a parcel holds everything.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copyreg
 import io
 import pickle
 import weakref
-from collections import ChainMap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,6 +20,8 @@ import numpy as np
 
 from flowfn import forks, pickling
 from flowfn.buffers import SMALL
+from flowfn.parallel import reducers
+from flowfn.parallel.reducers import reducer
 from flowfn.parallel.slots import Desk, Name, Slot, open_array
 from flowfn.parallel.versions import Ledger, goes_whole
 
@@ -45,7 +45,7 @@ def pack(value: Any, desk: Desk | None = None, ledger: Ledger | None = None) -> 
     if ledger is None:
         with contextlib.suppress(Exception):  # what cannot be found by name goes by value, or says below why it cannot
             return _packed(_Pickler, value, desk)
-    return _packed(_by_value(_reduced, ledger), value, desk)
+    return _packed(_by_value(reducers.array, ledger), value, desk)
 
 
 def _packed(pickler: Callable[..., Any], value: Any, desk: Desk | None) -> Parcel:
@@ -94,47 +94,27 @@ def _dumps(pickler: Callable[..., Any], value: Any, keeps: Callable[[pickle.Pick
         return file.getvalue()
 
 
-def _reduced(array: np.ndarray) -> Any:
-    """A large array as one that has its bytes in a row, so that they can stay where they are; dates as the integers they are."""
-    if array.nbytes < SMALL or array.dtype.hasobject:
-        return array.__reduce_ex__(5)
-    if not (array.flags.c_contiguous or array.flags.f_contiguous):
-        array = np.ascontiguousarray(array)
-    if array.dtype.kind in "mM":
-        return _typed, (array.view(np.int64), array.dtype)
-    return array.__reduce_ex__(5)
-
-
-def _typed(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    return array.view(dtype)
-
-
-def _view_reduced(view: memoryview) -> Any:
-    """A memory view as one of memory of its own, in the same format and shape."""
-    if not view.c_contiguous:
-        raise TypeError("cannot pickle a memoryview that is not contiguous")
-    return _viewed, (bytes(view) if view.readonly else bytearray(view), view.format, view.shape)
-
-
-def _viewed(held: bytes | bytearray, form: str, shape: tuple[int, ...]) -> memoryview:
-    return memoryview(held).cast(form, shape)  # type: ignore[call-overload]
-
-
 class _Pickler(pickle.Pickler):
-    dispatch_table: Any = ChainMap({np.ndarray: _reduced, memoryview: _view_reduced}, copyreg.dispatch_table)  # noqa: RUF012
+    def reducer_override(self, value: Any) -> Any:
+        kind: Any = type(value)
+        reduce = reducer(kind)
+        return NotImplemented if reduce is None else reduce(value)
 
 
 def _by_value(reduced: Callable[[np.ndarray], Any], ledger: Ledger | None = None) -> Any:
     """A pickler that takes along what cannot be found by name, and notes what can."""
 
     class ByValue(pickling.by_value()):  # type: ignore[misc]
-        dispatch_table: Any = ChainMap({np.ndarray: reduced, memoryview: _view_reduced}, pickling.by_value().dispatch_table)  # noqa: RUF012
-
         def reducer_override(self, value: Any) -> Any:
             if ledger is not None:
                 ledger.note(value)
             if isinstance(value, pickling.CACHED) and goes_whole(value.__module__ or ""):
                 return pickling.cached, (value.__wrapped__, value.cache_parameters())
+            kind: Any = type(value)
+            reduce = reduced if kind is np.ndarray else reducer(kind)
+            made = NotImplemented if reduce is None else reduce(value)
+            if made is not NotImplemented:
+                return made
             return super().reducer_override(value)
 
     return ByValue
@@ -142,7 +122,7 @@ def _by_value(reduced: Callable[[np.ndarray], Any], ledger: Ledger | None = None
 
 def dumped(value: Any, ledger: Ledger | None = None) -> bytes:
     """A value as bytes, with what cannot be found by name."""
-    return _dumps(_by_value(_reduced, ledger), value, lambda buffer: True)
+    return _dumps(_by_value(reducers.array, ledger), value, lambda buffer: True)
 
 
 def pack_tree(tree: Any, shares: bool, ledger: Ledger) -> tuple[bytes, list[Slot]]:
@@ -157,7 +137,7 @@ def pack_tree(tree: Any, shares: bool, ledger: Ledger) -> tuple[bytes, list[Slot
         fits = shares and array.nbytes >= LARGE and not (array.dtype.hasobject or array.flags.writeable)
         slot = _slot_of(array, np.ascontiguousarray(array)) if fits else None
         if slot is None:
-            return _reduced(array)
+            return reducers.array(array)
         held.append(slot)
         return _array_in, (slot.name, array.dtype, array.shape)
 

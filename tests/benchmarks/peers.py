@@ -36,6 +36,11 @@ def torch() -> Any:
     return module
 
 
+def jax() -> Any:
+    """`jax`, or None."""
+    return _imported("jax") if _imported("jax.numpy") else None
+
+
 def grain() -> Any:
     """`grain`, or None."""
     logging.getLogger("absl").setLevel(logging.ERROR)

@@ -30,6 +30,7 @@ BENCHMARKS = (
     "memory",
     "stacking",
     "transport",
+    "tensors",
     "photographs",
     "spreading",
     "busy_consumer",
