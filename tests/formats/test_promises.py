@@ -1,4 +1,4 @@
-"""The table of examples/formats.md, cell by cell: what is promised is kept by the real readers and writers, and what is not is not there."""
+"""The table of examples/formats.md, cell by cell: readers and writers keep what is promised, and what is not promised is not there."""
 
 import functools
 import inspect
