@@ -103,8 +103,10 @@ def as_list(values: Sequence[Any]) -> list[Any]:
 
 def batched(datapoints: Sequence[Any], how: Any) -> Any:
     """A batch of datapoints: rows of arrays are taken together where they can be, None leaves the list as it is."""
-    if type(datapoints) is Rows and datapoints.columns.stackable and how is stack:
-        return datapoints.stacked()
+    if type(datapoints) is Rows:
+        if how is stack and datapoints.apart:
+            return datapoints.stacked(stack)
+        datapoints = list(datapoints)
     return Datapoints(datapoints) if how is None else collated(datapoints, how)
 
 

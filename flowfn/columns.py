@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +21,7 @@ class Columns:
         self.keys = list(columns) if isinstance(columns, dict) else None
         self.arrays = [readonly(a) for a in (columns.values() if self.keys else columns if isinstance(columns, list) else [columns])]
         self.bare = not isinstance(columns, (dict, list))
-        self.stackable = _stackable(self.arrays)
+        self.stackables = _stackables(self.arrays)
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -53,7 +53,7 @@ class Columns:
     def __setstate__(self, state: Any) -> None:
         arrays, self.keys, self.bare = state
         self.arrays = [readonly(np.memmap(*told) if isinstance(told, tuple) else told) for told in arrays]
-        self.stackable = _stackable(self.arrays)
+        self.stackables = _stackables(self.arrays)
 
     def selected(self, components: Sequence[Any]) -> Columns:
         """Some of the arrays, as `select` would select components of their rows."""
@@ -66,7 +66,8 @@ class Columns:
         if type(block) is range and block.step > 0:
             taken = [_copied(array[block.start : block.stop : block.step]) for array in self.arrays]
         else:
-            taken = [_taken(array, np.asarray(block)) for array in self.arrays]
+            indices = np.asarray(block)
+            taken = [_taken(array, indices) for array in self.arrays]
         return taken[0] if self.bare else dict(zip(self.keys, taken)) if self.keys else taken
 
 
@@ -89,20 +90,32 @@ class Rows(Sequence[Any]):
     def __iter__(self) -> Iterator[Any]:
         return self.columns.each(self.block)
 
-    def stacked(self) -> Any:
-        """All rows, one array for each component."""
-        return self.columns.rows(self.block)
+    @property
+    def apart(self) -> bool:
+        """Whether each component can be stacked by itself; bare rows that are no numbers may have components of their own."""
+        return not self.columns.bare or all(self.columns.stackables)
+
+    def stacked(self, stack: Callable[[list[Any]], Any]) -> Any:
+        """All rows, one array for each component, or what `stack` makes of the values where that is no such array."""
+        made = self.columns.rows(self.block)
+        if all(self.columns.stackables):
+            return made
+        parts = made.values() if isinstance(made, dict) else made
+        whole = [part if taken else stack(list(part)) for part, taken in zip(parts, self.columns.stackables)]
+        return dict(zip(made, whole)) if isinstance(made, dict) else whole
 
 
 def _copied(rows: np.ndarray) -> np.ndarray:
+    if rows.dtype.hasobject:
+        return rows
     made = buffers.empty(rows.shape, rows.dtype)
     made[...] = rows
     return made
 
 
 def _taken(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    if not (array.flags.c_contiguous and array.flags.aligned):  # `take` would copy all of it first
-        return np.ascontiguousarray(array[indices])
+    if array.dtype.hasobject or not (array.flags.c_contiguous and array.flags.aligned):  # `take` would copy all of it first
+        return array[indices] if array.dtype.hasobject else np.ascontiguousarray(array[indices])
     if not buffers.recycled(len(indices) * array.strides[0]):
         return array.take(indices, axis=0)
     made = buffers.empty((len(indices), *array.shape[1:]), array.dtype)
@@ -124,8 +137,8 @@ def stackable(dtype: np.dtype, shape: tuple[int, ...]) -> bool:
     return np.concatenate([none, none]).dtype == dtype
 
 
-def _stackable(arrays: list[np.ndarray]) -> bool:
-    return all(not carries(type(array)) and stackable(array.dtype, array.shape[1:]) for array in arrays)
+def _stackables(arrays: list[np.ndarray]) -> list[bool]:
+    return [not carries(type(array)) and stackable(array.dtype, array.shape[1:]) for array in arrays]
 
 
 def _mapped_from(array: np.ndarray) -> tuple[Any, ...] | None:

@@ -284,6 +284,14 @@ def gathered(*stages, **arrays):
     return list(ff.pipe(ff.from_arrays(**arrays), *stages))
 
 
+def of_objects(*items):
+    """An array of just these objects."""
+    array = np.empty(len(items), object)
+    for at, item in enumerate(items):
+        array[at] = item
+    return array
+
+
 ARRAYS = {"image": np.arange(40, dtype=np.uint8).reshape(10, 2, 2), "label": np.arange(10, dtype=np.int32)}
 ROUTES = {
     "plain": [],
@@ -326,14 +334,28 @@ def test_gathered_batches_are_what_row_by_row_ones_are(route, size, drop):
         np.array([(1, 2.0), (3, 4.0)], [("a", int), ("b", float)]),
         np.array([(1, 2.0), (3, 4.0)], np.dtype([("a", np.int8), ("b", float)], align=True)),
         np.array([[1.5], [2]], ">f4"),
+        np.array([["a", "b"], ["c", "d"]]),
+        np.array([["a", 1], [None, [2]]], object),
+        of_objects([1, 2], [3, 4]),
+        of_objects({"a": 1}, {"a": 2}, {"a": 3}),
+        of_objects(np.zeros(2), np.ones(2)),
+        of_objects(np.array([(1, None)], [("a", int), ("b", object)])[0]),
         np.zeros((0, 2)),
     ],
     ids=lambda a: f"{a.dtype} {a.shape}",
 )
-@pytest.mark.parametrize("bare", [False, True])
-def test_arrays_of_any_dtype_gather_as_they_stack(array, bare):
-    source = ff.flow(array) if bare else ff.from_arrays(array)
-    equal(list(ff.pipe(source, ff.batch(2))), list(ff.pipe(source, ff.map(lambda x: x), ff.batch(2))))
+@pytest.mark.parametrize("form", ["bare", "list", "dict"])
+@pytest.mark.parametrize("order", [None, ff.subset([-1, 0, 0]), ff.slice(None, None, -1)], ids=["in order", "subset", "backwards"])
+def test_arrays_of_any_dtype_gather_as_they_stack(array, form, order):
+    beside = np.arange(len(array)), np.arange(len(array), dtype=">f4")
+    flows = {"bare": lambda: ff.flow(array), "list": lambda: ff.from_arrays(array, *beside)}
+    source = flows.get(form, lambda: ff.from_arrays(n=beside[0], array=array, m=beside[1]))()
+    order = order if len(array) else None
+    for how in (ff.stack, ff.as_list, None):
+        whole, alone = (ff.pipe(source, order, same, ff.batch(2, collate=how)) for same in (None, ff.map(lambda x: x)))
+        made, expected = list(whole), list(alone)
+        equal(made, expected)
+        assert list(map(type, made)) == list(map(type, expected))
 
 
 def test_gathered_batches_are_plain_numpy_indexing():

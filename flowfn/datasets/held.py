@@ -23,7 +23,7 @@ class Held(Columns):
         self.__setstate__((read, arguments))
 
     def __getattr__(self, name: str) -> Any:
-        if name not in ("arrays", "stackable"):
+        if name not in ("arrays", "stackables"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         with _turn:
             if "arrays" not in vars(self):

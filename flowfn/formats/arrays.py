@@ -71,9 +71,9 @@ class ArrayFile(Columns):
         return {member.name: Kind(member.header.dtype, member.header.shape[1:]) for member in self.members}
 
     @property
-    def stackable(self) -> bool:  # type: ignore[override]
-        """Whether rows, taken together, are what stacking them one by one would give."""
-        return all(stackable(member.header.dtype, member.header.shape[1:]) for member in self.members)
+    def stackables(self) -> list[bool]:  # type: ignore[override]
+        """Of each array, whether rows, taken together, are what stacking them one by one would give."""
+        return [stackable(member.header.dtype, member.header.shape[1:]) for member in self.members]
 
     def each(self, block: Block) -> Iterator[Any]:
         """The datapoints at the indices of a block."""

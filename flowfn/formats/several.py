@@ -142,9 +142,10 @@ class SeveralColumns(Several):
         return bool(self.using(0).bare)
 
     @property
-    def stackable(self) -> bool:
-        """Whether rows, taken together, are what stacking them one by one would give; all files are alike in it."""
-        return bool(self.using(0).stackable)
+    def stackables(self) -> list[bool]:
+        """Of each array, whether rows, taken together, are what stacking them one by one would give; all files are alike in it."""
+        made: list[bool] = self.using(0).stackables
+        return made
 
     def selected(self, components: Sequence[Any]) -> SeveralColumns:
         """Some of the arrays, as `select` would select components of their rows."""
@@ -178,7 +179,8 @@ def _gathered(found: list[Any], places: list[np.ndarray], count: int) -> Any:
         return {key: _gathered([one[key] for one in found], places, count) for key in first}
     if isinstance(first, list):
         return [_gathered(list(parts), places, count) for parts in zip(*found)]
-    made = buffers.empty((count, *first.shape[1:]), first.dtype)
+    dtype, shape = np.result_type(*found), (count, *first.shape[1:])  # texts are as wide as the widest
+    made = np.empty(shape, dtype) if dtype.hasobject else buffers.empty(shape, dtype)
     for rows, place in zip(found, places):
         made[place] = rows
     return made

@@ -116,9 +116,9 @@ class StoredRows(Opened):
         return {self.kept[at].name: Kind(self.kept[at].dtype, self.kept[at].shape) for at in self.chosen}
 
     @property
-    def stackable(self) -> bool:
-        """Whether rows, taken together, are what stacking them one by one would give."""
-        return all(stackable(self.kept[at].dtype, self.kept[at].shape) for at in self.chosen)
+    def stackables(self) -> list[bool]:
+        """Of each array, whether rows, taken together, are what stacking them one by one would give."""
+        return [stackable(self.kept[at].dtype, self.kept[at].shape) for at in self.chosen]
 
     def selected(self, components: Sequence[Any]) -> StoredRows:
         """Some of the arrays, as `select` would select components of their rows."""

@@ -11,8 +11,8 @@ from more_itertools import ichunked
 
 from flowfn import rules
 from flowfn.extras import needed
-from flowfn.formats.groups import FORM
 from flowfn.formats.members import Form, parts_of
+from flowfn.formats.values import FORM
 from flowfn.formats.writing import shown, written
 
 CHUNK = 1000

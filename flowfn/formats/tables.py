@@ -5,6 +5,9 @@ The formats: https://parquet.apache.org/docs, https://arrow.apache.org/docs/form
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from flowfn import rules
@@ -14,14 +17,35 @@ from flowfn.formats.files import call, flow_of, is_url, open_file
 from flowfn.formats.groups import TableRows
 from flowfn.formats.table_writing import write_arrow, write_parquet
 
+_MISSING = rules.optional(
+    rules.Rule(
+        "a dict, {column: what stands there for a missing value}",
+        lambda value: isinstance(value, dict) and all(isinstance(k, str) for k in value),
+    )
+)
+_KINDS = (
+    (b"PAR1", "read_parquet", "a Parquet file; write read_parquet(path)"),
+    (b"PARE", "", "an encrypted Parquet file; decrypt it before"),
+    (b"ARROW1", "read_arrow", "an Arrow file; write read_arrow(path)"),
+    (b"FEA1", "", "of the first version of Feather; write pyarrow.feather.read_table(path), and write_feather what it returns"),
+    (b"ORC", "", "an ORC file; write pyarrow.orc.read_table(path).to_pylist() for its rows"),
+)
+"""How files begin, who reads them, and what to write instead."""
+
 __all__ = ["read_arrow", "read_parquet", "write_arrow", "write_parquet"]
 
 
-def read_parquet(paths: Any, columns: Any = None, *, arrays: bool = False) -> Flow[Any]:
+def read_parquet(paths: Any, columns: Any = None, *, arrays: bool = False, missing: Any = None) -> Flow[Any]:
     """A flow of the rows of a Parquet file, or of several with the same columns, as dicts: {column: value}.
 
     `columns` is a list of those that are wanted (None: all). Values are Python's numbers, texts, bytes, lists, dicts,
     None; tensors, what `write_parquet` was given as arrays, and with `arrays=True` all lists of numbers are numpy arrays.
+    Columns of several files are the same if their values are: texts may be stored as such, as views or in a dictionary.
+
+    A missing value is None, and `batch` refuses numbers with None among them, so that a column has one form in every
+    batch. `missing` says what stands there instead, {"age": -1, "size": math.nan}: every batch of the column is an array
+    (of floats, if a float stands in a column of integers); `collate={"age": as_list}` of `batch` makes lists of all.
+
     Whole row groups are decoded, and the last are kept, up to 256 MB: read in order each is decoded once;
     `shuffle(window=n)` and `shuffle_buffer(n)` suit large groups. Paths may be URLs, glob patterns, ranges in braces
     ("part-{00..07}.parquet"), or a list or flow of them.
@@ -38,12 +62,10 @@ def read_parquet(paths: Any, columns: Any = None, *, arrays: bool = False) -> Fl
     >>> list(read_parquet([path, path], ["word"]))
     [{'word': 'no'}, {'word': 'go'}, {'word': 'no'}, {'word': 'go'}]
     """
-    needed("pyarrow.parquet", "read_parquet()", extra="parquet")
-    rules.boolean.check("read_parquet", "arrays", arrays, {})
-    return _flow(ParquetRows(paths, columns, arrays, "read_parquet"), paths, columns, arrays)
+    return _flow(ParquetRows, paths, columns, arrays, missing, "read_parquet")
 
 
-def read_arrow(paths: Any, columns: Any = None, *, arrays: bool = False) -> Flow[Any]:
+def read_arrow(paths: Any, columns: Any = None, *, arrays: bool = False, missing: Any = None) -> Flow[Any]:
     """A flow of the rows of an Arrow file (Feather 2; `.arrow`, also as a stream), or of several, as dicts.
 
     As `read_parquet`, except that files are mapped into memory: what is not compressed is read in place.
@@ -58,14 +80,26 @@ def read_arrow(paths: Any, columns: Any = None, *, arrays: bool = False) -> Flow
     >>> read_arrow(path)[3]
     {'x': 3, 'y': [3, 9]}
     """
-    needed("pyarrow", "read_arrow()", extra="parquet")
-    rules.boolean.check("read_arrow", "arrays", arrays, {})
-    return _flow(ArrowRows(paths, columns, arrays, "read_arrow"), paths, columns, arrays)
+    return _flow(ArrowRows, paths, columns, arrays, missing, "read_arrow")
 
 
-def _flow(rows: TableRows, paths: Any, columns: Any, arrays: bool) -> Flow[Any]:
+def _flow(kind: type[TableRows], paths: Any, columns: Any, arrays: bool, missing: Any, who: str) -> Flow[Any]:
+    needed("pyarrow", f"{who}()", extra="parquet")
+    rules.boolean.check(who, "arrays", arrays, {})
+    _MISSING.check(who, "missing", missing, {})
+    rows = kind(paths, columns, arrays, missing, who)
     named = paths if isinstance(paths, (str, list, tuple)) else rows.paths
-    return flow_of(rows, rows.who, call(rows.who, named, columns=(columns, None), arrays=(arrays, False)))
+    return flow_of(rows, who, call(who, named, columns=(columns, None), arrays=(arrays, False), missing=(missing, None)))
+
+
+def _begin(path: str, who: str) -> bytes:
+    """The first bytes of a file, or an error if they say that it is of another kind."""
+    with open_file(path, who=f"{who}()") as file:
+        begin: bytes = file.read(6)
+    instead = next((words for magic, reader, words in _KINDS if begin.startswith(magic) and reader != who), "")
+    if instead:
+        raise ValueError(f"{who}(): {path} is {instead}")
+    return begin
 
 
 class ParquetRows(TableRows):
@@ -73,6 +107,7 @@ class ParquetRows(TableRows):
 
     def look(self, path: str) -> tuple[Any, list[int]]:
         """The schema, and how many rows each row group has."""
+        _begin(path, self.who)
         file = self.opened(path)
         try:
             told = file.metadata
@@ -112,10 +147,13 @@ class _Parquet:
 class ArrowRows(TableRows):
     """The rows of Arrow files, in either form."""
 
+    checked = False
+
     def look(self, path: str) -> tuple[Any, list[int]]:
         """The schema, and how many rows each record batch has; one column is enough to know."""
         file = _Arrow(path, self.who)
         try:
+            file.whole()
             schema = file.schema
             if file.reader is not None and len(schema):
                 small = _Arrow(path, self.who, [schema.names[0]])
@@ -132,11 +170,15 @@ class ArrowRows(TableRows):
         return _Arrow(path, self.who, self.form.names)
 
     def decoded(self, file: Any, number: int, names: list[str]) -> Any:
-        """A record batch; of a damaged one Arrow would take values from anywhere in memory."""
+        """A record batch."""
         pa: Any = needed("pyarrow", "read_arrow()", extra="parquet")
         table = pa.Table.from_batches([file.batch(number)]).select(names)
-        table.validate(full=True)
+        table.validate()
         return table
+
+    def held(self, file: Any, table: Any) -> int:
+        """What is read in place holds no memory."""
+        return sum(size for chunk in chain.from_iterable(column.chunks for column in table.columns) for size in file.unmapped(chunk))
 
 
 class _Arrow:
@@ -144,8 +186,8 @@ class _Arrow:
 
     def __init__(self, path: str, who: str, names: list[str] | None = None) -> None:
         pa: Any = needed("pyarrow", f"{who}()", extra="parquet")
-        with open_file(path, who=f"{who}()") as told:
-            indexed = told.read(6) == b"ARROW1"
+        self.path, self.who = path, who
+        indexed = _begin(path, who).startswith(b"ARROW1")
         self.file = pa.PythonFile(open_file(path, who=f"{who}()"), "r") if is_url(path) else pa.memory_map(path, "r")
         try:
             self.reader, self.batches = None, []
@@ -158,15 +200,51 @@ class _Arrow:
                 self.count = self.reader.num_record_batches
             else:
                 stream = pa.ipc.open_stream(self.file)
-                self.schema, self.batches = stream.schema, list(stream)
+                self.schema, self.last = stream.schema, self.file.tell()
+                for batch in stream:
+                    self.batches.append(batch)
+                    self.last = self.file.tell()
                 self.count = len(self.batches)
+            self.range = self._range()
         except BaseException:
             self.file.close()
             raise
 
+    def whole(self) -> None:
+        """Warn of a stream without the mark of its end, and refuse one with something behind it."""
+        if self.reader is not None:
+            return
+        end = self.file.tell()
+        behind = self.file.size() - end
+        if behind:
+            raise ValueError(
+                f"{self.who}(): {self.path} has {behind} bytes behind the end of its stream, after {self.count} record batches; "
+                "if these are more streams, write each to a file of its own"
+            )
+        if end == self.last:
+            warnings.warn(
+                f"{self.who}(): {self.path} ends without the mark that ends a stream, after {sum(map(len, self.batches))} rows: it may "
+                "have been cut off, or its writer was never closed; compare that number, and write it anew if it is right",
+                stacklevel=7,  # where read_arrow is called
+            )
+
     def batch(self, number: int) -> Any:
         """A record batch."""
         return self.reader.get_batch(number) if self.reader is not None else self.batches[number]
+
+    def unmapped(self, array: Any) -> Iterator[int]:
+        """The bytes of each of the buffers of an array that are not read in place."""
+        return (buffer.size for buffer in array.buffers() if buffer is not None and buffer.address not in self.range)
+
+    def _range(self) -> range:
+        """The addresses at which the file is mapped."""
+        if is_url(self.path):
+            return range(0)
+        at = self.file.tell()
+        self.file.seek(0)
+        mapped = self.file.read_buffer()
+        self.file.seek(at)
+        return range(mapped.address, mapped.address + mapped.size)
 
     def close(self) -> None:
         """Close the file; batches that somebody holds keep their memory."""
