@@ -88,7 +88,7 @@ def stack(values: Sequence[Any]) -> Any:
         return _nested(values)
     if hasattr(first, "__array__") and not isinstance(first, (str, bytes)):
         return _arrays(values)
-    return list(values)
+    return _listed(values, [value for value in values if value is not None])
 
 
 @collation
@@ -203,12 +203,29 @@ def _numbers(values: Sequence[Any]) -> Any:
         raise ValueError(_unequal(values)) from None
     if array.ndim != 1:
         raise ValueError(_unequal(values))
-    return list(values) if array.dtype.kind in "OUS" else array
+    return _listed(values, [value for value in values if value is not None]) if array.dtype.kind in "OUS" else array
+
+
+def _listed(values: Sequence[Any], whole: Sequence[Any]) -> list[Any]:
+    """Values as a list, unless those of them in which nothing is missing would be an array: a batch of these alone would be one."""
+    if 0 < len(whole) < len(values) and not isinstance(stack(whole), list):
+        raise ValueError(_missing(values))
+    return list(values)
+
+
+def _missing(values: Sequence[Any]) -> str:
+    return (
+        f"batch(): None is among values that are stacked elsewhere, got {brief(list(values))}, so batches would be lists or arrays, as it "
+        "happens; put something in the place of None before (map, or missing= of read_parquet and read_arrow), or have lists in all "
+        'batches: collate=as_list, or {"name": as_list} for one component'
+    )
 
 
 def _arrays(values: Sequence[Any]) -> Any:
     kinds = set(map(type, values))
     if kinds != {np.ndarray}:
+        if NoneType in kinds:
+            raise ValueError(_missing(values))
         if any(map(subclasses.carries, kinds)):
             return subclasses.joined(values, _arrays, _arrays)
         values = [
@@ -230,7 +247,7 @@ def _nested(values: Sequence[Any]) -> Any:
     """Lists (of lists) of numbers or arrays as one array; lists with anything else in them stay lists."""
     kinds = kinds_of(values)
     if any(issubclass(kind, (str, bytes, Mapping, NoneType)) for kind in kinds):
-        return list(values)
+        return _listed(values, [value for value in values if all(leaf is not None for leaf in _leaves(value))])
     if any(map(subclasses.carries, kinds)):
         return stack([stack(value) if isinstance(value, (list, tuple)) else value for value in values])
     try:

@@ -119,7 +119,7 @@ def refuse(source: Any, caller: str) -> None:
         raise TypeError(f"{caller}(): a source cannot be the function {name} itself; write pipe(source, {name}(...))")
     if is_stage(source):
         raise TypeError(f"{caller}(): source is the stage {source}, not data; write pipe(source, {source}, ...)")
-    instead = _text(source) or _homely(source) or next((instead for is_such, instead in _KINDS if is_such(source)), "")
+    instead = _text(source) or _homely(source) or _tabular(source) or next((instead for is_such, instead in _KINDS if is_such(source)), "")
     if isinstance(source, (Mapping, Set, ValuesView)):
         _refuse_parts(source.values() if isinstance(source, Mapping) else source, caller)
     if instead:
@@ -208,6 +208,21 @@ def _homely(source: Any) -> str:
         if found:
             return found
     return ""
+
+
+def _tabular(source: Any) -> str:
+    """What to write instead of a Hugging Face dataset whose datapoints are tables of one row, which it cannot give several of."""
+    kinds = {kind.__name__ for kind in type(source).__mro__ if kind.__module__.split(".")[0] == "datasets"}
+    if "Dataset" in kinds:
+        told = source.format["type"]
+    else:
+        told = getattr(getattr(source, "_formatting", None), "format_type", None) if "IterableDataset" in kinds else None
+    if told not in ("arrow", "polars", "pandas") or (told == "pandas" and "Dataset" in kinds):
+        return ""
+    return (
+        f"a Hugging Face dataset in the format {told!r}, which gives tables and no rows; write dataset.with_format(None) for rows of "
+        'Python\'s values ("numpy", "torch" for others), or lambda: dataset if tables of one row are meant'
+    )
 
 
 def _has(source: Any, name: str) -> bool:

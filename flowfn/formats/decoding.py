@@ -12,7 +12,7 @@ import numpy as np
 
 from flowfn import forks
 from flowfn.extras import needed
-from flowfn.formats.values import NOT_TAKEN, Convert, converter, filled, stands_alone
+from flowfn.formats.values import DAMAGED, Convert, converter, filled, stands_alone
 
 if TYPE_CHECKING:
     from flowfn.formats.groups import TableRows
@@ -96,10 +96,8 @@ class Tables:
             file = self._file(group.file, rows)
             table = rows.decoded(file, group.number, rows.form.names)
             nbytes, held = int(table.nbytes), rows.held(file, table) + COLUMN * table.num_columns
-        except NOT_TAKEN as error:
-            rows.tell(error, at, "")
         except Exception as error:
-            rows.tell(error, at, "; is the file damaged?")
+            rows.tell(error, at, DAMAGED)
         if len(table) != group.rows:
             path = rows.paths[group.file]
             raise ValueError(f"{rows.who}(): {path} has changed: group {group.number} had {group.rows} rows, now it has {len(table)}")

@@ -13,7 +13,7 @@ from flowfn.formats.decoding import Decoded, Tables
 from flowfn.formats.files import Opened, stamp
 from flowfn.formats.finding import paths_of
 from flowfn.formats.members import Form
-from flowfn.formats.values import FORM, NOT_TAKEN, Agreed, fits
+from flowfn.formats.values import DAMAGED, FORM, Agreed, fits, maybe_whole
 
 SLICE = 1024
 """How many rows become Python objects at once."""
@@ -21,7 +21,6 @@ SCATTERED = 1 << 24
 """Bytes of scattered rows that are put together at once."""
 FEW = 64
 """Rows are checked one by one where there are so many times as many in their group, and nobody has checked all of them."""
-DAMAGED = "; is the file damaged?"
 
 
 class Group(NamedTuple):
@@ -85,8 +84,10 @@ class TableRows(Opened):
         with reading(path, f"{failed}, it is no such file, or a damaged one"):
             try:
                 schema, rows = self.look(path)
-            except NOT_TAKEN as error:
-                tell(error, path, failed)
+            except Exception as error:
+                if maybe_whole(error):
+                    tell(error, path, failed)
+                raise
             if min(rows, default=0) < 0:
                 raise ValueError(f"it says that it has a group of {min(rows)} rows")
             if sum(rows) and not len(schema):
@@ -206,4 +207,4 @@ class TableRows(Opened):
         group, first, end = self.groups[at], self.starts[at], self.starts[at + 1]
         path = self.paths[group.file]
         where = f"{self.who}(): group {group.number} of {path} (datapoints {first} to {end - 1})"
-        tell(error, path, f"{where} cannot be read", hint)
+        tell(error, path, f"{where} cannot be read", "" if maybe_whole(error) else hint)

@@ -119,10 +119,10 @@ class ParquetRows(TableRows):
         """An open file; Arrow reads local ones itself."""
         parquet: Any = needed("pyarrow.parquet", "read_parquet()", extra="parquet")
         if not is_url(path):
-            return parquet.ParquetFile(path)
+            return parquet.ParquetFile(path, page_checksum_verification=True)
         below = open_file(path, who=f"{self.who}()")
         try:
-            return _Parquet(parquet.ParquetFile(below), below)
+            return _Parquet(parquet.ParquetFile(below, page_checksum_verification=True), below)
         except BaseException:
             below.close()
             raise

@@ -13,11 +13,10 @@ from flowfn.extras import needed
 
 Convert: TypeAlias = Callable[[Any], list[Any]]
 
+DAMAGED = "; is the file damaged?"
 FORM = b"flowfn"
 """Under this name a schema says whether datapoints are dicts, lists or bare values, and a field that it holds arrays."""
 
-NOT_TAKEN = (NotImplementedError, MemoryError)
-"""What is raised of files that may be whole."""
 _LIKE = {
     **dict.fromkeys(("string", "large_string", "string_view"), "texts"),
     **dict.fromkeys(("binary", "large_binary", "binary_view"), "bytes"),
@@ -43,6 +42,8 @@ def converter(kind: Any, arrays: bool) -> Convert:
         return _each_chunk(lambda chunk: chunk.to_numpy(zero_copy_only=False).tolist())
     if types.is_integer(kind) or types.is_boolean(kind) or types.is_float32(kind) or types.is_float64(kind):
         return _each_chunk(lambda chunk: chunk.to_pylist() if chunk.null_count else chunk.to_numpy(zero_copy_only=False).tolist())
+    if str(kind) == "time64[ns]":
+        return lambda column: _pylist(column.cast(pa.time64("us")))  # raises where `to_pylist` would leave nanoseconds out
     if arrays and _is_list(kind) and _is_number(kind.value_type):
         return _each_chunk(_vectors)
     return _pylist
@@ -152,6 +153,11 @@ def stands_alone(kind: Any) -> bool:
     pa: Any = needed("pyarrow", "read_parquet()", extra="parquet")
     types = pa.types
     return bool(types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind) or str(kind) in _LIKE)
+
+
+def maybe_whole(error: Exception) -> bool:
+    """Whether an error says nothing against a file: the library does not know what is in it, or not its key."""
+    return isinstance(error, (NotImplementedError, MemoryError)) or "decrypt" in str(error)
 
 
 def _known(kind: Any) -> bool:
