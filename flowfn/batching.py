@@ -28,7 +28,8 @@ def batch(size: int, source: Any, *, drop_remainder: bool = False, collate: Any 
 
     A batch has the form of its datapoints: lists give a list of arrays, dicts a dict, namedtuples a namedtuple,
     dataclasses a dataclass, bare numbers or arrays one array. `collate` says how: `stack` (the default; int -> int64,
-    float -> float64, arrays keep their dtype, strings and bytes stay lists, tensors become arrays), `pad(0)` (arrays of
+    float -> float64, arrays keep their dtype, strings and bytes stay lists, tensors become arrays, None among numbers is an
+    error, so that a component has one form in every batch), `pad(0)` (arrays of
     different sizes), `as_list`, any function of the list of values of a component, or one for each component:
     `{"image": stack, "boxes": as_list}`. With None a batch is the list of its datapoints (see `inside`, `collate`).
 
@@ -39,7 +40,7 @@ def batch(size: int, source: Any, *, drop_remainder: bool = False, collate: Any 
 
     Raises:
         TypeError: tensors cannot become arrays (bfloat16, with gradients); `collate=torch.stack` keeps them.
-        ValueError: datapoints differ in their number of components, or arrays in shape; they are shown.
+        ValueError: datapoints differ in their number of components, or arrays in shape; None is among numbers; they are shown.
 
     >>> import flowfn as ff
     >>> list(ff.batch(2, [[1, "a"], [2, "b"], [3, "c"]]))

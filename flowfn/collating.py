@@ -58,15 +58,16 @@ def stack(values: Sequence[Any]) -> Any:
     """Collate the values of one component into an array with a new first axis.
 
     Numbers, arrays of one shape, and (nested) lists of numbers become an array; dicts keep their nesting; strings,
-    bytes, None and other objects stay a list. Tensors (of torch, TensorFlow, JAX) become NumPy arrays; `collate=torch.stack`
+    bytes, None and other objects stay a list, but None among what would be an array is an error, so that a component has one
+    form in every batch. Tensors (of torch, TensorFlow, JAX) become NumPy arrays; `collate=torch.stack`
     keeps them tensors, and so those that NumPy cannot hold: bfloat16, sparse ones, with gradients, on a GPU.
 
     Values keep what they are: integers of which some need it are uint64 (a list where no dtype holds them all), masked arrays
     keep their masks, and arrays of classes with units and the like what they carry, if all carry the same.
 
     Raises:
-        ValueError: arrays or lists of different shapes; the message lists the shapes. Values that no dtype holds together as
-            they are: floats and integers beyond 2**53, texts and numbers in arrays, dates that a unit does not reach.
+        ValueError: arrays or lists of different shapes (the message lists them); None among numbers or arrays. Values that no
+            dtype holds together as they are: floats and integers beyond 2**53, texts and numbers in arrays, dates that a unit does not reach.
         TypeError: tensors that cannot become arrays; arrays that carry different units, or what one for all cannot carry.
 
     >>> stack([1, 2]), stack([[1, 2], [3, 4]]).shape, stack(["a", "b"]), stack([{"x": 1}, {"x": 2}])

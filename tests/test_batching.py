@@ -116,7 +116,7 @@ FORMS = [
     ([Frozen(1.5)], Frozen(np.array([1.5]))),
     ([[None], [None]], [[None, None]]),
     ([[2**70], [1]], [[2**70, 1]]),
-    ([[1], [None]], [[1, None]]),
+    ([["a"], [None]], [["a", None]]),
     ([[1], ["a"]], [[1, "a"]]),
 ]
 
@@ -206,6 +206,22 @@ def test_unequal_shapes_are_refused_and_shown_with_the_mend(datapoints, shapes):
         with pytest.raises(ValueError, match=r"^batch\(\): cannot stack shapes .*collate=as_list") as caught:
             list(ff.batch(2, source))
         assert shapes is None or f"cannot stack shapes {shapes};" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [1, 1.5, True, np.float32(1), ARRAY, np.array(1), [1, 2], [[1.5]], [ARRAY], {"a": 1}], ids=str)
+def test_a_component_has_one_form_in_every_batch_or_is_refused(value):
+    for column in ([value, None], [None, value], [value, None, value], [None, None, value]):
+        for make in (lambda x: [x, "a"], lambda x: (0, x), lambda x: {"x": x}, lambda x: [{"x": x}]):
+            for source in flows(list(map(make, column))):
+                with pytest.raises(ValueError, match="None"):
+                    list(ff.batch(len(column), source))
+                (batch,) = ff.batch(len(column), source, collate=ff.as_list)
+                assert len(ff.as_list(batch)) in (1, 2)
+    for holes in ([[1, None], [2, 3]], [[2, 3], [None, 1]], [[[1]], [[None]]]):
+        with pytest.raises(ValueError, match=r"batch\(\): None is among values that are stacked elsewhere, got .*collate=as_list"):
+            list(ff.batch(2, [{"x": hole} for hole in holes]))
+    for listed in ([None, None], ["a", None], [None, "a"], [[None], [None]], [["a"], [None]], [None, ["a"]], [[1, None], [2, None]]):
+        equal(list(ff.batch(2, [{"x": one} for one in listed])), [{"x": listed}])
 
 
 # Collations
@@ -323,7 +339,7 @@ def test_gathered_batches_are_what_row_by_row_ones_are(route, size, drop):
     "array",
     [
         np.array(["a", "bc", "d"], object),
-        np.array([None, 1, "x"], object),
+        np.array([None, "x", "y"], object),
         np.array(["a", "bc", "d"]),
         np.array([b"a", b"bc"]),
         np.array([1.5, 2]),
