@@ -174,7 +174,10 @@ class TableRows(Opened):
         if group.checked or not self._apart(group, len(rows)):
             self._check(at, group, group.table)
             return self._rows(at, group, group.taken(rows))
-        table = group.picked(rows)
+        try:
+            table = group.picked(rows)
+        except Exception as error:
+            self.tell(error, at, DAMAGED)
         self._check(at, group, table)
         return self._rows(at, group, table)
 

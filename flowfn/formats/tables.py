@@ -186,18 +186,21 @@ class _Arrow:
 
     def __init__(self, path: str, who: str, names: list[str] | None = None) -> None:
         pa: Any = needed("pyarrow", f"{who}()", extra="parquet")
-        self.path, self.who = path, who
+        self.path, self.who, self.range = path, who, range(0)
         indexed = _begin(path, who).startswith(b"ARROW1")
         self.file = pa.PythonFile(open_file(path, who=f"{who}()"), "r") if is_url(path) else pa.memory_map(path, "r")
         try:
             self.reader, self.batches = None, []
+            if not is_url(path):
+                mapped = self.file.read_buffer()
+                self.file.seek(0)
+                self.range = range(mapped.address, mapped.address + mapped.size)
             if indexed:
                 self.reader = pa.ipc.open_file(self.file)
-                if names is not None:
-                    wanted = [at for at, name in enumerate(self.reader.schema.names) if name in names]
+                self.schema, self.count = self.reader.schema, self.reader.num_record_batches
+                wanted = [at for at, name in enumerate(self.schema.names) if names is None or name in names]
+                if len(wanted) < len(self.schema) and not self._in_place():
                     self.reader = pa.ipc.open_file(self.file, options=pa.ipc.IpcReadOptions(included_fields=wanted))
-                self.schema = self.reader.schema
-                self.count = self.reader.num_record_batches
             else:
                 stream = pa.ipc.open_stream(self.file)
                 self.schema, self.last = stream.schema, self.file.tell()
@@ -205,7 +208,6 @@ class _Arrow:
                     self.batches.append(batch)
                     self.last = self.file.tell()
                 self.count = len(self.batches)
-            self.range = self._range()
         except BaseException:
             self.file.close()
             raise
@@ -225,7 +227,7 @@ class _Arrow:
             warnings.warn(
                 f"{self.who}(): {self.path} ends without the mark that ends a stream, after {sum(map(len, self.batches))} rows: it may "
                 "have been cut off, or its writer was never closed; compare that number, and write it anew if it is right",
-                stacklevel=7,  # where read_arrow is called
+                stacklevel=8,  # where read_arrow is called
             )
 
     def batch(self, number: int) -> Any:
@@ -236,15 +238,9 @@ class _Arrow:
         """The bytes of each of the buffers of an array that are not read in place."""
         return (buffer.size for buffer in array.buffers() if buffer is not None and buffer.address not in self.range)
 
-    def _range(self) -> range:
-        """The addresses at which the file is mapped."""
-        if is_url(self.path):
-            return range(0)
-        at = self.file.tell()
-        self.file.seek(0)
-        mapped = self.file.read_buffer()
-        self.file.seek(at)
-        return range(mapped.address, mapped.address + mapped.size)
+    def _in_place(self) -> bool:
+        """Whether batches are read in place, as far as the first one tells; only some of their columns never are."""
+        return bool(self.range) and not (self.count and any(any(self.unmapped(column)) for column in self.batch(0).columns))
 
     def close(self) -> None:
         """Close the file; batches that somebody holds keep their memory."""

@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import gc
+import math
 import os
 import pickle
 
@@ -412,3 +413,220 @@ def test_a_flow_says_how_it_was_made(tmp_path):
     path = str(tmp_path / "a")
     assert repr(read_parquet(path)) == f"read_parquet({path!r})"
     assert repr(read_parquet([path], ["x"], arrays=True)) == f"read_parquet([{path!r}], columns=['x'], arrays=True)"
+
+
+# What a library made of a file is what the file says
+
+
+def test_a_stream_that_was_cut_off_between_batches_is_told(tmp_path):
+    table = pa.table({"x": range(1000)})
+    ends = [len(table.schema.serialize())]
+    with pa.OSFile(str(tmp_path / "whole"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        for batch in table.to_batches(max_chunksize=100):
+            writer.write_batch(batch)
+            ends.append(file.tell())
+    whole = (tmp_path / "whole").read_bytes()
+    assert len(list(read_arrow(tmp_path / "whole"))) == 1000
+    for rows, end in zip(range(0, 1100, 100), ends):
+        (tmp_path / "cut").write_bytes(whole[:end])
+        with pytest.warns(UserWarning, match=rf"read_arrow\(\): {tmp_path}/cut ends without the mark .*, after {rows} rows") as told:
+            flow = read_arrow(tmp_path / "cut")
+        assert told[0].filename == __file__
+        assert len(list(flow)) == rows
+    for end in range(1, len(whole), 97):
+        if end not in ends:
+            (tmp_path / "cut").write_bytes(whole[:end])
+            with pytest.raises(ValueError, match=f"{tmp_path}/cut"):
+                read_arrow(tmp_path / "cut")
+
+
+def test_the_end_of_a_stream_is_known_in_its_old_form_too(tmp_path):
+    table = pa.table({"x": range(10)})
+    with pa.ipc.new_stream(str(tmp_path / "a"), table.schema, options=pa.ipc.IpcWriteOptions(use_legacy_format=True)) as file:
+        file.write_table(table)
+    assert list(read_arrow(tmp_path / "a")) == table.to_pylist()
+    (tmp_path / "b").write_bytes((tmp_path / "a").read_bytes()[:-4])
+    with pytest.warns(UserWarning, match="ends without the mark"):
+        read_arrow(tmp_path / "b")
+
+
+def test_what_lies_behind_the_end_of_a_stream_is_refused(tmp_path):
+    table = pa.table({"x": range(10)})
+    with pa.ipc.new_stream(str(tmp_path / "a"), table.schema) as file:
+        file.write_table(table)
+    whole = (tmp_path / "a").read_bytes()
+    for more in (whole, b"\0", b"something"):
+        (tmp_path / "b").write_bytes(whole + more)
+        with pytest.raises(ValueError, match=f"/b has {len(more)} bytes behind the end of its stream, after 1 record batches"):
+            read_arrow(tmp_path / "b")
+
+
+@pytest.mark.parametrize("deltas", [False, True])
+def test_dictionaries_may_grow_and_be_replaced_in_a_stream(tmp_path, deltas):
+    schema = pa.schema([("word", pa.dictionary(pa.int8(), pa.string()))])
+    parts = [(["a", "b"], [0, 1, None]), (["a", "b", "c"], [2, 1]), (["x", "b", "c"], [0]), ([], []), (["x", "b", "c", "d"], [3, 0])]
+    columns = [pa.DictionaryArray.from_arrays(pa.array(at, pa.int8()), pa.array(words, pa.string())) for words, at in parts]
+    with pa.ipc.new_stream(str(tmp_path / "a"), schema, options=pa.ipc.IpcWriteOptions(emit_dictionary_deltas=deltas)) as file:
+        for column in columns:
+            file.write_batch(pa.record_batch([column], schema=schema))
+    rows = [{"word": word} for column in columns for word in column.to_pylist()]
+    flow = read_arrow(tmp_path / "a")
+    assert list(flow) == [flow[i] for i in range(len(rows))] == list(ff.subset(range(len(rows)), flow)) == rows
+    assert list(ff.slice(None, None, -1, source=flow)) == rows[::-1]
+
+
+def test_checksums_of_pages_are_looked_at(tmp_path):
+    path = stored(
+        tmp_path / "a", pa.table({"x": range(1000)}), "parquet", write_page_checksum=True, compression="none", use_dictionary=False
+    )
+    assert len(list(read_parquet(path))) == 1000
+    at = pq.ParquetFile(path).metadata.row_group(0).column(0).data_page_offset + 200
+    with open(path, "r+b") as file:
+        file.seek(at)
+        file.write(b"\xff")
+    with pytest.raises(ValueError, match=r"group 0 of .* cannot be read: .*CRC.*; is the file damaged\?"):
+        list(read_parquet(path))
+
+
+UNREADABLE = {
+    "nanoseconds": (pa.array([1]).cast(pa.time64("ns")), "would lose data: 1"),
+    "years": (pa.array([4 * 10**17]).cast(pa.timestamp("us")), ""),
+    "zones": (pa.array([1]).cast(pa.timestamp("s", "Mars/Phobos")), ""),
+    "names": (pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]), "duplicate field names"),
+}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_python_has_no_value_for_is_named_and_not_called_damaged(tmp_path, name, kind):
+    column, message = UNREADABLE[name]
+    path = stored(tmp_path / "a", pa.table({"x": [1], "y": column}), kind)
+    for read in (list, lambda flow: flow[0], lambda flow: list(ff.subset([0, 0], flow))):
+        with pytest.raises(ValueError, match=rf"(?s){message}.*; its column 'y' holds what cannot be a Python value") as caught:
+            read(FORMATS[kind][1](path))
+        assert "damaged" not in str(caught.value)
+    assert list(FORMATS[kind][1](path, ["x"])) == [{"x": 1}]
+
+
+def test_files_of_other_kinds_are_named(tmp_path):
+    from pyarrow import orc
+
+    table = pa.table({"x": [1]})
+    stored(tmp_path / "a.parquet", table, "parquet")
+    stored(tmp_path / "a.arrow", table, "arrow")
+    orc.write_table(table, str(tmp_path / "a.orc"))
+    (tmp_path / "a.feather").write_bytes(b"FEA1" + bytes(100) + b"FEA1")
+    (tmp_path / "a.encrypted").write_bytes(b"PARE" + bytes(100) + b"PARE")
+    for read, ends in ((read_arrow, ("parquet", "orc", "feather", "encrypted")), (read_parquet, ("arrow", "orc", "feather", "encrypted"))):
+        for end in ends:
+            with pytest.raises(
+                ValueError, match=rf"{read.__name__}\(\): .*/a.{end} is (a Parquet|an Arrow|an ORC|of the|an encrypted)"
+            ) as caught:
+                read(tmp_path / f"a.{end}")
+            assert "damaged" not in str(caught.value)
+
+
+def test_types_that_arrow_does_not_know_are_not_called_damaged(tmp_path):
+    import polars
+
+    frame = polars.DataFrame({"x": polars.Series([1], dtype=polars.Int128)})
+    frame.write_ipc(tmp_path / "a.arrow")
+    frame.write_parquet(tmp_path / "a.parquet")
+    for read, end in ((read_arrow, "arrow"), (read_parquet, "parquet")):
+        with pytest.raises(ValueError, match=rf"{read.__name__}\(\): .*/a.{end} cannot be read: .*64 bits") as caught:
+            read(tmp_path / f"a.{end}")
+        assert "damaged" not in str(caught.value)
+
+
+# Missing values
+
+
+HOLES = {"i": [1, None, 3, None], "f": [0.5, 1.5, None, None], "t": ["a", None, None, "b"], "b": [True, None, True, True]}
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_column_with_missing_values_has_one_form_in_every_batch(tmp_path, kind):
+    path, read = stored(tmp_path / "a", pa.table(HOLES), kind), FORMATS[kind][1]
+    for name in ("i", "f", "b"):
+        with pytest.raises(ValueError, match=r"batch\(\): None is among values .*missing= of read_parquet and read_arrow.*as_list"):
+            list(ff.batch(4, read(path, [name])))
+        assert [batch[name] for batch in ff.batch(2, read(path, [name]), collate=ff.as_list)] == [HOLES[name][:2], HOLES[name][2:]]
+    given = {"i": -1, "f": math.nan, "t": "", "b": False}
+    expected = {"i": [1, -1, 3, -1], "f": [0.5, 1.5, math.nan, math.nan], "t": ["a", "", "", "b"], "b": [True, False, True, True]}
+    for order in (ff.skip(0), ff.subset([0, 1, 2, 3]), ff.map(lambda row: row), ff.shuffle()):
+        for batch in ff.pipe(read(path, missing=given), order, ff.batch(2)):
+            assert {name: getattr(column, "dtype", type(column)) for name, column in batch.items()} == {
+                "i": np.int64,
+                "f": np.float64,
+                "t": list,
+                "b": np.bool_,
+            }
+    assert all(map(same, read(path, missing=given), pa.table(expected).to_pylist()))
+    assert [row["i"] for row in read(path, missing={"i": 0.5})] == [1.0, 0.5, 3.0, 0.5]
+    assert {type(row["i"]) for row in read(path, missing={"i": 0.5})} == {type(row["f"]) for row in read(path, missing={"f": 0})} == {float}
+
+
+def test_what_stands_for_missing_values_must_be_like_the_others(tmp_path):
+    path = stored(tmp_path / "a", pa.table(HOLES), "parquet")
+    for given in ({"i": "x"}, {"f": True}, {"t": 0}, {"b": 1}):
+        with pytest.raises(ValueError, match=r"read_parquet\(\): missing must have a value like the others of '\w', \w+, got"):
+            read_parquet(path, missing=given)
+    with pytest.raises(ValueError, match="missing must name some of 'i', 'f', got 't'"):
+        read_parquet(path, ["i", "f"], missing={"t": ""})
+    with pytest.raises(TypeError, match=r"missing must be a dict, \{column: what stands there for a missing value\} or None, got 0"):
+        read_parquet(path, missing=0)
+    assert repr(read_parquet(path, missing={"i": 0})) == f"read_parquet({path!r}, missing={{'i': 0}})"
+
+
+# Costs
+
+
+def counted(monkeypatch):
+    decoded = []
+    whole = tables.ArrowRows.decoded
+    monkeypatch.setattr(
+        tables.ArrowRows, "decoded", lambda self, file, number, names: decoded.append(number) or whole(self, file, number, names)
+    )
+    return decoded
+
+
+@pytest.mark.parametrize("new", [pa.ipc.new_file, pa.ipc.new_stream])
+def test_what_is_read_in_place_is_kept_however_large_and_checked_once(tmp_path, monkeypatch, new):
+    table = pa.table({"x": range(20_000), "t": ["text" * 20] * 20_000})
+    with new(str(tmp_path / "a"), table.schema) as file:
+        file.write_table(table, max_chunksize=1000)
+    monkeypatch.setattr(decoding, "CACHED", 100_000)
+    decoded, flow = counted(monkeypatch), read_arrow(tmp_path / "a")
+    order = np.random.default_rng(0).permutation(20_000).tolist()
+    assert [flow[i]["x"] for i in order[:2000]] == order[:2000]
+    assert sorted(decoded) == list(range(20))
+    assert not any(group.checked for group in flow.part.object.handle._groups.values())  # but rows of them were
+    assert [row["x"] for row in ff.subset(order, flow)] == order
+    assert sorted(decoded) == list(range(20))
+    assert all(group.checked for group in flow.part.object.handle._groups.values())
+
+
+def test_what_has_to_be_decompressed_is_kept_within_bounds(tmp_path, monkeypatch):
+    table = pa.table({"x": range(20_000)})
+    with pa.ipc.new_file(str(tmp_path / "a"), table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
+        file.write_table(table, max_chunksize=1000)
+    monkeypatch.setattr(decoding, "CACHED", 30_000)
+    decoded, flow = counted(monkeypatch), read_arrow(tmp_path / "a")
+    assert [flow[i]["x"] for i in (5, 1005, 2005, 3005, 5)] == [5, 1005, 2005, 3005, 5]
+    assert decoded == [0, 1, 2, 3, 0]
+    assert len(flow.part.object.handle._groups) == 3
+
+
+def test_a_damaged_row_is_found_among_others_that_are_sound(tmp_path):
+    """Where few rows are wanted of many, they alone are checked."""
+    table = pa.table({"t": ["some", "words"] * 500})
+    path = stored(tmp_path / "a", table, "arrow")
+    whole = (tmp_path / "a").read_bytes()
+    offsets = np.array(table.column("t").chunk(0).buffers()[1])[:40].tobytes()
+    place = whole.index(offsets)
+    (tmp_path / "a").write_bytes(whole[:place] + offsets[:20] + np.int32(1 << 30).tobytes() + whole[place + 24 :])
+    assert read_arrow(path)[900] == {"t": "some"}
+    assert list(ff.subset([900, 901], read_arrow(path))) == [{"t": "some"}, {"t": "words"}]
+    for read in (list, lambda flow: flow[4], lambda flow: flow[5], lambda flow: list(ff.subset([900, 5], flow)), ff.shuffle()):
+        with pytest.raises(ValueError, match=r"(?s)group 0 of .*/a \(datapoints 0 to 999\) cannot be read: .*damaged"):
+            list(read(read_arrow(path)))
