@@ -67,7 +67,8 @@ def stack(values: Sequence[Any]) -> Any:
 
     Raises:
         ValueError: arrays or lists of different shapes (the message lists them); None among numbers or arrays. Values that no
-            dtype holds together as they are: floats and integers beyond 2**53, texts and numbers in arrays, dates that a unit does not reach.
+            dtype holds together as they are: floats and integers beyond 2**53, texts and numbers in arrays, dates that a unit
+            does not reach.
         TypeError: tensors that cannot become arrays; arrays that carry different units, or what one for all cannot carry.
 
     >>> stack([1, 2]), stack([[1, 2], [3, 4]]).shape, stack(["a", "b"]), stack([{"x": 1}, {"x": 2}])

@@ -204,3 +204,46 @@ def test_libraries_that_are_installed_agree():
 
         made += [ff.flow(grain.MapDataset.source([*ROWS, {}]).filter(len).map(dict)), ff.flow(grain.MapDataset.source(ROWS))]
     assert all(list(flow) == ROWS for flow in made)
+
+
+@pytest.mark.parametrize("name", [None, "numpy", "torch", "jax", "pandas", "custom"])
+def test_a_hugging_face_dataset_has_the_same_rows_in_every_way_in_every_format(name):
+    columns = {"x": [1, 2, 3], "s": ["a", "b", "c"], "v": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], "r": [[1], [2, 3], []]}
+    dataset = hugging_face(columns)
+    dataset = dataset.with_transform(lambda batch: batch) if name == "custom" else dataset.with_format(name)
+    flow = ff.flow(dataset)
+    ways = {
+        "in order": list(flow),
+        "by index": [flow[i] for i in range(3)],
+        "backwards": list(ff.slice(None, None, -1, source=flow))[::-1],
+        "subset": list(ff.subset([2, 0, 1], flow))[1:] + list(ff.subset([2, 0, 1], flow))[:1],
+        "shards": [row for rank in range(3) for row in ff.shard(rank, 3, source=flow)],
+        "shuffled": sorted(ff.shuffle(source=flow), key=lambda row: int(row["x"])),
+        "in threads": list(ff.prefetch(2, threads=2, source=flow)),
+    }
+    for way, rows in ways.items():
+        assert [{key: np.asarray(value).tolist() for key, value in row.items()} for row in rows] == [
+            dict(zip(columns, row)) for row in zip(*columns.values())
+        ], way
+        assert [list(map(type, row.values())) for row in rows] == [list(map(type, row.values())) for row in ways["in order"]], way
+
+
+@pytest.mark.parametrize("iterable", [False, True])
+@pytest.mark.parametrize("name", ["arrow", "polars", "pandas"])
+def test_a_hugging_face_dataset_of_tables_is_refused_by_the_name_of_its_format(name, iterable):
+    dataset = hugging_face({"x": [1, 2, 3]}).with_format(name)
+    if name == "pandas" and not iterable:
+        assert [row["x"] for row in ff.flow(dataset)] == [1, 2, 3]
+        return
+    if iterable:
+        dataset = dataset.to_iterable_dataset()
+    with pytest.raises(
+        TypeError, match=rf"flow\(\): a source cannot be a Hugging Face dataset in the format '{name}', .*with_format\(None\)"
+    ):
+        ff.flow(dataset)
+    assert len(list(ff.flow(lambda: dataset))) == 3
+
+
+def hugging_face(columns):
+    """A dataset of Hugging Face, whose library a folder of tests has the name of as well."""
+    return pytest.importorskip("datasets").Dataset.from_dict(columns)

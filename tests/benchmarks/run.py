@@ -39,6 +39,7 @@ BENCHMARKS = (
     "augmentors",
     "formats",
     "chunks",
+    "tables",
 )
 
 ABOUT = """All contestants of a table are measured in the same run, turn by turn, and the fastest of many rounds of each counts. Absolute
