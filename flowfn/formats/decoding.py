@@ -29,8 +29,8 @@ COLUMN = 1 << 10
 class Decoded:
     """A group: its table, what makes Python objects of each column, the memory that it holds, and the bytes of its values.
 
-    `checked` says whether it is known to hold nothing but what a table may hold; `apart`, whether that can be found out of
-    some rows without looking at all.
+    `checked` says whether it is known to hold nothing but what a table may hold, else `seen` of how many rows; `apart`,
+    whether that can be found out of some rows without looking at all.
     """
 
     table: Any
@@ -39,6 +39,7 @@ class Decoded:
     nbytes: int
     checked: bool
     apart: bool
+    seen: int = 0
 
     def taken(self, rows: np.ndarray) -> Any:
         """Some of the rows, put together."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, ClassVar, NamedTuple, NoReturn
@@ -20,7 +21,7 @@ SLICE = 1024
 SCATTERED = 1 << 24
 """Bytes of scattered rows that are put together at once."""
 FEW = 64
-"""Rows are checked one by one where there are so many times as many in their group, and nobody has checked all of them."""
+"""Rows are checked one by one until there are no more than so many times as many in their group; then all of it is, once."""
 
 
 class Group(NamedTuple):
@@ -45,6 +46,7 @@ class TableRows(Opened):
         self.groups: list[Group] = []
         self.form = self._looked_at()
         self.starts = np.cumsum([0, *(group.rows for group in self.groups)])
+        self.begins = self.starts.tolist()
 
     def look(self, path: str) -> tuple[Any, list[int]]:
         """The schema of a file, and how many rows its groups have."""
@@ -120,12 +122,12 @@ class TableRows(Opened):
     # As a sequence of datapoints
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return int(self.begins[-1])
 
     def __getitem__(self, index: int) -> Any:
         index = self.within(index)
-        at = int(np.searchsorted(self.starts, index, "right")) - 1
-        (row,) = self._slice(at, index - int(self.starts[at]), 1)
+        at = bisect_right(self.begins, index) - 1
+        (row,) = self._slice(at, index - self.begins[at], 1)
         return row
 
     def __getitems__(self, indices: Sequence[int]) -> Iterator[Any]:
@@ -182,7 +184,7 @@ class TableRows(Opened):
         return self._rows(at, group, table)
 
     def _apart(self, group: Decoded, count: int) -> bool:
-        return group.apart and count * FEW < len(group.table)
+        return group.apart and (group.seen + count) * FEW < len(group.table)
 
     def _check(self, at: int, group: Decoded, table: Any) -> None:
         """Check rows before they are read, or all of their group; of a damaged one Arrow would take values from anywhere in memory."""
@@ -193,7 +195,7 @@ class TableRows(Opened):
             (table if few else group.table).validate(full=True)
         except Exception as error:
             self.tell(error, at, DAMAGED)
-        group.checked = not few
+        group.checked, group.seen = not few, group.seen + len(table)
 
     def _rows(self, at: int, group: Decoded, table: Any) -> Iterator[Any]:
         columns = []

@@ -14,6 +14,8 @@ from flowfn.extras import needed
 Convert: TypeAlias = Callable[[Any], list[Any]]
 
 DAMAGED = "; is the file damaged?"
+SHORT = 4
+"""Up to so many values are faster made one by one than through numpy."""
 FORM = b"flowfn"
 """Under this name a schema says whether datapoints are dicts, lists or bare values, and a field that it holds arrays."""
 
@@ -39,9 +41,11 @@ def converter(kind: Any, arrays: bool) -> Convert:
         inner = converter(kind.storage_type, arrays)
         return _pylist if _known(kind) else _each_chunk(lambda chunk: inner(pa.chunked_array([chunk.storage])))
     if types.is_string(kind) or types.is_binary(kind) or types.is_large_string(kind) or types.is_large_binary(kind):
-        return _each_chunk(lambda chunk: chunk.to_numpy(zero_copy_only=False).tolist())
+        return _each_chunk(lambda chunk: chunk.to_numpy(zero_copy_only=False).tolist() if len(chunk) > SHORT else chunk.to_pylist())
     if types.is_integer(kind) or types.is_boolean(kind) or types.is_float32(kind) or types.is_float64(kind):
-        return _each_chunk(lambda chunk: chunk.to_pylist() if chunk.null_count else chunk.to_numpy(zero_copy_only=False).tolist())
+        return _each_chunk(
+            lambda chunk: chunk.to_pylist() if len(chunk) <= SHORT or chunk.null_count else chunk.to_numpy(zero_copy_only=False).tolist()
+        )
     if str(kind) == "time64[ns]":
         return lambda column: _pylist(column.cast(pa.time64("us")))  # raises where `to_pylist` would leave nanoseconds out
     if arrays and _is_list(kind) and _is_number(kind.value_type):

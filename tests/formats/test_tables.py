@@ -598,12 +598,13 @@ def test_what_is_read_in_place_is_kept_however_large_and_checked_once(tmp_path, 
     monkeypatch.setattr(decoding, "CACHED", 100_000)
     decoded, flow = counted(monkeypatch), read_arrow(tmp_path / "a")
     order = np.random.default_rng(0).permutation(20_000).tolist()
-    assert [flow[i]["x"] for i in order[:2000]] == order[:2000]
-    assert sorted(decoded) == list(range(20))
+    assert [flow[i]["x"] for i in order[:100]] == order[:100]
+    assert len(set(decoded)) == len(decoded) > 10
     assert not any(group.checked for group in flow.part.object.handle._groups.values())  # but rows of them were
+    assert [flow[i]["x"] for i in order[:2000]] == order[:2000]
+    assert all(group.checked for group in flow.part.object.handle._groups.values())
     assert [row["x"] for row in ff.subset(order, flow)] == order
     assert sorted(decoded) == list(range(20))
-    assert all(group.checked for group in flow.part.object.handle._groups.values())
 
 
 def test_what_has_to_be_decompressed_is_kept_within_bounds(tmp_path, monkeypatch):
