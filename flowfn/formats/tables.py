@@ -68,10 +68,12 @@ def read_parquet(paths: Any, columns: Any = None, *, arrays: bool = False, missi
 def read_arrow(paths: Any, columns: Any = None, *, arrays: bool = False, missing: Any = None) -> Flow[Any]:
     """A flow of the rows of an Arrow file (Feather 2; `.arrow`, also as a stream), or of several, as dicts.
 
-    As `read_parquet`, except that files are mapped into memory: what is not compressed is read in place.
+    As `read_parquet`, except that files are mapped into memory: what is not compressed is read in place. A stream without
+    the mark that ends it may have been cut off, or may be whole: it is read, with a warning.
 
     Raises:
-        ValueError: a file is no Arrow file, or a damaged one; it has no such column, or others than the first file.
+        ValueError: a file is no Arrow file, or a damaged one; it has no such column, or others than the first file;
+            there is something behind the end of a stream.
         FileNotFoundError: there is no such file.
 
     >>> import tempfile
