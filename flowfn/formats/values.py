@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Callable
 from itertools import chain
 from operator import itemgetter
@@ -35,6 +36,8 @@ def converter(kind: Any, arrays: bool) -> Convert:
     """What makes Python objects of a column: numbers, texts, bytes, None, lists, dicts; of tensors arrays."""
     pa: Any = needed("pyarrow", "read_parquet()", extra="parquet")
     types = pa.types
+    if "month_day_nano" in str(kind):
+        copyreg.pickle(pa.MonthDayNano, lambda value: (_months, tuple(value)))  # which pyarrow leaves out, and workers need
     if isinstance(kind, pa.FixedShapeTensorType):
         return _each_chunk(lambda chunk: _tensors(chunk, kind))
     if isinstance(kind, pa.BaseExtensionType):
@@ -162,6 +165,11 @@ def stands_alone(kind: Any) -> bool:
 def maybe_whole(error: Exception) -> bool:
     """Whether an error says nothing against a file: the library does not know what is in it, or not its key."""
     return isinstance(error, (NotImplementedError, MemoryError)) or "decrypt" in str(error)
+
+
+def _months(*parts: int) -> Any:
+    pa: Any = needed("pyarrow", "read_arrow()", extra="parquet")
+    return pa.MonthDayNano(parts)
 
 
 def _known(kind: Any) -> bool:
