@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowfn import scripts
 from flowfn.definitions import Definition
-from flowfn.pickling import SCRIPTS
+from flowfn.reducing import SCRIPTS
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution

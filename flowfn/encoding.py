@@ -19,7 +19,7 @@ import numpy as np
 
 from flowfn import scripts, subclasses
 from flowfn.components import Datapoints
-from flowfn.pickling import SCRIPTS
+from flowfn.reducing import SCRIPTS
 
 HEAD = struct.Struct("<?II")
 """Whether it is plain data, how many bytes the pickle has, how many arrays lie beside it. Then the sizes of those."""

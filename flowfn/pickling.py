@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
-SCRIPTS = frozenset({"__main__", "__mp_main__"})
-"""The names under which a program's own script is a module: the second where multiprocessing has started an interpreter anew."""
+from flowfn import reducing
+from flowfn.reducing import SCRIPTS
 
 CACHED: Any = type(functools.cache(len))
 """The type of functions that remember."""
@@ -134,9 +134,12 @@ def by_value() -> Any:
     """A class of picklers that take along what cannot be found by name, with the lines that tracebacks show."""
     import cloudpickle  # it takes a while, and is seldom needed
 
-    reduced_class = sys.modules[cloudpickle.Pickler.__module__]._dynamic_class_reduce  # it has no other name in any version
+    module: Any = sys.modules[cloudpickle.Pickler.__module__]  # what follows has no other name in any version
+    reduced_class, skeletons = module._dynamic_class_reduce, (module._make_skeleton_class, module._make_skeleton_enum)
 
     class ByValue(cloudpickle.Pickler):  # type: ignore[misc]
+        dispatch_table: Any = ChainMap(reducing.OBJECTS, cloudpickle.Pickler.dispatch_table)  # noqa: RUF012
+
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             self.lines: set[tuple[str, int]] = set()
@@ -150,8 +153,14 @@ def by_value() -> Any:
             if _is_scripts(value):
                 if kind is CACHED:
                     return cached, (value.__wrapped__, value.cache_parameters())
-                return self._dynamic_function_reduce(value) if kind is FunctionType else reduced_class(value)
-            return super().reducer_override(value)
+                reduced = self._dynamic_function_reduce(value) if kind is FunctionType else reduced_class(value)
+            else:
+                reduced = super().reducer_override(value)
+            if not isinstance(reduced, tuple):
+                return reduced
+            if reducing.is_generic(value):
+                return reducing.of_generic(value)
+            return reducing.of_class(value, reduced) if reduced[0] in skeletons else reduced
 
         def code(self, code: CodeType) -> Any:
             """Code, and where it stands: what cloudpickle makes of it may say nothing of that."""

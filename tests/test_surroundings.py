@@ -14,7 +14,9 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
+import time
 import types
 import warnings
 from concurrent.futures import ProcessPoolExecutor
@@ -78,7 +80,7 @@ def agree(make, settings=({"processes": 2}, {"processes": 1})):
 
 
 MODULE = """
-    import functools
+    import contextvars, functools
     import numpy as np
 
     SIZE = 1
@@ -93,10 +95,15 @@ MODULE = """
     CONFIG = Config()
 
     def helper(): return "old"
-    def f(x, extra=1): return ("old", SIZE, TABLE, int(LARGE[5]), int(LARGE[6]), helper(), CONFIG.method(), extra, cached(x))
+    def f(x, extra=1): return ("old", SIZE, TABLE, int(LARGE[5]), int(LARGE[6]), helper(), CONFIG.method(), extra, cached(x), later(x))
+    def later(x): return DEPTH.get(), show(x)
 
     @functools.lru_cache
     def cached(x): return ("old", SIZE)
+
+    @functools.singledispatch
+    def show(x): return "any"
+    DEPTH = contextvars.ContextVar("DEPTH", default=1)
 """
 
 
@@ -133,10 +140,18 @@ def changed(module):
     def cleared():
         module.cached = lambda x: "not cached"
 
-    return [rebound, inside, element, swapped, attribute, of_the_class, patched, method, defaults, cleared]
+    def set_in_context():
+        module.DEPTH.set(7)
+
+    def registered():
+        module.show.register(int, lambda x: "int")
+
+    return [
+        rebound, inside, element, swapped, attribute, of_the_class, patched, method, defaults, cleared, set_in_context, registered
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize("way", range(10), ids=[change.__name__ for change in changed(None)])
+@pytest.mark.parametrize("way", range(12), ids=[change.__name__ for change in changed(None)])
 def test_what_was_set_in_a_module_is_so_in_workers(edit, name, way):
     module = edit(name, MODULE)
     before = agree(lambda: ff.pipe([0, 1], ff.map(module.f)))
@@ -476,6 +491,21 @@ def _with_filter():
         yield
 
 
+@contextlib.contextmanager
+def _temporary(folder):
+    before, tempfile.tempdir = tempfile.tempdir, folder
+    yield
+    tempfile.tempdir = before
+
+
+@contextlib.contextmanager
+def _in_tokyo():
+    with _item(os.environ, "TZ", "JST-9"):
+        time.tzset()
+        yield
+    time.tzset()
+
+
 def _some_locale():
     for name in ("C.UTF-8", "C.utf8", "en_US.UTF-8", "C"):
         with contextlib.suppress(locale.Error):
@@ -504,6 +534,9 @@ SET = {
     "filters of warnings": (_with_filter, _warns),
     "csv": (lambda: _set(csv.field_size_limit, csv.field_size_limit, 10**8), lambda _: csv.field_size_limit()),
     "sockets": (lambda: _set(socket.getdefaulttimeout, socket.setdefaulttimeout, 7.0), lambda _: socket.getdefaulttimeout()),
+    "np.set_printoptions": (lambda: np.printoptions(precision=2), lambda _: str(np.array([1.23456]))),
+    "temporary folder": (lambda: _temporary("/"), lambda _: tempfile.tempdir),
+    "time zone": (_in_tokyo, lambda _: time.strftime("%H %Z", time.localtime(0))),
     "locale": (
         lambda: _set(lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name), _some_locale()),
         lambda _: locale.setlocale(locale.LC_ALL),

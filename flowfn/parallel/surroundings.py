@@ -160,6 +160,20 @@ def _set_locale(wanted: str) -> None:
         locale.setlocale(locale.LC_ALL, wanted)
 
 
+def _zone() -> tuple[Any, ...]:
+    time = sys.modules["time"]
+    return time.tzname, time.timezone, time.altzone
+
+
+def _set_zone(_: Any) -> None:
+    if hasattr(sys.modules["time"], "tzset"):
+        sys.modules["time"].tzset()  # of the environment, which has been set
+
+
+def _set_temporary(folder: str | None) -> None:
+    vars(__import__("tempfile"))["tempdir"] = folder
+
+
 def _decimals() -> Any:
     context = sys.modules["decimal"].getcontext().copy()  # what was flagged is no setting
     context.clear_flags()
@@ -169,12 +183,15 @@ def _decimals() -> Any:
 SETTINGS = (
     Setting("directory", "os", _directory, _set_directory),
     Setting("environment", "os", _environment, _set_environment),
+    Setting("zone", "time", _zone, _set_zone),
+    Setting("temporary", "tempfile", lambda: vars(sys.modules["tempfile"])["tempdir"], _set_temporary),
     Setting("path", "sys", lambda: list(sys.path), _set_path),
     Setting("script", "flowfn", scripts.name, scripts.tell),
     Setting("arguments", "sys", lambda: list(sys.argv), _set_arguments),
     Setting("recursion", "sys", sys.getrecursionlimit, sys.setrecursionlimit),
     Setting("digits", "sys", sys.get_int_max_str_digits, sys.set_int_max_str_digits),
     Setting("floats", "numpy", _floats, _set_floats),
+    Setting("printing", "numpy", np.get_printoptions, lambda options: np.set_printoptions(**options)),
     Setting("decimals", "decimal", _decimals, lambda context: _of("decimal", "setcontext")(context.copy())),
     Setting("warnings", "warnings", _filters, _set_filters),
     Setting("fields", "csv", _of("csv", "field_size_limit"), _of("csv", "field_size_limit")),

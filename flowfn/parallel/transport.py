@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flowfn import forks, pickling
+from flowfn import forks, pickling, reducing
 from flowfn.buffers import SMALL
 from flowfn.parallel import reducers
 from flowfn.parallel.reducers import reducer
@@ -95,6 +95,8 @@ def _dumps(pickler: Callable[..., Any], value: Any, keeps: Callable[[pickle.Pick
 
 
 class _Pickler(pickle.Pickler):
+    dispatch_table: Any = ChainMap(reducing.SENTINELS, copyreg.dispatch_table)  # noqa: RUF012
+
     def reducer_override(self, value: Any) -> Any:
         kind: Any = type(value)
         reduce = reducer(kind)

@@ -14,6 +14,7 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextvars import ContextVar
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -22,7 +23,8 @@ import numpy as np
 from flowfn import codes, forks
 from flowfn.digests import Digest
 from flowfn.parallel.surroundings import lookup
-from flowfn.pickling import CACHED, SCRIPTS
+from flowfn.pickling import CACHED
+from flowfn.reducing import SCRIPTS
 
 FILE = "<file>"
 """Stands for the file of a module that has not been imported."""
@@ -149,6 +151,11 @@ class _Content(Digest):
         if isinstance(value, BaseException):  # some libraries tell pickle of errors what to do with them, where they are imported
             self.feed("error")
             self.value((type(value), value.args, vars(value)))
+            return
+        if isinstance(value, ContextVar):
+            self.feed("context variable", value.name)
+            with contextlib.suppress(LookupError):  # it holds nothing
+                self.value(value.get())
             return
         home = type(value).__module__
         if self.version(home) in (None, STANDARD) and home != "itertools":  # pickle's word of those is on its way out

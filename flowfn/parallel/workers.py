@@ -14,6 +14,7 @@ import contextlib
 import multiprocessing
 import multiprocessing.util
 import os
+import random
 import signal
 import threading
 import time
@@ -48,6 +49,9 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXP
 
 KEPT = {"MALLOC_TRIM_THRESHOLD_": 1 << 27, "MALLOC_MMAP_THRESHOLD_": 1 << 25}
 """Up to which size glibc keeps free memory, and makes arrays in it: what a task frees, the next one needs, and fresh pages are slow."""
+
+HASHES = str(random.SystemRandom().randrange(1, 1 << 32))
+"""What workers hash text by, so that all of them put it in the same places; what this process hashes by nobody can ask."""
 
 GROWTH = str(4 << 30)
 """Bytes by which a worker may grow before loky replaces it; the shared memory that it has seen is part of that."""
@@ -145,8 +149,9 @@ class Worker:
         from loky import ProcessPoolExecutor, process_executor
 
         arguments = os.getpid(), tuple(self.environment)
+        environment = {"PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", HASHES), **self.environment}
         with possible():
-            executor: Any = ProcessPoolExecutor(1, timeout=IDLE, initializer=_begin, initargs=arguments, env=self.environment)
+            executor: Any = ProcessPoolExecutor(1, timeout=IDLE, initializer=_begin, initargs=arguments, env=environment)
             executor._call_queue._ignore_epipe = True
             executor._adjust_process_count()
         (executor.process,) = executor._processes.values()
