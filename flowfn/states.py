@@ -17,7 +17,6 @@ import numpy as np
 
 from flowfn.kinds import Node, ending, nodes
 from flowfn.randomness import ORDER_VERSION
-from flowfn.reducing import SCRIPTS
 from flowfn.runs import Anchor, Place, Run
 from flowfn.schema import check_anchors, checked, refuse, sealed
 from flowfn.scripts import home

@@ -10,9 +10,11 @@ Without a desk, or without memory, a parcel holds everything.
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import io
 import pickle
 import weakref
+from collections import ChainMap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
