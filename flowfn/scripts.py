@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import FunctionType
 from typing import Any
 
-from flowfn.pickling import SCRIPTS
+from flowfn.reducing import SCRIPTS
 
 _told: list[str] = []
 """In a worker, the name of the script that it works for."""
