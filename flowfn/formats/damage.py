@@ -57,8 +57,8 @@ def tell(error: Exception, path: str, failed: str, hint: str = "") -> NoReturn:
         raise OSError(number, os.strerror(number), path) from error
     if type(error).__module__.partition(".")[0] in _LINES or (isinstance(error, OSError) and ours and type(error) is not OSError):
         raise OSError(f"{failed}: {words(error)}") from error
-    other = other_kind(path, failed.partition("(")[0])
-    raise ValueError(f"{failed}: {words(error)}" + (f"; {other}" if other else hint)) from error
+    other = other_kind(path, failed.partition("(")[0])  # then what the library makes of it is no help
+    raise ValueError(f"{failed}: {other or words(error) + hint}") from error
 
 
 def words(error: BaseException) -> str:

@@ -17,6 +17,8 @@ from flowfn.formats.stored_rows import LARGEST, Kept
 
 MANY = 1 << 8
 """How many chunks beside one another are looked up before they are read: each that is not there costs as much as one that is."""
+LOOKED = 1 << 20
+"""How many chunks an array may have along its rows for many to be read in one call, in which Zarr counts all of them."""
 Held = TypeVar("Held")
 
 
@@ -81,7 +83,7 @@ class Decoded:
 
     def scattered(self, wanted: np.ndarray) -> np.ndarray | None:
         """Rows whose numbers grow, in new memory; None where chunks are read in parts."""
-        if not self.kept_whole or self.stored is not None:
+        if not self.kept_whole or self.stored is not None or self.kept.length > LOOKED * self.kept.chunk:
             return None
         made = np.empty((len(wanted), *self.kept.shape), self.kept.dtype)
         missing = []

@@ -25,7 +25,7 @@ def finite(flow: Any, who: str) -> Flow[Any]:
     >>> from flowfn.repeating import cycle
     >>> finite(cycle([1, 2]), "write_x")
     Traceback (most recent call last):
-    ValueError: write_x(): the flow must have an end, but pipe([1, 2], cycle()) is endless; take(n) makes it finite
+    ValueError: write_x(): the flow must have an end, but pipe(flow([1, 2]), cycle()) is endless; take(n) makes it finite
     """
     source = as_flow(flow, who)
     if endless(source.node):

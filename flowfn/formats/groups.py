@@ -83,7 +83,7 @@ class TableRows(Opened):
 
     def _told(self, path: str) -> tuple[Any, list[int]]:
         failed = f"{self.who}(): {path} cannot be read"
-        with reading(path, f"{failed}, it is no such file, or a damaged one"):
+        with reading(path, failed, "; it is no such file, or a damaged one"):
             try:
                 schema, rows = self.look(path)
             except Exception as error:

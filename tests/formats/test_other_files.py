@@ -50,7 +50,7 @@ def test_another_format_is_named_with_the_function_that_reads_it(kind, reader, t
     WHOLE[kind](path)
     message = refusal(READERS[reader], path)
     assert kind in message.partition("():")[2]
-    assert not re.search("corrupt|cut off", message)
+    assert not WRONG.search(message)
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -233,17 +233,17 @@ def test_another_program_run_goes_on_where_its_function_is_the_same(tmp_path):
 )
 def test_the_note_lies_in_the_folder_that_all_have_in_common(pattern, beside, tmp_path):
     assert note_beside(str(tmp_path / pattern), 4, "write_x").path == str(tmp_path / beside)
-    assert note_beside(f"memory://data/{pattern}", 4, "write_x").path == f"memory://data/{beside}"
+    assert note_beside(f"memory://resuming/{pattern}", 4, "write_x").path == f"memory://resuming/{beside}"
 
 
 def test_behind_a_url_it_is_the_same():
     memory = pytest.importorskip("fsspec").filesystem("memory")
     try:
-        formats.write_shards(formats.write_jsonl, "memory://data/{shard}.jsonl", range(6), shards=2)
-        memory.rm("/data/1.jsonl")
+        formats.write_shards(formats.write_jsonl, "memory://resuming/{shard}.jsonl", range(6), shards=2)
+        memory.rm("/resuming/1.jsonl")
         with pytest.raises(ValueError, match="are of another flow"):
-            formats.write_shards(formats.write_jsonl, "memory://data/{shard}.jsonl", range(7), shards=2, resume=True)
-        formats.write_shards(formats.write_jsonl, "memory://data/{shard}.jsonl", range(6), shards=2, resume=True)
-        assert read_all(formats.read_jsonl, [f"memory://data/{shard}.jsonl" for shard in range(2)]) == list(range(6))
+            formats.write_shards(formats.write_jsonl, "memory://resuming/{shard}.jsonl", range(7), shards=2, resume=True)
+        formats.write_shards(formats.write_jsonl, "memory://resuming/{shard}.jsonl", range(6), shards=2, resume=True)
+        assert read_all(formats.read_jsonl, [f"memory://resuming/{shard}.jsonl" for shard in range(2)]) == list(range(6))
     finally:
         memory.store.clear()
