@@ -14,8 +14,6 @@ import numpy as np
 
 Join = Callable[[Sequence[Any]], Any]
 
-_NUMBERS = frozenset({np.ndarray, np.memmap, np.matrix, np.recarray, np.char.chararray})
-"""Classes of NumPy that say how numbers are accessed, and carry nothing beside them."""
 _MASKED = frozenset({np.ma.MaskedArray, type(np.ma.masked)})
 
 
@@ -25,7 +23,9 @@ def carries(kind: type) -> bool:
     >>> carries(np.ma.MaskedArray), carries(np.ndarray), carries(np.memmap), carries(float)
     (True, False, False, False)
     """
-    return issubclass(kind, np.ndarray) and kind not in _NUMBERS
+    if not issubclass(kind, np.ndarray) or issubclass(kind, np.ma.MaskedArray):
+        return issubclass(kind, np.ma.MaskedArray)
+    return kind.__module__.partition(".")[0] != "numpy"  # NumPy's own (memmap, matrix, recarray, ...) say how numbers are accessed
 
 
 def joined(values: Sequence[Any], join: Join, masks: Join, function: str = "batch") -> Any:
@@ -112,7 +112,7 @@ def reduced(array: Any) -> Any:
     """An array of a class that leaves it to NumPy, with what it carries; where a memory map comes from does not travel."""
     if type(array) is np.ma.MaskedArray:
         return _reduced_masked(array)
-    return _made, (type(array), array.view(np.ndarray), {} if type(array) in _NUMBERS else _beside(array))
+    return _made, (type(array), array.view(np.ndarray), _beside(array) if carries(type(array)) else {})
 
 
 def _made(kind: type, numbers: np.ndarray, beside: dict[str, Any]) -> Any:
