@@ -106,7 +106,7 @@ class Rows(Sequence[Any]):
 
 
 def _copied(rows: np.ndarray) -> np.ndarray:
-    if rows.dtype.hasobject:
+    if rows.dtype.hasobject or carries(type(rows)):  # they are stacked one by one
         return rows
     made = buffers.empty(rows.shape, rows.dtype)
     made[...] = rows
@@ -114,8 +114,10 @@ def _copied(rows: np.ndarray) -> np.ndarray:
 
 
 def _taken(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    if array.dtype.hasobject or not (array.flags.c_contiguous and array.flags.aligned):  # `take` would copy all of it first
-        return array[indices] if array.dtype.hasobject else np.ascontiguousarray(array[indices])
+    if array.dtype.hasobject or carries(type(array)):
+        return array[indices]
+    if not (array.flags.c_contiguous and array.flags.aligned):  # `take` would copy all of it first
+        return np.ascontiguousarray(array[indices])
     if not buffers.recycled(len(indices) * array.strides[0]):
         return array.take(indices, axis=0)
     made = buffers.empty((len(indices), *array.shape[1:]), array.dtype)
