@@ -49,6 +49,9 @@ KINDS = (
 )
 
 
+_READERS = {*PACKED_READERS, *PACKED_INSIDE, *(reader for kind in KINDS for reader in kind.readers)}
+
+
 def kind_of(head: bytes) -> Kind | None:
     """What begins like this, if it is one of those that are known.
 
@@ -74,6 +77,6 @@ def told(head: bytes, who: str) -> str:
     ('it is a Parquet file: read_parquet reads it', '')
     """
     kind = kind_of(head)
-    if kind is None or who in kind.readers:
+    if kind is None or who in kind.readers or who not in _READERS:
         return ""
     return f"it is {kind.called}: {'decompress it before' if kind.packing and who not in PACKED_READERS else kind.remedy}"

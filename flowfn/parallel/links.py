@@ -246,10 +246,10 @@ class InProcess(Sent):
 
     def __init__(self, link: Processes, feed: Feed, call: Call, short: bool, worker: int | None) -> None:
         super().__init__(feed, link.crew)
-        self.link, self.call, self.short = link, call, short
-        self._send(worker)
+        self.link, self.call, self.short, self.wanted = link, call, short, worker
+        self._send()
 
-    def _send(self, worker: int | None) -> None:
+    def _send(self) -> None:
         self.slot = slots.take()
         try:
             parcel = self.link.parcel(self.feed, Desk(self.slot) if self.slot is not None else None)
@@ -258,7 +258,7 @@ class InProcess(Sent):
             self.future = failed(error)
             return
         name, self.program = self.slot.name if self.slot is not None else None, self.link.program
-        self.job = self.link.workers.submit(serve_learned, self.call, name, parcel, tree=self.program, short=self.short, worker=worker)
+        self.job = self.link.workers.submit(serve_learned, self.call, name, parcel, tree=self.program, short=self.short, worker=self.wanted)
         self.future = self.job.future
 
     def reply(self, timeout: float | None = None) -> Reply | None:
@@ -283,7 +283,7 @@ class InProcess(Sent):
                 self.link.pack()
             refuse(self.link, answer)
             self.link.workers.forget(self.worker)
-            self._send(self.worker)
+            self._send()  # to whoever has room: that worker may be at something that takes long
             return None
         if self.program is self.link.program:
             self.link.knowing.add(self.worker)

@@ -526,9 +526,8 @@ def test_files_of_other_kinds_are_named(tmp_path):
             assert "damaged" not in str(caught.value)
 
 
-def test_types_that_arrow_does_not_know_are_not_called_damaged(tmp_path):
-    import polars
-
+def test_types_of_polars_that_arrow_does_not_know_are_not_called_damaged(tmp_path):
+    polars = pytest.importorskip("polars")
     frame = polars.DataFrame({"x": polars.Series([1], dtype=polars.Int128)})
     frame.write_ipc(tmp_path / "a.arrow")
     frame.write_parquet(tmp_path / "a.parquet")
