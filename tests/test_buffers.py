@@ -610,7 +610,7 @@ def values():
         "spans of time": [np.arange(n).astype("m8[s]")] * 2,
         "strings": [np.array(["a", "bcd"] * (n // 2)), np.array(["ef", "ghijk"] * (n // 2))],
         "byte strings": [np.array([b"a", b"bcd"] * n), np.array([b"ef", b"gh"] * n)],
-        "objects": [np.array([None, 1] * n, object), np.array(["x", (1,)] * n, object)],
+        "objects": [np.array([None, "y"] * n, object), np.array(["x", (1,)] * n, object)],
         "Fortran order": [np.asfortranarray(rng.random((n // 100, 100))) for _ in range(3)],
         "strided": [rng.random((n, 4))[:, ::2] for _ in range(3)],
         "read-only": [np.broadcast_to(np.arange(3.0), (n, 3))] * 3,
