@@ -127,13 +127,23 @@ def _lost(array: np.ndarray, chosen: np.dtype) -> np.ndarray:
         return array.reshape(-1)[:0]
     flat = np.ascontiguousarray(array).reshape(-1)
     with np.errstate(all="ignore"):
-        cast = flat.astype(chosen)
+        try:
+            cast = flat.astype(chosen)
+        except OverflowError:  # dates that it does not reach, of which NumPy says so since 2.5
+            return flat[[not _reached(one, chosen) for one in flat]]
         same = _bits(
             cast.real.astype(flat.dtype) if cast.dtype.kind == "c" and flat.dtype.kind in "iu" else cast.astype(flat.dtype)
         ) == _bits(flat)
     if flat.dtype.kind in "iu":  # to round up to a bound is to go beyond it
         same &= cast.real < 2.0 ** (64 if flat.dtype.kind == "u" else 63)
     return flat[~same]
+
+
+def _reached(value: Any, chosen: np.dtype) -> bool:
+    try:
+        return bool(value.astype(chosen) == value or np.isnat(value))
+    except OverflowError:
+        return False
 
 
 def _bits(array: np.ndarray) -> np.ndarray:

@@ -167,6 +167,7 @@ OBJECTS: dict[type, Callable[[Any], Any]] = {
     typing.ParamSpec: _named(lambda value: (typing.ParamSpec, (value.__name__,))),
     typing.TypeVarTuple: _named(lambda value: (typing.TypeVarTuple, (value.__name__,))),
     functools.cached_property: _of_property,
+    functools.singledispatchmethod: lambda value: (type(value), (value.func,), {"dispatcher": value.dispatcher}),  # without its cache
     ContextVar: _of_context,
 }
 if hasattr(typing, "TypeAliasType"):

@@ -58,7 +58,7 @@ def _named(names: Mapping[str, Any]) -> str:
     file, spec, package = (names.get(f"__{key}__") for key in ("file", "spec", "package"))
     if not isinstance(file, str):
         return "__main__"
-    if spec is not None:
+    if spec is not None and spec.name not in SCRIPTS:  # which is what profilers say
         return str(spec.name)
     return f"{package}.{inspect.getmodulename(file)}" if package else _of_file(file)
 

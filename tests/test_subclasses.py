@@ -221,7 +221,7 @@ def test_a_batch_of_two_units_is_refused_by_rebatch_and_pack():
             run()
 
 
-@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore:The chararray class:DeprecationWarning")
 @pytest.mark.parametrize("stages", [[], [ff.prefetch(1, processes=1)]], ids=["here", "in a worker"])
 def test_classes_of_numpy_without_more_than_numbers_become_arrays(stages, tmp_path):
     np.save(tmp_path / "x.npy", np.arange(6).reshape(2, 3))
