@@ -25,6 +25,7 @@ import pytest
 import flowfn as ff
 from flowfn import buffers
 from flowfn.parallel import slots, transport
+from flowfn.parallel.transport import pack, unpack
 from flowfn.parallel.versions import Ledger
 from flowfn.testing import same
 
@@ -1038,3 +1039,13 @@ def test_a_large_pickle_takes_no_room_in_a_parcel():
     held, array, text = transport.unpack(parcel, slot.memory)
     assert (held, array.sum(), text) == (bytes(300_000), 0, "small")
     assert transport.unpack(parcel, slot.memory, copied=True)[0] == bytes(300_000)
+
+
+@pytest.mark.parametrize("dtype", [">i2", ">f4", ">f8", ">c8", ">g", ">M8[s]", ">U3", [("a", ">i4"), ("b", "<f8")]], ids=str)
+@pytest.mark.parametrize("count", [0, 4, 100_000])
+def test_the_order_of_bytes_stays(dtype, count):
+    rows = np.zeros((count, 2), dtype)
+    for value in (rows, rows[:, 1], rows[::2], rows.T, np.asfortranarray(rows)):
+        (back,) = unpack(pack([value]))
+        assert (back.dtype, back.shape) == (value.dtype, value.shape)
+        assert back.tobytes() == value.tobytes()

@@ -32,12 +32,13 @@ def reducer(kind: Any) -> Reducer | None:
 
 
 def array(value: np.ndarray) -> Any:
-    """A large array as one that has its bytes in a row, so that they can stay where they are."""
-    if value.nbytes < SMALL or value.dtype.hasobject:
+    """A large array as one that has its bytes in a row, so that they can stay where they are; NumPy may turn the bytes of others around."""
+    native = value.dtype.isnative
+    if value.dtype.hasobject or not value.dtype.itemsize or (value.nbytes < SMALL and native):
         return value.__reduce_ex__(5)
     if not (value.flags.c_contiguous or value.flags.f_contiguous):
         value = np.ascontiguousarray(value)
-    if _is_exported(value.dtype):
+    if native and _is_exported(value.dtype):
         return value.__reduce_ex__(5)
     order: Any = "C" if value.flags.c_contiguous else "F"
     return _typed, (value.reshape(-1, order=order).view(np.uint8), value.dtype, value.shape, order)
