@@ -533,7 +533,7 @@ for limit in (20000, 20000, resource.RLIM_INFINITY):
     except OSError as error:
         print(str(error).replace(folder, "folder"))
 assert all(numbers == [*range(len(numbers))] for numbers in got), got
-print(len(got[0]) < len(got[1]) < len(got[2]) == size)
+print(len(got[0]) <= len(got[1]) < len(got[2]) == size)  # a slow pass has written more when the disk is full
 """
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROGRAM[: PROGRAM.index("shuffled")] + text, calls.log, str(folder), "1000", "0"],

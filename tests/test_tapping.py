@@ -219,7 +219,7 @@ def noisy(datapoint, rng):
 
 def drawn(datapoint):
     """Draws from every global state there is without torch."""
-    return [datapoint, random.random(), random.gauss(0, 1), float(np.random.rand()), float(np.random.normal()), random.getrandbits(64)]
+    return [datapoint, random.random(), random.gauss(0, 1), float(np.random.rand()), float(np.random.normal()), random.getrandbits(40)]
 
 
 def kept(datapoint):
