@@ -82,7 +82,8 @@ class Beside:
         self._seen.add((own, dataset.name))
         _check_filters(dataset, said)
         _check_external(dataset, said, own)
-        for told in dataset.virtual_sources() if dataset.is_virtual else ():
+        filled = dataset.is_virtual and (dataset.size or None in dataset.maxshape)  # of no elements h5py cannot tell the sources
+        for told in dataset.virtual_sources() if filled else ():
             for number in self._numbers(dataset, told, said, own):
                 self._check_source(dataset, Source.of(told, number), said, own)
 

@@ -359,3 +359,13 @@ def test_a_file_whose_writer_was_killed_is_told(writer, folder):
     held.communicate(timeout=20)
     with pytest.raises(OSError, match=r"part0\.h5 is marked as open for writing: .*h5clear -s"):
         read_hdf5(folder / "part0.h5")
+
+
+def test_a_virtual_dataset_of_no_rows_is_whole(tmp_path):
+    """h5py 3.14 does not tell the sources of one (https://github.com/h5py/h5py/issues/1660)."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = np.ones(10)
+        layout = h5py.VirtualLayout((0,), dtype="f8")
+        layout[()] = h5py.VirtualSource(".", "raw", (10,))[0:0]
+        file.create_virtual_dataset("x", layout)
+    assert list(read_hdf5(tmp_path / "a.h5", "x")) == []
