@@ -82,8 +82,7 @@ class Beside:
         self._seen.add((own, dataset.name))
         _check_filters(dataset, said)
         _check_external(dataset, said, own)
-        filled = dataset.is_virtual and (dataset.size or None in dataset.maxshape)  # of no elements h5py cannot tell the sources
-        for told in dataset.virtual_sources() if filled else ():
+        for told in _sources(dataset):
             for number in self._numbers(dataset, told, said, own):
                 self._check_source(dataset, Source.of(told, number), said, own)
 
@@ -140,6 +139,17 @@ class Beside:
         """Close them."""
         self._open.close()
         self._files.clear()
+
+
+def _sources(dataset: Any) -> Iterable[Any]:
+    """What a dataset tells of its sources, if it is a virtual one."""
+    try:
+        told: Iterable[Any] = dataset.virtual_sources() if dataset.is_virtual else ()
+    except RuntimeError:
+        if dataset.size:
+            raise
+        return ()  # h5py cannot tell those of which nothing is selected
+    return told
 
 
 def opened(path: Any, said: str, **options: Any) -> Any:
