@@ -387,6 +387,22 @@ def test_what_comes_from_outside_is_tried_more_often(by, often, right, tmp_path)
     ff.shut_down()
 
 
+def closed_and_ended(x, by):
+    if x == 3:  # as the system does it: the pipes first
+        os.closerange(3, 1000)
+        time.sleep(0.4)
+        os.kill(os.getpid(), by)
+    return x
+
+
+@pytest.mark.parametrize(("by", "told"), [(signal.SIGKILL, r"8 worker processes were killed \(SIGKILL\(-9\)\)"), (signal.SIGSEGV, r"\(SIGSEGV\(-11\)\)")])
+def test_how_a_worker_ended_is_told_if_its_pipes_end_before_it_does(by, told, monkeypatch):
+    monkeypatch.setattr(deaths, "LONGEST_WAIT", 0.1)
+    with pytest.raises(ff.WorkerDied, match=told):
+        list(ff.pipe(range(6), ff.map(lambda x: closed_and_ended(x, by)), ff.prefetch(1, processes=1)))
+    ff.shut_down()
+
+
 def test_a_datapoint_that_is_killed_again_and_again_is_told_with_the_memory(monkeypatch, tmp_path):
     monkeypatch.setattr(deaths, "KILLED", 3)
     flow = ff.pipe(range(6), ff.map(lambda x: ended_often(x, str(tmp_path / "tries"), signal.SIGKILL, 99)), ff.prefetch(1, processes=2))

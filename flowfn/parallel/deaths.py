@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
+import time
 from pathlib import Path
+from typing import Any
 
 CRASHES = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGSYS", "SIGTRAP"})
 """Signals that a process brings upon itself."""
@@ -15,6 +17,22 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 3.2
 
 KILLED, CRASHED = 8, 3
 """How often what ends by a signal from outside is tried, and what ends otherwise."""
+
+PATIENCE = 2.0
+"""Seconds within which a process whose pipes are closed has ended: the system closes them before it tells how it ended."""
+
+
+def status(process: Any, patience: float = PATIENCE) -> int | None:
+    """The exit status of a process that ends; None if it is not told within `patience` seconds.
+
+    >>> from types import SimpleNamespace
+    >>> status(SimpleNamespace(exitcode=-9)), status(SimpleNamespace(exitcode=None), 0.01)
+    (-9, None)
+    """
+    until = time.monotonic() + patience
+    while process.exitcode is None and time.monotonic() < until:
+        time.sleep(0.001)
+    return process.exitcode  # type: ignore[no-any-return]
 
 
 def ends(error: object, status: int | None = None) -> str:

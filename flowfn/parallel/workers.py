@@ -29,7 +29,7 @@ from flowfn import forks
 from flowfn.interrupts import Deferred
 from flowfn.parallel import slots, surroundings
 from flowfn.parallel.background import collecting
-from flowfn.parallel.deaths import ends, tries, wait_before, why
+from flowfn.parallel.deaths import ends, status, tries, wait_before, why
 from flowfn.parallel.program import Packed, Prepared, SetupFailed
 from flowfn.parallel.program import first as set_up
 from flowfn.parallel.starting import look_for_memory, possible
@@ -323,12 +323,13 @@ class Workers:
         result, error = None, CancelledError() if inner.cancelled() else inner.exception()
         if error is None:
             result = inner.result()
+        ended = status(job.executor.process) if isinstance(error, BrokenProcessPool) else None
         with self.lock:
             jobs = self.workers[job.worker].jobs  # type: ignore[index]
             if isinstance(error, (BrokenProcessPool, ShutdownExecutorError, CancelledError)):
                 worker = self.workers[job.worker]  # type: ignore[index]
                 guilty = isinstance(error, BrokenProcessPool) and jobs[0] is job and not job.spared and worker.ready
-                how = ends(error, getattr(job.executor.process, "exitcode", None))
+                how = ends(error, ended)
                 error = Gone(guilty, how) if worker.stillborn < tries(how) + 2 else worker.never_begins(how)
                 for other in jobs:
                     other.spared = other.spared or other.executor is job.executor
