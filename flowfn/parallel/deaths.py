@@ -32,7 +32,7 @@ def status(process: Any, patience: float = PATIENCE) -> int | None:
     until = time.monotonic() + patience
     while process.exitcode is None and time.monotonic() < until:
         time.sleep(0.001)
-    return process.exitcode  # type: ignore[no-any-return]
+    return process.exitcode
 
 
 def ends(error: object, status: int | None = None) -> str:
