@@ -345,6 +345,7 @@ SLOW = """
 """
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("setting", [{"processes": 2}, {"processes": 3, "timeout": 40}], ids=str)
 @pytest.mark.parametrize("grown", [False, True], ids=["first pass", "later pass"])
 def test_a_slow_datapoint_does_not_hold_up_workers_that_lack_something(edit, name, tmp_path, setting, grown):
