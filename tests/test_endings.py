@@ -405,6 +405,38 @@ def test_how_a_worker_ended_is_told_if_its_pipes_end_before_it_does(by, often, m
     ff.shut_down()
 
 
+REAPING = """
+    import os, signal, sys
+    import flowfn as ff
+
+    def reap(*_):
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            pass
+
+    def work(x, path):
+        if x == 3 and not os.path.exists(path):
+            open(path, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    if __name__ == "__main__":
+        signal.signal(signal.SIGCHLD, {handler})
+        print(list(ff.pipe(range(20), ff.map(lambda x: work(x, sys.argv[1])), ff.prefetch(4, processes=2))) == list(range(20)))
+    """
+
+
+@pytest.mark.parametrize("handler", ["signal.SIG_IGN", "reap"])
+def test_programs_that_wait_for_all_children_themselves_get_all_outputs(handler, tmp_path):
+    # Then no exit status is left for whoever started the child (https://github.com/python/cpython/issues/94661, 3.9 to 3.13)
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(REAPING).replace("{handler}", handler))
+    done = subprocess.run([sys.executable, script, tmp_path / "died"], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
+
+
 def test_a_datapoint_that_is_killed_again_and_again_is_told_with_the_memory(monkeypatch, tmp_path):
     monkeypatch.setattr(deaths, "KILLED", 3)
     flow = ff.pipe(range(6), ff.map(lambda x: ended_often(x, str(tmp_path / "tries"), signal.SIGKILL, 99)), ff.prefetch(1, processes=2))
