@@ -51,11 +51,14 @@ from flowfn.storing import cache_to  # isort: skip
 from flowfn.parallel import WorkerDied, prefetch, shut_down, warm_up  # isort: skip
 
 # seeing
-from flowfn.failures import replay  # isort: skip
 from flowfn.flows import Flow  # isort: skip
 from flowfn.iterating import FlowIterator  # isort: skip
-from flowfn.seeing import Speed, describe, explain, print_datapoint, progress, speed  # isort: skip
+from flowfn.seeing import Speed, describe, explain, print_datapoint, progress, replay, speed  # isort: skip
 from flowfn.watching import check_inputs  # isort: skip
+
+from flowfn.homes import publish as _publish  # isort: skip
+
+_publish(__name__, globals())
 
 
 def __getattr__(name: str) -> object:

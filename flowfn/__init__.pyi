@@ -21,7 +21,6 @@ from flowfn.bucketing import shape_of as shape_of
 from flowfn.collating import as_list as as_list
 from flowfn.collating import stack as stack
 from flowfn.combining import quotas as quotas
-from flowfn.failures import replay as replay
 from flowfn.flows import Flow as Flow
 from flowfn.iterating import FlowIterator as FlowIterator
 from flowfn.making import files as files
@@ -38,6 +37,7 @@ from flowfn.seeing import describe as describe
 from flowfn.seeing import explain as explain
 from flowfn.seeing import print_datapoint as print_datapoint
 from flowfn.seeing import speed as speed
+from flowfn.seeing.replaying import replay as replay
 from flowfn.stages import stage as stage
 from flowfn.tallies import Dropped as Dropped
 from flowfn.transform import per_process as per_process

@@ -10,8 +10,8 @@ from typing import Any
 from flowfn import rules
 from flowfn.collating import BATCHING, COLLATION, as_list, batched, collated, stack
 from flowfn.components import Datapoints, with_fields
-from flowfn.failures import brief
 from flowfn.rebatching import joined
+from flowfn.showing import brief
 from flowfn.stages import stage
 
 __all__ = ["as_list", "batch", "collate", "collated", "rows_of", "stack", "unbatch", "window"]

@@ -82,7 +82,7 @@ class MixNode(Order):
         """Over streams all sources are open at once, each in its round."""
         if self.seekable:
             return super().stream(run, start, lineage)
-        known = run.anchor(self, start, 0)
+        known = run.anchor(self.place, start, 0)
         if not known.outputs:
             known = known._replace(inputs=self.first(run))
         mixing = Mixing(self, run, known)

@@ -14,10 +14,10 @@ import numpy as np
 from flowfn import forks, rules
 from flowfn.collating import BATCHING, batched, stack
 from flowfn.components import component
-from flowfn.failures import brief
 from flowfn.functions import mistaken
 from flowfn.padding import pad
 from flowfn.runs import Anchor, naturals
+from flowfn.showing import brief
 from flowfn.stages import stage
 from flowfn.streams import Mark
 

@@ -17,6 +17,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -34,18 +35,16 @@ from types import (
     ModuleType,
     WrapperDescriptorType,
 )
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flowfn import scripts
 from flowfn.definitions import Definition
+from flowfn.homes import OURS, public
 from flowfn.reducing import SCRIPTS
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
-    from flowfn.digests import Digest
-
-OURS = "flowfn"
 LIBRARY = "a library"
 _READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _NO_CODE = frozenset(
@@ -60,6 +59,24 @@ _NO_CODE = frozenset(
         "__type_params__",
     }
 )
+
+
+class Digest(Protocol):
+    """What code is shown to (`flowfn.digests`)."""
+
+    modules: set[Any]
+
+    def feed(self, *words: Any) -> None: ...
+
+    def value(self, value: Any) -> None: ...
+
+    def again(self, value: Any) -> bool: ...
+
+    def within(self, word: str) -> AbstractContextManager[None]: ...
+
+    def version(self, name: str) -> str | None: ...
+
+    def imported(self, name: str, load: Callable[[], ModuleType], names: frozenset[str]) -> None: ...
 
 
 def told(digest: Digest, value: Any) -> bool:
@@ -155,7 +172,7 @@ def _by_name(digest: Digest, value: Any) -> bool:
         home = owner.__name__
     if not isinstance(home, str) or not isinstance(name, str):
         return False
-    called = scripts.home(value) if home in SCRIPTS else home
+    called = scripts.home(value) if home in SCRIPTS else public(home)
     if digest.version(called) is None:
         return False
     found: Any = sys.modules.get(home)

@@ -18,8 +18,8 @@ import numpy as np
 from flowfn import buffers, promotion, rules, subclasses
 from flowfn.columns import Rows
 from flowfn.components import Datapoints, with_fields
-from flowfn.failures import brief
 from flowfn.functions import mistaken
+from flowfn.showing import brief
 
 Collation = TypeVar("Collation", bound=Callable[..., Any])
 

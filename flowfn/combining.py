@@ -12,11 +12,11 @@ from typing import Any
 from flowfn import rules
 from flowfn.blending import mix as mixed
 from flowfn.definitions import Call
-from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.iterating import FlowIterator
 from flowfn.mixing import Quota
 from flowfn.routes import Joined
+from flowfn.showing import brief
 from flowfn.sources import flow
 from flowfn.stages import stage
 from flowfn.states import mixture

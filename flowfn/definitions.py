@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flowfn import forks
-from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.functions import is_stage
 from flowfn.kinds import Node
 from flowfn.orders import Order
 from flowfn.pickling import Picklable
 from flowfn.rules import ANYTHING, Rule, is_number
+from flowfn.showing import brief
 from flowfn.sources import flow
 from flowfn.translating import no_attribute, unknown_keyword
 

@@ -21,6 +21,7 @@ from flowfn import codes, subclasses
 from flowfn.columns import Columns
 from flowfn.definitions import Definition, Stage
 from flowfn.flows import Flow
+from flowfn.homes import OURS, public
 from flowfn.records import SEAL
 from flowfn.shelves import Shelf
 from flowfn.sources import CallableNode
@@ -162,14 +163,14 @@ class Digest:
         """A decorated function: the library's by name, others by their code and what makes them a stage."""
         function = definition.function
         self.feed("definition", function.__name__)
-        if self.version(function.__module__ or "") != codes.OURS:
+        if self.version(function.__module__ or "") != OURS:
             self.value({one.name: getattr(definition, one.name) for one in fields(definition) if one.name not in _OF_CALLS})
 
     def source(self, source: Any) -> None:
         """What a flow starts from: functions by their code, plain sequences and arrays by their content."""
         held, kind = source.object, source.kind
         self.value(source.arguments)
-        told = type(held) in (list, tuple, range, int) or codes.installed(type(held).__module__) == codes.OURS
+        told = type(held) in (list, tuple, range, int) or codes.installed(type(held).__module__) == OURS
         if kind.here or not (told or type(held) in _VIEWS or issubclass(kind, CallableNode)):
             self.unknown(held)
         elif type(held) in _VIEWS:
@@ -283,7 +284,7 @@ class Digest:
         if isinstance(reduced, str):  # a name in a module
             module = getattr(value, "__module__", None) or type(value).__module__
             version = self.version(module)
-            self.feed("name", module, version, reduced) if version is not None else self.unknown(value)
+            self.feed("name", public(module), version, reduced) if version is not None else self.unknown(value)
             return
         made, arguments, state, items, pairs, setter = (*reduced, None, None, None, None)[:6]
         self.feed("object")

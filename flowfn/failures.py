@@ -6,47 +6,14 @@ Nothing is caught on the way: one `try` at the root of a pass finds the failing 
 from __future__ import annotations
 
 import dis
-import reprlib
-from collections.abc import Mapping
 from types import FrameType, GeneratorType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from flowfn.components import Datapoints
 from flowfn.notes import frames, note, written
 from flowfn.runs import Outputs
-
-if TYPE_CHECKING:
-    from flowfn.flows import Flow
+from flowfn.showing import brief
 
 _NOTHING = object()
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 60
-
-
-def replay(flow: Flow[Any], error: BaseException) -> Any:
-    """Make the datapoint again at which `error` was raised, in this process, one stage after the other.
-
-    Call it in a debugger, or after a mend. The error is raised again if it happens again; otherwise the output of
-    `flow` that failed is returned.
-
-    Raises:
-        ValueError: `error` did not come out of iterating a flow.
-
-    >>> import flowfn as ff
-    >>> inverse = ff.pipe([2, 1, 0], ff.map(lambda x: 1 // x))
-    >>> try:
-    ...     list(inverse)
-    ... except ZeroDivisionError as error:
-    ...     ff.replay(ff.pipe([2, 1, 4], ff.map(lambda x: 1 // x)), error)
-    0
-    """
-    told = marked(error)
-    if not told or "place" not in told:
-        raise ValueError(f"replay(): {type(error).__name__} was not raised by iterating a flow")
-    with flow._serially(told["seed"], told["epoch"], told["place"]) as iterator:
-        return next(iterator)
 
 
 def whereabouts(before: str, index: int | None = None, after: str = "", counted: int | None = -1) -> dict[str, Any]:
@@ -116,25 +83,6 @@ def _blame(part: Outputs, count: str) -> ValueError:
         "a stage.each or stage.group function yields exactly one output for each input; "
         "use stage.expand for 0 to k outputs for each input, stage.stream for anything else"
     )
-
-
-def brief(value: Any, depth: int = 6) -> str:
-    """A datapoint in one short line: arrays by dtype and shape.
-
-    >>> import numpy as np
-    >>> brief([np.zeros((2, 3)), "name", {"label": 1}])
-    "[float64 array (2, 3), 'name', {'label': 1}]"
-    """
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype} array {value.shape}"
-    if type(value) not in (list, tuple, Datapoints) and not isinstance(value, Mapping):
-        return _short.repr(value)
-    if not depth:
-        return "..."
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k!r}: {brief(v, depth - 1)}" for k, v in list(value.items())[:6]) + "}"
-    items = ", ".join(brief(item, depth - 1) for item in value[:6]) + (", ..." if len(value) > 6 else "")
-    return f"[{items}]" if isinstance(value, list) else f"({items}{',' if len(value) == 1 else ''})"
 
 
 def _find(traceback: TracebackType | None, outputs: Outputs | None) -> dict[str, Any]:

@@ -9,18 +9,19 @@ from __future__ import annotations
 import math
 import operator
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, SupportsIndex, TypeVar, overload
 
 import numpy as np
 
 from flowfn import forks
-from flowfn.failures import annotate, brief, uneven
+from flowfn.failures import annotate, uneven
 from flowfn.iterating import FlowIterator, Progress, remember
 from flowfn.kinds import Node, based
 from flowfn.pickling import Picklable
 from flowfn.runs import BLOCK, Outputs, Place, Run
+from flowfn.showing import brief
 from flowfn.states import unpack
 from flowfn.translating import no_attribute
 
@@ -35,6 +36,8 @@ class Flow(Picklable, Generic[T_co]):
     Made by `flow`, `pipe` and the stages, not by hand. `for datapoint in flow`, `len(flow)`, `flow[i]`, `flow[a:b]`
     read it; `reset_state`, `set_epoch`, `run`, `state_dict` and `load_state_dict` say which pass that is.
     """
+
+    _slicing: ClassVar[Callable[..., Any]]  # the stage that flow[a:b] is, which says so where it is defined
 
     __slots__ = ("__weakref__", "_entropic", "_epoch", "_loaded", "_newest", "_node", "_peek", "_reset", "_seed", "made", "part", "sources")
 
@@ -228,9 +231,7 @@ class Flow(Picklable, Generic[T_co]):
         return run
 
     def _sliced(self, index: slice) -> Flow[T_co]:
-        from flowfn.ordering import slice as sliced
-
-        part: Flow[T_co] = sliced(index.start, index.stop, index.step, source=self)
+        part: Flow[T_co] = self._slicing(index.start, index.stop, index.step, source=self)
         part._seed, part._epoch = self._seed, self._upcoming
         return part
 

@@ -5,22 +5,25 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from flowfn import buffers
 from flowfn.failures import annotate, marked, uneven
 from flowfn.interrupts import Deferred
+from flowfn.kinds import Node
 from flowfn.losses import warn_of_losses
 from flowfn.runs import Outputs, Place, Run
 from flowfn.schema import of_epoch
-from flowfn.states import pack, unpack
+from flowfn.states import Tree, pack, unpack
 from flowfn.tallies import Dropped, Tallies, anchors
 
-if TYPE_CHECKING:
-    from flowfn.flows import Flow
-    from flowfn.kinds import Node
-
 T_co = TypeVar("T_co", covariant=True)
+
+
+class Recipe(Tree, Protocol):
+    """A flow, as far as its iterators go: it goes on behind a pass that has become another."""
+
+    def _follow(self, progress: Progress) -> None: ...
 
 
 class Progress:
@@ -33,7 +36,7 @@ class Progress:
         self.exhausted = False
         self.iterator: weakref.ref[FlowIterator[Any]] | None = None
 
-    def state(self, flow: Flow[Any]) -> dict[str, Any]:
+    def state(self, flow: Tree) -> dict[str, Any]:
         """The state to go on from; of a finished pass, the start of the next."""
         iterator = self.iterator() if self.iterator else None
         if iterator is not None:
@@ -42,7 +45,7 @@ class Progress:
             return pack(flow, self.seed, self.epoch + 1, self.following(flow))
         return pack(flow, self.seed, self.epoch, self.place)
 
-    def following(self, flow: Flow[Any]) -> Place:
+    def following(self, flow: Tree) -> Place:
         """Where the next pass starts: at its beginning, knowing the anchors of what goes on from epoch to epoch."""
         lasting = set(_lasting(flow.node))
         known = {place: anchor for place, anchor in anchors(self.place.anchors).items() if place in lasting}
@@ -63,7 +66,7 @@ class FlowIterator(Iterator[T_co]):
     `epoch` is the pass's epoch, `position` the number of outputs delivered.
     """
 
-    def __init__(self, flow: Flow[T_co], progress: Progress, engine: str = "processes") -> None:
+    def __init__(self, flow: Recipe, progress: Progress, engine: str = "processes") -> None:
         self._flow, self._progress, self._engine = flow, progress, engine
         self._outputs: Outputs | None = None
         self._name = object()
@@ -139,7 +142,7 @@ class FlowIterator(Iterator[T_co]):
         """How many outputs of this pass have been delivered, those before a resume included."""
         return self._outputs.position if self._outputs is not None else self._progress.place.position
 
-    def progress(self) -> tuple[Flow[T_co], int, int, Place]:
+    def progress(self) -> tuple[Recipe, int, int, Place]:
         """(flow, seed, epoch, place): which pass this is, and where it stands."""
         self._note_place()
         return self._flow, self._progress.seed, self._progress.epoch, self._progress.place

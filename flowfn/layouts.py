@@ -12,9 +12,9 @@ import numpy as np
 
 from flowfn import promotion, subclasses
 from flowfn.collating import Ragged, as_array
-from flowfn.failures import brief
 from flowfn.packers import Size
 from flowfn.padding import check_fits
+from flowfn.showing import brief
 
 
 @dataclass(slots=True, eq=False)

@@ -15,10 +15,10 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.columns import readonly
-from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.randomness import generator, generators, hashed
 from flowfn.runs import Block, Length, Outputs, Run, each_index
+from flowfn.showing import brief
 from flowfn.sources import SequenceNode, Source
 from flowfn.translating import speaks
 

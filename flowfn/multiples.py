@@ -12,10 +12,10 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.components import LEAVES, Datapoints
-from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.routes import Switch
 from flowfn.runs import Block
+from flowfn.showing import brief
 from flowfn.sources import flow
 from flowfn.stages import stage
 from flowfn.stretches import Stretch

@@ -8,9 +8,9 @@ from typing import Any
 
 from flowfn.components import Datapoints
 from flowfn.definitions import NOT_GIVEN, Definition, Stage
-from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.iterating import FlowIterator, Progress
+from flowfn.showing import brief
 from flowfn.sources import flow
 from flowfn.stages import as_stage, pipe, stage
 from flowfn.translating import speaks
@@ -80,7 +80,8 @@ def _definition() -> Definition:
                 elements.held = datapoint
                 tree = tree or _planted(elements, stages)
                 seed = 0 if generator is None else int(generator.bit_generator.random_raw())
-                with FlowIterator(tree, Progress(seed, 0), engine="threads") as iterator:
+                iterator: FlowIterator[Any] = FlowIterator(tree, Progress(seed, 0), engine="threads")
+                with iterator:
                     made.extend(iterator)
                 elements.held = ()
             yield Datapoints(made) if isinstance(datapoint, Datapoints) else made if isinstance(datapoint, list) else tuple(made)

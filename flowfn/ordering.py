@@ -106,6 +106,9 @@ def slice(start: int | None, stop: int | None, step: int | None, n: float) -> Sp
     return Span(chosen.start, chosen.step, len(chosen))
 
 
+Flow._slicing = staticmethod(slice)
+
+
 def _sharded(rank: int, world: int, remainder: str) -> Generator[Stretch, int, None]:
     found = yield Stretch(start=rank, step=world, whole=remainder == "drop")
     short = found % world

@@ -139,7 +139,7 @@ class Order(Node):
         """Over sources that are not seekable: the stretches of the stage's second form, one after the other."""
         if self.seekable:
             return super().stream(run, start, lineage)
-        known = run.anchor(self, start, 2)
+        known = run.anchor(self.place, start, 2)
         walk = Stretches(self, run, known, start, lineage)
         outputs = Outputs(iter(walk), self, walk.live, known.outputs, walk.tell)
         walk.ticks = outputs.ticks

@@ -13,8 +13,8 @@ import numpy as np
 from flowfn import buffers, promotion, rules, subclasses
 from flowfn.collating import as_array, shapes_of
 from flowfn.components import Datapoints, with_fields
-from flowfn.failures import brief
 from flowfn.runs import Anchor, naturals
+from flowfn.showing import brief
 from flowfn.stages import stage
 from flowfn.streams import Mark
 

@@ -15,9 +15,9 @@ import numpy as np
 from more_itertools import consume
 
 from flowfn import forks, rules
-from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.runs import Length, Run
+from flowfn.showing import brief
 from flowfn.sources import IterableNode, Source
 
 try:

@@ -12,9 +12,9 @@ from itertools import islice
 from types import ModuleType
 from typing import Any
 
-from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.functions import is_stage, makes_stages
+from flowfn.showing import brief
 
 FEW = 64
 """So many items of a container are looked at."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from flowfn.failures import brief
 from flowfn.functions import misplaced, mistaken
+from flowfn.showing import brief
 
 
 @dataclass(frozen=True, slots=True)

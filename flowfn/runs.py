@@ -12,16 +12,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, compress, repeat, tee
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from more_itertools import consume
 
 from flowfn import forks
 from flowfn.tallies import Tallies
-
-if TYPE_CHECKING:
-    from flowfn.kinds import Node
 
 Block: TypeAlias = "range | np.ndarray"
 """Some indices, in the order in which they are wanted: at most `BLOCK` of them."""
@@ -33,6 +30,19 @@ EpochForm: TypeAlias = tuple[int | None, ...]
 """An epoch as far as it is certain before it is read; None is any round."""
 
 BLOCK = 4096
+
+
+class Owner(Protocol):
+    """What outputs ask of the node that gives them: its number in the tree, its stage, and whether each is of one input."""
+
+    @property
+    def place(self) -> int: ...
+
+    @property
+    def part(self) -> Any: ...
+
+    @property
+    def aligned(self) -> bool: ...
 
 
 class Anchor(NamedTuple):
@@ -81,9 +91,9 @@ class Run:
         """The run of round `number` in this one."""
         return replace(self, epoch=(*self.epoch, number))
 
-    def anchor(self, node: Node, start: int, inputs: int = 1) -> Anchor:
-        """The fact to start `node` from so that it goes on after `start` outputs; its very beginning if none fits."""
-        known = self.anchors.get(node.place)
+    def anchor(self, place: int, start: int, inputs: int = 1) -> Anchor:
+        """The fact to start the node at `place` from so that it goes on after `start` outputs; its very beginning if none fits."""
+        known = self.anchors.get(place)
         if known is not None and known.epoch == self.epoch and known.outputs <= start:
             return known
         return Anchor(self.epoch, 0, (0,) * inputs)
@@ -97,7 +107,7 @@ class Outputs(compress):
     """
 
     if TYPE_CHECKING:
-        node: Node | None
+        node: Owner | None
         inputs: Collection[Outputs]
         first: int
         skipped: int
@@ -112,7 +122,7 @@ class Outputs(compress):
     def __new__(
         cls,
         source: Iterable[Any],
-        node: Node | None = None,
+        node: Owner | None = None,
         inputs: Collection[Outputs] = (),
         first: int = 0,
         tell: Callable[[], Mapping[int, Anchor]] | None = None,

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from types import FunctionType
 from typing import Any
 
+from flowfn.homes import public
 from flowfn.reducing import SCRIPTS
 
 _told: list[str] = []
@@ -21,7 +22,7 @@ _told: list[str] = []
 
 
 def home(value: Any) -> str:
-    """The module of a function or a class, by the name under which it is imported.
+    """The module of a function or a class, by the name under which it is imported; the library's own by that of the public package.
 
     >>> import json
     >>> home(json.dumps), home(print)
@@ -29,7 +30,7 @@ def home(value: Any) -> str:
     """
     module = getattr(value, "__module__", None) or "builtins"
     if module not in SCRIPTS:
-        return str(module)
+        return public(str(module))
     names = _globals(value)
     return name() if names is None else _named(names)
 

@@ -27,13 +27,13 @@ from more_itertools import consume
 from flowfn import subclasses
 from flowfn.collating import as_array
 from flowfn.columns import Columns, Rows
-from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.kinds import Node
 from flowfn.randomness import generator
 from flowfn.refusals import nothing, refuse, refuse_flow
 from flowfn.routes import affine
 from flowfn.runs import Block, Length, Outputs, Run, cut, ints
+from flowfn.showing import brief
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)

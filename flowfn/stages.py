@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 import toolz
 
 from flowfn.definitions import NOT_GIVEN, Definition, Stage, not_data, shown
-from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.functions import misplaced
 from flowfn.kinds import Each, Group, Node
 from flowfn.orders import Order
 from flowfn.pickling import Picklable
 from flowfn.rules import Rule, positive
+from flowfn.showing import brief
 from flowfn.sources import flow
 from flowfn.streams import Expand, Stream
 from flowfn.translating import no_attribute

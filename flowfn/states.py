@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,13 +21,23 @@ from flowfn.runs import Anchor, Place, Run
 from flowfn.schema import check_anchors, checked, refuse, sealed
 from flowfn.scripts import home
 
-if TYPE_CHECKING:
-    from flowfn.flows import Flow
-
 READABLE = 240
 
 
-def fingerprint(flow: Flow[Any]) -> str:
+class Tree(Protocol):
+    """A flow, as far as states go: its stage or source, the flows before it, and the node that reads it."""
+
+    @property
+    def part(self) -> Any: ...
+
+    @property
+    def sources(self) -> Sequence[Tree]: ...
+
+    @property
+    def node(self) -> Node: ...
+
+
+def fingerprint(flow: Tree) -> str:
     """What fixes order and count, readable at its front and exact in its digest.
 
     Stages with their arguments, the lengths of the sources and the version of the library's orders; not ranks,
@@ -53,7 +63,7 @@ class Counting(NamedTuple):
         return world if self.shared else 1
 
 
-def pack(flow: Flow[Any], seed: int, epoch: int, place: Place) -> dict[str, Any]:
+def pack(flow: Tree, seed: int, epoch: int, place: Place) -> dict[str, Any]:
     """The state of a pass over `flow` that stands at `place`."""
     if flow.node.loose:
         raise TypeError(f"{flow!r} gives outputs as they come (ordered=False), so a pass over it has no state to go on from")
@@ -73,7 +83,7 @@ def pack(flow: Flow[Any], seed: int, epoch: int, place: Place) -> dict[str, Any]
     return sealed(state)
 
 
-def unpack(flow: Flow[Any], state: Mapping[str, Any], strict: bool = True) -> tuple[int, int, Place]:
+def unpack(flow: Tree, state: Mapping[str, Any], strict: bool = True) -> tuple[int, int, Place]:
     """(seed, epoch, place) of a state, or an error that says why it does not fit `flow`."""
     told = checked(state)
     same = told["fingerprint"] == fingerprint(flow)
@@ -87,7 +97,7 @@ def unpack(flow: Flow[Any], state: Mapping[str, Any], strict: bool = True) -> tu
     return told["seed"], told["epoch"], place
 
 
-def _place(flow: Flow[Any], told: Mapping[str, Any], same: bool) -> Place:
+def _place(flow: Tree, told: Mapping[str, Any], same: bool) -> Place:
     """Where a pass over a flow goes on from a state; `same`: it was saved by the same pipeline."""
     node, counting = flow.node, counted(flow)
     facts = {int(key): Anchor(tuple(epoch), outputs, tuple(inputs)) for key, (epoch, outputs, inputs) in told.get("anchors", {}).items()}
@@ -111,7 +121,7 @@ def _place(flow: Flow[Any], told: Mapping[str, Any], same: bool) -> Place:
     return Place(0, told["count"], kept) if within else Place(position, 0, kept)
 
 
-def _check_rank(flow: Flow[Any], told: Mapping[str, Any], counting: Counting) -> None:
+def _check_rank(flow: Tree, told: Mapping[str, Any], counting: Counting) -> None:
     """Make sure that what a state counts is not the share of another rank."""
     saved, node = (told.get("rank", 0), told.get("world", 1)), flow.node
     if saved != (node.rank, node.world) and any(one.part.shards for one in nodes(counting.node)):
@@ -122,7 +132,7 @@ def _check_rank(flow: Flow[Any], told: Mapping[str, Any], counting: Counting) ->
         )
 
 
-def _check_position(flow: Flow[Any], told: Mapping[str, Any], counting: Counting, facts: Mapping[int, Anchor]) -> None:
+def _check_position(flow: Tree, told: Mapping[str, Any], counting: Counting, facts: Mapping[int, Anchor]) -> None:
     """Make sure that a state of the same pipeline stands where a pass over it can stand."""
     position, base, each = told["position"], told.get("base", 0), counting.each * counting.ranks(told.get("world", 1))
     if base and not any(node.foot for node in ending(flow.node)):
@@ -135,7 +145,7 @@ def _check_position(flow: Flow[Any], told: Mapping[str, Any], counting: Counting
         refuse("position", f"at most the length of the pass, {length}", position)
 
 
-def _of_another(flow: Flow[Any], told: Mapping[str, Any]) -> str:
+def _of_another(flow: Tree, told: Mapping[str, Any]) -> str:
     return (
         "load_state_dict(): the state was saved by another pipeline, as its fingerprint says.\n"
         f"  saved: {told['fingerprint']}\n  this:  {fingerprint(flow)}"
@@ -147,7 +157,7 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, (bool, np.bool_)) else value
 
 
-def mixture(flow: Flow[Any], seed: int, epoch: int, place: Place) -> tuple[int, dict[Any, Any]] | None:
+def mixture(flow: Tree, seed: int, epoch: int, place: Place) -> tuple[int, dict[Any, Any]] | None:
     """(steps, how far each source has come, by name) of the mix in a flow, if there is one and its steps can be told."""
     found = _mix(flow.node)
     if found is None:
@@ -168,7 +178,7 @@ def _mix(node: Node) -> tuple[Any, int] | None:
     return node, size
 
 
-def counted(flow: Flow[Any]) -> Counting:
+def counted(flow: Tree) -> Counting:
     """What the state of a flow counts: the outputs of what is before the map-like stages, batch and prefetch at its end.
 
     If that is the one `shard`, the datapoints that it shares out.
@@ -184,7 +194,7 @@ def counted(flow: Flow[Any]) -> Counting:
     return Counting(node, each, shared, f"{_digest(order, 6)}.{_digest(_tree(flow), 4)}")
 
 
-def _order(flow: Flow[Any]) -> str:
+def _order(flow: Tree) -> str:
     """What fixes which datapoints come, and in which order: below stages that only move them, map-like ones do not."""
     while len(flow.sources) == 1 and flow.part.kind.elastic and flow.part.sizes == (1, 1):
         (flow,) = flow.sources
@@ -197,7 +207,7 @@ def _digest(text: str, size: int) -> str:
     return blake2b(f"{ORDER_VERSION}:{text}".encode(), digest_size=size).hexdigest()
 
 
-def _tree(flow: Flow[Any]) -> str:
+def _tree(flow: Tree) -> str:
     part = flow.part
     sources = [_tree(source) for source in flow.sources]
     if not sources:

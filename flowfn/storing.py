@@ -18,12 +18,12 @@ from flowfn import rules
 from flowfn.caching import FrozenNode
 from flowfn.digests import pipeline_key
 from flowfn.encoding import decoded, encoded
-from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.kinds import MISSING, Each, fault
 from flowfn.records import Place
 from flowfn.runs import BLOCK, Block, Outputs, Run, blocks, ints
 from flowfn.shelves import Shelf, Visit, refuse_foreign, shelf
+from flowfn.showing import brief
 from flowfn.stages import stage
 from flowfn.states import fingerprint
 

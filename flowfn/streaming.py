@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flowfn import rules
-from flowfn.failures import brief
 from flowfn.kinds import MISSING
 from flowfn.opening import Opener, Opening, OpeningNode, close
 from flowfn.randomness import bounded, rekey
 from flowfn.runs import Anchor
+from flowfn.showing import brief
 from flowfn.stages import stage
 from flowfn.streams import Mark
 

@@ -40,7 +40,7 @@ class Expand(Node):
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """From the last anchor before `start`; outputs are labelled (label of the input, ordinal)."""
-        known = run.anchor(self, start)
+        known = run.anchor(self.place, start)
         asks = lineage or self.part.wants_labels
         source = self.source.stream(run, known.inputs[0], asks)
         pairs, labelled = tee(source) if asks else (source, ())
@@ -122,7 +122,7 @@ class Stream(Node):
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """From the last mark before `start`, or else from the beginning."""
-        known = run.anchor(self, start, len(self.sources))
+        known = run.anchor(self.place, start, len(self.sources))
         inputs = [source.stream(run, position) for source, position in zip(self.sources, known.inputs)]
         mark = Mark(self, run, known, inputs)
         injected = self.given(run)

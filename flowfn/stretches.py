@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator
 from itertools import chain, islice, repeat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from more_itertools import consume
 
-from flowfn.kinds import MISSING
+from flowfn.kinds import MISSING, Node
 from flowfn.randomness import Label
 from flowfn.runs import Anchor, Outputs, Run, ticked
-
-if TYPE_CHECKING:
-    from flowfn.orders import Order
-
 
 EMPTY_ROUNDS = 1000
 """After so many rounds without a datapoint, one after the other, `repeat` over a stream gives up."""
@@ -67,7 +63,7 @@ class Stretches:
 
     ticks: Any
 
-    def __init__(self, node: Order, run: Run, known: Anchor, start: int, lineage: bool) -> None:
+    def __init__(self, node: Node, run: Run, known: Anchor, start: int, lineage: bool) -> None:
         self.node, self.run, self.known, self.start = node, run, known, start
         self.base = run.base if node.foot else 0
         self.lineage = lineage and len(node.sources) == 1 and not node.part.switches

@@ -36,12 +36,12 @@ import loky.backend.resource_tracker
 import numpy as np
 
 from flowfn.components import Datapoints
-from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.losses import NothingLeft
 from flowfn.ordering import shard
 from flowfn.parallel import prefetch, shut_down
 from flowfn.runs import Run
+from flowfn.showing import brief
 from flowfn.stages import pipe
 from flowfn.transform import map as mapped
 from flowfn.watching import InputChanged, check_inputs

@@ -24,11 +24,13 @@ import numpy as np
 from flowfn.caching import CacheNode
 from flowfn.definitions import Definition, Stage
 from flowfn.digests import Digest
-from flowfn.failures import brief, mark, whereabouts
+from flowfn.failures import mark, whereabouts
 from flowfn.flows import Flow
+from flowfn.homes import is_ours
 from flowfn.kinds import Each, Group, Node
 from flowfn.orders import Order
 from flowfn.runs import Block, Outputs, Run, each_index, shared
+from flowfn.showing import brief
 from flowfn.sources import ForeignNode
 from flowfn.stages import stage
 from flowfn.streams import Expand
@@ -97,7 +99,7 @@ def _runs_a_function(part: Stage) -> bool:
 
 
 def _built_in(part: Stage) -> bool:
-    return (part.definition.function.__module__ or "").startswith("flowfn.")
+    return is_ours(part.definition.function.__module__)
 
 
 def _reach(to: Any) -> int:

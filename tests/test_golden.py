@@ -1,10 +1,14 @@
-"""The order of streams is a promise: these digests change with a major version only."""
+"""The order of streams is a promise, and so are fingerprints and keys: these digests change with a major version only."""
 
 from hashlib import blake2b
 
+import numpy as np
 import pytest
 
 import flowfn as ff
+from flowfn import formats, image
+from flowfn.digests import pipeline_key
+from flowfn.states import fingerprint
 
 GOLDEN = {
     "shuffle, table": (lambda: ff.pipe(range(1000), ff.shuffle()), "ef358f0c1347d3d7"),
@@ -151,3 +155,48 @@ def test_the_order_of_streams_is_kept(name):
     make, golden = GOLDEN[name]
     given = [list(make().run(seed=7, epoch=epoch)) for epoch in (0, 1)]
     assert blake2b(repr(given).encode(), digest_size=8).hexdigest() == golden
+
+
+NAMED = {
+    "collations": (
+        lambda: ff.pipe([[1], [2, 3]] * 4, ff.batch(2, collate=ff.pad(0)), ff.batch(4, collate=ff.as_list), ff.collate(ff.stack)),
+        "source[8] > batch(size=2, drop_remainder=False, collate=pad(value=0, axis=None, length=None, multiple=1)) > "
+        "batch(size=4, drop_remainder=False, collate=flowfn.as_list) > collate(how=flowfn.stack) #c161b1ed0bb91cc0",
+        "8eded3dc0cd3ab694348e4437e3960c4",
+    ),
+    "packing": (
+        lambda: ff.pipe(range(20), ff.shuffle(), ff.pack(4, how=ff.first_fit)),
+        "source[20] > shuffle(window=None) > pack(length=4, how=flowfn.first_fit, value=0, drop_remainder=False) #62136082efb9b4fc",
+        "67de292cf801c0721c718889ab0ce440",
+    ),
+    "augmentors": (
+        lambda: ff.pipe(
+            np.zeros((3, 8, 8, 3), np.uint8), image.augment(image.sequence([image.flip(horizontal=True), image.to_uint8()]), 0)
+        ),
+        "source[3] > augment(augmentors=[sequence(augmentors=[flip(horizontal=True, vertical=False, probability=0.5), to_uint8()])], "
+        "index=0, image=None, mask=None, coords=None, boxes=None, labels=None, min_visible=0.0, channels=None) #6e081dd571c2120c",
+        "3ea9c9bb5fe098db3e244a89a0d97ae5",
+    ),
+    "errors": (
+        lambda: ff.pipe([b""], ff.guard(ff.map(image.decode_image), errors=ff.WorkerDied, then="drop")),
+        "source[1] > guard(stage=map(f=flowfn.image.decode_image, rng=False), errors=flowfn.WorkerDied, retry=0, then='"
+        "drop', budget=None) #4b10ad7d0d5372e8",
+        "be703b67789a18b6100d8cc0c7042036",
+    ),
+    "branches": (
+        lambda: ff.mix(ff.freeze(range(9), seed=1), ff.fake((2, 3), size=4), weights=[1, 2], until="all"),
+        "[source[9] > freeze(seed=1) + source[4]] > mix(names=[0, 1], weights=[1, 2], until='all', random=False) #d5a6afd8b3198d0a",
+        "86610db00bafee364c89b0788e46b39b",
+    ),
+    "functions of other packages": (
+        lambda: ff.pipe(["a.jsonl"], ff.flat_map(formats.read_jsonl)),
+        "source[1] > flat_map(f=flowfn.formats.read_jsonl, rng=False) #59d8804ffee5e7bc",
+        "b57957c68d2c4bce1d842bf644bd3dcf",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_fingerprints_and_keys_do_not_depend_on_where_files_lie(name):
+    make, words, key = NAMED[name]
+    assert (fingerprint(make()), pipeline_key(make(), 0, "").hex()) == (words, key)

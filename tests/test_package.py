@@ -2,9 +2,13 @@
 
 import subprocess
 import sys
-from importlib import metadata, resources
+from importlib import import_module, metadata, resources
+from types import FunctionType
+
+import pytest
 
 import flowfn as ff
+from flowfn.homes import PUBLIC
 
 HEAVY = [
     "loky",
@@ -47,3 +51,13 @@ def test_every_public_function_has_a_docstring_with_an_example():
 
 def test_the_package_says_that_it_is_typed():
     assert resources.files("flowfn").joinpath("py.typed").is_file()
+
+
+@pytest.mark.parametrize("package", sorted(PUBLIC))
+def test_what_is_public_says_where_it_is_found(package):
+    public = import_module(package)
+    names = getattr(public, "__all__", None) or ["check", "pipelines"]
+    values = {name: getattr(public, name) for name in [*names, *(("map", "filter", "zip", "enumerate", "slice") if public is ff else ())]}
+    homes = {name: value.__module__ for name, value in values.items() if isinstance(value, (FunctionType, type))}
+    assert homes == dict.fromkeys(homes, package)
+    assert "flowfn.WorkerDied" in str(ff.WorkerDied)

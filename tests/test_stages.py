@@ -344,7 +344,7 @@ def test_help_and_signature_show_the_real_function():
     assert "name" in inspect.signature(ff.shuffle).parameters
     assert "rngs" not in inspect.signature(ff.map).parameters
     assert "Put `size` datapoints together" in pydoc.render_doc(ff.batch)
-    assert (ff.batch.__name__, ff.batch.__module__, scale.__doc__) == ("batch", "flowfn.batching", "Multiply every number.")
+    assert (ff.batch.__name__, ff.batch.__module__, scale.__doc__) == ("batch", "flowfn", "Multiply every number.")
 
 
 @pytest.mark.parametrize("name", [name for name in dir(ff) if hasattr(getattr(ff, name), "definition")])

@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from flowfn.homes import publish as _publish
+
 if TYPE_CHECKING:
     from flowfn.formats.array_writing import write_npy, write_npz
     from flowfn.formats.arrays import read_npy, read_npz
@@ -101,7 +103,9 @@ _WHERE = {
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    found = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    _publish(__name__, {name: found})
+    return found
 
 
 def __dir__() -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from flowfn.formats.signatures import other_kind
+from flowfn.homes import is_ours
 
 _NUMBERED = re.compile(r"\berrno(?: = |=|: | )(\d+)", re.IGNORECASE)
 _NAMES = ("ENOSPC", "EFBIG", "EIO", "EROFS", "EDQUOT")
@@ -47,7 +48,7 @@ def tell(error: Exception, path: str, failed: str, hint: str = "") -> NoReturn:
         OSError: the system, or the line to a server, failed.
         ValueError: anything else.
     """
-    ours = type(error).__module__ == "builtins" or type(error).__module__.startswith("flowfn.")
+    ours = type(error).__module__ == "builtins" or is_ours(type(error).__module__)
     plain = isinstance(error, (ValueError, OSError)) and ours and not isinstance(error, UnicodeError)
     asked = ours and str(error).startswith(failed.partition("(): ")[0] + "(): ")  # of an argument, perhaps
     if isinstance(error, ImportError) or (plain and path in str(error)) or asked:

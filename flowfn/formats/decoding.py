@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import numpy as np
 
 from flowfn import forks
 from flowfn.extras import needed
 from flowfn.formats.values import DAMAGED, Convert, converter, filled, stands_alone
-
-if TYPE_CHECKING:
-    from flowfn.formats.groups import TableRows
 
 CACHED = 1 << 28
 """Bytes of decoded groups that are kept, at most, if it is more than one."""
@@ -69,10 +66,36 @@ def _picked(column: Any, rows: np.ndarray) -> Any:
     return pa.chunked_array([chunk for piece in pieces for chunk in piece if len(chunk)], column.type)
 
 
+class Grouped(Protocol):
+    """What has groups of rows: in which files they are, and how a file is opened and a group of it decoded."""
+
+    who: str
+    paths: list[str]
+    form: Any
+    missing: Mapping[str, Any]
+
+    @property
+    def groups(self) -> Sequence[Any]: ...
+
+    @property
+    def checked(self) -> bool: ...
+
+    @property
+    def vectors(self) -> Collection[str]: ...
+
+    def opened(self, path: str) -> Any: ...
+
+    def decoded(self, file: Any, number: int, names: list[str]) -> Any: ...
+
+    def held(self, file: Any, table: Any) -> int: ...
+
+    def tell(self, error: Exception, at: int, hint: str) -> NoReturn: ...
+
+
 class Tables:
     """Files that are open, and groups that have been decoded."""
 
-    def __init__(self, rows: TableRows) -> None:
+    def __init__(self, rows: Grouped) -> None:
         self._rows = weakref.ref(rows)  # who is to close this when they are gone
         self._files: OrderedDict[int, Any] = OrderedDict()
         self._groups: OrderedDict[int, Decoded] = OrderedDict()
@@ -85,13 +108,13 @@ class Tables:
             if found is not None:
                 self._groups.move_to_end(at)
                 return found
-            found = self._groups[at] = self._decoded(at, cast("TableRows", self._rows()))
+            found = self._groups[at] = self._decoded(at, cast("Grouped", self._rows()))
             self._held += found.held
             while self._held > CACHED and len(self._groups) > 1:
                 self._held -= self._groups.popitem(last=False)[1].held
             return found
 
-    def _decoded(self, at: int, rows: TableRows) -> Decoded:
+    def _decoded(self, at: int, rows: Grouped) -> Decoded:
         group = rows.groups[at]
         try:
             file = self._file(group.file, rows)
@@ -105,11 +128,11 @@ class Tables:
         apart = rows.checked or all(map(stands_alone, table.schema.types))
         return Decoded(table, [self._converter(field, rows) for field in table.schema], held, nbytes, rows.checked, apart)
 
-    def _converter(self, field: Any, rows: TableRows) -> Convert:
+    def _converter(self, field: Any, rows: Grouped) -> Convert:
         made = converter(field.type, field.name in rows.vectors)
         return filled(made, rows.missing[field.name], field.type) if field.name in rows.missing else made
 
-    def _file(self, number: int, rows: TableRows) -> Any:
+    def _file(self, number: int, rows: Grouped) -> Any:
         if number not in self._files:
             self._files[number] = rows.opened(rows.paths[number])
             if len(self._files) > FILES:

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from flowfn.flows import Flow
+from flowfn.homes import is_ours
 from flowfn.kinds import Each, Group, Node
 from flowfn.sources import flow as as_flow
 from flowfn.streams import Expand
@@ -40,7 +41,7 @@ def endless(node: Node) -> bool:
         return length == math.inf
     if not node.sources:
         return isinstance(node.part.object, (itertools.count, itertools.cycle))
-    ours = str(node.part.definition.function.__module__).partition(".")[0] == __name__.partition(".")[0]
+    ours = is_ours(node.part.definition.function.__module__)
     if node.part.name in _ENDING or not (ours or isinstance(node, (Each, Group, Expand))):
         return False
     return (any if node.part.name == "concat" else all)(map(endless, node.sources))

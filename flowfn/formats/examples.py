@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.failures import brief
 from flowfn.formats.messages import example, parsed, sequence_example
 from flowfn.formats.payloads import Unreadable
+from flowfn.showing import brief
 
 _ONE: dict[Any, str] = {int: "int64_list", float: "float_list", bytes: "bytes_list", str: "bytes_list"}
 _WHO, _EXTRA = "tf.train.Example", "tfrecord"

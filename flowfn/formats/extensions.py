@@ -26,10 +26,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from flowfn.extras import needed
-from flowfn.failures import brief
 from flowfn.formats import archives
 from flowfn.formats.damage import words
 from flowfn.notes import note
+from flowfn.showing import brief
 
 Decoder: TypeAlias = Callable[[bytes], Any]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flowfn.failures import brief
+from flowfn.showing import brief
 
 ENOUGH = 1 << 20
 """Bytes of rows that are put together before they are written."""

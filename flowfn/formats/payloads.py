@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from flowfn.extras import needed
-from flowfn.failures import brief
 from flowfn.formats.damage import words
 from flowfn.notes import note
+from flowfn.showing import brief
 
 PICKLED = 0x80
 """What a pickle begins with."""

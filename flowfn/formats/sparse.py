@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
-from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.formats.compression import first_of_text
 from flowfn.formats.files import call
 from flowfn.formats.finding import paths_of
 from flowfn.formats.record_files import Unreadable, flow_of_records, line_starts, write_records
+from flowfn.showing import brief
 
 COMMENT = ord("#")
 SPACES = list(b" \t\r\v\f")

@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 
 from flowfn import rules
 from flowfn.extras import needed
-from flowfn.failures import brief
 from flowfn.formats.extensions import encoded
 from flowfn.formats.files import Pieces, file_path, is_url
 from flowfn.formats.headers import BLOCK, leads_out
@@ -21,6 +20,7 @@ from flowfn.formats.naming import PATTERN, counts_shards, shard_name
 from flowfn.formats.shards import BESIDE, save_index, scanned, split
 from flowfn.formats.tapes import PACKED
 from flowfn.formats.writing import refuse, shown, written
+from flowfn.showing import brief
 
 USUAL = 1 << 30
 """How many bytes a shard has at most, if nobody says anything."""

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.failures import brief
 from flowfn.forks import cached_property
 from flowfn.image.correcting import corrected
 from flowfn.image.moving import Joint, Parts
 from flowfn.image.tensors import as_boxes, kinds, knowing
 from flowfn.image.transforms import Augmentor, Shape, bounding, corners
+from flowfn.showing import brief
 from flowfn.transform import seeded
 
 SEEDS = 1 << 63

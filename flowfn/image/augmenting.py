@@ -12,13 +12,13 @@ import numpy as np
 from flowfn import rules
 from flowfn.components import component, replaced
 from flowfn.definitions import Stage
-from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.forks import cached_property
 from flowfn.image.adapting import adapted
 from flowfn.image.composing import as_augmentor
 from flowfn.image.moving import Parts
 from flowfn.image.transforms import Augmentor, channels_first
+from flowfn.showing import brief
 from flowfn.stages import Composed as ComposedStages
 from flowfn.stages import stage
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.definitions import shown
-from flowfn.failures import brief
 from flowfn.functions import mistaken
 from flowfn.image import arguments
 from flowfn.image.adapting import adapted
 from flowfn.image.transforms import Augmentor, Identity, Shape, Transform, composed
+from flowfn.showing import brief
 
 _WEIGHTS = rules.Rule(
     "a list of numbers >= 0, one for each augmentor, not all 0",

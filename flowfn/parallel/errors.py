@@ -14,9 +14,10 @@ from collections.abc import Callable
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
-from flowfn.failures import brief, mark, marked
+from flowfn.failures import mark, marked
 from flowfn.notes import note, written
 from flowfn.parallel.transport import pack
+from flowfn.showing import brief
 from flowfn.tallies import Dropped
 
 _PLAIN = (str, bytes, int, float, complex, bool, type(None))

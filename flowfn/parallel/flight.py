@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flowfn.failures import brief, mark, whereabouts
+from flowfn.failures import mark, whereabouts
 from flowfn.parallel.crew import Crew, Pace
 from flowfn.parallel.deaths import from_outside, memory, tries, wait_before
 from flowfn.parallel.links import Call, Link, Sent, Unfit
@@ -22,6 +22,7 @@ from flowfn.parallel.serving import perform_here
 from flowfn.parallel.task import Feed, Reply, number_of_task
 from flowfn.parallel.workers import Gone
 from flowfn.runs import Anchor
+from flowfn.showing import brief
 
 START = 120.0
 """Seconds that workers may take to be ready, if a pass has a time limit; that limit, if it is longer."""

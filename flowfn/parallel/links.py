@@ -21,7 +21,7 @@ from typing import Any
 
 from flowfn import forks
 from flowfn.definitions import shown
-from flowfn.failures import brief, mark, whereabouts
+from flowfn.failures import mark, whereabouts
 from flowfn.kinds import Node
 from flowfn.notes import note
 from flowfn.parallel import slots, versions
@@ -39,6 +39,7 @@ from flowfn.parallel.threads import Team
 from flowfn.parallel.transport import Parcel, pack, unpack
 from flowfn.parallel.versions import Ledger
 from flowfn.parallel.workers import Gone, Job, Workers, since_ready
+from flowfn.showing import brief
 
 Call = Callable[[Node, Feed], Reply]
 

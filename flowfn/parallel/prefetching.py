@@ -11,7 +11,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from flowfn import rules
-from flowfn.failures import brief
 from flowfn.kinds import Each, Node
 from flowfn.parallel.background import Bounds, ahead_of_time
 from flowfn.parallel.crew import Crew, Pace
@@ -24,6 +23,7 @@ from flowfn.parallel.spread import Spread
 from flowfn.parallel.surroundings import Setup
 from flowfn.parallel.workers import inside_worker, since_ready
 from flowfn.runs import Block, Outputs, Run
+from flowfn.showing import brief
 from flowfn.stages import stage
 
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}

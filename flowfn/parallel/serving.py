@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, NamedTuple, cast
 
 from flowfn import buffers
-from flowfn.failures import brief, locate, mark, uneven, whereabouts
+from flowfn.failures import locate, mark, uneven, whereabouts
 from flowfn.kinds import Node
 from flowfn.notes import trace
 from flowfn.parallel.errors import Portable, Record
@@ -20,6 +20,7 @@ from flowfn.parallel.slots import Denied, Desk, Name, opened
 from flowfn.parallel.task import REMEMBERED, Begun, Feed, Reply, perform, stop_task, weight
 from flowfn.parallel.transport import Parcel, pack, unpack
 from flowfn.runs import Anchor, Outputs, Run
+from flowfn.showing import brief
 from flowfn.tallies import Tallies, anchors, let_go
 
 TREES = 4

@@ -51,7 +51,7 @@ class Spread(Node):
         begun: dict[int, int] = {}
         for node in self.stretch.chain():
             if isinstance(node, Expand):
-                known = run.anchor(node, position)
+                known = run.anchor(node.place, position)
                 if not chain:  # what is too much of the last one is dropped here, so that it owes nothing
                     first = position = known.outputs
                     begun = dict.fromkeys(begun, first)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from flowfn import forks
-from flowfn.failures import brief, mark, marked, whereabouts
+from flowfn.failures import mark, marked, whereabouts
 from flowfn.kinds import Group, Node
 from flowfn.losses import note
 from flowfn.parallel.background import END, Claim, Intake, may_wait, output_of
@@ -23,6 +23,7 @@ from flowfn.parallel.plan import Stretch
 from flowfn.parallel.supply import Supply
 from flowfn.parallel.task import Feed, Reply, Unsupplied, number_of_task, perform
 from flowfn.runs import BLOCK, Anchor, Block, Outputs, Run, shared
+from flowfn.showing import brief
 from flowfn.tallies import Dropped, Reached, anchors
 
 Sending: TypeAlias = tuple[Feed, list[dict[int, Anchor]]]

@@ -11,9 +11,9 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 
 from flowfn import rules, sources
-from flowfn.failures import brief
 from flowfn.runs import Place
 from flowfn.seeing.resuming import in_words, is_state
+from flowfn.showing import brief
 
 COMPONENTS = 20
 """How many components of a datapoint are shown, and of what is nested in it `NESTED`, down to `DEPTH`."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flowfn.failures import brief
 from flowfn.flows import Flow
 from flowfn.kinds import nodes
 from flowfn.schema import checked
+from flowfn.showing import brief
 from flowfn.states import unpack
 
 

@@ -39,7 +39,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 import flowfn as ff
-from flowfn.failures import brief
+from flowfn.showing import brief
 from flowfn.testing import left_behind, same
 
 HANGING = 600

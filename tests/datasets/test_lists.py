@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 
 import cv2
 import numpy as np
@@ -156,7 +157,7 @@ def test_verify_compares_the_list_with_the_published_sum(tmp_path, monkeypatch):
     write_places(tmp_path)
     with pytest.raises(ValueError, match="e9f2fd57bfd9d07630173f4e8708e4b1 was published"):
         places365_files(tmp_path, "val", verify=True)
-    module = __import__(places365_files.__module__, fromlist=["_SUMS"])
+    module = sys.modules["flowfn.datasets.places365"]
     monkeypatch.setitem(module._SUMS, "places365_val.txt", hashlib.md5((tmp_path / "places365_val.txt").read_bytes()).hexdigest())
     assert len(places365_files(tmp_path, "val", verify=True)) == 2
 

@@ -4,13 +4,13 @@ import gzip
 import hashlib
 import pickle
 import struct
+import sys
 
 import numpy as np
 import pytest
 
 import flowfn as ff
 from flowfn.datasets import FASHION_MNIST_LABELS, MNIST_LABELS, fashion_mnist, mnist, read_idx
-from flowfn.datasets import mnist as mnist_function
 from flowfn.testing import check, same
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 28, 28), np.uint8)
@@ -122,7 +122,7 @@ def test_verify_compares_with_the_published_sum(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"has the MD5 sum .*f68b3c2dcbeaaa9fbdd348bbdeb94873 was published"):
         mnist(tmp_path, verify=True)
     sums = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in tmp_path.iterdir()}
-    module = __import__(mnist_function.__module__, fromlist=["_MNIST"])
+    module = sys.modules["flowfn.datasets.mnist"]
     monkeypatch.setattr(module, "_MNIST", module.Published("mnist", "", sums))
     assert len(mnist(tmp_path, verify=True)) == 20
 
