@@ -208,6 +208,18 @@ def test_wide_arrays_of_jax_are_not_cut_to_32_bits():
         transport.unpack(parcel)
 
 
+def test_memory_that_arrays_of_jax_looked_into_is_used_again():
+    jax = pytest.importorskip("jax")
+    made = [jax.device_put(np.full(N * 8, at, np.float32)) for at in range(4)]
+    flow = ff.pipe(lambda: iter(made * 10), ff.map(lambda array: array), ff.prefetch(2, processes=1))
+    files = set()
+    for at, array in enumerate(flow):
+        assert float(array[0]) == float(array[-1]) == at % 4
+        files |= {slot.name.file for slot in slots.slots.blocks}
+        del array
+    assert len(files) < 12  # of 40 batches; each needed a file of its own while JAX held the last
+
+
 @pytest.mark.parametrize("dtype", ["M8[s]", [("t", "M8[s]"), ("x", "f4")], "bfloat16", "float8_e4m3fn"])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_arrays_whose_bytes_numpy_shows_to_nobody_are_not_written_out(dtype, order):

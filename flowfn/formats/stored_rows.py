@@ -52,12 +52,20 @@ class Kept(NamedTuple):
         step = max(self.chunk, 1) if self.chunk * self.row_size <= LARGEST else max(SCATTERED // self.row_size, 1)
         return step * max(PIECE // (self.row_size * step), 1)
 
+    def scattered(self, wanted: np.ndarray) -> bool:
+        """Whether it costs more to read over what lies between most of some rows, whose indices grow, than to begin anew."""
+        span = int(wanted[-1] - wanted[0])
+        return span * self.row_size > NEAR // 2 * len(wanted) or (self.chunk > 0 and span // self.chunk > len(wanted) // 2)
+
 
 class StoredRows(Opened):
     """Arrays of equal length in a file, as a sequence of datapoints; it can be asked for whole blocks as `Columns` can.
 
     Subclasses say how to `open` the file, and how to `read` consecutive rows of an array. Rows are memory of their own.
     """
+
+    keeps_chunks = False
+    """Whether a decoded chunk is kept below, so that parts of it may be read one after another."""
 
     def __init__(self, path: Any, who: str) -> None:
         super().__init__(path, who)
@@ -75,6 +83,10 @@ class StoredRows(Opened):
         """Rows of array number `at`, in new memory."""
         raise TypeError(f"{type(self).__name__} does not say how to read {self.path}")
 
+    def read_one(self, at: int, index: int) -> Any:
+        """One row of an array, in new memory."""
+        return self.read(at, index, index + 1)[0]
+
     def read_into(self, at: int, start: int, stop: int, made: np.ndarray) -> None:
         """Rows of an array, into an array."""
         made[...] = self.read(at, start, stop)
@@ -90,7 +102,7 @@ class StoredRows(Opened):
 
     def __getitem__(self, index: int) -> Any:
         index = self.within(index)
-        return self.form.made([self._read(at, index, index + 1)[0] for at in self.chosen])
+        return self.form.made([self._read_one(at, index) for at in self.chosen])
 
     def __getitems__(self, indices: Sequence[int]) -> Iterator[Any]:
         return self.each(np.asarray(indices, np.int64))
@@ -141,6 +153,12 @@ class StoredRows(Opened):
         except Exception as error:
             self._tell(at, start, stop, error)
 
+    def _read_one(self, at: int, index: int) -> Any:
+        try:
+            return self.read_one(at, index)
+        except Exception as error:
+            self._tell(at, index, index + 1, error)
+
     def _tell(self, at: int, start: int, stop: int, error: Exception) -> NoReturn:
         where = f"row {start}" if stop == start + 1 else f"rows {start} to {stop - 1}"
         failed = f"{self.who}(): {where} of {self.kept[at].name!r} cannot be read"
@@ -186,6 +204,16 @@ class StoredRows(Opened):
             self._tell(at, block.start, block.stop, error)
         return made
 
+    def _apart(self, kept: Kept, wanted: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """Between which of some sorted rows to begin to read anew."""
+        apart = wanted[1:] // kept.piece > wanted[:-1] // kept.piece
+        if kept.chunk:
+            chunks = wanted // kept.chunk
+            apart |= chunks[1:] > chunks[:-1] + 1
+        if self.keeps_chunks or not kept.chunk:
+            apart |= steps > max(NEAR // kept.row_size, 1)
+        return apart
+
     def _gathered(self, at: int, indices: np.ndarray) -> np.ndarray:
         """Scattered rows: sorted, and read run by run; a chunk is read once, and so is what lies close together."""
         kept = self.kept[at]
@@ -193,21 +221,18 @@ class StoredRows(Opened):
         made = np.empty(shape, kept.dtype) if kept.dtype.hasobject else buffers.empty(shape, kept.dtype)
         order = np.argsort(indices, kind="stable")
         wanted = indices[order]
-        apart = np.diff(wanted // kept.chunk) > 1 if kept.chunk else np.diff(wanted) > max(NEAR // kept.row_size, 1)
-        apart |= np.diff(wanted // kept.piece) > 0
-        ends = [*(np.flatnonzero(apart) + 1).tolist(), len(wanted)]
-        if kept.chunk or len(ends) > max(len(wanted) // 2, 4):
-            once, again = np.unique(indices, return_inverse=True)
-            together = self._together(at, once)
-            if together is not None:
-                made[...] = together[again]
-                return made
+        steps = np.diff(wanted)
+        again = None if steps.all() else np.cumsum(np.append(False, steps > 0))
+        together = self._together(at, wanted if again is None else np.unique(wanted))
+        if together is not None:
+            made[order] = together if again is None else together[again]
+            return made
+        ends = [*(np.flatnonzero(self._apart(kept, wanted, steps)) + 1).tolist(), len(wanted)]
         begin, places = wanted.tolist(), order.tolist()
         first = 0
         for end in ends:
             if end - first == 1:
-                start = begin[first]
-                made[places[first]] = self._read(at, start, start + 1)[0]
+                made[places[first]] = self._read_one(at, begin[first])
             elif end > first:
                 start = begin[first]
                 found = self._read(at, start, begin[end - 1] + 1)
