@@ -12,11 +12,12 @@ import numpy as np
 from flowfn import rules
 from flowfn.drawing import words
 from flowfn.kinds import MISSING, known_length
-from flowfn.mixing import CYCLING, Begun, MixRoute, Plan, Row, are_rows, first_of, owed, packed, since, unpacked
+from flowfn.mixing import CYCLING, MixRoute, Plan, owed, since
 from flowfn.orders import ROUTES, Order
 from flowfn.randomness import drawn_key, generator
 from flowfn.runs import Anchor, EpochForm, Length, Outputs, Run
 from flowfn.stages import stage
+from flowfn.standing import Begun, Row, are_rows, first_of, packed, unpacked
 
 
 class MixNode(Order):

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
+from flowfn.blocks import Block, ints
 from flowfn.columns import readonly
 from flowfn.components import LEAVES, Datapoints, with_fields
 from flowfn.kinds import Each
-from flowfn.runs import Block, EpochForm, Outputs, Run, ints
+from flowfn.runs import EpochForm, Outputs, Run
 from flowfn.stages import stage
 
 _SEED = {"seed": rules.integer}

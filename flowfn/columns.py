@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from flowfn import buffers
+from flowfn.blocks import Block, ints
 from flowfn.components import component
-from flowfn.runs import Block, ints
 from flowfn.subclasses import carries
 
 

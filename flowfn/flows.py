@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, SupportsInde
 import numpy as np
 
 from flowfn import forks
+from flowfn.blocks import BLOCK
 from flowfn.failures import annotate, uneven
 from flowfn.iterating import FlowIterator, Progress, remember
 from flowfn.kinds import Node, based
 from flowfn.pickling import Picklable
-from flowfn.runs import BLOCK, Outputs, Place, Run
+from flowfn.runs import Outputs, Place, Run
 from flowfn.showing import brief
 from flowfn.states import unpack
 from flowfn.translating import no_attribute

@@ -18,22 +18,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from flowfn.blocks import BLOCK, Block, blocks, each_index, ints, shared
 from flowfn.failures import uneven
 from flowfn.randomness import Label, generators, hashed
 from flowfn.routes import affine
-from flowfn.runs import (
-    BLOCK,
-    Anchor,
-    Block,
-    EpochForm,
-    Length,
-    Outputs,
-    Run,
-    blocks,
-    each_index,
-    ints,
-    shared,
-)
+from flowfn.runs import Anchor, EpochForm, Length, Outputs, Run
 
 MISSING = object()
 

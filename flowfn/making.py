@@ -14,10 +14,11 @@ from typing import Any, NoReturn
 import numpy as np
 
 from flowfn import rules
+from flowfn.blocks import Block, each_index
 from flowfn.columns import readonly
 from flowfn.flows import Flow
 from flowfn.randomness import generator, generators, hashed
-from flowfn.runs import Block, Length, Outputs, Run, each_index
+from flowfn.runs import Length, Outputs, Run
 from flowfn.showing import brief
 from flowfn.sources import SequenceNode, Source
 from flowfn.translating import speaks

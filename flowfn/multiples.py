@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from flowfn import rules
+from flowfn.blocks import Block
 from flowfn.components import LEAVES, Datapoints
 from flowfn.flows import Flow
 from flowfn.routes import Switch
-from flowfn.runs import Block
 from flowfn.showing import brief
 from flowfn.sources import flow
 from flowfn.stages import stage

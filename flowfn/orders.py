@@ -16,10 +16,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from flowfn import forks
+from flowfn.blocks import Block
 from flowfn.kinds import MISSING, Node, fault
 from flowfn.randomness import generator
 from flowfn.routes import Span, affine, as_route
-from flowfn.runs import Anchor, Block, EpochForm, Length, Outputs, Run, naturals
+from flowfn.runs import Anchor, EpochForm, Length, Outputs, Run, naturals
 from flowfn.stretches import EMPTY_ROUNDS, Stretches, nth
 
 ROUTES = 8

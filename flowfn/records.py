@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
-from flowfn.runs import Block, ints
+from flowfn.blocks import Block, ints
 
 Place: TypeAlias = tuple[int, int, int]
 """Where the bytes of a number are: (which file, offset of their checksum, how many they are)."""

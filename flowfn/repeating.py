@@ -10,10 +10,11 @@ from itertools import islice
 from typing import Any
 
 from flowfn import rules
+from flowfn.blocks import Block
 from flowfn.flows import Flow
 from flowfn.orders import Order
 from flowfn.routes import Copies, Rounds, affine
-from flowfn.runs import Block, EpochForm, Length, Outputs, Run
+from flowfn.runs import EpochForm, Length, Outputs, Run
 from flowfn.stages import stage
 from flowfn.stretches import EMPTY_ROUNDS, Stretch
 

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from flowfn.runs import Block, Length
+from flowfn.blocks import Block
+from flowfn.runs import Length
 
 Switch = tuple[np.ndarray, np.ndarray, np.ndarray]
 

@@ -14,9 +14,9 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from flowfn import rules
-from flowfn.mixing import are_begun
 from flowfn.runs import Anchor, EpochForm, Place, Run, naturals
 from flowfn.showing import brief
+from flowfn.standing import are_begun
 from flowfn.tallies import can_count
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.components import Datapoints
-
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 60
+_SEQUENCES: tuple[Any, ...] = (list.__repr__, tuple.__repr__)
+"""How lists and tuples show themselves, and classes of them that show themselves alike."""
 
 
 def brief(value: Any, depth: int = 6) -> str:
@@ -23,7 +23,7 @@ def brief(value: Any, depth: int = 6) -> str:
     """
     if isinstance(value, np.ndarray):
         return f"{value.dtype} array {value.shape}"
-    if type(value) not in (list, tuple, Datapoints) and not isinstance(value, Mapping):
+    if type(value).__repr__ not in _SEQUENCES and not isinstance(value, Mapping):
         return _short.repr(value)
     if not depth:
         return "..."

@@ -25,6 +25,7 @@ import numpy as np
 from more_itertools import consume
 
 from flowfn import subclasses
+from flowfn.blocks import Block, cut, ints
 from flowfn.collating import as_array
 from flowfn.columns import Columns, Rows
 from flowfn.flows import Flow
@@ -32,7 +33,7 @@ from flowfn.kinds import Node
 from flowfn.randomness import generator
 from flowfn.refusals import nothing, refuse, refuse_flow
 from flowfn.routes import affine
-from flowfn.runs import Block, Length, Outputs, Run, cut, ints
+from flowfn.runs import Length, Outputs, Run
 from flowfn.showing import brief
 
 

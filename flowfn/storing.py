@@ -15,13 +15,14 @@ import numpy as np
 from more_itertools import consume
 
 from flowfn import rules
+from flowfn.blocks import BLOCK, Block, blocks, ints
 from flowfn.caching import FrozenNode
 from flowfn.digests import pipeline_key
 from flowfn.encoding import decoded, encoded
 from flowfn.flows import Flow
 from flowfn.kinds import MISSING, Each, fault
 from flowfn.records import Place
-from flowfn.runs import BLOCK, Block, Outputs, Run, blocks, ints
+from flowfn.runs import Outputs, Run
 from flowfn.shelves import Shelf, Visit, refuse_foreign, shelf
 from flowfn.showing import brief
 from flowfn.stages import stage

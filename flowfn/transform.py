@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from flowfn import forks, rules
+from flowfn.blocks import Block
 from flowfn.columns import Columns, Rows
 from flowfn.components import component, replaced, selected
 from flowfn.definitions import shown
@@ -18,7 +19,7 @@ from flowfn.flows import Flow
 from flowfn.kinds import Each, Trail
 from flowfn.pickling import Picklable
 from flowfn.randomness import rekey
-from flowfn.runs import Block, Outputs, Run
+from flowfn.runs import Outputs, Run
 from flowfn.sources import counting
 from flowfn.stages import stage
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from flowfn.blocks import Block, each_index, shared
 from flowfn.caching import CacheNode
 from flowfn.definitions import Definition, Stage
 from flowfn.digests import Digest
@@ -29,7 +30,7 @@ from flowfn.flows import Flow
 from flowfn.homes import is_ours
 from flowfn.kinds import Each, Group, Node
 from flowfn.orders import Order
-from flowfn.runs import Block, Outputs, Run, each_index, shared
+from flowfn.runs import Outputs, Run
 from flowfn.showing import brief
 from flowfn.sources import ForeignNode
 from flowfn.stages import stage

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from flowfn import buffers, forks, rules
+from flowfn.blocks import Block
 from flowfn.columns import Columns, readonly, stackable
 from flowfn.components import component
 from flowfn.flows import Flow
@@ -25,7 +26,6 @@ from flowfn.formats.members import Form, Kind, equal_lengths, form_of
 from flowfn.formats.npy import Header, header_of
 from flowfn.formats.several import several
 from flowfn.formats.signatures import LENGTH, told
-from flowfn.runs import Block
 from flowfn.sources import ArraysNode, Source
 
 __all__ = ["read_npy", "read_npz", "write_npy", "write_npz"]

@@ -15,11 +15,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, ClassVar
 
 from flowfn import forks
+from flowfn.blocks import Block
 from flowfn.extras import needed
 from flowfn.flows import Flow
 from flowfn.formats.damage import reading, tell
 from flowfn.rules import Rule
-from flowfn.runs import Block, Run
+from flowfn.runs import Run
 from flowfn.sources import IterableNode, SequenceNode, Source
 
 PATH = Rule("a path or a URL", lambda value: isinstance(value, (str, os.PathLike)), lambda value, others: os.fspath(value) not in ("", b""))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
+from flowfn.blocks import Block, ints
 from flowfn.digests import identity
 from flowfn.extras import needed
 from flowfn.flows import Flow
@@ -28,7 +29,6 @@ from flowfn.formats.payloads import Unreadable, encoded, hasty, packed, reader_o
 from flowfn.formats.several import several
 from flowfn.formats.writing import resumable, resumed, shown
 from flowfn.iterating import FlowIterator
-from flowfn.runs import Block, ints
 
 FULL, OLD = 1 << 25, 10.0
 """Bytes, or seconds, after which what waits is written."""

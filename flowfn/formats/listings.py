@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from flowfn.blocks import Block, ints
 from flowfn.formats.payloads import Unreadable, packed, unpacked
-from flowfn.runs import Block, ints
 
 KEYS = b"__keys__"
 """Where tensorpack's LMDBSerializer keeps the list of the keys."""

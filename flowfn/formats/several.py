@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from flowfn import buffers, forks
+from flowfn.blocks import Block, ints
 from flowfn.formats.finding import paths_of
 from flowfn.formats.members import Kind
-from flowfn.runs import Block, ints
 
 FILES = 32
 """How many files are held open."""

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from flowfn import buffers
+from flowfn.blocks import Block
 from flowfn.columns import stackable
 from flowfn.components import component
 from flowfn.flows import Flow
 from flowfn.formats.damage import reading, tell
 from flowfn.formats.files import Opened
 from flowfn.formats.members import Form, Kind
-from flowfn.runs import Block
 from flowfn.sources import ArraysNode, Source
 
 PIECE = 1 << 20

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
+from flowfn.blocks import Block
 from flowfn.extras import needed
 from flowfn.flows import Flow
 from flowfn.formats import framing
@@ -23,7 +24,6 @@ from flowfn.formats.files import InOrder, Opened, Pieces, call, flow_of, is_url,
 from flowfn.formats.finding import paths_of
 from flowfn.formats.indexing import index_of
 from flowfn.formats.payloads import Unreadable, reader_of_all, unpacker
-from flowfn.runs import Block
 
 SPAN = 1 << 18
 """How many bytes of records that follow one another are read at once."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import NoReturn
 
+from flowfn.blocks import BLOCK, Block
 from flowfn.parallel.surroundings import Setup
 from flowfn.parallel.task import Reply
-from flowfn.runs import BLOCK, Block
 
 TASK_SECONDS = 0.02
 """How long a task should take: long enough to be worth sending, short enough to share the work out evenly."""

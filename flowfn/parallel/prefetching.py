@@ -11,6 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from flowfn import rules
+from flowfn.blocks import Block
 from flowfn.kinds import Each, Node
 from flowfn.parallel.background import Bounds, ahead_of_time
 from flowfn.parallel.crew import Crew, Pace
@@ -22,7 +23,7 @@ from flowfn.parallel.readers import Readers
 from flowfn.parallel.spread import Spread
 from flowfn.parallel.surroundings import Setup
 from flowfn.parallel.workers import inside_worker, since_ready
-from flowfn.runs import Block, Outputs, Run
+from flowfn.runs import Outputs, Run
 from flowfn.showing import brief
 from flowfn.stages import stage
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from flowfn.blocks import Block, blocks
 from flowfn.kinds import Node
 from flowfn.parallel.crew import Crew, Pace
 from flowfn.parallel.plan import Stretch
 from flowfn.parallel.task import Feed
 from flowfn.parallel.work import Work
-from flowfn.runs import Anchor, Block, Length, Outputs, Run, blocks
+from flowfn.runs import Anchor, Length, Outputs, Run
 from flowfn.streams import Expand
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from flowfn import forks
+from flowfn.blocks import Block, ints
 from flowfn.failures import locate
 from flowfn.kinds import Node
 from flowfn.orders import Reader, Wanted
-from flowfn.runs import Block, Epoch, Run, ints
+from flowfn.runs import Epoch, Run
 
 Way: TypeAlias = tuple[tuple[int, Epoch], ...]
 """How a node is reached from the bottom: at each step which source, in which epoch or round."""

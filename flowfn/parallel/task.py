@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from more_itertools import consume
 
+from flowfn.blocks import Block, ints
 from flowfn.failures import locate, uneven
 from flowfn.kinds import Node
 from flowfn.notes import trace
-from flowfn.runs import Anchor, Block, Epoch, Length, Outputs, Run, ints
+from flowfn.runs import Anchor, Epoch, Length, Outputs, Run
 from flowfn.tallies import Reached, Tallies
 
 REMEMBERED = 8

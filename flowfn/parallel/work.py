@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from flowfn import forks
+from flowfn.blocks import BLOCK, Block, shared
 from flowfn.failures import mark, marked, whereabouts
 from flowfn.kinds import Group, Node
 from flowfn.losses import note
@@ -22,7 +23,7 @@ from flowfn.parallel.links import link_to
 from flowfn.parallel.plan import Stretch
 from flowfn.parallel.supply import Supply
 from flowfn.parallel.task import Feed, Reply, Unsupplied, number_of_task, perform
-from flowfn.runs import BLOCK, Anchor, Block, Outputs, Run, shared
+from flowfn.runs import Anchor, Outputs, Run
 from flowfn.showing import brief
 from flowfn.tallies import Dropped, Reached, anchors
 

@@ -14,8 +14,9 @@ from typing import IO, Any
 from more_itertools import peekable
 
 from flowfn import rules
+from flowfn.blocks import Block
 from flowfn.kinds import Each, Trail
-from flowfn.runs import Block, Length, Outputs, Run
+from flowfn.runs import Length, Outputs, Run
 from flowfn.stages import stage
 
 MOST = 64
