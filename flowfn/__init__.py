@@ -5,64 +5,64 @@ with it, and never change what comes out.
 """
 
 # composing
-from flowfn.stages import compose, pipe, stage  # isort: skip
+from flowfn.flows.stages import compose, pipe, stage  # isort: skip
 
 # sources
-from flowfn.sources import flow, from_arrays  # isort: skip
-from flowfn.making import fake, files  # isort: skip
-from flowfn.receiving import from_queue  # isort: skip
+from flowfn.flows.sources import flow, from_arrays  # isort: skip
+from flowfn.vocabulary.making import fake, files  # isort: skip
+from flowfn.vocabulary.receiving import from_queue  # isort: skip
 
 # one datapoint at a time
-from flowfn.transform import enumerate as enumerate  # isort: skip
-from flowfn.transform import filter as filter  # isort: skip
-from flowfn.transform import filter_map, flat_map, map_component, per_process, seeded, select, tap  # isort: skip
-from flowfn.transform import map as map  # isort: skip
+from flowfn.vocabulary.transform import enumerate as enumerate  # isort: skip
+from flowfn.vocabulary.transform import filter as filter  # isort: skip
+from flowfn.vocabulary.transform import filter_map, flat_map, map_component, per_process, seeded, select, tap  # isort: skip
+from flowfn.vocabulary.transform import map as map  # isort: skip
 
 # batches
-from flowfn.batching import batch, collate, unbatch, window  # isort: skip
-from flowfn.bucketing import batch_by_key, batch_by_length, shape_of  # isort: skip
-from flowfn.collating import as_list, stack  # isort: skip
-from flowfn.multiples import pad_to_multiple  # isort: skip
-from flowfn.nesting import inside  # isort: skip
-from flowfn.packers import best_fit, concat_then_split, first_fit  # isort: skip
-from flowfn.packing import pack  # isort: skip
-from flowfn.padding import pad  # isort: skip
-from flowfn.rebatching import rebatch  # isort: skip
+from flowfn.vocabulary.batching import batch, collate, unbatch, window  # isort: skip
+from flowfn.vocabulary.bucketing import batch_by_key, batch_by_length, shape_of  # isort: skip
+from flowfn.datapoints.collating import as_list, stack  # isort: skip
+from flowfn.vocabulary.multiples import pad_to_multiple  # isort: skip
+from flowfn.vocabulary.nesting import inside  # isort: skip
+from flowfn.vocabulary.packing.packers import best_fit, concat_then_split, first_fit  # isort: skip
+from flowfn.vocabulary.packing.sequences import pack  # isort: skip
+from flowfn.datapoints.padding import pad  # isort: skip
+from flowfn.vocabulary.rebatching import rebatch  # isort: skip
 
 # which, and when
-from flowfn.ordering import sample, shard, shuffle, skip, split, subset, take  # isort: skip
-from flowfn.ordering import slice as slice  # isort: skip
-from flowfn.repeating import cycle, epoch_of, repeat, repeat_each  # isort: skip
-from flowfn.streaming import interleave, scan, shuffle_buffer, take_while, unique  # isort: skip
+from flowfn.vocabulary.ordering import sample, shard, shuffle, skip, split, subset, take  # isort: skip
+from flowfn.vocabulary.ordering import slice as slice  # isort: skip
+from flowfn.vocabulary.repeating import cycle, epoch_of, repeat, repeat_each  # isort: skip
+from flowfn.vocabulary.streaming import interleave, scan, shuffle_buffer, take_while, unique  # isort: skip
 
 # several sources
-from flowfn.combining import concat, mix, quotas, zip_components  # isort: skip
-from flowfn.combining import zip as zip  # isort: skip
+from flowfn.vocabulary.combining import concat, mix, quotas, zip_components  # isort: skip
+from flowfn.vocabulary.combining import zip as zip  # isort: skip
 
 # when a stage fails
-from flowfn.guarding import guard  # isort: skip
-from flowfn.tallies import Dropped  # isort: skip
+from flowfn.vocabulary.guarding import guard  # isort: skip
+from flowfn.kinds.tallies import Dropped  # isort: skip
 
 # held fast
-from flowfn.caching import cache, freeze  # isort: skip
-from flowfn.storing import cache_to  # isort: skip
+from flowfn.vocabulary.keeping.caching import cache, freeze  # isort: skip
+from flowfn.vocabulary.keeping.storing import cache_to  # isort: skip
 
 # in parallel
 from flowfn.parallel import WorkerDied, prefetch, shut_down, warm_up  # isort: skip
 
 # seeing
-from flowfn.flows import Flow  # isort: skip
-from flowfn.iterating import FlowIterator  # isort: skip
+from flowfn.flows.flow import Flow  # isort: skip
+from flowfn.flows.iterating import FlowIterator  # isort: skip
 from flowfn.seeing import Speed, describe, explain, print_datapoint, progress, replay, speed  # isort: skip
-from flowfn.watching import check_inputs  # isort: skip
+from flowfn.seeing.watching import check_inputs  # isort: skip
 
-from flowfn.homes import publish as _publish  # isort: skip
+from flowfn.pickling.homes import publish as _publish  # isort: skip
 
 _publish(__name__, globals())
 
 
 def __getattr__(name: str) -> object:
-    from flowfn.translating import no_name
+    from flowfn.flows.translating import no_name
 
     raise no_name(name)
 

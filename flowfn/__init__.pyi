@@ -17,18 +17,13 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import TypeVar
 
-from flowfn.bucketing import shape_of as shape_of
-from flowfn.collating import as_list as as_list
-from flowfn.collating import stack as stack
-from flowfn.combining import quotas as quotas
-from flowfn.flows import Flow as Flow
-from flowfn.iterating import FlowIterator as FlowIterator
-from flowfn.making import files as files
-from flowfn.packers import Packer
-from flowfn.packers import best_fit as best_fit
-from flowfn.packers import concat_then_split as concat_then_split
-from flowfn.packers import first_fit as first_fit
-from flowfn.padding import pad as pad
+from flowfn.datapoints.collating import as_list as as_list
+from flowfn.datapoints.collating import stack as stack
+from flowfn.datapoints.padding import pad as pad
+from flowfn.flows.flow import Flow as Flow
+from flowfn.flows.iterating import FlowIterator as FlowIterator
+from flowfn.flows.stages import stage as stage
+from flowfn.kinds.tallies import Dropped as Dropped
 from flowfn.parallel import WorkerDied as WorkerDied
 from flowfn.parallel import shut_down as shut_down
 from flowfn.parallel import warm_up as warm_up
@@ -38,10 +33,15 @@ from flowfn.seeing import explain as explain
 from flowfn.seeing import print_datapoint as print_datapoint
 from flowfn.seeing import speed as speed
 from flowfn.seeing.replaying import replay as replay
-from flowfn.stages import stage as stage
-from flowfn.tallies import Dropped as Dropped
-from flowfn.transform import per_process as per_process
-from flowfn.transform import seeded as seeded
+from flowfn.vocabulary.bucketing import shape_of as shape_of
+from flowfn.vocabulary.combining import quotas as quotas
+from flowfn.vocabulary.making import files as files
+from flowfn.vocabulary.packing.packers import Packer
+from flowfn.vocabulary.packing.packers import best_fit as best_fit
+from flowfn.vocabulary.packing.packers import concat_then_split as concat_then_split
+from flowfn.vocabulary.packing.packers import first_fit as first_fit
+from flowfn.vocabulary.transform import per_process as per_process
+from flowfn.vocabulary.transform import seeded as seeded
 
 __version__: str
 

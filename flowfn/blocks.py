@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from flowfn import forks
+from flowfn.process import forks
 
 Block: TypeAlias = "range | np.ndarray"
 """Some indices, in the order in which they are wanted: at most `BLOCK` of them."""

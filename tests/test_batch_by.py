@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flowfn as ff
-from flowfn.bucketing import batch_by_key, batch_by_length, shape_of
-from flowfn.padding import pad
+from flowfn.datapoints.padding import pad
 from flowfn.testing import check, same
+from flowfn.vocabulary.bucketing import batch_by_key, batch_by_length, shape_of
 
 
 class Stream:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.batching import collate, window
-from flowfn.components import Datapoints
-from flowfn.padding import pad
+from flowfn.datapoints.components import Datapoints
+from flowfn.datapoints.padding import pad
 from flowfn.testing import check
+from flowfn.vocabulary.batching import collate, window
 
 Pair = namedtuple("Pair", "x y")
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn import buffers
+from flowfn.datapoints import buffers
 from flowfn.testing import same
 
 pytestmark = pytest.mark.timeout(40)

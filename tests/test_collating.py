@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import flowfn as ff
-from flowfn.padding import pad
+from flowfn.datapoints.padding import pad
 from flowfn.testing import check, same
 
 Pair = namedtuple("Pair", "x y")

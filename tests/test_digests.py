@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn import codes
-from flowfn.digests import pipeline_key
+from flowfn.digests import codes
+from flowfn.digests.pipelines import pipeline_key
 
 PRELUDE = """
 import abc, collections, dataclasses, enum, functools, math, operator, random, re, typing
@@ -500,5 +500,5 @@ def test_the_standard_library_and_flowfn_are_installed():
     assert (
         codes.installed("math") == codes.installed("os.path") == codes.installed("json") == f"{sys.version_info[0]}.{sys.version_info[1]}"
     )
-    assert codes.installed("flowfn.stages") == "flowfn"
+    assert codes.installed("flowfn.flows.stages") == "flowfn"
     assert np.__version__ in codes.installed("numpy.linalg")

@@ -16,8 +16,9 @@ import time
 import pytest
 
 import flowfn as ff
-from flowfn import buffers
-from flowfn.parallel import deaths, flight
+from flowfn.datapoints import buffers
+from flowfn.parallel import flight
+from flowfn.parallel.workers import deaths
 from flowfn.testing import left_behind
 
 pytestmark = [

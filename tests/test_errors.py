@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.parallel.errors import Portable, Shown
+from flowfn.parallel.crossing.errors import Portable, Shown
 
 pytestmark = pytest.mark.timeout(120)
 

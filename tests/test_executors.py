@@ -22,11 +22,11 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.parallel import serving
-from flowfn.parallel.plan import stretches
-from flowfn.parallel.serving import perform_here, stop_here
-from flowfn.parallel.task import Feed
-from flowfn.runs import Run
+from flowfn.kinds.runs import Run
+from flowfn.parallel.tasks.plan import stretches
+from flowfn.parallel.tasks.task import Feed
+from flowfn.parallel.workers import serving
+from flowfn.parallel.workers.serving import perform_here, stop_here
 from flowfn.testing import same
 
 pytestmark = pytest.mark.timeout(60)

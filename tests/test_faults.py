@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.parallel.workers import since_ready
+from flowfn.parallel.workers.processes import since_ready
 from flowfn.testing import left_behind, same
 
 pytestmark = [
@@ -1032,7 +1032,7 @@ def test_flows_are_iterated_under_a_parallel_test_runner(tmp_path):
 
 
 def test_workers_that_idled_until_they_ended_are_started_again(monkeypatch, caplog):
-    monkeypatch.setattr("flowfn.parallel.workers.IDLE", 1.0)
+    monkeypatch.setattr("flowfn.parallel.workers.processes.IDLE", 1.0)
     flow = ff.pipe(range(40), ff.map(float), ff.prefetch(3, processes=2))
     for _ in range(3):
         assert list(flow) == [float(x) for x in range(40)]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from more_itertools import chunked
 
 import flowfn as ff
-from flowfn.states import fingerprint
+from flowfn.flows.states import fingerprint
 from flowfn.testing import check, same
 
 SETTINGS = (None, ff.prefetch(2), ff.prefetch(3, threads=2), ff.prefetch(3, processes=1), ff.prefetch(3, processes=2))
@@ -775,7 +775,7 @@ def test_what_cannot_travel_is_described(setting):
     assert [(type(one.error), str(one.error)) for one in iterator.dropped] == [(Two, f"one and {n}") for n in (1, 3)]
 
 
-@pytest.mark.filterwarnings("ignore::flowfn.losses.NothingLeft")
+@pytest.mark.filterwarnings("ignore::flowfn.kinds.losses.NothingLeft")
 @pytest.mark.parametrize("source", SOURCES)
 def test_an_index_is_the_datapoints_own(source):
     def indices(*stages):
@@ -791,7 +791,7 @@ def test_an_index_is_the_datapoints_own(source):
     assert indices(ff.batch(10)) == [0, 1, 2]
 
 
-@pytest.mark.filterwarnings("ignore::flowfn.losses.NothingLeft")
+@pytest.mark.filterwarnings("ignore::flowfn.kinds.losses.NothingLeft")
 def test_an_index_is_what_a_stage_is_told():
     @ff.stage.each
     def told(source, *, indices):

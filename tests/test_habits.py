@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn import dialects, translating
+from flowfn.flows import dialects, translating
 
 a, b = ff.flow([1, 2]), ff.flow([3, 4])
 X, y = np.zeros((4, 2)), np.zeros(4)

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.making import fake, files
-from flowfn.receiving import ShutDown, from_queue
 from flowfn.testing import check, same
+from flowfn.vocabulary.making import fake, files
+from flowfn.vocabulary.receiving import ShutDown, from_queue
 
 WORKERS = ({}, {"threads": 2}, {"processes": 2})
 
@@ -480,7 +480,7 @@ def test_a_cache_does_not_take_an_abandoned_pass_for_a_whole_one():
 
 WAITING = """
 import queue, sys, flowfn as ff
-from flowfn.receiving import from_queue
+from flowfn.vocabulary.receiving import from_queue
 items = queue.Queue()
 items.put(1)
 iterator = iter(ff.pipe(from_queue(items), {}))

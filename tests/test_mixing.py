@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import flowfn as ff
-from flowfn.shares import LONGEST, Picks, Quotas, whole
 from flowfn.testing import check
+from flowfn.vocabulary.mixing.shares import LONGEST, Picks, Quotas, whole
 
 calm = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 UNTIL = ["first", "all", "cycle_all", "forever"]

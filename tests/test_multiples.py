@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.multiples import pad_to_multiple
 from flowfn.testing import check
+from flowfn.vocabulary.multiples import pad_to_multiple
 
 Pair = namedtuple("Pair", "x y")
 

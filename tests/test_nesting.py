@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.batching import collate
-from flowfn.bucketing import batch_by_length
-from flowfn.multiples import pad_to_multiple
-from flowfn.nesting import inside
-from flowfn.padding import pad
+from flowfn.datapoints.padding import pad
 from flowfn.testing import check, same
+from flowfn.vocabulary.batching import collate
+from flowfn.vocabulary.bucketing import batch_by_length
+from flowfn.vocabulary.multiples import pad_to_multiple
+from flowfn.vocabulary.nesting import inside
 
 
 class Stream:

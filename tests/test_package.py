@@ -8,7 +8,7 @@ from types import FunctionType
 import pytest
 
 import flowfn as ff
-from flowfn.homes import PUBLIC
+from flowfn.pickling.homes import PUBLIC
 
 HEAVY = [
     "loky",

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flowfn as ff
-from flowfn.packing import best_fit, concat_then_split, first_fit, pack
 from flowfn.testing import check, same
+from flowfn.vocabulary.packing.sequences import best_fit, concat_then_split, first_fit, pack
 
 PACKERS = [first_fit, best_fit, concat_then_split]
 FITTING = [first_fit, best_fit]

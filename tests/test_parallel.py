@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.parallel.background import collecting
-from flowfn.parallel.plan import stays, stretches
+from flowfn.parallel.tasks.background import collecting
+from flowfn.parallel.tasks.plan import stays, stretches
 from flowfn.testing import check, left_behind, same
 
 EVERY_SETTING = [{}, {"threads": 1}, {"threads": 3}, {"processes": 1}, {"processes": 2}, {"processes": 3}]

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn import codes
-from flowfn.encoding import decoded, encoded
-from flowfn.states import fingerprint
+from flowfn.digests import codes
+from flowfn.flows.states import fingerprint
+from flowfn.shelves.encoding import decoded, encoded
 
 pytestmark = pytest.mark.timeout(180)
 

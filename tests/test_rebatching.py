@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flowfn as ff
-from flowfn.padding import pad
-from flowfn.rebatching import rebatch
+from flowfn.datapoints.padding import pad
 from flowfn.testing import check, same
+from flowfn.vocabulary.rebatching import rebatch
 
 Pair = namedtuple("Pair", "x y")
 

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flowfn as ff
-from flowfn.drawing import DistinctDraws, Draws, WeightedDraws, words
-from flowfn.randomness import hashed
+from flowfn.randomness.drawing import DistinctDraws, Draws, WeightedDraws, words
+from flowfn.randomness.generators import hashed
 from flowfn.testing import check
 
 calm = settings(max_examples=60, deadline=None, derandomize=True)

@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from flowfn import scripts
+from flowfn.pickling import scripts
 
 SCRIPT = """
     import dataclasses, functools, json, logging, multiprocessing, sys
@@ -68,8 +68,8 @@ SCRIPT = """
     }
 
     def tell():
-        from flowfn.digests import pipeline_key
-        from flowfn.states import fingerprint
+        from flowfn.digests.pipelines import pipeline_key
+        from flowfn.flows.states import fingerprint
         def about(flow):
             return [fingerprint(flow), iter(flow).state_dict()["order"], pipeline_key(flow, 0, "").hex()]
         print(json.dumps({name: about(flow) for name, flow in FLOWS.items()}), flush=True)

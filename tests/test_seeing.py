@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.making import fake
 from flowfn.seeing import Speed, describe, print_datapoint, progress, speed
 from flowfn.seeing.progressing import bars
 from flowfn.testing import check, same
+from flowfn.vocabulary.making import fake
 
 Pair = namedtuple("Pair", "image label")
 

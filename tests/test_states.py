@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.schema import sealed
+from flowfn.flows.schema import sealed
 from flowfn.testing import same
 
 pytestmark = pytest.mark.timeout(120)

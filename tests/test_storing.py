@@ -20,11 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flowfn as ff
-from flowfn import shelves, storing
-from flowfn.encoding import HEAD, decoded, encoded
-from flowfn.records import MARKER, RECORD, Table
-from flowfn.states import fingerprint
+from flowfn.flows.states import fingerprint
+from flowfn.shelves import shelf as shelves
+from flowfn.shelves.encoding import HEAD, decoded, encoded
+from flowfn.shelves.records import MARKER, RECORD, Table
 from flowfn.testing import check, left_behind, same
+from flowfn.vocabulary.keeping import storing
 
 Pair = namedtuple("Pair", "image label")
 

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flowfn as ff
-from flowfn.schema import sealed
+from flowfn.flows.schema import sealed
 from flowfn.testing import check
 
 WORKERS = ({}, {"threads": 2}, {"processes": 2})

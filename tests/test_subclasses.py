@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.digests import pipeline_key
+from flowfn.digests.pipelines import pipeline_key
 
 MASK = [[False, True, False], [True, False, False], [False, False, True], [False, False, False]]
 SHOWN = [[0, None, 2], [None, 4, 5], [6, 7, None], [9, 10, 11]]

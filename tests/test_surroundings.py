@@ -26,8 +26,8 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.parallel.transport import dumped
-from flowfn.parallel.versions import Ledger, version_of
+from flowfn.parallel.crossing.transport import dumped
+from flowfn.parallel.tasks.versions import Ledger, version_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -401,7 +401,7 @@ THINGS = """
 
 def test_what_did_not_change_is_the_same_in_every_process(edit, name):
     module = edit(name, THINGS)
-    code = f"import {name} as m; from flowfn.parallel.versions import version_of; print([version_of(lambda: x)[0] for x in m.THINGS])"
+    code = f"import {name} as m; from flowfn.parallel.tasks.versions import version_of; print([version_of(lambda: x)[0] for x in m.THINGS])"
     told = [
         subprocess.run(
             [sys.executable, "-B", "-c", code],

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn import buffers
-from flowfn.parallel import slots, transport
-from flowfn.parallel.versions import Ledger
+from flowfn.datapoints import buffers
+from flowfn.parallel.crossing import slots, transport
+from flowfn.parallel.tasks.versions import Ledger
 
 torch = pytest.importorskip("torch")
 

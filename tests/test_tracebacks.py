@@ -12,7 +12,7 @@ import traceback
 import pytest
 
 import flowfn as ff
-from flowfn.parallel.transport import dumped
+from flowfn.parallel.crossing.transport import dumped
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -164,7 +164,7 @@ def test_map_component_refuses_what_names_no_component():
 # filter, filter_map, flat_map
 
 
-@pytest.mark.filterwarnings("ignore::flowfn.losses.NothingLeft")
+@pytest.mark.filterwarnings("ignore::flowfn.kinds.losses.NothingLeft")
 @pytest.mark.parametrize("data", [[], [0], [1], list(range(20)), [0] * 10, [1] * 10])
 def test_filter_is_pythons_filter(data):
     for source in flows(data):

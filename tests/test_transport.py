@@ -23,10 +23,10 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn import buffers
-from flowfn.parallel import slots, transport
-from flowfn.parallel.transport import pack, unpack
-from flowfn.parallel.versions import Ledger
+from flowfn.datapoints import buffers
+from flowfn.parallel.crossing import slots, transport
+from flowfn.parallel.crossing.transport import pack, unpack
+from flowfn.parallel.tasks.versions import Ledger
 from flowfn.testing import same
 
 pytestmark = [pytest.mark.timeout(40), pytest.mark.skipif(sys.platform != "linux", reason="shared memory is had on Linux only")]

@@ -19,8 +19,8 @@ from PIL import Image
 
 import flowfn as ff
 from flowfn.image import augment
+from flowfn.seeing.watching import InputChanged
 from flowfn.testing import LawBroken, check, outputs, same
-from flowfn.watching import InputChanged
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -34,7 +34,7 @@ from flowfn.datasets.statistics import IMAGENET_STATISTICS, Statistics, image_st
 from flowfn.datasets.svhn import SVHN_STATISTICS, svhn, svhn_numbers, svhn_numbers_files
 from flowfn.datasets.synsets import ilsvrc12_labels, ilsvrc12_mean, ilsvrc12_synsets
 from flowfn.datasets.tiny_imagenet import tiny_imagenet, tiny_imagenet_files, tiny_imagenet_labels
-from flowfn.homes import publish as _publish
+from flowfn.pickling.homes import publish as _publish
 
 _publish(__name__, globals())
 

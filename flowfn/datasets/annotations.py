@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from flowfn.formats.damage import reading
-from flowfn.formats.files import file_path
+from flowfn.storage.damage import reading
+from flowfn.storage.files import file_path
 
 LARGEST = 1 << 22
 """Bytes beyond which a file is no annotation of one image."""

@@ -16,11 +16,11 @@ from flowfn import rules
 from flowfn.datasets.finding import Published
 from flowfn.datasets.listed import decoded
 from flowfn.datasets.matlab import matlab_variables
-from flowfn.flows import Flow
-from flowfn.formats.damage import reading
-from flowfn.formats.files import call, file_path, flow_of
-from flowfn.making import _in_natural_order
-from flowfn.transform import map, map_component
+from flowfn.flows.flow import Flow
+from flowfn.storage.damage import reading
+from flowfn.storage.files import call, file_path, flow_of
+from flowfn.vocabulary.making import _in_natural_order
+from flowfn.vocabulary.transform import map, map_component
 
 _PAGE = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/resources.html (BSR_bsds500.tgz)"
 _BELOW = ("BSR/BSDS500/data", "BSDS500/data", "data", "")

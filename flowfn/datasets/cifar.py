@@ -16,8 +16,8 @@ from flowfn.datasets.finding import Published
 from flowfn.datasets.held import held_flow, labels_below
 from flowfn.datasets.pickles import plain_pickle
 from flowfn.datasets.statistics import Statistics
-from flowfn.flows import Flow
-from flowfn.formats.files import call
+from flowfn.flows.flow import Flow
+from flowfn.storage.files import call
 
 CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """What the labels of CIFAR-10 mean."""

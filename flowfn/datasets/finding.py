@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flowfn import rules
-from flowfn.formats.damage import reading
+from flowfn.storage.damage import reading
 
 _DIR = rules.Rule(
     "the path of a folder", lambda value: isinstance(value, (str, os.PathLike)), lambda value, others: os.fspath(value) not in ("", b"")

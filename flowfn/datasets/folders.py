@@ -9,9 +9,9 @@ from typing import Any
 from flowfn import rules
 from flowfn.datasets.finding import Published
 from flowfn.datasets.listed import Listed, decoded, listed, listed_flow
-from flowfn.flows import Flow
-from flowfn.formats.files import call
-from flowfn.making import _natural as natural
+from flowfn.flows.flow import Flow
+from flowfn.storage.files import call
+from flowfn.vocabulary.making import _natural as natural
 
 EXTENSIONS = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """How the names of images end, in small letters."""

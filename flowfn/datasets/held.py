@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from flowfn import forks
-from flowfn.columns import Columns
-from flowfn.flows import Flow
-from flowfn.sources import ArraysNode, Source
+from flowfn.datapoints.columns import Columns
+from flowfn.flows.flow import Flow
+from flowfn.flows.sources import ArraysNode, Source
+from flowfn.process import forks
 
 
 class Held(Columns):

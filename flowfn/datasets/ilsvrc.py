@@ -16,9 +16,9 @@ from flowfn.datasets.finding import Published, lines_of
 from flowfn.datasets.folders import EXTENSIONS, of_folders
 from flowfn.datasets.listed import Listed, decoded, lines_of_list, listed, listed_flow
 from flowfn.datasets.synsets import CAFFE, found
-from flowfn.flows import Flow
-from flowfn.formats.files import call
-from flowfn.transform import map
+from flowfn.flows.flow import Flow
+from flowfn.storage.files import call
+from flowfn.vocabulary.transform import map
 
 _PAGE = "https://www.image-net.org/challenges/LSVRC/2012/"
 _SPLITS = ("train", "val", "test")

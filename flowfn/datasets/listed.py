@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.flows import Flow
-from flowfn.formats.damage import reading, warn_of_end
-from flowfn.formats.files import flow_of
-from flowfn.transform import map_component
+from flowfn.flows.flow import Flow
+from flowfn.storage.damage import reading, warn_of_end
+from flowfn.storage.files import flow_of
+from flowfn.vocabulary.transform import map_component
 
 
 class Listed:

@@ -16,9 +16,9 @@ import numpy as np
 from flowfn.datasets.finding import Published
 from flowfn.datasets.held import held_flow, labels_below
 from flowfn.datasets.statistics import Statistics
-from flowfn.flows import Flow
-from flowfn.formats.damage import reading
-from flowfn.formats.files import call, file_path
+from flowfn.flows.flow import Flow
+from flowfn.storage.damage import reading
+from flowfn.storage.files import call, file_path
 
 MNIST_LABELS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 """What the labels of MNIST mean."""

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flowfn.formats.damage import tell
+from flowfn.storage.damage import tell
 
 _PLAIN = b"".join(
     (

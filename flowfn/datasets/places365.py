@@ -14,9 +14,9 @@ from typing import Any
 from flowfn import rules
 from flowfn.datasets.finding import Published, lines_of
 from flowfn.datasets.listed import decoded, lines_of_list, listed, listed_flow
-from flowfn.flows import Flow
-from flowfn.formats.damage import reading
-from flowfn.formats.files import call
+from flowfn.flows.flow import Flow
+from flowfn.storage.damage import reading
+from flowfn.storage.files import call
 
 _PAGE = "http://places2.csail.mit.edu/download.html"
 _SUMS = {

@@ -14,8 +14,8 @@ from flowfn import rules
 from flowfn.datasets.finding import Published
 from flowfn.datasets.held import held_flow, labels_below
 from flowfn.datasets.matlab import matlab_arrays, matlab_variables
-from flowfn.flows import Flow
-from flowfn.formats.files import call
+from flowfn.flows.flow import Flow
+from flowfn.storage.files import call
 
 _PAGE = "https://people.cs.umass.edu/~marlin/data.shtml"
 _SIZE = rules.one_of(28, 16)

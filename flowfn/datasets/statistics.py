@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flowfn import rules
-from flowfn.components import component
-from flowfn.flows import Flow
-from flowfn.sources import flow as flow_over
+from flowfn.datapoints.components import component
+from flowfn.flows.flow import Flow
+from flowfn.flows.sources import flow as flow_over
 
 
 class Statistics(NamedTuple):

@@ -17,9 +17,9 @@ from flowfn.datasets.listed import decoded
 from flowfn.datasets.matlab import matlab_arrays
 from flowfn.datasets.statistics import Statistics
 from flowfn.extras import needed
-from flowfn.flows import Flow
-from flowfn.formats.damage import reading
-from flowfn.formats.files import Opened, call, flow_of
+from flowfn.flows.flow import Flow
+from flowfn.storage.damage import reading
+from flowfn.storage.files import Opened, call, flow_of
 
 SVHN_STATISTICS = Statistics((111.609, 113.161, 120.565), (50.498, 51.259, 50.244))
 """Mean and standard deviation of each channel (RGB) of SVHN's training digits, in 0..255."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flowfn.datasets.finding import Published, lines_of
-from flowfn.formats.damage import reading
+from flowfn.storage.damage import reading
 
 CAFFE = "http://dl.caffe.berkeleyvision.org/caffe_ilsvrc12.tar.gz"
 INNER = ("", "caffe_ilsvrc12", "ilsvrc_metadata")

@@ -9,8 +9,8 @@ from typing import Any
 from flowfn.datasets.finding import Published, lines_of
 from flowfn.datasets.folders import EXTENSIONS, images_below
 from flowfn.datasets.listed import decoded, listed, listed_flow
-from flowfn.flows import Flow
-from flowfn.formats.files import call
+from flowfn.flows.flow import Flow
+from flowfn.storage.files import call
 
 _PAGE = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 

@@ -7,6 +7,10 @@ What a reader says of a file names it: a ValueError where its content is wrong, 
 What a writer cannot write is an OSError, and nothing half is ever under the final name: until a file is whole it lies in a
 folder `.part-` and eight digits beside its place. A writer that is killed leaves that folder, and the next to write there
 removes it (on systems and disks with locks on folders; elsewhere it stays).
+
+A room for each kind of files: lmdb, tfrecord, tar, tables (Parquet, Arrow), arrays (npy, npz, HDF5, Zarr), text (CSV, JSON
+lines, SVMlight), shards (one flow in many files); encoding (datapoints as bytes) and joining (several arrays or files as one)
+are for all of them, as `flowfn.storage` is: finding, opening, writing.
 """
 
 from __future__ import annotations
@@ -14,27 +18,27 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from flowfn.homes import publish as _publish
+from flowfn.pickling.homes import publish as _publish
 
 if TYPE_CHECKING:
-    from flowfn.formats.array_writing import write_npy, write_npz
-    from flowfn.formats.arrays import read_npy, read_npz
-    from flowfn.formats.caffe import read_caffe_lmdb
-    from flowfn.formats.chunked import read_zarr, write_zarr
-    from flowfn.formats.csv_writing import write_csv
-    from flowfn.formats.examples import as_example, from_example
-    from flowfn.formats.hierarchical import read_hdf5, write_hdf5
-    from flowfn.formats.json_lines import read_jsonl, write_jsonl
-    from flowfn.formats.keyvalue import read_lmdb, write_lmdb
-    from flowfn.formats.sharding import write_shards
-    from flowfn.formats.sparse import read_svmlight, write_svmlight
-    from flowfn.formats.table_writing import write_arrow, write_parquet
-    from flowfn.formats.tables import read_arrow, read_parquet
-    from flowfn.formats.tar import read_webdataset
-    from flowfn.formats.tar_writing import write_webdataset
-    from flowfn.formats.text import read_csv
-    from flowfn.formats.tfrecord_writing import write_tfrecord
-    from flowfn.formats.tfrecords import read_tfrecord
+    from flowfn.formats.arrays.hdf5_reading import read_hdf5, write_hdf5
+    from flowfn.formats.arrays.numpy_reading import read_npy, read_npz
+    from flowfn.formats.arrays.numpy_writing import write_npy, write_npz
+    from flowfn.formats.arrays.zarr_stores import read_zarr, write_zarr
+    from flowfn.formats.lmdb.caffe import read_caffe_lmdb
+    from flowfn.formats.lmdb.keyvalue import read_lmdb, write_lmdb
+    from flowfn.formats.shards.sharding import write_shards
+    from flowfn.formats.tables.reading import read_arrow, read_parquet
+    from flowfn.formats.tables.writing import write_arrow, write_parquet
+    from flowfn.formats.tar.reading import read_webdataset
+    from flowfn.formats.tar.writing import write_webdataset
+    from flowfn.formats.text.csv_reading import read_csv
+    from flowfn.formats.text.csv_writing import write_csv
+    from flowfn.formats.text.json_lines import read_jsonl, write_jsonl
+    from flowfn.formats.text.sparse import read_svmlight, write_svmlight
+    from flowfn.formats.tfrecord.examples import as_example, from_example
+    from flowfn.formats.tfrecord.reading import read_tfrecord
+    from flowfn.formats.tfrecord.writing import write_tfrecord
 
 __all__ = [
     "as_example",
@@ -68,34 +72,34 @@ __all__ = [
 ]
 
 _WHERE = {
-    "as_example": "examples",
-    "from_example": "examples",
-    "read_arrow": "tables",
-    "read_caffe_lmdb": "caffe",
-    "read_csv": "text",
-    "read_hdf5": "hierarchical",
-    "read_jsonl": "json_lines",
-    "read_lmdb": "keyvalue",
-    "read_npy": "arrays",
-    "read_npz": "arrays",
-    "read_parquet": "tables",
-    "read_svmlight": "sparse",
-    "read_tfrecord": "tfrecords",
-    "read_webdataset": "tar",
-    "read_zarr": "chunked",
-    "write_arrow": "table_writing",
-    "write_csv": "csv_writing",
-    "write_hdf5": "hierarchical",
-    "write_jsonl": "json_lines",
-    "write_lmdb": "keyvalue",
-    "write_npy": "array_writing",
-    "write_npz": "array_writing",
-    "write_parquet": "table_writing",
-    "write_shards": "sharding",
-    "write_svmlight": "sparse",
-    "write_tfrecord": "tfrecord_writing",
-    "write_webdataset": "tar_writing",
-    "write_zarr": "chunked",
+    "as_example": "tfrecord.examples",
+    "from_example": "tfrecord.examples",
+    "read_arrow": "tables.reading",
+    "read_caffe_lmdb": "lmdb.caffe",
+    "read_csv": "text.csv_reading",
+    "read_hdf5": "arrays.hdf5_reading",
+    "read_jsonl": "text.json_lines",
+    "read_lmdb": "lmdb.keyvalue",
+    "read_npy": "arrays.numpy_reading",
+    "read_npz": "arrays.numpy_reading",
+    "read_parquet": "tables.reading",
+    "read_svmlight": "text.sparse",
+    "read_tfrecord": "tfrecord.reading",
+    "read_webdataset": "tar.reading",
+    "read_zarr": "arrays.zarr_stores",
+    "write_arrow": "tables.writing",
+    "write_csv": "text.csv_writing",
+    "write_hdf5": "arrays.hdf5_reading",
+    "write_jsonl": "text.json_lines",
+    "write_lmdb": "lmdb.keyvalue",
+    "write_npy": "arrays.numpy_writing",
+    "write_npz": "arrays.numpy_writing",
+    "write_parquet": "tables.writing",
+    "write_shards": "shards.sharding",
+    "write_svmlight": "text.sparse",
+    "write_tfrecord": "tfrecord.writing",
+    "write_webdataset": "tar.writing",
+    "write_zarr": "arrays.zarr_stores",
 }
 """In which module of the package each function is; they are imported when they are first asked for."""
 

@@ -41,7 +41,7 @@ from flowfn.image.reading import decode_image, decode_mask, read_image, read_ima
 from flowfn.image.augmenting import augment  # isort: skip
 from flowfn.image.presets import fbresnet_train, fbresnet_val  # isort: skip
 
-from flowfn.homes import publish as _publish  # isort: skip
+from flowfn.pickling.homes import publish as _publish  # isort: skip
 
 _publish(__name__, globals())
 

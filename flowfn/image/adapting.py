@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.forks import cached_property
 from flowfn.image.correcting import corrected
 from flowfn.image.moving import Joint, Parts
 from flowfn.image.tensors import as_boxes, kinds, knowing
 from flowfn.image.transforms import Augmentor, Shape, bounding, corners
+from flowfn.process.forks import cached_property
 from flowfn.showing import brief
-from flowfn.transform import seeded
+from flowfn.vocabulary.transform import seeded
 
 SEEDS = 1 << 63
 _FLOAT32 = 1 << 24  # from here on float32, as which torchvision warps, does not hold every integer

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
-from flowfn.components import component, replaced
-from flowfn.definitions import Stage
-from flowfn.flows import Flow
-from flowfn.forks import cached_property
+from flowfn.datapoints.components import component, replaced
+from flowfn.flows.definitions import Stage
+from flowfn.flows.flow import Flow
+from flowfn.flows.stages import Composed as ComposedStages
+from flowfn.flows.stages import stage
 from flowfn.image.adapting import adapted
 from flowfn.image.composing import as_augmentor
 from flowfn.image.moving import Parts
 from flowfn.image.transforms import Augmentor, channels_first
+from flowfn.process.forks import cached_property
 from flowfn.showing import brief
-from flowfn.stages import Composed as ComposedStages
-from flowfn.stages import stage
 
 
 class _Augmentors(rules.Rule):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
-from flowfn.definitions import shown
+from flowfn.flows.definitions import shown
 from flowfn.functions import mistaken
 from flowfn.image import arguments
 from flowfn.image.adapting import adapted

@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 
 from flowfn import rules
-from flowfn.formats.damage import reading
-from flowfn.formats.files import open_file
+from flowfn.flows.stages import stage
 from flowfn.image import bitmaps, boxes, chunks, jpegs, netpbm, tags, tiffs
 from flowfn.image.pictures import Damaged, Picture, Refused, imdecode, in_rgb, upright
-from flowfn.stages import stage
+from flowfn.storage.damage import reading
+from flowfn.storage.files import open_file
 
 CHANNELS = rules.Rule(
     "1, 3, 4 or None", lambda value: value is None or rules.is_integer(value), lambda value, others: value in (None, 1, 3, 4)

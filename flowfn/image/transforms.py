@@ -16,8 +16,8 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from flowfn.definitions import shown
-from flowfn.pickling import Picklable
+from flowfn.flows.definitions import shown
+from flowfn.pickling.by_value import Picklable
 from flowfn.rules import Rule
 
 Shape: TypeAlias = tuple[int, ...]

@@ -1,21 +1,21 @@
 """Prefetching: what is upstream runs elsewhere and ahead of time, and what comes out is the same.
 
-prefetching   the stage;  background: one thread that runs ahead
-plan          cuts the tree of a prefetch into stretches that may run in workers, and what has to run here
-spread        stands in the tree for a stretch;  work: one pass over it, blocks go to workers, outputs come back in order
-kept          stands in the tree for all of it, where one worker runs it as a pass of its own
-readers       workers that read what a stage opens;  supply: what goes along with tasks of the nodes that stay here
-crew          who does the work, and how much of it at a time
-flight        the tasks that are out: sent, waited for, sent again when their worker has ended
-links         how a task gets to a thread, a worker process, or somebody's executor
-workers       the worker processes;  pool: those of this process, kept warm
-serving       what a worker process does with a task;  task: what any worker does with it
-program       what a worker is told before its first task;  surroundings: settings it takes over;  versions: of one's own modules
-transport     how values cross;  slots: the shared memory in which large arrays do
+prefetching   the stage                          spread     stands in the tree for a stretch of it;  work: one pass over that
+kept          stands for all of it, in one worker   readers    workers that read what a stage opens
+crew          who does the work, how much at a time
+flight        tasks that are out                 links      how one gets to a thread, a worker, somebody's executor
+
+tasks         what there is to do                crossing   how values get there and back       workers    who does it
+
+The way of a task, there and back:
+
+    plan ─▶ spread ─▶ work: a block of indices ─▶ flight ─▶ links ─▶ transport ═▶ (a worker) serving ─▶ task: the stages
+                                                                                                          │
+    outputs, in order ◀─ work: reordered, counted ◀─ flight: or sent again ◀─ links ◀═ transport: arrays stay in slots
 """
 
 from flowfn.parallel.flight import WorkerDied
-from flowfn.parallel.pool import shut_down, warm_up
 from flowfn.parallel.prefetching import prefetch
+from flowfn.parallel.workers.pool import shut_down, warm_up
 
 __all__ = ["WorkerDied", "prefetch", "shut_down", "warm_up"]

@@ -11,8 +11,8 @@ from statistics import median
 from typing import NoReturn
 
 from flowfn.blocks import BLOCK, Block
-from flowfn.parallel.surroundings import Setup
-from flowfn.parallel.task import Reply
+from flowfn.parallel.tasks.surroundings import Setup
+from flowfn.parallel.tasks.task import Reply
 
 TASK_SECONDS = 0.02
 """How long a task should take: long enough to be worth sending, short enough to share the work out evenly."""

@@ -14,14 +14,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flowfn.failures import mark, whereabouts
+from flowfn.kinds.failures import mark, whereabouts
+from flowfn.kinds.runs import Anchor
 from flowfn.parallel.crew import Crew, Pace
-from flowfn.parallel.deaths import from_outside, memory, tries, wait_before
 from flowfn.parallel.links import Call, Link, Sent, Unfit
-from flowfn.parallel.serving import perform_here
-from flowfn.parallel.task import Feed, Reply, number_of_task
-from flowfn.parallel.workers import Gone
-from flowfn.runs import Anchor
+from flowfn.parallel.tasks.task import Feed, Reply, number_of_task
+from flowfn.parallel.workers.deaths import from_outside, memory, tries, wait_before
+from flowfn.parallel.workers.processes import Gone
+from flowfn.parallel.workers.serving import perform_here
 from flowfn.showing import brief
 
 START = 120.0

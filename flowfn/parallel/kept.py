@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from flowfn.kinds import Node
+from flowfn.kinds.nodes import Node
+from flowfn.kinds.runs import Anchor, Outputs, Run
+from flowfn.kinds.tallies import anchors
 from flowfn.parallel.crew import Crew, Pace, raise_again
 from flowfn.parallel.flight import Flight
 from flowfn.parallel.links import link_to
-from flowfn.parallel.serving import continue_pass
-from flowfn.parallel.task import Feed
-from flowfn.runs import Anchor, Outputs, Run
-from flowfn.tallies import anchors
+from flowfn.parallel.tasks.task import Feed
+from flowfn.parallel.workers.serving import continue_pass
 
 
 class Kept(Node):

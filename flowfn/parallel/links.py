@@ -19,26 +19,27 @@ from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any
 
-from flowfn import forks
-from flowfn.definitions import shown
-from flowfn.failures import mark, whereabouts
-from flowfn.kinds import Node
-from flowfn.notes import note
-from flowfn.parallel import slots, versions
-from flowfn.parallel.background import collecting, may_wait
+from flowfn.flows.definitions import shown
+from flowfn.kinds.failures import mark, whereabouts
+from flowfn.kinds.nodes import Node
+from flowfn.kinds.notes import note
 from flowfn.parallel.crew import Crew, raise_again
-from flowfn.parallel.plan import unloadable
-from flowfn.parallel.pool import crew_of
-from flowfn.parallel.program import Prepared, accept, packed, prepared, send_whole
-from flowfn.parallel.serving import Answer, perform_here, serve, serve_learned, stop_here
-from flowfn.parallel.slots import Desk, Slot
-from flowfn.parallel.starting import take_places
-from flowfn.parallel.surroundings import Context
-from flowfn.parallel.task import Begun, Feed, Reply, perform, stop_task
-from flowfn.parallel.threads import Team
-from flowfn.parallel.transport import Parcel, pack, unpack
-from flowfn.parallel.versions import Ledger
-from flowfn.parallel.workers import Gone, Job, Workers, since_ready
+from flowfn.parallel.crossing import slots
+from flowfn.parallel.crossing.slots import Desk, Slot
+from flowfn.parallel.crossing.transport import Parcel, pack, unpack
+from flowfn.parallel.tasks import versions
+from flowfn.parallel.tasks.background import collecting, may_wait
+from flowfn.parallel.tasks.plan import unloadable
+from flowfn.parallel.tasks.surroundings import Context
+from flowfn.parallel.tasks.task import Begun, Feed, Reply, perform, stop_task
+from flowfn.parallel.tasks.threads import Team
+from flowfn.parallel.tasks.versions import Ledger
+from flowfn.parallel.workers.pool import crew_of
+from flowfn.parallel.workers.processes import Gone, Job, Workers, since_ready
+from flowfn.parallel.workers.program import Prepared, accept, packed, prepared, send_whole
+from flowfn.parallel.workers.serving import Answer, perform_here, serve, serve_learned, stop_here
+from flowfn.parallel.workers.starting import take_places
+from flowfn.process import forks
 from flowfn.showing import brief
 
 Call = Callable[[Node, Feed], Reply]

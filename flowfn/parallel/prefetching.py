@@ -12,20 +12,20 @@ from weakref import WeakKeyDictionary
 
 from flowfn import rules
 from flowfn.blocks import Block
-from flowfn.kinds import Each, Node
-from flowfn.parallel.background import Bounds, ahead_of_time
+from flowfn.flows.stages import stage
+from flowfn.kinds.nodes import Each, Node
+from flowfn.kinds.runs import Outputs, Run
 from flowfn.parallel.crew import Crew, Pace
 from flowfn.parallel.kept import Kept
-from flowfn.parallel.plan import cut, stays, stretches, whole
-from flowfn.parallel.pool import available
-from flowfn.parallel.program import here
 from flowfn.parallel.readers import Readers
 from flowfn.parallel.spread import Spread
-from flowfn.parallel.surroundings import Setup
-from flowfn.parallel.workers import inside_worker, since_ready
-from flowfn.runs import Outputs, Run
+from flowfn.parallel.tasks.background import Bounds, ahead_of_time
+from flowfn.parallel.tasks.plan import cut, stays, stretches, whole
+from flowfn.parallel.tasks.surroundings import Setup
+from flowfn.parallel.workers.pool import available
+from flowfn.parallel.workers.processes import inside_worker, since_ready
+from flowfn.parallel.workers.program import here
 from flowfn.showing import brief
-from flowfn.stages import stage
 
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from flowfn.kinds import Node
-from flowfn.opening import OpenedNode, Opener, Opening
+from flowfn.flows.opening import OpenedNode, Opener, Opening
+from flowfn.kinds.nodes import Node
 from flowfn.parallel.crew import Crew, Pace, raise_again
 from flowfn.parallel.flight import Flight
 from flowfn.parallel.links import link_to
-from flowfn.parallel.task import Feed
+from flowfn.parallel.tasks.task import Feed
 
 
 class Readers(Opener):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from flowfn.blocks import Block, blocks
-from flowfn.kinds import Node
+from flowfn.kinds.nodes import Node
+from flowfn.kinds.runs import Anchor, Length, Outputs, Run
+from flowfn.kinds.streams import Expand
 from flowfn.parallel.crew import Crew, Pace
-from flowfn.parallel.plan import Stretch
-from flowfn.parallel.task import Feed
+from flowfn.parallel.tasks.plan import Stretch
+from flowfn.parallel.tasks.task import Feed
 from flowfn.parallel.work import Work
-from flowfn.runs import Anchor, Length, Outputs, Run
-from flowfn.streams import Expand
 
 
 class Spread(Node):

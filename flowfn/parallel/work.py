@@ -11,21 +11,21 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from flowfn import forks
 from flowfn.blocks import BLOCK, Block, shared
-from flowfn.failures import mark, marked, whereabouts
-from flowfn.kinds import Group, Node
-from flowfn.losses import note
-from flowfn.parallel.background import END, Claim, Intake, may_wait, output_of
+from flowfn.kinds.failures import mark, marked, whereabouts
+from flowfn.kinds.losses import note
+from flowfn.kinds.nodes import Group, Node
+from flowfn.kinds.runs import Anchor, Outputs, Run
+from flowfn.kinds.tallies import Dropped, Reached, anchors
 from flowfn.parallel.crew import TASK_SECONDS, Pace, raise_again
 from flowfn.parallel.flight import Flight, Task, numbered
 from flowfn.parallel.links import link_to
-from flowfn.parallel.plan import Stretch
-from flowfn.parallel.supply import Supply
-from flowfn.parallel.task import Feed, Reply, Unsupplied, number_of_task, perform
-from flowfn.runs import Anchor, Outputs, Run
+from flowfn.parallel.tasks.background import END, Claim, Intake, may_wait, output_of
+from flowfn.parallel.tasks.plan import Stretch
+from flowfn.parallel.tasks.supply import Supply
+from flowfn.parallel.tasks.task import Feed, Reply, Unsupplied, number_of_task, perform
+from flowfn.process import forks
 from flowfn.showing import brief
-from flowfn.tallies import Dropped, Reached, anchors
 
 Sending: TypeAlias = tuple[Feed, list[dict[int, Anchor]]]
 """A task, and what is known of its source before it and, where that is wanted, after each of its inputs."""

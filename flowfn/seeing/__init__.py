@@ -1,4 +1,10 @@
-"""Looking at flows. Looking never advances anything."""
+"""Looking at flows. Looking never advances anything.
+
+describing    what datapoints look like      explaining   what a flow is made of;  remarking: what may be better
+timing        how fast they come             progressing  a bar
+replaying     an error, seen again           resuming     a state, in words
+watching      which stage changes its inputs
+"""
 
 from flowfn.seeing.describing import describe, print_datapoint
 from flowfn.seeing.explaining import explain

@@ -10,8 +10,9 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 
-from flowfn import rules, sources
-from flowfn.runs import Place
+from flowfn import rules
+from flowfn.flows import sources
+from flowfn.kinds.runs import Place
 from flowfn.seeing.resuming import in_words, is_state
 from flowfn.showing import brief
 

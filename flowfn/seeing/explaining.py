@@ -6,19 +6,19 @@ import math
 from collections.abc import Iterator
 from typing import IO, Any
 
-from flowfn.blending import MixNode
-from flowfn.definitions import shown
-from flowfn.flows import Flow
-from flowfn.kinds import Each, Group, Node
-from flowfn.opening import OpeningNode
-from flowfn.orders import Order
-from flowfn.parallel.plan import Stretch, stays, stretches
+from flowfn.flows.definitions import shown
+from flowfn.flows.flow import Flow
+from flowfn.flows.opening import OpeningNode
+from flowfn.flows.refusals import MOST_COLUMNS, columns
+from flowfn.flows.states import counted
+from flowfn.kinds.nodes import Each, Group, Node
+from flowfn.kinds.orders import Order
+from flowfn.kinds.runs import Length, Run
+from flowfn.kinds.streams import Expand, Stream
 from flowfn.parallel.prefetching import PrefetchNode, count_of
-from flowfn.refusals import MOST_COLUMNS, columns
-from flowfn.runs import Length, Run
+from flowfn.parallel.tasks.plan import Stretch, stays, stretches
 from flowfn.seeing.remarking import of_lengths, of_sizes, of_work
-from flowfn.states import counted
-from flowfn.streams import Expand, Stream
+from flowfn.vocabulary.mixing.blending import MixNode
 
 AT_ONCE = "at once"
 AS_SOURCE = "with its source"

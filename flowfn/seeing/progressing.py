@@ -15,9 +15,9 @@ from more_itertools import peekable
 
 from flowfn import rules
 from flowfn.blocks import Block
-from flowfn.kinds import Each, Trail
-from flowfn.runs import Length, Outputs, Run
-from flowfn.stages import stage
+from flowfn.flows.stages import stage
+from flowfn.kinds.nodes import Each, Trail
+from flowfn.kinds.runs import Length, Outputs, Run
 
 MOST = 64
 """Up to how many fast datapoints the bar stands still."""

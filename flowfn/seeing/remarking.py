@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from flowfn.kinds import Node
+from flowfn.kinds.nodes import Node
+from flowfn.kinds.runs import Run
 from flowfn.parallel.crew import Crew
-from flowfn.parallel.plan import does_work, stretches
 from flowfn.parallel.prefetching import PrefetchNode
-from flowfn.runs import Run
+from flowfn.parallel.tasks.plan import does_work, stretches
 
 LARGE = 1_000_000
 """Bytes from which on it is said what a stage takes to the workers."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from flowfn.failures import marked
-from flowfn.flows import Flow
+from flowfn.flows.flow import Flow
+from flowfn.kinds.failures import marked
 
 
 def replay(flow: Flow[Any], error: BaseException) -> Any:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flowfn.flows import Flow
-from flowfn.kinds import nodes
-from flowfn.schema import checked
+from flowfn.flows.flow import Flow
+from flowfn.flows.schema import checked
+from flowfn.flows.states import unpack
+from flowfn.kinds.nodes import nodes
 from flowfn.showing import brief
-from flowfn.states import unpack
 
 
 def is_state(value: Any) -> bool:

@@ -13,9 +13,10 @@ from typing import Any
 
 from more_itertools import consume
 
-from flowfn import rules, sources
-from flowfn.iterating import FlowIterator
-from flowfn.parallel.task import weight
+from flowfn import rules
+from flowfn.flows import sources
+from flowfn.flows.iterating import FlowIterator
+from flowfn.parallel.tasks.task import weight
 from flowfn.seeing.progressing import bar as new_bar
 from flowfn.seeing.progressing import bars, paced
 

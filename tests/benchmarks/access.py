@@ -17,7 +17,7 @@ import peers
 from measuring import Contestant, Finding, fastest, ratio, report, shown
 
 import flowfn as ff
-from flowfn.randomness import generator, permutation
+from flowfn.randomness.generators import generator, permutation
 
 BLOCK = 4096
 SIZES = {"65 535": 65_535, "65 537": 65_537, "10^6 + 3": 10**6 + 3, "10^9": 10**9, "2^40 + 1": 2**40 + 1}

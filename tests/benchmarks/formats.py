@@ -19,7 +19,7 @@ from measuring import Contestant, Finding, consume, fastest, ratio, report
 
 import flowfn as ff
 from flowfn import formats
-from flowfn.formats.hushing import hushed
+from flowfn.storage.hushing import hushed
 
 TARGET = ">= 0.9"
 
@@ -68,7 +68,7 @@ def of_lmdb(sizes: Sizes, folder: Path) -> list[Finding]:
     import lmdb
     import msgpack
 
-    from flowfn.formats import payloads
+    from flowfn.formats.encoding import payloads
 
     findings = []
     for kind, form in product(("small", "files", "images"), ("pickle", "msgpack")):
@@ -107,7 +107,7 @@ def of_tfrecord(sizes: Sizes, folder: Path) -> list[Finding]:
 
     import crc32c
 
-    from flowfn.formats.examples import from_example
+    from flowfn.formats.tfrecord.examples import from_example
 
     def masked(crc: int) -> int:
         return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

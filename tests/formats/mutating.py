@@ -288,7 +288,7 @@ def _lmdb_payloads(folder: Path) -> Path:
 def _caffe_payload(folder: Path) -> Path:
     import cv2
 
-    from flowfn.formats.messages import datum
+    from flowfn.formats.encoding.messages import datum
 
     message = datum("test", "lmdb")(channels=3, height=2, width=2, label=7, encoded=True)
     message.data = cv2.imencode(".png", np.arange(12, dtype=np.uint8).reshape(2, 2, 3))[1].tobytes()
@@ -330,7 +330,7 @@ def _example(folder: Path) -> Path:
 
 @kind("sequence example", lambda folder: formats.read_tfrecord(folder / "a.tfrecord"), whole=False)
 def _sequence_example(folder: Path) -> Path:
-    from flowfn.formats.messages import sequence_example
+    from flowfn.formats.encoding.messages import sequence_example
 
     message = sequence_example("test", "tfrecord")()
     message.context.feature["label"].int64_list.value.append(7)

@@ -12,8 +12,8 @@ import zarr
 
 import flowfn as ff
 from flowfn import formats
-from flowfn.formats import framing
-from flowfn.formats.npy import header_for
+from flowfn.formats.arrays.npy import header_for
+from flowfn.formats.tfrecord import framing
 
 MANY = 10**13
 SECONDS = 20

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.formats.arrays import read_npy, read_npz, write_npy, write_npz
-from flowfn.formats.npy import header_for, header_of
+from flowfn.formats.arrays.npy import header_for, header_of
+from flowfn.formats.arrays.numpy_reading import read_npy, read_npz, write_npy, write_npz
 from flowfn.testing import check, left_behind, same
 
 in_workers = pytest.mark.parametrize(

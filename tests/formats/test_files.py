@@ -13,10 +13,10 @@ import pytest
 import flowfn as ff
 from flowfn import formats
 from flowfn.extras import needed
-from flowfn.flows import Flow
+from flowfn.flows.flow import Flow
 from flowfn.formats import read_tfrecord, read_webdataset, write_tfrecord, write_webdataset
-from flowfn.formats.damage import reading
-from flowfn.formats.files import InOrder, Opened, Pieces, call, file_path, flow_of, is_url, open_file, stamp
+from flowfn.storage.damage import reading
+from flowfn.storage.files import InOrder, Opened, Pieces, call, file_path, flow_of, is_url, open_file, stamp
 
 OPTIONAL = ["lmdb", "msgpack", "h5py", "pyarrow", "google.protobuf", "crc32c", "cv2", "sklearn", "scipy", "fsspec", "zarr", "tqdm", "PIL"]
 

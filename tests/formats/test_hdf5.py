@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.formats import stored_rows
-from flowfn.formats.hierarchical import read_hdf5, write_hdf5
+from flowfn.formats.arrays import stored_rows
+from flowfn.formats.arrays.hdf5_reading import read_hdf5, write_hdf5
 from flowfn.testing import check, left_behind, same
 
 in_workers = pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.formats.hierarchical import read_hdf5, write_hdf5
+from flowfn.formats.arrays.hdf5_reading import read_hdf5, write_hdf5
 
 LENGTH = 3
 """Rows of each source."""

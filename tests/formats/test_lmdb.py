@@ -18,11 +18,12 @@ from written_by_others import DATAPOINTS, written
 
 import flowfn as ff
 from flowfn import formats
-from flowfn.formats import environments, keyvalue, listings, writing
-from flowfn.formats.environments import Growing
-from flowfn.formats.listings import STATE
-from flowfn.formats.messages import datum
-from flowfn.formats.payloads import packed, unpacked
+from flowfn.formats.encoding.messages import datum
+from flowfn.formats.encoding.payloads import packed, unpacked
+from flowfn.formats.lmdb import environments, keyvalue, listings
+from flowfn.formats.lmdb.environments import Growing
+from flowfn.formats.lmdb.listings import STATE
+from flowfn.storage import writing
 from flowfn.testing import check, same
 
 ANYTHING = [

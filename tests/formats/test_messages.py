@@ -11,8 +11,8 @@ from written_by_others import SEQUENCES, written
 
 import flowfn as ff
 from flowfn import formats
-from flowfn.formats.framing import framed
-from flowfn.formats.messages import datum, example, parsed, sequence_example
+from flowfn.formats.encoding.messages import datum, example, parsed, sequence_example
+from flowfn.formats.tfrecord.framing import framed
 from flowfn.testing import check, same
 
 

@@ -17,8 +17,9 @@ import pytest
 
 import flowfn as ff
 from flowfn import formats
-from flowfn.formats import keyvalue, tfrecord_writing
-from flowfn.formats.messages import datum
+from flowfn.formats.encoding.messages import datum
+from flowfn.formats.lmdb import keyvalue
+from flowfn.formats.tfrecord import writing as tfrecord_writing
 from flowfn.testing import same
 
 pytestmark = pytest.mark.timeout(60)

@@ -11,8 +11,9 @@ from resuming import Calls
 
 import flowfn as ff
 from flowfn import formats
-from flowfn.formats import keyvalue, tfrecord_writing
-from flowfn.formats.provenance import note_beside
+from flowfn.formats.lmdb import keyvalue
+from flowfn.formats.shards.provenance import note_beside
+from flowfn.formats.tfrecord import writing as tfrecord_writing
 
 pytestmark = pytest.mark.timeout(60)
 

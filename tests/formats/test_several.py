@@ -10,7 +10,7 @@ import pytest
 
 import flowfn as ff
 from flowfn import formats
-from flowfn.formats import several
+from flowfn.formats.joining import several
 from flowfn.testing import check, same
 
 pytestmark = pytest.mark.timeout(60)

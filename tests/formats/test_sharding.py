@@ -13,10 +13,10 @@ import pytest
 
 import flowfn as ff
 from flowfn import formats
-from flowfn.formats.sharding import write_shards
-from flowfn.formats.tar import read_webdataset
-from flowfn.formats.tar_writing import write_webdataset
-from flowfn.formats.writing import shown, written
+from flowfn.formats.shards.sharding import write_shards
+from flowfn.formats.tar.reading import read_webdataset
+from flowfn.formats.tar.writing import write_webdataset
+from flowfn.storage.writing import shown, written
 from flowfn.testing import left_behind, same
 
 pytestmark = pytest.mark.timeout(60)

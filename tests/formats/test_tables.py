@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import flowfn as ff
-from flowfn.formats import decoding, tables
-from flowfn.formats.tables import read_arrow, read_parquet, write_arrow, write_parquet
+from flowfn.formats.tables import decoding
+from flowfn.formats.tables import reading as tables
+from flowfn.formats.tables.reading import read_arrow, read_parquet, write_arrow, write_parquet
 from flowfn.testing import check, left_behind, same
 
 in_workers = pytest.mark.parametrize(

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from flowfn.formats import shards, tar
-from flowfn.formats.headers import BLOCK
-from flowfn.formats.tapes import MARK
-from flowfn.formats.tar import read_webdataset
-from flowfn.formats.tar_writing import write_webdataset
+from flowfn.formats.tar import index as shards
+from flowfn.formats.tar import reading as tar
+from flowfn.formats.tar.headers import BLOCK
+from flowfn.formats.tar.reading import read_webdataset
+from flowfn.formats.tar.tapes import MARK
+from flowfn.formats.tar.writing import write_webdataset
 
 LONG = "/".join(["x" * 90] * 3) + ".txt"
 FILES = {"a.cls": b"7", "a.txt": b"one", "d/b.bin": bytes(range(256)) * 20, "d/b.txt": b"", "d/ümläut ☃.txt": b"three"}

@@ -15,13 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import flowfn as ff
-from flowfn.formats import shards, tar_writing
-from flowfn.formats.extensions import IMAGES
-from flowfn.formats.finding import braces
-from flowfn.formats.headers import BLOCK
-from flowfn.formats.shards import BESIDE
-from flowfn.formats.tar import read_webdataset
-from flowfn.formats.tar_writing import write_webdataset
+from flowfn.formats.tar import index as shards
+from flowfn.formats.tar import writing as tar_writing
+from flowfn.formats.tar.extensions import IMAGES
+from flowfn.formats.tar.headers import BLOCK
+from flowfn.formats.tar.index import BESIDE
+from flowfn.formats.tar.reading import read_webdataset
+from flowfn.formats.tar.writing import write_webdataset
+from flowfn.storage.finding import braces
 from flowfn.testing import check, same
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (6, 5, 3), np.uint8)

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flowfn as ff
-from flowfn.formats import record_files
-from flowfn.formats.json_lines import read_jsonl, write_jsonl
-from flowfn.formats.sparse import read_svmlight, write_svmlight
-from flowfn.formats.text import read_csv, write_csv
+from flowfn.formats.text import record_files
+from flowfn.formats.text.csv_reading import read_csv, write_csv
+from flowfn.formats.text.json_lines import read_jsonl, write_jsonl
+from flowfn.formats.text.sparse import read_svmlight, write_svmlight
 from flowfn.testing import check, left_behind, same
 
 in_workers = pytest.mark.parametrize(

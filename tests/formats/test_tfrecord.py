@@ -19,9 +19,10 @@ from written_by_others import DATAPOINTS, EXAMPLES, written
 
 import flowfn as ff
 from flowfn import formats
-from flowfn.formats import framing, tfrecord_writing
-from flowfn.formats.messages import example
-from flowfn.formats.payloads import packed
+from flowfn.formats.encoding.messages import example
+from flowfn.formats.encoding.payloads import packed
+from flowfn.formats.tfrecord import framing
+from flowfn.formats.tfrecord import writing as tfrecord_writing
 from flowfn.testing import check, same
 
 COMPRESSIONS = pytest.mark.parametrize("compression", [None, "gzip", "zlib"])

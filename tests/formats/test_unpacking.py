@@ -7,7 +7,7 @@ import lzma
 import pytest
 
 from flowfn.formats import read_csv, read_jsonl, read_svmlight
-from flowfn.formats.unpacking import packing, unpacked
+from flowfn.storage.unpacking import packing, unpacked
 
 PACK = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 READ = {

@@ -12,10 +12,17 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.formats import array_writing, arrays, json_lines, table_writing, tables, text, tfrecord_writing, tfrecords
-from flowfn.formats.sharding import write_shards
-from flowfn.formats.tar import read_webdataset
-from flowfn.formats.tar_writing import write_webdataset
+from flowfn.formats.arrays import numpy_reading as arrays
+from flowfn.formats.arrays import numpy_writing as array_writing
+from flowfn.formats.shards.sharding import write_shards
+from flowfn.formats.tables import reading as tables
+from flowfn.formats.tables import writing as table_writing
+from flowfn.formats.tar.reading import read_webdataset
+from flowfn.formats.tar.writing import write_webdataset
+from flowfn.formats.text import csv_reading as text
+from flowfn.formats.text import json_lines
+from flowfn.formats.tfrecord import reading as tfrecords
+from flowfn.formats.tfrecord import writing as tfrecord_writing
 from flowfn.testing import same
 
 pytestmark = pytest.mark.timeout(60)

@@ -11,10 +11,12 @@ import pytest
 
 import flowfn as ff
 from flowfn import formats
-from flowfn.formats import keyvalue, tfrecord_writing, unfinished
-from flowfn.formats.files import open_file
-from flowfn.formats.hushing import hushed
-from flowfn.formats.writing import resumable, shown, written
+from flowfn.formats.lmdb import keyvalue
+from flowfn.formats.tfrecord import writing as tfrecord_writing
+from flowfn.storage import unfinished
+from flowfn.storage.files import open_file
+from flowfn.storage.hushing import hushed
+from flowfn.storage.writing import resumable, shown, written
 
 
 @pytest.fixture

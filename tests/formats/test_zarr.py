@@ -10,8 +10,8 @@ import pytest
 import zarr
 
 import flowfn as ff
-from flowfn.formats import chunked
-from flowfn.formats.chunked import read_zarr, write_zarr
+from flowfn.formats.arrays import zarr_stores as chunked
+from flowfn.formats.arrays.zarr_stores import read_zarr, write_zarr
 from flowfn.testing import check, same
 
 zarr.config.set({"threading.max_workers": 1})  # its own threads, which it starts as it likes, are not to be taken for ours

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from flowfn.definitions import NOT_GIVEN
+from flowfn.flows.definitions import NOT_GIVEN
 
 HERE = Path(__file__).parent
 

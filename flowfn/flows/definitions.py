@@ -1,0 +1,335 @@
+"""What a decorated function is: its definition, read once, and the stages that calls of it make."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from flowfn.flows.flow import Flow
+from flowfn.flows.sources import flow
+from flowfn.flows.translating import no_attribute, unknown_keyword
+from flowfn.functions import is_stage
+from flowfn.kinds.nodes import Node
+from flowfn.kinds.orders import Order
+from flowfn.pickling.by_value import Picklable
+from flowfn.process import forks
+from flowfn.rules import ANYTHING, Rule, is_number
+from flowfn.showing import brief
+
+
+class _NotGiven:
+    def __repr__(self) -> str:
+        return "..."
+
+    def __reduce__(self) -> str:
+        return "NOT_GIVEN"
+
+
+NOT_GIVEN = _NotGiven()
+
+
+@dataclass(frozen=True, eq=False)
+class Definition:
+    """A decorated function, read once: its kind, its options, what it asks for, and the rules for its arguments."""
+
+    kind: type[Node] | None
+    function: Callable[..., Any]
+    public: Callable[..., Any]
+    signature: inspect.Signature
+    asks: frozenset[str]
+    positional: tuple[str, ...]
+    several: bool
+    where: Mapping[str, Rule]
+    size: Any = 1
+    step: Any = None
+    whole: Any = False
+    shards: tuple[str, ...] = ()
+    switches: bool = False
+    stream: Callable[..., Any] | None = None
+    remedy: str = ""
+    instead: str = ""
+    transparent: bool = False
+    strict: str | None = None
+    draws: str | None = "rng"
+    endless: bool = False
+    times: Any = None
+    joins: Callable[..., Any] | None = None
+    note: Rule = ANYTHING  # what a stage that is marked notes beside its place in its sources
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function.__name__
+
+    def called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A stage, or a flow if the source was given."""
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            unknown = next((word for word in kwargs if word not in self.signature.parameters), None)
+            if unknown is None:
+                raise TypeError(f"{self.name}(): {error}") from None
+            said = unknown_keyword(self.name, unknown, self.signature.parameters)
+            raise TypeError(f"{self.name}(): got an unexpected keyword argument {unknown!r}{said}") from None
+        bound.apply_defaults()
+        arguments = dict(bound.arguments)
+        pinned = arguments.pop("name", None) if "name" not in self.function_options else None
+        source = arguments.pop("sources" if self.several else "source", NOT_GIVEN)
+        for name, rule in self.where.items():
+            try:
+                arguments[name] = rule.check(self.name, name, arguments[name], arguments)
+            except TypeError as error:
+                if self.several or source is NOT_GIVEN or name not in self.positional[:1]:
+                    raise
+                if rule.fits_type(arguments[name]) or not rule.fits_type(source):
+                    raise
+                raise TypeError(f"{error}; the source comes last: {self.name}({', '.join(self.positional)}, source)") from None
+        if self.instead and not self.several and is_number(source):
+            raise TypeError(f"{self.name}(): {source!r} is no source; write {self.instead.format(source)}")
+        made = Stage(self, arguments, pinned)
+        if self.several:
+            return made.over(source)
+        return made if source is NOT_GIVEN else made(source)
+
+    @forks.cached_property
+    def function_options(self) -> frozenset[str]:
+        """The names of the function's own options."""
+        return frozenset(inspect.signature(self.function).parameters)
+
+
+class Stage(Picklable):
+    """A function from flow to flow: what is left of a call when its source is left out.
+
+    Its repr is the call that made it. Stages compare by function and arguments, and pickle.
+    """
+
+    __slots__ = (
+        "_front",
+        "_function",
+        "_options",
+        "arguments",
+        "asks",
+        "definition",
+        "kind",
+        "memory",
+        "name",
+        "pinned",
+        "random",
+        "wants_labels",
+    )
+
+    is_stage = True
+
+    def __init__(self, definition: Definition, arguments: Mapping[str, Any], pinned: str | None = None) -> None:
+        self.definition, self.arguments, self.pinned = definition, dict(arguments), pinned
+        self.kind, self.name, self.asks = definition.kind, definition.name, definition.asks
+        self.random = bool(self.asks & {"rng", "rngs"}) and bool(arguments.get(definition.draws or "", True))
+        self.wants_labels = self.random or "indices" in self.asks
+        self.memory = None if self.kind is None else self.kind.remember()
+        self._front = tuple(arguments[name] for name in definition.positional)
+        self._options = {name: value for name, value in arguments.items() if name not in definition.positional}
+        self._options |= dict.fromkeys(self.asks)  # what is asked for and not given is None
+        self._function = definition.function
+
+    def __call__(self, source: Any) -> Flow[Any]:
+        if is_stage(source):
+            raise TypeError(f"{self.name}(): source is the stage {source}, not data; write pipe(source, {source}, {self})")
+        return self.over((source,))
+
+    def over(self, sources: Sequence[Any]) -> Flow[Any]:
+        """The flow of this stage over its sources."""
+        if not sources:
+            raise TypeError(f"{self.name}() needs at least one source")
+        flows = tuple(flow(source, self.name) for source in sources)
+        definition = self.definition
+        if self.kind is None:
+            made = definition.function(*self._front, *flows, **self._options)
+            return Flow(made.part, made.sources, made=(self, flows[0]))
+        if self.kind is Order and definition.stream is None:
+            for source in flows:
+                if not source.seekable:
+                    remedy = definition.remedy or f"; put {self.name} before it, or give a list"
+                    raise TypeError(f"{self.name}() needs a source that can be indexed, but {source.node.unknown()}{remedy}")
+        if definition.shards:
+            for source in flows:
+                _agree(self, source)
+        made = Flow(self if self.memory is None else Stage(definition, self.arguments, self.pinned), flows)
+        if self.strict or (issubclass(self.kind, Order) and made.node.seekable):
+            made.node.length_or_none()  # what the lengths make impossible is an error here already
+        elif self.kind is Order and not made.node.seekable:
+            next(self.stretches(len(flows)), None)
+        return made
+
+    if not TYPE_CHECKING:
+
+        def __iter__(self) -> NoReturn:
+            raise TypeError(not_data(self))
+
+        def __getattr__(self, name: str) -> NoReturn:
+            no_attribute(self, name)
+
+    # What the kinds ask
+
+    def open(self, inputs: Sequence[Any], **injected: Any) -> Iterator[Any]:
+        """Start the function on its inputs."""
+        made = self.order(inputs, **injected) if injected else self._function(*self._front, *inputs, **self._options)
+        if made is None:
+            raise TypeError(f"{self} returned None where an iterator was due; does its function yield?")
+        return iter(made)
+
+    def order(self, lengths: Sequence[Any], **injected: Any) -> Any:
+        """Call the function on the lengths of its sources, as an order stage's is."""
+        return self._function(*self._front, *lengths, **(self._options | injected))
+
+    def stretches(self, sources: int) -> Any:
+        """The second form of an order stage, for streams."""
+        stream: Any = self.definition.stream
+        return stream(sources, **self.arguments) if self.definition.several else stream(**self.arguments)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """(size, step) of a group."""
+        size = self._named(self.definition.size)
+        step = self._named(self.definition.step)
+        return size, size if step is None else step
+
+    @property
+    def whole(self) -> bool:
+        """Whether a group wants whole blocks only."""
+        return bool(self._named(self.definition.whole))
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """The names of the arguments that hold rank and world."""
+        return self.definition.shards
+
+    @property
+    def switches(self) -> bool:
+        """Whether the route of an order stage switches between sources or rounds."""
+        return self.definition.switches or self.definition.several
+
+    @property
+    def strict(self) -> bool:
+        """Whether sources of different lengths are an error."""
+        return self.definition.strict is not None and bool(self.arguments[self.definition.strict])
+
+    @property
+    def endless(self) -> bool:
+        """Whether an order stage is endless whatever its source."""
+        return self.definition.endless
+
+    @property
+    def times(self) -> int | None:
+        """How many outputs a stream stage gives for each of its inputs, if that is certain."""
+        return self._named(self.definition.times)
+
+    def join(self, parts: Sequence[Any]) -> Any:
+        """The output of a group, from what the stage made of consecutive parts of its inputs; None if that cannot be said."""
+        return None if self.definition.joins is None else self.definition.joins(parts, **self.arguments)
+
+    @property
+    def transparent(self) -> bool:
+        """Whether the stage changes nothing of what comes out, and when."""
+        return self.definition.transparent
+
+    def _named(self, value: Any) -> Any:
+        return self.arguments[value] if isinstance(value, str) else value
+
+    # How it looks
+
+    def call(self, sources: Sequence[Any] = ()) -> str:
+        """The call that makes this stage over `sources`, as text."""
+        parameters = self.definition.signature.parameters
+        words = [repr(source) for source in sources]
+        for name, value in self.arguments.items():
+            if name in self.definition.positional:
+                if value is not parameters[name].default:
+                    words.append(shown(value))
+            elif not _same(value, parameters[name].default):
+                words.append(f"{name}={shown(value)}")
+        if self.pinned is not None:
+            words.append(f"name={self.pinned!r}")
+        return f"{self.name}({', '.join(words)})"
+
+    def __repr__(self) -> str:
+        return self.call()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stage) and (
+            (self.name, self.definition.function.__module__, self.pinned)
+            == (other.name, other.definition.function.__module__, other.pinned)
+            and _same(self.arguments, other.arguments)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.pinned))
+
+    def __reduce__(self) -> Any:
+        return _rebuilt, (self.definition.public, self.arguments, self.pinned)
+
+
+@dataclass(frozen=True)
+class Call:
+    """The call that made a flow, for one that is made of others."""
+
+    name: str
+    sources: Sequence[Any]
+    options: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"{self.name}({', '.join([*map(_source, self.sources), *(f'{k}={shown(v)}' for k, v in self.options.items())])})"
+
+
+def _source(source: Any) -> str:
+    return "{" + ", ".join(f"{k!r}: {v!r}" for k, v in source.items()) + "}" if isinstance(source, Mapping) else repr(source)
+
+
+def not_data(stage: Any) -> str:
+    """What to say where a stage is taken for data."""
+    return f"{stage} is a stage, which holds no datapoints; write pipe(source, {stage})"
+
+
+def _rebuilt(public: Any, arguments: dict[str, Any], pinned: str | None) -> Stage:
+    return Stage(public.definition, arguments, pinned)
+
+
+def _agree(stage: Stage, source: Flow[Any]) -> None:
+    if source._entropic and stage.arguments[stage.shards[1]] > 1:
+        raise ValueError(
+            f"{stage}: ranks would disagree, because the seed of this flow was drawn from this process's entropy; "
+            "give one seed to all: reset_state(seed)"
+        )
+
+
+def shown(value: Any) -> str:
+    """A value as it was written in a call: functions by their names, also inside containers and partials."""
+    if type(value) in (list, tuple) and any(map(callable, value)):
+        items = ", ".join(map(shown, value))
+        return f"[{items}]" if type(value) is list else f"({items}{',' * (len(value) == 1)})"
+    if isinstance(value, Mapping) and any(map(callable, value.values())):
+        return "{" + ", ".join(f"{key!r}: {shown(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, functools.partial):
+        inner = [shown(value.func), *map(shown, value.args), *(f"{k}={shown(v)}" for k, v in value.keywords.items())]
+        return f"partial({', '.join(inner)})"
+    if callable(value) and hasattr(value, "__name__"):
+        return str(value.__name__)
+    return brief(value)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Mapping):
+        return a.keys() == b.keys() and all(_same(value, b[key]) for key, value in a.items())
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if hasattr(a, "dtype") and hasattr(a, "shape"):
+        return a.dtype == b.dtype and a.shape == b.shape and bool((a == b).all())
+    if isinstance(a, functools.partial):
+        return _same((a.func, a.args, a.keywords), (b.func, b.args, b.keywords))
+    return bool(a == b)

@@ -1,0 +1,202 @@
+"""The iterator over a flow: one pass, its position, its state, and the one place where its errors are caught."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, TypeVar
+
+from flowfn.datapoints import buffers
+from flowfn.flows.schema import of_epoch
+from flowfn.flows.states import Tree, pack, unpack
+from flowfn.kinds.failures import annotate, marked, uneven
+from flowfn.kinds.losses import warn_of_losses
+from flowfn.kinds.nodes import Node
+from flowfn.kinds.runs import Outputs, Place, Run
+from flowfn.kinds.tallies import Dropped, Tallies, anchors
+from flowfn.process.interrupts import Deferred
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Recipe(Tree, Protocol):
+    """A flow, as far as its iterators go: it goes on behind a pass that has become another."""
+
+    def _follow(self, progress: Progress) -> None: ...
+
+
+class Progress:
+    """How far a pass has come: what an iterator shares with its flow, and what outlives it."""
+
+    __slots__ = ("epoch", "exhausted", "iterator", "place", "seed")
+
+    def __init__(self, seed: int, epoch: int, place: Place | None = None) -> None:
+        self.seed, self.epoch, self.place = seed, epoch, place or Place()
+        self.exhausted = False
+        self.iterator: weakref.ref[FlowIterator[Any]] | None = None
+
+    def state(self, flow: Tree) -> dict[str, Any]:
+        """The state to go on from; of a finished pass, the start of the next."""
+        iterator = self.iterator() if self.iterator else None
+        if iterator is not None:
+            iterator._note_place()
+        if self.exhausted:
+            return pack(flow, self.seed, self.epoch + 1, self.following(flow))
+        return pack(flow, self.seed, self.epoch, self.place)
+
+    def following(self, flow: Tree) -> Place:
+        """Where the next pass starts: at its beginning, knowing the anchors of what goes on from epoch to epoch."""
+        lasting = set(_lasting(flow.node))
+        known = {place: anchor for place, anchor in anchors(self.place.anchors).items() if place in lasting}
+        return Place(anchors=of_epoch(flow.node, self.epoch + 1, known) if known else {})
+
+
+def _lasting(node: Node, below: bool = False) -> Iterator[int]:
+    """The places of the nodes that go on from epoch to epoch."""
+    if below:
+        yield node.place
+    for source in node.sources:
+        yield from _lasting(source, below or node.lasting)
+
+
+class FlowIterator(Iterator[T_co]):
+    """One pass over a flow. It stands alone: any number may be alive. `close()` it, or use it in `with`.
+
+    `epoch` is the pass's epoch, `position` the number of outputs delivered.
+    """
+
+    def __init__(self, flow: Recipe, progress: Progress, engine: str = "processes") -> None:
+        self._flow, self._progress, self._engine = flow, progress, engine
+        self._outputs: Outputs | None = None
+        self._name = object()
+        progress.iterator = weakref.ref(self)
+        self._open()
+
+    def _open(self) -> None:
+        progress, place = self._progress, self._progress.place
+        self._tallies = Tallies(place.anchors)
+        self._run = Run(progress.seed, (progress.epoch,), self._engine, place.base, anchors(place.anchors), tallies=self._tallies)
+        try:
+            self._outputs = self._flow.node.stream(self._run, place.position)
+        except Exception as error:
+            self._failed(error)
+            raise
+        buffers.begin_pass(self._name)
+
+    def __iter__(self) -> FlowIterator[T_co]:
+        return self
+
+    def __next__(self) -> T_co:
+        if self._outputs is None:
+            raise StopIteration
+        try:
+            return next(self._outputs)
+        except StopIteration:
+            self._finish()
+            raise
+        except BaseException as error:
+            self._failed(error)
+            raise
+
+    def _finish(self) -> None:
+        if self._outputs is None:
+            return
+        node, progress = self._flow.node, self._progress
+        expected = None
+        if node.seekable:
+            whole = node.length(Run(progress.seed, (progress.epoch,), base=progress.place.base, anchors=progress.place.anchors))
+            expected = max(int(whole) - self._outputs.first, 0)  # type: ignore[arg-type]
+        error = uneven(self._outputs, expected, node.seekable)
+        if error is not None:
+            self._failed(error)
+            raise error
+        self._note_place()
+        self._progress.exhausted = True
+        self.close()
+        if self._engine == "processes":  # not for the elements of one datapoint
+            warn_of_losses(node, self._run, stacklevel=3)
+
+    def _failed(self, error: BaseException) -> None:
+        annotate(error, self._outputs, self._progress.seed, self._progress.epoch)
+        self._note_place()
+        remember(error, self._progress.place)
+        self.close()
+
+    def _note_place(self) -> None:
+        """Write down where the pass stands."""
+        if self._outputs is not None:
+            place = self._progress.place
+            facts = {**self._outputs.facts(), **self._tallies.facts()}
+            if self._flow.node.seekable:
+                facts = {**place.anchors, **facts}
+            self._progress.place = Place(self._outputs.position, place.base, facts)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of this pass."""
+        return self._progress.epoch
+
+    @property
+    def position(self) -> int:
+        """How many outputs of this pass have been delivered, those before a resume included."""
+        return self._outputs.position if self._outputs is not None else self._progress.place.position
+
+    def progress(self) -> tuple[Recipe, int, int, Place]:
+        """(flow, seed, epoch, place): which pass this is, and where it stands."""
+        self._note_place()
+        return self._flow, self._progress.seed, self._progress.epoch, self._progress.place
+
+    @property
+    def dropped(self) -> list[Dropped]:
+        """The newest (at most 100) datapoints on which guarded stages failed and that were dropped or replaced."""
+        self._note_place()
+        facts = sorted(self._progress.place.anchors.items(), reverse=True)  # counts come last, the first stage's first
+        return [dropped for _, fact in facts for dropped in getattr(fact, "newest", ())]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state after the last output delivered, as plain JSON."""
+        return self._progress.state(self._flow)
+
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> FlowIterator[T_co]:
+        """Go on from `state` instead; returns the iterator."""
+        seed, epoch, place = unpack(self._flow, state, strict)
+        self.close()
+        progress = self._progress
+        progress.seed, progress.epoch, progress.place, progress.exhausted = seed, epoch, place, False
+        self._flow._follow(progress)
+        self._open()
+        return self
+
+    def close(self) -> None:
+        """End the pass and let go of all it holds; its state stays."""
+        with Deferred():
+            outputs = self._outputs
+            if outputs is not None:
+                self._note_place()
+                self._outputs = None
+                try:
+                    outputs.close()
+                finally:
+                    buffers.end_pass(self._name)
+
+    def __enter__(self) -> FlowIterator[T_co]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_outputs", None) is not None:
+            self.close()
+
+    def __length_hint__(self) -> int:
+        length = self._flow.node.length_or_none()
+        return max(int(length) - self.position, 0) if length not in (None, math.inf) else 0
+
+
+def remember(error: BaseException, place: Place) -> None:
+    """Write on an error where the pass stood when it was raised, for `replay`."""
+    told = marked(error)
+    if told is not None:
+        told["place"] = place

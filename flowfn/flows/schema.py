@@ -1,0 +1,221 @@
+"""What a state must be, wherever it has been: types and ranges of what it holds, anchors that fit the pipeline, and its digest.
+
+A state is plain JSON. Whoever has kept it (JSON, YAML, msgpack, torch, numpy) may give its numbers and lists back as other
+types; what means the same is taken as the same, and anything else is refused before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from flowfn import rules
+from flowfn.flows.standing import are_begun
+from flowfn.kinds.runs import Anchor, EpochForm, Place, Run, naturals
+from flowfn.kinds.tallies import can_count
+from flowfn.showing import brief
+
+if TYPE_CHECKING:
+    from flowfn.kinds.nodes import Node
+
+VERSION = 1
+SHORT = 4
+"""So many bytes of a digest are kept for each key, so that it can be told which of them is damaged."""
+
+_TEXT = rules.Rule("text", lambda value: isinstance(value, str))
+_NATURAL = rules.Rule("an integer >= 0", lambda value: naturals((value,), 1))
+_TABLE = rules.Rule("a dict", lambda value: isinstance(value, Mapping))
+_NEEDED = {
+    "fingerprint": _TEXT,
+    "order": _TEXT,
+    "seed": rules.Rule("an integer", lambda value: type(value) is int),
+    "epoch": _NATURAL,
+    "position": _NATURAL,
+    "count": _NATURAL,
+}
+_OTHERS = {
+    "base": _NATURAL,
+    "rank": _NATURAL,
+    "world": rules.Rule("a positive integer", lambda value: naturals((value,), 1) and value > 0),
+    "anchors": _TABLE,
+    "mix": _TABLE,
+}
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: whole numbers of any type as int, others as float, sequences as lists, keys as text.
+
+    >>> import numpy as np
+    >>> plain({2: (np.int64(3), 4.0, np.array(0.5), True)})
+    {'2': [3, 4, 0.5, True]}
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else float(value)
+    if isinstance(value, str):
+        return str(value)
+    return value if isinstance(value, bool) or not hasattr(value, "__index__") else operator.index(value)
+
+
+def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state with its version and the digest of what it holds."""
+    told = {"version": VERSION, **{str(key): plain(value) for key, value in state.items() if key != "digest"}}
+    return {**told, "digest": "".join(_digests(told).values())}
+
+
+def checked(state: Any) -> dict[str, Any]:
+    """A state as it was saved, or an error that names what is wrong with it.
+
+    Raises:
+        TypeError: it is no dict.
+        ValueError: it lacks something, holds something else than a state does, or is not as it was saved.
+    """
+    if not isinstance(state, Mapping):
+        raise TypeError(f"load_state_dict(): a state is a dict, got {type(state).__name__}; json.loads(text) makes one of its text")
+    told = {str(key): _plain(key, value) for key, value in state.items()}
+    needed = {"version", *_NEEDED, "digest"}
+    if not needed <= set(told):
+        raise ValueError(f"load_state_dict(): not a state of a flow: it lacks {', '.join(sorted(needed - set(told)))}")
+    if told["version"] != VERSION or isinstance(told["version"], bool):
+        raise ValueError(f"load_state_dict(): version must be {VERSION}, got {brief(told['version'])}: another release saved the state")
+    unknown = set(told) - needed - set(_OTHERS)
+    if unknown:
+        raise ValueError(f"load_state_dict(): a state does not hold {', '.join(sorted(map(brief, unknown)))}")
+    for key, rule in (_NEEDED | _OTHERS).items():
+        if key in told and not rule.fits_type(told[key]):
+            refuse(key, rule.requirement, told[key])
+    if ("rank" in told) != ("world" in told) or told.get("rank", 0) >= told.get("world", 1):
+        refuse("rank", f"an integer from 0 to world - 1 ({told.get('world', 'which is missing')})", told.get("rank", "none"))
+    for key, value in told.get("anchors", {}).items():
+        _check_anchor(key, value)
+    if "mix" in told:
+        _check_mix(told["mix"])
+    damaged = damages(told)
+    if damaged:
+        raise ValueError(f"load_state_dict(): the state was damaged or edited: {damaged}; load one as state_dict() gave it")
+    return told
+
+
+def damages(told: Mapping[str, Any]) -> str:
+    """What of a state does not match its digest, in words; nothing if all of it does."""
+    kept, ours = told["digest"], _digests(told)
+    if not isinstance(kept, str) or len(kept) % (2 * SHORT):
+        return f"its digest cannot be {brief(kept)}"
+    parts = {kept[at : at + 2 * SHORT] for at in range(0, len(kept), 2 * SHORT)}
+    changed = [key for key, part in ours.items() if part not in parts]
+    if changed and len(changed) < len(ours):
+        return f"{', '.join(changed)} {'is' if len(changed) == 1 else 'are'} not what was saved"
+    if kept == "".join(ours.values()):
+        return ""
+    missing = [key for key in _OTHERS if key not in told]
+    return f"its digest is of something else (it may lack {' or '.join(missing)})" if not changed else "its digest is of something else"
+
+
+def check_anchors(root: Node, seed: int, epoch: int, place: Place) -> None:
+    """Make sure that each anchor is one that a node at its place can have written."""
+    forms = _by_place(root, epoch)
+    for key, anchor in place.anchors.items():
+        nodes = forms.get(key if key >= 0 else ~key, ())
+        wrong = [_misfit(node, form, key, anchor, seed, place) for node, form in nodes]
+        if not nodes or all(wrong):
+            refuse(f"anchors[{str(key)!r}]", wrong[0] if wrong else "left out: there is no such place in this pipeline", _written(anchor))
+
+
+def of_epoch(root: Node, epoch: int, anchors: Mapping[int, Anchor]) -> dict[int, Anchor]:
+    """Those anchors that a pass can use in an epoch."""
+    forms = _by_place(root, epoch)
+    return {place: one for place, one in anchors.items() if any(_is_of(one.epoch, form) for _, form in forms.get(place, ()))}
+
+
+def _by_place(root: Node, epoch: int) -> dict[int, list[tuple[Node, EpochForm]]]:
+    """The nodes of a tree by place, with the epochs in which they are read."""
+    forms: dict[int, list[tuple[Node, EpochForm]]] = {}
+    for node, form in _forms(root, (epoch,), set()):
+        forms.setdefault(node.place, []).append((node, form))
+    return forms
+
+
+def _misfit(node: Node, form: EpochForm, key: int, anchor: Anchor, seed: int, place: Place) -> str:
+    """What an anchor must be for a node, if it is something else."""
+    if key < 0:
+        known = any(_is_of(anchor.epoch, some) for some in (form, form[:1])) or (not anchor.epoch and not anchor.outputs)
+        fits = node.guards and known and can_count(anchor)
+        return "" if fits else f"[epoch, datapoints, [failures, position]] of a guarded stage, in epoch {_shown(form)}"
+    if not _is_of(anchor.epoch, form):
+        return f"[epoch, outputs, inputs] of {node.part}, in epoch {_shown(form)}"
+    run = Run(seed, tuple(number or 0 for number in form), base=place.base, anchors=place.anchors)
+    asked = node.misfit(run, anchor._replace(epoch=run.epoch))
+    return f"{asked} of {node.part}" if asked else ""
+
+
+def _forms(node: Node, epoch: EpochForm, seen: set[Any]) -> Iterator[tuple[Node, EpochForm]]:
+    """The nodes of a tree with the epochs in which they are read."""
+    if (id(node), epoch) not in seen:
+        seen.add((id(node), epoch))
+        yield node, epoch
+        for source in node.sources:
+            yield from _forms(source, node.epoch_upstream(epoch), seen)
+
+
+def _is_of(epoch: tuple[int, ...], form: EpochForm) -> bool:
+    return len(epoch) == len(form) and all(known is None or known == number for number, known in zip(epoch, form))
+
+
+def _shown(form: EpochForm) -> str:
+    return "[" + ", ".join("any round" if number is None else str(number) for number in form) + "]"
+
+
+def _written(anchor: Anchor) -> list[Any]:
+    return [[*anchor[0]], anchor[1], [*anchor[2]]]
+
+
+def _plain(key: Any, value: Any) -> Any:
+    """A value of a state as JSON knows it, if there is such a thing."""
+    try:
+        told = plain(value)
+        json.dumps(told)
+        return told
+    except Exception as error:  # of whatever type the value is
+        raise ValueError(f"load_state_dict(): {key!r} must be plain JSON: {error}") from error
+
+
+def _check_anchor(key: str, value: Any) -> None:
+    number = isinstance(key, str) and key.removeprefix("-").isdecimal() and key == str(int(key))
+    form = number and isinstance(value, list) and len(value) == 3 and isinstance(value[0], list) and isinstance(value[2], list)
+    if not form or not naturals((*value[0], value[1]), len(value[0]) + 1) or not all(map(_finite, value[2])):
+        refuse(f"anchors[{key!r}]", "[[epoch, ...], outputs, [inputs, ...]] at the number of a place, all of them finite", value)
+
+
+def _check_mix(value: Mapping[str, Any]) -> None:
+    if set(value) != {"steps", "sources"} or not naturals((value["steps"],), 1) or not isinstance(value["sources"], Mapping):
+        refuse("mix", "{'steps': an integer >= 0, 'sources': how far each has come, by name}", value)
+    for name, one in value["sources"].items():
+        if not isinstance(one, list) or len(one) != 6 or not are_begun(one):
+            refuse(f"mix['sources'][{name!r}]", "[given, round, position, ended (0 or 1), expected, before], none below 0", one)
+
+
+def _finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _digests(told: Mapping[str, Any]) -> dict[str, str]:
+    """The digest of every key and its value."""
+    return {key: _digest([key, told[key]]) for key in sorted(told) if key != "digest"}
+
+
+def _digest(value: Any) -> str:
+    return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=SHORT).hexdigest()
+
+
+def refuse(key: str, requirement: str, value: Any) -> None:
+    """Say which key of a state is wrong, what it must be, and what it is."""
+    raise ValueError(f"load_state_dict(): {key} must be {requirement}, got {brief(value)}")

@@ -1,0 +1,259 @@
+"""What a checkpoint holds, and the fingerprint that tells whether it fits.
+
+A state is plain JSON: seed, epoch, position, fingerprint, and at most one anchor for each node that is not seekable.
+It does not depend on how many workers made the datapoints, and where `shard` is the last order, not on how many ranks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping, Sequence, Set
+from hashlib import blake2b
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from flowfn.flows.schema import check_anchors, checked, refuse, sealed
+from flowfn.kinds.nodes import Node, ending, nodes
+from flowfn.kinds.runs import Anchor, Place, Run
+from flowfn.pickling.scripts import home
+from flowfn.randomness.generators import ORDER_VERSION
+
+READABLE = 240
+
+
+class Tree(Protocol):
+    """A flow, as far as states go: its stage or source, the flows before it, and the node that reads it."""
+
+    @property
+    def part(self) -> Any: ...
+
+    @property
+    def sources(self) -> Sequence[Tree]: ...
+
+    @property
+    def node(self) -> Node: ...
+
+
+def fingerprint(flow: Tree) -> str:
+    """What fixes order and count, readable at its front and exact in its digest.
+
+    Stages with their arguments, the lengths of the sources and the version of the library's orders; not ranks,
+    workers, prefetching, or the bodies of functions.
+    """
+    text = _tree(flow)
+    return f"{text if len(text) <= READABLE else text[: READABLE - 3] + '...'} #{_digest(text, 8)}"
+
+
+class Counting(NamedTuple):
+    """What a state counts: datapoints of which node, `each` of them in an output, of all `ranks` together if it is shared out.
+
+    `order` is two digests: of what fixes which datapoints these are, and of the whole tree that gives them.
+    """
+
+    node: Node
+    each: int
+    shared: bool
+    order: str
+
+    def ranks(self, world: int) -> int:
+        """How many ranks of a world go on from one count."""
+        return world if self.shared else 1
+
+
+def pack(flow: Tree, seed: int, epoch: int, place: Place) -> dict[str, Any]:
+    """The state of a pass over `flow` that stands at `place`."""
+    if flow.node.loose:
+        raise TypeError(f"{flow!r} gives outputs as they come (ordered=False), so a pass over it has no state to go on from")
+    counting = counted(flow)
+    state: dict[str, Any] = {"fingerprint": fingerprint(flow), "order": counting.order, "seed": seed, "epoch": epoch}
+    state |= {"position": place.position, "count": place.base + place.position * counting.each * counting.ranks(flow.node.world)}
+    if place.base:
+        state["base"] = place.base
+    if any(node.part.shards for node in nodes(flow.node)):
+        state |= {"rank": flow.node.rank, "world": flow.node.world}
+    if place.anchors:
+        state["anchors"] = {key: [a.epoch, a.outputs, [*map(_number, a.inputs)]] for key, a in place.anchors.items()}
+    mixed = mixture(flow, seed, epoch, place)
+    if mixed is not None:
+        steps, begun = mixed
+        state["mix"] = {"steps": steps, "sources": {name: [*map(_number, one)] for name, one in begun.items()}}
+    return sealed(state)
+
+
+def unpack(flow: Tree, state: Mapping[str, Any], strict: bool = True) -> tuple[int, int, Place]:
+    """(seed, epoch, place) of a state, or an error that says why it does not fit `flow`."""
+    told = checked(state)
+    same = told["fingerprint"] == fingerprint(flow)
+    if strict and not same:
+        raise ValueError(
+            f"{_of_another(flow, told)}\nRebuild the pipeline as it was; strict=False goes on where the next datapoint is all the same, "
+            "if only map-like stages, batch and prefetch at its end are others, or the sources of a mix."
+        )
+    place = _place(flow, told, same)
+    check_anchors(flow.node, told["seed"], told["epoch"], place)
+    return told["seed"], told["epoch"], place
+
+
+def _place(flow: Tree, told: Mapping[str, Any], same: bool) -> Place:
+    """Where a pass over a flow goes on from a state; `same`: it was saved by the same pipeline."""
+    node, counting = flow.node, counted(flow)
+    facts = {int(key): Anchor(tuple(epoch), outputs, tuple(inputs)) for key, (epoch, outputs, inputs) in told.get("anchors", {}).items()}
+    whole = same or told["order"] == counting.order  # the whole tree that gives what is counted is the same
+    if not whole and "mix" in told and (found := _mix(node)) is not None:
+        return Place(0, 0, {found[0].place: found[0].anchor(told["epoch"], **told["mix"])})
+    orders = {order.partition(".")[0] for order in (told["order"], counting.order)}
+    if not whole and (len(orders) > 1 or any(hasattr(one, "progress") for one in nodes(counting.node))):
+        raise ValueError(
+            f"{_of_another(flow, told)}\nIt cannot be told which datapoints are left for this one: strict=False goes on only where "
+            "map-like stages, batch and prefetch at its end are others, or the sources of a mix."
+        )
+    _check_rank(flow, told, counting)
+    if same:
+        _check_position(flow, told, counting, facts)
+    if same and (not counting.shared or told.get("world", 1) == node.world):
+        return Place(told["position"], told.get("base", 0), facts)
+    there = {one.place for one in nodes(counting.node)} if whole else set()
+    kept = {key: fact for key, fact in facts.items() if (key if key >= 0 or counting.shared else ~key) in there}
+    position, within = divmod(told["count"], counting.each * counting.ranks(node.world))
+    return Place(0, told["count"], kept) if within else Place(position, 0, kept)
+
+
+def _check_rank(flow: Tree, told: Mapping[str, Any], counting: Counting) -> None:
+    """Make sure that what a state counts is not the share of another rank."""
+    saved, node = (told.get("rank", 0), told.get("world", 1)), flow.node
+    if saved != (node.rank, node.world) and any(one.part.shards for one in nodes(counting.node)):
+        raise ValueError(
+            f"load_state_dict(): the state is of rank {saved[0]} of {saved[1]}, this flow is "
+            f"rank {node.rank} of {node.world}, and its state cannot be moved between worlds; it could if only map-like "
+            "stages, batch and prefetch came after shard: put shard after shuffle, filter and repeat"
+        )
+
+
+def _check_position(flow: Tree, told: Mapping[str, Any], counting: Counting, facts: Mapping[int, Anchor]) -> None:
+    """Make sure that a state of the same pipeline stands where a pass over it can stand."""
+    position, base, each = told["position"], told.get("base", 0), counting.each * counting.ranks(told.get("world", 1))
+    if base and not any(node.foot for node in ending(flow.node)):
+        refuse("base", "0 in this pipeline, which has no batches and no ranks", base)
+    if told["count"] != base + position * each:
+        refuse("count", f"{base + position * each}, for position {position} of {each} datapoints each from {base} on", told["count"])
+    run = Run(told["seed"], (told["epoch"],), base=base, anchors=facts)
+    length = counting.node.length(run) if counting.shared else flow.node.length(run)
+    if length is not None and (told["count"] - each >= length and position > 0 if counting.shared else position > length):
+        refuse("position", f"at most the length of the pass, {length}", position)
+
+
+def _of_another(flow: Tree, told: Mapping[str, Any]) -> str:
+    return (
+        "load_state_dict(): the state was saved by another pipeline, as its fingerprint says.\n"
+        f"  saved: {told['fingerprint']}\n  this:  {fingerprint(flow)}"
+    )
+
+
+def _number(value: Any) -> Any:
+    """What an anchor holds as JSON knows it, truth values as numbers."""
+    return int(value) if isinstance(value, (bool, np.bool_)) else value
+
+
+def mixture(flow: Tree, seed: int, epoch: int, place: Place) -> tuple[int, dict[Any, Any]] | None:
+    """(steps, how far each source has come, by name) of the mix in a flow, if there is one and its steps can be told."""
+    found = _mix(flow.node)
+    if found is None:
+        return None
+    mix, size = found
+    told = mix.progress(Run(seed, (epoch,), anchors=place.anchors), place.position * size, size)
+    return None if told is None else (told[0], dict(zip(mix.names, told[1])))
+
+
+def _mix(node: Node) -> tuple[Any, int] | None:
+    """The mix upstream of a node and how many of its outputs an output of the node takes, if no other order is between."""
+    size = 1
+    while not hasattr(node, "progress"):
+        if len(node.sources) != 1 or not node.elastic or node.part.sizes[0] != node.part.sizes[1]:
+            return None
+        size *= node.part.sizes[0]
+        (node,) = node.sources
+    return node, size
+
+
+def counted(flow: Tree) -> Counting:
+    """What the state of a flow counts: the outputs of what is before the map-like stages, batch and prefetch at its end.
+
+    If that is the one `shard`, the datapoints that it shares out.
+    """
+    *stages, node = ending(flow.node)
+    each = math.prod(stage.part.sizes[0] for stage in stages)
+    for _ in stages:
+        (flow,) = flow.sources
+    shared = node.foot
+    if shared:
+        (flow,), (node,) = flow.sources, node.sources
+    order = "source" if not flow.sources else _order(flow)
+    return Counting(node, each, shared, f"{_digest(order, 6)}.{_digest(_tree(flow), 4)}")
+
+
+def _order(flow: Tree) -> str:
+    """What fixes which datapoints come, and in which order: below stages that only move them, map-like ones do not."""
+    while len(flow.sources) == 1 and flow.part.kind.elastic and flow.part.sizes == (1, 1):
+        (flow,) = flow.sources
+    if not flow.sources or not flow.part.kind.orders or not flow.node.seekable:
+        return _tree(flow)
+    return f"{_call(flow.part)} of [{', '.join(map(_order, flow.sources))}]"
+
+
+def _digest(text: str, size: int) -> str:
+    return blake2b(f"{ORDER_VERSION}:{text}".encode(), digest_size=size).hexdigest()
+
+
+def _tree(flow: Tree) -> str:
+    part = flow.part
+    sources = [_tree(source) for source in flow.sources]
+    if not sources:
+        length = flow.node.length_or_none()
+        start = f" from {part.arguments['start']}" if "start" in part.arguments else ""
+        return f"source[{'endless' if length == math.inf else '' if length is None else length}{start}]"
+    if part.transparent:
+        return sources[0]
+    before = sources[0] if len(sources) == 1 else f"[{' + '.join(sources)}]"
+    return f"{before} > {_call(part)}"
+
+
+def _call(part: Any) -> str:
+    """A stage with the arguments that count in a fingerprint."""
+    arguments = (f"{name}={_token(value, part.kind.orders)}" for name, value in part.arguments.items() if name not in (part.shards or ()))
+    return f"{part.name}({', '.join(arguments)})"
+
+
+def _token(value: Any, content: bool) -> str:
+    """A value as it counts in a fingerprint; `content` says whether arrays count by what they hold."""
+    if isinstance(value, functools.partial):
+        arguments = [_token(a, content) for a in value.args] + [f"{k}={_token(a, content)}" for k, a in value.keywords.items()]
+        return f"partial({', '.join([_token(value.func, content), *arguments])})"
+    if isinstance(value, np.ndarray):
+        held = ":" + blake2b(np.ascontiguousarray(value).tobytes(), digest_size=8).hexdigest() if content else ""
+        return f"array({value.dtype}{list(value.shape)}{held})"
+    if isinstance(value, np.generic):
+        return repr(value.item())
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, range, slice)):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_token(k, content)}: {_token(v, content)}" for k, v in value.items()) + "}"
+    if isinstance(value, Set):
+        return "{" + ", ".join(sorted(_token(v, content) for v in value)) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_token(v, content) for v in value) + "]"
+    if hasattr(value, "sources") and hasattr(value, "part"):
+        return _tree(value)
+    if hasattr(value, "definition") and hasattr(value, "arguments"):
+        inner = ", ".join(f"{k}={_token(v, content)}" for k, v in value.arguments.items())
+        return f"{value.name}({inner})"
+    if hasattr(value, "stages") and not isinstance(value, type):
+        return f"compose({', '.join(_token(one, content) for one in value.stages)})"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inner = ", ".join(f"{field.name}={_token(getattr(value, field.name), content)}" for field in dataclasses.fields(value))
+        return f"{type(value).__qualname__}({inner})"
+    if hasattr(value, "__qualname__"):
+        return f"{home(value)}.{value.__qualname__}"
+    return f"{home(type(value))}.{type(value).__qualname__}"

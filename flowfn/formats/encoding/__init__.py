@@ -1,0 +1,1 @@
+"""Datapoints as bytes of others: msgpack (payloads), protocol buffers (messages)."""

@@ -1,0 +1,50 @@
+"""Stages that let nothing through, or next to nothing: told at the end of a pass, so that an empty epoch is no riddle."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flowfn.kinds.nodes import Node
+    from flowfn.kinds.runs import Run
+
+SOME = 10
+"""From so many inputs on it is told that none of them gave an output."""
+
+MANY = 10_000
+"""From so many on, that fewer than one in `RARE` did."""
+
+RARE = 1000
+
+
+class NothingLeft(UserWarning):
+    """A stage has let nothing through in a whole pass, or next to nothing."""
+
+
+def note(run: Run, node: Node, given: int, taken: int) -> None:
+    """Write down how many outputs a stage gave for how many inputs, now that it has come to the end of its source."""
+    before = run.memo.get(("passed", node.place), (0, 0))  # by other rounds
+    run.memo["passed", node.place] = before[0] + given, before[1] + taken
+
+
+def warn_of_losses(root: Node, run: Run, stacklevel: int) -> None:
+    """Warn of every stage with 0 to k outputs for an input that gave hardly any in the pass that has ended."""
+    for node in _leaving_out(root):
+        given, taken = run.memo.get(("passed", node.place), (0, 0))
+        if (not given and taken >= SOME) or (taken >= MANY and given * RARE < taken):
+            warnings.warn(
+                f"{node.part} gave {given or 'no'} output{'s' * (given > 1)} for {taken} inputs in epoch {run.epoch[0]}; "
+                "is what it keeps what it should keep?",
+                NothingLeft,
+                stacklevel=stacklevel + 1,
+            )
+
+
+def _leaving_out(node: Node) -> Iterator[Node]:
+    """The stages of a tree that may leave inputs out, sources first."""
+    for source in node.sources:
+        yield from _leaving_out(source)
+    if node.leaves_out:
+        yield node

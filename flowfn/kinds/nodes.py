@@ -1,0 +1,453 @@
+"""The five kinds: how the outputs of a stage come from its inputs, and all that follows from it, written once.
+
+    indices flow up                      source   <--  order  <--  group  <--  each   <--  the blocks wanted
+    datapoints flow down                 source   -->           -->  group  -->  each   -->  the outputs
+
+A node is a part of a tree bound for reading. A seekable one answers `read(run, blocks)`: the outputs at those indices,
+which come as a lazy series of blocks. Every one answers `stream(run, start)`: all outputs from `start` on. A stream may
+be asked for lineage too; it then gives (datapoint, label) pairs. Nodes hold nothing of a pass; `Outputs` do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count, islice, tee
+from operator import itemgetter
+from typing import Any, ClassVar
+
+import numpy as np
+
+from flowfn.blocks import BLOCK, Block, blocks, each_index, ints, shared
+from flowfn.kinds.failures import uneven
+from flowfn.kinds.routes import affine
+from flowfn.kinds.runs import Anchor, EpochForm, Length, Outputs, Run
+from flowfn.randomness.generators import Label, generators, hashed
+
+MISSING = object()
+
+KEYS = 1024
+"""How many keys are remembered: an endless pass has new ones in every round."""
+
+
+class Node:
+    """A part of a tree, bound: its sources are nodes, it has a place in the tree and, if random, a number."""
+
+    orders: ClassVar[bool] = False  # whether its arguments fix the order of outputs, and so count by content
+    root: ClassVar[bool] = False  # whether what is upstream is a tree of its own
+    lasting: ClassVar[bool] = False  # whether what is upstream goes on from epoch to epoch
+    elastic: ClassVar[bool] = False  # whether a count of inputs says where it stands
+    aligned: ClassVar[bool] = False  # whether it owes one output for each input
+    here: ClassVar[bool] = False  # whether it stays in the process that iterates
+    boundary: ClassVar[bool] = False  # whether what is upstream is handed to somebody else
+    guards: ClassVar[bool] = False  # whether it counts what fails
+    gives: ClassVar[frozenset[str]] = frozenset()  # what a stage function may ask of it beyond what its kind gives
+    gathers: bool = False  # whether it can give whole blocks of rows at once
+    seekable: bool = False
+    names_sources: ClassVar[bool] = False  # whether random stages upstream are numbered source by source
+    steady: bool = True  # whether the length is the same in every epoch and round
+    leaves_out: ClassVar[bool] = False  # whether an input may give no output
+    loose: bool = False  # whether outputs may come in any order
+    foot: bool = False  # whether a pass that starts late, at a datapoint of its own, begins here (see `ending`)
+    based: bool = False  # whether its outputs are made of those from there on
+
+    def __init__(self, part: Any, sources: Sequence[Node], place: int, number: tuple[str, int] | None) -> None:
+        self.part, self.sources, self.place, self.number = part, sources, place, number
+        lead = max(sources, key=lambda node: node.world, default=None)
+        self.rank: int = lead.rank if lead else 0
+        self.world: int = lead.world if lead else 1
+        self.steady = all(source.steady for source in sources)
+        self.loose = any(source.loose for source in sources) and not self.root
+        self.guarded: bool = self.guards or any(source.guarded for source in sources)
+        self.setup()
+
+    @classmethod
+    def remember(cls) -> Any:
+        """A memory for one application of a stage, for kinds that have one."""
+        return None
+
+    def setup(self) -> None:
+        """Find out, once, what follows from the part and the sources."""
+
+    def length(self, run: Run) -> Length:
+        """How many outputs there are."""
+        return None
+
+    def length_or_none(self) -> Length:
+        """The length in any run, for those who only want to show it."""
+        return self.length(Run(0, (0,)))
+
+    def unknown(self) -> str:
+        """Why this node is not seekable."""
+        return next((node.unknown() for node in self.sources if not node.seekable), f"{self.part} is read in order")
+
+    def labels(self, run: Run) -> tuple[int, int]:
+        """(offset, stride): output i is labelled offset + stride * i. A datapoint keeps its label through `each`."""
+        return self.rank, self.world
+
+    def epoch_upstream(self, epoch: EpochForm) -> EpochForm:
+        """The epoch in which its sources are read, where its own is of that form."""
+        return epoch
+
+    def misfit(self, run: Run, anchor: Anchor) -> str:
+        """What an anchor of this node must be, if it is something else; only nodes that are read in order have any."""
+        return f"left out: {self.part} has none"
+
+    def read(self, run: Run, series: Iterator[Block]) -> Outputs:
+        """The outputs at the indices of a series of blocks; for seekable nodes."""
+        raise TypeError(self.unknown())
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """All outputs from `start` on, as (datapoint, label) pairs if `lineage` is asked for."""
+        series: Iterator[Block] = blocks(start, self.length(run))  # type: ignore[arg-type]
+        if not lineage:
+            outputs = self.read(run, series)
+            outputs.first = start
+            return outputs
+        series, again = shared(series, 2)
+        outputs = self.read(run, series)
+        return Outputs(zip(outputs, self.each_label(run, again)), None, [outputs], start)
+
+    def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Any]:
+        """Blocks of so many rows each, to be had stacked; for nodes that gather."""
+        raise TypeError(f"{self.part} has no rows to gather")
+
+    def each_label(self, run: Run, series: Iterable[Block]) -> Iterator[int]:
+        """The labels of the outputs at the indices of a series."""
+        offset, stride = self.labels(run)
+        return each_index(affine(offset, stride, block) for block in series)
+
+    def upward(self, run: Run, block: Block) -> Iterator[tuple[int, Run, Block]]:
+        """What the outputs at `block` need of which source, in which run: one step of the way up."""
+        for source in range(len(self.sources)):
+            yield source, run, block
+
+    def key(self, run: Run) -> int:
+        """The key of this node's random numbers in a run."""
+        at, keys = (self.number, run.seed, run.epoch), run.memo.setdefault("keys", {})
+        key = keys.get(at)
+        if key is None:
+            if len(keys) >= KEYS:
+                keys.clear()
+            keys[at] = key = hashed(run.seed, *(self.number or ("", 0)), run.epoch)
+        return int(key)
+
+    def begin(self, run: Run, inputs: Sequence[Outputs], labels: Iterable[Label], trail: Trail | None = None) -> Outputs:
+        """Start the generator of an each, group or expand stage on its inputs."""
+        part = self.part
+        if not part.wants_labels:
+            return Outputs(part.open(inputs), self, inputs, trail=trail)
+        one, other = tee(labels)
+        injected: dict[str, Any] = {}
+        if part.random:
+            injected["rngs"] = generators(self.key(run), one)
+        if "indices" in part.asks:
+            injected["indices"] = other
+        return Outputs(part.open(inputs, **injected), self, inputs, trail=trail)
+
+
+def nodes(root: Node) -> Iterator[Node]:
+    """The nodes of a tree, each once."""
+    known = {id(root): root}
+    todo = [root]
+    while todo:
+        node = todo.pop()
+        yield node
+        fresh = {id(source): source for source in node.sources if id(source) not in known}
+        known |= fresh
+        todo += fresh.values()
+
+
+def ending(root: Node) -> Iterator[Node]:
+    """The stages at the end of a tree whose outputs are made of so many datapoints each, the last one first; then, what gives those."""
+    yield root
+    while len(root.sources) == 1 and root.elastic and root.part.sizes[0] == root.part.sizes[1]:
+        (root,) = root.sources
+        yield root
+
+
+def based(root: Node) -> Node:
+    """A tree in which it is noted where a pass begins that is to start at some datapoint: at the shard, or else at the first group."""
+    *stages, first = ending(root)
+    groups = [node for node in stages if isinstance(node, Group)]
+    divides = first.part is not None and first.part.shards and first.sources[0].world == 1
+    for group in groups:
+        group.based = True
+    for foot in [first] if divides else groups[-1:]:
+        foot.foot = True
+    return root
+
+
+def known_length(run: Run, source: Node) -> float:
+    """At most how many outputs a source has, whatever the round."""
+    length = source.length(run) if source.steady else None
+    return math.inf if length is None else length
+
+
+def within(run: Run, source: Node, number: int) -> bool:
+    """Whether a source can have so many outputs."""
+    return number <= known_length(run, source)
+
+
+class Trail:
+    """A series of blocks on its way up that remembers the last two, to tell which index the k-th output has."""
+
+    __slots__ = ("before", "last", "passed", "series")
+
+    def __init__(self, series: Iterator[Block]) -> None:
+        self.series, self.passed = series, 0
+        self.before: Block = range(0)
+        self.last: Block = range(0)
+
+    def __iter__(self) -> Iterator[Block]:
+        return self
+
+    def __next__(self) -> Block:
+        block = next(self.series)
+        self.passed += len(block)
+        self.before, self.last = self.last, block
+        return block
+
+    def index(self, k: int) -> int:
+        """The index asked for as number `k` of the series (the nearest that is remembered)."""
+        known = [*ints(self.before), *ints(self.last)]
+        return known[min(max(k - self.passed, -len(known)), -1)]
+
+
+class Each(Node):
+    """Output i comes from input i alone, of every source."""
+
+    elastic = True
+    aligned = True
+
+    def setup(self) -> None:
+        """Seekable where all sources are."""
+        self.seekable = all(source.seekable for source in self.sources)
+        self.lead = next(source for source in self.sources if source.world == self.world)
+        self.plain = len(self.sources) == 1 and not self.part.wants_labels
+
+    def length(self, run: Run) -> Length:
+        """That of the shortest source; where sources must be equally long, all finite ones must be."""
+        if len(self.sources) == 1:
+            return self.sources[0].length(run)
+        lengths = [source.length(run) for source in self.sources]
+        finite = {n for n in lengths if n not in (None, math.inf)}
+        if len(finite) > 1 and self.part.strict:
+            raise ValueError(f"{self.part.name}(): sources must have equal lengths, got {lengths}; strict=False stops at the shortest")
+        return None if None in lengths else min(lengths)  # type: ignore[type-var]
+
+    def labels(self, run: Run) -> tuple[int, int]:
+        """Those of the source."""
+        return self.lead.labels(run)
+
+    def read(self, run: Run, series: Iterator[Block]) -> Outputs:
+        """Every source is asked for the same indices."""
+        trail = Trail(series)
+        if self.plain:
+            return self.begin(run, (self.sources[0].read(run, trail),), (), trail)
+        *copies, again = shared(trail, len(self.sources) + 1)
+        inputs = tuple(source.read(run, copy) for source, copy in zip(self.sources, copies))
+        return self.begin(run, inputs, self.each_label(run, again), trail)
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """Every source is read from the same position; lineage passes through a stage of one source."""
+        if self.seekable:
+            return super().stream(run, start, lineage)
+        asks = lineage or not self.plain
+        labels: Iterator[Label]
+        if len(self.sources) == 1 and asks:
+            pairs = self.sources[0].stream(run, start, True)
+            datapoints, others = tee(pairs)
+            inputs = [Outputs(map(itemgetter(0), datapoints), None, [pairs], start)]
+            labels = map(itemgetter(1), others)
+        else:
+            inputs = [source.stream(run, start) for source in self.sources]
+            labels = count(self.rank + self.world * start, self.world)
+        labels, again = tee(labels)
+        outputs = self.begin(run, inputs, labels)
+        outputs.first = start
+        if self.part.strict:
+            finite = [one for one, source in zip(inputs, self.sources) if source.length(run) != math.inf]
+            outputs = Outputs(_to_the_same_end(self.part.name, outputs, finite), None, [outputs], start)
+        return Outputs(zip(outputs, again), None, [outputs], start) if lineage else outputs
+
+
+def _to_the_same_end(name: str, outputs: Outputs, inputs: Sequence[Outputs]) -> Iterator[Any]:
+    """The outputs, and at their end a check that the inputs end together."""
+    yield from outputs
+    left = [next(source, MISSING) is not MISSING for source in inputs]
+    if any(left) or len({source.given for source in inputs}) > 1:
+        lengths = ", ".join(f"{source.position - more}{' or more' * more}" for source, more in zip(inputs, left))
+        raise ValueError(f"{name}(): sources must have equal lengths, got {lengths}; strict=False stops at the shortest")
+
+
+class Group(Node):
+    """Output i comes from a fixed block of inputs: `size` of them, from i * step on."""
+
+    elastic = True
+    aligned = True
+
+    def setup(self) -> None:
+        """Seekable where the source is."""
+        (self.source,) = self.sources
+        self.seekable = self.source.seekable
+        self.size, self.step = self.part.sizes
+        self.whole = self.part.whole
+
+    def length(self, run: Run) -> Length:
+        """From the length of the source."""
+        n = self.source.length(run)
+        return n if n in (None, math.inf) else self.groups(max(int(n) - self._base(run), 0))
+
+    def groups(self, n: int) -> int:
+        """How many groups n inputs make; a short one at the end counts unless only whole ones are wanted."""
+        if self.whole:
+            return max((n - self.size) // self.step + 1, 0)
+        reach = max(self.size - self.step, 0)  # inputs that a group shares with the next
+        return -(-max(n - reach, min(n, 1)) // self.step)
+
+    def labels(self, run: Run) -> tuple[int, int]:
+        """Its own count of outputs, kept apart from those of other ranks."""
+        return self.rank + (run.base if self.based else 0), self.world
+
+    def read(self, run: Run, series: Iterator[Block]) -> Outputs:
+        """Outputs ask for their inputs, group after group."""
+        total = self._total(run)
+        trail = Trail(series)
+        upward, sizing, labelling = shared(trail, 3)
+        if self.source.gathers:
+            sizes = chain.from_iterable(self._sizes(block, total) for block in sizing)
+            groups = Outputs(self.source.gather(run, self._inputs(run, upward, total, apart=True), sizes))
+        else:
+            inputs = self.source.read(run, self._inputs(run, upward, total))
+            groups = Outputs(_grouped(inputs, self._takes(sizing, total), self.size - self.step), None, [inputs])
+        return self.begin(run, [groups], self.each_label(run, labelling), trail)
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """Over a source that is not seekable: windows over its stream."""
+        if self.seekable:
+            return super().stream(run, start, lineage)
+        inputs = self.source.stream(run, self._base(run) + start * self.step)
+        groups = Outputs(windows(inputs, self.size, self.step, self.whole, start > 0), None, [inputs], start)
+        groups = Outputs(_remembering(groups, inputs), None, [groups], start)
+        labels, again = tee(count(self.labels(run)[0] + self.world * start, self.world))
+        outputs = self.begin(run, [groups], labels)
+        outputs.first = start
+        return Outputs(zip(outputs, again), None, [outputs], start) if lineage else outputs
+
+    def inputs(self, run: Run, index: int) -> Block:
+        """Which inputs output `index` is made of."""
+        return self._moved(run, self._wanted(range(index, index + 1), self._total(run), in_a_row=True))
+
+    def read_part(self, run: Run, inputs: Block) -> Outputs:
+        """What the stage makes of some of the inputs of one output."""
+        rows = self.source.read(run, iter((inputs,)))
+        return self.begin(run, [Outputs(_grouped(rows, iter([(len(inputs), 0)])), None, [rows])], ())
+
+    def upward(self, run: Run, block: Block) -> Iterator[tuple[int, Run, Block]]:
+        """All inputs of the groups."""
+        for wanted in self._inputs(run, iter((block,)), self._total(run), apart=True):
+            yield 0, run, wanted
+
+    def _base(self, run: Run) -> int:
+        """The input with which its first output begins."""
+        return run.base if self.foot else 0
+
+    def _moved(self, run: Run, inputs: Block) -> Block:
+        """Inputs that are counted from there."""
+        return affine(run.base, 1, inputs) if self._base(run) else inputs
+
+    def _total(self, run: Run) -> float:
+        """How many inputs there are from there on."""
+        total = self.source.length(run)
+        return math.inf if total is None else max(total - self._base(run), 0)
+
+    def _pieces(self, series: Iterator[Block]) -> Iterator[Block]:
+        """The outputs of a series in pieces, the inputs of which make a block where they can."""
+        pace = max(BLOCK // self.size, 1)
+        return (block[at : at + pace] for block in series for at in range(0, len(block), pace))
+
+    def _inputs(self, run: Run, series: Iterator[Block], total: float, apart: bool = False) -> Iterator[Block]:
+        """The inputs of the outputs of a series, those of several groups in a row once, unless they are wanted `apart`."""
+        for piece in self._pieces(series):
+            wanted = self._wanted(piece, total, self._in_a_row(piece) and not (apart and self.step < self.size))
+            for part in range(0, len(wanted), BLOCK):
+                yield self._moved(run, wanted[part : part + BLOCK])
+
+    def _in_a_row(self, outputs: Block) -> bool:
+        return isinstance(outputs, range) and outputs.step == 1 and self.step <= self.size
+
+    def _takes(self, series: Iterator[Block], total: float) -> Iterator[tuple[int, int]]:
+        """For each output, how many inputs it has, and how many of the last ones of them it shares with the one before."""
+        for piece in self._pieces(series):
+            shares = 0
+            for size in self._sizes(piece, total):
+                yield size, shares
+                shares = self.size - self.step if self._in_a_row(piece) else 0
+
+    def _wanted(self, outputs: Block, total: float, in_a_row: bool) -> Block:
+        """The inputs of some outputs."""
+        if in_a_row:
+            return range(outputs.start * self.step, int(min((outputs.stop - 1) * self.step + self.size, total)))  # type: ignore[union-attr]
+        starts = np.asarray(outputs, np.int64)[:, None] * self.step
+        inputs: np.ndarray = (starts + np.arange(self.size)).ravel()
+        return inputs[inputs < total]
+
+    def _sizes(self, block: Block, total: float) -> Iterator[int]:
+        """How many inputs each output of a block has."""
+        if total == math.inf or (isinstance(block, range) and max(block[0], block[-1]) * self.step + self.size <= total):
+            return iter([self.size] * len(block))
+        return (int(min(self.size, total - index * self.step)) for index in ints(block))
+
+
+def _remembering(groups: Outputs, inputs: Outputs) -> Iterator[Any]:
+    """The groups of a stream; before each is read, the anchors to read it again from are noted on their outputs."""
+    groups.earlier = inputs.facts()
+    for group in groups:
+        yield group
+        groups.earlier = inputs.facts()
+
+
+def _grouped(inputs: Outputs, takes: Iterable[tuple[int, int]], most: int = 0) -> Iterator[list[Any]]:
+    """Lists of so many inputs each, of which each shares its first ones (at most `most`) with the one before.
+
+    One that comes out short, or inputs left over, is the fault of a stage upstream.
+    """
+    expected = 0
+    kept: list[Any] = []  # apart, because a stage may do as it likes with the list that it is given
+    for size, shares in takes:
+        fresh = list(islice(inputs, size - shares))
+        group = kept[-shares:] + fresh if shares else fresh
+        expected += size - shares
+        if len(group) < size:
+            raise fault(inputs, expected)
+        if most > 0:
+            kept = group[-most:]
+        yield group
+    if next(inputs, MISSING) is not MISSING:
+        raise fault(inputs, expected)
+
+
+def fault(inputs: Outputs, expected: int) -> ValueError:
+    """The error for inputs that are not as many as were asked for."""
+    return uneven(inputs, None, seekable=True) or ValueError(f"the source gave {inputs.given} datapoints where {expected} were asked for")
+
+
+def windows(inputs: Iterator[Any], size: int, step: int, whole: bool, later: bool = False) -> Iterator[list[Any]]:
+    """Lists of `size` inputs, a new one every `step`; the last may be short unless only whole ones are wanted.
+
+    >>> list(windows(iter(range(5)), 3, 2, whole=False)), list(windows(iter(range(5)), 1, 3, whole=False))
+    ([[0, 1, 2], [2, 3, 4]], [[0], [3]])
+    """
+    group = list(islice(inputs, size))
+    if later and len(group) <= size - step:
+        return  # all of them were in the group before
+    while len(group) == size or (group and not whole):
+        kept = group[step:]  # a stage may do as it likes with the list that it is given
+        yield group
+        if step >= size:
+            next(islice(inputs, step - size, step - size), None)
+            group = list(islice(inputs, size))
+        else:
+            fresh = list(islice(inputs, step))
+            group = kept + fresh if fresh else []

@@ -1,0 +1,314 @@
+"""The order kind: output i is some input, and a route says which.
+
+Over seekable sources the route maps whole blocks of indices; where it switches between sources or rounds, each has a
+reader, and the readers take turns. Over other sources the stage's second form names stretches to be read in a row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import count, islice
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from flowfn.blocks import Block
+from flowfn.kinds.nodes import MISSING, Node, fault
+from flowfn.kinds.routes import Span, affine, as_route
+from flowfn.kinds.runs import Anchor, EpochForm, Length, Outputs, Run, naturals
+from flowfn.kinds.stretches import EMPTY_ROUNDS, Stretches, nth
+from flowfn.process import forks
+from flowfn.randomness.generators import generator
+
+ROUTES = 8
+"""How many routes of one node are remembered: an endless pass has a new one in every round."""
+
+
+class Order(Node):
+    """Output i is some input: a route says which."""
+
+    orders = True
+
+    def setup(self) -> None:
+        """Seekable where all sources are, and in rounds only where each is as long as the others; a shard multiplies the world."""
+        self.varies = self.part.definition.switches and not self.steady
+        self.seekable = all(source.seekable for source in self.sources) and not self.varies
+        if self.part.shards:
+            rank, world = (self.part.arguments[name] for name in self.part.shards)
+            self.rank, self.world = self.rank + self.world * rank, self.world * world
+
+    def unknown(self) -> str:
+        """Rounds of different lengths cannot be told apart by an index."""
+        return f"what {self.part} reads has another length in every round" if self.varies else super().unknown()
+
+    @property
+    def gathers(self) -> bool:  # type: ignore[override]
+        """Whether whole blocks of rows can be had: where the one source can give them, in one round."""
+        return len(self.sources) == 1 and self.sources[0].gathers and not self.part.switches
+
+    @property
+    def random_order(self) -> bool:
+        """Whether the route is another in every epoch."""
+        return bool(self.part.random)
+
+    def epoch_upstream(self, epoch: EpochForm) -> EpochForm:
+        """In a round of it, where it gives its source in rounds."""
+        return (*epoch, None) if self.part.definition.switches else epoch
+
+    def misfit(self, run: Run, anchor: Anchor) -> str:
+        """Over streams: which stretch begins there, and how many inputs the one before found."""
+        if self.seekable:
+            return super().misfit(run, anchor)
+        fits = naturals(anchor.inputs, 2) and self._has_stretch(anchor)
+        return "" if fits else "[epoch, outputs, [number of the stretch, how many inputs the one before had]], for one that there is"
+
+    def _has_stretch(self, anchor: Anchor) -> bool:
+        """Whether there can be so many stretches before some outputs; of rounds, most are not empty."""
+        number, found = anchor.inputs
+        if self.part.definition.switches:
+            return number == 0 or bool(
+                number < self.part.arguments.get("count", math.inf) and number <= EMPTY_ROUNDS * (anchor.outputs + 1)
+            )
+        try:
+            return number == 0 or nth(self.part.stretches(len(self.sources)), number, found) is not None
+        except StopIteration:
+            return False
+
+    def route(self, run: Run) -> Any:
+        """The route in a run, made once."""
+        lengths = tuple(source.length(run) for source in self.sources)
+        at, routes = (run.epoch, lengths), run.memo.setdefault((self.place, "routes"), {})
+        route = routes.get(at)
+        if route is None:
+            injected = {"rng": generator(self.key(run))} if self.part.random else {}
+            n = lengths[0] if len(lengths) == 1 else None
+            if self.foot and run.base:
+                n = max(n - run.base, 0)  # type: ignore[operator]
+            route = as_route(self.part.order(lengths if n is None else (n,), **injected), n)
+            if self.foot and run.base:
+                route = _shifted(route, run.base)
+            if len(routes) >= ROUTES:
+                routes.clear()
+            routes[at] = route
+        return route
+
+    def length(self, run: Run) -> Length:
+        """That of the route."""
+        if self.varies or any(source.length(run) is None for source in self.sources):
+            return math.inf if self.part.endless else None
+        return self.route(run).length if self.seekable or not self.part.random else None
+
+    def labels(self, run: Run) -> tuple[int, int]:
+        """Taking every k-th from somewhere on, each datapoint keeps its label; otherwise outputs are counted anew."""
+        if self.part.shards:
+            offset, stride = self.sources[0].labels(run)
+            rank, world = (self.part.arguments[name] for name in self.part.shards)
+            return offset + stride * (rank + (run.base if self.foot else 0)), stride * world
+        if len(self.sources) == 1 and self.sources[0].length(run) is not None:
+            route = self.route(run)
+            if isinstance(route, Span):
+                offset, stride = self.sources[0].labels(run)
+                return offset + stride * route.start, stride * route.step
+        return self.rank, self.world
+
+    def read(self, run: Run, series: Iterator[Block]) -> Outputs:
+        """The route maps whole blocks; where it switches between sources or rounds, their readers take turns."""
+        route = self.route(run)
+        if not route.switches:
+            return self.sources[0].read(_through(run, route), map(route.take, series))
+        turns = Turns(self.sources, run, map(route.take, series))
+        return Outputs(iter(turns), self, _Readers(turns.open))
+
+    def upward(self, run: Run, block: Block) -> Iterator[tuple[int, Run, Block]]:
+        """What the route says, source by source and round by round."""
+        route = self.route(run)
+        if not route.switches:
+            yield 0, _through(run, route), route.take(block)
+            return
+        keys, _, pieces = _sorted_out(*route.take(block))
+        for (source, number), piece in zip(keys, pieces):
+            yield source, run if number < 0 else run.round(number), piece
+
+    def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Any]:
+        """Whole groups of rows from the source."""
+        return self.sources[0].gather(run, map(self.route(run).take, series), sizes)
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """Over sources that are not seekable: the stretches of the stage's second form, one after the other."""
+        if self.seekable:
+            return super().stream(run, start, lineage)
+        known = run.anchor(self.place, start, 2)
+        walk = Stretches(self, run, known, start, lineage)
+        outputs = Outputs(iter(walk), self, walk.live, known.outputs, walk.tell)
+        walk.ticks = outputs.ticks
+        if lineage and (len(self.sources) > 1 or self.part.switches):
+            labels = count(self.rank + self.world * start, self.world)
+            return Outputs(zip(outputs.drop(start - known.outputs), labels), None, [outputs], start)
+        return outputs.drop(start - known.outputs)
+
+
+def _through(run: Run, route: Any) -> Run:
+    """The run of what a route without switches leads to."""
+    return run if isinstance(route, Span) and route.step == 1 else replace(run, ordered=False)
+
+
+def _shifted(route: Span, base: int) -> Span:
+    return Span(route.start + base, route.step, route.length) if isinstance(route, Span) else _Shifted(route, base)
+
+
+class _Shifted:
+    """A route over what follows the first `base` inputs."""
+
+    switches = False
+
+    def __init__(self, route: Any, base: int) -> None:
+        self.route, self.base, self.length = route, base, route.length
+
+    def take(self, block: Block) -> Block:
+        return affine(self.base, 1, self.route.take(block))
+
+
+class _Readers(Collection[Outputs]):
+    """What is being read at the moment below a node whose sources take turns."""
+
+    def __init__(self, readers: dict[tuple[int, int], Reader]) -> None:
+        self.readers = readers
+
+    def __iter__(self) -> Iterator[Outputs]:
+        return iter([reader.outputs for reader in self.readers.values()])
+
+    def __len__(self) -> int:
+        return len(self.readers)
+
+    def __contains__(self, item: object) -> bool:
+        return any(item is outputs for outputs in self)
+
+
+class Wanted:
+    """Blocks on their way up to one reader. `more(self)` is asked for another when there is none; False is the end."""
+
+    __slots__ = ("blocks", "more", "over")
+
+    def __init__(self, more: Callable[[Wanted], bool]) -> None:
+        self.blocks: deque[Block] = deque()
+        self.more, self.over = more, False
+
+    def __iter__(self) -> Iterator[Block]:
+        while self.blocks or self.more(self):
+            yield self.blocks.popleft()
+
+
+class Reader:
+    """What is read of one source in one round."""
+
+    __slots__ = ("outputs", "wanted")
+
+    def __init__(self, source: Node, run: Run, more: Callable[[Wanted], bool]) -> None:
+        self.wanted = Wanted(more)
+        self.outputs = source.read(run, iter(self.wanted))
+
+    def close(self) -> None:
+        """End it, and let go of what leads back here."""
+        self.outputs.close()
+        self.wanted.more = _no_more
+
+
+def _no_more(wanted: Wanted) -> bool:
+    return False
+
+
+Key: TypeAlias = tuple[int, int]
+"""A source, and the round in which it is read (-1: none)."""
+
+
+class Turns:
+    """The outputs of a switching route: each (source, round) is read by one reader for as long as blocks in a row name it.
+
+    A reader that reads ahead asks for blocks too, perhaps from a thread of its own, so handing them out is locked.
+    """
+
+    def __init__(self, sources: Sequence[Node], run: Run, switches: Iterator[Any]) -> None:
+        self.sources, self.run, self.switches = sources, run, switches
+        self.open: dict[Key, Reader] = {}  # those whose turn it is
+        self.latest: dict[Key, Reader] = {}  # those that the last block handed out names
+        self.turns: deque[tuple[dict[Key, Reader], tuple[list[Key], list[int]]]] = deque()
+        self.lock = forks.lock()
+
+    def more(self, wanted: Wanted) -> bool:
+        """Whether a reader gets another block: only if the very next one names it."""
+        with self.lock:
+            if not wanted.blocks and not wanted.over:
+                self._hand_out()
+                wanted.over = not wanted.blocks
+            return bool(wanted.blocks)
+
+    def _hand_out(self) -> None:
+        """Give the readers that the next block names their parts of it."""
+        switch = next(self.switches, None)
+        keys, turns, pieces = _sorted_out(*switch) if switch is not None else ([], [], [])
+        named = set(keys)
+        for key in [key for key in self.latest if key not in named]:
+            self.latest.pop(key).wanted.over = True
+        for key, piece in zip(keys, pieces):
+            if key not in self.latest:
+                source, number = key
+                self.latest[key] = Reader(self.sources[source], self.run if number < 0 else self.run.round(number), self.more)
+            self.latest[key].wanted.blocks.append(piece)
+        if keys:
+            self.turns.append((dict(self.latest), (keys, turns)))
+
+    def _next(self) -> tuple[list[Key], list[int]] | None:
+        """Who gives the next outputs, and whose turn each of them is; readers whose time is past are closed."""
+        with self.lock:
+            if not self.turns:
+                self._hand_out()
+            readers, order = self.turns.popleft() if self.turns else ({}, None)
+        for key in [key for key, reader in self.open.items() if readers.get(key) is not reader]:
+            past = self.open.pop(key)
+            if next(past.outputs, MISSING) is not MISSING:
+                raise fault(past.outputs, past.outputs.given - 1)
+            past.close()
+        self.open.update(readers)
+        return order
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            while (order := self._next()) is not None:
+                keys, turns = order
+                live = [self.open[key].outputs for key in keys]
+                before = sum(outputs.given for outputs in live)
+                yield from map(next, map(live.__getitem__, turns)) if len(live) > 1 else islice(live[0], len(turns))
+                given = sum(outputs.given for outputs in live) - before
+                if given < len(turns):  # it ended at the one that ended too early
+                    short = live[turns[given]]
+                    raise fault(short, short.given + 1)
+        finally:
+            for reader in (*self.open.values(), *self.latest.values()):
+                reader.close()
+
+
+def _sorted_out(sources: np.ndarray, indices: np.ndarray, rounds: np.ndarray) -> tuple[list[Key], list[int], list[Block]]:
+    """A switching block, sorted out: the (source, round) pairs in it, which of them each output is of, and the indices of each."""
+    if len(sources) and (sources == sources[0]).all() and (rounds == rounds[0]).all():
+        return [(int(sources[0]), int(rounds[0]))], [0] * len(indices), [_as_range(indices)]
+    if not len(sources):
+        return [], [], []
+    codes = rounds * (int(sources.max()) + 1) + sources
+    codes -= codes.min()
+    by_key = np.argsort(codes.astype(np.uint16) if codes.max() < 1 << 16 else codes, kind="stable")  # the short ones by a radix sort
+    ends = np.flatnonzero(np.diff(codes[by_key])) + 1
+    turns = np.empty_like(codes)
+    turns[by_key] = np.repeat(np.arange(len(ends) + 1), np.diff(ends, prepend=0, append=len(codes)))
+    firsts = by_key[[0, *ends]]
+    keys = list(zip(sources[firsts].tolist(), rounds[firsts].tolist()))
+    return keys, turns.tolist(), [_as_range(piece) for piece in np.split(indices[by_key], ends)]
+
+
+def _as_range(indices: np.ndarray) -> Block:
+    """Indices in a row as a range, which most sources read faster."""
+    first, last = int(indices[0]), int(indices[-1])
+    in_a_row = last - first == len(indices) - 1 and bool((indices[1:] > indices[:-1]).all())
+    return range(first, last + 1) if in_a_row else indices

@@ -1,0 +1,182 @@
+"""What fixes a pass, and what a pass looks like while it runs.
+
+A `Run` says which pass is meant: seed, epoch, and what is known about where to start. `Outputs` is the iterator that
+every node hands to the next one: it counts at C level what it has given, and so knows its position for nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import compress, repeat
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+
+from more_itertools import consume
+
+from flowfn.kinds.tallies import Tallies
+
+Length: TypeAlias = "int | float | None"
+"""An int, `math.inf` (endless) or None (not known before it is read)."""
+Epoch: TypeAlias = tuple[int, ...]
+"""The epoch and, below `repeat` and the like, the round in it: (epoch, round, ...)."""
+EpochForm: TypeAlias = tuple[int | None, ...]
+"""An epoch as far as it is certain before it is read; None is any round."""
+
+
+class Owner(Protocol):
+    """What outputs ask of the node that gives them: its number in the tree, its stage, and whether each is of one input."""
+
+    @property
+    def place(self) -> int: ...
+
+    @property
+    def part(self) -> Any: ...
+
+    @property
+    def aligned(self) -> bool: ...
+
+
+class Anchor(NamedTuple):
+    """A fact about a node in one pass: after `outputs` outputs it can be started again, with what follows `inputs`.
+
+    `inputs` are the positions in its sources, and then whatever numbers the node wants to find again.
+    """
+
+    epoch: Epoch
+    outputs: int
+    inputs: tuple[Any, ...]
+
+
+class Place(NamedTuple):
+    """Where a pass starts: after `position` outputs, made of the datapoints from `base` on (see `kinds.ending`)."""
+
+    position: int = 0
+    base: int = 0
+    anchors: Mapping[int, Anchor] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One pass over a tree: its seed, its epoch, and facts that let it start late.
+
+    `memo` holds what is worth computing once in a pass (keys, routes), `task` what a worker was handed, `tallies` what
+    guarded stages count, `ordered` whether datapoints come in the order of their indices, none left out, `in_order`
+    whether outputs have to come in order, whatever a prefetch was told. `engine` says what a prefetch may use:
+    "processes", "threads", or "none" where one datapoint is looked at, or where this is a worker already. `opener` opens
+    what a stage reads besides its source, if that is not left to the stage.
+    """
+
+    seed: int
+    epoch: Epoch
+    engine: str = "none"
+    base: int = 0
+    anchors: Mapping[int, Anchor] = field(default_factory=dict)
+    memo: dict[Any, Any] = field(default_factory=dict)
+    task: Any = None
+    tallies: Tallies = field(default_factory=partial(Tallies, counts=False))
+    ordered: bool = True
+    in_order: bool = False
+    opener: Any = None
+
+    def round(self, number: int) -> Run:
+        """The run of round `number` in this one."""
+        return replace(self, epoch=(*self.epoch, number))
+
+    def anchor(self, place: int, start: int, inputs: int = 1) -> Anchor:
+        """The fact to start the node at `place` from so that it goes on after `start` outputs; its very beginning if none fits."""
+        known = self.anchors.get(place)
+        if known is not None and known.epoch == self.epoch and known.outputs <= start:
+            return known
+        return Anchor(self.epoch, 0, (0,) * inputs)
+
+
+class Outputs(compress):
+    """The outputs of a node in one pass: a C-level iterator that knows how many it has given.
+
+    `position` is the number of the next output, counted from the start of the pass. `inputs` are the outputs it is
+    made from, so a pass can be walked; `tell` tells its newest anchor, `trail` which indices were asked for.
+    """
+
+    if TYPE_CHECKING:
+        node: Owner | None
+        inputs: Collection[Outputs]
+        first: int
+        skipped: int
+        source: Iterable[Any]
+        ticks: repeat[bool]
+        tell: Callable[[], Mapping[int, Anchor]] | None
+        earlier: Mapping[int, Anchor] | None
+        trail: Any
+
+    __slots__ = ("__weakref__", "earlier", "first", "inputs", "node", "skipped", "source", "tell", "ticks", "trail")
+
+    def __new__(
+        cls,
+        source: Iterable[Any],
+        node: Owner | None = None,
+        inputs: Collection[Outputs] = (),
+        first: int = 0,
+        tell: Callable[[], Mapping[int, Anchor]] | None = None,
+        ticks: repeat[bool] | None = None,
+        trail: Any = None,
+    ) -> Outputs:
+        ticks = ticks or repeat(True, sys.maxsize)
+        self = super().__new__(cls, source, ticks)
+        self.source, self.ticks, self.node, self.inputs, self.first, self.tell = source, ticks, node, inputs, first, tell
+        self.trail, self.skipped, self.earlier = trail, 0, None
+        return self
+
+    @property
+    def given(self) -> int:
+        """How many outputs have been given, those that were dropped not counted."""
+        return ticked(self.ticks) - self.skipped
+
+    @property
+    def position(self) -> int:
+        """The number of the next output."""
+        return self.first + ticked(self.ticks)
+
+    def walk(self) -> Iterator[Outputs]:
+        """Every live part of the pass below and including this one, sources first."""
+        for part in tuple(self.inputs):
+            yield from part.walk()
+        yield self
+
+    def drop(self, count: int) -> Outputs:
+        """Give `count` outputs to nobody."""
+        consume(self, count)
+        self.skipped = ticked(self.ticks)
+        return self
+
+    def facts(self, before_last: bool = False) -> dict[int, Anchor]:
+        """The newest anchor of every node in the pass that has one, by place.
+
+        With `before_last`, those from which the last output can be made again: a group has taken more since then.
+        """
+        told: dict[int, Anchor] = {}
+        for part in self.walk():
+            if part.tell is not None:
+                told.update(part.tell())
+            if before_last and part.earlier is not None:
+                told.update(part.earlier)
+        return told
+
+    def close(self) -> None:
+        """End the pass: close every generator in it, the last first."""
+        for part in reversed(list(self.walk())):
+            close = getattr(part.source, "close", None)
+            if close is not None:
+                close()
+            part.tell = None  # it may lead back here
+
+
+def naturals(values: Sequence[Any], count: int) -> bool:
+    """Whether these are so many integers >= 0."""
+    return len(values) == count and all(type(value) is int and value >= 0 for value in values)
+
+
+def ticked(ticks: repeat[bool]) -> int:
+    """How often a counter made by `repeat(True, sys.maxsize)` has been asked."""
+    return sys.maxsize - ticks.__length_hint__()

@@ -1,0 +1,177 @@
+"""The two kinds that are read in order: expand and stream. What lets them start in the middle are anchors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count, repeat, tee
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+from flowfn.kinds.losses import note
+from flowfn.kinds.nodes import Node, known_length, within
+from flowfn.kinds.routes import product
+from flowfn.kinds.runs import Anchor, Length, Outputs, Run, naturals
+from flowfn.randomness.generators import Label, deepen, generator, hashed, rekey
+from flowfn.rules import Rule
+
+NEVER = Rule("0 everywhere: it starts at the beginning", lambda note: False)
+
+
+class Expand(Node):
+    """Each input gives 0 to k outputs, whatever the others give. It has an anchor before every input."""
+
+    leaves_out = True
+
+    def setup(self) -> None:
+        """Never seekable: where an output comes from is not known before it is made."""
+        (self.source,) = self.sources
+
+    def unknown(self) -> str:
+        """It is to blame itself."""
+        return f"how many outputs {self.part} gives is only known once it has run"
+
+    def misfit(self, run: Run, anchor: Anchor) -> str:
+        """How many inputs came before the one in work."""
+        fits = naturals(anchor.inputs, 1) and within(run, self.source, anchor.inputs[0])
+        return "" if fits else "[epoch, outputs, [inputs taken, at most as many as there are]]"
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """From the last anchor before `start`; outputs are labelled (label of the input, ordinal)."""
+        known = run.anchor(self.place, start)
+        asks = lineage or self.part.wants_labels
+        source = self.source.stream(run, known.inputs[0], asks)
+        pairs, labelled = tee(source) if asks else (source, ())
+        intake = _Intake(self, source, pairs, run, known, asks)
+        inputs = Outputs(iter(intake), None, [source], known.inputs[0])
+        made = self.begin(run, [inputs], map(itemgetter(1), labelled))
+        if lineage:
+            outputs = Outputs(intake.labelled(made), self, [made], known.outputs, intake.tell, intake.ticks)
+        else:
+            outputs = Outputs(made.source, self, [inputs], known.outputs, intake.tell, intake.ticks)
+        return outputs.drop(start - known.outputs)
+
+
+class _Intake:
+    """The inputs of an expand stage as they are taken, one by one: which one is in work, and what came before it."""
+
+    def __init__(self, node: Expand, outputs: Outputs, source: Iterator[Any], run: Run, known: Anchor, pairs: bool) -> None:
+        self.node, self.outputs, self.source, self.run, self.known, self.pairs = node, outputs, source, run, known, pairs
+        self.ticks = repeat(True, sys.maxsize)
+        self.taken, self.left = known.inputs[0], sys.maxsize
+        self.label: Label = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        hint = self.ticks.__length_hint__
+        if self.pairs:
+            for self.taken, (datapoint, self.label) in enumerate(self.source, self.taken):  # noqa: B020
+                self.left = hint()
+                yield datapoint
+        else:
+            for datapoint in self.source:
+                self.left = hint()
+                yield datapoint
+        if self.run.task is None:  # whoever hands out tasks knows what all of them gave
+            note(self.run, self.node, self.known.outputs + sys.maxsize - hint(), self.outputs.position)
+
+    def labelled(self, outputs: Iterable[Any]) -> Iterator[tuple[Any, Label]]:
+        """The outputs with their lineage: the label of the input in work, and which of its outputs this is."""
+        before, ordinal = -1, 0
+        for output in outputs:
+            ordinal = ordinal + 1 if self.taken == before else 0
+            before = self.taken
+            yield output, deepen(self.label, ordinal)
+
+    def tell(self) -> dict[int, Anchor]:
+        """The anchor before the input in work."""
+        taken = self.taken if self.pairs else max(self.outputs.position - 1, self.taken)
+        here = Anchor(self.run.epoch, self.known.outputs + sys.maxsize - self.left, (taken,))
+        return {**self.outputs.facts(before_last=True), self.node.place: here}
+
+
+class Stream(Node):
+    """Anything else: the stage sees the whole stream. It has an anchor wherever it calls `mark`."""
+
+    def unknown(self) -> str:
+        """It is to blame itself."""
+        return f"{self.part} sees its source as one stream"
+
+    def misfit(self, run: Run, anchor: Anchor) -> str:
+        """Where in its sources it can be started again, and what its function noted there; without marks, at its very beginning."""
+        many = len(self.sources)
+        starts, note = anchor.inputs[:many], anchor.inputs[many:]
+        rule = self.part.definition.note if "mark" in self.part.asks else NEVER
+        if (anchor.outputs, *anchor.inputs) == (0,) * (many + 1):
+            return ""
+        if naturals(starts, many) and all(within(run, source, start) for source, start in zip(self.sources, starts)):
+            told = {**self.part.arguments, "outputs": anchor.outputs, "start": starts[0], "length": known_length(run, self.sources[0])}
+            if rule.fits_type(note) and rule.fits(note, told):
+                return ""
+        return f"[epoch, outputs, [start in each source, {rule.requirement}]]"
+
+    def length(self, run: Run) -> Length:
+        """From that of the source, for stages that say how many outputs an input gives."""
+        length = self.sources[0].length(run) if self.part.times is not None else None
+        return None if length is None else product(length, self.part.times)
+
+    def given(self, run: Run) -> dict[str, Any]:
+        """What its function is given beyond what its kind gives."""
+        return {}
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """From the last mark before `start`, or else from the beginning."""
+        known = run.anchor(self.place, start, len(self.sources))
+        inputs = [source.stream(run, position) for source, position in zip(self.sources, known.inputs)]
+        mark = Mark(self, run, known, inputs)
+        injected = self.given(run)
+        if self.part.random:
+            injected["rng"] = mark.rng = generator(hashed(self.key(run), self.rank, self.world))
+            rekey(mark.rng, known.outputs)
+        if "mark" in self.part.asks:
+            injected["mark"] = mark
+        outputs = mark.outputs = Outputs(self.part.open(inputs, **injected), self, inputs, known.outputs, mark.tell)
+        outputs.drop(start - known.outputs)
+        labels = count(self.rank + self.world * start, self.world)
+        return Outputs(zip(outputs, labels), None, [outputs], start) if lineage else outputs
+
+
+class Mark:
+    """What a stream stage calls to say where it can be started again.
+
+    `mark()` between outputs, when nothing that it has read remains unused; `mark(unused=n)`, when all that remains are
+    the last n inputs, to be read again. A stage that can be started again anywhere says so once, before its first
+    output: `mark.anywhere(held)`, where `held()` tells, whenever somebody wants to know, how many inputs remain unused
+    and then any numbers that it will find in `mark.note` when it is started there. A stage that goes far back sets
+    `mark.upstream` in `held` to the `source.facts(before_last=True)` of when it read the oldest of these inputs, so
+    that what is upstream can be started there too.
+    """
+
+    outputs: Outputs
+    rng: np.random.Generator | None = None
+    held: Callable[[], tuple[Any, ...]] | None = None
+
+    def __init__(self, node: Stream, run: Run, known: Anchor, inputs: Sequence[Outputs]) -> None:
+        self.node, self.run, self.newest, self.inputs = node, run, known, inputs
+        self.upstream = dict(run.anchors)
+        self.note: tuple[Any, ...] = tuple(known.inputs[len(inputs) :])
+
+    def __call__(self, unused: int = 0) -> None:
+        self.newest = self._here(unused)
+        self.upstream = {place: anchor for source in self.inputs for place, anchor in source.facts(before_last=unused > 0).items()}
+        if self.rng is not None:
+            rekey(self.rng, self.newest.outputs)
+
+    def anywhere(self, held: Callable[[], tuple[Any, ...]] = lambda: (0,)) -> None:
+        """Say that the stage can be started again after any of its outputs."""
+        self.held, self.upstream = held, {}
+
+    def tell(self) -> dict[int, Anchor]:
+        """The newest anchor, and those upstream that go with it."""
+        if self.held is not None:
+            self.newest = self._here(*self.held())
+        return {**self.upstream, self.node.place: self.newest}
+
+    def _here(self, unused: int, *note: Any) -> Anchor:
+        return Anchor(self.run.epoch, self.outputs.position, (*(source.position - unused for source in self.inputs), *note))

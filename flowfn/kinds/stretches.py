@@ -1,0 +1,140 @@
+"""The second form of an order stage, for sources that are not seekable: stretches, read one after the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator
+from itertools import chain, islice, repeat
+from typing import Any
+
+from more_itertools import consume
+
+from flowfn.kinds.nodes import MISSING, Node
+from flowfn.kinds.runs import Anchor, Outputs, Run, ticked
+from flowfn.randomness.generators import Label
+
+EMPTY_ROUNDS = 1000
+"""After so many rounds without a datapoint, one after the other, `repeat` over a stream gives up."""
+
+
+class Stretch:
+    """Some outputs in a row over a stream: of one source, in one round, every `step`-th from `start` to `stop`, `times` times each.
+
+    `anew`: its outputs are labelled as the outputs that they are, not as the inputs that they were.
+    `whole`: an input counts only if the row of `step` inputs that it is in is complete.
+    """
+
+    __slots__ = ("anew", "round", "source", "start", "step", "stop", "times", "whole")
+
+    def __init__(
+        self,
+        source: int = 0,
+        *,
+        round: int | None = None,
+        start: int = 0,
+        stop: float = math.inf,
+        step: int = 1,
+        times: int = 1,
+        whole: bool = False,
+        anew: bool = False,
+    ) -> None:
+        self.source, self.round, self.start, self.stop, self.step, self.whole = source, round, start, stop, step, whole
+        self.times, self.anew = times, anew
+
+    @property
+    def limit(self) -> float:
+        """How many outputs it can have at most."""
+        return math.inf if self.stop == math.inf else max(-(-(int(self.stop) - self.start) // self.step), 0) * self.times
+
+
+def nth(plan: Generator[Stretch, int, None], number: int, found: int) -> Stretch:
+    """Stretch `number` of a plan, where the one before it found so many inputs (those before that some; nobody knows)."""
+    stretch = next(plan)
+    for at in range(1, number + 1):
+        stretch = plan.send(found if at == number else 1)
+    return stretch
+
+
+class Stretches:
+    """The stretches of an order stage over streams, read one after the other; its anchors are where one begins.
+
+    The stage's generator yields stretches, and is sent how many inputs the last one found.
+    """
+
+    ticks: Any
+
+    def __init__(self, node: Node, run: Run, known: Anchor, start: int, lineage: bool) -> None:
+        self.node, self.run, self.known, self.start = node, run, known, start
+        self.base = run.base if node.foot else 0
+        self.lineage = lineage and len(node.sources) == 1 and not node.part.switches
+        self.live: list[Outputs] = []
+        self.newest, self.times = known, 1
+
+    def tell(self) -> dict[int, Anchor]:
+        """The last beginning of a stretch; amid copies, with the anchors from which their original can be made again."""
+        told: dict[int, Anchor] = {}
+        for source in self.live if self.times > 1 else ():
+            told.update(source.facts(before_last=True))
+        return {**told, self.node.place: self.newest}
+
+    def __iter__(self) -> Iterator[Any]:
+        plan = self.node.part.stretches(len(self.node.sources))
+        number, found = self.known.inputs
+        ahead = self.start - self.known.outputs  # outputs at the front that nobody wants, and that may be jumped over
+        try:
+            stretch = nth(plan, number, found)
+            while True:
+                self.newest = Anchor(self.run.epoch, self.known.outputs + ticked(self.ticks), (number, found))
+                found = yield from self._read(stretch, ahead)
+                ahead = max(self.start - self.known.outputs - ticked(self.ticks), 0)
+                number += 1
+                stretch = plan.send(found)
+        except StopIteration:
+            return
+
+    def _read(self, stretch: Stretch, ahead: int) -> Generator[Any, None, int]:
+        jump, self.times = int(min(ahead, stretch.limit)), stretch.times
+        source, picks = self._pick(stretch, jump)
+        first = next(picks, MISSING)
+        if first is MISSING and 0 < jump < stretch.limit:  # perhaps it ends before the jump does: count it out
+            jump = 0
+            source, picks = self._pick(stretch, jump)
+            first = next(picks, MISSING)
+        yield from repeat(None, jump)  # for the one who asked to start late, and who drops them
+        if first is not MISSING:
+            picks = chain((first,), picks)
+            yield from picks if not (stretch.anew and self.lineage) else self._labelled_anew(picks)
+        elif source.first > self.base and stretch.stop == math.inf:  # it was opened behind its end, and does not know how much it has
+            source = self._open(stretch, self.base)
+            consume(source)
+        return source.position - self.base
+
+    def _labelled_anew(self, pairs: Iterator[tuple[Any, Label]]) -> Iterator[tuple[Any, Label]]:
+        """Datapoints that are given a second time, under the labels that nobody else has."""
+        for datapoint, _ in pairs:
+            yield datapoint, self.node.rank + self.base + self.node.world * (self.known.outputs + ticked(self.ticks))
+
+    def _pick(self, stretch: Stretch, jump: int) -> tuple[Outputs, Iterator[Any]]:
+        inputs, copies = divmod(jump, stretch.times)
+        if stretch.whole:
+            source = self._open(stretch, self.base + inputs * stretch.step)
+            return source, (row[stretch.start] for row in _rows(source, stretch.step))
+        source = self._open(stretch, self.base + stretch.start + inputs * stretch.step)
+        stop = None if stretch.stop == math.inf else max(int(stretch.stop) - stretch.start - inputs * stretch.step, 0)
+        picks: Iterator[Any] = islice(source, 0, stop, stretch.step)
+        if stretch.times > 1:
+            picks = islice(chain.from_iterable(map(repeat, picks, repeat(stretch.times))), copies, None)
+        return source, picks
+
+    def _open(self, stretch: Stretch, first: int) -> Outputs:
+        run = self.run if stretch.round is None else self.run.round(stretch.round)
+        for past in self.live:
+            past.close()
+        outputs = self.node.sources[stretch.source].stream(run, first, self.lineage)
+        self.live[:] = [outputs]
+        return outputs
+
+
+def _rows(source: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while len(row := list(islice(source, size))) == size:
+        yield row

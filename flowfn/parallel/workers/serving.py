@@ -1,0 +1,252 @@
+"""What a worker process does with a task: it finds the tree, opens the slot, works, and packs what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from typing import Any, NamedTuple, cast
+
+from flowfn.datapoints import buffers
+from flowfn.kinds.failures import locate, mark, uneven, whereabouts
+from flowfn.kinds.nodes import Node
+from flowfn.kinds.notes import trace
+from flowfn.kinds.runs import Anchor, Outputs, Run
+from flowfn.kinds.tallies import Tallies, anchors, let_go
+from flowfn.parallel.crossing.errors import Portable, Record
+from flowfn.parallel.crossing.slots import Denied, Desk, Name, opened
+from flowfn.parallel.crossing.transport import Parcel, pack, unpack
+from flowfn.parallel.tasks.task import REMEMBERED, Begun, Feed, Reply, perform, stop_task, weight
+from flowfn.parallel.workers.program import Outdated, SetupFailed, load, surround
+from flowfn.showing import brief
+
+TREES = 4
+"""How many trees a worker keeps: large arrays of their sources go with them."""
+
+
+STOPPED = 1024
+"""How many works a worker remembers of which nobody wants any more."""
+
+
+class Answer(NamedTuple):
+    """What a worker sends back: a parcel, or what it lacks: the "tree", the "arrays" of its sources, its "memory", or sense, since
+    a "stage" or the task cannot be made again (`why`), its "setup" failed (the parcel holds the error and its traceback), or its
+    "code" is another: of what is `outdated`, and whether the worker is `fresh`.
+
+    `watched`: somebody here still looks into the slot, so it may not be written again. `denied`: why it was not used.
+    """
+
+    parcel: Parcel
+    lacks: str = ""
+    why: str = ""
+    watched: bool = False
+    denied: str = ""
+    outdated: tuple[tuple[str, str], ...] = ()
+    fresh: bool = False
+
+
+_trees: OrderedDict[bytes, Any] = OrderedDict()
+_failed: dict[bytes, BaseException] = {}  # why a tree could not be learned, until somebody asks for it
+_memos: OrderedDict[str, dict[Any, Any]] = OrderedDict()  # keys and routes of the last passes that this worker had a part in
+_begun: dict[Any, Begun] = {}
+_works: OrderedDict[str, None] = OrderedDict()  # whose
+_stopped: OrderedDict[str, None] = OrderedDict()  # what nobody wants any more
+_passes: OrderedDict[str, tuple[Outputs, Tallies] | int] = OrderedDict()  # an int: it has ended, after so many outputs
+
+
+def perform_here(top: Node, feed: Feed) -> Reply:
+    """`perform` in a worker process, which remembers what its last pass found out."""
+    trunk = feed.work.partition("/")[0]  # branches of a pass count as one
+    memo = _memos.setdefault(trunk, {})
+    while len(_memos) > REMEMBERED:
+        _memos.popitem(last=False)
+    reply = perform(top, feed, memo, _begun)
+    if reply.more and feed.work in _stopped:  # nobody wanted any more while this was done
+        stop_task(_begun, feed.work)
+    elif reply.more:
+        _works[trunk] = None
+        _works.move_to_end(trunk)
+        while len(_works) > REMEMBERED:
+            stop_task(_begun, _works.popitem(last=False)[0])
+    return reply
+
+
+def continue_pass(top: Node, feed: Feed) -> Reply:
+    """The next `limit` outputs of a pass that this worker keeps, or makes anew from the feed's anchors."""
+    began = time.perf_counter()
+    made: list[Any] = []
+    facts: list[dict[int, Anchor]] = []
+    error: BaseException | None = None
+    outputs: Outputs | None = None
+    tallies = Tallies(feed.anchors, portable=Record.of)
+    known = _passes.get(feed.work)
+    try:
+        if isinstance(known, int) and feed.start >= known:
+            return Reply([], {}, 0.0, 0, facts=[], ended=True)
+        if isinstance(known, tuple) and known[0].position == feed.start:
+            outputs, tallies = known
+        else:
+            run = Run(feed.seed, feed.epoch, "threads", feed.base, anchors(feed.anchors), tallies=tallies)
+            outputs = top.stream(run, feed.start, feed.lineage)
+            buffers.begin_pass(feed.work)
+        _remember(feed.work, (outputs, tallies))
+        for output in islice(outputs, feed.limit):
+            made.append(output)
+            facts.append({} if top.seekable and not top.guarded else {**outputs.facts(), **tallies.news()})
+        ended = feed.limit is None or len(made) < feed.limit
+        error = uneven(outputs, None, top.seekable) if ended else None
+    except BaseException as raised:  # as in `perform`
+        error, ended = raised, True
+    if error is not None:
+        locate(error, outputs)
+    last = tallies.news() if ended else {}
+    if ended:
+        end_pass(feed.work, feed.start + len(made))
+    text = trace(error) if error is not None else ""
+    return Reply(made, {}, time.perf_counter() - began, weight(made[0]) if made else 0, error, text, facts, ended, last=last)
+
+
+def stop_here(work: str) -> None:
+    """Nobody wants any more of a pass; what was sent before this may come after it."""
+    _stopped[work] = None
+    while len(_stopped) > STOPPED:
+        _stopped.popitem(last=False)
+    if "/" not in work:  # a branch is no pass that a worker keeps
+        end_pass(work)
+    stop_task(_begun, work)
+
+
+def end_pass(name: str, position: int = 0) -> None:
+    """Let go of a pass, and remember after how many outputs it ended (0: nobody wants any more)."""
+    _let_go(name, _passes.pop(name, None))
+    _remember(name, position)
+
+
+def _remember(name: str, known: tuple[Outputs, Tallies] | int) -> None:
+    """Keep what is known of a pass, as the newest of a few."""
+    _passes[name] = known
+    _passes.move_to_end(name)
+    while len(_passes) > REMEMBERED:
+        _let_go(*_passes.popitem(last=False))
+
+
+def _let_go(name: str, known: tuple[Outputs, Tallies] | int | None) -> None:
+    if isinstance(known, tuple):
+        known[0].close()
+        buffers.end_pass(name)
+
+
+def learn(digest: bytes, pickled: bytes) -> None:
+    """Find out what a tree is. If that fails, the first task of it says so."""
+    _failed.pop(digest, None)
+    try:
+        known_tree(digest, pickled)
+    except BaseException as error:
+        _failed[digest] = error
+
+
+def serve_learned(digest: bytes, call: Callable[[Node, Feed], Reply], name: Name | None, parcel: Parcel) -> Answer:
+    """`serve` where the tree was told before."""
+    return serve(digest, None, call, name, parcel)
+
+
+def serve(digest: bytes, pickled: bytes | None, call: Callable[[Node, Feed], Reply], name: Name | None, parcel: Parcel) -> Answer:
+    """One task in a worker process. Where arrays may be put, in its slot, `call` puts them there itself if it can."""
+    try:
+        top = known_tree(digest, pickled)
+    except Denied as error:
+        return Answer(Parcel(b""), "arrays", denied=str(error))
+    except Outdated as error:
+        return Answer(Parcel(b""), "code", outdated=error.keys, fresh=not _trees)
+    except SetupFailed as error:
+        cause: Any = error.__cause__
+        return Answer(pack((Portable(cause), trace(cause))), "setup")
+    except Exception as error:
+        return Answer(Parcel(b""), "stage", f"{type(error).__name__}: {error}")
+    if top is None:
+        return Answer(Parcel(b""), "tree")
+    desk, denied = _desk(name, parcel.used)
+    if desk is None and parcel.spans:
+        return Answer(Parcel(b""), "memory", denied=denied)
+    try:
+        feed = unpack(parcel, desk.room(0, parcel.used).data if desk is not None else None)
+    except Exception as error:
+        why = f"what comes to this stage cannot be made again in a worker process: {type(error).__name__}: {error}"
+        return Answer(Parcel(b""), "sense", why, watched=desk is not None)
+    with buffers.placed(desk.place) if desk is not None and feed.limit is None else contextlib.nullcontext():
+        reply = call(top, feed)
+    del feed
+    sent = _packed(top, reply, desk)
+    del reply
+    return Answer(sent, watched=desk is not None and _watched(desk), denied=denied or (desk.denied if desk is not None else ""))
+
+
+def _watched(desk: Desk) -> bool:
+    """Whether somebody looks into a desk for longer than the task."""
+    if desk.watched and "jax" in sys.modules:
+        gc.collect(0)  # JAX lets go of what its arrays looked into when garbage is collected: https://github.com/jax-ml/jax/issues/14882
+    return desk.watched
+
+
+def _desk(name: Name | None, used: int) -> tuple[Desk | None, str]:
+    if name is None:
+        return None, ""
+    try:
+        return Desk(opened(name), used), ""
+    except (Denied, ValueError) as error:  # it cannot be opened, or not be mapped
+        return None, str(error)
+
+
+def _packed(top: Node, reply: Reply, desk: Desk | None) -> Parcel:
+    """A reply on its way. An output that cannot be sent is an error in its place, behind what was made before it."""
+    if reply.error is not None:
+        let_go(reply.error)
+        reply.error = cast(Any, Portable(reply.error))
+    for event in reply.events:
+        let_go(event[3].error)
+    reply.events = [(at, place, reached, Record.of(dropped), budget) for at, place, reached, dropped, budget in reply.events]
+    try:
+        return pack(reply, desk)
+    except Exception:  # whatever it is, it is told with the output that is to blame
+        for number, output in enumerate(reply.outputs):
+            try:
+                pack(output)
+            except Exception as error:
+                return pack(_cut_short(top, reply, number, error))
+        raise
+
+
+def _cut_short(top: Node, reply: Reply, number: int, error: Exception) -> Reply:
+    """A reply up to an output that cannot be pickled."""
+    told = TypeError(
+        f"{top.part} gave {brief(reply.outputs[number])}, which cannot be sent back from its worker process: {type(error).__name__}: "
+        f"{error}; give something that pickles, or prefetch with threads="
+    )
+    mark(told, whereabouts(f"in {top.part}"))
+    cut = replace(reply, outputs=reply.outputs[:number], error=told, text="", more=False, ended=True)
+    cut.facts = reply.facts and reply.facts[:number]
+    if reply.reached:
+        cut.reached = reply.reached[: number + 1]
+        cut.events = [event for event in reply.events if event[0] <= number]
+    return cut
+
+
+def known_tree(digest: bytes, pickled: bytes | None) -> Any:
+    """The tree of a digest, from memory or from its bytes; its settings are those of this process then."""
+    if digest not in _trees:
+        if digest in _failed:
+            raise _failed.pop(digest)
+        if pickled is None:
+            return None
+        _trees[digest] = load(pickled)
+        while len(_trees) > TREES:
+            _trees.popitem(last=False)
+    _trees.move_to_end(digest)
+    settings, tree = _trees[digest]
+    surround(settings)
+    return tree

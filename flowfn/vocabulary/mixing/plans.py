@@ -1,0 +1,181 @@
+"""Several sources mixed in given proportions: what is asked for, and the route where all sources can be indexed.
+
+The source of output k is a matter of k and of which sources have ended before it, whether the mix is read by index or as
+a stream (`flowfn.vocabulary.mixing.blending`). A state remembers, by name, how far each source has come, so that a mix with other sources
+can go on from it.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from flowfn.blocks import Block
+from flowfn.flows.standing import Begun
+from flowfn.kinds.routes import Switch
+from flowfn.kinds.runs import Length
+from flowfn.randomness.generators import hashed
+from flowfn.vocabulary.mixing.shares import BLOCK, Picks, whole
+
+CYCLING = ("cycle_all", "forever")
+"""When a mix that stops so finds that a source has ended, it begins it again."""
+
+ONE_BLOCK = 1 << 16
+"""Sources that have no more datapoints than this together, and are mixed by their lengths, are shuffled all at once."""
+
+
+class Quota(NamedTuple):
+    """How much of a source a mix should have given by now, and how much it has given."""
+
+    expected: float
+    delivered: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of a mix: weights (numbers, "length" or a function of the step), when to stop, the key of its draws."""
+
+    names: Sequence[Any]
+    weights: Any
+    until: str
+    key: int | None
+
+    @property
+    def cycles(self) -> bool:
+        """Whether a source that has ended begins again."""
+        return self.until in CYCLING
+
+    def active(self, begun: Sequence[Begun], lengths: Sequence[Length]) -> list[int]:
+        """The sources to pick from: under "all" those that have not ended; where they are weighed by length, not the empty ones.
+
+        There are none where nothing is left to do, as it may be when a mix goes on from another.
+        """
+        if self.cycles and 0 in lengths:
+            raise ValueError(f"mix(): source {self.names[lengths.index(0)]!r} is empty, it cannot begin again")
+        if self.until == "cycle_all" and all(one.ended for one in begun):
+            return []
+        some = [source for source, length in enumerate(lengths) if length or self.weights != "length"]
+        return [source for source in some if self.until != "all" or not begun[source].ended]
+
+    def stops(self, source: int, ended: Sequence[bool]) -> bool:
+        """Whether the mix is over when a source ends."""
+        return self.until == "first" or (self.until != "forever" and all([*ended[:source], *ended[source + 1 :]]))
+
+    def picks(self, active: Sequence[int], lengths: Sequence[Any], given: Sequence[int]) -> Picks:
+        """The picks while only the active sources are left, from where each has given so much since the mix began."""
+        key = None if self.key is None else hashed(self.key, len(active))
+        if self.weights != "length":
+            return Picks(active, whole(self.weights), key, given=given)
+        total = sum(map(int, lengths))
+        return Picks(active, whole(lengths), key, total if total <= ONE_BLOCK else BLOCK, given)
+
+    def shares(self, step: int, active: Sequence[int]) -> list[float]:
+        """What a function of the step says, as shares of 1 among the active sources."""
+        told = self.weights(step)
+        if isinstance(told, Mapping) and not set(told) <= set(self.names):
+            raise ValueError(f"mix(): weights({step}) must be for {list(self.names)}, got {told!r}")
+        try:
+            weights = [float(told.get(name, 0)) for name in self.names] if isinstance(told, Mapping) else [float(weight) for weight in told]
+        except (TypeError, ValueError):
+            weights = []
+        if len(weights) != len(self.names) or not all(0 <= weight < math.inf for weight in weights):
+            raise ValueError(f"mix(): weights({step}) must be a number >= 0 for each of {len(self.names)} sources, got {told!r}")
+        total = math.fsum(weights[source] for source in active)
+        if not total:
+            raise ValueError(f"mix(): weights({step}) leave nothing for {[self.names[source] for source in active]}, got {told!r}")
+        return [weight / total if source in active else 0.0 for source, weight in enumerate(weights)]
+
+
+class Phase(NamedTuple):
+    """Outputs from `start` on, until another source ends, and what had been given of each source before."""
+
+    start: int
+    picks: Picks
+    given: tuple[int, ...]
+
+
+class MixRoute:
+    """The route of a mix over sources of known lengths."""
+
+    switches: ClassVar[bool] = True
+
+    def __init__(self, plan: Plan, lengths: Sequence[float], begun: Sequence[Begun]) -> None:
+        self.plan, self.lengths, self.origin = plan, tuple(lengths), begun
+        active = plan.active(begun, lengths)
+        given = tuple(one.given for one in begun)
+        self.phases = [Phase(0, self._picks(active, given), given)] if active else []
+        self.length = self._length(active, [max(n - past, 0) for n, past in zip(lengths, given)]) if active else 0
+        self.starts = [phase.start for phase in self.phases]
+
+    def _length(self, active: list[int], left: list[float]) -> float:
+        """Where it stops; on the way the phases are found."""
+        if self.plan.until == "forever":
+            return math.inf
+        phase = self.phases[0]
+        if self.plan.until == "cycle_all":
+            return max(0 if self.origin[source].ended else phase.picks.output(source, left[source]) for source in active)
+        while True:
+            ends, ended = min((phase.picks.output(source, left[source]), source) for source in active)
+            if self.plan.until == "first" or ends == math.inf or len(active) == 1:
+                return phase.start + ends
+            counts = phase.picks.counts(int(ends))
+            left = [n - counts.get(source, 0) for source, n in enumerate(left)]
+            given = tuple(before + counts.get(source, 0) for source, before in enumerate(phase.given))
+            active.remove(ended)
+            phase = Phase(phase.start + int(ends), self._picks(active, given), given)
+            self.phases.append(phase)
+
+    def _picks(self, active: list[int], given: Sequence[int]) -> Picks:
+        return self.plan.picks(active, self.lengths, since(self.origin, given))
+
+    def take(self, block: Block) -> Switch:
+        """(source, index, round or -1) of the outputs in `block`."""
+        outputs = np.asarray(block, np.int64)
+        sources, indices = np.empty_like(outputs), np.empty_like(outputs)
+        numbers = np.searchsorted(self.starts, outputs, side="right") - 1
+        for number in np.unique(numbers).tolist():
+            phase, here = self.phases[number], numbers == number
+            sources[here], before = phase.picks.take(outputs[here] - phase.start)
+            indices[here] = before + np.array(phase.given)[sources[here]]
+        if not self.plan.cycles:
+            return sources, indices, np.full_like(indices, -1)
+        sizes = np.array([min(n, 2**62) for n in self.lengths], np.int64)[sources]
+        return sources, indices % sizes, indices // sizes
+
+    def begun(self, k: int) -> list[Begun]:
+        """How far each source has come after k outputs; that one has ended is found out when it is wanted again."""
+        if not self.phases:
+            return list(self.origin)
+        number = max(bisect_left(self.starts, k) - 1, 0)
+        phase, first = self.phases[number], self.phases[0].picks.active
+        counts, found = phase.picks.counts(k - phase.start), []
+        for source, (n, one) in enumerate(zip(self.lengths, self.origin)):
+            given = phase.given[source] + counts.get(source, 0)
+            if self.plan.cycles:
+                round = max(given - 1, 0) // int(n) if n != math.inf else 0
+                ended = one.ended or round > 0
+            else:
+                round, ended = 0, one.ended or (source in first and source not in phase.picks.active)
+            found.append(Begun(given, round, given - round * int(n) if round else given, ended, before=phase.given[source]))
+        return owed(self.origin, found, phase.picks)
+
+
+def since(origin: Sequence[Begun], given: Sequence[int]) -> list[int]:
+    """What sources have given since a mix began."""
+    return [count - one.given for one, count in zip(origin, given)]
+
+
+def owed(origin: Sequence[Begun], begun: Sequence[Begun], picks: Picks) -> list[Begun]:
+    """With what is expected of each: of those that ended, what they had; of the others, their shares of all the rest."""
+    given = since(origin, [one.given for one in begun])
+    due: list[float] = list(given)
+    active = picks.active.tolist()
+    rest, total = sum(given[source] for source in active), sum(picks.weights[source] for source in active)
+    for source in active:
+        due[source] = rest * picks.weights[source] / total
+    return [one._replace(expected=first.expected + more) for one, first, more in zip(begun, origin, due)]
