@@ -9,6 +9,7 @@ from textwrap import dedent
 
 import pytest
 
+import flowfn as ff
 from flowfn.pickling import scripts
 
 SCRIPT = """
@@ -115,7 +116,7 @@ def folder(tmp_path_factory):
 
 def told(folder, *words):
     """What a program prints, as the JSON that it is."""
-    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH"), str(Path(scripts.__file__).parents[1])])])
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH"), str(Path(ff.__file__).parents[1])])])
     run = subprocess.run(
         [sys.executable, *words], capture_output=True, text=True, timeout=120, cwd=folder, env=os.environ | {"PYTHONPATH": path}, input=""
     )
