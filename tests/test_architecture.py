@@ -113,8 +113,8 @@ def test_imports_run_down_the_plan():
     for arrow in arrows():
         above, below = room(arrow.source), room(arrow.target)
         if above != below and below != "flowfn" and (floor[above] > floor[below] or (above, below) in STRANGERS):
-            why = f"{above} ({ROOMS[above]}) knows nothing of {below} ({ROOMS[below]}): let {below} hand it over, or find it a room below both"
-            wrong.append(told(arrow, why))
+            why = f"{above} ({ROOMS[above]}) knows nothing of {below} ({ROOMS[below]})"
+            wrong.append(told(arrow, f"{why}: let {below} hand it over, or find it a room below both"))
     assert not wrong, "\n".join(wrong)
 
 
