@@ -1,7 +1,7 @@
 """Every augmentor of flowfn.image on one photograph: a contact sheet, each picture with the call that made it.
 
-The photograph is one of the two that scikit-learn ships. With another seed each augmentor draws something else; with the
-same, the same.
+The photograph is one of the two that scikit-learn ships.
+With another seed each augmentor draws something else; with the same, the same.
 
     pip install "flowfn[examples]"
     python examples/augmentors.py
@@ -99,11 +99,16 @@ def tile(augmentor: fi.Augmentor, photograph: np.ndarray, seed: int) -> np.ndarr
 
 
 def visible(image: np.ndarray) -> np.ndarray:
-    """An image as uint8 with 3 channels; floats beyond 0..255 or within 0..1 are stretched, as they could not be seen."""
+    """An image as uint8 with 3 channels; floats beyond 0..255 or within 0..1 are stretched,
+    as they could not be seen."""
     if image.dtype != np.uint8:
         fits = 1 < image.max() <= 255 and image.min() >= 0
         image = np.rint(image if fits else 255 * (image - image.min()) / np.ptp(image)).astype(np.uint8)
-    return fi.grayscale(3)(image.shape, np.random.default_rng(0)).image(image) if image.ndim == 2 or image.shape[2] == 1 else image
+    return (
+        fi.grayscale(3)(image.shape, np.random.default_rng(0)).image(image)
+        if image.ndim == 2 or image.shape[2] == 1
+        else image
+    )
 
 
 def fitted(image: np.ndarray) -> np.ndarray:
@@ -124,7 +129,9 @@ def lines(caption: str, width: int) -> list[str]:
     """A call in lines of at most so many letters, broken behind commas, or else behind brackets."""
     made = []
     while len(caption) > width:
-        end = caption.rfind(", ", 0, width) + 2 if ", " in caption[:width] else caption.rfind("(", 0, width) + 1 or width
+        end = (
+            caption.rfind(", ", 0, width) + 2 if ", " in caption[:width] else caption.rfind("(", 0, width) + 1 or width
+        )
         made, caption = [*made, caption[:end]], caption[end:]
     return [*made, caption]
 
@@ -152,7 +159,12 @@ def parse_options() -> argparse.Namespace:
     add("--photograph", choices=("china", "flower"), default="china", help="which photograph (default: %(default)s)")
     add("--seed", type=int, default=5, help="the seed of all that is drawn (default: %(default)s)")
     add("--columns", type=int, default=6, help="how many pictures in a row (default: %(default)s)")
-    add("--sheet", type=Path, default=Path("augmentors.png"), help="where to write the contact sheet (default: %(default)s)")
+    add(
+        "--sheet",
+        type=Path,
+        default=Path("augmentors.png"),
+        help="where to write the contact sheet (default: %(default)s)",
+    )
     return parser.parse_args()
 
 

@@ -86,7 +86,8 @@ def train_half(checkpoint: Path, epochs: int) -> None:
 
 
 def save(checkpoint: Path, batches: ff.Flow, weights: np.ndarray) -> None:
-    """Write where the pipeline stands, and the weights. Python writes floats to JSON such that they are read back exactly."""
+    """Write where the pipeline stands, and the weights.
+    Python writes floats to JSON such that they are read back exactly."""
     checkpoint.write_text(json.dumps({"batches": batches.state_dict(), "weights": weights.tolist()}))
 
 
@@ -142,7 +143,9 @@ def last(steps: Iterator[np.ndarray]) -> np.ndarray:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--epochs", type=int, default=30, help="how often to go through the training digits (default: %(default)s)")
+    parser.add_argument(
+        "--epochs", type=int, default=30, help="how often to go through the training digits (default: %(default)s)"
+    )
     return parser.parse_args()
 
 

@@ -1,9 +1,9 @@
 """Train and validation pipelines for ImageNet, out of a million small files and out of one large one.
 
-They are those of tensorpack's ResNet script: photographs are cropped, resized, recoloured and mirrored as in fb.resnet.torch
-for training, and resized and cropped in the middle for validation. The second way to train is that of tensorpack's tutorial on
-efficient data loading, for disks that are slow at random access: the JPEG files, in one LMDB file, are read in order, and
-shuffled in a buffer. Run it:
+They are those of tensorpack's ResNet script: photographs are cropped, resized, recoloured and mirrored as in
+fb.resnet.torch for training, and resized and cropped in the middle for validation. The second way to train is that of
+tensorpack's tutorial on efficient data loading, for disks that are slow at random access: the JPEG files, in one LMDB
+file, are read in order, and shuffled in a buffer. Run it:
 
     pip install "flowfn[examples]"
     python examples/imagenet.py
@@ -92,7 +92,9 @@ def train_from_database(path: Path, options: argparse.Namespace) -> ff.Flow:
         ff.map_component(decode_image, 0),
         augment(fbresnet_train(), 0),
         ff.batch(options.batch, drop_remainder=True),
-        ff.prefetch(4, processes=options.processes),  # only the shuffling stays here: reading and augmenting are shared out
+        ff.prefetch(
+            4, processes=options.processes
+        ),  # only the shuffling stays here: reading and augmenting are shared out
     )
 
 
@@ -117,7 +119,8 @@ def read_bytes(path: str) -> bytes:
 
 
 def make_imagenet(parent: Path, count: int) -> Path:
-    """A folder of ImageNet's layout with `count` images to train on and a fifth as many to validate with, made the first time."""
+    """A folder of ImageNet's layout with `count` images to train on and a fifth as many to validate
+    with, made the first time."""
     folder = parent / f"flowfn-imagenet-{count}"
     if not folder.exists():
         parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +137,8 @@ def make_imagenet(parent: Path, count: int) -> Path:
 
 
 def write_crops(folder: Path, count: int, rng: np.random.Generator) -> None:
-    """Write random rectangles of the photographs as folder/n03877845/n03877845_0.JPEG and so on, a folder for each class."""
+    """Write random rectangles of the photographs as folder/n03877845/n03877845_0.JPEG and so on,
+    a folder for each class."""
     originals = Path(sklearn.datasets.__file__).parent / "images"
     photographs = {synset: read_image(originals / f"{name}.jpg") for synset, name in SYNSETS.items()}
     for synset in SYNSETS:
@@ -161,12 +165,25 @@ def parse_options() -> argparse.Namespace:
     add(
         "--lmdb",
         type=Path,
-        help="the LMDB file of the training images, written if it is not there (default: train.lmdb in the folder that is made)",
+        help=(
+            "the LMDB file of the training images, written if it is not there (default: train.lmdb in the folder "
+            "that is made)"
+        ),
     )
     add("--images", type=int, default=2000, help="how many photographs to cut to train on (default: %(default)s)")
-    add("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the folder that is made is kept (default: %(default)s)")
+    add(
+        "--folder",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        help="where the folder that is made is kept (default: %(default)s)",
+    )
     add("--batch", type=int, default=64, help="how many images make a batch (default: %(default)s)")
-    add("--buffer", type=int, default=1000, help="how many JPEG files are shuffled at a time; 50000 for ImageNet (default: %(default)s)")
+    add(
+        "--buffer",
+        type=int,
+        default=1000,
+        help="how many JPEG files are shuffled at a time; 50000 for ImageNet (default: %(default)s)",
+    )
     add("--processes", type=int, default=3, help="how many worker processes (default: %(default)s)")
     return parser.parse_args()
 

@@ -1,7 +1,7 @@
 """Read files in MNIST's own format, look at a batch, and learn to read digits from them.
 
-The files are written here, byte for byte as MNIST's are, from scikit-learn's 1797 scanned digits of 8 x 8 pixels; with the
-real files in a folder, `--folder` reads those. A linear classifier sees batches of 64 in a new order every epoch.
+The files are written here, byte for byte as MNIST's are, from scikit-learn's 1797 scanned digits of 8 x 8 pixels; with
+the real files in a folder, `--folder` reads those. A linear classifier sees batches of 64 in a new order every epoch.
 
     pip install "flowfn[examples]"
     python examples/mnist.py
@@ -47,7 +47,8 @@ def main(options: argparse.Namespace) -> None:
 
 
 def pipeline(train: ff.Flow) -> ff.Flow:
-    """Batches in a new order every epoch, made one ahead in the background; they are gathered straight from the file's array."""
+    """Batches in a new order every epoch, made one ahead in the background;
+    they are gathered straight from the file's array."""
     return ff.pipe(train, ff.shuffle(), ff.batch(64, drop_remainder=True), ff.prefetch(1))
 
 
@@ -74,15 +75,20 @@ def write_digits(folder: Path) -> Path:
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
-    """Write bytes as an IDX file: two zeros, 8 for unsigned bytes, the number of axes, their lengths (big-endian), the bytes."""
+    """Write bytes as an IDX file: two zeros, 8 for unsigned bytes, the number of axes,
+    their lengths (big-endian), the bytes."""
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
     path.write_bytes(gzip.compress(header + array.tobytes()))
 
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--epochs", type=int, default=5, help="how often to go through the training digits (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, help="a folder with MNIST's four files (default: digits from scikit-learn)")
+    parser.add_argument(
+        "--epochs", type=int, default=5, help="how often to go through the training digits (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="a folder with MNIST's four files (default: digits from scikit-learn)"
+    )
     return parser.parse_args()
 
 

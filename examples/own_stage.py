@@ -1,8 +1,9 @@
 """Write a source and two stages of your own, and test them.
 
 A stage is a generator function over its source plus one word, its kind. The word says how outputs come from inputs, and
-from it follow resume, sharding and parallel execution, for your stages as for the library's. One tests a stage by itself
-on a list, as any generator function, and then lets `flowfn.testing.check` try the whole pipeline against every law.
+from it follow resume, sharding and parallel execution, for your stages as for the library's. One tests a stage by
+itself on a list, as any generator function, and then lets `flowfn.testing.check` try the whole pipeline against every
+law.
 
     pip install flowfn
     python examples/own_stage.py
@@ -84,8 +85,12 @@ def test_words_leaves_short_words_out() -> None:
 def test_misspelled_is_random_in_nothing_but_seed_and_epoch() -> None:
     assert list(misspelled(0.0, ["dream", "a"])) == ["dream", "a"]
     assert list(misspelled(1.0, ["at", "a"])) == ["ta", "a"]
-    assert list(misspelled(0.5, ["slumbers"] * 20).run(epoch=1)) == list(misspelled(0.5, ["slumbers"] * 20).run(epoch=1))
-    assert list(misspelled(0.5, ["slumbers"] * 20).run(epoch=1)) != list(misspelled(0.5, ["slumbers"] * 20).run(epoch=2))
+    assert list(misspelled(0.5, ["slumbers"] * 20).run(epoch=1)) == list(
+        misspelled(0.5, ["slumbers"] * 20).run(epoch=1)
+    )
+    assert list(misspelled(0.5, ["slumbers"] * 20).run(epoch=1)) != list(
+        misspelled(0.5, ["slumbers"] * 20).run(epoch=2)
+    )
 
 
 def test_pipeline_keeps_every_law(path: Path) -> None:

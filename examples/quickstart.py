@@ -1,8 +1,8 @@
 """Read, resize, shuffle and batch a few thousand photographs in worker processes, and look at what comes out.
 
 The photographs are cut out of the two that scikit-learn ships and are kept as JPEG files in a folder, one subfolder for
-each class. The pipeline is that of tensorpack's tutorial on efficient data loading: a list of [path, label] is shuffled,
-each file is read and resized, and batches of 128 are made ahead of time in three processes. Run it:
+each class. The pipeline is that of tensorpack's tutorial on efficient data loading: a list of [path, label] is
+shuffled, each file is read and resized, and batches of 128 are made ahead of time in three processes. Run it:
 
     pip install "flowfn[examples]"
     python examples/quickstart.py
@@ -131,8 +131,18 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--images", type=int, default=3000, help="how many photographs to cut (default: %(default)s)")
-    add("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where their folder is kept (default: %(default)s)")
-    add("--sheet", type=Path, default=Path("contact_sheet.png"), help="where to write the contact sheet (default: %(default)s)")
+    add(
+        "--folder",
+        type=Path,
+        default=Path(tempfile.gettempdir()),
+        help="where their folder is kept (default: %(default)s)",
+    )
+    add(
+        "--sheet",
+        type=Path,
+        default=Path("contact_sheet.png"),
+        help="where to write the contact sheet (default: %(default)s)",
+    )
     add("--processes", type=int, default=3, help="how many worker processes (default: %(default)s)")
     return parser.parse_args()
 

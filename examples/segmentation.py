@@ -1,10 +1,12 @@
-"""Augment a photograph, the mask of what is on it, points on that and a box around it, together; and look whether they stay so.
+"""Augment a photograph, the mask of what is on it, points on that and a box around it, together;
+and look whether they stay so.
 
-The photograph is scikit-learn's dahlia. Its mask is found by colour, the points are the middle and the four outermost points
-of the mask, and the box goes through these. All are turned, deformed, cropped and mirrored alike, and the image alone changes
-its colours, in worker processes or without, with the same result. The picture that is written shows each image with the
-outline of its mask, its points and its box: a point that was on the outline is still on it, which is also measured. The box
-holds where its corners went and is clipped to the image, so about what was turned it is wider than it need be.
+The photograph is scikit-learn's dahlia. Its mask is found by colour, the points are the middle and the four outermost
+points of the mask, and the box goes through these. All are turned, deformed, cropped and mirrored alike, and the image
+alone changes its colours, in worker processes or without, with the same result. The picture that is written shows each
+image with the outline of its mask, its points and its box: a point that was on the outline is still on it, which is
+also measured. The box holds where its corners went and is clipped to the image, so about what was turned it is wider
+than it need be.
 
     pip install "flowfn[examples]"
     python examples/segmentation.py
@@ -68,7 +70,9 @@ def main(options: argparse.Namespace) -> None:
     )
 
     batch = train[0]
-    print("a batch:", ", ".join(f"{name} {batch[name].dtype} {batch[name].shape}" for name in ("image", "mask", "points")))
+    print(
+        "a batch:", ", ".join(f"{name} {batch[name].dtype} {batch[name].shape}" for name in ("image", "mask", "points"))
+    )
     seen, kept = points_on_outlines(batch)
     print(f"{seen} points of the outline can be seen, {kept} of them are on the outline of the augmented mask")
     print(f"{sum(map(len, batch['boxes']))} boxes can be seen, at least a fifth of each")
@@ -77,7 +81,8 @@ def main(options: argparse.Namespace) -> None:
 
 
 def dahlia() -> dict[str, Any]:
-    """Image uint8 [height, width, 3], mask uint8 [height, width] of 0 and 1, points float64 [5, 2] and boxes [1, 4] in pixels."""
+    """Image uint8 [height, width, 3], mask uint8 [height, width] of 0 and 1, points float64 [5,
+    2] and boxes [1, 4] in pixels."""
     image = read_image(PHOTOGRAPH)
     mask = largest_region(orange(image))
     left, top, right, bottom = outermost(mask)
@@ -103,7 +108,9 @@ def largest_region(mask: np.ndarray) -> np.ndarray:
 
 def middle(mask: np.ndarray) -> np.ndarray:
     """The centre of gravity, x then y."""
-    return np.argwhere(mask)[:, ::-1].mean(0) + 0.5  # the centre of the pixel in row i and column j is (j + 0.5, i + 0.5)
+    return (
+        np.argwhere(mask)[:, ::-1].mean(0) + 0.5
+    )  # the centre of the pixel in row i and column j is (j + 0.5, i + 0.5)
 
 
 def outermost(mask: np.ndarray) -> list[np.ndarray]:
@@ -113,7 +120,8 @@ def outermost(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def points_on_outlines(batch: dict[str, Any], tolerance: float = 3.0) -> tuple[int, int]:
-    """How many of the outermost points are within their images, and how many of those are near the edge of the masks."""
+    """How many of the outermost points are within their images,
+    and how many of those are near the edge of the masks."""
     seen = kept = 0
     for mask, points in zip(batch["mask"], batch["points"]):
         distance = np.maximum(*(cv2.distanceTransform(side, cv2.DIST_L2, 5) for side in (mask, 1 - mask)))
@@ -125,7 +133,8 @@ def points_on_outlines(batch: dict[str, Any], tolerance: float = 3.0) -> tuple[i
 
 
 def picture(batch: dict[str, Any], columns: int) -> np.ndarray:
-    """All images, with the outlines of their masks in white, the points in blue and the boxes in green, in rows of `columns`."""
+    """All images, with the outlines of their masks in white,
+    the points in blue and the boxes in green, in rows of `columns`."""
     rows = -(-len(batch["image"]) // columns)
     sheet = np.zeros((rows, columns, SIDE, SIDE, 3), np.uint8)
     for place, datapoint in enumerate(zip(batch["image"], batch["mask"], batch["points"], batch["boxes"])):
@@ -138,7 +147,9 @@ def drawn(image: np.ndarray, mask: np.ndarray, points: np.ndarray, boxes: np.nda
     image = np.where(mask[..., None] > 0, image, image // 2)
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(image, outlines, -1, (255, 255, 255), 1)
-    for left, top, right, bottom in np.rint(boxes).astype(int).tolist():  # the edges of pixels; OpenCV names pixels by their indices
+    for left, top, right, bottom in (
+        np.rint(boxes).astype(int).tolist()
+    ):  # the edges of pixels; OpenCV names pixels by their indices
         cv2.rectangle(image, (left, top), (right - 1, bottom - 1), (0, 220, 0), 1)
     for x, y in np.rint(points - 0.5).astype(int).tolist():
         cv2.circle(image, (x, y), 4, (0, 0, 0), -1)
@@ -157,7 +168,12 @@ def parse_options() -> argparse.Namespace:
     add = parser.add_argument
     add("--images", type=int, default=24, help="how many augmented images to make (default: %(default)s)")
     add("--columns", type=int, default=8, help="how many of them to put in a row (default: %(default)s)")
-    add("--picture", type=Path, default=Path("segmentation.png"), help="where to write the picture (default: %(default)s)")
+    add(
+        "--picture",
+        type=Path,
+        default=Path("segmentation.png"),
+        help="where to write the picture (default: %(default)s)",
+    )
     add("--processes", type=int, default=0, help="how many worker processes (default: none)")
     return parser.parse_args()
 

@@ -259,11 +259,21 @@ def from_arrays(**named: ArrayLike) -> Flow[dict[str, Any]]: ...
 def from_queue(queue: _Queue[_T], *, sentinel: Any = None, timeout: float | None = None) -> Flow[_T]: ...
 @overload
 def fake(
-    shapes: tuple[int, ...], size: SupportsIndex | None = 1000, *, random: bool = True, dtype: Any = "float32", domain: Any = (0, 1)
+    shapes: tuple[int, ...],
+    size: SupportsIndex | None = 1000,
+    *,
+    random: bool = True,
+    dtype: Any = "float32",
+    domain: Any = (0, 1),
 ) -> Flow[NDArray[Any]]: ...
 @overload
 def fake(
-    shapes: list[tuple[int, ...]], size: SupportsIndex | None = 1000, *, random: bool = True, dtype: Any = "float32", domain: Any = (0, 1)
+    shapes: list[tuple[int, ...]],
+    size: SupportsIndex | None = 1000,
+    *,
+    random: bool = True,
+    dtype: Any = "float32",
+    domain: Any = (0, 1),
 ) -> Flow[list[NDArray[Any]]]: ...
 @overload
 def fake(
@@ -284,13 +294,21 @@ class _Iter(Protocol):  # what `iter` is, whose overloads mypy cannot choose fro
     def __call__(self, object: Iterable[Any], /) -> Iterable[Any]: ...
 
 @overload
-def map(f: Callable[[_X], _R], *, rng: Literal[False] = False, name: str | None = None) -> Callable[[Iterable[_X]], Flow[_R]]: ...
+def map(
+    f: Callable[[_X], _R], *, rng: Literal[False] = False, name: str | None = None
+) -> Callable[[Iterable[_X]], Flow[_R]]: ...
 @overload
-def map(f: Callable[[_X, Generator], _R], *, rng: Literal[True], name: str | None = None) -> Callable[[Iterable[_X]], Flow[_R]]: ...
+def map(
+    f: Callable[[_X, Generator], _R], *, rng: Literal[True], name: str | None = None
+) -> Callable[[Iterable[_X]], Flow[_R]]: ...
 @overload
-def map(f: Callable[[_T], _U], source: _Source[_T], *, rng: Literal[False] = False, name: str | None = None) -> Flow[_U]: ...
+def map(
+    f: Callable[[_T], _U], source: _Source[_T], *, rng: Literal[False] = False, name: str | None = None
+) -> Flow[_U]: ...
 @overload
-def map(f: Callable[[_T, Generator], _U], source: _Source[_T], *, rng: Literal[True], name: str | None = None) -> Flow[_U]: ...
+def map(
+    f: Callable[[_T, Generator], _U], source: _Source[_T], *, rng: Literal[True], name: str | None = None
+) -> Flow[_U]: ...
 @overload
 def map_component(f: Callable[..., Any], index: Any, *, rng: bool = False, name: str | None = None) -> _Changing: ...
 @overload
@@ -310,7 +328,9 @@ def map_component(
     f: Callable[..., Any], index: Any, source: _Source[list[Any]], *, rng: bool = False, name: str | None = None
 ) -> Flow[list[Any]]: ...
 @overload
-def map_component(f: Callable[..., Any], index: Any, source: _Source[Any], *, rng: bool = False, name: str | None = None) -> Flow[Any]: ...
+def map_component(
+    f: Callable[..., Any], index: Any, source: _Source[Any], *, rng: bool = False, name: str | None = None
+) -> Flow[Any]: ...
 
 # mypy settles what a predicate takes before it looks at what comes before: after `filter(len)` it would know nothing but
 # that datapoints have a length. So for mypy overloads for whatever takes any object, or anything with a length, come
@@ -336,11 +356,21 @@ class _Filter(Protocol):
     ) -> Callable[[Iterable[_X]], Flow[_X]]: ...
     @overload
     def __call__(
-        self, predicate: Callable[[_T], object], source: _Source[_T], *, rng: Literal[False] = False, name: str | None = None
+        self,
+        predicate: Callable[[_T], object],
+        source: _Source[_T],
+        *,
+        rng: Literal[False] = False,
+        name: str | None = None,
     ) -> Flow[_T]: ...
     @overload
     def __call__(
-        self, predicate: Callable[[_T, Generator], object], source: _Source[_T], *, rng: Literal[True], name: str | None = None
+        self,
+        predicate: Callable[[_T, Generator], object],
+        source: _Source[_T],
+        *,
+        rng: Literal[True],
+        name: str | None = None,
     ) -> Flow[_T]: ...
 
 if MYPY:
@@ -360,7 +390,11 @@ else:
     ) -> Flow[_T]: ...
     @overload
     def filter(
-        predicate: Callable[[_T, Generator], object], source: _Source[_T], *, rng: Literal[True], name: str | None = None
+        predicate: Callable[[_T, Generator], object],
+        source: _Source[_T],
+        *,
+        rng: Literal[True],
+        name: str | None = None,
     ) -> Flow[_T]: ...
 
 @overload
@@ -376,7 +410,9 @@ def filter_map(
     f: Callable[[_X], Any], *, rng: Literal[False] = False, name: str | None = None
 ) -> Callable[[Iterable[_X]], Flow[Any]]: ...  # mypy takes a lambda that gives on what it was given for such a function
 @overload
-def filter_map(f: Callable[[_T], _U | None], source: _Source[_T], *, rng: Literal[False] = False, name: str | None = None) -> Flow[_U]: ...
+def filter_map(
+    f: Callable[[_T], _U | None], source: _Source[_T], *, rng: Literal[False] = False, name: str | None = None
+) -> Flow[_U]: ...
 @overload
 def filter_map(
     f: Callable[[_T, Generator], _U | None], source: _Source[_T], *, rng: Literal[True], name: str | None = None
@@ -390,9 +426,13 @@ def flat_map(
     f: Callable[[_X, Generator], Iterable[_R]], *, rng: Literal[True], name: str | None = None
 ) -> Callable[[Iterable[_X]], Flow[_R]]: ...
 @overload
-def flat_map(f: _Iter, *, rng: Literal[False] = False, name: str | None = None) -> Callable[[Iterable[Iterable[_U]]], Flow[_U]]: ...
+def flat_map(
+    f: _Iter, *, rng: Literal[False] = False, name: str | None = None
+) -> Callable[[Iterable[Iterable[_U]]], Flow[_U]]: ...
 @overload
-def flat_map(f: Callable[[_T], Iterable[_U]], source: _Source[_T], *, rng: Literal[False] = False, name: str | None = None) -> Flow[_U]: ...
+def flat_map(
+    f: Callable[[_T], Iterable[_U]], source: _Source[_T], *, rng: Literal[False] = False, name: str | None = None
+) -> Flow[_U]: ...
 @overload
 def flat_map(
     f: Callable[[_T, Generator], Iterable[_U]], source: _Source[_T], *, rng: Literal[True], name: str | None = None
@@ -414,15 +454,21 @@ def enumerate(source: _Source[_T], *, start: SupportsIndex = 0) -> Flow[tuple[in
 
 class _Tap(Protocol):
     @overload
-    def __call__(self, f: Callable[[object], object], *, first: SupportsIndex | None = None) -> Callable[[Iterable[_T]], Flow[_T]]: ...
+    def __call__(
+        self, f: Callable[[object], object], *, first: SupportsIndex | None = None
+    ) -> Callable[[Iterable[_T]], Flow[_T]]: ...
     @overload
     def __call__(
         self, f: Callable[[Sized], object], *, first: SupportsIndex | None = None
     ) -> Callable[[Iterable[_AnySized]], Flow[_AnySized]]: ...
     @overload
-    def __call__(self, f: Callable[[_X], object], *, first: SupportsIndex | None = None) -> Callable[[Iterable[_X]], Flow[_X]]: ...
+    def __call__(
+        self, f: Callable[[_X], object], *, first: SupportsIndex | None = None
+    ) -> Callable[[Iterable[_X]], Flow[_X]]: ...
     @overload
-    def __call__(self, f: Callable[[_T], object], source: _Source[_T], *, first: SupportsIndex | None = None) -> Flow[_T]: ...
+    def __call__(
+        self, f: Callable[[_T], object], source: _Source[_T], *, first: SupportsIndex | None = None
+    ) -> Flow[_T]: ...
 
 if MYPY:
     tap: _Tap
@@ -439,7 +485,9 @@ else:
 @overload
 def batch(size: SupportsIndex, *, drop_remainder: bool = False) -> _Batching: ...
 @overload
-def batch(size: SupportsIndex, *, drop_remainder: bool = False, collate: None) -> Callable[[Iterable[_T]], Flow[list[_T]]]: ...
+def batch(
+    size: SupportsIndex, *, drop_remainder: bool = False, collate: None
+) -> Callable[[Iterable[_T]], Flow[list[_T]]]: ...
 @overload
 def batch(size: SupportsIndex, *, drop_remainder: bool = False, collate: _Collations) -> _Changing: ...
 @overload
@@ -453,21 +501,33 @@ def batch(size: SupportsIndex, source: _Source[str], *, drop_remainder: bool = F
 @overload
 def batch(size: SupportsIndex, source: _Source[bytes], *, drop_remainder: bool = False) -> Flow[list[bytes]]: ...
 @overload
-def batch(size: SupportsIndex, source: _Source[tuple[Any, Any]], *, drop_remainder: bool = False) -> Flow[tuple[Any, Any]]: ...
+def batch(
+    size: SupportsIndex, source: _Source[tuple[Any, Any]], *, drop_remainder: bool = False
+) -> Flow[tuple[Any, Any]]: ...
 @overload
-def batch(size: SupportsIndex, source: _Source[tuple[Any, Any, Any]], *, drop_remainder: bool = False) -> Flow[tuple[Any, Any, Any]]: ...
+def batch(
+    size: SupportsIndex, source: _Source[tuple[Any, Any, Any]], *, drop_remainder: bool = False
+) -> Flow[tuple[Any, Any, Any]]: ...
 @overload
-def batch(size: SupportsIndex, source: _Source[tuple[Any, ...]], *, drop_remainder: bool = False) -> Flow[tuple[Any, ...]]: ...
+def batch(
+    size: SupportsIndex, source: _Source[tuple[Any, ...]], *, drop_remainder: bool = False
+) -> Flow[tuple[Any, ...]]: ...
 @overload
-def batch(size: SupportsIndex, source: _Source[Mapping[str, Any]], *, drop_remainder: bool = False) -> Flow[dict[str, Any]]: ...
+def batch(
+    size: SupportsIndex, source: _Source[Mapping[str, Any]], *, drop_remainder: bool = False
+) -> Flow[dict[str, Any]]: ...
 @overload
 def batch(size: SupportsIndex, source: _Source[list[Any]], *, drop_remainder: bool = False) -> Flow[list[Any]]: ...
 @overload
 def batch(size: SupportsIndex, source: _Source[Any], *, drop_remainder: bool = False) -> Flow[Any]: ...
 @overload
-def batch(size: SupportsIndex, source: _Source[_T], *, drop_remainder: bool = False, collate: None) -> Flow[list[_T]]: ...
+def batch(
+    size: SupportsIndex, source: _Source[_T], *, drop_remainder: bool = False, collate: None
+) -> Flow[list[_T]]: ...
 @overload
-def batch(size: SupportsIndex, source: _Source[_HasFields], *, drop_remainder: bool = False, collate: _Collations) -> Flow[Any]: ...
+def batch(
+    size: SupportsIndex, source: _Source[_HasFields], *, drop_remainder: bool = False, collate: _Collations
+) -> Flow[Any]: ...
 @overload
 def batch(
     size: SupportsIndex, source: _Source[tuple[Any, ...]], *, drop_remainder: bool = False, collate: _Collations
@@ -477,9 +537,13 @@ def batch(
     size: SupportsIndex, source: _Source[Mapping[str, Any]], *, drop_remainder: bool = False, collate: _Collations
 ) -> Flow[dict[str, Any]]: ...
 @overload
-def batch(size: SupportsIndex, source: _Source[list[Any]], *, drop_remainder: bool = False, collate: _Collations) -> Flow[list[Any]]: ...
+def batch(
+    size: SupportsIndex, source: _Source[list[Any]], *, drop_remainder: bool = False, collate: _Collations
+) -> Flow[list[Any]]: ...
 @overload
-def batch(size: SupportsIndex, source: _Source[Any], *, drop_remainder: bool = False, collate: _Collations) -> Flow[Any]: ...
+def batch(
+    size: SupportsIndex, source: _Source[Any], *, drop_remainder: bool = False, collate: _Collations
+) -> Flow[Any]: ...
 @overload
 def window(size: SupportsIndex, *, step: SupportsIndex = 1, drop_remainder: bool = False) -> _Batching: ...
 @overload
@@ -487,16 +551,25 @@ def window(
     size: SupportsIndex, *, step: SupportsIndex = 1, drop_remainder: bool = False, collate: None
 ) -> Callable[[Iterable[_T]], Flow[list[_T]]]: ...
 @overload
-def window(size: SupportsIndex, *, step: SupportsIndex = 1, drop_remainder: bool = False, collate: _Collations) -> _Changing: ...
+def window(
+    size: SupportsIndex, *, step: SupportsIndex = 1, drop_remainder: bool = False, collate: _Collations
+) -> _Changing: ...
 @overload
-def window(size: SupportsIndex, source: _Source[Any], *, step: SupportsIndex = 1, drop_remainder: bool = False) -> Flow[Any]: ...
+def window(
+    size: SupportsIndex, source: _Source[Any], *, step: SupportsIndex = 1, drop_remainder: bool = False
+) -> Flow[Any]: ...
 @overload
 def window(
     size: SupportsIndex, source: _Source[_T], *, step: SupportsIndex = 1, drop_remainder: bool = False, collate: None
 ) -> Flow[list[_T]]: ...
 @overload
 def window(
-    size: SupportsIndex, source: _Source[Any], *, step: SupportsIndex = 1, drop_remainder: bool = False, collate: _Collations
+    size: SupportsIndex,
+    source: _Source[Any],
+    *,
+    step: SupportsIndex = 1,
+    drop_remainder: bool = False,
+    collate: _Collations,
 ) -> Flow[Any]: ...
 @overload
 def batch_by_key(key: Callable[[Any], Hashable], size: SupportsIndex, *, drop_remainder: bool = False) -> _Batching: ...
@@ -514,11 +587,21 @@ def batch_by_key(
 ) -> Flow[Any]: ...
 @overload
 def batch_by_key(
-    key: Callable[[Any], Hashable], size: SupportsIndex, source: _Source[_T], *, drop_remainder: bool = False, collate: None
+    key: Callable[[Any], Hashable],
+    size: SupportsIndex,
+    source: _Source[_T],
+    *,
+    drop_remainder: bool = False,
+    collate: None,
 ) -> Flow[list[_T]]: ...
 @overload
 def batch_by_key(
-    key: Callable[[Any], Hashable], size: SupportsIndex, source: _Source[Any], *, drop_remainder: bool = False, collate: _Collations
+    key: Callable[[Any], Hashable],
+    size: SupportsIndex,
+    source: _Source[Any],
+    *,
+    drop_remainder: bool = False,
+    collate: _Collations,
 ) -> Flow[Any]: ...
 @overload
 def batch_by_length(
@@ -610,7 +693,9 @@ def rebatch(size: SupportsIndex, *, drop_remainder: bool = False) -> Callable[[I
 @overload
 def rebatch(size: SupportsIndex, source: _Source[_T], *, drop_remainder: bool = False) -> Flow[_T]: ...
 @overload
-def inside(stage1: _Link[_T, _U], /, *, name: str | None = None) -> Callable[[Iterable[Sequence[_T]]], Flow[list[_U]]]: ...
+def inside(
+    stage1: _Link[_T, _U], /, *, name: str | None = None
+) -> Callable[[Iterable[Sequence[_T]]], Flow[list[_U]]]: ...
 @overload
 def inside(
     stage1: _Link[_T, _U], stage2: _Link[_U, _V], /, *, name: str | None = None
@@ -622,29 +707,55 @@ def inside(
 @overload
 def inside(*stages: _Link[Any, Any], source: _Source[Sequence[Any]] = ..., name: str | None = None) -> Any: ...
 @overload
-def pack(length: int | Mapping[Any, int], *, how: Packer = ..., value: Any = 0, drop_remainder: bool = False) -> _Selecting: ...
+def pack(
+    length: int | Mapping[Any, int], *, how: Packer = ..., value: Any = 0, drop_remainder: bool = False
+) -> _Selecting: ...
 @overload
 def pack(
-    length: int | Mapping[Any, int], source: _Source[tuple[Any, ...]], *, how: Packer = ..., value: Any = 0, drop_remainder: bool = False
+    length: int | Mapping[Any, int],
+    source: _Source[tuple[Any, ...]],
+    *,
+    how: Packer = ...,
+    value: Any = 0,
+    drop_remainder: bool = False,
 ) -> Flow[tuple[Any, ...]]: ...
 @overload
 def pack(
-    length: int | Mapping[Any, int], source: _Source[Mapping[str, Any]], *, how: Packer = ..., value: Any = 0, drop_remainder: bool = False
+    length: int | Mapping[Any, int],
+    source: _Source[Mapping[str, Any]],
+    *,
+    how: Packer = ...,
+    value: Any = 0,
+    drop_remainder: bool = False,
 ) -> Flow[dict[str, Any]]: ...
 @overload
 def pack(
-    length: int | Mapping[Any, int], source: _Source[list[Any]], *, how: Packer = ..., value: Any = 0, drop_remainder: bool = False
+    length: int | Mapping[Any, int],
+    source: _Source[list[Any]],
+    *,
+    how: Packer = ...,
+    value: Any = 0,
+    drop_remainder: bool = False,
 ) -> Flow[list[Any]]: ...
 @overload
 def pack(
-    length: int | Mapping[Any, int], source: _Source[Any], *, how: Packer = ..., value: Any = 0, drop_remainder: bool = False
+    length: int | Mapping[Any, int],
+    source: _Source[Any],
+    *,
+    how: Packer = ...,
+    value: Any = 0,
+    drop_remainder: bool = False,
 ) -> Flow[Any]: ...
 @overload
 def pad_to_multiple(n: SupportsIndex, *, mask: str = "valid") -> _Selecting: ...
 @overload
-def pad_to_multiple(n: SupportsIndex, source: _Source[tuple[Any, ...]], *, mask: str = "valid") -> Flow[tuple[Any, ...]]: ...
+def pad_to_multiple(
+    n: SupportsIndex, source: _Source[tuple[Any, ...]], *, mask: str = "valid"
+) -> Flow[tuple[Any, ...]]: ...
 @overload
-def pad_to_multiple(n: SupportsIndex, source: _Source[Mapping[str, Any]], *, mask: str = "valid") -> Flow[dict[str, Any]]: ...
+def pad_to_multiple(
+    n: SupportsIndex, source: _Source[Mapping[str, Any]], *, mask: str = "valid"
+) -> Flow[dict[str, Any]]: ...
 @overload
 def pad_to_multiple(n: SupportsIndex, source: _Source[list[Any]], *, mask: str = "valid") -> Flow[list[Any]]: ...
 @overload
@@ -665,16 +776,24 @@ def skip(count: SupportsIndex) -> Callable[[Iterable[_T]], Flow[_T]]: ...
 @overload
 def skip(count: SupportsIndex, source: _Source[_T]) -> Flow[_T]: ...
 @overload
-def slice(start: SupportsIndex | None, stop: SupportsIndex | None, step: SupportsIndex | None) -> Callable[[Iterable[_T]], Flow[_T]]: ...
+def slice(
+    start: SupportsIndex | None, stop: SupportsIndex | None, step: SupportsIndex | None
+) -> Callable[[Iterable[_T]], Flow[_T]]: ...
 @overload
-def slice(start: SupportsIndex | None, stop: SupportsIndex | None, step: SupportsIndex | None, source: _Source[_T]) -> Flow[_T]: ...
+def slice(
+    start: SupportsIndex | None, stop: SupportsIndex | None, step: SupportsIndex | None, source: _Source[_T]
+) -> Flow[_T]: ...
 @overload
 def shard(
     rank: SupportsIndex, world: SupportsIndex, *, remainder: Literal["keep", "drop", "pad"] = "keep"
 ) -> Callable[[Iterable[_T]], Flow[_T]]: ...
 @overload
 def shard(
-    rank: SupportsIndex, world: SupportsIndex, source: _Source[_T], *, remainder: Literal["keep", "drop", "pad"] = "keep"
+    rank: SupportsIndex,
+    world: SupportsIndex,
+    source: _Source[_T],
+    *,
+    remainder: Literal["keep", "drop", "pad"] = "keep",
 ) -> Flow[_T]: ...
 @overload
 def subset(indices: Sequence[int] | NDArray[np.integer]) -> Callable[[Iterable[_T]], Flow[_T]]: ...
@@ -686,7 +805,12 @@ def sample(
 ) -> Callable[[Iterable[_T]], Flow[_T]]: ...
 @overload
 def sample(
-    count: SupportsIndex, source: _Source[_T], *, weights: ArrayLike | None = None, replacement: bool = True, name: str | None = None
+    count: SupportsIndex,
+    source: _Source[_T],
+    *,
+    weights: ArrayLike | None = None,
+    replacement: bool = True,
+    name: str | None = None,
 ) -> Flow[_T]: ...
 def split(source: _Source[_T], *fractions: float, seed: SupportsIndex = 0) -> list[Flow[_T]]: ...
 @overload
@@ -706,9 +830,13 @@ def epoch_of(count: SupportsIndex) -> Callable[[Iterable[_T]], Flow[_T]]: ...
 @overload
 def epoch_of(count: SupportsIndex, source: _Source[_T]) -> Flow[_T]: ...
 @overload
-def shuffle_buffer(size: SupportsIndex, *, reuse: SupportsIndex = 1, name: str | None = None) -> Callable[[Iterable[_T]], Flow[_T]]: ...
+def shuffle_buffer(
+    size: SupportsIndex, *, reuse: SupportsIndex = 1, name: str | None = None
+) -> Callable[[Iterable[_T]], Flow[_T]]: ...
 @overload
-def shuffle_buffer(size: SupportsIndex, source: _Source[_T], *, reuse: SupportsIndex = 1, name: str | None = None) -> Flow[_T]: ...
+def shuffle_buffer(
+    size: SupportsIndex, source: _Source[_T], *, reuse: SupportsIndex = 1, name: str | None = None
+) -> Flow[_T]: ...
 @overload
 def scan(f: Callable[[_State, _X], tuple[_State, _R]], initial: _State) -> Callable[[Iterable[_X]], Flow[_R]]: ...
 @overload
@@ -746,7 +874,12 @@ def interleave(
 ) -> Callable[[Iterable[Iterable[_U]]], Flow[_U]]: ...
 @overload
 def interleave(
-    f: Callable[[_T], Iterable[_U]], source: _Source[_T], *, cycle: SupportsIndex = 16, block: SupportsIndex = 1, name: str | None = None
+    f: Callable[[_T], Iterable[_U]],
+    source: _Source[_T],
+    *,
+    cycle: SupportsIndex = 16,
+    block: SupportsIndex = 1,
+    name: str | None = None,
 ) -> Flow[_U]: ...
 
 # several sources
@@ -786,14 +919,23 @@ def zip(source1: _Source[_T], /, *, strict: bool = True) -> Flow[tuple[_T]]: ...
 @overload
 def zip(source1: _Source[_T], source2: _Source[_U], /, *, strict: bool = True) -> Flow[tuple[_T, _U]]: ...
 @overload
-def zip(source1: _Source[_T], source2: _Source[_U], source3: _Source[_V], /, *, strict: bool = True) -> Flow[tuple[_T, _U, _V]]: ...
+def zip(
+    source1: _Source[_T], source2: _Source[_U], source3: _Source[_V], /, *, strict: bool = True
+) -> Flow[tuple[_T, _U, _V]]: ...
 @overload
 def zip(
     source1: _Source[_T], source2: _Source[_U], source3: _Source[_V], source4: _Source[_W], /, *, strict: bool = True
 ) -> Flow[tuple[_T, _U, _V, _W]]: ...
 @overload
 def zip(
-    source1: _Source[_T], source2: _Source[_U], source3: _Source[_V], source4: _Source[_W], source5: _Source[_Y], /, *, strict: bool = True
+    source1: _Source[_T],
+    source2: _Source[_U],
+    source3: _Source[_V],
+    source4: _Source[_W],
+    source5: _Source[_Y],
+    /,
+    *,
+    strict: bool = True,
 ) -> Flow[tuple[_T, _U, _V, _W, _Y]]: ...
 @overload
 def zip(*sources: _Source[Any], strict: bool = True) -> Flow[tuple[Any, ...]]: ...
@@ -836,9 +978,13 @@ def cache(*, seed: SupportsIndex = 0) -> Callable[[Iterable[_T]], Flow[_T]]: ...
 @overload
 def cache(source: _Source[_T], *, seed: SupportsIndex = 0) -> Flow[_T]: ...
 @overload
-def cache_to(path: str | os.PathLike[str], *, version: str = "", seed: SupportsIndex = 0) -> Callable[[Iterable[_T]], Flow[_T]]: ...
+def cache_to(
+    path: str | os.PathLike[str], *, version: str = "", seed: SupportsIndex = 0
+) -> Callable[[Iterable[_T]], Flow[_T]]: ...
 @overload
-def cache_to(path: str | os.PathLike[str], source: _Source[_T], *, version: str = "", seed: SupportsIndex = 0) -> Flow[_T]: ...
+def cache_to(
+    path: str | os.PathLike[str], source: _Source[_T], *, version: str = "", seed: SupportsIndex = 0
+) -> Flow[_T]: ...
 
 # in parallel, and seeing
 
@@ -875,7 +1021,12 @@ def progress(
 ) -> Callable[[Iterable[_T]], Flow[_T]]: ...
 @overload
 def progress(
-    source: _Source[_T], *, description: str | None = None, unit: str = "datapoint", leave: bool = True, file: IO[str] | None = None
+    source: _Source[_T],
+    *,
+    description: str | None = None,
+    unit: str = "datapoint",
+    leave: bool = True,
+    file: IO[str] | None = None,
 ) -> Flow[_T]: ...
 @overload
 def check_inputs() -> Callable[[Iterable[_T]], Flow[_T]]: ...

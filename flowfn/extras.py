@@ -24,4 +24,6 @@ def needed(module: str, who: str, *, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if not f"{module}.".startswith(f"{error.name}."):
             raise
-        raise ImportError(f'{who} needs {module}, which is not installed: pip install "flowfn[{extra}]"', name=module) from error
+        raise ImportError(
+            f'{who} needs {module}, which is not installed: pip install "flowfn[{extra}]"', name=module
+        ) from error

@@ -25,9 +25,14 @@ def misplaced(value: Any, others: Mapping[str, Any] | None = None) -> str:
         makes_functions = isinstance(getattr(value, "instead", None), property)
         return f"{value.__name__} without its arguments; write {value.__name__}(...)" if makes_functions else ""
     if makes_stages(value):
-        return f"{value.__name__}, which makes stages; write {value.__name__}(...) in the pipe, or inside({value.__name__}(...)) for lists"
+        return (
+            f"{value.__name__}, which makes stages; write {value.__name__}(...) in the pipe, or "
+            f"inside({value.__name__}(...)) for lists"
+        )
     if is_stage(value):
-        return f"the stage {value}; write it in the pipe, or inside({value}) to run it over the elements of each datapoint"
+        return (
+            f"the stage {value}; write it in the pipe, or inside({value}) to run it over the elements of each datapoint"
+        )
     return f"the augmentor {value}; write {value.instead}" if getattr(value, "draws_transforms", False) else ""
 
 
@@ -42,7 +47,8 @@ def makes_stages(value: Any) -> bool:
 
 
 def mistaken(f: Any, others: Mapping[str, Any], arguments: int = 1, gets: str = "") -> str:
-    """What is wrong with a function that is called with so many arguments (and a generator, where `rng` is true), if that is certain.
+    """What is wrong with a function that is called with so many arguments (and a generator,
+    where `rng` is true), if that is certain.
 
     >>> mistaken(lambda x, rng: x, {"rng": False})
     "a function of (x, rng); write rng=True to have it called with the datapoint's generator too"
@@ -57,7 +63,10 @@ def mistaken(f: Any, others: Mapping[str, Any], arguments: int = 1, gets: str = 
         return f"{what}; with rng=True it is called with the datapoint and its generator"
     if "rng" in others and wants and wants[-1].name in _GENERATORS:
         by_name = wants[-1].kind is inspect.Parameter.KEYWORD_ONLY
-        return f"{what}; write rng=True to have it called with the datapoint's generator too" + ", which comes second" * by_name
+        return (
+            f"{what}; write rng=True to have it called with the datapoint's generator too"
+            + ", which comes second" * by_name
+        )
     if gets or arguments > 1 or len(wants) < 2:
         return f"{what}; it is called with {gets or ('one datapoint' if arguments == 1 else f'{arguments} arguments')}"
     return f"{what}; it is called with one datapoint: write lambda datapoint: f(*datapoint) for lists and tuples"

@@ -69,7 +69,11 @@ def modules():
 @cache
 def arrows():
     """All imports of one of our modules by another."""
-    return [arrow for name, path in modules().items() for arrow in _imports(name, ast.parse(path.read_text(encoding="utf8")))]
+    return [
+        arrow
+        for name, path in modules().items()
+        for arrow in _imports(name, ast.parse(path.read_text(encoding="utf8")))
+    ]
 
 
 def _imports(source, tree):
@@ -104,7 +108,10 @@ def told(arrow, why):
 
 def test_every_file_is_in_a_room_that_is_on_the_plan():
     lost = [name for name in modules() if room(name) not in ROOMS]
-    assert not lost, f"{lost}: which question does that answer? Put it into a room of the plan, or write its room down there: {ROOMS}"
+    assert not lost, (
+        f"{lost}: which question does that answer? Put it into a room of the plan, or write its room down there: "
+        f"{ROOMS}"
+    )
 
 
 def test_imports_run_down_the_plan():
@@ -163,4 +170,8 @@ def test_every_room_has_a_map():
 
 
 def _names_in(package):
-    return {path.stem if path.is_file() else path.name for path in package.iterdir() if path.stem not in ("__init__", "__pycache__")}
+    return {
+        path.stem if path.is_file() else path.name
+        for path in package.iterdir()
+        if path.stem not in ("__init__", "__pycache__")
+    }

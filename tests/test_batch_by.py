@@ -64,7 +64,9 @@ def test_every_batch_has_one_key_and_full_ones_come_first(keys, size, drop):
         assert mine == whole[: len(whole) // size * size if drop else None]
     full = [len(batch) == size for batch in batches]
     assert full == sorted(full, reverse=True)
-    assert [batch[-1] for batch in batches[: sum(full)]] == sorted(batch[-1] for batch in batches[: sum(full)])  # as soon as it is full
+    assert [batch[-1] for batch in batches[: sum(full)]] == sorted(
+        batch[-1] for batch in batches[: sum(full)]
+    )  # as soon as it is full
     assert [batch[0] for batch in batches[sum(full) :]] == sorted(batch[0] for batch in batches[sum(full) :])
 
 
@@ -83,7 +85,11 @@ def test_images_are_batched_by_their_shape():
     assert [b.shape for b in batch_by_key(shape_of(), 2, images)] == [(2, 1, 2), (2, 2, 2), (1, 1, 2)]
     data = [{"image": image, "label": n} for n, image in enumerate(images)]
     assert [b["label"].tolist() for b in batch_by_key(shape_of("image"), 2, data)] == [[0, 2], [1, 3], [4]]
-    assert [b[1].tolist() for b in batch_by_key(shape_of(0), 2, [[d["image"], d["label"]] for d in data])] == [[0, 2], [1, 3], [4]]
+    assert [b[1].tolist() for b in batch_by_key(shape_of(0), 2, [[d["image"], d["label"]] for d in data])] == [
+        [0, 2],
+        [1, 3],
+        [4],
+    ]
 
 
 def test_shape_of_is_a_value():
@@ -97,7 +103,10 @@ def test_shape_of_is_a_value():
 
 @pytest.mark.parametrize("key", [list, lambda number: np.zeros(1), lambda number: {}])
 def test_keys_have_to_be_hashable(key):
-    with pytest.raises(TypeError, match=r"^batch_by_key\(\): keys must be hashable, got .*; let key return a string, a number or a tuple"):
+    with pytest.raises(
+        TypeError,
+        match=r"^batch_by_key\(\): keys must be hashable, got .*; let key return a string, a number or a tuple",
+    ):
         list(batch_by_key(key, 2, [[1]]))
 
 
@@ -145,16 +154,23 @@ def numbers(flow):
 
 
 def test_a_boundary_holds_its_own_length():
-    assert numbers(batch_by_length(len, rows_of([1, 2, 3, 4, 2, 4]), boundaries=[2, 4], sizes=[3, 3])) == [[1, 2, 5], [3, 4, 6]]
+    assert numbers(batch_by_length(len, rows_of([1, 2, 3, 4, 2, 4]), boundaries=[2, 4], sizes=[3, 3])) == [
+        [1, 2, 5],
+        [3, 4, 6],
+    ]
 
 
 def test_what_is_left_comes_in_the_order_of_the_buckets():
     flow = batch_by_length(len, rows_of([9, 5, 1, 6]), boundaries=[2, 8], sizes=[4, 4, 4])
     assert numbers(flow) == [[3], [2, 4], [1]]
-    assert numbers(batch_by_length(len, rows_of([9, 5, 1, 6]), boundaries=[2, 8], sizes=[1, 4, 4], drop_remainder=True)) == [[3]]
+    assert numbers(
+        batch_by_length(len, rows_of([9, 5, 1, 6]), boundaries=[2, 8], sizes=[1, 4, 4], drop_remainder=True)
+    ) == [[3]]
 
 
-@pytest.mark.parametrize("length", ["ids", lambda datapoint: len(datapoint["ids"]), lambda datapoint: np.int64(len(datapoint["ids"]))])
+@pytest.mark.parametrize(
+    "length", ["ids", lambda datapoint: len(datapoint["ids"]), lambda datapoint: np.int64(len(datapoint["ids"]))]
+)
 def test_the_length_is_that_of_a_component_or_of_a_function(length):
     data = [{"ids": [1] * n, "label": n} for n in (1, 3, 2, 4)]
     batches = list(batch_by_length(length, data, boundaries=[2, 4], sizes=[2, 2]))
@@ -167,7 +183,10 @@ def test_a_datapoint_longer_than_the_last_boundary_needs_a_size():
     assert numbers(batch_by_length(len, rows_of([9, 1]), boundaries=[2], sizes=[1, 1])) == [[1], [2]]
     with pytest.raises(
         ValueError,
-        match=r"^batch_by_length\(\): .* length 9 is longer than the last boundary, 2: int64 array \(9,\); one more number in sizes=",
+        match=(
+            r"^batch_by_length\(\): .* length 9 is longer than the last boundary, 2: int64 array \(9,\); one more "
+            r"number in sizes="
+        ),
     ):
         list(batch_by_length(len, rows_of([1, 9]), boundaries=[2], sizes=[1]))
 
@@ -178,13 +197,18 @@ def test_one_size_without_boundaries_is_batch():
 
 @settings(deadline=None, derandomize=True)
 @given(
-    st.lists(st.integers(0, 9)), st.sampled_from([None, [3], [2, 5], [1, 9]]), st.integers(9, 40), st.sampled_from(["longest", "bucket"])
+    st.lists(st.integers(0, 9)),
+    st.sampled_from([None, [3], [2, 5], [1, 9]]),
+    st.integers(9, 40),
+    st.sampled_from(["longest", "bucket"]),
 )
 def test_no_batch_has_more_tokens_than_it_may(lengths, boundaries, tokens, pad_to):
     if boundaries is None:
         pad_to = "longest"
     data = [{"ids": np.full(n, i), "number": i} for i, n in enumerate(lengths)]
-    flow = batch_by_length("ids", data, boundaries=boundaries, tokens=tokens, pad_to=pad_to, collate={"ids": pad(-1), "number": ff.stack})
+    flow = batch_by_length(
+        "ids", data, boundaries=boundaries, tokens=tokens, pad_to=pad_to, collate={"ids": pad(-1), "number": ff.stack}
+    )
     batches = list(flow)
     assert all(batch["ids"].size <= tokens for batch in batches)
     assert sorted(number for batch in batches for number in batch["number"].tolist()) == list(range(len(lengths)))
@@ -223,7 +247,9 @@ def test_empty_sequences_do_not_gather_without_end():
 
 
 def test_a_datapoint_longer_than_tokens_is_an_error():
-    with pytest.raises(ValueError, match=r"^batch_by_length\(\): a datapoint of length 7 is longer than tokens=6: float64 array \(7,\)"):
+    with pytest.raises(
+        ValueError, match=r"^batch_by_length\(\): a datapoint of length 7 is longer than tokens=6: float64 array \(7,\)"
+    ):
         list(batch_by_length(len, [np.zeros(7)], tokens=6))
 
 
@@ -233,8 +259,13 @@ def test_padding_to_the_bucket():
     data = [{"ids": [1], "mask": [1.0], "name": "a", "label": 5}]
     for collate in (pad(-1), {"ids": pad(-1), "mask": pad(-1, multiple=8)}):
         (batch,) = batch_by_length("ids", data, boundaries=[3], sizes=[4], pad_to="bucket", collate=collate)
-        assert same(batch, {"ids": np.array([[1, -1, -1]]), "mask": np.array([[1.0, -1, -1]]), "name": ["a"], "label": np.array([5])})
-    (batch,) = batch_by_length(0, [[np.ones((2, 1))]], boundaries=[3], sizes=[4], pad_to="bucket", collate=[pad(0, axis=(0, 1))])
+        assert same(
+            batch,
+            {"ids": np.array([[1, -1, -1]]), "mask": np.array([[1.0, -1, -1]]), "name": ["a"], "label": np.array([5])},
+        )
+    (batch,) = batch_by_length(
+        0, [[np.ones((2, 1))]], boundaries=[3], sizes=[4], pad_to="bucket", collate=[pad(0, axis=(0, 1))]
+    )
     assert batch[0].shape == (1, 3, 3)
     assert list(batch_by_length(0, [[[1]]], boundaries=[3], sizes=[4], pad_to="bucket", collate=None)) == [[[[1]]]]
     (batch,) = batch_by_length(0, [[[1]]], boundaries=[3], sizes=[4], pad_to="bucket", collate=ff.stack)
@@ -246,18 +277,33 @@ def test_tokens_count_what_is_padded_to_the_bucket():
     assert numbers(batch_by_length(len, rows_of([1, 1, 1]), boundaries=[4], tokens=8)) == [[1, 2, 3]]
 
 
-SIZES = r"sizes must be positive integers, one for each boundary and perhaps one more for what is longer \(or else tokens= be given"
+SIZES = (
+    r"sizes must be positive integers, one for each boundary and perhaps one more for what is longer \(or else "
+    r"tokens= be given"
+)
 
 
 @pytest.mark.parametrize(
     ("keywords", "error", "message"),
     [
-        ({"length": 1.5, "tokens": 3}, TypeError, "length must be a function of a datapoint, or a component's position or key, got 1.5"),
-        ({"boundaries": 3, "tokens": 3}, TypeError, "boundaries must be positive integers, each above the one before or None, got 3"),
+        (
+            {"length": 1.5, "tokens": 3},
+            TypeError,
+            "length must be a function of a datapoint, or a component's position or key, got 1.5",
+        ),
+        (
+            {"boundaries": 3, "tokens": 3},
+            TypeError,
+            "boundaries must be positive integers, each above the one before or None, got 3",
+        ),
         ({"boundaries": [1.5], "tokens": 3}, TypeError, "boundaries must be"),
         ({"boundaries": "12", "tokens": 3}, TypeError, "boundaries must be"),
         ({"boundaries": [], "tokens": 3}, ValueError, "boundaries must be"),
-        ({"boundaries": [2, 2], "tokens": 3}, ValueError, "boundaries must be positive integers, each above the one before"),
+        (
+            {"boundaries": [2, 2], "tokens": 3},
+            ValueError,
+            "boundaries must be positive integers, each above the one before",
+        ),
         ({"boundaries": [3, 2], "tokens": 3}, ValueError, "boundaries must be"),
         ({"boundaries": [0, 2], "tokens": 3}, ValueError, "boundaries must be"),
         ({"tokens": 0}, ValueError, "tokens must be a positive integer or None, got 0"),
@@ -269,7 +315,11 @@ SIZES = r"sizes must be positive integers, one for each boundary and perhaps one
         ({"sizes": [0], "boundaries": [2]}, ValueError, SIZES),
         ({"sizes": [1, 1, 1], "boundaries": [2]}, ValueError, SIZES),
         ({"sizes": [1], "boundaries": [2, 4]}, ValueError, SIZES),
-        ({"tokens": 3, "pad_to": "longer"}, ValueError, "pad_to must be 'longest', or 'bucket' where there are boundaries"),
+        (
+            {"tokens": 3, "pad_to": "longer"},
+            ValueError,
+            "pad_to must be 'longest', or 'bucket' where there are boundaries",
+        ),
         ({"tokens": 3, "pad_to": "bucket"}, ValueError, "pad_to must be"),
         ({"tokens": 3, "boundaries": [2, 4], "pad_to": "bucket"}, ValueError, "pad_to must be"),
         ({"tokens": 3, "collate": 3}, TypeError, "collate must be a collation"),
@@ -281,7 +331,9 @@ def test_bad_arguments_fail_at_once(keywords, error, message):
         batch_by_length(**({"length": len} | keywords))
 
 
-@pytest.mark.parametrize("length", [lambda datapoint: 1.5, lambda datapoint: -1, lambda datapoint: None, lambda datapoint: True])
+@pytest.mark.parametrize(
+    "length", [lambda datapoint: 1.5, lambda datapoint: -1, lambda datapoint: None, lambda datapoint: True]
+)
 def test_a_length_has_to_be_an_integer(length):
     with pytest.raises(TypeError, match=r"^batch_by_length\(\): a length must be an integer >= 0, got "):
         list(batch_by_length(length, [1], tokens=3))
@@ -290,10 +342,16 @@ def test_a_length_has_to_be_an_integer(length):
 def test_how_they_look():
     assert repr(batch_by_length(len, tokens=8)) == "batch_by_length(len, tokens=8)"
     stage = batch_by_length("ids", boundaries=[2, 4], sizes=[8, 4], pad_to="bucket", collate={"ids": pad(-1)})
-    assert repr(stage) == "batch_by_length('ids', boundaries=[2, 4], sizes=[8, 4], pad_to='bucket', collate={'ids': pad(-1)})"
+    assert (
+        repr(stage)
+        == "batch_by_length('ids', boundaries=[2, 4], sizes=[8, 4], pad_to='bucket', collate={'ids': pad(-1)})"
+    )
     assert pickle.loads(pickle.dumps(stage)) == stage
     assert repr(batch_by_key(len, 4)) == "batch_by_key(len, 4)"
-    assert repr(batch_by_key(shape_of("x"), 4, drop_remainder=True)) == "batch_by_key(shape_of('x'), 4, drop_remainder=True)"
+    assert (
+        repr(batch_by_key(shape_of("x"), 4, drop_remainder=True))
+        == "batch_by_key(shape_of('x'), 4, drop_remainder=True)"
+    )
 
 
 # The laws, and resuming
@@ -343,7 +401,9 @@ def test_the_laws_hold_in_threads_and_processes(stage):
 
 
 @pytest.mark.parametrize(
-    "stage", [batch_by_key(length_parity, 8, collate=pad(0)), batch_by_length(len, boundaries=[4, 8, 12], tokens=200)], ids=str
+    "stage",
+    [batch_by_key(length_parity, 8, collate=pad(0)), batch_by_length(len, boundaries=[4, 8, 12], tokens=200)],
+    ids=str,
 )
 def test_resuming_reads_again_only_from_the_oldest_that_waits(stage):
     count = [0]
@@ -378,7 +438,9 @@ def test_after_an_error_nothing_is_lost(broken_at):
 
     def flow_of(broken):
         return ff.pipe(
-            Stream(range(9, 0, -1)), ff.map(lambda x: -x if broken and x == broken_at else x), batch_by_key(parity, 2, collate=roots)
+            Stream(range(9, 0, -1)),
+            ff.map(lambda x: -x if broken and x == broken_at else x),
+            batch_by_key(parity, 2, collate=roots),
         )
 
     whole = list(flow_of(False))
@@ -393,7 +455,9 @@ def test_after_an_error_nothing_is_lost(broken_at):
 
 def test_a_key_that_cannot_be_found_is_found_again():
     def flow_of(broken):
-        return ff.pipe(Stream(range(9)), batch_by_key(lambda number: 1 // (number - 5) * 0 if broken else 0, 2, collate=None))
+        return ff.pipe(
+            Stream(range(9)), batch_by_key(lambda number: 1 // (number - 5) * 0 if broken else 0, 2, collate=None)
+        )
 
     iterator = iter(flow_of(True))
     made = list(islice(iterator, 2))
@@ -401,4 +465,10 @@ def test_a_key_that_cannot_be_found_is_found_again():
         next(iterator)
     with pytest.raises(ZeroDivisionError):
         ff.replay(flow_of(True), caught.value)
-    assert made + list(flow_of(False).load_state_dict(iterator.state_dict(), strict=False)) == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
+    assert made + list(flow_of(False).load_state_dict(iterator.state_dict(), strict=False)) == [
+        [0, 1],
+        [2, 3],
+        [4, 5],
+        [6, 7],
+        [8],
+    ]

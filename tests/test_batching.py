@@ -172,7 +172,10 @@ ONE_SEQUENCE = "; a datapoint that is one sequence of numbers should be an array
         ([[1, "a"], [1]], "batch(): datapoints must have the same components, got [1, 'a'] and [1]"),
         ([[1], 3], "batch(): datapoints must have the same components, got [1] and 3"),
         ([{"a": 1}, {"b": 1}], "batch(): datapoints must have the same components, got {'a': 1} and {'b': 1}"),
-        ([{"a": 1}, {"a": 1, "b": 1}], "batch(): datapoints must have the same components, got {'a': 1} and {'a': 1, 'b': 1}"),
+        (
+            [{"a": 1}, {"a": 1, "b": 1}],
+            "batch(): datapoints must have the same components, got {'a': 1} and {'a': 1, 'b': 1}",
+        ),
         ([{"a": 1}, [1]], "batch(): datapoints must have the same components, got {'a': 1} and [1]"),
         ([[1], {"a": 1}], "batch(): datapoints must have the same components, got [1] and {'a': 1}"),
         ([[1, 2], "ab"], "batch(): datapoints must have the same components, got [1, 2] and 'ab'"),
@@ -208,7 +211,9 @@ def test_unequal_shapes_are_refused_and_shown_with_the_mend(datapoints, shapes):
         assert shapes is None or f"cannot stack shapes {shapes};" in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [1, 1.5, True, np.float32(1), ARRAY, np.array(1), [1, 2], [[1.5]], [ARRAY], {"a": 1}], ids=str)
+@pytest.mark.parametrize(
+    "value", [1, 1.5, True, np.float32(1), ARRAY, np.array(1), [1, 2], [[1.5]], [ARRAY], {"a": 1}], ids=str
+)
 def test_a_component_has_one_form_in_every_batch_or_is_refused(value):
     for column in ([value, None], [None, value], [value, None, value], [None, None, value]):
         for make in (lambda x: [x, "a"], lambda x: (0, x), lambda x: {"x": x}, lambda x: [{"x": x}]):
@@ -218,9 +223,19 @@ def test_a_component_has_one_form_in_every_batch_or_is_refused(value):
                 (batch,) = ff.batch(len(column), source, collate=ff.as_list)
                 assert len(ff.as_list(batch)) in (1, 2)
     for holes in ([[1, None], [2, 3]], [[2, 3], [None, 1]], [[[1]], [[None]]]):
-        with pytest.raises(ValueError, match=r"batch\(\): None is among values that are stacked elsewhere, got .*collate=as_list"):
+        with pytest.raises(
+            ValueError, match=r"batch\(\): None is among values that are stacked elsewhere, got .*collate=as_list"
+        ):
             list(ff.batch(2, [{"x": hole} for hole in holes]))
-    for listed in ([None, None], ["a", None], [None, "a"], [[None], [None]], [["a"], [None]], [None, ["a"]], [[1, None], [2, None]]):
+    for listed in (
+        [None, None],
+        ["a", None],
+        [None, "a"],
+        [[None], [None]],
+        [["a"], [None]],
+        [None, ["a"]],
+        [[1, None], [2, None]],
+    ):
         equal(list(ff.batch(2, [{"x": one} for one in listed])), [{"x": listed}])
 
 
@@ -361,7 +376,9 @@ def test_gathered_batches_are_what_row_by_row_ones_are(route, size, drop):
     ids=lambda a: f"{a.dtype} {a.shape}",
 )
 @pytest.mark.parametrize("form", ["bare", "list", "dict"])
-@pytest.mark.parametrize("order", [None, ff.subset([-1, 0, 0]), ff.slice(None, None, -1)], ids=["in order", "subset", "backwards"])
+@pytest.mark.parametrize(
+    "order", [None, ff.subset([-1, 0, 0]), ff.slice(None, None, -1)], ids=["in order", "subset", "backwards"]
+)
 def test_arrays_of_any_dtype_gather_as_they_stack(array, form, order):
     beside = np.arange(len(array)), np.arange(len(array), dtype=">f4")
     flows = {"bare": lambda: ff.flow(array), "list": lambda: ff.from_arrays(array, *beside)}
@@ -378,7 +395,10 @@ def test_gathered_batches_are_plain_numpy_indexing():
     flow = ff.pipe(ff.from_arrays(**ARRAYS), ff.shuffle(), ff.batch(4))
     order = np.array([row["label"] for row in ff.pipe(ff.from_arrays(**ARRAYS), ff.shuffle()).run(epoch=0)])
     for i, batch in enumerate(flow.run(epoch=0)):
-        equal(batch, {"image": ARRAYS["image"][order[4 * i : 4 * i + 4]], "label": ARRAYS["label"][order[4 * i : 4 * i + 4]]})
+        equal(
+            batch,
+            {"image": ARRAYS["image"][order[4 * i : 4 * i + 4]], "label": ARRAYS["label"][order[4 * i : 4 * i + 4]]},
+        )
     equal(flow[2], {"image": ARRAYS["image"][order[8:]], "label": ARRAYS["label"][order[8:]]})
     equal(flow[-3], {"image": ARRAYS["image"][order[:4]], "label": ARRAYS["label"][order[:4]]})
 
@@ -401,7 +421,11 @@ def test_gathering_a_batch_takes_no_more_memory_than_the_batch():
 
 
 INVERSE = {
-    **{f"form {number}": (data, {}) for number, (data, _) in enumerate(FORMS) if str(data) not in ("[[], []]", "[{}, {}]")},
+    **{
+        f"form {number}": (data, {})
+        for number, (data, _) in enumerate(FORMS)
+        if str(data) not in ("[[], []]", "[{}, {}]")
+    },
     "strings": (["ab", "cd", "ef"], {}),
     "bytes": ([b"ab", b"cd", b"ef"], {}),
     "strings of an array": (np.array(["ab", "c", "def"]), {}),
@@ -487,7 +511,9 @@ def test_windows_groups_and_rebatched_batches_of_strings_come_apart_too():
     assert sorted(ff.pipe(data, ff.batch_by_key(len, 2), ff.unbatch())) == data
     assert list(ff.pipe(data, ff.batch(2), ff.rebatch(3))) == [["ab", "cd", "ef"], ["gh", "ij"]]
     assert list(ff.pipe(data, ff.batch(2), ff.rebatch(3), ff.unbatch())) == data
-    assert list(ff.pipe(data, ff.batch(3, collate=None), ff.inside(ff.map(str.upper)), ff.unbatch())) == [x.upper() for x in data]
+    assert list(ff.pipe(data, ff.batch(3, collate=None), ff.inside(ff.map(str.upper)), ff.unbatch())) == [
+        x.upper() for x in data
+    ]
     assert list(ff.pipe(data, ff.batch(2, collate=None), collate(), ff.unbatch())) == data
     assert list(ff.mix(ff.batch(2, data), tag="from")) == [(["ab", "cd"], 0), (["ef", "gh"], 0), (["ij"], 0)]
 
@@ -495,7 +521,11 @@ def test_windows_groups_and_rebatched_batches_of_strings_come_apart_too():
 @pytest.mark.parametrize(
     ("batch", "error", "message"),
     [
-        (["ab", "cd"], TypeError, r"a component of a batch must be an array or a list, .* but component 0 is 'ab'; flat_map\(iter\)"),
+        (
+            ["ab", "cd"],
+            TypeError,
+            r"a component of a batch must be an array or a list, .* but component 0 is 'ab'; flat_map\(iter\)",
+        ),
         ([np.zeros(2), b"cd"], TypeError, "component 1 is b'cd'"),
         ([[1, 2], None], TypeError, "component 1 is None"),
         ([np.zeros(2), 3], TypeError, "component 1 is 3"),
@@ -539,7 +569,13 @@ def test_unbatched_rows_are_views():
 
 @pytest.mark.parametrize(
     ("batches", "expected"),
-    [([], []), ([np.zeros(0)], []), ([[np.zeros((0, 2))]], []), ([[[]], [[1]]], [[1]]), ([np.arange(2), np.arange(1)], [0, 1, 0])],
+    [
+        ([], []),
+        ([np.zeros(0)], []),
+        ([[np.zeros((0, 2))]], []),
+        ([[[]], [[1]]], [[1]]),
+        ([np.arange(2), np.arange(1)], [0, 1, 0]),
+    ],
 )
 def test_unbatch_of_empty_and_bare_batches(batches, expected):
     for source in flows(batches):
@@ -548,7 +584,13 @@ def test_unbatch_of_empty_and_bare_batches(batches, expected):
 
 @pytest.mark.parametrize(
     "batch",
-    [[np.zeros(2), np.zeros(3)], {"a": [1], "b": [1, 2]}, (np.zeros(2), [1]), Record([1], ["a", "b"]), {"a": {"b": [1]}, "c": [1, 2]}],
+    [
+        [np.zeros(2), np.zeros(3)],
+        {"a": [1], "b": [1, 2]},
+        (np.zeros(2), [1]),
+        Record([1], ["a", "b"]),
+        {"a": {"b": [1]}, "c": [1, 2]},
+    ],
 )
 def test_unbatch_refuses_components_of_different_lengths(batch):
     with pytest.raises(ValueError, match=r"^unbatch\(\): the components of a batch have different lengths: "):
@@ -613,7 +655,10 @@ def test_collate_ends_what_batch_began(collation):
 
 def test_collate_stacks_if_nothing_is_said():
     for stage in (collate(), collate(ff.stack), collate(how=ff.stack)):
-        equal(list(ff.pipe([[[1, "a"], [2, "b"]], ([3, "c"],)], stage)), [[np.array([1, 2]), ["a", "b"]], [np.array([3]), ["c"]]])
+        equal(
+            list(ff.pipe([[[1, "a"], [2, "b"]], ([3, "c"],)], stage)),
+            [[np.array([1, 2]), ["a", "b"]], [np.array([3]), ["c"]]],
+        )
     equal(list(collate(ff.stack, [[1]])), [np.array([1])])
     equal(list(collate(source=[[1]])), [np.array([1])])
 
@@ -628,7 +673,11 @@ def test_collate_looks_like_its_call():
 @pytest.mark.parametrize(
     ("datapoint", "error", "message"),
     [
-        (3, TypeError, r"collate\(\): a datapoint must be a list of datapoints, got 3; batch\(n, collate=None\) makes them"),
+        (
+            3,
+            TypeError,
+            r"collate\(\): a datapoint must be a list of datapoints, got 3; batch\(n, collate=None\) makes them",
+        ),
         ({"x": 1}, TypeError, r"collate\(\): a datapoint must be a list of datapoints, got \{'x': 1\}"),
         ("text", TypeError, r"collate\(\): a datapoint must be a list of datapoints, got 'text'"),
         ([], ValueError, r"collate\(\): a list of datapoints must not be empty"),
@@ -659,7 +708,9 @@ def test_windows_are_those_of_more_itertools_without_its_filling(n, size, step):
     expected = [w for w in expected if w]  # of nothing, it makes a window of nothing but filling
     for source in flows(range(n)):
         assert list(window(size, source, step=step, collate=None)) == expected
-        assert [w.tolist() for w in window(size, source, step=step, drop_remainder=True)] == [w for w in expected if len(w) == size]
+        assert [w.tolist() for w in window(size, source, step=step, drop_remainder=True)] == [
+            w for w in expected if len(w) == size
+        ]
     seekable = window(size, range(n), step=step)
     assert len(seekable) == len(expected)
     assert [seekable[i].tolist() for i in range(len(expected))] == expected
@@ -722,8 +773,17 @@ def test_the_laws_hold(stage):
 
 def test_the_laws_hold_in_threads_and_processes():
     for source in (range(11), Stream(range(11))):
-        for stage in (ff.batch(3, collate=None), window(3, step=2), ff.compose(ff.batch(4, collate=None), collate(pad(0)))):
-            check(lambda: ff.pipe(source, ff.map(float), stage), workers=({}, {"threads": 2}, {"processes": 2}), epochs=(0,), stops=4)
+        for stage in (
+            ff.batch(3, collate=None),
+            window(3, step=2),
+            ff.compose(ff.batch(4, collate=None), collate(pad(0))),
+        ):
+            check(
+                lambda: ff.pipe(source, ff.map(float), stage),
+                workers=({}, {"threads": 2}, {"processes": 2}),
+                epochs=(0,),
+                stops=4,
+            )
 
 
 def test_batches_of_endless_sources():

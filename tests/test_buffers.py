@@ -21,7 +21,10 @@ from flowfn.testing import same
 pytestmark = pytest.mark.timeout(40)
 
 LARGE = (2, buffers.WORTH)
-forks = [pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"), pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")]
+forks = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
 
 
 class Tagged(np.ndarray):
@@ -289,8 +292,13 @@ def test_what_stages_keep_is_not_overwritten():
     assert same(list(cached), expected)
     assert same(list(cached), expected)
     shuffled = list(ff.pipe(flow, ff.shuffle_buffer(7)))
-    assert same(sorted(shuffled, key=lambda batch: batch["x"][0, 0, 0].item()), sorted(expected, key=lambda b: b["x"][0, 0, 0].item()))
-    assert same(list(ff.pipe(flow, ff.batch(2, collate=None))), [expected[at : at + 2] for at in range(0, len(expected), 2)])
+    assert same(
+        sorted(shuffled, key=lambda batch: batch["x"][0, 0, 0].item()),
+        sorted(expected, key=lambda b: b["x"][0, 0, 0].item()),
+    )
+    assert same(
+        list(ff.pipe(flow, ff.batch(2, collate=None))), [expected[at : at + 2] for at in range(0, len(expected), 2)]
+    )
 
 
 # Nothing is held when no pass is under way
@@ -469,7 +477,9 @@ def test_many_threads_take_and_drop_at_once():
         except Exception as error:
             wrong.append(error)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)] + [threading.Thread(target=come_and_go)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)] + [
+        threading.Thread(target=come_and_go)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -659,7 +669,11 @@ def test_large_stacks_have_the_dtype_of_small_ones(given):
 
 @pytest.mark.parametrize(
     "given",
-    [value for name, value in VALUES.items() if name not in ("masked", "of a class of its own", "without axes", "scalars", "numbers")],
+    [
+        value
+        for name, value in VALUES.items()
+        if name not in ("masked", "of a class of its own", "without axes", "scalars", "numbers")
+    ],
 )
 def test_pad_gives_what_numpy_gives(given):
     first = np.asarray(given[0])
@@ -676,11 +690,15 @@ def test_pad_gives_what_numpy_gives(given):
 
 
 ARRAYS = {
-    name: given for name, given in VALUES.items() if isinstance(given[0], np.ndarray) and given[0].ndim and name != "of a class of its own"
+    name: given
+    for name, given in VALUES.items()
+    if isinstance(given[0], np.ndarray) and given[0].ndim and name != "of a class of its own"
 }
 
 
-@pytest.mark.parametrize("given", [given for name, given in ARRAYS.items() if name not in ("masked", "an array and a list")])
+@pytest.mark.parametrize(
+    "given", [given for name, given in ARRAYS.items() if name not in ("masked", "an array and a list")]
+)
 def test_rebatch_gives_what_numpy_gives(given):
     given = [array for array in given if len(array)] or [np.ones((9, 9000))] * 2
     whole = np.concatenate(given)
@@ -694,7 +712,9 @@ def test_rebatch_gives_what_numpy_gives(given):
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_gathering_gives_what_stacking_gives(given, shuffled):
     x = given[0] if len(given[0]) else np.ones((9, 0))
-    flow = ff.pipe(ff.from_arrays(i=np.arange(len(x)), x=x), *([ff.shuffle()] if shuffled else []), ff.batch(len(x) // 2 + 1))
+    flow = ff.pipe(
+        ff.from_arrays(i=np.arange(len(x)), x=x), *([ff.shuffle()] if shuffled else []), ff.batch(len(x) // 2 + 1)
+    )
     total = 0
     for batch in flow:
         expected = np.concatenate([x[:0], x[batch["i"]]])  # in this machine's order of bytes

@@ -109,7 +109,9 @@ def test_random_stages_over_a_cached_stream_draw_as_without_it():
     draw = lambda x, rng: rng.random()
     for _ in range(2):
         flow = ff.pipe(streamed(range(20)), ff.cache(), ff.map(draw, rng=True))
-        assert list(flow.run(epoch=0)) == list(flow.run(epoch=0)) == list(ff.map(draw, range(20), rng=True).run(epoch=0))
+        assert (
+            list(flow.run(epoch=0)) == list(flow.run(epoch=0)) == list(ff.map(draw, range(20), rng=True).run(epoch=0))
+        )
 
 
 ARRAY = np.arange(3.0)
@@ -195,7 +197,9 @@ def test_a_cache_pickles_without_its_memory():
 
 
 def test_a_state_over_a_cache_goes_on_in_another_process_without_it():
-    make = lambda: ff.pipe(streamed(range(9)), ff.filter(lambda x: x % 3), ff.cache(), ff.map(lambda x, rng: (x, rng.random()), rng=True))
+    make = lambda: ff.pipe(
+        streamed(range(9)), ff.filter(lambda x: x % 3), ff.cache(), ff.map(lambda x, rng: (x, rng.random()), rng=True)
+    )
     whole = list(make().run(epoch=0))
     for k in range(len(whole)):
         iterator = iter(make())

@@ -44,7 +44,10 @@ RISING = [np.full(n, n) for n in range(1, 5)]
 
 def test_batches_are_those_of_padded_batch():
     for source in both(RISING):
-        assert [b.tolist() for b in ff.batch(2, source, collate=pad(0))] == [[[1, 0], [2, 2]], [[3, 3, 3, 0], [4, 4, 4, 4]]]
+        assert [b.tolist() for b in ff.batch(2, source, collate=pad(0))] == [
+            [[1, 0], [2, 2]],
+            [[3, 3, 3, 0], [4, 4, 4, 4]],
+        ]
         assert [b.tolist() for b in ff.batch(2, source, collate=pad(0, length=5))] == [
             [[1, 0, 0, 0, 0], [2, 2, 0, 0, 0]],
             [[3, 3, 3, 0, 0], [4, 4, 4, 4, 0]],
@@ -72,7 +75,9 @@ def test_components_are_padded_as_padded_batch_pads_them():
     st.integers(1, 3).flatmap(
         lambda axes: st.lists(
             hnp.arrays(
-                st.sampled_from([np.int64, np.float32, np.uint8]), st.tuples(*[st.integers(0, 4)] * axes), elements=st.integers(1, 9)
+                st.sampled_from([np.int64, np.float32, np.uint8]),
+                st.tuples(*[st.integers(0, 4)] * axes),
+                elements=st.integers(1, 9),
             ),
             min_size=1,
             max_size=4,
@@ -202,7 +207,11 @@ def test_length_does_not_concern_numbers():
         (pad(0, axis=(1, 2)), shapes((1, 2, 2), (2, 2, 2)), r"arrays differ in axis 0, but only axis=\(1, 2\)"),
         (pad(0, axis=1), shapes((1,), (2,)), r"there is no axis 1 in arrays of shapes \(1,\), \(2,\)"),
         (pad(0, axis=-2), shapes((1,), (2,)), "there is no axis -2 in arrays"),
-        (pad(0, length=2), shapes((1,), (3,)), r"length=2, but arrays are longer, got shapes \(1,\), \(3,\); cut them before"),
+        (
+            pad(0, length=2),
+            shapes((1,), (3,)),
+            r"length=2, but arrays are longer, got shapes \(1,\), \(3,\); cut them before",
+        ),
         (pad(0, length=2), shapes((3,), (3,)), "length=2, but arrays are longer"),
     ],
 )
@@ -292,7 +301,9 @@ def test_components_may_have_values_of_their_own_by_key():
     data = [{"ids": [1], "labels": [1], "name": "a"}, {"ids": [2, 3], "labels": [2, 3], "name": "b"}]
     for source in both(data):
         (batch,) = ff.batch(2, source, collate=pad({"labels": -100}))
-        assert same(batch, {"ids": np.array([[1, 0], [2, 3]]), "labels": np.array([[1, -100], [2, 3]]), "name": ["a", "b"]})
+        assert same(
+            batch, {"ids": np.array([[1, 0], [2, 3]]), "labels": np.array([[1, -100], [2, 3]]), "name": ["a", "b"]}
+        )
     (batch,) = ff.batch(2, [Record([1], 5), Record([2, 3], 6)], collate=pad({"ids": -1}))
     assert same(batch, Record(np.array([[1, -1], [2, 3]]), np.array([5, 6])))
 
@@ -390,7 +401,15 @@ def test_the_laws_hold():
 def _tensors():
     torch = pytest.importorskip("torch")
     x = torch.arange(3.0)
-    fine = {"float32": x, "float16": x.half(), "int64": x.long(), "bool": x > 1, "complex": x * 1j, "0-d": x[1], "2-d": x.reshape(3, 1)}
+    fine = {
+        "float32": x,
+        "float16": x.half(),
+        "int64": x.long(),
+        "bool": x > 1,
+        "complex": x * 1j,
+        "0-d": x[1],
+        "2-d": x.reshape(3, 1),
+    }
     odd = {
         "bfloat16": x.bfloat16(),
         "bfloat16, 0-d": x.bfloat16()[1],
@@ -403,7 +422,9 @@ def _tensors():
 
 
 @pytest.mark.parametrize(
-    "form", [lambda x: x, lambda x: [x, "a"], lambda x: {"x": x}, lambda x: {"a": {"x": x}}, lambda x: [[x, x]]], ids=range(5)
+    "form",
+    [lambda x: x, lambda x: [x, "a"], lambda x: {"x": x}, lambda x: {"a": {"x": x}}, lambda x: [[x, x]]],
+    ids=range(5),
 )
 def test_tensors_become_arrays_or_the_error_names_collate(form):
     _torch, fine, odd = _tensors()
@@ -416,7 +437,8 @@ def test_tensors_become_arrays_or_the_error_names_collate(form):
             if collate is not ff.stack and form([0]) == [[[0], [0]]]:
                 continue
             with pytest.raises(
-                TypeError, match=r"^batch\(\): torch's Tensor of .* cannot become a NumPy array .* collate=torch.stack\)"
+                TypeError,
+                match=r"^batch\(\): torch's Tensor of .* cannot become a NumPy array .* collate=torch.stack\)",
             ) as caught:
                 list(ff.batch(2, [form(tensor), form(tensor)], collate=collate))
             assert caught.value.__cause__ is not None, name
@@ -430,7 +452,9 @@ def test_torch_stack_keeps_tensors():
     (whole,) = ff.batch(2, [{"x": odd["bfloat16"], "y": 1}] * 2, collate={"x": torch.stack})
     assert whole["x"].dtype is torch.bfloat16
     assert whole["y"].tolist() == [1, 1]
-    assert [row.tolist() for row in ff.pipe([odd["bfloat16"]] * 3, ff.batch(2, collate=torch.stack), ff.unbatch())] == [[0, 1, 2]] * 3
+    assert [row.tolist() for row in ff.pipe([odd["bfloat16"]] * 3, ff.batch(2, collate=torch.stack), ff.unbatch())] == [
+        [0, 1, 2]
+    ] * 3
 
 
 def test_tensors_and_arrays_in_one_batch():
@@ -459,6 +483,10 @@ def test_an_array_interface_that_fails_is_named():
             raise RuntimeError("it is far away")
 
     with pytest.raises(
-        TypeError, match=r"^batch\(\): .*Remote of no dtype cannot become a NumPy array \(it is far away\); .*=a function of a list"
+        TypeError,
+        match=(
+            r"^batch\(\): .*Remote of no dtype cannot become a NumPy array \(it is far away\); .*=a function of a "
+            r"list"
+        ),
     ):
         list(ff.batch(2, [Remote(), Remote()]))

@@ -18,7 +18,14 @@ def mixtures(*lists):
         yield [ff.flow(lambda data=data: iter(data)) if stream else ff.flow(data) for data, stream in zip(lists, kinds)]
 
 
-LISTS = [[[]], [[1]], [[1, 2], [3]], [[], [1], []], [[1], [], [2, 3, 4], [5]], [list(range(5000)), list(range(4000, 9500))]]
+LISTS = [
+    [[]],
+    [[1]],
+    [[1, 2], [3]],
+    [[], [1], []],
+    [[1], [], [2, 3, 4], [5]],
+    [list(range(5000)), list(range(4000, 9500))],
+]
 
 
 @pytest.mark.parametrize("lists", LISTS, ids=lambda lists: str([len(one) for one in lists]))
@@ -104,20 +111,27 @@ def test_streams_of_unequal_lengths_give_what_they_have_and_then_say_so():
     for a, b in ((2, 3), (3, 2)):
         iterator = iter(ff.zip(lambda n=a: iter(range(n)), lambda n=b: iter(range(n))))
         assert [next(iterator), next(iterator)] == [(0, 0), (1, 1)]
-        with pytest.raises(ValueError, match=r"^zip\(\): sources must have equal lengths, got .*; strict=False stops at the shortest"):
+        with pytest.raises(
+            ValueError, match=r"^zip\(\): sources must have equal lengths, got .*; strict=False stops at the shortest"
+        ):
             next(iterator)
 
 
 def test_endless_sources_are_exempt():
     for source in mixtures([1, 2]):
-        assert list(ff.zip(*source, ff.cycle(["ab"]), ff.enumerate(ff.cycle([0])))) == [(1, "ab", (0, 0)), (2, "ab", (1, 0))]
+        assert list(ff.zip(*source, ff.cycle(["ab"]), ff.enumerate(ff.cycle([0])))) == [
+            (1, "ab", (0, 0)),
+            (2, "ab", (1, 0)),
+        ]
     assert len(ff.zip([1, 2], ff.cycle([0]))) == 2
     assert ff.zip(ff.cycle([1, 2]), ff.cycle([1, 2, 3]))[7] == (2, 2)
 
 
 def test_zip_of_unequal_shuffles_reads_as_many_of_each():
     flow = ff.zip(ff.shuffle(range(10)), ff.shuffle(range(20)), strict=False)
-    assert list(flow.run(epoch=0)) == list(builtins.zip(ff.shuffle(range(10)).run(epoch=0), [b for _, b in flow.run(epoch=0)]))
+    assert list(flow.run(epoch=0)) == list(
+        builtins.zip(ff.shuffle(range(10)).run(epoch=0), [b for _, b in flow.run(epoch=0)])
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,9 +157,13 @@ def test_zip_components_changes_no_input():
     assert (a, b) == ([[1]], [[2]])
 
 
-@pytest.mark.parametrize("rows", [([1], (2,)), ([1], {"a": 1}), (1, 2), ("a", "b"), (np.zeros(2), np.zeros(2)), ([1], 2)])
+@pytest.mark.parametrize(
+    "rows", [([1], (2,)), ([1], {"a": 1}), (1, 2), ("a", "b"), (np.zeros(2), np.zeros(2)), ([1], 2)]
+)
 def test_zip_components_of_different_forms_is_refused(rows):
-    with pytest.raises(TypeError, match=r"^zip_components\(\): datapoints must be all lists, all tuples or all dicts, got "):
+    with pytest.raises(
+        TypeError, match=r"^zip_components\(\): datapoints must be all lists, all tuples or all dicts, got "
+    ):
         list(ff.zip_components(*[[row] for row in rows]))
 
 
@@ -156,7 +174,9 @@ def test_zip_components_refuses_a_key_that_comes_twice():
 
 def test_combinations_of_combinations():
     flow = ff.pipe(
-        ff.zip(ff.concat(range(5), range(5, 8)), ff.pipe(range(16), ff.batch(2), ff.map(lambda b: int(b.sum())))), ff.skip(2), ff.repeat(2)
+        ff.zip(ff.concat(range(5), range(5, 8)), ff.pipe(range(16), ff.batch(2), ff.map(lambda b: int(b.sum())))),
+        ff.skip(2),
+        ff.repeat(2),
     )
     expected = [(i, 4 * i + 1) for i in range(2, 8)] * 2  # 2i + (2i + 1)
     assert list(flow) == expected

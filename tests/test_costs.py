@@ -38,7 +38,9 @@ def page(costs) -> str:
 
 def rows(page: str) -> list[list[str]]:
     """The cells of the table."""
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")]
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| `")
+    ]
 
 
 def test_every_word_is_in_the_table_or_named_as_one_that_does_nothing_for_each_datapoint(costs):

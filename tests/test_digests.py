@@ -73,17 +73,35 @@ DATACLASS = """
 
 # Programs in a row differ in one thing each
 DIFFERENT = {
-    "constant": [mapped("lambda x: x + 1"), mapped("lambda x: x + 2"), mapped("lambda x: x + 1.0"), mapped("lambda x: x + True")],
-    "body": [mapped("lambda x: x + 1"), mapped("lambda x: x - 1"), mapped("lambda x: (x, 1)"), mapped("lambda x: [x, 1]")],
+    "constant": [
+        mapped("lambda x: x + 1"),
+        mapped("lambda x: x + 2"),
+        mapped("lambda x: x + 1.0"),
+        mapped("lambda x: x + True"),
+    ],
+    "body": [
+        mapped("lambda x: x + 1"),
+        mapped("lambda x: x - 1"),
+        mapped("lambda x: (x, 1)"),
+        mapped("lambda x: [x, 1]"),
+    ],
     "name": [mapped("lambda x: math.sin(x)"), mapped("lambda x: math.cos(x)"), mapped("math.sin"), mapped("math.cos")],
     "attribute": [mapped("lambda x: x.real"), mapped("lambda x: x.imag")],
     "default": [mapped("lambda x, y=1: x + y"), mapped("lambda x, y=2: x + y")],
     "keyword default": [mapped("lambda x, *, y=1: x + y"), mapped("lambda x, *, y='1': x + y")],
-    "closure": [mapped(f"(lambda n: lambda x: x + n)({n})") for n in (1, 2, "'1'", "[1]", "(1,)", "{1}", "{1: 1}", "None", "len", "np")],
+    "closure": [
+        mapped(f"(lambda n: lambda x: x + n)({n})")
+        for n in (1, 2, "'1'", "[1]", "(1,)", "{1}", "{1: 1}", "None", "len", "np")
+    ],
     "function in a closure": [mapped(f"(lambda g: lambda x: g(x))(lambda x: x + {n})") for n in (1, 2)],
-    "global": [mapped("lambda x: x + N", f"N = {n}") for n in (1, 2, "np.int64(1)", "np.ones(2)", "np.ones(2, 'f4')", "np.ones((2, 1))")],
+    "global": [
+        mapped("lambda x: x + N", f"N = {n}")
+        for n in (1, 2, "np.int64(1)", "np.ones(2)", "np.ones(2, 'f4')", "np.ones((2, 1))")
+    ],
     "global of a helper": [mapped("f", HELPER.format(n)) for n in (1, 2)],
-    "inner function": [mapped("f", f"def f(x):\n    def g(y):\n        return y + {n}\n    return g(x)") for n in (1, 2)],
+    "inner function": [
+        mapped("f", f"def f(x):\n    def g(y):\n        return y + {n}\n    return g(x)") for n in (1, 2)
+    ],
     "comprehension": [mapped(f"lambda x: [y + {n} for y in x]") for n in (1, 2)],
     "set": [mapped(f"lambda x: x in {s}") for s in ("{'a', 'b'}", "{'a', 'c'}", "('a', 'b')")],
     "frozenset": [mapped("lambda x: x in S", f"S = frozenset({s})") for s in ("'ab'", "'ac'", "[1]", "['1']")],
@@ -92,54 +110,100 @@ DIFFERENT = {
         for e in ("ZeroDivisionError", "ValueError")
     ],
     "partial": [
-        mapped(f"functools.partial({p})") for p in ("operator.add, 1", "operator.add, 2", "operator.mul, 1", "pow, exp=1", "pow, exp=2")
+        mapped(f"functools.partial({p})")
+        for p in ("operator.add, 1", "operator.add, 2", "operator.mul, 1", "pow, exp=1", "pow, exp=2")
     ],
     "itemgetter": [mapped(f"operator.itemgetter({n})") for n in (0, 1, "0, 1")],
-    "ufunc": [mapped("np.sin"), mapped("np.cos"), mapped("np.vectorize(lambda x: x)"), mapped("np.vectorize(lambda x: x + 1)")],
+    "ufunc": [
+        mapped("np.sin"),
+        mapped("np.cos"),
+        mapped("np.vectorize(lambda x: x)"),
+        mapped("np.vectorize(lambda x: x + 1)"),
+    ],
     "method of a builtin": [
-        mapped(m) for m in ("'abc'.find", "'abd'.find", "'abc'.index", "{'a': 1}.get", "{'a': 2}.get", "str.upper", "str.lower")
+        mapped(m)
+        for m in ("'abc'.find", "'abd'.find", "'abc'.index", "{'a': 1}.get", "{'a': 2}.get", "str.upper", "str.lower")
     ],
     "pattern": [mapped(f"re.compile({p}).match") for p in ("'a'", "'b'", "'a', re.I")],
     "callable object": [
         mapped(f"Tool({n})", METHODS.format(limit=limit, plus=plus, twice=twice))
-        for n, limit, plus, twice in [(1, 5, "", "1"), (2, 5, "", "1"), (1, 6, "", "1"), (1, 5, " + 1", "1"), (1, 5, "", "2")]
+        for n, limit, plus, twice in [
+            (1, 5, "", "1"),
+            (2, 5, "", "1"),
+            (1, 6, "", "1"),
+            (1, 5, " + 1", "1"),
+            (1, 5, "", "2"),
+        ]
     ],
     "bound method": [
-        mapped(f"Tool({n}).f", "class Tool:\n    def __init__(self, n): self.n = n\n    def f(self, x): return x") for n in (1, 2)
+        mapped(f"Tool({n}).f", "class Tool:\n    def __init__(self, n): self.n = n\n    def f(self, x): return x")
+        for n in (1, 2)
     ],
-    "base class": [mapped("B()", f"class A:\n    def __call__(self, x): return {r}\nclass B(A): pass") for r in ("x", "[x]")],
+    "base class": [
+        mapped("B()", f"class A:\n    def __call__(self, x): return {r}\nclass B(A): pass") for r in ("x", "[x]")
+    ],
     "metaclass": [
-        mapped("lambda x: B.n", f"class M(type):\n    @property\n    def n(cls): return {n}\nclass B(metaclass=M): pass") for n in (1, 2)
+        mapped(
+            "lambda x: B.n", f"class M(type):\n    @property\n    def n(cls): return {n}\nclass B(metaclass=M): pass"
+        )
+        for n in (1, 2)
     ],
     "slots": [
-        mapped(f"C({n})", "class C:\n    __slots__ = 'n'\n    def __init__(self, n): self.n = n\n    def __call__(self, x): return self.n")
+        mapped(
+            f"C({n})",
+            "class C:\n    __slots__ = 'n'\n    def __init__(self, n): self.n = n\n    def __call__(self, x): return "
+            "self.n",
+        )
         for n in (1, 2)
     ],
     "dataclass": [mapped("Record()", DATACLASS.format(n)) for n in (1, 2)] + [mapped("Record(3)", DATACLASS.format(1))],
     "enum": [mapped("lambda x: Color(x)", f"class Color(enum.Enum):\n    RED = {n}") for n in (1, 2)],
-    "namedtuple": [mapped("lambda x: Pair(x, x)", f"Pair = collections.namedtuple('Pair', {f!r})") for f in ("a b", "a c")],
+    "namedtuple": [
+        mapped("lambda x: Pair(x, x)", f"Pair = collections.namedtuple('Pair', {f!r})") for f in ("a b", "a c")
+    ],
     "abstract class": [
-        mapped("B().f", f"class A(abc.ABC):\n    @abc.abstractmethod\n    def f(self, x): ...\nclass B(A):\n    def f(self, x): return {r}")
+        mapped(
+            "B().f",
+            "class A(abc.ABC):\n    @abc.abstractmethod\n    def f(self, x): ...\nclass B(A):\n    def f(self, x): "
+            f"return {r}",
+        )
         for r in ("x", "1")
     ],
     "recursion": [mapped("f", f"def f(x): return g(x - 1) if x else {n}\ndef g(x): return f(x)") for n in (1, 2)],
     "cached function": [mapped("f", f"@functools.lru_cache\ndef f(x): return x + {n}") for n in (1, 2)],
     "cached property": [
-        mapped("C().f", f"class C:\n    @functools.cached_property\n    def n(self): return {n}\n    def f(self, x): return self.n")
+        mapped(
+            "C().f",
+            f"class C:\n    @functools.cached_property\n    def n(self): return {n}\n    def f(self, x): return self.n",
+        )
         for n in (1, 2)
     ],
     "wrapped function": [
-        mapped("f", f"def twice(g):\n    @functools.wraps(g)\n    def h(x): return g(g(x))\n    return h\n@twice\ndef f(x): return x + {n}")
+        mapped(
+            "f",
+            "def twice(g):\n    @functools.wraps(g)\n    def h(x): return g(g(x))\n    return h\n@twice\ndef f(x): "
+            f"return x + {n}",
+        )
         for n in (1, 2)
     ],
     "generic class": [
-        mapped("C()", f"T = typing.TypeVar('T')\nclass C(typing.Generic[T]):\n    def __call__(self, x): return {n}") for n in (1, 2)
+        mapped("C()", f"T = typing.TypeVar('T')\nclass C(typing.Generic[T]):\n    def __call__(self, x): return {n}")
+        for n in (1, 2)
     ],
     "seeded": [mapped(f"ff.seeded(lambda x: x + {n}), rng=True") for n in (1, 2)],
     "per process": [mapped("lambda x: tool()", f"tool = ff.per_process(lambda: {n})") for n in (1, 2)],
-    "stage": [STAGE.format("", 1), STAGE.format("", 2), STAGE.format(" + 1", 1), STAGE.format("", 1).replace("stage.each", "stage.stream")],
+    "stage": [
+        STAGE.format("", 1),
+        STAGE.format("", 2),
+        STAGE.format(" + 1", 1),
+        STAGE.format("", 1).replace("stage.each", "stage.stream"),
+    ],
     "plain callable": [f"flow = ff.pipe(range(3), lambda iterator: (x + {n} for x in iterator))" for n in (1, 2)],
-    "argument": ["flow = ff.batch(2, range(9))", "flow = ff.batch(3, range(9))", "flow = ff.batch(2, range(9), drop_remainder=True)"],
+    "argument": [
+        "flow = ff.batch(2, range(9))",
+        "flow = ff.batch(3, range(9))",
+        "flow = ff.batch(2, range(9), drop_remainder=True)",
+    ],
     "order": [
         "flow = ff.skip(1, ff.map(str, range(3)))",
         "flow = ff.map(str, ff.skip(1, range(3)))",
@@ -147,14 +211,20 @@ DIFFERENT = {
     ],
     "array argument": [f"flow = ff.subset(np.array({i}), range(9))" for i in ([1, 2], [1, 3], [[1], [2]][0])],
     "function of a module": [
-        mapped(f) for f in ("random.choice", "random.seed", "np.random.rand", "lambda x: random.random()", "len", "re.escape")
+        mapped(f)
+        for f in ("random.choice", "random.seed", "np.random.rand", "lambda x: random.random()", "len", "re.escape")
     ],
     "guard": [
         f"flow = ff.pipe([1], ff.guard(ff.map(str), {p}))"
         for p in ("retry=1", "retry=2", "retry=1, then=lambda x, e: 0", "retry=1, then=lambda x, e: 1")
     ],
-    "name of a stage": [f"flow = ff.map(lambda x, rng: rng.random(), range(3), rng=True{n})" for n in ("", ", name='a'", ", name='b'")],
-    "shared flow": ["a = ff.shuffle(range(9))\nflow = ff.zip(a, a)", "flow = ff.zip(ff.shuffle(range(9)), ff.shuffle(range(9)))"],
+    "name of a stage": [
+        f"flow = ff.map(lambda x, rng: rng.random(), range(3), rng=True{n})" for n in ("", ", name='a'", ", name='b'")
+    ],
+    "shared flow": [
+        "a = ff.shuffle(range(9))\nflow = ff.zip(a, a)",
+        "flow = ff.zip(ff.shuffle(range(9)), ff.shuffle(range(9)))",
+    ],
     "branches": ["flow = ff.concat([1], [2, 3])", "flow = ff.concat([1, 2], [3])", "flow = ff.concat([2, 3], [1])"],
     "rank": [f"flow = ff.shard({rank}, {world}, range(9))" for rank, world in [(0, 2), (1, 2), (0, 3)]],
     "frozen seed": [f"flow = ff.freeze(ff.shuffle(range(9)), seed={n})" for n in (0, 1)],
@@ -214,7 +284,8 @@ DIFFERENT = {
     ],
     "late datapoint": [f"flow = [[str(i), i] for i in range(9999)] + [['9999', {n}]]" for n in (1, 2)],
     "late row": [
-        f"array = np.zeros((4000, 3000), np.uint8)\narray[3999, 2999] = {n}\nflow = array[::2] if {n} > 2 else array" for n in (1, 2, 3)
+        f"array = np.zeros((4000, 3000), np.uint8)\narray[3999, 2999] = {n}\nflow = array[::2] if {n} > 2 else array"
+        for n in (1, 2, 3)
     ],
 }
 
@@ -226,15 +297,24 @@ SAME = {
     "annotations": [mapped("f", "def f(x): return x"), mapped("f", "def f(x: int) -> int: return x")],
     "other globals": [mapped("lambda x: N", "N = 1"), mapped("lambda x: N", "N = 1\nUNUSED = 2")],
     "a list however it was made": ["flow = [['a', 0], ['b', 1]]", "flow = [[name, i] for i, name in enumerate('ab')]"],
-    "strings however they were made": ["flow = ['ab' * 2, 'abab']", "flow = [''.join(['a', 'bab']), ''.join(['ab', 'ab'])]"],
+    "strings however they were made": [
+        "flow = ['ab' * 2, 'abab']",
+        "flow = [''.join(['a', 'bab']), ''.join(['ab', 'ab'])]",
+    ],
     "the order of a set": [mapped("lambda x: x in S", "S = {8, 0, 16}"), mapped("lambda x: x in S", "S = {16, 8, 0}")],
     "how an array lies": [
         "flow = np.arange(6).reshape(2, 3)",
         "flow = np.asfortranarray(np.arange(6).reshape(2, 3))",
         "flow = np.arange(12)[::2].reshape(2, 3) // 2",
     ],
-    "prefetch": ["flow = ff.map(str, range(3))", "flow = ff.pipe(range(3), ff.prefetch(2), ff.map(str), ff.prefetch(2, threads=2))"],
-    "seed and epoch of the flow": ["flow = ff.shuffle(range(9))", "flow = ff.shuffle(range(9)).reset_state(3).set_epoch(2)"],
+    "prefetch": [
+        "flow = ff.map(str, range(3))",
+        "flow = ff.pipe(range(3), ff.prefetch(2), ff.map(str), ff.prefetch(2, threads=2))",
+    ],
+    "seed and epoch of the flow": [
+        "flow = ff.shuffle(range(9))",
+        "flow = ff.shuffle(range(9)).reset_state(3).set_epoch(2)",
+    ],
     "a list that holds itself": [
         mapped("lambda x: held", "held = [1]\nheld.append(held)"),
         mapped("lambda x: held", "held = [1, 2]\nheld[1] = held"),
@@ -262,7 +342,15 @@ def test_all_cases_differ_from_each_other():
 def test_seed_and_version_count():
     program = mapped("str")
     assert (
-        len({key(program), key(program, seed=1), key(program, version="1"), key(program, version="2"), key(program, seed=1, version="1")})
+        len(
+            {
+                key(program),
+                key(program, seed=1),
+                key(program, version="1"),
+                key(program, version="2"),
+                key(program, seed=1, version="1"),
+            }
+        )
         == 5
     )
 
@@ -291,7 +379,10 @@ def test_the_key_is_the_same_in_every_process(seed):
         "function of a module",
     ]
     programs = [program for name in names for program in DIFFERENT[name][:30]]
-    script = "import sys; sys.path.insert(0, sys.argv[1]); from test_digests import key; print(*map(key, eval(sys.stdin.read())))"
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from test_digests import key; print(*map(key, "
+        "eval(sys.stdin.read())))"
+    )
     ran = subprocess.run(
         [sys.executable, "-c", script, str(__file__).rpartition("/")[0]],
         input=repr(programs),
@@ -353,7 +444,9 @@ def test_a_module_of_ones_own_counts_by_what_is_used_of_it(own_module, program):
 def test_modules_that_import_each_other_have_a_key(own_module, tmp_path):
     (tmp_path / "own_two.py").write_text("import own_one\ndef two(x): return own_one.one(x - 1)")
     own_module("own_one", "import own_two\ndef one(x): return own_two.two(x) if x else 0")
-    assert key(mapped("lambda x: own_one.one(x)", "import own_one")) == key(mapped("lambda x: own_one.one(x)", "import own_one"))
+    assert key(mapped("lambda x: own_one.one(x)", "import own_one")) == key(
+        mapped("lambda x: own_one.one(x)", "import own_one")
+    )
 
 
 class Lines:
@@ -400,7 +493,10 @@ UNKNOWN = [
     (lambda: ff.flow(Foreign()), "flow(Foreign) (an object of type Foreign)"),
     (lambda: ff.flow(iter([1])), "flow(list_iterator) (an object of type list_iterator)"),
     (lambda: ff.pipe([1], ff.map(locked)), "LOCK of locked of map(locked) (an object of type lock)"),
-    (lambda: ff.pipe([1], ff.map(behind), ff.batch(2)), "LOCK of locked of behind of map(behind) (an object of type lock)"),
+    (
+        lambda: ff.pipe([1], ff.map(behind), ff.batch(2)),
+        "LOCK of locked of behind of map(behind) (an object of type lock)",
+    ),
     (lambda: ff.pipe([1], ff.map(Holder())), "(an object of type generator)"),
     (lambda: ff.flow([Holder()]), "(an object of type generator)"),
 ]
@@ -412,13 +508,18 @@ def test_what_cannot_be_told_from_outside_wants_a_version(make, what, tmp_path):
         ff.cache_to(tmp_path, make())
     assert str(raised.value).startswith("cache_to(): datapoints depend on ")
     assert str(raised.value).endswith(
-        f'{what}, whose content cannot be told from outside; give version="..." and change it whenever that content changes'
+        f'{what}, whose content cannot be told from outside; give version="..." and change it whenever that content '
+        "changes"
     )
     assert len({pipeline_key(make(), 0, version) for version in "aab"}) == 2
 
 
 def test_under_a_version_the_rest_still_counts():
-    keys = {pipeline_key(ff.pipe(source, ff.map(f)), 0, "1") for source in (Lines(), Stream(), [1]) for f in (locked, behind, str)}
+    keys = {
+        pipeline_key(ff.pipe(source, ff.map(f)), 0, "1")
+        for source in (Lines(), Stream(), [1])
+        for f in (locked, behind, str)
+    }
     assert len(keys) == 9
 
 
@@ -428,7 +529,13 @@ def test_what_is_kept_upstream_counts_by_its_key(tmp_path):
 
     assert pipeline_key(make([1]), 0, "") == pipeline_key(make([1], "b"), 0, "")
     assert (
-        len({pipeline_key(make(*args), 0, "") for args in [([1],), ([2],), ([1], "a", "v"), (Lines(), "a", "v"), (Lines(), "a", "w")]}) == 5
+        len(
+            {
+                pipeline_key(make(*args), 0, "")
+                for args in [([1],), ([2],), ([1], "a", "v"), (Lines(), "a", "v"), (Lines(), "a", "w")]
+            }
+        )
+        == 5
     )
 
 
@@ -486,7 +593,9 @@ def test_what_is_installed_counts_by_its_version(site):
 
 def test_what_is_installed_from_a_folder_counts_by_its_files_too(site):
     (site / "own_lib.py").write_text("def f(x): return x")
-    first, second = (release(site, "1.0", RECORD=f"own_lib.py,sha256={n},", **{"direct_url.json": "{}"}) for n in (1, 2))
+    first, second = (
+        release(site, "1.0", RECORD=f"own_lib.py,sha256={n},", **{"direct_url.json": "{}"}) for n in (1, 2)
+    )
     assert None is not first != second is not None
 
 
@@ -498,7 +607,10 @@ def test_what_no_distribution_owns_is_ones_own(site):
 
 def test_the_standard_library_and_flowfn_are_installed():
     assert (
-        codes.installed("math") == codes.installed("os.path") == codes.installed("json") == f"{sys.version_info[0]}.{sys.version_info[1]}"
+        codes.installed("math")
+        == codes.installed("os.path")
+        == codes.installed("json")
+        == f"{sys.version_info[0]}.{sys.version_info[1]}"
     )
     assert codes.installed("flowfn.flows.stages") == "flowfn"
     assert np.__version__ in codes.installed("numpy.linalg")

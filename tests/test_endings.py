@@ -24,7 +24,9 @@ from flowfn.testing import left_behind
 pytestmark = [
     pytest.mark.alone,
     pytest.mark.timeout(100),
-    pytest.mark.skipif(sys.platform != "linux", reason="looks for what is left in /proc, and closes what only POSIX has"),
+    pytest.mark.skipif(
+        sys.platform != "linux", reason="looks for what is left in /proc, and closes what only POSIX has"
+    ),
 ]
 
 SETTINGS = {
@@ -105,14 +107,29 @@ PROGRAM = """
         main(sys.argv[1])
     """
 
-ENDS = {"break": 0, "global": 0, "raise": 1, "exit": 3, "exit at once": 4, "interrupt": -signal.SIGINT, "daemon": 0, "child": 0}
+ENDS = {
+    "break": 0,
+    "global": 0,
+    "raise": 1,
+    "exit": 3,
+    "exit at once": 4,
+    "interrupt": -signal.SIGINT,
+    "daemon": 0,
+    "child": 0,
+}
 
 FLOWS = {
-    **{name: f"ff.pipe(range(100), ff.map(stuck), {stages})" for name, stages in SETTINGS.items() if not name.startswith("inner")},
+    **{
+        name: f"ff.pipe(range(100), ff.map(stuck), {stages})"
+        for name, stages in SETTINGS.items()
+        if not name.startswith("inner")
+    },
     "readers": "ff.pipe(range(100), ff.interleave(lambda x: map(stuck, [x]), cycle=2), ff.prefetch(2, threads=2))",
     "stream": "ff.pipe(range(100), ff.map(stuck), ff.filter(lambda x: True), ff.map(abs), ff.prefetch(2, threads=2))",
     "mixed": "ff.mix(*[ff.pipe(range(100), ff.map(stuck), ff.prefetch(2)) for _ in range(4)])",
-    "cache": "ff.pipe(range(100), ff.map(stuck), ff.cache_to(tempfile.mkdtemp(dir=sys.argv[2]) + '/held'), ff.prefetch(2))",
+    "cache": (
+        "ff.pipe(range(100), ff.map(stuck), ff.cache_to(tempfile.mkdtemp(dir=sys.argv[2]) + '/held'), ff.prefetch(2))"
+    ),
     "progress": "ff.pipe(range(100), ff.map(stuck), ff.progress(), ff.prefetch(2))",
 }
 
@@ -121,7 +138,9 @@ def started(body, tmp_path, *arguments, **keywords):
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(body))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, str(script), *map(str, arguments)], **pipes, start_new_session=True, **keywords)
+    return subprocess.Popen(
+        [sys.executable, str(script), *map(str, arguments)], **pipes, start_new_session=True, **keywords
+    )
 
 
 def ended(program):
@@ -142,7 +161,12 @@ def ended(program):
     ("name", "how"),
     [
         *((name, how) for name in ("one thread", "threads", "processes") for how in ENDS),
-        *((name, how) for name in FLOWS if name not in ("one thread", "threads", "processes") for how in ("global", "interrupt")),
+        *(
+            (name, how)
+            for name in FLOWS
+            if name not in ("one thread", "threads", "processes")
+            for how in ("global", "interrupt")
+        ),
     ],
 )
 def test_a_program_ends_whatever_functions_are_under_way(name, how, tmp_path):
@@ -205,11 +229,17 @@ def test_a_pass_in_another_thread_does_not_hang_the_end(setting, tmp_path):
 
 @functools.cache
 def ways_out(code):
-    """Where a `with` is left: Python looks for signals after calls and at the starts of functions and loops, and so not there."""
+    """Where a `with` is left: Python looks for signals after calls and at the starts of functions
+    and loops, and so not there."""
     found = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
     nones = [step.opname == "LOAD_CONST" and step.argval is None for step in found] + [False] * 3
     exits = [number for number in range(len(found)) if all(nones[number : number + 3])]
-    return {found[number - back].offset for number in exits for back in (0, 1) if not back or found[number - 1].opname == "SWAP"}
+    return {
+        found[number - back].offset
+        for number in exits
+        for back in (0, 1)
+        if not back or found[number - 1].opname == "SWAP"
+    }
 
 
 @pytest.fixture
@@ -259,7 +289,9 @@ def test_an_interrupt_at_any_line_leaves_nothing(setting, interrupted_at):
     before = left_behind()
     line, deadline = 1, time.monotonic() + 20
     while interrupted_at(line, make):
-        assert eventually(lambda: gc.collect() >= 0 and all(left_behind()[kind] <= before[kind] for kind in before)), line
+        assert eventually(lambda: gc.collect() >= 0 and all(left_behind()[kind] <= before[kind] for kind in before)), (
+            line
+        )
         assert not buffers._passes, line
         assert list(make()) == list(range(8)), line
         line += 13 if time.monotonic() < deadline else 10**6
@@ -292,7 +324,9 @@ def test_an_interrupt_while_a_thread_starts_leaves_none(monkeypatch):
 
 
 def test_a_time_limit_counts_from_when_a_worker_is_ready(tmp_path):
-    (tmp_path / "heavy.py").write_text("import time\ntime.sleep(3)\ndef work(x):\n    time.sleep(x > 5 and 60)\n    return x\n")
+    (tmp_path / "heavy.py").write_text(
+        "import time\ntime.sleep(3)\ndef work(x):\n    time.sleep(x > 5 and 60)\n    return x\n"
+    )
     body = """
         import sys
         sys.path.insert(0, sys.argv[1])
@@ -362,7 +396,11 @@ def test_workers_that_are_always_killed_while_they_start_are_told(monkeypatch):
     assert eventually(lambda: not multiprocessing_children())
     killing([signal.SIGKILL] * 4)
     with pytest.raises(
-        RuntimeError, match=r"ended before they began to work \(SIGKILL\(-9\)\), 4 times in a row; something else ended them: .*memory"
+        RuntimeError,
+        match=(
+            r"ended before they began to work \(SIGKILL\(-9\)\), 4 times in a row; something else ended them: "
+            r".*memory"
+        ),
     ):
         list(ff.pipe(range(20), ff.map(abs), ff.prefetch(2, processes=1)))
     assert list(ff.pipe(range(20), ff.map(abs), ff.prefetch(2, processes=1))) == list(range(20))
@@ -377,9 +415,13 @@ def ended_often(x, path, by, often):
     return x
 
 
-@pytest.mark.parametrize(("by", "often", "right"), [(signal.SIGTERM, 5, True), (signal.SIGKILL, 5, True), (signal.SIGSEGV, 5, False)])
+@pytest.mark.parametrize(
+    ("by", "often", "right"), [(signal.SIGTERM, 5, True), (signal.SIGKILL, 5, True), (signal.SIGSEGV, 5, False)]
+)
 def test_what_comes_from_outside_is_tried_more_often(by, often, right, tmp_path):
-    flow = ff.pipe(range(6), ff.map(lambda x: ended_often(x, str(tmp_path / "tries"), by, often)), ff.prefetch(1, processes=2))
+    flow = ff.pipe(
+        range(6), ff.map(lambda x: ended_often(x, str(tmp_path / "tries"), by, often)), ff.prefetch(1, processes=2)
+    )
     if right:
         assert list(flow) == list(range(6))
     else:
@@ -431,7 +473,8 @@ REAPING = """
 
 @pytest.mark.parametrize("handler", ["signal.SIG_IGN", "reap"])
 def test_programs_that_wait_for_all_children_themselves_get_all_outputs(handler, tmp_path):
-    # Then no exit status is left for whoever started the child (https://github.com/python/cpython/issues/94661, 3.9 to 3.13)
+    # Then no exit status is left for whoever started the child (https://github.com/python/cpython/issues/94661, 3.9 to
+    # 3.13)
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(REAPING).replace("{handler}", handler))
     done = subprocess.run([sys.executable, script, tmp_path / "died"], capture_output=True, text=True, timeout=60)
@@ -440,8 +483,14 @@ def test_programs_that_wait_for_all_children_themselves_get_all_outputs(handler,
 
 def test_a_datapoint_that_is_killed_again_and_again_is_told_with_the_memory(monkeypatch, tmp_path):
     monkeypatch.setattr(deaths, "KILLED", 3)
-    flow = ff.pipe(range(6), ff.map(lambda x: ended_often(x, str(tmp_path / "tries"), signal.SIGKILL, 99)), ff.prefetch(1, processes=2))
-    with pytest.raises(ff.WorkerDied, match=r"3 worker processes were killed \(SIGKILL\(-9\)\) from outside.*GB of memory are free"):
+    flow = ff.pipe(
+        range(6),
+        ff.map(lambda x: ended_often(x, str(tmp_path / "tries"), signal.SIGKILL, 99)),
+        ff.prefetch(1, processes=2),
+    )
+    with pytest.raises(
+        ff.WorkerDied, match=r"3 worker processes were killed \(SIGKILL\(-9\)\) from outside.*GB of memory are free"
+    ):
         list(flow)
     ff.shut_down()
 

@@ -25,7 +25,18 @@ def run(folder: Path, name: str, *options: str) -> str:
 
 @pytest.mark.alone
 def test_quickstart_reads_photographs_and_writes_a_contact_sheet(tmp_path):
-    output = run(tmp_path, "quickstart.py", "--images", "150", "--folder", "photographs", "--sheet", "sheet.png", "--processes", "2")
+    output = run(
+        tmp_path,
+        "quickstart.py",
+        "--images",
+        "150",
+        "--folder",
+        "photographs",
+        "--sheet",
+        "sheet.png",
+        "--processes",
+        "2",
+    )
     assert "150 photographs in " in output
     assert "first batch: images uint8 (128, 225, 225, 3), labels int64 (128,)" in output
     assert output.count(" images per second") == 2
@@ -88,7 +99,9 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(name, miss
     for loaded in [one for one in sys.modules if one.partition(".")[0] == missing]:
         monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(SystemExit, match=rf'^This example needs {missing}\b.*: pip install "flowfn\[examples\]" brings it\.$'):
+    with pytest.raises(
+        SystemExit, match=rf'^This example needs {missing}\b.*: pip install "flowfn\[examples\]" brings it\.$'
+    ):
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
 
 
@@ -123,7 +136,9 @@ def test_imagenet_feeds_training_and_validation_from_files_and_from_one_file(tmp
     assert "validation, from files: images uint8 (30, 224, 224, 3), labels int64 (30,); 30 images an epoch" in output
     (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
     flower = cv2.imread(str(next(folder.glob("train/n11939491/*.JPEG")))).reshape(-1, 3).astype(int)
-    assert (flower[:, 2] - flower[:, 0] > 100).mean() > 0.05  # orange, which would be blue if red and blue were exchanged
+    assert (
+        flower[:, 2] - flower[:, 0] > 100
+    ).mean() > 0.05  # orange, which would be blue if red and blue were exchanged
 
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     output = run(tmp_path, "imagenet.py", "--data", str(folder), "--processes", "1")
@@ -137,7 +152,9 @@ def test_segmentation_moves_image_mask_and_points_together(tmp_path):
     options = ("--images", "6", "--columns", "3")
     output = run(tmp_path, "segmentation.py", *options)
     assert "a batch: image uint8 (6, 192, 192, 3), mask uint8 (6, 192, 192), points float64 (6, 5, 2)" in output
-    ((seen, kept),) = re.findall(r"(\d+) points of the outline can be seen, (\d+) of them are on the outline of the augmented mask", output)
+    ((seen, kept),) = re.findall(
+        r"(\d+) points of the outline can be seen, (\d+) of them are on the outline of the augmented mask", output
+    )
     assert int(seen) == int(kept) >= 12
     assert "boxes can be seen, at least a fifth of each" in output
     picture = cv2.imread(str(tmp_path / "segmentation.png"))
@@ -155,9 +172,13 @@ def test_augmentors_are_all_on_one_sheet(tmp_path, monkeypatch):
     shown = module.AUGMENTORS
     assert all(len(module.lines(module.PRESETS.get(one, repr(one)), 38)) <= 2 for one in shown)  # captions fit
     public = [getattr(image, name) for name in image.__all__]
-    augmentors = {one for one in public if isinstance(one, type) and issubclass(one, image.Augmentor)} - {image.Augmentor}
+    augmentors = {one for one in public if isinstance(one, type) and issubclass(one, image.Augmentor)} - {
+        image.Augmentor
+    }
     assert {type(one) for one in shown} == augmentors
-    assert f"{len(shown)} augmentors: {tmp_path / 'sheet.png'}" in run(tmp_path, "augmentors.py", "--columns", "6", "--sheet", "sheet.png")
+    assert f"{len(shown)} augmentors: {tmp_path / 'sheet.png'}" in run(
+        tmp_path, "augmentors.py", "--columns", "6", "--sheet", "sheet.png"
+    )
     sheet = cv2.imread(str(tmp_path / "sheet.png")).astype(int)
     assert sheet.shape == (6 + -(-len(shown) // 6) * 184, 6 + 6 * 222, 3)
     sky = sheet[6:26, 6:222].reshape(-1, 3).mean(0)

@@ -1,4 +1,5 @@
-"""Anybody's executor does the work of a prefetch: only `submit` and futures are asked of it, and it stays its owner's."""
+"""Anybody's executor does the work of a prefetch: only `submit` and futures are asked of it,
+and it stays its owner's."""
 
 import contextlib
 import gc
@@ -111,15 +112,26 @@ def spawned():
 def dask():
     """Two worker processes of Dask, each watched by a nanny that starts it again when it has died."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Dask warns of ports in use, slow ticks and sockets closed late, none of them ours
+        warnings.simplefilter(
+            "ignore"
+        )  # Dask warns of ports in use, slow ticks and sockets closed late, none of them ours
         import dask
         from distributed import Client, LocalCluster
 
-        sparing = {"distributed.scheduler.allowed-failures": 1, "distributed.comm.retry.count": 0, "distributed.admin.log-format": ""}
+        sparing = {
+            "distributed.scheduler.allowed-failures": 1,
+            "distributed.comm.retry.count": 0,
+            "distributed.admin.log-format": "",
+        }
         with (
             dask.config.set(sparing),
             LocalCluster(
-                n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=100, memory_limit=0
+                n_workers=2,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                silence_logs=100,
+                memory_limit=0,
             ) as cluster,
             Client(cluster) as client,
         ):
@@ -135,7 +147,10 @@ MAKERS = {
     "each in a thread": lambda: contextlib.nullcontext(EachInAThread()),
     "Dask": dask,
 }
-DASKS_OWN = "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"  # sockets of killed workers, closed late
+DASKS_OWN = (
+    "ignore::ResourceWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)  # sockets of killed workers, closed late
 
 
 @pytest.fixture(scope="module", params=MAKERS)
@@ -177,7 +192,9 @@ class Stream:
 
 
 def shuffled():
-    return ff.pipe(range(60), ff.shuffle(), ff.map(noisy, rng=True), ff.batch(4), ff.map(lambda batch: [*batch, batch[0].sum()]))
+    return ff.pipe(
+        range(60), ff.shuffle(), ff.map(noisy, rng=True), ff.batch(4), ff.map(lambda batch: [*batch, batch[0].sum()])
+    )
 
 
 def streamed():
@@ -197,7 +214,10 @@ def expanded():
 
 def guarded():
     return ff.pipe(
-        range(60), ff.map(noisy, rng=True), ff.guard(ff.map(fragile), errors=OSError, then="drop", budget=0.5), ff.map(noisy, rng=True)
+        range(60),
+        ff.map(noisy, rng=True),
+        ff.guard(ff.map(fragile), errors=OSError, then="drop", budget=0.5),
+        ff.map(noisy, rng=True),
     )
 
 
@@ -317,7 +337,9 @@ def test_two_passes_at_once_on_one_executor_do_not_disturb_each_other():
 
     def compare(seed):
         for _ in range(3):
-            equal.append(same(list(ff.pipe(make(), ff.prefetch(3, executor=own)).run(seed=seed)), list(make().run(seed=seed))))
+            equal.append(
+                same(list(ff.pipe(make(), ff.prefetch(3, executor=own)).run(seed=seed)), list(make().run(seed=seed)))
+            )
 
     equal = []
     sys.setswitchinterval(1e-5)
@@ -349,7 +371,10 @@ def test_what_was_begun_in_this_process_and_is_not_wanted_is_ended(own, tmp_path
 
 
 def test_a_task_that_begins_when_nobody_wants_it_any_more_is_not_kept():
-    flow, feed = ff.pipe(range(1), ff.flat_map(lambda _: range(100))), Feed(0, (0,), block=range(1), work="late", number=1, limit=10)
+    flow, feed = (
+        ff.pipe(range(1), ff.flat_map(lambda _: range(100))),
+        Feed(0, (0,), block=range(1), work="late", number=1, limit=10),
+    )
     top = stretches(flow.node)[0].for_worker(Run(0, (0,)), True)[0]
     stop_here("late")
     assert perform_here(top, feed).outputs == list(range(10))
@@ -364,7 +389,10 @@ def test_a_pass_inside_a_pass_on_the_same_executor():
     own = AtOnce()
 
     def total(x):
-        return sum(pair[1] for pair in ff.pipe(range(x, x + 5), ff.map(noisy, rng=True), ff.prefetch(2, executor=own)).run(seed=x))
+        return sum(
+            pair[1]
+            for pair in ff.pipe(range(x, x + 5), ff.map(noisy, rng=True), ff.prefetch(2, executor=own)).run(seed=x)
+        )
 
     flow = ff.pipe(range(12), ff.map(total), ff.map(noisy, rng=True))
     assert list(ff.pipe(flow, ff.prefetch(3, executor=own)).run()) == list(flow.run())
@@ -592,6 +620,8 @@ def test_a_datapoint_that_kills_every_dask_worker_is_named(on_dask):
     assert got == list(range(len(got)))
     assert len(got) <= 33
     assert "its executor ended, or could not do a task" in caught.value.__notes__[0]
-    first, last = re.search(r"in map\(fatal\), its datapoints? (\d+)(?: to (\d+))?", caught.value.__notes__[1]).group(1, 2)
+    first, last = re.search(r"in map\(fatal\), its datapoints? (\d+)(?: to (\d+))?", caught.value.__notes__[1]).group(
+        1, 2
+    )
     assert int(first) <= 33 <= int(last or first)
     assert submits(on_dask)

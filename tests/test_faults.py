@@ -1,4 +1,5 @@
-"""Whatever ends a worker, a datapoint or the process that iterates: nothing is lost, repeated, changed or left behind."""
+"""Whatever ends a worker, a datapoint or the process that iterates: nothing is lost, repeated,
+changed or left behind."""
 
 import contextlib
 import ctypes
@@ -364,7 +365,13 @@ def terminate_self():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-ends = {"exit": lambda: os._exit(0), "abort": os.abort, "kill": kill_self, "terminate": terminate_self, "segfault": crash}
+ends = {
+    "exit": lambda: os._exit(0),
+    "abort": os.abort,
+    "kill": kill_self,
+    "terminate": terminate_self,
+    "segfault": crash,
+}
 
 
 def ending(marker, end, at, *, once):
@@ -389,7 +396,9 @@ def test_user_code_that_ends_its_worker_once_is_run_again(n, end, tmp_path):
     assert_same(got, list(streamed(fatal)))
 
 
-@pytest.mark.parametrize(("make", "end", "n"), [(seekable, "exit", 1), (filtered, "abort", 2), (given, "exit", 2), (seekable, "abort", 4)])
+@pytest.mark.parametrize(
+    ("make", "end", "n"), [(seekable, "exit", 1), (filtered, "abort", 2), (given, "exit", 2), (seekable, "abort", 4)]
+)
 def test_a_datapoint_that_always_ends_its_worker_is_named_after_what_was_made_before_it(n, make, end, tmp_path):
     marker = tmp_path / "marker"
     fatal = ending(marker, ends[end], 1037, once=False)
@@ -422,7 +431,9 @@ class Stop(BaseException):
 
 
 @one_or_more
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt("now"), Stop("now")], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt("now"), Stop("now")], ids=lambda error: type(error).__name__
+)
 def test_what_ends_a_program_is_raised_as_in_serial(n, error):
     def ended(number):
         if number == 57:
@@ -626,7 +637,9 @@ def test_a_worker_that_hangs_is_a_timeout_that_names_its_datapoints(n, make, tmp
     expected = list(make())
     assert_same(before, expected[: len(before)])
     assert len(before) <= 9
-    assert_same(list(ff.pipe(make(hanging), ff.prefetch(3, processes=n)).load_state_dict(state)), expected[len(before) :])
+    assert_same(
+        list(ff.pipe(make(hanging), ff.prefetch(3, processes=n)).load_state_dict(state)), expected[len(before) :]
+    )
 
 
 @one_or_more
@@ -980,7 +993,9 @@ def inner_flow(number):
 
 
 def inner_pass(number):
-    outputs = list(ff.pipe(range(number, number + 5), ff.map(lambda x: [2 * x, os.getpid()]), ff.prefetch(2, processes=2)))
+    outputs = list(
+        ff.pipe(range(number, number + 5), ff.map(lambda x: [2 * x, os.getpid()]), ff.prefetch(2, processes=2))
+    )
     return [x for x, _ in outputs], [os.getpid(), *(pid for _, pid in outputs)]
 
 
@@ -1025,7 +1040,19 @@ def test_flows_are_iterated_under_a_parallel_test_runner(tmp_path):
             assert np.array_equal(np.stack(got), np.stack(list(flow.run(epoch=epoch))))
         """)
     )
-    arguments = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "-W", "error", str(tmp_path)]
+    arguments = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "2",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "error",
+        str(tmp_path),
+    ]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=55, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 passed" in done.stdout

@@ -81,7 +81,12 @@ def test_reset_state_without_a_seed_draws_one_and_remembers_it():
     other = shuffled().reset_state()
     first = list(flow)
     assert first != list(other)
-    assert first == list(flow.set_epoch(0)) == list(flow.run(epoch=0)) == list(shuffled().run(seed=flow.state_dict()["seed"], epoch=0))
+    assert (
+        first
+        == list(flow.set_epoch(0))
+        == list(flow.run(epoch=0))
+        == list(shuffled().run(seed=flow.state_dict()["seed"], epoch=0))
+    )
 
 
 @pytest.mark.parametrize("seed", [1.5, "a", [1]])
@@ -305,7 +310,9 @@ def test_what_cannot_be_indexed_says_why():
     flow = ff.pipe(range(3), ff.filter(bool), ff.map(add_one))
     with pytest.raises(TypeError, match=r"cannot be indexed.*how many outputs filter\(bool\) gives"):
         flow[0]
-    with pytest.raises(TypeError, match=r"^the length of .* is not known before it is read: how many outputs filter\(bool\) gives"):
+    with pytest.raises(
+        TypeError, match=r"^the length of .* is not known before it is read: how many outputs filter\(bool\) gives"
+    ):
         len(flow)
     with pytest.raises(TypeError, match=r"is endless, it has no length; take\(n\) makes it finite"):
         len(ff.cycle([1]))
@@ -362,24 +369,40 @@ FLOWS = {
     "filter": lambda: ff.pipe(range(20), ff.shuffle(), ff.filter(is_odd), ff.map(jitter, rng=True)),
     "random filter": lambda: ff.pipe(range(20), ff.filter(lambda x, rng: rng.random() < 0.5, rng=True)),
     "flat_map": lambda: ff.pipe(range(7), ff.flat_map(lambda x: range(x % 4)), ff.map(jitter, rng=True)),
-    "random flat_map": lambda: ff.pipe(range(7), ff.flat_map(lambda x, rng: rng.integers(0, 9, x % 4).tolist(), rng=True), ff.batch(2)),
-    "flat_map of flows": lambda: ff.pipe(range(4), ff.flat_map(lambda x: ff.pipe(range(x), ff.shuffle(), ff.map(jitter, rng=True)))),
-    "deep expands": lambda: ff.pipe(range(9), ff.flat_map(doubled), ff.filter(is_odd), ff.flat_map(doubled), ff.map(jitter, rng=True)),
-    "filter, batch, unbatch, map": lambda: ff.pipe(range(20), ff.filter(is_odd), ff.batch(3), ff.unbatch(), ff.map(jitter, rng=True)),
+    "random flat_map": lambda: ff.pipe(
+        range(7), ff.flat_map(lambda x, rng: rng.integers(0, 9, x % 4).tolist(), rng=True), ff.batch(2)
+    ),
+    "flat_map of flows": lambda: ff.pipe(
+        range(4), ff.flat_map(lambda x: ff.pipe(range(x), ff.shuffle(), ff.map(jitter, rng=True)))
+    ),
+    "deep expands": lambda: ff.pipe(
+        range(9), ff.flat_map(doubled), ff.filter(is_odd), ff.flat_map(doubled), ff.map(jitter, rng=True)
+    ),
+    "filter, batch, unbatch, map": lambda: ff.pipe(
+        range(20), ff.filter(is_odd), ff.batch(3), ff.unbatch(), ff.map(jitter, rng=True)
+    ),
     "repeat": lambda: ff.pipe(range(5), ff.shuffle(), ff.repeat(3), ff.map(jitter, rng=True)),
     "repeat a stream": lambda: ff.pipe(range(8), ff.filter(is_odd), ff.map(jitter, rng=True), ff.repeat(3)),
     "cycle a stream": lambda: ff.pipe(range(8), ff.filter(is_odd), ff.map(jitter, rng=True), ff.cycle(), ff.take(11)),
     "concat": lambda: ff.concat(range(3), shuffled(4), []),
-    "concat of streams": lambda: ff.concat(streamed(range(4)), [], ff.pipe(range(9), ff.filter(is_odd)), ff.pipe(range(3), ff.shuffle())),
+    "concat of streams": lambda: ff.concat(
+        streamed(range(4)), [], ff.pipe(range(9), ff.filter(is_odd)), ff.pipe(range(3), ff.shuffle())
+    ),
     "zip": lambda: ff.zip(shuffled(6), ff.pipe(range(6), ff.shuffle())),
     "zip of streams": lambda: ff.zip(ff.pipe(range(12), ff.filter(is_odd)), streamed(range(6))),
-    "take, skip, slice": lambda: ff.pipe(streamed(range(30)), ff.skip(3), ff.take(20), ff.slice(1, 15, 3), ff.map(jitter, rng=True)),
+    "take, skip, slice": lambda: ff.pipe(
+        streamed(range(30)), ff.skip(3), ff.take(20), ff.slice(1, 15, 3), ff.map(jitter, rng=True)
+    ),
     "shuffle_buffer": lambda: ff.pipe(range(20), ff.shuffle_buffer(6), ff.map(jitter, rng=True), ff.batch(4)),
     "filter over shuffle_buffer": lambda: ff.pipe(range(20), ff.shuffle_buffer(6), ff.filter(is_odd)),
     "shard": lambda: ff.pipe(range(20), ff.shuffle(), ff.shard(1, 3), ff.map(jitter, rng=True), ff.batch(2)),
     "shard of a stream": lambda: ff.pipe(range(40), ff.filter(is_odd), ff.shard(1, 3), ff.map(jitter, rng=True)),
-    "freeze": lambda: ff.pipe(range(9), ff.shuffle(), ff.filter(is_odd), ff.map(jitter, rng=True), ff.freeze(seed=3), ff.enumerate()),
-    "callable": lambda: ff.pipe(lambda rng, epoch: rng.integers(0, 100, 9).tolist() + [epoch], ff.map(jitter, rng=True)),
+    "freeze": lambda: ff.pipe(
+        range(9), ff.shuffle(), ff.filter(is_odd), ff.map(jitter, rng=True), ff.freeze(seed=3), ff.enumerate()
+    ),
+    "callable": lambda: ff.pipe(
+        lambda rng, epoch: rng.integers(0, 100, 9).tolist() + [epoch], ff.map(jitter, rng=True)
+    ),
     "callable with start": lambda: ff.pipe(lambda start: range(start, 9), ff.filter(is_odd), ff.repeat(2)),
     "plain callable": lambda: ff.pipe(range(9), ff.shuffle(), lambda source: (x for x in source if x % 3), ff.batch(2)),
     "endless": lambda: ff.pipe(range(3), ff.shuffle(), ff.cycle(), ff.enumerate(), ff.take(10)),
@@ -520,18 +543,40 @@ N = 10_000
 DEEP = {
     "map": (lambda c: ff.pipe(range(N), ff.shuffle(), ff.map(counted(add_one, c))), 2),
     "filter": (lambda c: ff.pipe(range(N), ff.map(counted(add_one, c)), ff.filter(counted(is_odd, c))), 12),
-    "filter, batch": (lambda c: ff.pipe(range(N), ff.filter(counted(is_odd, c)), ff.map(counted(add_one, c)), ff.batch(10)), 80),
+    "filter, batch": (
+        lambda c: ff.pipe(range(N), ff.filter(counted(is_odd, c)), ff.map(counted(add_one, c)), ff.batch(10)),
+        80,
+    ),
     "flat_map": (lambda c: ff.pipe(range(N), ff.map(counted(add_one, c)), ff.flat_map(counted(doubled, c))), 6),
     "filters": (
-        lambda c: ff.pipe(range(N), ff.filter(counted(is_odd, c)), ff.flat_map(counted(doubled, c)), ff.filter(counted(is_odd, c))),
+        lambda c: ff.pipe(
+            range(N), ff.filter(counted(is_odd, c)), ff.flat_map(counted(doubled, c)), ff.filter(counted(is_odd, c))
+        ),
         30,
     ),
-    "unbatch": (lambda c: ff.pipe(range(N), ff.filter(counted(is_odd, c)), ff.batch(8), ff.unbatch(), ff.map(counted(add_one, c))), 60),
-    "repeat": (lambda c: ff.pipe(range(10), ff.filter(counted(is_odd, c)), ff.repeat(N), ff.map(counted(add_one, c))), 40),
+    "unbatch": (
+        lambda c: ff.pipe(
+            range(N), ff.filter(counted(is_odd, c)), ff.batch(8), ff.unbatch(), ff.map(counted(add_one, c))
+        ),
+        60,
+    ),
+    "repeat": (
+        lambda c: ff.pipe(range(10), ff.filter(counted(is_odd, c)), ff.repeat(N), ff.map(counted(add_one, c))),
+        40,
+    ),
     "cycle": (lambda c: ff.pipe(range(10), ff.map(counted(add_one, c)), ff.filter(counted(is_odd, c)), ff.cycle()), 40),
-    "long repeat": (lambda c: ff.pipe(range(N), ff.map(counted(add_one, c)), ff.filter(counted(is_odd, c)), ff.repeat(2)), 12),
-    "concat": (lambda c: ff.concat(*[ff.pipe(range(20), ff.map(counted(add_one, c)), ff.filter(is_odd)) for _ in range(500)]), 50),
-    "take, skip": (lambda c: ff.pipe(range(N), ff.map(counted(add_one, c)), ff.filter(is_odd), ff.skip(5), ff.take(N)), 12),
+    "long repeat": (
+        lambda c: ff.pipe(range(N), ff.map(counted(add_one, c)), ff.filter(counted(is_odd, c)), ff.repeat(2)),
+        12,
+    ),
+    "concat": (
+        lambda c: ff.concat(*[ff.pipe(range(20), ff.map(counted(add_one, c)), ff.filter(is_odd)) for _ in range(500)]),
+        50,
+    ),
+    "take, skip": (
+        lambda c: ff.pipe(range(N), ff.map(counted(add_one, c)), ff.filter(is_odd), ff.skip(5), ff.take(N)),
+        12,
+    ),
     "shard": (lambda c: ff.pipe(range(N), ff.map(counted(add_one, c)), ff.filter(is_odd), ff.shard(1, 2)), 16),
 }
 
@@ -569,13 +614,25 @@ def test_an_endless_flow_resumes_deep_inside_at_once():
     at = 10**9 + 7
     assert next(flow.run(start=at)) == flow[at]
     state = flow.run(start=at).state_dict()
-    assert next(iter(ff.pipe(range(1000), ff.shuffle(), ff.cycle(), ff.map(jitter, rng=True)).load_state_dict(state))) == flow[at]
+    assert (
+        next(iter(ff.pipe(range(1000), ff.shuffle(), ff.cycle(), ff.map(jitter, rng=True)).load_state_dict(state)))
+        == flow[at]
+    )
 
 
 def test_seekable_flows_have_no_anchors_in_their_state():
     iterator = iter(shuffled())
     next(iterator)
-    assert set(iterator.state_dict()) == {"version", "fingerprint", "order", "seed", "epoch", "position", "count", "digest"}
+    assert set(iterator.state_dict()) == {
+        "version",
+        "fingerprint",
+        "order",
+        "seed",
+        "epoch",
+        "position",
+        "count",
+        "digest",
+    }
 
 
 @pytest.mark.parametrize("depth", [1, 6])
@@ -590,7 +647,9 @@ def test_a_state_is_under_one_kilobyte(depth):
 # Elastic states
 
 
-def ranks(world, make=lambda rank, world: ff.pipe(range(1000), ff.shuffle(), ff.shard(rank, world), ff.map(jitter, rng=True))):
+def ranks(
+    world, make=lambda rank, world: ff.pipe(range(1000), ff.shuffle(), ff.shard(rank, world), ff.map(jitter, rng=True))
+):
     return [make(rank, world).reset_state(3) for rank in range(world)]
 
 
@@ -675,7 +734,8 @@ def test_a_state_that_is_not_elastic_refuses_another_world_and_says_why(make):
     assert list(make(0, 4).load_state_dict(state)) == list(iterator)
     for rank, world in ((0, 2), (1, 4)):
         with pytest.raises(
-            ValueError, match=r"the state is of rank 0 of \d, this flow is rank .*put shard after shuffle, filter and repeat"
+            ValueError,
+            match=r"the state is of rank 0 of \d, this flow is rank .*put shard after shuffle, filter and repeat",
         ):
             make(rank, world).load_state_dict(state)
 
@@ -719,7 +779,10 @@ def _named_alike(body):
         (fingerprint(ff.map(abs)), fingerprint(ff.map(abs), ff.prefetch(2))),
         (fingerprint(ff.map(_named_alike("x + 1"))), fingerprint(ff.map(_named_alike("x + 2")))),
         (fingerprint(source=range(10)), fingerprint(source=list("abcdefghij"))),
-        (fingerprint(ff.map(functools.partial(max, np.zeros(3)))), fingerprint(ff.map(functools.partial(max, np.ones(3))))),
+        (
+            fingerprint(ff.map(functools.partial(max, np.zeros(3)))),
+            fingerprint(ff.map(functools.partial(max, np.ones(3)))),
+        ),
         (fingerprint(ff.batch(np.int64(3))), fingerprint(ff.batch(3))),
     ],
 )
@@ -741,7 +804,10 @@ def test_what_does_not_fix_order_and_count_is_not_in_the_fingerprint(one, other)
         (fingerprint(ff.subset(np.array([1, 2]))), fingerprint(ff.subset(np.array([2, 1])))),
         (fingerprint(ff.map(functools.partial(max, 1))), fingerprint(ff.map(functools.partial(max, 2)))),
         (fingerprint(ff.map(functools.partial(max, 1))), fingerprint(ff.map(functools.partial(min, 1)))),
-        (fingerprint(ff.map(functools.partial(max, np.zeros(3)))), fingerprint(ff.map(functools.partial(max, np.zeros(4))))),
+        (
+            fingerprint(ff.map(functools.partial(max, np.zeros(3)))),
+            fingerprint(ff.map(functools.partial(max, np.zeros(4)))),
+        ),
         (fingerprint(ff.batch(2, collate={"a": ff.stack})), fingerprint(ff.batch(2, collate={"b": ff.stack}))),
         (fingerprint(*[ff.map(abs)] * 40, ff.take(3)), fingerprint(*[ff.map(abs)] * 40, ff.take(4))),
         (ff.concat([1], [2]).state_dict()["fingerprint"], ff.concat([1, 2]).state_dict()["fingerprint"]),
@@ -798,7 +864,9 @@ def test_a_flow_over_any_callable_has_a_state(function):
 
 def test_a_fingerprint_of_sets_does_not_depend_on_the_order_of_hashes():
     a, b = set("abcdefgh"), set("hgfedcba")
-    assert fingerprint(ff.map(functools.partial(operator.contains, a))) == fingerprint(ff.map(functools.partial(operator.contains, b)))
+    assert fingerprint(ff.map(functools.partial(operator.contains, a))) == fingerprint(
+        ff.map(functools.partial(operator.contains, b))
+    )
 
 
 def test_a_fingerprint_does_not_read_the_data():
@@ -847,7 +915,9 @@ def test_the_note_shows_the_input_briefly():
     flow = ff.pipe([[np.zeros((2, 3)), "a" * 1000]], ff.map_component(lambda x: 1 / 0, 1))
     with pytest.raises(ZeroDivisionError) as caught:
         list(flow)
-    assert note(caught.value).startswith("in map_component(<lambda>, 1), its datapoint 0 (input [float64 array (2, 3), 'aaa")
+    assert note(caught.value).startswith(
+        "in map_component(<lambda>, 1), its datapoint 0 (input [float64 array (2, 3), 'aaa"
+    )
     assert len(note(caught.value)) < 300
 
 
@@ -991,7 +1061,9 @@ def test_a_failed_pass_is_over_and_goes_on_at_the_failure_when_mended():
 @pytest.mark.parametrize("data", [range(10), lambda: iter(range(10))], ids=["sequence", "stream"])
 def test_replay_makes_the_failing_datapoint_again(data):
     calls = []
-    flow = ff.pipe(data, ff.map(lambda x: calls.append(x) or fails_at_seven(x)), ff.filter(is_odd), ff.batch(2)).set_epoch(2)
+    flow = ff.pipe(
+        data, ff.map(lambda x: calls.append(x) or fails_at_seven(x)), ff.filter(is_odd), ff.batch(2)
+    ).set_epoch(2)
     with pytest.raises(MyError) as caught:
         list(flow)
     error = caught.value

@@ -1,4 +1,5 @@
-"""What other libraries hold data in, as a source: its rows, or the conversion that gives them; and no None of theirs."""
+"""What other libraries hold data in, as a source: its rows, or the conversion that gives them;
+and no None of theirs."""
 
 import contextlib
 
@@ -62,12 +63,18 @@ def test_files_that_are_open_name_their_reader(tmp_path):
         assert "flowfn.formats.read_hdf5(path, names)" in said(lambda: ff.flow(file))
         assert "flowfn.formats.read_npz(path)" in said(lambda: ff.flow(archive))
         assert list(ff.flow(file["x"])) == [0, 1, 2]
-        assert as_rows(ff.from_arrays(**archive)) == as_rows(ff.from_arrays(x=file["x"])) == [{"x": 0}, {"x": 1}, {"x": 2}]
+        assert (
+            as_rows(ff.from_arrays(**archive)) == as_rows(ff.from_arrays(x=file["x"])) == [{"x": 0}, {"x": 1}, {"x": 2}]
+        )
     for source in (zarr.array(np.arange(3)), zarr.group()):
         assert "flowfn.formats.read_zarr(path)" in said(lambda source=source: ff.flow(source))
     for matrix in (sparse.csr_matrix(np.eye(3)), sparse.csr_array(np.eye(3)), sparse.coo_array(np.eye(3))):
         assert "toarray()" in said(lambda matrix=matrix: ff.flow(matrix))
-    assert list(ff.pipe(range(3), ff.map(sparse.csr_array(np.eye(3)).__getitem__), ff.map(lambda row: row.sum()))) == [1, 1, 1]
+    assert list(ff.pipe(range(3), ff.map(sparse.csr_array(np.eye(3)).__getitem__), ff.map(lambda row: row.sum()))) == [
+        1,
+        1,
+        1,
+    ]
 
 
 def of(home, name, **methods):
@@ -165,7 +172,9 @@ def test_a_filtered_map_dataset_of_grain_gives_what_its_own_loop_gives():
 def test_none_from_a_map_dataset_of_grain_is_never_a_datapoint():
     flow = ff.flow(grains("MapMapDataset", [0, None]))
     for read in (list, lambda flow: flow[1], lambda flow: list(ff.shuffle(flow))):
-        with pytest.raises(ValueError, match=r"gave None for index 1, by which grain means .*write flow\(lambda: dataset\)"):
+        with pytest.raises(
+            ValueError, match=r"gave None for index 1, by which grain means .*write flow\(lambda: dataset\)"
+        ):
             read(flow)
     assert list(ff.flow(lambda: grains("MapMapDataset", [0, None]))) == [0]
     assert list(ff.flow([0, None])) == [0, None]
@@ -178,7 +187,10 @@ def test_libraries_that_are_installed_agree():
         import polars
 
         frame = polars.DataFrame(COLUMNS)
-        made += [ff.flow(frame.to_dicts()), as_rows(ff.from_arrays(**{name: frame[name].to_numpy() for name in frame.columns}))]
+        made += [
+            ff.flow(frame.to_dicts()),
+            as_rows(ff.from_arrays(**{name: frame[name].to_numpy() for name in frame.columns})),
+        ]
         assert "write df.to_dicts()" in said(lambda: ff.flow(frame))
         assert "write lazy.collect().to_dicts()" in said(lambda: ff.flow(frame.lazy()))
         assert list(ff.flow(frame["x"])) == [1, 2, 3]
@@ -202,7 +214,10 @@ def test_libraries_that_are_installed_agree():
     with contextlib.suppress(ImportError):
         import grain
 
-        made += [ff.flow(grain.MapDataset.source([*ROWS, {}]).filter(len).map(dict)), ff.flow(grain.MapDataset.source(ROWS))]
+        made += [
+            ff.flow(grain.MapDataset.source([*ROWS, {}]).filter(len).map(dict)),
+            ff.flow(grain.MapDataset.source(ROWS)),
+        ]
     assert all(list(flow) == ROWS for flow in made)
 
 
@@ -225,7 +240,9 @@ def test_a_hugging_face_dataset_has_the_same_rows_in_every_way_in_every_format(n
         assert [{key: np.asarray(value).tolist() for key, value in row.items()} for row in rows] == [
             dict(zip(columns, row)) for row in zip(*columns.values())
         ], way
-        assert [list(map(type, row.values())) for row in rows] == [list(map(type, row.values())) for row in ways["in order"]], way
+        assert [list(map(type, row.values())) for row in rows] == [
+            list(map(type, row.values())) for row in ways["in order"]
+        ], way
 
 
 @pytest.mark.parametrize("iterable", [False, True])
@@ -238,7 +255,8 @@ def test_a_hugging_face_dataset_of_tables_is_refused_by_the_name_of_its_format(n
     if iterable:
         dataset = dataset.to_iterable_dataset()
     with pytest.raises(
-        TypeError, match=rf"flow\(\): a source cannot be a Hugging Face dataset in the format '{name}', .*with_format\(None\)"
+        TypeError,
+        match=rf"flow\(\): a source cannot be a Hugging Face dataset in the format '{name}', .*with_format\(None\)",
     ):
         ff.flow(dataset)
     assert len(list(ff.flow(lambda: dataset))) == 3

@@ -100,5 +100,7 @@ os._exit(bool(failed))
 
 @pytest.mark.alone
 def test_children_forked_while_everything_is_busy_iterate(tmp_path):
-    done = subprocess.run([sys.executable, "-c", BUSY, str(tmp_path), "200"], capture_output=True, text=True, timeout=280, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", BUSY, str(tmp_path), "200"], capture_output=True, text=True, timeout=280, cwd=tmp_path
+    )
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr[-3000:]

@@ -1,4 +1,5 @@
-"""The order of streams is a promise, and so are fingerprints and keys: these digests change with a major version only."""
+"""The order of streams is a promise, and so are fingerprints and keys:
+these digests change with a major version only."""
 
 import re
 import sys
@@ -24,8 +25,14 @@ GOLDEN = {
     "sample, huge": (lambda: ff.pipe(range(10**12), ff.sample(500)), "d62c99b25e341814"),
     "sample, weights": (lambda: ff.pipe(range(100), ff.sample(500, weights=range(100))), "c1de3582bfd8d673"),
     "sample, once each": (lambda: ff.pipe(range(1000), ff.sample(500, replacement=False)), "cc3a24df5d38ea00"),
-    "sample, weights, once each": (lambda: ff.pipe(range(100), ff.sample(90, weights=range(100), replacement=False)), "5950dd2ede3d88d0"),
-    "mix": (lambda: ff.mix(range(700), range(1000, 1300), range(2000, 2100), weights=[0.7, 0.2, 0.1], until="all"), "159f83590594acb9"),
+    "sample, weights, once each": (
+        lambda: ff.pipe(range(100), ff.sample(90, weights=range(100), replacement=False)),
+        "5950dd2ede3d88d0",
+    ),
+    "mix": (
+        lambda: ff.mix(range(700), range(1000, 1300), range(2000, 2100), weights=[0.7, 0.2, 0.1], until="all"),
+        "159f83590594acb9",
+    ),
     "mix, many weights": (
         lambda: ff.mix(range(700), range(1000, 1300), weights=[31415926535, 27182818284], until="cycle_all"),
         "c0751ba209bd05f2",
@@ -35,14 +42,23 @@ GOLDEN = {
         lambda: ff.mix(range(70), range(1000, 1030), weights="length", random=True, until="all"),
         "899d7a58440047c5",
     ),
-    "mix, random, scheduled": (lambda: ff.mix(range(700), range(1000, 1300), weights=_ramp, random=True), "37b3137ef15a9ed3"),
+    "mix, random, scheduled": (
+        lambda: ff.mix(range(700), range(1000, 1300), weights=_ramp, random=True),
+        "37b3137ef15a9ed3",
+    ),
     "rounds": (lambda: ff.pipe(range(100), ff.shuffle(), ff.repeat(3)), "7856804878f0da99"),
     "epochs of one's own": (lambda: ff.pipe(range(100), ff.shuffle(), ff.epoch_of(150)), "4cdb49cc6ca96917"),
     "interleave": (lambda: ff.pipe(range(50), ff.interleave(_shuffled, cycle=5, block=2)), "a45c6a9c8fef9c26"),
     "flat_map": (lambda: ff.pipe(range(50), ff.flat_map(_shuffled)), "82e77a55da671701"),
-    "inside": (lambda: ff.pipe(range(50), ff.batch(5, collate=None), ff.inside(ff.shuffle(), ff.map(_bits, rng=True))), "02c9aa1cbf1a4b04"),
+    "inside": (
+        lambda: ff.pipe(range(50), ff.batch(5, collate=None), ff.inside(ff.shuffle(), ff.map(_bits, rng=True))),
+        "02c9aa1cbf1a4b04",
+    ),
     "raw bits": (lambda: ff.pipe(range(100), ff.map(_bits, rng=True)), "88db944122ab6c25"),
-    "raw bits of a component": (lambda: ff.pipe([[i] for i in range(100)], ff.map_component(_bits, 0, rng=True)), "aa69e385dc9dfd66"),
+    "raw bits of a component": (
+        lambda: ff.pipe([[i] for i in range(100)], ff.map_component(_bits, 0, rng=True)),
+        "aa69e385dc9dfd66",
+    ),
     "raw bits of filters": (
         lambda: ff.pipe(range(100), ff.filter(_coin, rng=True), ff.filter_map(_even_bits, rng=True)),
         "18bf928e56d9d5c3",
@@ -51,11 +67,19 @@ GOLDEN = {
         lambda: ff.pipe(range(100), ff.filter(_odd), ff.flat_map(_twice), ff.map(_bits, rng=True)),
         "32e702b96987bd7a",
     ),
-    "raw bits below a shard": (lambda: ff.pipe(range(100), ff.shuffle(), ff.shard(1, 3), ff.map(_bits, rng=True)), "88f02579d05c5a9b"),
+    "raw bits below a shard": (
+        lambda: ff.pipe(range(100), ff.shuffle(), ff.shard(1, 3), ff.map(_bits, rng=True)),
+        "88f02579d05c5a9b",
+    ),
     "raw bits of a callable source": (lambda: ff.flow(_drawn), "054b03a8925cc8e1"),
-    "raw bits under guard": (lambda: ff.pipe(range(100), ff.guard(ff.map(_sometimes, rng=True), retry=1, then="drop")), "85d6f0c11af281dd"),
+    "raw bits under guard": (
+        lambda: ff.pipe(range(100), ff.guard(ff.map(_sometimes, rng=True), retry=1, then="drop")),
+        "85d6f0c11af281dd",
+    ),
     "training": (
-        lambda: ff.pipe(range(1000), ff.shuffle(), ff.shard(0, 2), ff.map(_bits, rng=True), ff.batch(32, collate=ff.as_list)),
+        lambda: ff.pipe(
+            range(1000), ff.shuffle(), ff.shard(0, 2), ff.map(_bits, rng=True), ff.batch(32, collate=ff.as_list)
+        ),
         "23418e9f15d3c394",
     ),
     "validation": (
@@ -68,12 +92,21 @@ GOLDEN = {
     ),
     "buckets": (
         lambda: ff.pipe(
-            range(300), ff.map(_text), ff.shuffle_buffer(30), ff.batch_by_length(len, boundaries=[4, 8, 16], sizes=[8, 4, 2], collate=None)
+            range(300),
+            ff.map(_text),
+            ff.shuffle_buffer(30),
+            ff.batch_by_length(len, boundaries=[4, 8, 16], sizes=[8, 4, 2], collate=None),
         ),
         "241e0a0f5c7e1a05",
     ),
-    "keys": (lambda: ff.pipe(range(300), ff.shuffle(), ff.batch_by_key(_last_digit, 7, collate=None)), "b365e39d456c039c"),
-    "packed": (lambda: ff.pipe(range(300), ff.shuffle(), ff.map(_text), ff.pack(32), ff.map(_lists)), "222866c85535ec20"),
+    "keys": (
+        lambda: ff.pipe(range(300), ff.shuffle(), ff.batch_by_key(_last_digit, 7, collate=None)),
+        "b365e39d456c039c",
+    ),
+    "packed": (
+        lambda: ff.pipe(range(300), ff.shuffle(), ff.map(_text), ff.pack(32), ff.map(_lists)),
+        "222866c85535ec20",
+    ),
     "packed, best fit": (
         lambda: ff.pipe(range(300), ff.shuffle(), ff.map(_text), ff.pack(32, how=ff.best_fit), ff.map(_lists)),
         "dacc4b05d5afc1a9",
@@ -84,18 +117,27 @@ GOLDEN = {
     ),
     "ranks": (lambda: ff.pipe(range(101), ff.shuffle(), ff.pad_to_multiple(8), ff.shard(3, 4)), "f13ac7a75ab8d018"),
     "streams": (
-        lambda: ff.pipe(ff.flow(_drawn), ff.filter(_odd), ff.repeat_each(2), ff.shuffle_buffer(10), ff.repeat(2), ff.take(150)),
+        lambda: ff.pipe(
+            ff.flow(_drawn), ff.filter(_odd), ff.repeat_each(2), ff.shuffle_buffer(10), ff.repeat(2), ff.take(150)
+        ),
         "374115fe39c536d9",
     ),
     "corpora": (
         lambda: ff.pipe(
-            ff.mix({"a": ff.shuffle(range(90)), "b": ff.pipe(range(50), ff.filter(_odd))}, weights=[2, 1], tag="of", until="all"),
+            ff.mix(
+                {"a": ff.shuffle(range(90)), "b": ff.pipe(range(50), ff.filter(_odd))},
+                weights=[2, 1],
+                tag="of",
+                until="all",
+            ),
             ff.shuffle_buffer(9),
         ),
         "1214df0099679ec1",
     ),
     "a frozen branch": (
-        lambda: ff.zip(ff.shuffle(range(100)), ff.freeze(ff.shuffle(range(100)), seed=3), ff.cache(ff.sample(100, range(9)))),
+        lambda: ff.zip(
+            ff.shuffle(range(100)), ff.freeze(ff.shuffle(range(100)), seed=3), ff.cache(ff.sample(100, range(9)))
+        ),
         "a36a2b93ff79ca24",
     ),
 }
@@ -162,22 +204,28 @@ def test_the_order_of_streams_is_kept(name):
 
 NAMED = {
     "collations": (
-        lambda: ff.pipe([[1], [2, 3]] * 4, ff.batch(2, collate=ff.pad(0)), ff.batch(4, collate=ff.as_list), ff.collate(ff.stack)),
+        lambda: ff.pipe(
+            [[1], [2, 3]] * 4, ff.batch(2, collate=ff.pad(0)), ff.batch(4, collate=ff.as_list), ff.collate(ff.stack)
+        ),
         "source[8] > batch(size=2, drop_remainder=False, collate=pad(value=0, axis=None, length=None, multiple=1)) > "
         "batch(size=4, drop_remainder=False, collate=flowfn.as_list) > collate(how=flowfn.stack) #c161b1ed0bb91cc0",
         "8eded3dc0cd3ab694348e4437e3960c4",
     ),
     "packing": (
         lambda: ff.pipe(range(20), ff.shuffle(), ff.pack(4, how=ff.first_fit)),
-        "source[20] > shuffle(window=None) > pack(length=4, how=flowfn.first_fit, value=0, drop_remainder=False) #62136082efb9b4fc",
+        "source[20] > shuffle(window=None) > pack(length=4, how=flowfn.first_fit, value=0, drop_remainder=False) "
+        "#62136082efb9b4fc",
         "67de292cf801c0721c718889ab0ce440",
     ),
     "augmentors": (
         lambda: ff.pipe(
-            np.zeros((3, 8, 8, 3), np.uint8), image.augment(image.sequence([image.flip(horizontal=True), image.to_uint8()]), 0)
+            np.zeros((3, 8, 8, 3), np.uint8),
+            image.augment(image.sequence([image.flip(horizontal=True), image.to_uint8()]), 0),
         ),
-        "source[3] > augment(augmentors=[sequence(augmentors=[flip(horizontal=True, vertical=False, probability=0.5), to_uint8()])], "
-        "index=0, image=None, mask=None, coords=None, boxes=None, labels=None, min_visible=0.0, channels=None) #6e081dd571c2120c",
+        "source[3] > augment(augmentors=[sequence(augmentors=[flip(horizontal=True, vertical=False, probability=0.5), "
+        "to_uint8()])], "
+        "index=0, image=None, mask=None, coords=None, boxes=None, labels=None, min_visible=0.0, channels=None) "
+        "#6e081dd571c2120c",
         "3ea9c9bb5fe098db3e244a89a0d97ae5",
     ),
     "errors": (
@@ -188,7 +236,8 @@ NAMED = {
     ),
     "branches": (
         lambda: ff.mix(ff.freeze(range(9), seed=1), ff.fake((2, 3), size=4), weights=[1, 2], until="all"),
-        "[source[9] > freeze(seed=1) + source[4]] > mix(names=[0, 1], weights=[1, 2], until='all', random=False) #d5a6afd8b3198d0a",
+        "[source[9] > freeze(seed=1) + source[4]] > mix(names=[0, 1], weights=[1, 2], until='all', random=False) "
+        "#d5a6afd8b3198d0a",
         "86610db00bafee364c89b0788e46b39b",
     ),
     "functions of other packages": (

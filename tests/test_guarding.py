@@ -181,7 +181,10 @@ def test_the_laws_where_there_is_an_index(stages):
 @pytest.mark.parametrize("items", [[], [3], [0]])
 @pytest.mark.parametrize("source", SOURCES)
 def test_the_laws_of_few_datapoints(source, items):
-    check(lambda: ff.pipe(source(items), ff.guard(ff.map(bad), then="drop"), ff.guard(ff.map(bad), then=minus)), epochs=(0,))
+    check(
+        lambda: ff.pipe(source(items), ff.guard(ff.map(bad), then="drop"), ff.guard(ff.map(bad), then=minus)),
+        epochs=(0,),
+    )
 
 
 def test_the_laws_in_processes():
@@ -266,7 +269,9 @@ def test_where_nothing_fails_a_guard_is_not_there(stage, source):
 
 def test_dropping_takes_the_length_away_and_replacing_leaves_it():
     flow = ff.guard(ff.map(bad), then="drop")(range(10))
-    with pytest.raises(TypeError, match=r"how many outputs guard\(map\(bad\), then='drop'\) gives is only known once it has run"):
+    with pytest.raises(
+        TypeError, match=r"how many outputs guard\(map\(bad\), then='drop'\) gives is only known once it has run"
+    ):
         len(flow)
     assert len(ff.guard(ff.map(bad), then=minus)(range(10))) == 10
     assert ff.guard(ff.map(bad), then=minus)(range(10))[3] == -1
@@ -281,12 +286,16 @@ def test_a_guard_changes_no_random_number(source):
     whole = {pair[0]: pair for pair in ff.map(tagged, source(range(20)), rng=True).run()}
 
     def guarded(**policy):
-        return ff.pipe(source(range(20)), ff.guard(ff.map(lambda x, rng: (bad(x), tagged(x, rng))[1], rng=True), **policy))
+        return ff.pipe(
+            source(range(20)), ff.guard(ff.map(lambda x, rng: (bad(x), tagged(x, rng))[1], rng=True), **policy)
+        )
 
     good = [pair for number, pair in whole.items() if number % 7 != 3]
     assert list(guarded(then="drop")) == good
     assert [pair for pair in guarded(then=minus) if pair != -1] == good
-    downstream = ff.pipe(source(range(20)), ff.guard(ff.map(lambda x: bad(x) // 10), then="drop"), ff.map(tagged, rng=True))
+    downstream = ff.pipe(
+        source(range(20)), ff.guard(ff.map(lambda x: bad(x) // 10), then="drop"), ff.map(tagged, rng=True)
+    )
     assert list(downstream) == good
 
 
@@ -298,7 +307,12 @@ def test_guarded_and_unguarded_stages_are_numbered_together():
         return datapoint + rng.random()
 
     plain = ff.map(draw, rng=True)
-    assert draws(plain, plain) == draws(ff.guard(plain), plain) == draws(plain, ff.guard(plain)) == draws(ff.guard(plain), ff.guard(plain))
+    assert (
+        draws(plain, plain)
+        == draws(ff.guard(plain), plain)
+        == draws(plain, ff.guard(plain))
+        == draws(ff.guard(plain), ff.guard(plain))
+    )
     pinned = ff.map(draw, rng=True, name="mine")
     assert draws(plain, pinned) == draws(plain, ff.guard(pinned)) != draws(plain, plain)
 
@@ -456,7 +470,9 @@ def test_others_pass_through_untouched(setting):
             raise OSError
         return {0: 0, 2: 0}[datapoint]
 
-    given, error, dropped = passed(ff.pipe(range(5), ff.guard(ff.map(work), errors=OSError, retry=3, then="drop"), setting))
+    given, error, dropped = passed(
+        ff.pipe(range(5), ff.guard(ff.map(work), errors=OSError, retry=3, then="drop"), setting)
+    )
     assert given == [0, 0]
     assert type(error) is KeyError
     assert error.args == (3,)
@@ -482,7 +498,9 @@ def failing():
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
-@pytest.mark.parametrize(("stage", "then"), [(ff.map(abs), "drop"), (ff.map(abs), minus), (ff.flat_map(lambda x: [x]), "drop")], ids=str)
+@pytest.mark.parametrize(
+    ("stage", "then"), [(ff.map(abs), "drop"), (ff.map(abs), minus), (ff.flat_map(lambda x: [x]), "drop")], ids=str
+)
 def test_errors_from_further_up_are_not_handled(stage, then, setting):
     def upstream(datapoint):
         if datapoint == 5:
@@ -506,11 +524,18 @@ def test_errors_from_further_up_are_not_handled(stage, then, setting):
 @pytest.mark.parametrize("setting", LOCAL, ids=str)
 def test_a_guard_upstream_and_one_downstream_see_to_their_own_stages(setting):
     first, second = Flaky({2: 1, 5: -1}), Flaky({(3,): 1, (7,): -1})
-    flow = ff.pipe(range(9), ff.guard(ff.map(first), retry=1, then="drop"), ff.guard(ff.map(second), retry=2, then="drop"), setting)
+    flow = ff.pipe(
+        range(9), ff.guard(ff.map(first), retry=1, then="drop"), ff.guard(ff.map(second), retry=2, then="drop"), setting
+    )
     given, _, dropped = passed(flow)
     assert given == [((n,),) for n in range(9) if n not in (5, 7)]
     assert sorted(str(one.datapoint) for one in dropped) == ["(7,)", "5"]
-    assert (first.calls.count(5), first.calls.count(7), second.calls.count((7,)), second.calls.count((3,))) == (2, 1, 3, 2)
+    assert (first.calls.count(5), first.calls.count(7), second.calls.count((7,)), second.calls.count((3,))) == (
+        2,
+        1,
+        3,
+        2,
+    )
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
@@ -521,7 +546,10 @@ def test_what_asks_to_stop_is_never_handled(setting, error):
             raise error
         return datapoint
 
-    with pytest.raises(error), iter(ff.pipe(range(9), ff.guard(ff.map(work), retry=3, then="drop"), setting)) as iterator:
+    with (
+        pytest.raises(error),
+        iter(ff.pipe(range(9), ff.guard(ff.map(work), retry=3, then="drop"), setting)) as iterator,
+    ):
         list(iterator)
 
 
@@ -596,7 +624,9 @@ def test_next_draws_the_numbers_of_the_one_that_failed():
     assert list(flow) == [(number + (number % 7 == 3), whole[number]) for number in range(30)]
 
 
-@pytest.mark.parametrize("stages", [[ff.shuffle()], [ff.shard(1, 3)], [ff.shuffle(), ff.shard(2, 3)], [ff.skip(2), ff.repeat(2)]], ids=str)
+@pytest.mark.parametrize(
+    "stages", [[ff.shuffle()], [ff.shard(1, 3)], [ff.shuffle(), ff.shard(2, 3)], [ff.skip(2), ff.repeat(2)]], ids=str
+)
 def test_next_is_next_in_the_order_of_the_pass(stages):
     order = list(ff.pipe(range(24), *stages))
     expected = [next(x * 10 for x in order[at:] + order[:at] if x % 7 != 3) for at in range(len(order))]
@@ -690,13 +720,18 @@ def sparing(source):
 
 
 @pytest.mark.parametrize("stage", [early(), generous(), sparing()], ids=str)
-@pytest.mark.parametrize("policy", [{}, {"then": "drop"}, {"then": minus}, {"errors": IndexError, "then": "drop"}], ids=str)
+@pytest.mark.parametrize(
+    "policy", [{}, {"then": "drop"}, {"then": minus}, {"errors": IndexError, "then": "drop"}], ids=str
+)
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("setting", LOCAL, ids=str)
 def test_a_stage_with_the_wrong_number_of_outputs_is_named(source, stage, policy, setting):
-    error = raised(ff.pipe(source(range(300)), ff.guard(stage, **policy), setting))  # enough for tasks of more than three
+    error = raised(
+        ff.pipe(source(range(300)), ff.guard(stage, **policy), setting)
+    )  # enough for tasks of more than three
     assert str(error) == (
-        f"{stage} gave the wrong number of outputs: a stage.each or stage.group function yields exactly one output for each input"
+        f"{stage} gave the wrong number of outputs: a stage.each or stage.group function yields exactly one output "
+        "for each input"
     )
 
 
@@ -851,7 +886,9 @@ def test_what_was_kept_goes_with_the_iterator():
 
 @pytest.mark.parametrize(("source", "then"), list(zip(SOURCES, (minus, "drop"))))
 def test_memory_does_not_grow_with_the_failures(source, then):
-    iterator = iter(ff.pipe(source(range(14_000)), ff.guard(ff.map(bad), retry=1, then=then), ff.guard(ff.flat_map(lambda x: [x]))))
+    iterator = iter(
+        ff.pipe(source(range(14_000)), ff.guard(ff.map(bad), retry=1, then=then), ff.guard(ff.flat_map(lambda x: [x])))
+    )
     list(itertools.islice(iterator, 2000))
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
@@ -871,7 +908,11 @@ def judged(budget, failing, n):
     for number in range(n):
         failures += number in failing
         if number in failing:
-            used_up = failures > budget if isinstance(budget, int) else (number + 1 >= 1 / budget and failures / (number + 1) > budget)
+            used_up = (
+                failures > budget
+                if isinstance(budget, int)
+                else (number + 1 >= 1 / budget and failures / (number + 1) > budget)
+            )
             if used_up:
                 return number
     return None
@@ -893,7 +934,11 @@ def test_a_budget_is_judged_at_each_failure_and_a_share_from_its_inverse_on(sour
 
         given, error, dropped = passed(ff.pipe(source(range(60)), ff.guard(ff.map(work), then=then, budget=budget)))
         last = judged(budget, failing, 60)
-        assert given == [n if n not in failing else -1 for n in range(60 if last is None else last) if n not in failing or then is minus]
+        assert given == [
+            n if n not in failing else -1
+            for n in range(60 if last is None else last)
+            if n not in failing or then is minus
+        ]
         assert (error is None) == (last is None)
         assert [one.index for one in dropped] == [n for n in sorted(failing) if last is None or n < last]
 
@@ -928,7 +973,9 @@ MORE = [
 
 
 @pytest.mark.parametrize("more", MORE)
-@pytest.mark.parametrize("source", [*SOURCES, lambda items: ff.shuffle(items), lambda items: ff.filter(lambda x: x % 5, items)])
+@pytest.mark.parametrize(
+    "source", [*SOURCES, lambda items: ff.shuffle(items), lambda items: ff.filter(lambda x: x % 5, items)]
+)
 def test_every_number_of_workers_fails_at_the_same_datapoint(source, more):
     for budget, then in itertools.product((0, 2, 0.12), ("drop", minus)):
         outcomes = []
@@ -983,7 +1030,9 @@ def test_looking_at_a_datapoint_uses_nothing_up():
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
-@pytest.mark.parametrize("policy", [{}, {"retry": 1}, {"then": "drop", "budget": 1}, {"then": minus, "budget": 1}], ids=str)
+@pytest.mark.parametrize(
+    "policy", [{}, {"retry": 1}, {"then": "drop", "budget": 1}, {"then": minus, "budget": 1}], ids=str
+)
 def test_replay_makes_it_happen_again(setting, policy):
     flow = ff.pipe(range(30), ff.shuffle(), ff.guard(ff.map(bad), **policy), ff.batch(3), setting)
     error = raised(flow)
@@ -1016,7 +1065,8 @@ NOT_SO = "guard(): stage must work datapoint by datapoint (each, group or expand
         (ff.zip, "guard(): argument 1 is zip itself; to join flows write zip(a, b)"),
         (
             ff.pipe([1], ff.map(abs)),
-            "guard(): argument 1 is a flow, not a stage: pipe(flow([1]), map(abs)); only the first argument of pipe is a source",
+            "guard(): argument 1 is a flow, not a stage: pipe(flow([1]), map(abs)); only the first argument of pipe "
+            "is a source",
         ),
         (3, "guard(): argument 1 must be a stage or a function of an iterable, got 3"),
         (None, "guard(): argument 1 must be a stage or a function of an iterable, got None"),
@@ -1035,7 +1085,10 @@ def test_plain_functions_of_an_iterable_cannot_be_guarded():
 
 ERRORS = "guard(): errors must be a subclass of Exception or a tuple of them, got "
 THEN = "guard(): then must be 'raise', 'drop', 'next' or a function of the datapoint and the error, got "
-BUDGET = "guard(): budget must be None, a number of datapoints (an integer >= 0) or a share of them (a float between 0 and 1), got "
+BUDGET = (
+    "guard(): budget must be None, a number of datapoints (an integer >= 0) or a share of them (a float between "
+    "0 and 1), got "
+)
 
 
 @pytest.mark.parametrize(
@@ -1077,17 +1130,26 @@ def test_wrong_arguments(options, error, message):
 def test_next_is_for_stages_like_map(stage):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         ff.guard(stage, then="next")
-    assert str(caught.value) == f"guard(): then='next' is for stages like map, that give one output for one datapoint, got {stage}"
+    assert (
+        str(caught.value)
+        == f"guard(): then='next' is for stages like map, that give one output for one datapoint, got {stage}"
+    )
 
 
 def test_next_needs_a_source_that_can_be_indexed():
     for source, why in (
-        (Stream([1]), "flow(Stream) can only be iterated; give a list, an array or an object with __len__ and __getitem__"),
+        (
+            Stream([1]),
+            "flow(Stream) can only be iterated; give a list, an array or an object with __len__ and __getitem__",
+        ),
         (ff.filter(abs, [1]), "how many outputs filter(abs) gives is only known once it has run"),
     ):
         with pytest.raises(TypeError) as caught:
             ff.guard(ff.map(abs), then="next")(source)
-        assert str(caught.value) == f"guard(map(abs), then='next'): then='next' needs a source that can be indexed, but {why}"
+        assert (
+            str(caught.value)
+            == f"guard(map(abs), then='next'): then='next' needs a source that can be indexed, but {why}"
+        )
 
 
 def test_integers_of_other_libraries_are_integers():
@@ -1104,7 +1166,10 @@ GUARDED = [
     (lambda: ff.guard(ff.batch(3), then="drop", budget=0.1), "guard(batch(3), then='drop', budget=0.1)"),
     (lambda: ff.guard(ff.flat_map(some), then=minus), "guard(flat_map(some), then=minus)"),
     (lambda: ff.guard(ff.unbatch), "guard(unbatch())"),
-    (lambda: ff.guard(ff.map(noisy, rng=True, name="mine"), then="next"), "guard(map(noisy, rng=True, name='mine'), then='next')"),
+    (
+        lambda: ff.guard(ff.map(noisy, rng=True, name="mine"), then="next"),
+        "guard(map(noisy, rng=True, name='mine'), then='next')",
+    ),
 ]
 
 
@@ -1132,7 +1197,11 @@ def test_a_state_is_not_for_the_unguarded_pipeline():
 
 
 def test_explain_knows_guarded_stages(capsys):
-    ff.explain(ff.pipe(range(9), ff.guard(ff.map(bad), then=minus), ff.guard(ff.batch(2), then="drop"), ff.prefetch(2, threads=2)))
+    ff.explain(
+        ff.pipe(
+            range(9), ff.guard(ff.map(bad), then=minus), ff.guard(ff.batch(2), then="drop"), ff.prefetch(2, threads=2)
+        )
+    )
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].split()[:4] == ["guard(map(bad),", "then=minus)", "each", "9"]
     assert [line.split()[2] for line in lines if line.startswith("guard(batch(2),")] == ["expand"]

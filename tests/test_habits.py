@@ -69,7 +69,9 @@ class Both(Loader):
         raise AssertionError("not asked")
 
 
-@pytest.mark.parametrize("make", [ff.flow, lambda x: ff.pipe(x, ff.map(abs)), lambda x: ff.take(9, x), lambda x: ff.concat(x, [])])
+@pytest.mark.parametrize(
+    "make", [ff.flow, lambda x: ff.pipe(x, ff.map(abs)), lambda x: ff.take(9, x), lambda x: ff.concat(x, [])]
+)
 @pytest.mark.parametrize("loader", [Loader, Sized])
 def test_making_a_flow_does_not_open_its_source(make, loader):
     source = loader(4)
@@ -98,7 +100,8 @@ def test_whether_it_is_an_iterator_is_told_when_it_is_read():
 
 
 @pytest.mark.parametrize(
-    "word", [ff.concat, ff.mix, ff.zip, ff.zip_components, ff.flow, ff.pipe, ff.batch(2), ff.shuffle, ff.split, ff.cache()]
+    "word",
+    [ff.concat, ff.mix, ff.zip, ff.zip_components, ff.flow, ff.pipe, ff.batch(2), ff.shuffle, ff.split, ff.cache()],
 )
 @pytest.mark.parametrize(
     "hold",
@@ -121,7 +124,9 @@ def test_flows_in_a_dict_are_refused_but_where_names_count(word):
 @pytest.mark.parametrize("word", [ff.concat, ff.mix, ff.zip, ff.flow])
 @pytest.mark.parametrize("gives", [iter, lambda flows: (flow for flow in flows), lambda flows: map(ff.flow, flows)])
 def test_an_iterator_of_flows_is_refused_when_it_is_read(word, gives):
-    with pytest.raises(TypeError, match=rf"^{word.__name__}\(\): the datapoints of this iterator are flows; write .*\(\*flows\)"):
+    with pytest.raises(
+        TypeError, match=rf"^{word.__name__}\(\): the datapoints of this iterator are flows; write .*\(\*flows\)"
+    ):
         list(word(gives([a, b])))
 
 
@@ -129,7 +134,9 @@ def test_flows_are_datapoints_where_a_function_returns_them():
     assert list(ff.pipe(lambda: [a, b], ff.flat_map(lambda flow: flow))) == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("stage", [ff.take(2), ff.compose(ff.take(2)), ff.take, ff.guard(ff.map(abs)), ff.inside(ff.map(abs))])
+@pytest.mark.parametrize(
+    "stage", [ff.take(2), ff.compose(ff.take(2)), ff.take, ff.guard(ff.map(abs)), ff.inside(ff.map(abs))]
+)
 def test_a_source_and_its_stages_in_a_list_are_refused(stage):
     for call in (lambda: ff.pipe([a, stage]), lambda: ff.flow((a, stage)), lambda: ff.batch(2, [stage])):
         assert "a source cannot hold the stage" in said(call)
@@ -138,7 +145,9 @@ def test_a_source_and_its_stages_in_a_list_are_refused(stage):
 
 @pytest.mark.parametrize("hold", [list, tuple])
 @pytest.mark.parametrize(
-    "word", [functools.partial(ff.pipe, [1]), ff.compose, ff.inside, ff.guard], ids=["pipe", "compose", "inside", "guard"]
+    "word",
+    [functools.partial(ff.pipe, [1]), ff.compose, ff.inside, ff.guard],
+    ids=["pipe", "compose", "inside", "guard"],
 )
 def test_stages_in_a_list_are_refused(word, hold):
     assert "a list of stages" in said(lambda: word([ff.batch(2), ff.take(1)])).replace("a tuple", "a list")
@@ -147,7 +156,8 @@ def test_stages_in_a_list_are_refused(word, hold):
 
 def test_weights_among_the_sources_of_a_mix_are_refused():
     assert said(lambda: ff.mix(a, b, [0.5, 0.5])) == (
-        "mix(): weights are given by name, got [0.5, 0.5] among the sources; write weights=[0.5, 0.5], or flow([0.5, 0.5]) for a source"
+        "mix(): weights are given by name, got [0.5, 0.5] among the sources; write weights=[0.5, 0.5], or flow([0.5, "
+        "0.5]) for a source"
     )
     assert list(ff.mix([1, 2], [3, 4])) == [1, 3, 2, 4]
     assert list(ff.mix(a, [3])) == [1, 3, 2]
@@ -188,13 +198,27 @@ FACTORIES = [ff.batch, ff.shuffle, ff.batch(2), ff.compose(ff.batch(2)), ff.insi
 )
 def test_what_makes_functions_or_stages_is_no_function(word, given):
     assert re.search(
-        r"\(\): \w+ must be .*, got (the stage \S+|\w+, which makes stages|\w+ without its arguments); write ", said(lambda: word(given))
+        r"\(\): \w+ must be .*, got (the stage \S+|\w+, which makes stages|\w+ without its arguments); write ",
+        said(lambda: word(given)),
     )
 
 
 def test_functions_and_objects_that_are_functions_may_stand_there():
-    ff.map(ff.shape_of()), ff.map(ff.pad(0)), ff.map(ff.stack), ff.batch(2, collate=ff.as_list), ff.pack(8, how=ff.best_fit)
-    ff.map(print), ff.map(str), ff.map(dict.get), ff.map(np.add), ff.map(functools.partial(pow, 2)), ff.map(ff.seeded(abs), rng=True)
+    (
+        ff.map(ff.shape_of()),
+        ff.map(ff.pad(0)),
+        ff.map(ff.stack),
+        ff.batch(2, collate=ff.as_list),
+        ff.pack(8, how=ff.best_fit),
+    )
+    (
+        ff.map(print),
+        ff.map(str),
+        ff.map(dict.get),
+        ff.map(np.add),
+        ff.map(functools.partial(pow, 2)),
+        ff.map(ff.seeded(abs), rng=True),
+    )
 
 
 @pytest.mark.parametrize(
@@ -228,7 +252,9 @@ def by_name(x, *, rng):
     return x
 
 
-@pytest.mark.parametrize("f", [lambda x, rng: x, lambda x, generator: x, Mine().two, functools.partial(lambda a, x, rng: x, 1), by_name])
+@pytest.mark.parametrize(
+    "f", [lambda x, rng: x, lambda x, generator: x, Mine().two, functools.partial(lambda a, x, rng: x, 1), by_name]
+)
 @pytest.mark.parametrize("word", [ff.map, ff.filter, ff.filter_map, ff.flat_map, lambda f: ff.map_component(f, 0)])
 def test_a_forgotten_rng_is_named(word, f):
     assert "write rng=True" in said(lambda: word(f))
@@ -242,9 +268,15 @@ def test_a_forgotten_rng_is_named(word, f):
             "a function of (image, label); it is called with one datapoint: write lambda datapoint",
         ),
         (lambda: ff.map(lambda: 1), "a function of (); it is called with one datapoint"),
-        (lambda: ff.map(lambda x: x, rng=True), "a function of (x); with rng=True it is called with the datapoint and its generator"),
+        (
+            lambda: ff.map(lambda x: x, rng=True),
+            "a function of (x); with rng=True it is called with the datapoint and its generator",
+        ),
         (lambda: ff.scan(lambda x: x, 0), "a function of (x); it is called with 2 arguments"),
-        (lambda: ff.batch(2, collate=lambda x, y: x), "a function of (x, y); it is called with the list of values of a component"),
+        (
+            lambda: ff.batch(2, collate=lambda x, y: x),
+            "a function of (x, y); it is called with the list of values of a component",
+        ),
         (lambda: ff.tap(lambda x, y: x), "a function of (x, y); it is called with one datapoint"),
     ],
 )
@@ -262,7 +294,12 @@ def renamed(f):
 
 def test_functions_whose_arguments_are_not_certain_are_left_alone():
     assert list(ff.map(renamed(lambda x, rng: x), [1])) == [1]
-    assert list(ff.map(lambda x, rng=None: x, [1])) == list(ff.map(lambda *x: x[0], [1])) == list(ff.map(Mine().one, [1])) == [1]
+    assert (
+        list(ff.map(lambda x, rng=None: x, [1]))
+        == list(ff.map(lambda *x: x[0], [1]))
+        == list(ff.map(Mine().one, [1]))
+        == [1]
+    )
     assert list(ff.map(lambda x, *, by=1: x, [1])) == list(ff.map(functools.partial(lambda x, y: x, y=2), [1])) == [1]
     told = lambda *args: args[0]
     told.__signature__ = "none of one's business"
@@ -279,7 +316,10 @@ def test_every_word_of_the_table_is_told_wherever_it_is_written():
         for keyword, told in dialects.KEYWORDS.items():
             if keyword not in known:
                 text = said(lambda word=word, keyword=keyword: word(**{keyword: 1}))
-                assert f"{word.__name__}(): got an unexpected keyword argument {keyword!r}; {keyword} is a word of {told.of}: " in text
+                assert (
+                    f"{word.__name__}(): got an unexpected keyword argument {keyword!r}; {keyword} is a word of "
+                    f"{told.of}: " in text
+                )
 
 
 def test_advice_names_words_that_there_are():
@@ -302,7 +342,9 @@ def test_advice_names_words_that_there_are():
         "load_dataset",
         "reset_state",
     }
-    texts = [word.do for word in dialects.KEYWORDS.values()] + [at for word in dialects.KEYWORDS.values() for at in word.at.values()]
+    texts = [word.do for word in dialects.KEYWORDS.values()] + [
+        at for word in dialects.KEYWORDS.values() for at in word.at.values()
+    ]
     for text in [*texts, *dialects.METHODS.values(), *dialects.NAMES.values()]:
         for name in re.findall(r"(\w+)\(", text):
             assert name in public | others, f"{name} in {text!r}"
@@ -346,13 +388,17 @@ def test_every_option_of_a_word_is_near_to_its_misspelling():
 
 
 @pytest.mark.parametrize(
-    "thing", [a, ff.batch(2), ff.compose(ff.batch(2)), ff.guard(ff.map(abs))], ids=["flow", "stage", "composed", "guarded"]
+    "thing",
+    [a, ff.batch(2), ff.compose(ff.batch(2)), ff.guard(ff.map(abs))],
+    ids=["flow", "stage", "composed", "guarded"],
 )
 def test_methods_of_other_libraries_are_answered(thing):
     words = [name for name in dir(ff) if hasattr(getattr(ff, name), "definition")]
     for name in (*words, *dialects.METHODS):
         assert not hasattr(thing, name)
-        assert re.match(rf"a (flow|stage) has no attribute '{name}'; ", said(lambda name=name: getattr(thing, name))), name
+        assert re.match(rf"a (flow|stage) has no attribute '{name}'; ", said(lambda name=name: getattr(thing, name))), (
+            name
+        )
     with pytest.raises(AttributeError) as caught:
         thing.nothing_like_it  # noqa: B018
     assert str(caught.value).endswith("has no attribute 'nothing_like_it'")
@@ -362,12 +408,24 @@ def test_methods_of_other_libraries_are_answered(thing):
 def test_the_answer_is_what_to_write():
     assert said(lambda: a.map(abs)) == "a flow has no attribute 'map'; write pipe(flow, map(f))"
     assert said(lambda: a.concat(b)) == "a flow has no attribute 'concat'; write concat(flow, other)"
-    assert said(lambda: ff.shuffle().batch(2)) == "a stage has no attribute 'batch'; write pipe(source, shuffle(), batch(size))"
-    assert said(lambda: a.padded_batch(2)) == "a flow has no attribute 'padded_batch'; write batch(size, flow, collate=pad(value))"
+    assert (
+        said(lambda: ff.shuffle().batch(2))
+        == "a stage has no attribute 'batch'; write pipe(source, shuffle(), batch(size))"
+    )
+    assert (
+        said(lambda: a.padded_batch(2))
+        == "a flow has no attribute 'padded_batch'; write batch(size, flow, collate=pad(value))"
+    )
 
 
 def test_answers_do_not_come_between_copies_and_pickles():
-    for thing in (ff.pipe([1, 2], ff.shuffle()), ff.batch(2), ff.compose(ff.batch(2)), ff.guard(ff.map(abs)), ff.inside(ff.map(abs))):
+    for thing in (
+        ff.pipe([1, 2], ff.shuffle()),
+        ff.batch(2),
+        ff.compose(ff.batch(2)),
+        ff.guard(ff.map(abs)),
+        ff.inside(ff.map(abs)),
+    ):
         for again in (copy.copy(thing), copy.deepcopy(thing), pickle.loads(pickle.dumps(thing))):
             assert repr(again) == repr(thing)
         assert not hasattr(thing, "__array__")
@@ -411,7 +469,9 @@ def test_every_class_in_the_table_for_those_who_come_from_dataflow_is_answered()
 
 
 @pytest.mark.parametrize(
-    "stage", [ff.shuffle(), ff.batch(2), ff.compose(ff.batch(2)), ff.guard(ff.map(abs)), ff.inside(ff.map(abs))], ids=repr
+    "stage",
+    [ff.shuffle(), ff.batch(2), ff.compose(ff.batch(2)), ff.guard(ff.map(abs)), ff.inside(ff.map(abs))],
+    ids=repr,
 )
 @pytest.mark.parametrize("read", [list, iter, lambda stage: [*stage], lambda stage: dict(enumerate(stage))])
 def test_a_stage_alone_is_not_iterated(read, stage):
@@ -446,7 +506,10 @@ def test_integers_of_any_type_are_indices():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: ff.batch(a, 2), "batch(): size must be a positive integer, got flow([1, 2]); the source comes last: batch(size, source)"),
+        (
+            lambda: ff.batch(a, 2),
+            "batch(): size must be a positive integer, got flow([1, 2]); the source comes last: batch(size, source)",
+        ),
         (lambda: ff.map([1], abs), "map(): f must be a function, got [1]; the source comes last: map(f, source)"),
         (lambda: ff.take(a, 1), "the source comes last: take(count, source)"),
     ],
@@ -489,7 +552,10 @@ def test_arrays_that_may_be_datapoints_are(arrays):
 
 def test_explain_remarks_on_arrays_that_look_like_columns(capsys):
     ff.explain(ff.pipe([X, X], ff.map(np.sum)))
-    assert "has 2 datapoints, arrays of one length; if they are meant as columns, write from_arrays(*arrays)" in capsys.readouterr().out
+    assert (
+        "has 2 datapoints, arrays of one length; if they are meant as columns, write from_arrays(*arrays)"
+        in capsys.readouterr().out
+    )
     ff.explain(ff.pipe([np.zeros(3), np.zeros(4)], ff.map(np.sum)))
     assert "from_arrays" not in capsys.readouterr().out
 
@@ -498,7 +564,10 @@ def test_explain_remarks_on_arrays_that_look_like_columns(capsys):
     ("call", "words"),
     [
         (lambda: ff.from_arrays([X, y]), "write from_arrays(*arrays)"),
-        (lambda: ff.from_arrays((y, y)), "write from_arrays(*arrays), or from_arrays(np.stack(arrays)) if each of them is a row"),
+        (
+            lambda: ff.from_arrays((y, y)),
+            "write from_arrays(*arrays), or from_arrays(np.stack(arrays)) if each of them is a row",
+        ),
         (lambda: ff.from_arrays({"x": X, "y": y}), "write from_arrays(**arrays)"),
         (lambda: ff.from_arrays(a), "a flow is a source as it is"),
     ],
@@ -602,12 +671,15 @@ def test_a_length_that_fails_for_a_reason_of_its_own_is_an_error():
 
 def test_an_object_that_is_read_by_keys_says_so():
     with pytest.raises(
-        TypeError, match=r"flow\(Keyed\) is read by index, from 0 on, and does not know 0;.*pipe\(keys, map\(x\.__getitem__\)\)"
+        TypeError,
+        match=r"flow\(Keyed\) is read by index, from 0 on, and does not know 0;.*pipe\(keys, map\(x\.__getitem__\)\)",
     ):
         list(ff.flow(Keyed()))
     assert list(ff.pipe(["a"], ff.map(Keyed().__getitem__))) == [1]
     keyed = type("Keys", (Keyed,), {"keys": lambda self: ["a"]})()
-    assert "an object that is read by keys; write pipe(list(x.keys()), map(x.__getitem__))" in said(lambda: ff.flow(keyed))
+    assert "an object that is read by keys; write pipe(list(x.keys()), map(x.__getitem__))" in said(
+        lambda: ff.flow(keyed)
+    )
 
 
 def test_a_key_error_of_ones_own_stays_itself():
@@ -676,13 +748,17 @@ def test_what_is_no_executor_says_what_to_write(executor, words):
 
 def test_a_pool_of_multiprocessing_names_what_is_one():
     with ThreadPool(1) as pool:
-        assert "write processes=n, or concurrent.futures.ProcessPoolExecutor(n)" in said(lambda: ff.prefetch(2, executor=pool))
+        assert "write processes=n, or concurrent.futures.ProcessPoolExecutor(n)" in said(
+            lambda: ff.prefetch(2, executor=pool)
+        )
 
 
 @pytest.mark.timeout(60)
 def test_futures_of_another_library_are_told():
     flow = ff.pipe(range(4), ff.map(float), ff.prefetch(2, executor=Foreign()))
-    assert "submit() of executor must return a concurrent.futures.Future, but Foreign returned object" in said(lambda: list(flow))
+    assert "submit() of executor must return a concurrent.futures.Future, but Foreign returned object" in said(
+        lambda: list(flow)
+    )
 
 
 @pytest.mark.timeout(60)
@@ -715,7 +791,13 @@ def test_explain_names_what_shard_has_to_go_behind(stages, behind, capsys):
 
 def test_the_tables_hold_no_word_of_our_own():
     tree = ast.parse(Path(dialects.__file__).read_text())
-    keys = [key.value for node in ast.walk(tree) if isinstance(node, ast.Dict) for key in node.keys if isinstance(key, ast.Constant)]
+    keys = [
+        key.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Dict)
+        for key in node.keys
+        if isinstance(key, ast.Constant)
+    ]
     assert len(keys) > 200
     for name in dialects.NAMES:
         assert name not in vars(ff), name

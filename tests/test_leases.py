@@ -164,7 +164,10 @@ if importlib.util.find_spec("pyarrow"):
 if importlib.util.find_spec("pandas"):
     import pandas as pd
 
-    VIEWS |= {"a frame of pandas": lambda a: pd.DataFrame(a.T, copy=False), "a series of pandas": lambda a: pd.Series(a[1], copy=False)}
+    VIEWS |= {
+        "a frame of pandas": lambda a: pd.DataFrame(a.T, copy=False),
+        "a series of pandas": lambda a: pd.Series(a[1], copy=False),
+    }
 if importlib.util.find_spec("PIL"):
     from PIL import Image
 

@@ -31,7 +31,9 @@ def told(flow):
 @pytest.mark.parametrize("source", [list(range(2000)), lambda: iter(range(2000))], ids=["list", "stream"])
 def test_a_filter_that_drops_everything_is_told_in_every_epoch_and_where_it_is_used(workers, source):
     flow = ff.pipe(source, ff.filter(never), ff.map(str), None if workers is None else ff.prefetch(2, **workers))
-    if workers == {"processes": 1} and callable(source):  # a pass that the one worker keeps, and of which it counts nothing here
+    if workers == {"processes": 1} and callable(
+        source
+    ):  # a pass that the one worker keeps, and of which it counts nothing here
         assert told(flow) == []
         return
     with pytest.warns(UserWarning, match=NOTHING) as caught:

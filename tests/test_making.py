@@ -27,7 +27,17 @@ WORKERS = ({}, {"threads": 2}, {"processes": 2})
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    for name in ("img10.jpg", "img2.jpg", "img1.jpg", "notes.txt", "b/img3.jpg", "a10/x.jpg", "a9/x.jpg", "a9/deep/y.jpg", ".hidden.jpg"):
+    for name in (
+        "img10.jpg",
+        "img2.jpg",
+        "img1.jpg",
+        "notes.txt",
+        "b/img3.jpg",
+        "a10/x.jpg",
+        "a9/x.jpg",
+        "a9/deep/y.jpg",
+        ".hidden.jpg",
+    ):
         path = tmp_path / "data" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
@@ -109,7 +119,8 @@ def test_files_keep_the_laws(folder):
     ("pattern", "message"),
     [
         ("data/*.png", "files(): no file matches 'data/*.png'; the folder 'data' exists"),
-        ("data/imgs/*.png", "files(): no file matches 'data/imgs/*.png'; the folder 'data' exists, 'data/imgs' does not"),
+        ("data/imgs/*.png", ("files(): no file matches 'data/imgs/*.png'; the folder 'data' exists, 'data/imgs' does "
+"not")),
         ("data/c*/x/*.png", "files(): no file matches 'data/c*/x/*.png'; the folder 'data' exists"),
         ("data/b", "files(): no file matches 'data/b'; it is a folder: write 'data/b/*' for the files in it, "
          "'data/b/**' for those in its folders too"),
@@ -146,7 +157,9 @@ FAKES = {
     "the same": lambda: fake([(2,), (3,)], 13, random=False),
     "endless": lambda: fake((2,), None),
     "empty": lambda: fake((2,), 0),
-    "shuffled": lambda: ff.pipe(fake((3,), 13), ff.shuffle(), ff.map(lambda x, rng: x + rng.random(), rng=True), ff.batch(5)),
+    "shuffled": lambda: ff.pipe(
+        fake((3,), 13), ff.shuffle(), ff.map(lambda x, rng: x + rng.random(), rng=True), ff.batch(5)
+    ),
     "repeated": lambda: ff.pipe(fake((3,), 5), ff.repeat(3), ff.filter(lambda x: x[0] > 0.3)),
     "sharded": lambda: ff.pipe(fake((3,), 13), ff.shard(1, 3), ff.skip(1)),
     "joined": lambda: ff.zip(fake((3,), 5), fake((3,), 5)),
@@ -227,33 +240,63 @@ def test_without_randomness_the_same_read_only_arrays_come_again_and_again():
 
 def test_made_up_arrays_are_made_in_the_workers(capsys):
     ff.explain(ff.pipe(fake((8,), 10), ff.prefetch(2, processes=2)))
-    assert "fake((8,), 10)            source    10      2 processes of prefetch(2, processes=2)" in capsys.readouterr().out
+    assert (
+        "fake((8,), 10)            source    10      2 processes of prefetch(2, processes=2)" in capsys.readouterr().out
+    )
 
 
 def test_what_made_up_arrays_look_like():
     assert repr(fake((2, 3))) == "fake((2, 3))"
-    assert repr(fake([(2,)], 7, random=False, dtype="int8", domain=(0, 9))) == "fake([(2,)], 7, random=False, dtype='int8', domain=(0, 9))"
+    assert (
+        repr(fake([(2,)], 7, random=False, dtype="int8", domain=(0, 9)))
+        == "fake([(2,)], 7, random=False, dtype='int8', domain=(0, 9))"
+    )
     assert repr(fake((), None)) == "fake((), None)"
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: fake(3), TypeError, "shapes must be a shape (a tuple of integers >= 0), or a list or dict of shapes, got 3"),
-        (lambda: fake([3, 4]), ValueError, "shapes must be a shape (a tuple of integers >= 0), or a list or dict of shapes, got [3, 4]"),
-        (lambda: fake([]), ValueError, "shapes must be a shape (a tuple of integers >= 0), or a list or dict of shapes, got []"),
-        (lambda: fake((-1,)), ValueError, "shapes must be a shape (a tuple of integers >= 0), or a list or dict of shapes, got (-1,)"),
+        (
+            lambda: fake(3),
+            TypeError,
+            "shapes must be a shape (a tuple of integers >= 0), or a list or dict of shapes, got 3",
+        ),
+        (
+            lambda: fake([3, 4]),
+            ValueError,
+            "shapes must be a shape (a tuple of integers >= 0), or a list or dict of shapes, got [3, 4]",
+        ),
+        (
+            lambda: fake([]),
+            ValueError,
+            "shapes must be a shape (a tuple of integers >= 0), or a list or dict of shapes, got []",
+        ),
+        (
+            lambda: fake((-1,)),
+            ValueError,
+            "shapes must be a shape (a tuple of integers >= 0), or a list or dict of shapes, got (-1,)",
+        ),
         (lambda: fake((1,), -1), ValueError, "size must be an integer >= 0 or None, got -1"),
         (lambda: fake((1,), 1.5), TypeError, "size must be an integer >= 0 or None, got 1.5"),
         (lambda: fake((1,), random=1), TypeError, "random must be True or False, got 1"),
-        (lambda: fake((1,), dtype="float31"), TypeError, "dtype must be a dtype of floats, integers or bools, got 'float31'"),
+        (
+            lambda: fake((1,), dtype="float31"),
+            TypeError,
+            "dtype must be a dtype of floats, integers or bools, got 'float31'",
+        ),
         (lambda: fake((1,), dtype=None), TypeError, "dtype must be a dtype of floats, integers or bools, got None"),
         (lambda: fake((1,), dtype=str), TypeError, f"dtype must be a dtype of floats, integers or bools, got {str!r}"),
-        (lambda: fake((1,), dtype=["int8"]), ValueError, "dtype must be a dtype of floats, integers or bools, got ['int8']"),
+        (
+            lambda: fake((1,), dtype=["int8"]),
+            ValueError,
+            "dtype must be a dtype of floats, integers or bools, got ['int8']",
+        ),
         (
             lambda: fake([(1,), (2,)], dtype=["int8"]),
             ValueError,
-            "dtype must be a dtype of floats, integers or bools, or one for each of the components [0, 1], got ['int8']",
+            "dtype must be a dtype of floats, integers or bools, or one for each of the components [0, 1], got "
+            "['int8']",
         ),
         (
             lambda: fake({"a": (1,)}, domain={"b": (0, 1)}),
@@ -378,7 +421,10 @@ def test_two_passes_at_once_are_an_error():
     flow = from_queue(filled(1, 2, None, 3, None))
     first = iter(flow)
     assert next(first) == 1
-    with pytest.raises(ValueError, match=r"^from_queue\(Queue\): another pass over this queue is under way, .* close it, or let it come"):
+    with pytest.raises(
+        ValueError,
+        match=r"^from_queue\(Queue\): another pass over this queue is under way, .* close it, or let it come",
+    ):
         next(iter(flow))
     assert next(first) == 2
     first.close()
@@ -493,7 +539,9 @@ print("waiting", flush=True)
 @pytest.mark.parametrize("stage", ["None", "ff.prefetch(2)"])
 def test_control_c_ends_the_waiting(stage):
     program = WAITING.format(stage) + "next(iterator)\n"
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
         assert child.stdout.readline() == "waiting\n"
         time.sleep(0.2)
         child.send_signal(signal.SIGINT)
@@ -503,7 +551,9 @@ def test_control_c_ends_the_waiting(stage):
 
 
 def test_a_program_ends_though_a_prefetch_waits():
-    done = subprocess.run([sys.executable, "-c", WAITING.format("ff.prefetch(2)")], capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        [sys.executable, "-c", WAITING.format("ff.prefetch(2)")], capture_output=True, text=True, timeout=20
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "waiting\n", "")
 
 
@@ -546,9 +596,13 @@ def test_anything_with_a_get_that_takes_a_timeout_will_do():
         list(from_queue(Own(1), timeout=0.001))
 
 
-@pytest.mark.parametrize("value", [[1], None, Awaited(), Impatient(), multiprocessing.get_context().SimpleQueue, queue.Queue])
+@pytest.mark.parametrize(
+    "value", [[1], None, Awaited(), Impatient(), multiprocessing.get_context().SimpleQueue, queue.Queue]
+)
 def test_what_is_no_queue_is_an_error(value):
-    with pytest.raises(TypeError, match=r"^from_queue\(\): queue must be a queue whose get\(\) takes a timeout, got .*; queue\.Queue, "):
+    with pytest.raises(
+        TypeError, match=r"^from_queue\(\): queue must be a queue whose get\(\) takes a timeout, got .*; queue\.Queue, "
+    ):
         from_queue(value)
 
 

@@ -1,4 +1,5 @@
-"""Every row of the README's table for those who come from DataFlow, and every promise beyond it, names the tests that hold it."""
+"""Every row of the README's table for those who come from DataFlow, and every promise beyond it,
+names the tests that hold it."""
 
 import ast
 import contextlib
@@ -19,8 +20,14 @@ HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 
 ROWS = {
-    "MyDataFlow": ["sources::foreign_objects_are_reset_once_and_iterated", "sources::get_data_and_size_without_a_reset"],
-    "df.reset_state()": ["flows::an_untouched_program_repeats_itself", "flows::reset_state_sets_seed_and_epoch_zero_and_returns_the_flow"],
+    "MyDataFlow": [
+        "sources::foreign_objects_are_reset_once_and_iterated",
+        "sources::get_data_and_size_without_a_reset",
+    ],
+    "df.reset_state()": [
+        "flows::an_untouched_program_repeats_itself",
+        "flows::reset_state_sets_seed_and_epoch_zero_and_returns_the_flow",
+    ],
     "MapData(": ["transform::map_keeps_none", "transform::filter_map_drops_none_and_nothing_else"],
     "MapDataComponent(": ["transform::map_component_replaces_one_component_and_keeps_the_type"],
     "SelectComponent(": ["transform::select_keeps_the_named_components_in_the_order_given"],
@@ -30,7 +37,10 @@ ROWS = {
         "batching::as_list_keeps_whatever_it_is_given",
         "batching::unequal_shapes_are_refused_and_shown_with_the_mend",
     ],
-    "BatchDataByShape(": ["batch_by::images_are_batched_by_their_shape", "batch_by::what_is_left_comes_in_order_of_the_first_that_waits"],
+    "BatchDataByShape(": [
+        "batch_by::images_are_batched_by_their_shape",
+        "batch_by::what_is_left_comes_in_order_of_the_first_that_waits",
+    ],
     "FixedSizeData(": [
         "repeating::epoch_of_is_tensorpacks_fixed_size_data",
         "repeating::take_of_cycle_is_fixed_size_data_that_keeps_no_state",
@@ -85,7 +95,10 @@ IMAGES = {
         "image/augmenting::points_in_two_components_are_kept_apart",
         "image/augmenting::boxes_that_leave_take_their_labels_along",
     ],
-    "fbresnet_augmentor(": ["image/presets::*", "examples::imagenet_feeds_training_and_validation_from_files_and_from_one_file"],
+    "fbresnet_augmentor(": [
+        "image/presets::*",
+        "examples::imagenet_feeds_training_and_validation_from_files_and_from_one_file",
+    ],
     "AugmentorList(": [
         "image/composing::a_sequence_hands_each_the_shape_it_will_see",
         "image/transforms::a_composition_is_one_after_the_other",
@@ -111,7 +124,10 @@ IMAGES = {
     ],
     "IAAugmentor(": ["image/composing::a_mapped_function_leaves_masks_and_coordinates"],
     "Flip(": ["image/geometry::flips_are_numpys", "image/geometry::a_flip_is_as_frequent_as_it_says"],
-    "Resize(": ["image/geometry::linear_resizing_is_the_formula", "image/geometry::linear_and_cubic_resizing_are_scikit_images"],
+    "Resize(": [
+        "image/geometry::linear_resizing_is_the_formula",
+        "image/geometry::linear_and_cubic_resizing_are_scikit_images",
+    ],
     "ResizeShortestEdge(": [
         "image/geometry::the_shortest_edge_is_as_asked_and_proportions_are_kept",
         "image/geometry::the_shortest_edge_may_be_drawn",
@@ -145,7 +161,10 @@ IMAGES = {
         "image/geometry::rotation_turns_about_a_drawn_point_by_a_multiple_of_the_step",
     ],
     "RotationAndCropValid(": ["image/geometry::the_valid_crop_is_valid_and_the_largest"],
-    "Affine(": ["image/geometry::affine_is_scikit_images", "image/geometry::affine_shears_scales_turns_and_moves_in_that_order"],
+    "Affine(": [
+        "image/geometry::affine_is_scikit_images",
+        "image/geometry::affine_shears_scales_turns_and_moves_in_that_order",
+    ],
     "GaussianDeform(": [
         "image/geometry::deformation_is_its_formula",
         "image/geometry::deformed_coordinates_invert_the_map_exactly",
@@ -159,7 +178,10 @@ IMAGES = {
     ],
     "MeanVarianceNormalize(": ["image/intensities::mean_variance_normalize_is_the_formula"],
     "MinMaxNormalize(": ["image/intensities::min_max_normalize_is_the_formula_and_goes_exactly_from_low_to_high"],
-    "GaussianBlur(": ["image/intensities::blur_is_scikit_images", "image/intensities::radius_and_sigma_are_drawn_from_their_ranges"],
+    "GaussianBlur(": [
+        "image/intensities::blur_is_scikit_images",
+        "image/intensities::radius_and_sigma_are_drawn_from_their_ranges",
+    ],
     "Gamma(": ["image/colors::gamma_is_a_power_of_the_share_of_white"],
     "Clip(": ["image/intensities::clip_is_numpys_and_rounds_its_bounds_for_uint8"],
     "Saturation(": ["image/colors::saturation_multiplies_distances_from_gray"],
@@ -194,8 +216,14 @@ FORMATS = {
         "formats/lmdb::keys_that_the_database_lists_decide_the_order",
     ],
     "LMDBDataDecoder(": ["formats/lmdb::databases_of_others_are_read_in_their_order"],
-    "CaffeLMDB(": ["formats/lmdb::raw_images_of_caffe_come_in_rgb", "formats/lmdb::encoded_images_of_caffe_are_decoded"],
-    "HDF5Data(": ["formats/hdf5::what_h5py_wrote_is_read_in_any_order", "formats/hdf5::datasets_are_chosen_by_name_wherever_they_lie"],
+    "CaffeLMDB(": [
+        "formats/lmdb::raw_images_of_caffe_come_in_rgb",
+        "formats/lmdb::encoded_images_of_caffe_are_decoded",
+    ],
+    "HDF5Data(": [
+        "formats/hdf5::what_h5py_wrote_is_read_in_any_order",
+        "formats/hdf5::datasets_are_chosen_by_name_wherever_they_lie",
+    ],
     "HDF5Serializer.save(": ["formats/hdf5::what_was_written_comes_back_and_h5py_reads_it"],
     "NumpySerializer.save(": ["formats/arrays::numpy_reads_what_is_written"],
     "NumpySerializer.load(": [
@@ -231,7 +259,10 @@ DATASETS = {
         "datasets/statistics::images_of_any_sizes_have_statistics_for_each_channel",
         "datasets/statistics::they_are_numpys",
     ],
-    "Cifar100(": ["datasets/cifar::cifar100_has_fine_and_coarse_labels", "datasets/cifar::there_are_a_hundred_labels_and_twenty"],
+    "Cifar100(": [
+        "datasets/cifar::cifar100_has_fine_and_coarse_labels",
+        "datasets/cifar::there_are_a_hundred_labels_and_twenty",
+    ],
     "SVHNDigit(": [
         "datasets/matlab_sets::svhn_gives_digits_and_zero_is_zero",
         "datasets/matlab_sets::whole_numbers_have_a_box_for_each_digit",
@@ -247,8 +278,14 @@ DATASETS = {
         "datasets/ilsvrc::the_validation_set_may_lie_in_folders",
         "datasets/ilsvrc::folders_of_synsets_can_do_without_lists",
     ],
-    "ILSVRCMeta(": ["datasets/ilsvrc::synsets_and_labels_are_those_of_the_archive", "datasets/ilsvrc::the_mean_image_is_rgb"],
-    "TinyImageNet(": ["datasets/lists::tiny_imagenet_is_listed_and_decoded", "datasets/lists::what_is_missing_of_tiny_imagenet_is_named"],
+    "ILSVRCMeta(": [
+        "datasets/ilsvrc::synsets_and_labels_are_those_of_the_archive",
+        "datasets/ilsvrc::the_mean_image_is_rgb",
+    ],
+    "TinyImageNet(": [
+        "datasets/lists::tiny_imagenet_is_listed_and_decoded",
+        "datasets/lists::what_is_missing_of_tiny_imagenet_is_named",
+    ],
     "Places365Standard(": [
         "datasets/lists::places_are_listed_by_the_official_lists_in_both_sizes",
         "datasets/lists::places_are_listed_in_the_easy_layout",
@@ -265,14 +302,19 @@ DATASETS = {
 ROWS |= {**IMAGES, **FORMATS, **DATASETS}
 
 BEYOND = {
-    "random access, lazy global shuffle, a bijection for every length": ["randomness::*", "ordering::shuffle_gives_each_datapoint_once"],
+    "random access, lazy global shuffle, a bijection for every length": [
+        "randomness::*",
+        "ordering::shuffle_gives_each_datapoint_once",
+    ],
     "exact resume, with other worker counts and other world sizes": ["flows::*", "parallel::*"],
     "the same stream for any number of workers": ["laws::random_pipelines_are_the_same_in_processes"],
     "padded batch": ["collating::batches_are_those_of_padded_batch"],
     "bucket by length": ["batch_by::batches_by_length_are_those_of_bucket_by_sequence_length"],
     "token budget": ["batch_by::no_batch_has_more_tokens_than_it_may"],
     "sequence packing": ["packing::rows_are_those_of_grain", "packing::no_token_is_lost_or_doubled"],
-    "full batches with a mask on every rank": ["multiples::every_rank_has_as_many_full_batches_and_counts_every_datapoint_once"],
+    "full batches with a mask on every rank": [
+        "multiples::every_rank_has_as_many_full_batches_and_counts_every_datapoint_once"
+    ],
     "weighted and explicit sampling": ["sampling::*", "ordering::subset_is_fancy_indexing"],
     "plan on metadata, load later": ["nesting::a_plan_on_metadata_is_loaded_later"],
     "per-process resources": ["transform::per_process_makes_its_resource_once_and_late"],
@@ -306,8 +348,14 @@ BEYOND = {
         "formats/text::awkward_files_are_read_as_pythons_reader_reads_them",
         "formats/text::pandas_reads_what_is_written_and_the_other_way",
     ],
-    "JSON lines": ["formats/text::json_comes_back_and_python_reads_it", "formats/text::what_pandas_and_pyarrow_know_is_read"],
-    "Zarr": ["formats/zarr::what_zarr_wrote_is_read_in_any_order", "formats/zarr::what_was_written_comes_back_and_zarr_reads_it"],
+    "JSON lines": [
+        "formats/text::json_comes_back_and_python_reads_it",
+        "formats/text::what_pandas_and_pyarrow_know_is_read",
+    ],
+    "Zarr": [
+        "formats/zarr::what_zarr_wrote_is_read_in_any_order",
+        "formats/zarr::what_was_written_comes_back_and_zarr_reads_it",
+    ],
     "npy": [
         "formats/arrays::what_numpy_saved_is_read",
         "formats/arrays::uncompressed_arrays_are_mapped_and_rows_are_views_that_nobody_writes_to",
@@ -316,7 +364,10 @@ BEYOND = {
         "formats/sharding::processes_write_the_files",
         "formats/sharding::read_in_turns_the_files_give_the_flow",
     ],
-    "URLs": ["formats/urls::what_is_written_to_memory_is_read_from_there", "formats/urls::what_a_web_server_gives_in_pieces_is_read"],
+    "URLs": [
+        "formats/urls::what_is_written_to_memory_is_read_from_there",
+        "formats/urls::what_a_web_server_gives_in_pieces_is_read",
+    ],
     "image_folder": [
         "datasets/image_folder::labels_are_the_folders_and_everything_is_in_natural_order",
         "datasets/image_folder::links_are_followed_and_circles_do_no_harm",
@@ -364,7 +415,9 @@ def test_what_a_row_says_to_write_is_there(row, cell):
             (found,) = [getattr(place, function.id) for place in PLACES if hasattr(place, function.id)]
             if isinstance(node, ast.Call):
                 given = [one for one in node.args if getattr(one, "value", None) is not ...]
-                inspect.signature(found).bind_partial(*given, **{keyword.arg: keyword.value for keyword in node.keywords})
+                inspect.signature(found).bind_partial(
+                    *given, **{keyword.arg: keyword.value for keyword in node.keywords}
+                )
 
 
 @pytest.mark.parametrize("row", [*ROWS, *BEYOND])

@@ -1,4 +1,5 @@
-"""Mixing: whose turn it is, when it stops, how it goes on, against slow and obvious references and other libraries' rules."""
+"""Mixing: whose turn it is, when it stops, how it goes on,
+against slow and obvious references and other libraries' rules."""
 
 import itertools
 import json
@@ -40,7 +41,8 @@ def begin(flow, count=200):
 
 
 def reference(lists, picks, until, limit=200):
-    """The rules as they are documented, read aloud. `picks(active, given)` are the sources to try, one after the other."""
+    """The rules as they are documented, read aloud. `picks(active,
+    given)` are the sources to try, one after the other."""
     at, ended, made = [0] * len(lists), [False] * len(lists), []
     turns = picks(tuple(range(len(lists))), at)
     while len(made) < limit:
@@ -102,15 +104,23 @@ def test_from_wherever_they_stand_the_order_is_tijdemans(sources):
 
 
 @settings(max_examples=100, **calm)
-@given(st.lists(st.tuples(st.one_of(st.floats(0.001, 1000), st.integers(1, 40)), st.integers(0, 40)), min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.tuples(st.one_of(st.floats(0.001, 1000), st.integers(1, 40)), st.integers(0, 40)), min_size=1, max_size=8
+    )
+)
 def test_who_is_behind_comes_first_until_all_have_their_shares(sources):
     weights, given = zip(*sources)
     quotas, shares = Quotas(whole(weights), given), np.array(weights) / sum(weights)
     total, outputs = sum(given), np.arange(3000)
-    apart = (np.cumsum(np.eye(len(weights))[quotas.take(outputs)[0]], axis=0) + given) - (total + 1 + outputs)[:, None] * shares
+    apart = (np.cumsum(np.eye(len(weights))[quotas.take(outputs)[0]], axis=0) + given) - (total + 1 + outputs)[
+        :, None
+    ] * shares
     late = np.flatnonzero((np.abs(apart) >= 2).any(axis=1))
     for source, count in enumerate(given):
-        if count - total * shares[source] > 2:  # it has given too much, and so gives nothing until the others have caught up
+        if (
+            count - total * shares[source] > 2
+        ):  # it has given too much, and so gives nothing until the others have caught up
             waits = int((count - 2) / shares[source] - total)
             assert (quotas.take(outputs[: max(waits, 0)])[0] != source).all()
     assert late.max(initial=-1) + total <= max((count + 2) / share for count, share in zip(given, shares))
@@ -118,9 +128,9 @@ def test_who_is_behind_comes_first_until_all_have_their_shares(sources):
 
 @settings(max_examples=60, **calm)
 @given(
-    st.lists(st.one_of(st.integers(1, 9), st.integers(1, 400), st.sampled_from([0.5, 0.25, 0.1])), min_size=1, max_size=12).filter(
-        lambda weights: sum(whole(weights)) <= LONGEST
-    )
+    st.lists(
+        st.one_of(st.integers(1, 9), st.integers(1, 400), st.sampled_from([0.5, 0.25, 0.1])), min_size=1, max_size=12
+    ).filter(lambda weights: sum(whole(weights)) <= LONGEST)
 )
 def test_at_every_prefix_each_source_is_within_one_datapoint_of_its_share(weights):
     reduced = whole(weights)
@@ -234,7 +244,9 @@ mixtures = st.lists(st.tuples(st.integers(0, 30), st.one_of(st.integers(1, 40), 
 def test_when_sources_have_ended_the_others_keep_their_shares(sources, streams):
     lengths, weights = zip(*sources)
     lists = rows(*lengths)
-    worst, given = furthest_from_the_rest(ff.mix(*map(stream, lists) if streams else lists, weights=weights, until="all"), weights, lengths)
+    worst, given = furthest_from_the_rest(
+        ff.mix(*map(stream, lists) if streams else lists, weights=weights, until="all"), weights, lengths
+    )
     assert tuple(given) == lengths
     assert worst < 1
 
@@ -250,7 +262,9 @@ def test_they_keep_them_within_two_where_weights_are_no_small_integers(sources):
 
 @pytest.mark.parametrize("form", [list, stream])
 @pytest.mark.parametrize(
-    "weights", [None, [1] * 62, {}, lambda step: [1] * 62, lambda step: [2 + step % 3] * 62], ids=["", "ones", "by name", "steps", "more"]
+    "weights",
+    [None, [1] * 62, {}, lambda step: [1] * 62, lambda step: [2 + step % 3] * 62],
+    ids=["", "ones", "by name", "steps", "more"],
 )
 @pytest.mark.parametrize("many", [5, 60])
 def test_however_many_end_those_that_stay_are_alike(form, weights, many):
@@ -269,7 +283,12 @@ def test_however_many_end_those_that_stay_are_alike(form, weights, many):
 def test_at_random_shares_are_whole_again_after_the_block_in_which_a_source_ended(form):
     weights, lengths = [3, 2, 2], (14_000, 14_000, 500)
     for epoch in range(2):
-        made = [source for source, _ in ff.mix(*map(form, rows(*lengths)), weights=weights, until="all", random=True).run(epoch=epoch)]
+        made = [
+            source
+            for source, _ in ff.mix(*map(form, rows(*lengths)), weights=weights, until="all", random=True).run(
+                epoch=epoch
+            )
+        ]
         counts = np.cumsum(np.eye(3)[made], axis=0)
         ended = int(np.flatnonzero(counts[:, 2] == 500)[0])
         apart = np.abs((counts[:, 0] + counts[:, 1]) * 3 / 5 - counts[:, 0])[counts[:, 0] < 14_000]
@@ -285,18 +304,29 @@ proportions = st.sampled_from([1, 1, 2, 3, 0.1, 0.7, 50, 3.14159])
 
 @settings(max_examples=150, **calm)
 @given(
-    st.lists(st.tuples(st.sampled_from([0, 1, 1, 2, 3, 7, 20]), proportions, st.booleans()), min_size=1, max_size=4), st.sampled_from(UNTIL)
+    st.lists(st.tuples(st.sampled_from([0, 1, 1, 2, 3, 7, 20]), proportions, st.booleans()), min_size=1, max_size=4),
+    st.sampled_from(UNTIL),
 )
 def test_it_stops_as_documented(sources, until):
     lists, weights = rows(*(length for length, _, _ in sources)), [weight for _, weight, _ in sources]
     if until in ("cycle_all", "forever") and [] in lists:
-        with pytest.raises(ValueError, match=r"^mix\(\): source \d (is empty|gave no datapoint), it cannot begin again"):
+        with pytest.raises(
+            ValueError, match=r"^mix\(\): source \d (is empty|gave no datapoint), it cannot begin again"
+        ):
             begin(
-                ff.mix(*(stream(rows) if streams else rows for rows, (_, _, streams) in zip(lists, sources)), weights=weights, until=until),
+                ff.mix(
+                    *(stream(rows) if streams else rows for rows, (_, _, streams) in zip(lists, sources)),
+                    weights=weights,
+                    until=until,
+                ),
                 2000,
             )
         return
-    flow = ff.mix(*(stream(rows) if streams else rows for rows, (_, _, streams) in zip(lists, sources)), weights=weights, until=until)
+    flow = ff.mix(
+        *(stream(rows) if streams else rows for rows, (_, _, streams) in zip(lists, sources)),
+        weights=weights,
+        until=until,
+    )
     expected = reference(lists, by_quota(weights), until)
     assert begin(flow) == expected
     if flow.seekable and until != "forever" and len(expected) < 200:
@@ -327,7 +357,9 @@ def weighted_sampler(lists, picks, criteria, limit=100):
     exhausted, sources, made = [False] * len(lists), [iter(one) for one in lists], []
 
     def stop():
-        return criteria != "CYCLE_FOREVER" and (all(exhausted) or (criteria == "FIRST_DATASET_EXHAUSTED" and any(exhausted)))
+        return criteria != "CYCLE_FOREVER" and (
+            all(exhausted) or (criteria == "FIRST_DATASET_EXHAUSTED" and any(exhausted))
+        )
 
     while len(made) < limit and not stop():
         key = next(picks)
@@ -348,19 +380,27 @@ def weighted_sampler(lists, picks, criteria, limit=100):
 @pytest.mark.parametrize("sizes", [(4, 2), (3, 3), (1, 9), (5, 1, 3)])
 @pytest.mark.parametrize(
     ("until", "criteria"),
-    [("first", "FIRST_DATASET_EXHAUSTED"), ("cycle_all", "CYCLE_UNTIL_ALL_DATASETS_EXHAUSTED"), ("forever", "CYCLE_FOREVER")],
+    [
+        ("first", "FIRST_DATASET_EXHAUSTED"),
+        ("cycle_all", "CYCLE_UNTIL_ALL_DATASETS_EXHAUSTED"),
+        ("forever", "CYCLE_FOREVER"),
+    ],
 )
 def test_torchdatas_stop_criteria(form, sizes, until, criteria):
     lists, weights = rows(*sizes), [3, 1, 2][: len(sizes)]
     picks = by_quota(weights)(tuple(range(len(sizes))), [0] * len(sizes))
-    assert begin(ff.mix(*map(form, lists), weights=weights, until=until), 100) == weighted_sampler(lists, picks, criteria)
+    assert begin(ff.mix(*map(form, lists), weights=weights, until=until), 100) == weighted_sampler(
+        lists, picks, criteria
+    )
 
 
 def test_torchdatas_all_exhausted_is_all():
     # there the turns of a source that has ended are passed over; here it is as if a mix of the others began
     for sizes in ((4, 2), (5, 1, 3), (1, 9)):
         lists = rows(*sizes)
-        theirs = weighted_sampler(lists, by_quota([1] * len(sizes))(tuple(range(len(sizes))), [0] * len(sizes)), "ALL_DATASETS_EXHAUSTED")
+        theirs = weighted_sampler(
+            lists, by_quota([1] * len(sizes))(tuple(range(len(sizes))), [0] * len(sizes)), "ALL_DATASETS_EXHAUSTED"
+        )
         ours = list(ff.mix(*lists, until="all"))
         assert sorted(ours) == sorted(theirs) == sorted(itertools.chain(*lists))
         same = len(reference(lists, by_quota([1] * len(sizes)), "first"))
@@ -405,9 +445,14 @@ def test_it_is_tensorpacks_random_mix_data():
     passes = [list(ff.mix(*rows(5, 0, 300, 40), weights="length", random=True).run(epoch=epoch)) for epoch in range(4)]
     for made in passes:
         assert sorted(made) == sorted(itertools.chain(*rows(5, 0, 300, 40)))
-        assert all([index for source, index in made if source == one] == list(range(n)) for one, n in enumerate((5, 0, 300, 40)))
+        assert all(
+            [index for source, index in made if source == one] == list(range(n))
+            for one, n in enumerate((5, 0, 300, 40))
+        )
     assert len({tuple(source for source, _ in made) for made in passes}) == 4
-    firsts = Counter(begin(ff.mix(*rows(1, 1, 2), weights="length", random=True).reset_state(seed), 1)[0][0] for seed in range(400))
+    firsts = Counter(
+        begin(ff.mix(*rows(1, 1, 2), weights="length", random=True).reset_state(seed), 1)[0][0] for seed in range(400)
+    )
     assert 60 < firsts[0] < 140
     assert 60 < firsts[1] < 140
 
@@ -434,7 +479,14 @@ def progress(iterator):
 
 
 @settings(max_examples=30, **calm)
-@given(sources, st.sampled_from(UNTIL), st.booleans(), st.integers(0, 3), st.booleans(), st.sampled_from(["given", "given", "length"]))
+@given(
+    sources,
+    st.sampled_from(UNTIL),
+    st.booleans(),
+    st.integers(0, 3),
+    st.booleans(),
+    st.sampled_from(["given", "given", "length"]),
+)
 def test_by_index_and_as_a_stream_it_is_the_same(sources, until, random, epoch, augmented, weighed):
     counts, weights = zip(*sources)
     if weighed == "length":
@@ -490,7 +542,9 @@ def by_name(step):
 @pytest.mark.parametrize("random", [False, True])
 @pytest.mark.parametrize("until", ["all", "cycle_all"])
 @pytest.mark.parametrize(
-    "kinds", [(list, list, list), (stream, stream, stream), (list, stream, ff.shuffle)], ids=["lists", "streams", "both"]
+    "kinds",
+    [(list, list, list), (stream, stream, stream), (list, stream, ff.shuffle)],
+    ids=["lists", "streams", "both"],
 )
 @pytest.mark.parametrize("weights", [[0.5, 0.3, 0.2], rising], ids=["numbers", "steps"])
 def test_the_laws_hold(kinds, weights, until, random):
@@ -503,9 +557,15 @@ def test_the_laws_hold(kinds, weights, until, random):
 
 
 @pytest.mark.parametrize("kinds", [(list, list), (stream, stream)], ids=["lists", "streams"])
-@pytest.mark.parametrize(("until", "random", "sizes"), [("first", False, (8, 5)), ("first", True, (8, 5)), ("forever", True, (90, 40))])
+@pytest.mark.parametrize(
+    ("until", "random", "sizes"), [("first", False, (8, 5)), ("first", True, (8, 5)), ("forever", True, (90, 40))]
+)
 def test_the_laws_hold_for_the_other_stop_rules(kinds, until, random, sizes):
-    check(lambda: ff.mix(*(kind(one) for kind, one in zip(kinds, rows(*sizes))), until=until, random=random), workers=(), stops=3)
+    check(
+        lambda: ff.mix(*(kind(one) for kind, one in zip(kinds, rows(*sizes))), until=until, random=random),
+        workers=(),
+        stops=3,
+    )
 
 
 @pytest.mark.parametrize("kinds", [(list, list), (stream, list)], ids=["lists", "both"])
@@ -515,7 +575,11 @@ def test_the_laws_hold_with_workers(kinds, until, weights):
     check(
         lambda: ff.pipe(
             ff.mix(
-                {name: kind(one) for name, kind, one in zip("ab", kinds, rows(6, 4))}, weights=weights, until=until, random=True, tag="name"
+                {name: kind(one) for name, kind, one in zip("ab", kinds, rows(6, 4))},
+                weights=weights,
+                until=until,
+                random=True,
+                tag="name",
             ),
             ff.map(list),
             ff.batch(3, collate=None),
@@ -537,7 +601,12 @@ def test_the_laws_hold_with_processes(random):
 
 
 def nested():
-    return ff.mix(ff.mix(ff.shuffle(range(9)), range(20, 25), weights=[2, 1], until="all"), stream("abcd"), until="all", random=True)
+    return ff.mix(
+        ff.mix(ff.shuffle(range(9)), range(20, 25), weights=[2, 1], until="all"),
+        stream("abcd"),
+        until="all",
+        random=True,
+    )
 
 
 def twice():
@@ -562,15 +631,23 @@ BELOW = {
     ),
     "epoch_of": lambda: ff.epoch_of(7, ff.mix(ff.shuffle(range(5)), range(10, 17), until="all", random=True)),
     "epoch_of rounds that vary": lambda: ff.epoch_of(7, ff.mix(ff.shuffle(range(5)), range(10, 17), random=True)),
-    "cache": lambda: ff.pipe(ff.mix(range(5), ff.cache(ff.shuffle(range(9))), until="cycle_all", random=True), ff.cache()),
-    "freeze and repeat": lambda: ff.pipe(ff.mix(range(5), ff.shuffle(range(9)), random=True), ff.freeze(), ff.repeat(2)),
+    "cache": lambda: ff.pipe(
+        ff.mix(range(5), ff.cache(ff.shuffle(range(9))), until="cycle_all", random=True), ff.cache()
+    ),
+    "freeze and repeat": lambda: ff.pipe(
+        ff.mix(range(5), ff.shuffle(range(9)), random=True), ff.freeze(), ff.repeat(2)
+    ),
     "prefetch": lambda: ff.mix(
-        ff.prefetch(2, ff.shuffle(range(5))), ff.pipe(stream(range(6)), ff.map(str), ff.prefetch(1, threads=2)), until="cycle_all"
+        ff.prefetch(2, ff.shuffle(range(5))),
+        ff.pipe(stream(range(6)), ff.map(str), ff.prefetch(1, threads=2)),
+        until="cycle_all",
     ),
     "shuffle": lambda: ff.pipe(ff.mix(range(5), range(10, 30), weights=[1, 3], random=True), ff.shuffle(), ff.batch(3)),
     "shard": lambda: ff.pipe(ff.mix(range(5), range(10, 30), until="all"), ff.shard(1, 3), ff.batch(2)),
     "zip": lambda: ff.zip(ff.mix(range(5), range(9), until="all"), ff.mix(stream(range(6)), range(8), until="all")),
-    "arrays": lambda: ff.pipe(ff.mix(ff.from_arrays(np.arange(6)), ff.from_arrays(np.arange(9)), tag=True, until="all"), ff.batch(4)),
+    "arrays": lambda: ff.pipe(
+        ff.mix(ff.from_arrays(np.arange(6)), ff.from_arrays(np.arange(9)), tag=True, until="all"), ff.batch(4)
+    ),
 }
 
 
@@ -599,7 +676,11 @@ def test_rounds_of_a_random_mix_are_as_long_as_each_is():
 def test_at_random_every_block_has_its_shares(weights):
     exact = [source for source, _ in begin(ff.mix(*rows(20000, 20000, 20000), weights=weights), 3 * 4096)]
     for epoch in range(2):
-        made = list(itertools.islice(ff.mix(*rows(20000, 20000, 20000), weights=weights, random=True).run(epoch=epoch), 3 * 4096))
+        made = list(
+            itertools.islice(
+                ff.mix(*rows(20000, 20000, 20000), weights=weights, random=True).run(epoch=epoch), 3 * 4096
+            )
+        )
         for block in range(0, 3 * 4096, 4096):
             ours = [source for source, _ in made[block : block + 4096]]
             assert Counter(ours) == Counter(exact[block : block + 4096])
@@ -612,7 +693,9 @@ def test_at_random_every_block_has_its_shares(weights):
 def test_at_random_every_epoch_and_seed_has_another_order():
     flow = ff.mix(*rows(400, 400), random=True)
     orders = [
-        tuple(source for source, _ in itertools.islice(flow.run(seed=seed, epoch=epoch), 400)) for seed in range(3) for epoch in range(3)
+        tuple(source for source, _ in itertools.islice(flow.run(seed=seed, epoch=epoch), 400))
+        for seed in range(3)
+        for epoch in range(3)
     ]
     assert len(set(orders)) == 9
     other, pinned = (ff.mix(*rows(400, 400), random=True, name=name) for name in ("other", "other"))
@@ -633,7 +716,10 @@ def test_without_random_every_epoch_has_the_same_order():
 def test_every_round_has_new_randomness(form, until):
     shuffled = ff.shuffle if form is list else ff.shuffle_buffer(20)
     flow = ff.mix(
-        ff.pipe(shuffled(list(range(20))), ff.map(lambda x, rng: (x, rng.random()), rng=True)), [None] * 100, weights=[2, 1], until=until
+        ff.pipe(shuffled(list(range(20))), ff.map(lambda x, rng: (x, rng.random()), rng=True)),
+        [None] * 100,
+        weights=[2, 1],
+        until=until,
     )
     made = [datapoint for datapoint in begin(flow, 240) if datapoint is not None]
     turns = [made[at : at + 20] for at in range(0, 160, 20)]
@@ -678,7 +764,10 @@ def test_endless_sources_are_fine(until, form):
 
 
 def test_reading_an_endless_mix_holds_little():
-    for flow in (ff.mix(*[ff.cycle(range(50))] * 2, random=True), ff.mix(*[ff.cycle(stream(range(50)))] * 2, weights=lambda step: [1, 2])):
+    for flow in (
+        ff.mix(*[ff.cycle(range(50))] * 2, random=True),
+        ff.mix(*[ff.cycle(stream(range(50)))] * 2, weights=lambda step: [1, 2]),
+    ):
         with iter(flow) as iterator:
             list(itertools.islice(iterator, 5000))
             tracemalloc.start()
@@ -729,7 +818,10 @@ def test_a_schedule_owes_each_source_the_sum_of_its_shares(table):
             source = next(iterator)[0]
             assert table[step % len(table)][source]
             quotas = ff.quotas(iterator)
-            owed = [math.fsum(table[k % len(table)][one] / sum(table[k % len(table)]) for k in range(step + 1)) for one in range(3)]
+            owed = [
+                math.fsum(table[k % len(table)][one] / sum(table[k % len(table)]) for k in range(step + 1))
+                for one in range(3)
+            ]
             assert [quota.expected for quota in quotas.values()] == pytest.approx(owed)
             if all(map(all, table)):
                 assert all(abs(quota.expected - quota.delivered) < 1.5 for quota in quotas.values())
@@ -783,16 +875,66 @@ def test_a_schedule_that_leaves_nothing_for_who_is_left_says_so():
     [
         ((), {}, TypeError, "mix() needs at least one source: flows, or one dict of flows by name"),
         (({},), {}, TypeError, "mix() needs at least one source: flows, or one dict of flows by name"),
-        (([1], [2]), {"weights": [1]}, ValueError, "mix(): weights must be a number > 0 for each of 2 sources, got [1]"),
-        (([1], [2]), {"weights": [1, 2, 3]}, ValueError, "mix(): weights must be a number > 0 for each of 2 sources, got [1, 2, 3]"),
-        (([1], [2]), {"weights": [1, 0]}, ValueError, "mix(): weights must be a number > 0 for each of 2 sources, got [1, 0]"),
-        (([1], [2]), {"weights": [-0.5, 1]}, ValueError, "mix(): weights must be a number > 0 for each of 2 sources, got [-0.5, 1]"),
-        (([1], [2]), {"weights": [math.nan, 1]}, ValueError, "mix(): weights must be a number > 0 for each of 2 sources, got [nan, 1]"),
-        (([1], [2]), {"weights": [math.inf, 1]}, ValueError, "mix(): weights must be a number > 0 for each of 2 sources, got [inf, 1]"),
-        (([1], [2]), {"weights": [True, 1]}, ValueError, "mix(): weights must be a number > 0 for each of 2 sources, got [True, 1]"),
-        (([1], [2]), {"weights": ["1", 1]}, ValueError, "mix(): weights must be a number > 0 for each of 2 sources, got ['1', 1]"),
-        (({"a": [1], "b": [2]},), {"weights": {"a": 1, "c": 2}}, ValueError, "mix(): weights must be given for ['a', 'b'], got ['a', 'c']"),
-        (({"a": [1], "b": [2]},), {"weights": {"a": 1}}, ValueError, "mix(): weights must be given for ['a', 'b'], got ['a']"),
+        (
+            ([1], [2]),
+            {"weights": [1]},
+            ValueError,
+            "mix(): weights must be a number > 0 for each of 2 sources, got [1]",
+        ),
+        (
+            ([1], [2]),
+            {"weights": [1, 2, 3]},
+            ValueError,
+            "mix(): weights must be a number > 0 for each of 2 sources, got [1, 2, 3]",
+        ),
+        (
+            ([1], [2]),
+            {"weights": [1, 0]},
+            ValueError,
+            "mix(): weights must be a number > 0 for each of 2 sources, got [1, 0]",
+        ),
+        (
+            ([1], [2]),
+            {"weights": [-0.5, 1]},
+            ValueError,
+            "mix(): weights must be a number > 0 for each of 2 sources, got [-0.5, 1]",
+        ),
+        (
+            ([1], [2]),
+            {"weights": [math.nan, 1]},
+            ValueError,
+            "mix(): weights must be a number > 0 for each of 2 sources, got [nan, 1]",
+        ),
+        (
+            ([1], [2]),
+            {"weights": [math.inf, 1]},
+            ValueError,
+            "mix(): weights must be a number > 0 for each of 2 sources, got [inf, 1]",
+        ),
+        (
+            ([1], [2]),
+            {"weights": [True, 1]},
+            ValueError,
+            "mix(): weights must be a number > 0 for each of 2 sources, got [True, 1]",
+        ),
+        (
+            ([1], [2]),
+            {"weights": ["1", 1]},
+            ValueError,
+            "mix(): weights must be a number > 0 for each of 2 sources, got ['1', 1]",
+        ),
+        (
+            ({"a": [1], "b": [2]},),
+            {"weights": {"a": 1, "c": 2}},
+            ValueError,
+            "mix(): weights must be given for ['a', 'b'], got ['a', 'c']",
+        ),
+        (
+            ({"a": [1], "b": [2]},),
+            {"weights": {"a": 1}},
+            ValueError,
+            "mix(): weights must be given for ['a', 'b'], got ['a']",
+        ),
         (
             ({"a": [1], "b": stream([2])},),
             {"weights": "length"},
@@ -805,7 +947,12 @@ def test_a_schedule_that_leaves_nothing_for_who_is_left_says_so():
             TypeError,
             'mix(): weights="length" needs the length of source 1, which is not known or endless',
         ),
-        (([1],), {"until": "both"}, ValueError, "mix(): until must be 'first', 'all', 'cycle_all' or 'forever', got 'both'"),
+        (
+            ([1],),
+            {"until": "both"},
+            ValueError,
+            "mix(): until must be 'first', 'all', 'cycle_all' or 'forever', got 'both'",
+        ),
         (([1],), {"random": 1}, TypeError, "mix(): random must be True or False, got 1"),
         (([1], []), {"until": "cycle_all"}, ValueError, "mix(): source 1 is empty, it cannot begin again"),
         (({"a": [], "b": [2]},), {"until": "forever"}, ValueError, "mix(): source 'a' is empty, it cannot begin again"),
@@ -897,7 +1044,9 @@ def test_names_may_be_anything_that_a_dict_takes():
     flow = ff.mix({name: [weight] * 9 for name, weight in names.items()}, weights=names, tag="from")
     with iter(flow) as iterator:
         assert {name for _, name in itertools.islice(iterator, 16)} == set(names)
-        assert {name: quota.delivered for name, quota in ff.quotas(iterator).items()} == {name: 2 * n for name, n in names.items()}
+        assert {name: quota.delivered for name, quota in ff.quotas(iterator).items()} == {
+            name: 2 * n for name, n in names.items()
+        }
         state = json.loads(json.dumps(iterator.state_dict()))
         rest = list(iterator)
     other = ff.mix({name: [weight] * 9 for name, weight in reversed(names.items())}, weights=names, tag="from")
@@ -907,8 +1056,11 @@ def test_names_may_be_anything_that_a_dict_takes():
 
 def test_its_repr_is_the_call_that_made_it():
     assert repr(ff.mix([1], [2])) == "mix(flow([1]), flow([2]))"
-    assert repr(ff.mix({"a": [1], "b": ff.shuffle([2])}, weights={"a": 2, "b": 1}, until="all", random=True, tag="from")) == (
-        "mix({'a': flow([1]), 'b': pipe(flow([2]), shuffle())}, weights={'a': 2, 'b': 1}, until='all', random=True, tag='from')"
+    assert repr(
+        ff.mix({"a": [1], "b": ff.shuffle([2])}, weights={"a": 2, "b": 1}, until="all", random=True, tag="from")
+    ) == (
+        "mix({'a': flow([1]), 'b': pipe(flow([2]), shuffle())}, weights={'a': 2, 'b': 1}, until='all', random=True, "
+        "tag='from')"
     )
     assert repr(ff.mix([1], weights=rising, name="mine")) == "mix(flow([1]), weights=rising, name='mine')"
     assert repr(ff.mix([1], tag="first")) == "mix(flow([1]), tag='first')"
@@ -943,7 +1095,12 @@ def as_it_is(x):
     return x
 
 
-TAILS = [(), (ff.map(as_it_is),), (ff.map(as_it_is), ff.batch(4, collate=None)), (ff.batch(4, collate=None), ff.map(as_it_is))]
+TAILS = [
+    (),
+    (ff.map(as_it_is),),
+    (ff.map(as_it_is), ff.batch(4, collate=None)),
+    (ff.batch(4, collate=None), ff.map(as_it_is)),
+]
 
 
 @pytest.mark.parametrize("workers", WORKERS, ids=str)
@@ -952,7 +1109,11 @@ TAILS = [(), (ff.map(as_it_is),), (ff.map(as_it_is), ff.batch(4, collate=None)),
 def test_quotas_tell_what_was_given_of_what_was_due(workers, form, tail):
     lists, weights = rows(5, 21), [1, 2]
     expected = [0.0, 0.0]
-    flow = ff.pipe(ff.mix(*map(form, lists), weights=weights, until="all"), *tail, None if workers is None else ff.prefetch(3, **workers))
+    flow = ff.pipe(
+        ff.mix(*map(form, lists), weights=weights, until="all"),
+        *tail,
+        None if workers is None else ff.prefetch(3, **workers),
+    )
     with iter(flow) as iterator:
         given: Counter[int] = Counter()
         assert ff.quotas(iterator) == {0: (0.0, 0), 1: (0.0, 0)}
@@ -985,7 +1146,14 @@ def test_quotas_go_on_after_a_resume(form, weights):
 
 def test_quotas_elsewhere_are_refused():
     mixed = ff.mix(range(9), range(9))
-    for flow in (ff.flow([1]), ff.filter(bool, mixed), ff.shuffle(mixed), ff.shard(0, 2, mixed), ff.zip(mixed, mixed), ff.repeat(2, mixed)):
+    for flow in (
+        ff.flow([1]),
+        ff.filter(bool, mixed),
+        ff.shuffle(mixed),
+        ff.shard(0, 2, mixed),
+        ff.zip(mixed, mixed),
+        ff.repeat(2, mixed),
+    ):
         with (
             iter(flow) as iterator,
             pytest.raises(ValueError, match=r"^quotas\(\): there must be a mix, and behind it nothing but map-like"),
@@ -998,7 +1166,10 @@ def test_quotas_elsewhere_are_refused():
 
 # Going on with other sources
 
-NAMED = {name: [(name, index) for index in range(size)] for name, size in (("web", 13), ("code", 6), ("books", 9), ("maths", 1))}
+NAMED = {
+    name: [(name, index) for index in range(size)]
+    for name, size in (("web", 13), ("code", 6), ("books", 9), ("maths", 1))
+}
 
 
 def mixed(names, form=list, tail=(), workers=None, shuffled=False, **options):
@@ -1015,7 +1186,10 @@ def of(name, datapoints):
     return [datapoint for datapoint in datapoints if datapoint[0] == name]
 
 
-CHANGES = [(("web", "code"), after) for after in (("web", "code", "books"), ("code",), ("code", "web"), ("maths", "web"), ("books",))]
+CHANGES = [
+    (("web", "code"), after)
+    for after in (("web", "code", "books"), ("code",), ("code", "web"), ("maths", "web"), ("books",))
+]
 
 
 @pytest.mark.parametrize("form", [list, stream])
@@ -1046,7 +1220,9 @@ def test_those_that_stay_go_on_where_they_were_and_new_ones_begin(form, before, 
                 assert len(whole) >= len(NAMED[name])
         if until == "first":
             assert any(len(of(name, given + rest)) == len(NAMED[name]) for name in after)
-        assert begin(flow.set_epoch(3), 60) == begin(mixed(after, form, until=until, weights=[2, 1, 1][: len(after)]), 60)
+        assert begin(flow.set_epoch(3), 60) == begin(
+            mixed(after, form, until=until, weights=[2, 1, 1][: len(after)]), 60
+        )
 
 
 @pytest.mark.parametrize("workers", WORKERS, ids=str)
@@ -1057,13 +1233,17 @@ def test_it_goes_on_so_behind_batch_and_prefetch(workers, form, tail):
         with mixed(["web", "code"], form, tail, workers, until="all").run(epoch=1) as iterator:
             given = flat(itertools.islice(iterator, k))
             state = json.loads(json.dumps(iterator.state_dict()))
-        with iter(mixed(["code", "books", "web"], form, tail, workers, until="all").load_state_dict(state, strict=False)) as iterator:
+        with iter(
+            mixed(["code", "books", "web"], form, tail, workers, until="all").load_state_dict(state, strict=False)
+        ) as iterator:
             rest = list(itertools.islice(iterator, 2))
             again = json.loads(json.dumps(iterator.state_dict()))
             rest += iterator
         with iter(mixed(["code", "books", "web"], form, tail, workers, until="all").load_state_dict(again)) as iterator:
             assert list(iterator) == rest[2:]
-        with iter(mixed(["code", "books", "web"], form, tail, until="all").load_state_dict(state, strict=False)) as iterator:
+        with iter(
+            mixed(["code", "books", "web"], form, tail, until="all").load_state_dict(state, strict=False)
+        ) as iterator:
             assert list(iterator) == rest
         assert of("books", flat(rest)) == NAMED["books"]
         assert of("web", given + flat(rest)) == NAMED["web"]
@@ -1078,7 +1258,12 @@ changes = st.tuples(
 
 @settings(max_examples=40, **calm)
 @given(
-    changes, st.sampled_from(UNTIL), st.booleans(), st.lists(proportions, min_size=8, max_size=8), st.integers(0, 40), st.integers(0, 40)
+    changes,
+    st.sampled_from(UNTIL),
+    st.booleans(),
+    st.lists(proportions, min_size=8, max_size=8),
+    st.integers(0, 40),
+    st.integers(0, 40),
 )
 def test_going_on_is_the_same_in_both_forms_and_can_itself_be_resumed(names, until, random, weights, first, second):
     ends = []
@@ -1122,7 +1307,9 @@ def test_a_source_that_has_ended_is_not_forgotten():
             state = iterator.state_dict()
         assert len(of("code", given)) == 6
         assert list(make("code", "web", "books", until="first", form=form).load_state_dict(state, strict=False)) == []
-        assert len(list(make("books", "web", "code", until="first", form=form).load_state_dict(state, strict=False))) == 2
+        assert (
+            len(list(make("books", "web", "code", until="first", form=form).load_state_dict(state, strict=False))) == 2
+        )
         rest = list(make("books", "web", "code", until="all", form=form).load_state_dict(state, strict=False))
         assert (of("code", rest), of("web", rest), of("books", rest)) == ([], NAMED["web"][6:], NAMED["books"])
         with iter(make("maths", "web", until="cycle_all", form=form)) as iterator:
@@ -1150,8 +1337,14 @@ def test_the_last_batch_may_be_short_before_the_sources_change(form):
 
 def test_sources_with_anchors_of_their_own_go_on_too():
     def make(*names):
-        parts = {"web": ff.shuffle_buffer(4), "code": ff.filter(lambda x: x[1] % 2), "books": ff.flat_map(lambda x: [x, x])}
-        return ff.pipe(ff.mix({name: parts[name](NAMED[name]) for name in names}, until="all"), ff.batch(2, collate=None))
+        parts = {
+            "web": ff.shuffle_buffer(4),
+            "code": ff.filter(lambda x: x[1] % 2),
+            "books": ff.flat_map(lambda x: [x, x]),
+        }
+        return ff.pipe(
+            ff.mix({name: parts[name](NAMED[name]) for name in names}, until="all"), ff.batch(2, collate=None)
+        )
 
     for k in range(8):
         with make("web", "code", "books").run() as iterator:
@@ -1160,7 +1353,11 @@ def test_sources_with_anchors_of_their_own_go_on_too():
         rest = flat(make("books", "code").load_state_dict(state, strict=False))
         assert of("code", given + rest) == [x for x in NAMED["code"] if x[1] % 2]
         assert of("books", given + rest) == [x for x in NAMED["books"] for _ in range(2)]
-        alone = list(ff.pipe(ff.mix({"web": ff.shuffle_buffer(4)(NAMED["web"])}, until="all")).load_state_dict(state, strict=False))
+        alone = list(
+            ff.pipe(ff.mix({"web": ff.shuffle_buffer(4)(NAMED["web"])}, until="all")).load_state_dict(
+                state, strict=False
+            )
+        )
         assert sorted(of("web", given) + alone) == NAMED["web"]
 
 
@@ -1173,7 +1370,11 @@ def test_the_steps_of_a_schedule_go_on():
         return ff.mix({name: NAMED[name] for name in names}, weights=weights, until="cycle_all")
 
     for saved in ([3, 1], None):  # from a schedule, and from fixed weights
-        with iter(make(["web", "code"], [])) if saved is None else iter(mixed(["web", "code"], weights=saved)) as iterator:
+        with (
+            iter(make(["web", "code"], []))
+            if saved is None
+            else iter(mixed(["web", "code"], weights=saved)) as iterator
+        ):
             given = list(itertools.islice(iterator, 5))
             state = json.loads(json.dumps(iterator.state_dict()))
         steps = []
@@ -1237,12 +1438,17 @@ def test_an_error_downstream_does_not_lose_where_the_others_were(form, tail):
 
 
 @pytest.mark.parametrize("form", [list, stream])
-@pytest.mark.parametrize("after", [("code", "books"), ("books", "web", "code"), ("code",), ("web", "maths", "code", "books")], ids="+".join)
+@pytest.mark.parametrize(
+    "after", [("code", "books"), ("books", "web", "code"), ("code",), ("web", "maths", "code", "books")], ids="+".join
+)
 def test_the_randomness_of_a_source_is_its_own(form, after):
     def make(*names):
         order = ff.shuffle if form is list else ff.shuffle_buffer(5)
         inner = {
-            name: ff.pipe(form(NAMED[name]), order, ff.map(noisy, rng=True), ff.filter(bool) if form is stream else None) for name in names
+            name: ff.pipe(
+                form(NAMED[name]), order, ff.map(noisy, rng=True), ff.filter(bool) if form is stream else None
+            )
+            for name in names
         }
         return ff.pipe(ff.mix(inner, until="forever", weights=[1, 2, 1, 2][: len(inner)]), ff.map(noisy, rng=True))
 
@@ -1259,7 +1465,9 @@ def test_the_randomness_of_a_source_is_its_own(form, after):
         for name in after:
             whole = without_last_draw(name, given + rest)
             assert whole == alone[name][: len(whole)]
-        assert len({datapoint[-1] for datapoint in given + rest}) == len(given + rest)  # no draw behind the mix is made twice
+        assert len({datapoint[-1] for datapoint in given + rest}) == len(
+            given + rest
+        )  # no draw behind the mix is made twice
 
 
 def test_one_flow_in_two_sources_is_read_alike_in_both():

@@ -81,7 +81,8 @@ def test_what_came_in_is_not_changed():
         (
             Pair(1, 2),
             TypeError,
-            r"there is no place for the mask in Pair\(x=1, y=2\)|there is no place for the mask in \(1, 2\); map it to a dict",
+            r"there is no place for the mask in Pair\(x=1, y=2\)|there is no place for the mask in \(1, 2\); map it "
+            r"to a dict",
         ),
         (Record(1), TypeError, r"there is no place for the mask in Record\(x=1\); map it to a dict before"),
     ],
@@ -126,7 +127,9 @@ def test_what_cannot_be_read_again_is_named():
         opened.append(1)
         return iter([1] if len(opened) == 1 else [])
 
-    with pytest.raises(ValueError, match=r"^pad_to_multiple\(\): the source gave datapoints, but none when it was read again"):
+    with pytest.raises(
+        ValueError, match=r"^pad_to_multiple\(\): the source gave datapoints, but none when it was read again"
+    ):
         list(pad_to_multiple(2, once))
 
 

@@ -65,7 +65,12 @@ DATA = [[1, 2, 3], [], [4], [5, 6, 7, 8]]
         ((None, ff.map(double), None), [[2, 4, 6], [], [8], [10, 12, 14, 16]]),
         (
             (pad_to_multiple(2),),
-            [[(1, True), (2, True), (3, True), (1, False)], [], [(4, True), (4, False)], [(i, True) for i in (5, 6, 7, 8)]],
+            [
+                [(1, True), (2, True), (3, True), (1, False)],
+                [],
+                [(4, True), (4, False)],
+                [(i, True) for i in (5, 6, 7, 8)],
+            ],
         ),
         ((ff.prefetch(2, threads=2), ff.map(double)), [[2, 4, 6], [], [8], [10, 12, 14, 16]]),
         ((ff.map(double), ff.prefetch(2, processes=2)), [[2, 4, 6], [], [8], [10, 12, 14, 16]]),
@@ -95,7 +100,10 @@ def test_a_plan_on_metadata_is_loaded_later():
 
     loaded = []
     flow = ff.pipe(
-        ["3", "1", "2", "4"], batch_by_length(int, boundaries=[2, 4], sizes=[2, 2], collate=None), inside(ff.map(load)), collate(pad(0))
+        ["3", "1", "2", "4"],
+        batch_by_length(int, boundaries=[2, 4], sizes=[2, 2], collate=None),
+        inside(ff.map(load)),
+        collate(pad(0)),
     )
     batches = list(flow)
     assert [batch["name"] for batch in batches] == [["1", "2"], ["3", "4"]]
@@ -126,13 +134,21 @@ def test_a_record_is_the_same_in_every_world():
 
 def test_nothing_is_drawn_where_nothing_is_random():
     assert not inside(ff.map(double), ff.filter(is_odd), inside(ff.take(1)), lambda iterator: iterator).random
-    for one in (ff.shuffle(), ff.map(noisy, rng=True), ff.compose(ff.map(double), ff.shuffle()), inside(ff.shuffle()), ff.enumerate()):
+    for one in (
+        ff.shuffle(),
+        ff.map(noisy, rng=True),
+        ff.compose(ff.map(double), ff.shuffle()),
+        inside(ff.shuffle()),
+        ff.enumerate(),
+    ):
         assert inside(ff.map(double), one).random
 
 
 def test_two_of_them_draw_different_numbers_unless_they_are_named_alike():
     data = [list(range(20))]
-    one, other = (list(inside(ff.shuffle(), source=ff.pipe(data, stage)).run()) for stage in (ff.map(list), inside(ff.shuffle())))
+    one, other = (
+        list(inside(ff.shuffle(), source=ff.pipe(data, stage)).run()) for stage in (ff.map(list), inside(ff.shuffle()))
+    )
     assert one != other
     named = [list(inside(ff.shuffle(), source=data, name=name).run()) for name in ("a", "a", "b")]
     assert named[0] == named[1] != named[2]
@@ -202,17 +218,25 @@ def test_a_datapoint_has_to_be_a_list_or_a_tuple(datapoint):
 
 
 def test_what_is_no_stage_is_refused_at_once():
-    with pytest.raises(TypeError, match=r"^inside\(\): argument 2 must be a stage or a function of an iterable, got 3$"):
+    with pytest.raises(
+        TypeError, match=r"^inside\(\): argument 2 must be a stage or a function of an iterable, got 3$"
+    ):
         inside(ff.map(double), 3)
     with pytest.raises(TypeError, match=r"^inside\(\): argument 1 is a flow, not a stage"):
         inside(ff.flow([1]))
-    with pytest.raises(TypeError, match=r"^pipe\(\): argument 2 is inside without its arguments: write inside\(stages\)"):
+    with pytest.raises(
+        TypeError, match=r"^pipe\(\): argument 2 is inside without its arguments: write inside\(stages\)"
+    ):
         ff.pipe(DATA, inside)
 
 
 def test_a_cache_would_mix_datapoints_up():
     with pytest.raises(
-        TypeError, match=r"^inside\(\): cache\(\) would remember the elements of one datapoint for all; put it before inside, or after"
+        TypeError,
+        match=(
+            r"^inside\(\): cache\(\) would remember the elements of one datapoint for all; put it before inside, or "
+            r"after"
+        ),
     ):
         inside(ff.map(double), ff.cache())
     with pytest.raises(TypeError, match=r"^inside\(\): cache\(\) would remember"):
@@ -250,7 +274,12 @@ def test_it_compares_and_pickles():
     assert hash(stage) == hash(pickle.loads(pickle.dumps(stage)))
     assert stage != inside(ff.map(double))
     assert inside(ff.take(2)) != inside(ff.take(3))
-    assert list(ff.pipe(DATA, pickle.loads(pickle.dumps(inside(ff.map(double)))))) == [[2, 4, 6], [], [8], [10, 12, 14, 16]]
+    assert list(ff.pipe(DATA, pickle.loads(pickle.dumps(inside(ff.map(double)))))) == [
+        [2, 4, 6],
+        [],
+        [8],
+        [10, 12, 14, 16],
+    ]
 
 
 def test_the_stages_inside_are_in_the_fingerprint():
@@ -283,7 +312,9 @@ def test_the_laws_hold(stages):
 def test_the_laws_hold_in_threads_and_processes():
     for source in (range(12), Stream(range(12))):
         check(
-            lambda: ff.pipe(source, ff.batch(3, collate=None), inside(ff.shuffle(), ff.map(noisy, rng=True)), collate()),
+            lambda: ff.pipe(
+                source, ff.batch(3, collate=None), inside(ff.shuffle(), ff.map(noisy, rng=True)), collate()
+            ),
             workers=({}, {"threads": 2}, {"processes": 2}),
             epochs=(0,),
             stops=4,

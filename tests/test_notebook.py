@@ -309,7 +309,13 @@ GONE_ON = """
     compare(ff.pipe(range(6), ff.map(scaled)), [100, 103, 106, 109, 112, 115])
 """
 
-WAYS = {"threads": {"threads": 2}, "two processes": {"processes": 2}, "a process": {"processes": 1}, "a thread": {}, "no workers": None}
+WAYS = {
+    "threads": {"threads": 2},
+    "two processes": {"processes": 2},
+    "a process": {"processes": 1},
+    "a thread": {},
+    "no workers": None,
+}
 
 
 def cells():
@@ -324,12 +330,15 @@ def cells():
 
 
 def execute(folder):
-    """Execute the notebook, and print what every cell said, as JSON; in the end, what is left of the kernel's processes."""
+    """Execute the notebook, and print what every cell said, as JSON; in the end,
+    what is left of the kernel's processes."""
     import nbformat
     from nbclient import NotebookClient
 
     names = {name: number for number, name in enumerate(cells(), 1)}
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in [PROLOGUE.strip(), *cells().values()]])
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source) for source in [PROLOGUE.strip(), *cells().values()]]
+    )
     client = NotebookClient(notebook, timeout=60, allow_errors=True, resources={"metadata": {"path": folder}})
     interrupted, started = {number for name, number in names.items() if name.startswith("interrupted")}, []
 
@@ -349,7 +358,10 @@ def execute(folder):
     processes = {}
     client.on_cell_execute, client.on_cell_complete = on_cell_execute, on_cell_complete
     client.execute()
-    said = {name: [told for output in notebook.cells[number].outputs for told in lines(output)] for name, number in names.items()}
+    said = {
+        name: [told for output in notebook.cells[number].outputs for told in lines(output)]
+        for name, number in names.items()
+    }
     said["the prologue"] = [told for output in notebook.cells[0].outputs for told in lines(output)]
     _, left = psutil.wait_procs(processes.values(), timeout=10)
     said["left behind"] = [" ".join(process.cmdline()) for process in left]
@@ -367,10 +379,20 @@ def lines(output):
 def said(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebook")
     homes = {name: str(folder / "home") for name in ("HOME", "IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR")}
-    environment = {**os.environ, **homes, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PYTHONWARNINGS": "ignore"}
+    environment = {
+        **os.environ,
+        **homes,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONWARNINGS": "ignore",
+    }
     (folder / "work").mkdir()
     done = subprocess.run(
-        [sys.executable, __file__, str(folder / "work")], env=environment, timeout=360, capture_output=True, text=True, check=False
+        [sys.executable, __file__, str(folder / "work")],
+        env=environment,
+        timeout=360,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

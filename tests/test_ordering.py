@@ -100,7 +100,8 @@ def test_endless_flows_take_skip_and_slice():
 
 
 def share(data, rank, world, remainder):
-    """What a rank gets, by hand: rows of `world`; the last, short row kept, dropped, or filled up from the beginning."""
+    """What a rank gets, by hand: rows of `world`; the last, short row kept, dropped,
+    or filled up from the beginning."""
     short = len(data) % world
     if remainder == "drop":
         data = data[: len(data) - short]
@@ -127,14 +128,18 @@ def test_shards_are_disjoint_and_together_the_whole(make):
 
 def test_shards_of_an_endless_flow():
     for rank in range(3):
-        assert list(ff.pipe(range(4), ff.cycle(), ff.shard(rank, 3), ff.take(5))) == [(rank + 3 * i) % 4 for i in range(5)]
+        assert list(ff.pipe(range(4), ff.cycle(), ff.shard(rank, 3), ff.take(5))) == [
+            (rank + 3 * i) % 4 for i in range(5)
+        ]
 
 
 # subset, split
 
 
 @pytest.mark.parametrize(
-    "indices", [[], [0], [2, 0, 0, -1], (1, 1), range(4, 0, -1), np.array([3, 1]), np.array([1], np.uint8), np.array([-5, 4])], ids=str
+    "indices",
+    [[], [0], [2, 0, 0, -1], (1, 1), range(4, 0, -1), np.array([3, 1]), np.array([1], np.uint8), np.array([-5, 4])],
+    ids=str,
 )
 def test_subset_is_fancy_indexing(indices):
     data = list("abcde")
@@ -152,7 +157,9 @@ def test_subset_out_of_range_says_which(indices, worst):
 
 @pytest.mark.parametrize("indices", [[True, False, True], np.array([True, False, True])])
 def test_subset_by_a_mask_names_flatnonzero(indices):
-    with pytest.raises(TypeError, match=r"^subset\(\): indices must be integers, got booleans; write np.flatnonzero\(mask\)"):
+    with pytest.raises(
+        TypeError, match=r"^subset\(\): indices must be integers, got booleans; write np.flatnonzero\(mask\)"
+    ):
         list(ff.subset(indices, range(3)))
 
 
@@ -197,7 +204,12 @@ def test_split_cuts_into_disjoint_parts_of_these_sizes(n, fractions, sizes):
 
 def test_split_parts_are_the_same_in_every_epoch_and_under_every_seed_but_their_own():
     train, test = ff.split(range(100), 0.8, 0.2)
-    assert list(test) == list(test) == list(test.run(seed=9, epoch=5)) == list(ff.split(range(100), 0.8, 0.2)[1].reset_state(3))
+    assert (
+        list(test)
+        == list(test)
+        == list(test.run(seed=9, epoch=5))
+        == list(ff.split(range(100), 0.8, 0.2)[1].reset_state(3))
+    )
     assert set(test) != set(ff.split(range(100), 0.8, 0.2, seed=1)[1])
     assert set(test) != set(range(80, 100))
     shuffled = ff.pipe(train, ff.shuffle(), ff.repeat(2))
@@ -214,7 +226,10 @@ def test_split_of_a_flow_with_randomness_is_frozen():
     [
         ((0.8, 0.3), "split(): the fractions (0.8, 0.3) are more than the 10 datapoints there are"),
         ((8, 3), "split(): the fractions (8, 3) are more than the 10 datapoints there are"),
-        ((0.5, 5), "split(): give all fractions as shares (floats) or all as numbers of datapoints (ints), got (0.5, 5)"),
+        (
+            (0.5, 5),
+            "split(): give all fractions as shares (floats) or all as numbers of datapoints (ints), got (0.5, 5)",
+        ),
         ((), "split(): give all fractions as shares (floats) or all as numbers of datapoints (ints), got ()"),
         ((-0.1,), "split(): fractions must be shares between 0 and 1 or numbers of datapoints, got -0.1"),
         ((float("nan"),), "split(): fractions must be shares between 0 and 1 or numbers of datapoints, got nan"),
@@ -243,7 +258,9 @@ def test_shuffle_gives_each_datapoint_once(n):
 
 
 def test_shuffle_of_an_endless_flow_names_the_remedy():
-    with pytest.raises(TypeError, match=r"^shuffle\(\): the source is endless; shuffle before cycle\(\), or use shuffle_buffer\(size\)"):
+    with pytest.raises(
+        TypeError, match=r"^shuffle\(\): the source is endless; shuffle before cycle\(\), or use shuffle_buffer\(size\)"
+    ):
         list(ff.shuffle(ff.cycle([1])))
 
 
@@ -361,7 +378,11 @@ def test_orders_of_orders_are_slices_of_slices(seed):
         if word in ("take", "skip"):
             count = rng.randrange(20)
             stage = getattr(ff, word)(count)
-            flow, streamed, expected = stage(flow), stage(streamed), expected[:count] if word == "take" else expected[count:]
+            flow, streamed, expected = (
+                stage(flow),
+                stage(streamed),
+                expected[:count] if word == "take" else expected[count:],
+            )
         elif word == "slice":
             bounds = rng.randrange(5), rng.randrange(40), rng.randrange(1, 4)
             flow, streamed, expected = ff.slice(*bounds, flow), ff.slice(*bounds, streamed), expected[slice(*bounds)]

@@ -57,7 +57,10 @@ def test_the_package_says_that_it_is_typed():
 def test_what_is_public_says_where_it_is_found(package):
     public = import_module(package)
     names = getattr(public, "__all__", None) or ["check", "pipelines"]
-    values = {name: getattr(public, name) for name in [*names, *(("map", "filter", "zip", "enumerate", "slice") if public is ff else ())]}
+    values = {
+        name: getattr(public, name)
+        for name in [*names, *(("map", "filter", "zip", "enumerate", "slice") if public is ff else ())]
+    }
     homes = {name: value.__module__ for name, value in values.items() if isinstance(value, (FunctionType, type))}
     assert homes == dict.fromkeys(homes, package)
     assert "flowfn.WorkerDied" in str(ff.WorkerDied)

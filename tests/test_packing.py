@@ -43,7 +43,8 @@ def both(data):
     return [ff.flow(data), ff.flow(Stream(data))]
 
 
-# Against grain 0.2.18: what FirstFitPackIterDataset, BestFitPackIterDataset (num_packing_bins=2, shuffle_bins=False) and
+# Against grain 0.2.18: what FirstFitPackIterDataset, BestFitPackIterDataset (num_packing_bins=2, shuffle_bins=False)
+# and
 # ConcatThenSplitIterDataset give for the same sequences.
 
 FIRST_FIT = [
@@ -75,7 +76,9 @@ def test_concatenated_rows_are_those_of_grain():
 
 
 def test_components_with_lengths_of_their_own_are_those_of_grain():
-    data = [{"inputs": np.arange(a) + 1, "targets": np.arange(b) + 11} for a, b in [(3, 1), (2, 2), (1, 3), (4, 1), (2, 1)]]
+    data = [
+        {"inputs": np.arange(a) + 1, "targets": np.arange(b) + 11} for a, b in [(3, 1), (2, 2), (1, 3), (4, 1), (2, 1)]
+    ]
     packed = pack({"inputs": 5, "targets": 4}, data, how=functools.partial(first_fit, bins=2))
     assert [{name: array.tolist() for name, array in row.items()} for row in packed] == [
         {
@@ -143,7 +146,10 @@ def test_best_fit_leaves_the_least_room(lengths, bins):
 def test_best_fit_packs_tighter():
     assert list(best_fit([3, 4, 2, 3], 6)) == [[(0, 0, 3), (3, 0, 3)], [(1, 0, 4), (2, 0, 2)]]
     assert list(first_fit([3, 4, 2, 3], 6)) == [[(0, 0, 3), (2, 0, 2)], [(1, 0, 4)], [(3, 0, 3)]]
-    assert list(best_fit([(3, 1), (4, 4), (1, 1)], (6, 5))) == [[(0, (0, 0), (3, 1))], [(1, (0, 0), (4, 4)), (2, (0, 0), (1, 1))]]
+    assert list(best_fit([(3, 1), (4, 4), (1, 1)], (6, 5))) == [
+        [(0, (0, 0), (3, 1))],
+        [(1, (0, 0), (4, 4)), (2, (0, 0), (1, 1))],
+    ]
 
 
 @settings(deadline=None, derandomize=True)
@@ -176,7 +182,8 @@ def test_packers_read_no_further_than_they_must(packer):
 @pytest.mark.parametrize("packer", FITTING)
 def test_a_sequence_too_long_for_a_row_names_the_packer_that_cuts(packer):
     with pytest.raises(
-        ValueError, match=rf"^{packer.__name__}\(\): a sequence of length 9 does not fit into a row of 8; concat_then_split"
+        ValueError,
+        match=rf"^{packer.__name__}\(\): a sequence of length 9 does not fit into a row of 8; concat_then_split",
     ):
         list(packer([9], 8))
     with pytest.raises(ValueError, match=r"of length \(1, 5\) does not fit into a row of \(8, 4\)"):
@@ -226,7 +233,12 @@ BESIDE = [np.array([1, 1, 0], np.int32), np.array([0, 1, 0], np.int32)]
         (([5, 6], [7, 8]), (np.array([5, 6, 9]), np.array([7, 8, 9]), *BESIDE)),
         (
             {"a": [5, 6], "b": np.array([7, 8], np.int8)},
-            {"a": np.array([5, 6, 9]), "b": np.array([7, 8, 9], np.int8), "segment_ids": BESIDE[0], "positions": BESIDE[1]},
+            {
+                "a": np.array([5, 6, 9]),
+                "b": np.array([7, 8, 9], np.int8),
+                "segment_ids": BESIDE[0],
+                "positions": BESIDE[1],
+            },
         ),
     ],
     ids=str,
@@ -281,13 +293,23 @@ def test_a_long_sequence_makes_many_rows():
 @pytest.mark.parametrize(
     ("data", "keywords", "error", "message"),
     [
-        ([np.zeros((2, 2))], {}, ValueError, r"a sequence has one axis, an array \(n,\) or a list of numbers, got float64 array \(2, 2\)"),
+        (
+            [np.zeros((2, 2))],
+            {},
+            ValueError,
+            r"a sequence has one axis, an array \(n,\) or a list of numbers, got float64 array \(2, 2\)",
+        ),
         ([5], {}, ValueError, "a sequence has one axis"),
         (["text"], {}, ValueError, "a sequence has one axis"),
         ([[[1, 2], "text"]], {}, ValueError, "a sequence has one axis"),
         ([None], {}, ValueError, "a sequence has one axis"),
         ([[[1], [1, 2]]], {}, ValueError, r"must be equally long, got lengths \[1, 2\]"),
-        ([{"a": [1], "b": [1, 2]}], {}, ValueError, r"must be equally long, got lengths \{'a': 1, 'b': 2\}; a dict of lengths"),
+        (
+            [{"a": [1], "b": [1, 2]}],
+            {},
+            ValueError,
+            r"must be equally long, got lengths \{'a': 1, 'b': 2\}; a dict of lengths",
+        ),
         ([{"a": [1]}, {"b": [1]}], {}, ValueError, "must have the same components"),
         ([[1], [[1], [2]]], {}, ValueError, "must have the same components"),
         ([{"positions": [1]}], {}, ValueError, "have the key 'positions' already"),
@@ -296,7 +318,12 @@ def test_a_long_sequence_makes_many_rows():
         ([[1]], {"value": {"x": 1}}, ValueError, "value names 'x', but of components datapoints have only one"),
         ([{"y": [1]}], {"value": {"x": 1}}, ValueError, r"value names 'x', but of components datapoints have \['y'\]"),
         ([[[1], [2]]], {"value": [1]}, ValueError, "value has 1 values, but datapoints have 2 components"),
-        ([{"x": [1]}], {"length": {"x": 2, "y": 2}}, ValueError, r"length names the components \['x', 'y'\], but a datapoint has \['x'\]"),
+        (
+            [{"x": [1]}],
+            {"length": {"x": 2, "y": 2}},
+            ValueError,
+            r"length names the components \['x', 'y'\], but a datapoint has \['x'\]",
+        ),
         ([[1]], {"length": {"x": 2}}, ValueError, r"length names the components \['x'\], but a datapoint has \[1\]"),
     ],
 )
@@ -309,8 +336,18 @@ def test_what_cannot_be_packed_is_refused(data, keywords, error, message):
 @pytest.mark.parametrize(
     ("arguments", "keywords", "error", "message"),
     [
-        ((0,), {}, ValueError, r"pack\(\): length must be a positive integer, or a dict of one for each component, got 0"),
-        ((2.5,), {}, TypeError, r"pack\(\): length must be a positive integer, or a dict of one for each component, got 2.5"),
+        (
+            (0,),
+            {},
+            ValueError,
+            r"pack\(\): length must be a positive integer, or a dict of one for each component, got 0",
+        ),
+        (
+            (2.5,),
+            {},
+            TypeError,
+            r"pack\(\): length must be a positive integer, or a dict of one for each component, got 2.5",
+        ),
         (({"x": 0},), {}, ValueError, r"pack\(\): length must be .* got \{'x': 0\}"),
         (({},), {}, ValueError, r"pack\(\): length must be .* got \{\}"),
         ((2,), {"how": 3}, TypeError, r"pack\(\): how must be a function, got 3"),
@@ -351,18 +388,30 @@ def longest_first(lengths, capacity):
 
 def test_a_packer_of_ones_own():
     assert rows(pack(6, sequences([3, 2, 1]), how=pairs))[0][0] == [100, 101, 102, 200, 201, 0]
-    assert [row[0][0] for row in rows(pack(6, sequences([1, 2, 3, 4, 5]), how=longest_first))] == [400, 300, 200, 100, 500]
+    assert [row[0][0] for row in rows(pack(6, sequences([1, 2, 3, 4, 5]), how=longest_first))] == [
+        400,
+        300,
+        200,
+        100,
+        500,
+    ]
 
 
 @pytest.mark.parametrize(
     ("how", "message"),
     [
         (lambda lengths, capacity: iter([[(0, 0, 1)]]), r"gave the piece \(0, 0, 1\), which is not what comes next"),
-        (lambda lengths, capacity: ([(i, 0, n), (i, 0, n)] for i, n in enumerate(lengths)), "which is not what comes next"),
+        (
+            lambda lengths, capacity: ([(i, 0, n), (i, 0, n)] for i, n in enumerate(lengths)),
+            "which is not what comes next",
+        ),
         (lambda lengths, capacity: ([(i, 1, n)] for i, n in enumerate(lengths)), "which is not what comes next"),
         (lambda lengths, capacity: ([(i, 0, n + 1)] for i, n in enumerate(lengths)), "which is not what comes next"),
         (lambda lengths, capacity: ([(i, 0, 0)] for i, n in enumerate(lengths)), "which is not what comes next"),
-        (lambda lengths, capacity: iter([[(i, 0, n) for i, n in enumerate(lengths)]]), "gave a row that is empty, or longer than 4"),
+        (
+            lambda lengths, capacity: iter([[(i, 0, n) for i, n in enumerate(lengths)]]),
+            "gave a row that is empty, or longer than 4",
+        ),
         (lambda lengths, capacity: iter([[]]), "gave a row that is empty, or longer than 4"),
         (lambda lengths, capacity: iter(list(lengths)[2:]), "ended without giving 2 of the sequences that it read"),
     ],
@@ -389,7 +438,12 @@ HOWS = [*PACKERS, functools.partial(first_fit, bins=2), functools.partial(best_f
 @pytest.mark.parametrize(("how", "drop"), [*((how, False) for how in HOWS), *((how, True) for how in PACKERS)], ids=str)
 def test_the_laws_hold(how, drop):
     for source in (range(25), Stream(range(25))):
-        check(lambda: ff.pipe(source, ff.filter(not_five), ff.map(grown, rng=True), pack(12, how=how, drop_remainder=drop)), stops=14)
+        check(
+            lambda: ff.pipe(
+                source, ff.filter(not_five), ff.map(grown, rng=True), pack(12, how=how, drop_remainder=drop)
+            ),
+            stops=14,
+        )
 
 
 def test_the_laws_hold_in_threads_and_processes():
@@ -427,7 +481,9 @@ def read_to_resume(flow_of, after):
     return count[0], state
 
 
-@pytest.mark.parametrize(("how", "most"), [(concat_then_split, 12), (first_fit, 128 * 5), (functools.partial(best_fit, bins=4), 8 * 5)])
+@pytest.mark.parametrize(
+    ("how", "most"), [(concat_then_split, 12), (first_fit, 128 * 5), (functools.partial(best_fit, bins=4), 8 * 5)]
+)
 def test_resuming_reads_again_only_since_packing_began_anew(how, most):
     lengths = np.random.default_rng(0).integers(1, 9, 5000)
 

@@ -106,13 +106,17 @@ def test_every_setting_gives_the_serial_output_and_state(workers, source):
 @settings
 def test_filter_batch_map_under_workers_is_right(workers):
     # the odd numbers below 40, five at a time, added up by hand: 1+3+5+7+9 = 25, 11+...+19 = 75, ...
-    flow = ff.pipe(range(40), ff.filter(lambda x: x % 2), ff.batch(5), ff.map(lambda b: int(b.sum())), ff.prefetch(3, **workers))
+    flow = ff.pipe(
+        range(40), ff.filter(lambda x: x % 2), ff.batch(5), ff.map(lambda b: int(b.sum())), ff.prefetch(3, **workers)
+    )
     assert list(flow) == [25, 75, 125, 175]
 
 
 @settings
 def test_the_laws_hold(workers):
-    check(lambda: ff.pipe(range(23), ff.shuffle(), ff.map(noisy, rng=True), ff.batch(4)), workers=[workers], epochs=(1,))
+    check(
+        lambda: ff.pipe(range(23), ff.shuffle(), ff.map(noisy, rng=True), ff.batch(4)), workers=[workers], epochs=(1,)
+    )
 
 
 @settings
@@ -128,7 +132,9 @@ def test_empty_and_single_sources(workers):
 
 
 def test_prefetch_in_prefetch_in_prefetch():
-    inner = ff.pipe(range(50), ff.map(noisy, rng=True), ff.prefetch(2, threads=2), ff.shuffle(), ff.batch(3, collate=ff.as_list))
+    inner = ff.pipe(
+        range(50), ff.map(noisy, rng=True), ff.prefetch(2, threads=2), ff.shuffle(), ff.batch(3, collate=ff.as_list)
+    )
     outer = ff.pipe(inner, ff.prefetch(2, processes=2), ff.map(lambda batch: len(batch[0])), ff.prefetch(2))
     assert list(outer) == [3] * 16 + [2]
     whole = ff.pipe(inner, ff.prefetch(2, processes=2))
@@ -217,7 +223,9 @@ def test_foreign_and_one_shot_sources_and_caches_stay_here(workers):
 
 def test_explain_says_where(capsys):
     ff.explain(ff.pipe(range(9), ff.map(float), ff.filter(bool), ff.batch(2), ff.map(len), ff.prefetch(2, processes=3)))
-    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.replace("range(0, 9)", "range").splitlines()[1:])
+    lines = dict(
+        line.split(maxsplit=1) for line in capsys.readouterr().out.replace("range(0, 9)", "range").splitlines()[1:]
+    )
     for name in ("map(float)", "filter(bool)", "map(len)"):
         assert "3 processes of prefetch(2, processes=3)" in lines[name]
     assert "this process" in lines["batch(2)"]
@@ -384,7 +392,9 @@ def test_bad_arguments(arguments):
 
 
 def test_threads_and_processes_exclude_each_other():
-    with pytest.raises(ValueError, match=r"prefetch\(\): threads must be a positive integer, or left out where another"):
+    with pytest.raises(
+        ValueError, match=r"prefetch\(\): threads must be a positive integer, or left out where another"
+    ):
         ff.prefetch(2, threads=2, processes=2)
 
 
@@ -437,7 +447,9 @@ def test_an_iterator_that_is_never_asked_starts_nothing():
 def run_script(body, tmp_path, **keywords):
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(body))
-    return subprocess.run([sys.executable, "-W", "error", str(script)], capture_output=True, text=True, timeout=60, **keywords)
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(script)], capture_output=True, text=True, timeout=60, **keywords
+    )
 
 
 def test_lambdas_closures_and_functions_of_main_work(tmp_path):
@@ -559,7 +571,10 @@ def test_workers_that_come_and_go_leave_nothing_to_be_done_at_the_end():
     before = registered()
     for _ in range(3):
         come_and_go()
-    assert eventually(lambda: gc.collect() >= 0 and all(now <= then for now, then in zip(registered(), before))), (before, registered())
+    assert eventually(lambda: gc.collect() >= 0 and all(now <= then for now, then in zip(registered(), before))), (
+        before,
+        registered(),
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -639,7 +654,9 @@ def test_large_sequences_are_supplied_under_every_order(make):
 def test_rounds_of_a_prefetched_flow_end(workers):
     flow = ff.pipe(range(10), ff.map(float), ff.prefetch(2, **workers), ff.cycle(), ff.take(25))
     assert list(flow) == [float(x % 10) for x in range(25)]
-    assert list(ff.pipe(range(10), ff.map(float), ff.prefetch(2, **workers), ff.repeat(3))) == [float(x % 10) for x in range(30)]
+    assert list(ff.pipe(range(10), ff.map(float), ff.prefetch(2, **workers), ff.repeat(3))) == [
+        float(x % 10) for x in range(30)
+    ]
 
 
 def test_several_prefetches_below_one_order_do_not_disturb_each_other():
@@ -709,7 +726,9 @@ def test_what_guards_count_below_a_stream_stage_is_that_of_serial_from_wherever_
 
     def count_before_the_last(flow):
         with iter(flow) as iterator:
-            *_, (_, state) = ((iterator.position, iterator.state_dict()) for _ in itertools.islice(iterator, 47 - iterator.position))
+            *_, (_, state) = (
+                (iterator.position, iterator.state_dict()) for _ in itertools.islice(iterator, 47 - iterator.position)
+            )
             return state["position"], state["anchors"]["-2"]
 
     expected = count_before_the_last(make())
@@ -757,14 +776,26 @@ def test_whether_garbage_is_collected_can_be_asked_whenever_it_is():
 
 @pytest.mark.parametrize("workers", [{}, {"threads": 2}, {"processes": 2}], ids=str)
 def test_nobody_is_waited_for_while_garbage_is_collected(workers):
-    """The thread that collects may hold what the one that it would wait for wants: here, a lock that a user's function takes."""
+    """The thread that collects may hold what the one that it would wait for wants: here,
+    a lock that a user's function takes."""
 
     def locked(x):
         with lock:
             return x
 
     lock = threading.RLock()
-    knot = Knot(iter(ff.pipe(Stream(1000), ff.shuffle_buffer(1), ff.map(float), ff.prefetch(2, **workers), ff.map(locked), ff.prefetch(1))))
+    knot = Knot(
+        iter(
+            ff.pipe(
+                Stream(1000),
+                ff.shuffle_buffer(1),
+                ff.map(float),
+                ff.prefetch(2, **workers),
+                ff.map(locked),
+                ff.prefetch(1),
+            )
+        )
+    )
     assert next(knot.held) == 0
     with lock:
         del knot

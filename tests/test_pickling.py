@@ -202,7 +202,12 @@ HOW = {
 def printed(arguments, folder):
     path = os.pathsep.join([str(folder), *filter(None, sys.path)])
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=160
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=160,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -333,7 +338,12 @@ def test_copies_share_functions_and_deep_copies_share_no_data():
     deep = copy.deepcopy(flow)
     data[0][0] = 9
     assert (list(flow), list(deep)) == ([9, 2], [1, 2])
-    for stage in (ff.map(function), ff.compose(ff.map(function)), ff.guard(ff.map(function)), ff.inside(ff.map(function))):
+    for stage in (
+        ff.map(function),
+        ff.compose(ff.map(function)),
+        ff.guard(ff.map(function)),
+        ff.inside(ff.map(function)),
+    ):
         assert copy.copy(stage) == copy.deepcopy(stage) == stage
 
 
@@ -354,7 +364,13 @@ def test_a_flow_within_another_object_pickles_by_every_pickler():
     dill = pytest.importorskip("dill")
     joblib = pytest.importorskip("joblib")
     holder = Holder(ff.pipe(range(3), ff.map(lambda x: 2 * x)))
-    ways = [pickle.dumps, functools.partial(pickle.dumps, protocol=0), cloudpickle.dumps, dill.dumps, ForkingPickler.dumps]
+    ways = [
+        pickle.dumps,
+        functools.partial(pickle.dumps, protocol=0),
+        cloudpickle.dumps,
+        dill.dumps,
+        ForkingPickler.dumps,
+    ]
     for way in ways:
         again = pickle.loads(way(holder))
         assert list(again.flow) == [0, 2, 4]
@@ -378,11 +394,15 @@ def test_a_flow_is_an_argument_of_executors():
         assert executor.submit(first_two, ff.pipe(range(6), ff.map(lambda x: 2 * x))).result(60) == [0, 2]
 
 
-@pytest.mark.parametrize("make", [ff.per_process, ff.seeded, ff.map, lambda f: ff.compose(ff.map(f), ff.batch(2)), ff.filter])
+@pytest.mark.parametrize(
+    "make", [ff.per_process, ff.seeded, ff.map, lambda f: ff.compose(ff.map(f), ff.batch(2)), ff.filter]
+)
 def test_what_holds_a_function_pickles_alone(make):
     there = "import pickle, sys; print(pickle.load(sys.stdin.buffer))"
     made = make(lambda x=3: x)
-    done = subprocess.run([sys.executable, "-P", "-c", there], input=pickle.dumps(made), capture_output=True, text=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", there], input=pickle.dumps(made), capture_output=True, text=False, timeout=60
+    )
     assert done.stdout.decode().strip() == repr(made)
     assert repr(copy.copy(made)) == repr(copy.deepcopy(made)) == repr(made)
 
@@ -393,7 +413,9 @@ def test_the_script_has_one_name_in_states_and_datapoints(monkeypatch):
         names = {"__name__": name}
         exec("def double(x): return 2 * x\nclass Kind:\n  def __call__(self, x): return x", names)
         monkeypatch.setattr(sys.modules["__main__"], "Kind", names["Kind"], raising=False)
-        kinds.append((fingerprint(ff.pipe(range(3), ff.map(names["double"]), ff.map(names["Kind"]()))), encoded(names["Kind"])))
+        kinds.append(
+            (fingerprint(ff.pipe(range(3), ff.map(names["double"]), ff.map(names["Kind"]()))), encoded(names["Kind"]))
+        )
         assert decoded(encoded(names["Kind"])) is names["Kind"]
         assert codes.installed(name) is None
     assert kinds[0] == kinds[1]

@@ -1,4 +1,5 @@
-"""Values of several dtypes that are put together are all held as they are, or there is an error that says what to do."""
+"""Values of several dtypes that are put together are all held as they are,
+or there is an error that says what to do."""
 
 from decimal import Decimal
 
@@ -96,7 +97,11 @@ def check(made, values, wanted):
     assert made.dtype == np.dtype(wanted)
     for one, value in zip(made, values, strict=True):
         assert one.dtype.kind in "OV" or value.dtype.kind in "OV" or bool((one == value).all())
-        assert one.tolist() == value.astype(wanted).tolist() if value.dtype.kind in "MV" else one.tolist() == value.tolist()
+        assert (
+            one.tolist() == value.astype(wanted).tolist()
+            if value.dtype.kind in "MV"
+            else one.tolist() == value.tolist()
+        )
 
 
 def refused(run, function):

@@ -1,4 +1,5 @@
-"""Random numbers: permutations, generators, and keys. Nothing depends on who computes it; everything on seed and epoch."""
+"""Random numbers: permutations, generators, and keys. Nothing depends on who computes it;
+everything on seed and epoch."""
 
 import itertools
 import math
@@ -10,14 +11,25 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.randomness.generators import UNIFORM_BELOW, Network, Permutation, WindowPermutation, generator, generators, hashed, rekey
+from flowfn.randomness.generators import (
+    UNIFORM_BELOW,
+    Network,
+    Permutation,
+    WindowPermutation,
+    generator,
+    generators,
+    hashed,
+    rekey,
+)
 
 POWERS = [2**k + d for k in range(1, 21) for d in (-1, 0, 1)]
 
 
 def is_bijection(values, n):
     """Whether values are 0 to n - 1, each once (without sorting)."""
-    return len(values) == n and (n == 0 or (values.min() >= 0 and values.max() < n and bool((np.bincount(values, minlength=n) == 1).all())))
+    return len(values) == n and (
+        n == 0 or (values.min() >= 0 and values.max() < n and bool((np.bincount(values, minlength=n) == 1).all()))
+    )
 
 
 def draw(x, rng):
@@ -65,7 +77,10 @@ def test_a_permutation_is_a_bijection_for_awkward_n(n):
 
 def test_a_tweaked_network_is_another_bijection_for_each_tweak():
     n = 37
-    orders = [tuple(Network(n, key=1)(np.arange(n, dtype=np.uint64), np.full(n, tweak, np.uint64)).tolist()) for tweak in range(50)]
+    orders = [
+        tuple(Network(n, key=1)(np.arange(n, dtype=np.uint64), np.full(n, tweak, np.uint64)).tolist())
+        for tweak in range(50)
+    ]
     assert all(sorted(order) == list(range(n)) for order in orders)
     assert len(set(orders)) == 50
 
@@ -128,7 +143,10 @@ def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else(n):
     runs = [(seed, epoch) for seed in range(4) for epoch in range(4)]
     orders = {run: tuple(flow.run(seed=run[0], epoch=run[1])) for run in runs}
     assert len(set(orders.values())) == len(runs)
-    assert all(tuple(ff.shuffle(list(range(n))).run(seed=seed, epoch=epoch)) == order for (seed, epoch), order in orders.items())
+    assert all(
+        tuple(ff.shuffle(list(range(n))).run(seed=seed, epoch=epoch)) == order
+        for (seed, epoch), order in orders.items()
+    )
 
 
 def test_the_first_orders_are_what_they_were():
@@ -186,7 +204,9 @@ def small_orders(n, count, key=0):
 
 
 def network_orders(n, count):
-    return np.stack([Network(n, hashed("test", k))(np.arange(n, dtype=np.uint64)).astype(np.int64) for k in range(count)])
+    return np.stack(
+        [Network(n, hashed("test", k))(np.arange(n, dtype=np.uint64)).astype(np.int64) for k in range(count)]
+    )
 
 
 @pytest.mark.parametrize("orders", [small_orders, network_orders], ids=["table", "network"])
@@ -231,14 +251,19 @@ def test_steps_between_neighbours_are_spread_evenly(n):
 @pytest.mark.parametrize("n", [1000, 60_000, 200_000])
 def test_seeds_and_epochs_give_unrelated_orders(n):
     flow = ff.shuffle(range(n))
-    orders = [np.array(list(flow.run(seed=seed, epoch=epoch)), float) for seed, epoch in [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2)]]
+    orders = [
+        np.array(list(flow.run(seed=seed, epoch=epoch)), float)
+        for seed, epoch in [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2)]
+    ]
     for one, other in itertools.combinations(orders, 2):
         assert abs(np.corrcoef(one, other)[0, 1]) * math.sqrt(n) < 5
         assert (one == other).sum() < 12  # the number of fixed points of a random permutation is Poisson(1)
 
 
 def test_fixed_points_are_as_rare_as_they_should_be():
-    order = [int((Network(n, hashed(n))(np.arange(n, dtype=np.uint64)) == np.arange(n)).sum()) for n in range(1000, 2000)]
+    order = [
+        int((Network(n, hashed(n))(np.arange(n, dtype=np.uint64)) == np.arange(n)).sum()) for n in range(1000, 2000)
+    ]
     assert abs(np.mean(order) - 1) * math.sqrt(len(order)) < 5
 
 
@@ -275,7 +300,10 @@ def test_the_words_of_the_counter_are_draws_sub_index_index_and_zero():
         moved = generator(99)
         moved.random(17)
         rekey(moved, label)
-        assert moved.bit_generator.random_raw(8).tolist() == np.random.Philox(key=99, counter=[0, sub, index, 0]).random_raw(8).tolist()
+        assert (
+            moved.bit_generator.random_raw(8).tolist()
+            == np.random.Philox(key=99, counter=[0, sub, index, 0]).random_raw(8).tolist()
+        )
 
 
 @pytest.mark.parametrize("greedy", [0, 1, 3, 4, 5, 1000])
@@ -287,7 +315,9 @@ def test_how_much_one_datapoint_draws_does_not_move_its_neighbours(greedy):
         return rng.integers(0, 2**31, dtype=np.int32), rng.random(), rng.standard_normal()
 
     flow = ff.map(drawn, range(6), rng=True)
-    quiet = ff.map(lambda x, rng: (rng.integers(0, 2**31, dtype=np.int32), rng.random(), rng.standard_normal()), range(6), rng=True)
+    quiet = ff.map(
+        lambda x, rng: (rng.integers(0, 2**31, dtype=np.int32), rng.random(), rng.standard_normal()), range(6), rng=True
+    )
     assert [x for i, x in enumerate(flow) if i != 2] == [x for i, x in enumerate(quiet) if i != 2]
 
 
@@ -314,7 +344,11 @@ def test_global_random_state_is_left_alone():
     random.seed(1)
     before = np.random.get_state()[1].tolist(), random.getstate()
     flow = ff.pipe(
-        range(100), ff.shuffle(), ff.map(draw, rng=True), ff.shuffle_buffer(9), ff.filter(lambda x, rng: rng.random() > 0, rng=True)
+        range(100),
+        ff.shuffle(),
+        ff.map(draw, rng=True),
+        ff.shuffle_buffer(9),
+        ff.filter(lambda x, rng: rng.random() > 0, rng=True),
     )
     flow.reset_state()
     list(flow)
@@ -358,7 +392,9 @@ def test_one_shared_flow_stays_aligned():
 
 
 def test_a_shared_stream_stays_aligned():
-    shared = ff.pipe(range(50), ff.shuffle_buffer(9), ff.map(draw, rng=True), ff.filter(lambda x, rng: rng.random() < 0.5, rng=True))
+    shared = ff.pipe(
+        range(50), ff.shuffle_buffer(9), ff.map(draw, rng=True), ff.filter(lambda x, rng: rng.random() < 0.5, rng=True)
+    )
     assert all(a == b for a, b in ff.zip(shared, shared))
 
 
@@ -373,13 +409,17 @@ def test_different_words_draw_differently():
 
 def test_rounds_differ_from_each_other_and_from_other_epochs():
     flow = ff.pipe(range(30), ff.shuffle(), ff.map(draw, rng=True), ff.repeat(4))
-    rounds = [tuple(islice(iterator, 30)) for epoch in range(3) for iterator in [flow.run(epoch=epoch)] for _ in range(4)]
+    rounds = [
+        tuple(islice(iterator, 30)) for epoch in range(3) for iterator in [flow.run(epoch=epoch)] for _ in range(4)
+    ]
     assert len(set(rounds)) == 12
     assert len({number for one in rounds for _, number in one}) == 360
 
 
 def test_name_pins_the_numbers_of_a_stage():
-    pinned = lambda *before: draws(ff.pipe(range(20), *before, ff.map(lambda x, rng: draw(0, rng), rng=True, name="noise")))
+    pinned = lambda *before: draws(
+        ff.pipe(range(20), *before, ff.map(lambda x, rng: draw(0, rng), rng=True, name="noise"))
+    )
     plain = lambda *before: draws(ff.pipe(range(20), *before, ff.map(lambda x, rng: draw(0, rng), rng=True)))
     another = ff.map(draw, rng=True)
     assert pinned() == pinned(another) == pinned(another, another)
@@ -414,7 +454,16 @@ def test_ranks_augment_every_record_as_one_process_would(world, make):
 
 def test_each_take_and_skip_keep_the_index_of_a_datapoint():
     alone = dict(ff.pipe(range(60), ff.map(draw, rng=True)))
-    flow = ff.pipe(range(60), ff.skip(4), ff.map(int), ff.shard(1, 2), ff.skip(3), ff.take(20), ff.shard(0, 3), ff.map(draw, rng=True))
+    flow = ff.pipe(
+        range(60),
+        ff.skip(4),
+        ff.map(int),
+        ff.shard(1, 2),
+        ff.skip(3),
+        ff.take(20),
+        ff.shard(0, 3),
+        ff.map(draw, rng=True),
+    )
     assert dict(flow).items() <= alone.items()
     assert [x for x, _ in flow] == list(range(60))[4:][1::2][3:][:20][::3]
 
@@ -428,7 +477,9 @@ def test_skip_over_a_stream_keeps_the_index_too():
 def test_nested_shards_compose():
     whole = ff.pipe(range(60), ff.shuffle(), ff.map(draw, rng=True))
     parts = [
-        list(ff.pipe(range(60), ff.shuffle(), ff.shard(a, 2), ff.shard(b, 3), ff.map(draw, rng=True))) for a in range(2) for b in range(3)
+        list(ff.pipe(range(60), ff.shuffle(), ff.shard(a, 2), ff.shard(b, 3), ff.map(draw, rng=True)))
+        for a in range(2)
+        for b in range(3)
     ]
     assert sorted(itertools.chain(*parts)) == sorted(whole)
 
@@ -454,7 +505,9 @@ def test_nested_shards_compose():
 )
 def test_ranks_never_draw_alike(stages):
     world = 4
-    numbers = [draws(ff.pipe(range(48), ff.shard(rank, world), *stages, ff.map(draw, rng=True))) for rank in range(world)]
+    numbers = [
+        draws(ff.pipe(range(48), ff.shard(rank, world), *stages, ff.map(draw, rng=True))) for rank in range(world)
+    ]
     everything = list(itertools.chain(*numbers))
     assert everything
     assert len(set(everything)) == len(everything)
@@ -464,7 +517,9 @@ def test_ranks_never_draw_alike_through_several_sources():
     make = lambda rank: ff.pipe(range(24), ff.shard(rank, 3))
     zipped = [draws(ff.pipe(ff.zip(make(rank), [0] * 8), ff.map(draw, rng=True))) for rank in range(3)]
     joined = [draws(ff.pipe(ff.concat(make(rank), make(rank)), ff.map(draw, rng=True))) for rank in range(3)]
-    streams = [draws(ff.pipe(ff.concat(ff.filter(bool, make(rank)), make(rank)), ff.map(draw, rng=True))) for rank in range(3)]
+    streams = [
+        draws(ff.pipe(ff.concat(ff.filter(bool, make(rank)), make(rank)), ff.map(draw, rng=True))) for rank in range(3)
+    ]
     for numbers in (zipped, joined, streams):
         everything = list(itertools.chain(*numbers))
         assert len(set(everything)) == len(everything)
@@ -489,7 +544,11 @@ def test_lineage_passes_through_each_take_skip_and_shard():
     noisy = ff.map(draw, rng=True)
     plain = list(ff.pipe(range(30), ff.flat_map(lambda x: [x, -x]), noisy))
     assert (
-        list(ff.pipe(range(30), ff.flat_map(lambda x: [x, -x]), ff.map(int), ff.skip(5), ff.take(31), ff.shard(1, 2), noisy))
+        list(
+            ff.pipe(
+                range(30), ff.flat_map(lambda x: [x, -x]), ff.map(int), ff.skip(5), ff.take(31), ff.shard(1, 2), noisy
+            )
+        )
         == plain[5:36][1::2]
     )
 
@@ -500,7 +559,11 @@ def test_deep_lineages_never_meet():
 
 
 def test_an_expand_stage_over_a_sequence_and_a_stream_draws_alike():
-    stages = [ff.filter(lambda x, rng: rng.random() < 0.7, rng=True), ff.flat_map(lambda x: [x, x]), ff.map(draw, rng=True)]
+    stages = [
+        ff.filter(lambda x, rng: rng.random() < 0.7, rng=True),
+        ff.flat_map(lambda x: [x, x]),
+        ff.map(draw, rng=True),
+    ]
     assert list(ff.pipe(range(50), *stages)) == list(ff.pipe(streamed(range(50)), *stages))
 
 
@@ -522,7 +585,9 @@ def test_a_frozen_flow_is_what_it_is_alone_under_its_seed():
     expected = list(inner().run(seed=5, epoch=0))
     frozen = lambda seed=5: ff.freeze(inner(), seed=seed)
     assert list(frozen()) == list(frozen().reset_state(9).set_epoch(3)) == expected
-    random_around = ff.zip(ff.shuffle(range(100)), ff.map(draw, range(100), rng=True), frozen(), ff.map(draw, range(100), rng=True))
+    random_around = ff.zip(
+        ff.shuffle(range(100)), ff.map(draw, range(100), rng=True), frozen(), ff.map(draw, range(100), rng=True)
+    )
     for seed in (0, 5, 9):
         assert [d[2] for d in random_around.run(seed=seed)] == expected
         assert [d[2] for d in random_around.run(seed=seed, epoch=1)] == expected
@@ -533,7 +598,9 @@ def test_a_frozen_flow_is_what_it_is_alone_under_its_seed():
 def test_two_frozen_flows_in_one_tree_keep_their_own_seeds(one, other):
     a, b = (ff.freeze(ff.shuffle(range(100)), seed=seed) for seed in (one, other))
     joined = list(ff.concat(a, b))
-    assert joined == list(ff.shuffle(range(100)).run(seed=one, epoch=0)) + list(ff.shuffle(range(100)).run(seed=other, epoch=0))
+    assert joined == list(ff.shuffle(range(100)).run(seed=one, epoch=0)) + list(
+        ff.shuffle(range(100)).run(seed=other, epoch=0)
+    )
 
 
 def test_what_is_around_a_frozen_flow_is_random_as_ever():
@@ -575,7 +642,11 @@ def test_a_padded_datapoint_draws_anew_in_both_forms():
     for n in range(9, 13):
         for rank in range(4):
             seekable = ff.pipe(range(n), ff.shard(rank, 4, remainder="pad"), ff.map(tagged, rng=True))
-            stream = ff.pipe(lambda n=n, start=0: iter(range(n)[start:]), ff.shard(rank, 4, remainder="pad"), ff.map(tagged, rng=True))
+            stream = ff.pipe(
+                lambda n=n, start=0: iter(range(n)[start:]),
+                ff.shard(rank, 4, remainder="pad"),
+                ff.map(tagged, rng=True),
+            )
             assert list(seekable.run()) == list(stream.run())
 
 

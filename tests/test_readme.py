@@ -48,16 +48,26 @@ def test_the_table_of_kinds_is_right(kind):
             assert kind in [base.__name__.lower() for base in definition.kind.__mro__], name
 
 
-@pytest.mark.parametrize("package", [flowfn.image, flowfn.formats, flowfn.datasets], ids=lambda package: package.__name__)
+@pytest.mark.parametrize(
+    "package", [flowfn.image, flowfn.formats, flowfn.datasets], ids=lambda package: package.__name__
+)
 def test_every_name_of_a_package_is_there(package):
     text = README.read_text(encoding="utf8")
-    values = {"Composed", "Identity", "Annotation", "GroundTruth", "Statistics"}  # what calls give, described where they are
+    values = {
+        "Composed",
+        "Identity",
+        "Annotation",
+        "GroundTruth",
+        "Statistics",
+    }  # what calls give, described where they are
     assert [name for name in package.__all__ if name not in values and f"`{name}" not in text] == []
 
 
 def test_extras_are_those_of_the_package_and_of_its_messages():
     table = set(re.findall(r'^\| `"flowfn\[(\w+)\]"`', README.read_text(encoding="utf8"), re.MULTILINE))
-    extras = tomllib.loads((README.parent / "pyproject.toml").read_text(encoding="utf8"))["project"]["optional-dependencies"]
+    extras = tomllib.loads((README.parent / "pyproject.toml").read_text(encoding="utf8"))["project"][
+        "optional-dependencies"
+    ]
     assert table == set(extras) - {"test", "libraries", "dev", "benchmarks"}  # which are for those who work on flowfn
     sources = [path.read_text(encoding="utf8") for path in Path(ff.__file__).parent.rglob("*.py")]
     assert {named for source in sources for named in re.findall(r'extra="(\w+)"', source)} <= table

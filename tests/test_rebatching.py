@@ -43,7 +43,10 @@ def test_batches_are_those_of_tf_data():
     for source in both(range(8)):
         assert [b.tolist() for b in ff.pipe(source, ff.batch(4), rebatch(3))] == [[0, 1, 2], [3, 4, 5], [6, 7]]
     for source in both(range(10)):
-        assert [b.tolist() for b in ff.pipe(source, ff.batch(3), rebatch(4, drop_remainder=True))] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+        assert [b.tolist() for b in ff.pipe(source, ff.batch(3), rebatch(4, drop_remainder=True))] == [
+            [0, 1, 2, 3],
+            [4, 5, 6, 7],
+        ]
 
 
 FORMS = {
@@ -94,7 +97,10 @@ def test_the_order_of_keys_is_that_of_the_first_batch():
 
 
 def test_batches_without_rows_are_left_out():
-    assert [b.tolist() for b in rebatch(2, [np.zeros(0, int), np.arange(3), np.zeros(0, int), np.arange(1), np.zeros(0, int)])] == [
+    assert [
+        b.tolist()
+        for b in rebatch(2, [np.zeros(0, int), np.arange(3), np.zeros(0, int), np.arange(1), np.zeros(0, int)])
+    ] == [
         [0, 1],
         [2, 0],
     ]
@@ -103,7 +109,9 @@ def test_batches_without_rows_are_left_out():
 
 def test_padded_batches_of_different_widths_do_not_join():
     flow = ff.pipe([np.zeros(n) for n in (1, 2, 3)], ff.batch(2, collate=pad(0)), rebatch(3))
-    with pytest.raises(ValueError, match=r"^rebatch\(\): cannot join arrays of shapes \(2, 2\), \(1, 3\); make their rows equal before"):
+    with pytest.raises(
+        ValueError, match=r"^rebatch\(\): cannot join arrays of shapes \(2, 2\), \(1, 3\); make their rows equal before"
+    ):
         list(flow)
 
 
@@ -111,9 +119,17 @@ def test_padded_batches_of_different_widths_do_not_join():
     ("batches", "error", "message"),
     [
         ([[np.zeros(2), np.zeros(3)]], ValueError, r"the components of a batch have different lengths: \{0: 2, 1: 3\}"),
-        ([{"a": {"b": [1]}, "c": [1, 2]}], ValueError, r"the components of a batch have different lengths: \{\('a', 'b'\): 1, 'c': 2\}"),
+        (
+            [{"a": {"b": [1]}, "c": [1, 2]}],
+            ValueError,
+            r"the components of a batch have different lengths: \{\('a', 'b'\): 1, 'c': 2\}",
+        ),
         ([[np.zeros(2)], [np.zeros(2), np.zeros(2)]], ValueError, "batches must have the same components, got "),
-        ([{"a": [1]}, {"b": [1]}], ValueError, r"batches must have the same components, got \{'a': \[1\]\} and \{'b': \[1\]\}"),
+        (
+            [{"a": [1]}, {"b": [1]}],
+            ValueError,
+            r"batches must have the same components, got \{'a': \[1\]\} and \{'b': \[1\]\}",
+        ),
         ([[[1]], ([1],)], ValueError, r"batches must have the same components, got \[\[1\]\] and \(\[1\],\)"),
         ([5], TypeError, "a batch is made of arrays and lists, one value for each row, got 5"),
         ([[5]], TypeError, "a batch is made of arrays and lists"),
@@ -154,7 +170,10 @@ def not_five(datapoint):
 @pytest.mark.parametrize("drop", [False, True])
 def test_the_laws_hold(size, drop):
     for source in (range(16), Stream(range(16))):
-        check(lambda: ff.pipe(source, ff.filter(not_five), ff.map(grown, rng=True), rebatch(size, drop_remainder=drop)), stops=20)
+        check(
+            lambda: ff.pipe(source, ff.filter(not_five), ff.map(grown, rng=True), rebatch(size, drop_remainder=drop)),
+            stops=20,
+        )
     for n in (0, 1):
         check(lambda: ff.pipe(Stream(range(n)), ff.map(grown, rng=True), rebatch(size)), epochs=(0,))
 

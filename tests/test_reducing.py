@@ -162,7 +162,12 @@ def test_what_a_script_defines_is_in_workers_what_it_is_here_and_stays_here_what
     (tmp_path / "sentinels.py").write_text("MISSING = object()\ndef is_missing(x): return x is MISSING\n")
     path = os.pathsep.join(filter(None, sys.path))
     done = subprocess.run(
-        [sys.executable, "program.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=230
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=230,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"

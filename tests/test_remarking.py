@@ -33,23 +33,42 @@ def stream():
 
 NOTHING = "has nothing upstream"
 IDLE = {
-    "before the map": (lambda: ff.pipe(range(20), ff.prefetch(4, processes=2), ff.map(str), ff.batch(4)), "its 2 processes"),
+    "before the map": (
+        lambda: ff.pipe(range(20), ff.prefetch(4, processes=2), ff.map(str), ff.batch(4)),
+        "its 2 processes",
+    ),
     "threads": (lambda: ff.pipe(range(20), ff.shuffle(), ff.prefetch(4, threads=3), ff.map(str)), "its 3 threads"),
-    "behind a stream stage": (lambda: ff.pipe(range(20), ff.shuffle_buffer(4), ff.prefetch(4, processes=2)), "its 2 processes"),
+    "behind a stream stage": (
+        lambda: ff.pipe(range(20), ff.shuffle_buffer(4), ff.prefetch(4, processes=2)),
+        "its 2 processes",
+    ),
     "a stream": (lambda: ff.pipe(stream, ff.prefetch(4, processes=2), ff.map(str)), "its 2 processes"),
-    "one thread over a list": (lambda: ff.pipe([1, 2], ff.shuffle(), ff.prefetch(4), ff.map(str)), "to do ahead of time"),
-    "twice in a row": (lambda: ff.pipe(range(20), ff.map(str), ff.prefetch(4, processes=2), ff.prefetch(2)), "to do ahead of time"),
-    "workers twice": (lambda: ff.pipe(range(20), ff.map(str), ff.prefetch(4), ff.take(9), ff.prefetch(2, threads=2)), "its 2 threads"),
+    "one thread over a list": (
+        lambda: ff.pipe([1, 2], ff.shuffle(), ff.prefetch(4), ff.map(str)),
+        "to do ahead of time",
+    ),
+    "twice in a row": (
+        lambda: ff.pipe(range(20), ff.map(str), ff.prefetch(4, processes=2), ff.prefetch(2)),
+        "to do ahead of time",
+    ),
+    "workers twice": (
+        lambda: ff.pipe(range(20), ff.map(str), ff.prefetch(4), ff.take(9), ff.prefetch(2, threads=2)),
+        "its 2 threads",
+    ),
 }
 BUSY = {
     "map": lambda: ff.pipe(range(20), ff.map(str), ff.prefetch(4, processes=2)),
     "map and more": lambda: ff.pipe(range(20), ff.map(str), ff.prefetch(4, processes=2), ff.batch(2)),
     "batch": lambda: ff.pipe(range(20), ff.batch(4), ff.prefetch(4, processes=2)),
     "filter of a stream": lambda: ff.pipe(stream, ff.filter(bool), ff.prefetch(4, threads=2)),
-    "map before a stream stage": lambda: ff.pipe(range(20), ff.map(str), ff.shuffle_buffer(4), ff.prefetch(4, processes=2)),
+    "map before a stream stage": lambda: ff.pipe(
+        range(20), ff.map(str), ff.shuffle_buffer(4), ff.prefetch(4, processes=2)
+    ),
     "all in one": lambda: ff.pipe(range(20), ff.shuffle_buffer(4), ff.prefetch(4, processes=1)),
     "one thread over a stream": lambda: ff.pipe(stream, ff.prefetch(4)),
-    "inner and outer": lambda: ff.pipe(range(20), ff.map(str), ff.prefetch(4, processes=2), ff.shuffle_buffer(4), ff.prefetch(2)),
+    "inner and outer": lambda: ff.pipe(
+        range(20), ff.map(str), ff.prefetch(4, processes=2), ff.shuffle_buffer(4), ff.prefetch(2)
+    ),
     "rows of arrays": lambda: ff.pipe(ff.from_arrays(LARGE), ff.shuffle(), ff.batch(4), ff.prefetch(4, processes=2)),
     "ahead of less than workers": lambda: ff.pipe(range(20), ff.map(str), ff.prefetch(1, processes=2)),
 }
@@ -87,7 +106,10 @@ def test_more_workers_than_outputs_are_remarked_on():
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_large_closure_is_named_with_its_size(stages, processes):
     (remark,) = remarks(ff.pipe(range(20), ff.map(large()), *stages, ff.prefetch(4, processes=processes)))
-    assert re.match(r"\* map\(<lambda>\) holds 8\.0 MB, which every pass pickles \(\d\.\d\d s\) and each worker of prefetch\(4, ", remark)
+    assert re.match(
+        r"\* map\(<lambda>\) holds 8\.0 MB, which every pass pickles \(\d\.\d\d s\) and each worker of prefetch\(4, ",
+        remark,
+    )
 
 
 def test_large_closures_elsewhere_and_small_ones_are_not():
@@ -102,11 +124,20 @@ def test_what_cannot_be_sent_is_said_before_it_fails():
 
 
 NEVER = {
-    "concat": (lambda: ff.concat([1], ff.cycle([2]), [3], [4]), "concat() never comes to what follows its endless source cycle(): "),
+    "concat": (
+        lambda: ff.concat([1], ff.cycle([2]), [3], [4]),
+        "concat() never comes to what follows its endless source cycle(): ",
+    ),
     "concat of streams": (lambda: ff.concat(ff.pipe(stream, ff.cycle()), [3]), "concat() never comes to what follows"),
     "repeat": (lambda: ff.repeat(3, ff.cycle([2])), "repeat(3) never comes to its second round"),
-    "batch": (lambda: ff.batch(64, range(10), drop_remainder=True), "batch(64, drop_remainder=True) gives nothing of the 10 datapoints"),
-    "window": (lambda: ff.window(20, range(9), drop_remainder=True), "window(20, drop_remainder=True) gives nothing of the 9 datapoints"),
+    "batch": (
+        lambda: ff.batch(64, range(10), drop_remainder=True),
+        "batch(64, drop_remainder=True) gives nothing of the 10 datapoints",
+    ),
+    "window": (
+        lambda: ff.window(20, range(9), drop_remainder=True),
+        "window(20, drop_remainder=True) gives nothing of the 9 datapoints",
+    ),
     "shard": (lambda: ff.shard(2, 4, range(1)), "shard(2, 4) gives nothing of the 1 datapoint of its source"),
     "skip": (lambda: ff.skip(10, range(9)), "skip(10) gives nothing of the 9 datapoints"),
     "sample": (lambda: ff.sample(0, range(9)), "sample(0) gives nothing"),

@@ -220,7 +220,9 @@ def test_take_of_cycle_is_fixed_size_data_that_keeps_no_state(n, size, epochs):
         assert [list(flow) for _ in range(epochs)] == expected
 
 
-@pytest.mark.parametrize("make_source", [lambda: range(10), lambda: stream(range(10)), lambda: ff.filter(odd, range(20))])
+@pytest.mark.parametrize(
+    "make_source", [lambda: range(10), lambda: stream(range(10)), lambda: ff.filter(odd, range(20))]
+)
 def test_epochs_end_to_end_are_the_epochs_of_the_source_end_to_end(make_source):
     source = ff.pipe(make_source(), ff.map(noisy, rng=True), ff.shuffle_buffer(4))
     rounds = [datapoint for number in range(12) for datapoint in source.run(seed=5, epoch=number)]
@@ -266,7 +268,9 @@ def test_epochs_in_epochs():
     for source in (range(5), stream(range(5))):
         flow = ff.pipe(source, ff.epoch_of(3), ff.epoch_of(4))  # the source goes on and on, however it is cut
         assert list(itertools.chain.from_iterable(list(flow) for _ in range(5))) == [i % 5 for i in range(20)]
-        assert [list(ff.pipe(source, ff.epoch_of(3), ff.repeat(2)).run(epoch=e)) for e in (0, 1)] == [[0, 1, 2, 3, 4, 0]] * 2
+        assert [list(ff.pipe(source, ff.epoch_of(3), ff.repeat(2)).run(epoch=e)) for e in (0, 1)] == [
+            [0, 1, 2, 3, 4, 0]
+        ] * 2
 
 
 def test_two_flows_of_one_source_agree():
@@ -339,7 +343,9 @@ def test_later_epochs_start_in_the_round_they_start_in(prefetched):
             assert len(source.read) < 300
 
 
-@pytest.mark.parametrize("stages", [(), (ff.prefetch(3),), (ff.batch(2), ff.unbatch()), (ff.interleave(lambda x: [x] * 2, cycle=3),)])
+@pytest.mark.parametrize(
+    "stages", [(), (ff.prefetch(3),), (ff.batch(2), ff.unbatch()), (ff.interleave(lambda x: [x] * 2, cycle=3),)]
+)
 def test_an_epoch_begins_where_the_one_before_ended_however_long_the_round(stages):
     source = Counted(9999)
 
@@ -361,7 +367,11 @@ def test_what_is_known_of_a_round_is_not_used_under_another_seed_or_epoch():
     flow = ff.pipe(range(20), ff.filter(lambda x, rng: rng.random() < 0.5, rng=True), ff.epoch_of(30))
 
     def fresh(seed, epoch):
-        return list(ff.pipe(range(20), ff.filter(lambda x, rng: rng.random() < 0.5, rng=True), ff.epoch_of(30)).run(seed=seed, epoch=epoch))
+        return list(
+            ff.pipe(range(20), ff.filter(lambda x, rng: rng.random() < 0.5, rng=True), ff.epoch_of(30)).run(
+                seed=seed, epoch=epoch
+            )
+        )
 
     list(flow), list(flow)
     assert list(flow.reset_state(8).set_epoch(2)) == fresh(8, 2)

@@ -26,7 +26,8 @@ def stream(data):
 
 
 def fits(observed, expected):
-    """Whether counts are what they are expected to be, by the chi-square statistic, six deviations from its mean allowed."""
+    """Whether counts are what they are expected to be, by the chi-square statistic,
+    six deviations from its mean allowed."""
     observed, expected = np.asarray(observed, float), np.asarray(expected, float)
     assert (observed[expected == 0] == 0).all()
     observed, expected = observed[expected > 0], expected[expected > 0]
@@ -56,7 +57,11 @@ def test_every_draw_is_a_datapoint(n, count, seed):
 
 
 @calm
-@given(st.lists(st.sampled_from([0, 0.0, 1e-300, 0.1, 1, 7, 1e300]), min_size=1, max_size=9), st.integers(0, 40), st.integers(0, 99))
+@given(
+    st.lists(st.sampled_from([0, 0.0, 1e-300, 0.1, 1, 7, 1e300]), min_size=1, max_size=9),
+    st.integers(0, 40),
+    st.integers(0, 99),
+)
 def test_what_has_no_weight_is_never_drawn(weights, count, seed):
     there = [i for i, weight in enumerate(weights) if weight]
     if not there:
@@ -78,7 +83,12 @@ def test_without_replacement_all_there_are_is_an_order_of_them():
 
 
 def test_other_epochs_and_seeds_draw_otherwise():
-    for keywords in ({}, {"replacement": False}, {"weights": range(1000)}, {"weights": range(1000), "replacement": False}):
+    for keywords in (
+        {},
+        {"replacement": False},
+        {"weights": range(1000)},
+        {"weights": range(1000), "replacement": False},
+    ):
         flow = ff.sample(50, range(1000), **keywords)
         passes = [tuple(flow.run(seed=seed, epoch=epoch)) for seed in range(3) for epoch in range(3)]
         assert len(set(passes)) == 9
@@ -122,7 +132,9 @@ def test_indices_slices_and_iteration_agree(keywords):
 @pytest.mark.parametrize("count", [0, 1, 60])
 def test_the_laws(keywords, count):
     check(lambda: ff.sample(count, range(100), **keywords))
-    check(lambda: ff.pipe(ff.sample(count, range(100), **keywords), ff.shuffle(), ff.shard(1, 2), ff.repeat(2)), stops=4)
+    check(
+        lambda: ff.pipe(ff.sample(count, range(100), **keywords), ff.shuffle(), ff.shard(1, 2), ff.repeat(2)), stops=4
+    )
 
 
 @pytest.mark.parametrize("workers", [{}, {"threads": 2}, {"processes": 2}])
@@ -130,7 +142,9 @@ def test_the_laws_in_workers(workers):
     def make_flow():
         numbers = ff.map(lambda x, rng: (x, int(rng.integers(1000))), rng=True)
         inner = ff.pipe(range(40), ff.sample(30), numbers, ff.sample(20, weights=range(30)))
-        return ff.pipe(inner, ff.sample(15, replacement=False), ff.sample(12, weights=range(15), replacement=False), numbers)
+        return ff.pipe(
+            inner, ff.sample(15, replacement=False), ff.sample(12, weights=range(15), replacement=False), numbers
+        )
 
     check(make_flow, workers=(workers,), stops=4)
 
@@ -148,7 +162,9 @@ def test_a_state_holds_no_draws_and_knows_other_weights():
     list(islice(iterator, 500))
     text = json.dumps(iterator.state_dict())
     assert len(text) < 1000
-    assert list(ff.sample(1000, range(1000), weights=np.arange(1000.0)).load_state_dict(json.loads(text))) == list(iterator)
+    assert list(ff.sample(1000, range(1000), weights=np.arange(1000.0)).load_state_dict(json.loads(text))) == list(
+        iterator
+    )
     with pytest.raises(ValueError, match="saved by another pipeline"):
         ff.sample(1000, range(1000), weights=np.arange(1, 1001.0)).load_state_dict(json.loads(text))
 
@@ -203,7 +219,8 @@ def test_draws_are_exact_products_of_the_bits():
 
 
 @pytest.mark.parametrize(
-    "weights", [[1, 2, 3, 4], [5], [0, 1, 0, 1, 0], [0.001, 1, 0.5], [1e300, 2e300], [1e-300, 3e-300], [1e-9, 1, 1e9], range(30)]
+    "weights",
+    [[1, 2, 3, 4], [5], [0, 1, 0, 1, 0], [0.001, 1, 0.5], [1e300, 2e300], [1e-300, 3e-300], [1e-9, 1, 1e9], range(30)],
 )
 def test_weighted_draws_come_in_proportion_to_the_weights(weights):
     share = np.array(weights, float) / np.array(weights, float).sum()
@@ -214,10 +231,14 @@ def test_weighted_draws_come_in_proportion_to_the_weights(weights):
     assert (counts[share == 0] == 0).all()
 
 
-@pytest.mark.parametrize("dtype", [np.bool_, np.int8, np.uint8, np.int64, np.uint64, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(
+    "dtype", [np.bool_, np.int8, np.uint8, np.int64, np.uint64, np.float16, np.float32, np.float64]
+)
 def test_weights_are_numbers_of_any_kind(dtype):
     weights = np.array([1, 0, 1, 1], dtype) * dtype(100 if dtype is not np.bool_ else 1)
-    assert list(ff.sample(20, range(4), weights=weights).run()) == list(ff.sample(20, range(4), weights=[1.0, 0, 1, 1]).run())
+    assert list(ff.sample(20, range(4), weights=weights).run()) == list(
+        ff.sample(20, range(4), weights=[1.0, 0, 1, 1]).run()
+    )
     assert set(ff.sample(3, range(4), weights=weights, replacement=False)) == {0, 2, 3}
 
 
@@ -239,20 +260,33 @@ def successive(weights, count):
 
 @pytest.mark.parametrize(
     ("weights", "count"),
-    [([1, 2, 3, 4], 2), ([1, 2, 3, 4], 4), ([1, 1, 1], 3), ([0, 5, 1, 1], 3), ([1000, 1, 1, 1], 3), ([0.1, 0.1, 100], 2)],
+    [
+        ([1, 2, 3, 4], 2),
+        ([1, 2, 3, 4], 4),
+        ([1, 1, 1], 3),
+        ([0, 5, 1, 1], 3),
+        ([1000, 1, 1, 1], 3),
+        ([0.1, 0.1, 100], 2),
+    ],
 )
 def test_distinct_draws_are_draws_one_after_the_other_from_what_is_left(weights, count):
     trials, chances = 12000, dict(successive(weights, count))
-    found = Counter(tuple(DistinctDraws(np.array(weights, float), count, hashed("distinct", key))[:].tolist()) for key in range(trials))
+    found = Counter(
+        tuple(DistinctDraws(np.array(weights, float), count, hashed("distinct", key))[:].tolist())
+        for key in range(trials)
+    )
     often = [sequence for sequence, chance in chances.items() if chance * trials > 5]
     seldom = [sequence for sequence, chance in chances.items() if 0 < chance * trials <= 5]
     assert set(found) <= {*often, *seldom}
-    assert sum(found[sequence] for sequence in seldom) <= 20 + 2 * sum(chances[sequence] for sequence in seldom) * trials
+    assert (
+        sum(found[sequence] for sequence in seldom) <= 20 + 2 * sum(chances[sequence] for sequence in seldom) * trials
+    )
     assert fits([found[sequence] for sequence in often], [chances[sequence] * trials for sequence in often])
 
 
 def test_distinct_draws_that_take_several_rounds_are_no_different():
-    """More are wanted than one round of draws gives: the share of pairs in which the heavier comes first is still exact."""
+    """More are wanted than one round of draws gives: the share of pairs in which the heavier comes
+    first is still exact."""
     weights, trials = np.repeat([1.0, 8.0], 200), 300
     first_is_heavy = pairs = 0
     for key in range(trials):
@@ -337,7 +371,11 @@ ROW = "a row of numbers >= 0, one for each datapoint, with a finite sum above 0"
         (lambda: ff.sample(1, weights=[1, -1]), ValueError, f"sample(): weights must be {ROW}, got [1, -1]"),
         (lambda: ff.sample(1, weights=[1, math.nan]), ValueError, f"sample(): weights must be {ROW}, got [1, nan]"),
         (lambda: ff.sample(1, weights=[1, math.inf]), ValueError, f"sample(): weights must be {ROW}, got [1, inf]"),
-        (lambda: ff.sample(1, weights=[1e308, 1e308]), ValueError, f"sample(): weights must be {ROW}, got [1e+308, 1e+308]"),
+        (
+            lambda: ff.sample(1, weights=[1e308, 1e308]),
+            ValueError,
+            f"sample(): weights must be {ROW}, got [1e+308, 1e+308]",
+        ),
         (lambda: ff.sample(1, weights=[[1, 2]]), ValueError, f"sample(): weights must be {ROW}, got [[1, 2]]"),
         (lambda: ff.sample(1, weights=["a"]), ValueError, f"sample(): weights must be {ROW}, got ['a']"),
         (lambda: ff.sample(1, weights=[None, 1]), ValueError, f"sample(): weights must be {ROW}, got [None, 1]"),
@@ -353,7 +391,10 @@ def test_wrong_arguments_are_named_at_once(call, error, message):
     ("make_flow", "message"),
     [
         (lambda: ff.sample(1, []), "sample(): cannot draw 1 of 0 datapoints"),
-        (lambda: ff.sample(4, range(3), replacement=False), "sample(): cannot draw 4 of 3 datapoints without replacement"),
+        (
+            lambda: ff.sample(4, range(3), replacement=False),
+            "sample(): cannot draw 4 of 3 datapoints without replacement",
+        ),
         (
             lambda: ff.sample(3, range(4), weights=[1, 0, 2, 0], replacement=False),
             "sample(): cannot draw 3 of 2 datapoints with a weight above 0 without replacement",
@@ -362,7 +403,10 @@ def test_wrong_arguments_are_named_at_once(call, error, message):
             lambda: ff.sample(1, range(3), weights=[1, 2]),
             "sample(): there must be one weight for each datapoint, got 2 weights for 3 datapoints",
         ),
-        (lambda: ff.sample(1, [], weights=[1]), "sample(): there must be one weight for each datapoint, got 1 weights for 0 datapoints"),
+        (
+            lambda: ff.sample(1, [], weights=[1]),
+            "sample(): there must be one weight for each datapoint, got 1 weights for 0 datapoints",
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_said_before_anything_is_read(make_flow, message):
@@ -382,7 +426,13 @@ def test_streams_and_endless_flows_cannot_be_sampled():
 
 
 def test_sample_is_shown_compares_and_pickles():
-    stages = [ff.sample(3), ff.sample(3, replacement=False), ff.sample(3, weights=[1, 2]), ff.sample(3, weights=np.arange(2)), ff.sample(4)]
+    stages = [
+        ff.sample(3),
+        ff.sample(3, replacement=False),
+        ff.sample(3, weights=[1, 2]),
+        ff.sample(3, weights=np.arange(2)),
+        ff.sample(4),
+    ]
     assert [repr(stage) for stage in stages] == [
         "sample(3)",
         "sample(3, replacement=False)",

@@ -180,7 +180,10 @@ EXECUTOR = ThreadPoolExecutor(1)  # never starts a thread
         ({"max_bytes": 0}, ValueError, f"{SIZE}, got 0"),
         ({"max_bytes": 1e6}, TypeError, f"{SIZE}, got 1000000.0"),
         ({"max_bytes": True}, TypeError, f"{SIZE}, got True"),
-        *(({"max_bytes": bad}, ValueError, f"{SIZE}, got {bad!r}") for bad in ("much", "0MB", "-1MB", "1.5.2MB", "12 XB", "")),
+        *(
+            ({"max_bytes": bad}, ValueError, f"{SIZE}, got {bad!r}")
+            for bad in ("much", "0MB", "-1MB", "1.5.2MB", "12 XB", "")
+        ),
         ({"timeout": 0}, ValueError, f"{SECONDS} or None, got 0"),
         ({"timeout": -1.5}, ValueError, f"{SECONDS} or None, got -1.5"),
         ({"timeout": "5"}, TypeError, f"{SECONDS} or None, got '5'"),
@@ -197,12 +200,16 @@ def test_bad_arguments_are_told_at_once(arguments, error, says):
 
 @pytest.mark.parametrize("size", [1000, "1000", "1kB", "1 KB", "0.5MiB", "512MB", " 2 GiB ", np.int64(7)], ids=str)
 def test_sizes_may_be_written_as_people_do(size):
-    assert list(ff.pipe(range(9), ff.map(float), ff.prefetch(4, threads=2, max_bytes=size))) == [float(x) for x in range(9)]
+    assert list(ff.pipe(range(9), ff.map(float), ff.prefetch(4, threads=2, max_bytes=size))) == [
+        float(x) for x in range(9)
+    ]
 
 
 @settings
 def test_an_endless_timeout_is_none(workers):
-    assert list(ff.pipe(range(9), ff.map(float), ff.prefetch(4, timeout=float("inf"), **workers))) == [float(x) for x in range(9)]
+    assert list(ff.pipe(range(9), ff.map(float), ff.prefetch(4, timeout=float("inf"), **workers))) == [
+        float(x) for x in range(9)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +237,9 @@ def seekable():
 
 
 def streamed():
-    return ff.pipe(Stream(90), ff.map(jittery), ff.map(noisy, rng=True), ff.shuffle_buffer(7), ff.map(lambda pair: [*pair, 1]))
+    return ff.pipe(
+        Stream(90), ff.map(jittery), ff.map(noisy, rng=True), ff.shuffle_buffer(7), ff.map(lambda pair: [*pair, 1])
+    )
 
 
 def expanded():
@@ -247,7 +256,11 @@ def expanded():
 
 def mixed():
     return ff.pipe(
-        ff.mix(ff.pipe(Stream(50), ff.map(jittery), ff.cycle()), ff.pipe(range(50), ff.filter(bool), ff.cycle()), weights=[0.3, 0.7]),
+        ff.mix(
+            ff.pipe(Stream(50), ff.map(jittery), ff.cycle()),
+            ff.pipe(range(50), ff.filter(bool), ff.cycle()),
+            weights=[0.3, 0.7],
+        ),
         ff.take(80),
         ff.map(noisy, rng=True),
     )
@@ -284,12 +297,18 @@ def test_unordered_flows_have_no_state_and_no_index(spread):
     flow = ff.pipe(range(20), ff.map(abs), ff.prefetch(4, ordered=False, **spread))
     above = ff.pipe(flow, ff.map(float), ff.batch(2))
     for one in (flow, above, iter(flow), iter(above)):
-        with pytest.raises(TypeError, match=r"gives outputs as they come \(ordered=False\), so a pass over it has no state"):
+        with pytest.raises(
+            TypeError, match=r"gives outputs as they come \(ordered=False\), so a pass over it has no state"
+        ):
             one.state_dict()
     for one in (flow, above):
-        with pytest.raises(TypeError, match=r"cannot be indexed.*prefetch\(4, .*ordered=False\) gives outputs as they come"):
+        with pytest.raises(
+            TypeError, match=r"cannot be indexed.*prefetch\(4, .*ordered=False\) gives outputs as they come"
+        ):
             one[1]
-    with pytest.raises(TypeError, match=r"shuffle\(\) needs a source that can be indexed, but prefetch.* gives outputs as they come"):
+    with pytest.raises(
+        TypeError, match=r"shuffle\(\) needs a source that can be indexed, but prefetch.* gives outputs as they come"
+    ):
         list(ff.pipe(flow, ff.shuffle()))
     assert len(flow) == 20
 
@@ -382,7 +401,9 @@ def test_a_bound_of_bytes_holds_for_what_waits(workers, stages, marks):
 
 def test_one_output_beyond_the_bound_of_bytes_comes_all_the_same():
     for workers in EVERY_SETTING:
-        flow = ff.pipe(range(6), ff.map(lambda x: np.full(100_000, x, np.uint8)), ff.prefetch(4, max_bytes=10, **workers))
+        flow = ff.pipe(
+            range(6), ff.map(lambda x: np.full(100_000, x, np.uint8)), ff.prefetch(4, max_bytes=10, **workers)
+        )
         assert [int(array[0]) for array in flow] == list(range(6))
 
 
@@ -404,10 +425,14 @@ def test_an_output_that_does_not_come_in_time_is_named(workers, ordered, between
         got.extend(iter(flow))
     waited = time.monotonic() - began
     assert 7 not in got
-    assert re.search(r"in map\(hanging\)( or a stage before it)?, (its|at) (datapoint|datapoints|output) \d", told(caught.value))
+    assert re.search(
+        r"in map\(hanging\)( or a stage before it)?, (its|at) (datapoint|datapoints|output) \d", told(caught.value)
+    )
     assert 0.3 <= waited < 0.3 + 5
     marks.add()
-    assert list(ff.pipe(range(40), ff.map(float), ff.prefetch(2, timeout=20, **workers))) == [float(x) for x in range(40)]
+    assert list(ff.pipe(range(40), ff.map(float), ff.prefetch(2, timeout=20, **workers))) == [
+        float(x) for x in range(40)
+    ]
     assert sorted(flow) == list(range(40))
 
 
@@ -416,7 +441,11 @@ def test_a_timeout_is_waited_for_once():
     for ordered in (True, False):
         began = time.monotonic()
         with pytest.raises(TimeoutError):
-            list(ff.pipe(range(2), ff.map(lambda x: release.wait(20)), ff.prefetch(2, threads=2, timeout=1, ordered=ordered)))
+            list(
+                ff.pipe(
+                    range(2), ff.map(lambda x: release.wait(20)), ff.prefetch(2, threads=2, timeout=1, ordered=ordered)
+                )
+            )
         assert time.monotonic() - began < 1.8
     release.set()
 
@@ -427,7 +456,9 @@ def test_a_timeout_is_waited_for_once():
 def run_script(body, tmp_path, **keywords):
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(body))
-    return subprocess.run([sys.executable, "-W", "error", str(script)], capture_output=True, text=True, timeout=40, **keywords)
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(script)], capture_output=True, text=True, timeout=40, **keywords
+    )
 
 
 def test_auto_is_as_many_processes_as_this_process_may_use_cpus(tmp_path):
@@ -457,7 +488,11 @@ def test_threads_of_numerical_libraries_in_the_workers_are_as_told(threads, expe
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
     for name in names:
         monkeypatch.setenv(name, "7")
-    flow = ff.pipe(range(4), ff.map(lambda x: [os.environ[name] for name in names]), ff.prefetch(2, processes=2, worker_threads=threads))
+    flow = ff.pipe(
+        range(4),
+        ff.map(lambda x: [os.environ[name] for name in names]),
+        ff.prefetch(2, processes=2, worker_threads=threads),
+    )
     assert list(flow) == [[expected] * len(names)] * 4
     assert os.environ["OMP_NUM_THREADS"] == "7"
     ff.shut_down()
@@ -466,7 +501,8 @@ def test_threads_of_numerical_libraries_in_the_workers_are_as_told(threads, expe
 def test_warm_up_starts_all_workers_at_once_and_does_not_wait(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys, time\n"
-        "while not os.path.exists(os.environ['STARTED']) and 'resource_tracker' not in ' '.join(sys.orig_argv): time.sleep(0.01)\n"
+        "while not os.path.exists(os.environ['STARTED']) and 'resource_tracker' not in ' '.join(sys.orig_argv): "
+        "time.sleep(0.01)\n"
     )
     body = """
         import os, sys, time
@@ -597,7 +633,9 @@ def test_large_expansions_are_made_in_bounded_pieces(make, marks):
         for more in (1, 500, 1000):
             delivered += len(list(islice(iterator, more)))
             made = steady(lambda: marks.all().count("made"))
-            assert made - delivered <= 4 + (4 if make is flattened else 8) * PIECE  # pieces wait above and below the interleaving
+            assert (
+                made - delivered <= 4 + (4 if make is flattened else 8) * PIECE
+            )  # pieces wait above and below the interleaving
 
 
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
@@ -696,7 +734,14 @@ def test_one_process_takes_everything_out_of_this_one():
         return [os.getpid(), threading.current_thread().name]
 
     for inner in (ff.prefetch(2), ff.prefetch(2, threads=2), ff.prefetch(2, processes=2)):
-        flow = ff.pipe(range(30), ff.map(in_thread), inner, where, ff.map(lambda row: [*row, os.getpid()]), ff.prefetch(2, processes=1))
+        flow = ff.pipe(
+            range(30),
+            ff.map(in_thread),
+            inner,
+            where,
+            ff.map(lambda row: [*row, os.getpid()]),
+            ff.prefetch(2, processes=1),
+        )
         rows = list(flow)
         assert len(rows) == 30
         pids = {row[at] for row in rows for at in (0, 2, 3)}
@@ -710,7 +755,9 @@ def test_one_process_takes_everything_out_of_this_one():
 def test_prefetches_in_prefetches_give_the_serial_output_and_state(outer, inner):
     def make(*prefetches):
         one, two = prefetches or (None, None)
-        source = ff.pipe(range(40), ff.map(noisy, rng=True), one, ff.filter(lambda pair: pair[0] % 5), ff.shuffle_buffer(4))
+        source = ff.pipe(
+            range(40), ff.map(noisy, rng=True), one, ff.filter(lambda pair: pair[0] % 5), ff.shuffle_buffer(4)
+        )
         return ff.pipe(source, one, ff.batch(3, collate=ff.as_list), ff.map(noisy, rng=True), two)
 
     serial = list(make().run(epoch=1))
@@ -734,7 +781,9 @@ def mixed(x):
 
 
 @both
-@pytest.mark.parametrize("make", [mixed, lambda x: [np.full(50, x), str(x)], float, str, lambda x: (x, None)], ids=range(5))
+@pytest.mark.parametrize(
+    "make", [mixed, lambda x: [np.full(50, x), str(x)], float, str, lambda x: (x, None)], ids=range(5)
+)
 def test_a_batch_that_several_workers_fill_is_the_serial_one(workers, make):
     flow = ff.pipe(range(200), ff.map(make), ff.batch(64))
     got, expected = list(ff.pipe(flow, ff.prefetch(2, **workers))), list(flow)
@@ -813,7 +862,9 @@ def test_a_pass_begins_at_the_pace_that_the_one_before_it_had_in_the_end(workers
     sizes.clear()
     list(flow)
     assert sizes[0] > 100
-    assert list(pickle.loads(pickle.dumps(ff.pipe(range(9), ff.map(float), ff.prefetch(2, **workers))))) == list(map(float, range(9)))
+    assert list(pickle.loads(pickle.dumps(ff.pipe(range(9), ff.map(float), ff.prefetch(2, **workers))))) == list(
+        map(float, range(9))
+    )
 
 
 def test_one_set_of_workers_serves_a_pass_however_narrow_its_window(monkeypatch):

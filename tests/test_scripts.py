@@ -116,9 +116,17 @@ def folder(tmp_path_factory):
 
 def told(folder, *words):
     """What a program prints, as the JSON that it is."""
-    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH"), str(Path(ff.__file__).parents[1])])])
+    path = os.pathsep.join(
+        [str(folder), *filter(None, [os.environ.get("PYTHONPATH"), str(Path(ff.__file__).parents[1])])]
+    )
     run = subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, timeout=120, cwd=folder, env=os.environ | {"PYTHONPATH": path}, input=""
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path},
+        input="",
     )
     lines = [line for line in run.stdout.splitlines() if line.startswith(("{", "["))]
     assert lines, run.stderr
@@ -167,6 +175,8 @@ def test_where_there_is_no_file_the_name_stays(monkeypatch):
 
 
 def test_an_installed_program_has_the_name_that_it_is_installed_by(tmp_path):
-    function = eval("lambda x: x", {"__name__": "__mp_main__", "__package__": "package", "__file__": str(tmp_path / "__main__.py")})
+    function = eval(
+        "lambda x: x", {"__name__": "__mp_main__", "__package__": "package", "__file__": str(tmp_path / "__main__.py")}
+    )
     assert scripts.home(function) == "package.__main__"
     assert scripts.home(len) == "builtins"

@@ -97,7 +97,10 @@ class Remote:
         (np.full(2, np.nan), "float64 array, (2,), all NaN"),
         (np.array([True, False, True]), "bool array, (3,), 2 of 3 true"),
         (np.array([1j, np.nan]), "complex128 array, (2,), 1 NaN"),
-        (np.array(["2020-01-01", "NaT", "2021-01-01"], "M8[D]"), "datetime64[D] array, (3,), 2020-01-01 to 2021-01-01, 1 NaT"),
+        (
+            np.array(["2020-01-01", "NaT", "2021-01-01"], "M8[D]"),
+            "datetime64[D] array, (3,), 2020-01-01 to 2021-01-01, 1 NaT",
+        ),
         (np.array(["a", "bc"]), "<U2 array, (2,), ['a', 'bc']"),
         (np.array([None, "x"]), "object array, (2,), [None, 'x']"),
         (np.zeros(2, [("a", "f4"), ("b", "U3")]), "structured array, (2,)"),
@@ -179,16 +182,20 @@ def test_describe_takes_endless_flows_any_iterable_and_a_file(capsys):
     assert describe(ff.cycle([1]), file=screen) is None
     describe((x for x in "ab"), 1, file=screen)
     describe(np.arange(3), 1, file=screen)
-    assert screen.getvalue().splitlines() == ["datapoint 0: int, 1", "datapoint 1: int, 1", "datapoint 0: str, length 1, 'a'"] + [
-        "datapoint 0 of 3: int64, 0"
-    ]
+    assert screen.getvalue().splitlines() == [
+        "datapoint 0: int, 1",
+        "datapoint 1: int, 1",
+        "datapoint 0: str, length 1, 'a'",
+    ] + ["datapoint 0 of 3: int64, 0"]
     assert capsys.readouterr() == ("", "")
 
 
 def test_describe_needs_no_workers_and_shows_no_bar(capsys):
     here = threading.get_ident()
     seen = []
-    flow = ff.pipe(range(9), ff.map(lambda x: seen.append(threading.get_ident())), progress(), ff.prefetch(2, threads=2))
+    flow = ff.pipe(
+        range(9), ff.map(lambda x: seen.append(threading.get_ident())), progress(), ff.prefetch(2, threads=2)
+    )
     describe(flow)
     assert seen == [here, here]
     assert capsys.readouterr().err == ""
@@ -266,7 +273,9 @@ def test_the_clock_starts_after_the_warm_up():
     assert measured.seconds < 0.2
 
 
-@pytest.mark.parametrize(("length", "n", "warmup", "read"), [(10, 20, 0, 10), (10, 20, 4, 6), (10, 5, 10, 0), (10, 5, 99, 0), (0, 5, 0, 0)])
+@pytest.mark.parametrize(
+    ("length", "n", "warmup", "read"), [(10, 20, 0, 10), (10, 20, 4, 6), (10, 5, 10, 0), (10, 5, 99, 0), (0, 5, 0, 0)]
+)
 @pytest.mark.parametrize("source", [range, streamed])
 def test_speed_stops_at_the_end(source, length, n, warmup, read):
     assert speed(source(length), n, warmup=warmup, bar=False).datapoints == read
@@ -357,11 +366,21 @@ SHOWN = {
     "round": lambda: ff.pipe(range(5), progress(file=io.StringIO()), ff.repeat(2), ff.shuffle()),
     "endless": lambda: ff.pipe(streamed(5), progress(file=io.StringIO()), ff.cycle(), progress(file=io.StringIO())),
     "stream": lambda: ff.pipe(
-        range(11), ff.flat_map(lambda x: [x] * (x % 3)), progress(file=io.StringIO()), ff.map(own, rng=True), ff.shuffle_buffer(3)
+        range(11),
+        ff.flat_map(lambda x: [x] * (x % 3)),
+        progress(file=io.StringIO()),
+        ff.map(own, rng=True),
+        ff.shuffle_buffer(3),
     ),
-    "below expand": lambda: ff.pipe(range(5), ff.shuffle(), progress(file=io.StringIO()), ff.flat_map(lambda x: [x] * x), ff.batch(2)),
-    "two": lambda: ff.zip(ff.pipe(range(5), progress(file=io.StringIO())), ff.pipe(streamed(5), progress(file=io.StringIO()))),
-    "behind a prefetch": lambda: ff.pipe(range(9), ff.map(str), ff.prefetch(2), progress(file=io.StringIO()), ff.batch(2)),
+    "below expand": lambda: ff.pipe(
+        range(5), ff.shuffle(), progress(file=io.StringIO()), ff.flat_map(lambda x: [x] * x), ff.batch(2)
+    ),
+    "two": lambda: ff.zip(
+        ff.pipe(range(5), progress(file=io.StringIO())), ff.pipe(streamed(5), progress(file=io.StringIO()))
+    ),
+    "behind a prefetch": lambda: ff.pipe(
+        range(9), ff.map(str), ff.prefetch(2), progress(file=io.StringIO()), ff.batch(2)
+    ),
 }
 
 
@@ -389,7 +408,9 @@ def test_a_bar_can_be_described_and_can_disappear(screen):
     assert screen.getvalue().endswith("\r")
 
 
-@pytest.mark.parametrize(("source", "said"), [(streamed(7), "epoch 0: 7 datapoint"), (ff.take(7, ff.cycle(range(3))), "epoch 0: 100% 7/7")])
+@pytest.mark.parametrize(
+    ("source", "said"), [(streamed(7), "epoch 0: 7 datapoint"), (ff.take(7, ff.cycle(range(3))), "epoch 0: 100% 7/7")]
+)
 def test_the_total_is_the_length_where_it_is_known(source, said, screen):
     list(ff.pipe(source, progress(file=screen)))
     assert screen.shown[-1] == said
@@ -461,7 +482,9 @@ def test_a_bar_that_nobody_reads_is_not_shown(screen):
     assert screen.getvalue() == ""
 
 
-@pytest.mark.parametrize("stages", [(), (ff.batch(1),), (ff.prefetch(2),), (ff.map(str), ff.prefetch(2, threads=2))], ids=repr)
+@pytest.mark.parametrize(
+    "stages", [(), (ff.batch(1),), (ff.prefetch(2),), (ff.map(str), ff.prefetch(2, threads=2))], ids=repr
+)
 def test_a_bar_is_closed_however_the_pass_ends(stages, screen):
     threads = threading.active_count()
     flow = ff.pipe(range(100), ff.map(lambda x: 1 // (50 - x)), progress(file=screen), *stages)
@@ -529,7 +552,9 @@ def test_a_bar_leaves_the_elastic_state_of_a_shard_alone(screen):
 def test_a_stage_with_a_file_compares_and_pickles_and_the_file_stays(screen):
     bar = progress(file=screen, unit="image")
     assert bar == progress(file=screen, unit="image") != progress(unit="image")
-    assert pickle.loads(pickle.dumps(bar)) == progress(unit="image", file=None) or repr(pickle.loads(pickle.dumps(bar))).endswith("None)")
+    assert pickle.loads(pickle.dumps(bar)) == progress(unit="image", file=None) or repr(
+        pickle.loads(pickle.dumps(bar))
+    ).endswith("None)")
     assert repr(progress()) == "progress()"
     assert repr(ff.pipe([1], progress)) == "pipe(flow([1]), progress())"
 
@@ -564,13 +589,18 @@ def test_without_tqdm_the_stage_cannot_be_made_and_speed_shows_no_bar(monkeypatc
 
 
 def test_importing_flowfn_does_not_import_tqdm():
-    program = "import sys, flowfn, flowfn.seeing; print([name for name in sys.modules if name.startswith(('tqdm', 'asyncio'))])"
+    program = (
+        "import sys, flowfn, flowfn.seeing; print([name for name in sys.modules if name.startswith(('tqdm', "
+        "'asyncio'))])"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"
 
 
 def test_a_made_up_flow_is_described_measured_and_shown(capsys):
-    flow = ff.pipe(fake({"image": (8, 8), "label": ()}, 64, dtype={"image": "float32", "label": "int64"}), ff.batch(16), progress())
+    flow = ff.pipe(
+        fake({"image": (8, 8), "label": ()}, 64, dtype={"image": "float32", "label": "int64"}), ff.batch(16), progress()
+    )
     describe(flow, 1)
     assert capsys.readouterr().out.splitlines()[0] == "datapoint 0 of 4: dict, length 2"
     assert speed(flow, bar=False).bytes == 64 * (8 * 8 * 4 + 8)

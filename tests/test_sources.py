@@ -150,10 +150,19 @@ def test_from_arrays_gives_lists_or_dicts():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ff.from_arrays([1, 2], [1]), "from_arrays(): arrays must have equal lengths, got shapes {0: (2,), 1: (1,)}"),
-        (lambda: ff.from_arrays(a=[1], b=5), "from_arrays(): arrays must have equal lengths, got shapes {'a': (1,), 'b': ()}"),
+        (
+            lambda: ff.from_arrays([1, 2], [1]),
+            "from_arrays(): arrays must have equal lengths, got shapes {0: (2,), 1: (1,)}",
+        ),
+        (
+            lambda: ff.from_arrays(a=[1], b=5),
+            "from_arrays(): arrays must have equal lengths, got shapes {'a': (1,), 'b': ()}",
+        ),
         (lambda: ff.from_arrays(5), "from_arrays(): arrays must have equal lengths, got shapes {0: ()}"),
-        (lambda: ff.from_arrays(), "from_arrays(): give arrays, either all by position (datapoints are lists) or all by name (dicts)"),
+        (
+            lambda: ff.from_arrays(),
+            "from_arrays(): give arrays, either all by position (datapoints are lists) or all by name (dicts)",
+        ),
         (
             lambda: ff.from_arrays([1], b=[1]),
             "from_arrays(): give arrays, either all by position (datapoints are lists) or all by name (dicts)",
@@ -171,7 +180,10 @@ def test_a_memory_map_is_read_in_place_and_travels_by_its_file(tmp_path):
     whole = np.memmap(path, np.int32, "w+", shape=(100_000, 4))
     whole[:] = np.arange(400_000).reshape(-1, 4)
     whole.flush()
-    for mapped in (np.memmap(path, np.int32, "r", shape=(100_000, 4)), np.memmap(path, np.int32, "r", shape=(100_000, 4))[5:]):
+    for mapped in (
+        np.memmap(path, np.int32, "r", shape=(100_000, 4)),
+        np.memmap(path, np.int32, "r", shape=(100_000, 4))[5:],
+    ):
         for flow in (ff.flow(mapped), ff.from_arrays(x=mapped)):
             batch = next(iter(ff.pipe(flow, ff.skip(3), ff.batch(2))))
             rows = batch["x"] if isinstance(batch, dict) else batch
@@ -211,7 +223,14 @@ def test_old_style_sequences_are_iterated():
 
 @pytest.mark.parametrize(
     "factory",
-    [lambda: [1, 2], lambda: iter([1, 2]), lambda: (x for x in (1, 2)), lambda: ff.flow([1, 2]), [1, 2].__iter__, lambda: np.array([1, 2])],
+    [
+        lambda: [1, 2],
+        lambda: iter([1, 2]),
+        lambda: (x for x in (1, 2)),
+        lambda: ff.flow([1, 2]),
+        [1, 2].__iter__,
+        lambda: np.array([1, 2]),
+    ],
 )
 def test_a_callable_is_called_once_in_each_pass(factory):
     calls = []
@@ -244,7 +263,9 @@ def test_a_callable_with_options_of_its_own_is_called_without_them():
 
 
 def test_a_callable_that_asks_for_something_else_is_refused_at_once():
-    with pytest.raises(TypeError, match=r"^flow\(\): a callable source may ask for rng, epoch and start, but <lambda> asks for path$"):
+    with pytest.raises(
+        TypeError, match=r"^flow\(\): a callable source may ask for rng, epoch and start, but <lambda> asks for path$"
+    ):
         ff.flow(lambda path: [path])
 
 
@@ -280,7 +301,12 @@ def test_a_callable_over_an_open_file_closes_it_with_the_pass(tmp_path):
 # One-shot iterators
 
 
-ONE_SHOT = [iter, lambda data: (x for x in data), lambda data: map(int, data), lambda data: io.StringIO("".join(f"{x}\n" for x in data))]
+ONE_SHOT = [
+    iter,
+    lambda data: (x for x in data),
+    lambda data: map(int, data),
+    lambda data: io.StringIO("".join(f"{x}\n" for x in data)),
+]
 
 
 @pytest.mark.parametrize("make", ONE_SHOT)
@@ -432,7 +458,10 @@ def test_what_is_no_source_is_refused_and_the_conversion_named(source, what, con
 def test_what_holds_no_datapoints_is_refused(source):
     with pytest.raises(TypeError) as caught:
         ff.flow(source)
-    assert str(caught.value) == f"flow(): a source is a sequence, an iterable or a function that returns one, got {source!r}"
+    assert (
+        str(caught.value)
+        == f"flow(): a source is a sequence, an iterable or a function that returns one, got {source!r}"
+    )
 
 
 def test_data_frames_and_series_are_refused_and_the_conversion_works():
@@ -442,7 +471,9 @@ def test_data_frames_and_series_are_refused_and_the_conversion_works():
     with pytest.raises(TypeError, match=r"^flow\(\): a source cannot be a pandas Series; write series.to_numpy\(\)"):
         ff.flow(series)
     assert (
-        list(ff.flow(frame.to_dict("records"))) == list(ff.from_arrays(**{c: frame[c].to_numpy() for c in frame})) == [{"a": 1}, {"a": 2}]
+        list(ff.flow(frame.to_dict("records")))
+        == list(ff.from_arrays(**{c: frame[c].to_numpy() for c in frame}))
+        == [{"a": 1}, {"a": 2}]
     )
     assert list(ff.flow(series.to_numpy())) == [1, 2]
 

@@ -134,7 +134,11 @@ def test_stages_are_values_that_can_be_used_again():
         (lambda: ff.shard(0, 0), ValueError, "shard(): world must be a positive integer, got 0"),
         (lambda: ff.shard(3, 3), ValueError, "shard(): rank must be an integer from 0 to world - 1, got 3"),
         (lambda: ff.shard(-1, 3), ValueError, "shard(): rank must be an integer from 0 to world - 1, got -1"),
-        (lambda: ff.shard(0, 1, remainder="x"), ValueError, "shard(): remainder must be 'keep', 'drop' or 'pad', got 'x'"),
+        (
+            lambda: ff.shard(0, 1, remainder="x"),
+            ValueError,
+            "shard(): remainder must be 'keep', 'drop' or 'pad', got 'x'",
+        ),
         (lambda: ff.shuffle(window=0), ValueError, "shuffle(): window must be a positive integer or None, got 0"),
         (lambda: ff.shuffle_buffer(0), ValueError, "shuffle_buffer(): size must be a positive integer, got 0"),
         (lambda: ff.map(3), TypeError, "map(): f must be a function, got 3"),
@@ -190,7 +194,9 @@ def test_a_stage_where_a_source_belongs_names_pipe(call):
         call()
 
 
-@pytest.mark.parametrize("call", [lambda: ff.pipe(ff.shuffle, ff.batch(2)), lambda: ff.batch(2, ff.shuffle), lambda: ff.flow(ff.cycle)])
+@pytest.mark.parametrize(
+    "call", [lambda: ff.pipe(ff.shuffle, ff.batch(2)), lambda: ff.batch(2, ff.shuffle), lambda: ff.flow(ff.cycle)]
+)
 def test_a_stage_function_that_was_not_called_is_no_source(call):
     with pytest.raises(TypeError):
         call()
@@ -212,7 +218,10 @@ def test_concat_in_a_pipe_says_how_to_write_it():
         ((3,), "pipe(): argument 2 must be a stage or a function of an iterable, got 3"),
         ((ff.batch(2), [1]), "pipe(): argument 3 must be a stage or a function of an iterable, got [1]"),
         ((ff.batch,), "pipe(): argument 2 is batch without its arguments: write batch(size)"),
-        ((ff.map_component,), "pipe(): argument 2 is map_component without its arguments: write map_component(f, index)"),
+        (
+            (ff.map_component,),
+            "pipe(): argument 2 is map_component without its arguments: write map_component(f, index)",
+        ),
     ],
 )
 def test_what_is_no_stage_in_a_pipe_is_refused(stages, message):
@@ -223,7 +232,9 @@ def test_what_is_no_stage_in_a_pipe_is_refused(stages, message):
 
 @pytest.mark.parametrize(("given", "shown"), [(ff.pad(-1), r"pad\(-1\)"), (ff.stack, "stack"), (ff.as_list, "as_list")])
 def test_a_collation_in_the_place_of_a_stage_says_where_it_belongs(given, shown):
-    with pytest.raises(TypeError, match=rf"^pipe\(\): argument 2 is not a stage: write batch\(size, collate={shown}\)$"):
+    with pytest.raises(
+        TypeError, match=rf"^pipe\(\): argument 2 is not a stage: write batch\(size, collate={shown}\)$"
+    ):
         ff.pipe([1], given)
     with pytest.raises(TypeError, match=r"^compose\(\): argument 1 is not a stage"):
         ff.compose(given)
@@ -369,7 +380,14 @@ def test_stages_compare_by_function_and_arguments():
 
 @pytest.mark.parametrize(
     "stage",
-    [ff.batch(2, drop_remainder=True), ff.map(add_one), scale(3), ff.shuffle(window=3, name="w"), ff.enumerate(start=2), backwards()],
+    [
+        ff.batch(2, drop_remainder=True),
+        ff.map(add_one),
+        scale(3),
+        ff.shuffle(window=3, name="w"),
+        ff.enumerate(start=2),
+        backwards(),
+    ],
 )
 def test_importable_stages_pickle(stage):
     again = pickle.loads(pickle.dumps(stage))
@@ -526,7 +544,8 @@ def test_own_order_out_of_range_is_an_error_and_never_another_datapoint(returned
 
 
 @pytest.mark.parametrize(
-    ("returned", "error"), [(np.array([0.5]), TypeError), (np.zeros((2, 2), int), ValueError), (np.array([True, False]), TypeError)]
+    ("returned", "error"),
+    [(np.array([0.5]), TypeError), (np.zeros((2, 2), int), ValueError), (np.array([True, False]), TypeError)],
 )
 def test_own_order_with_no_indices_is_refused(returned, error):
     @ff.stage.order
@@ -612,7 +631,9 @@ def test_bare_stage_means_stream():
 def test_asking_for_what_the_kind_cannot_give_is_an_error_at_decoration(kind, keyword):
     space = {}
     exec(f"def wanting(source, *, {keyword}): pass", space)
-    with pytest.raises(TypeError, match=rf"^wanting: a stage\.{kind} function cannot have '{keyword}'; it can ask for "):
+    with pytest.raises(
+        TypeError, match=rf"^wanting: a stage\.{kind} function cannot have '{keyword}'; it can ask for "
+    ):
         getattr(ff.stage, kind)(space["wanting"])
 
 
@@ -620,7 +641,9 @@ def test_a_stage_function_needs_a_place_for_its_source():
     def nothing(*, rng):
         pass
 
-    with pytest.raises(TypeError, match=r"^nothing: a stage function takes its source as its last positional parameter$"):
+    with pytest.raises(
+        TypeError, match=r"^nothing: a stage function takes its source as its last positional parameter$"
+    ):
         ff.stage(nothing)
 
 
@@ -649,7 +672,9 @@ def too_early(source):
             return
 
 
-@pytest.mark.parametrize("after", [None, ff.map(abs), ff.batch(2), ff.enumerate()], ids=["last", "map", "batch", "enumerate"])
+@pytest.mark.parametrize(
+    "after", [None, ff.map(abs), ff.batch(2), ff.enumerate()], ids=["last", "map", "batch", "enumerate"]
+)
 @pytest.mark.parametrize("source", [range(5), streamed(range(5))], ids=["sequence", "stream"])
 @pytest.mark.parametrize("wrong", [too_few, too_many, too_early])
 def test_an_each_stage_that_does_not_give_one_for_one_is_named(wrong, source, after):

@@ -1,4 +1,5 @@
-"""States: whatever became of one, it gives the same stream or is refused where it is loaded, and its count tells what is left."""
+"""States: whatever became of one, it gives the same stream or is refused where it is loaded,
+and its count tells what is left."""
 
 import copy
 import io
@@ -165,7 +166,25 @@ def near(value):
     return [value[:-1], value[::-1], value[:1] + value] if isinstance(value, (str, list)) else []
 
 
-NEVER = ["5", "", b"3", None, math.nan, math.inf, -math.inf, 2.5, [], {}, [[1]], {"a": 1}, object(), ..., 10**5000, [10**400], np.arange(3)]
+NEVER = [
+    "5",
+    "",
+    b"3",
+    None,
+    math.nan,
+    math.inf,
+    -math.inf,
+    2.5,
+    [],
+    {},
+    [[1]],
+    {"a": 1},
+    object(),
+    ...,
+    10**5000,
+    [10**400],
+    np.arange(3),
+]
 """What no value of a state can be, unless it was that."""
 NUMBERS = [-1, -(10**9), 0, 1, 2, 3, 7, 10**6, 10**15, 2**70, True, False]
 
@@ -266,7 +285,13 @@ def mapped(f):
     def over(value):
         if isinstance(value, dict):
             return {key: over(one) for key, one in value.items()}
-        return [over(one) for one in value] if isinstance(value, list) else f(value) if type(value) in (int, float) else value
+        return (
+            [over(one) for one in value]
+            if isinstance(value, list)
+            else f(value)
+            if type(value) in (int, float)
+            else value
+        )
 
     return over
 
@@ -312,12 +337,20 @@ WAYS = {
     "np.int64": mapped(lambda x: np.int64(x) if type(x) is int else np.float64(x)),
     "float": mapped(float),
     "arrays": mapped(np.asarray),
-    "keys": lambda state: {**state, "anchors": {int(key): one for key, one in state["anchors"].items()}} if "anchors" in state else state,
+    "keys": lambda state: (
+        {**state, "anchors": {int(key): one for key, one in state["anchors"].items()}} if "anchors" in state else state
+    ),
     "tuples": lambda state: {
         **state,
-        **({"anchors": {key: tuple(map(tuple_of, one)) for key, one in state["anchors"].items()}} if "anchors" in state else {}),
+        **(
+            {"anchors": {key: tuple(map(tuple_of, one)) for key, one in state["anchors"].items()}}
+            if "anchors" in state
+            else {}
+        ),
     },
-    "np.str_": lambda state: {np.str_(key): np.str_(value) if isinstance(value, str) else value for key, value in state.items()},
+    "np.str_": lambda state: {
+        np.str_(key): np.str_(value) if isinstance(value, str) else value for key, value in state.items()
+    },
 }
 
 
@@ -367,7 +400,9 @@ def test_set_epoch_of_the_epoch_of_a_state_keeps_its_position(name):
     flow = make().load_state_dict(state)
     assert same(list(flow.set_epoch(state["epoch"])), rest)
     assert same(list(islice(flow.set_epoch(state["epoch"] + 1), 9)), list(islice(make().run(seed=7, epoch=3), 9)))
-    assert same(list(islice(make().load_state_dict(state).set_epoch(1), 9)), list(islice(make().run(seed=7, epoch=1), 9)))
+    assert same(
+        list(islice(make().load_state_dict(state).set_epoch(1), 9)), list(islice(make().run(seed=7, epoch=1), 9))
+    )
 
 
 def test_the_habit_of_setting_every_epoch_reads_nothing_again():
@@ -413,7 +448,9 @@ def test_a_state_is_described_in_words(capsys):
         capsys.readouterr().out,
     )
     for name, told in {
-        "filter, batch": "  filter(is_odd): starts again after 8 outputs\n  as it was saved: its digest is right\n  it can be loaded",
+        "filter, batch": (
+            "  filter(is_odd): starts again after 8 outputs\n  as it was saved: its digest is right\n  it can be loaded"
+        ),
         "filter": "it cannot be loaded here: the state was saved by another pipeline",
     }.items():
         ff.describe(state, of=PIPELINES[name]())
@@ -566,7 +603,9 @@ def test_ranks_and_batches_may_change_together(before, after):
         with iter(make(rank, world, size)) as iterator:
             seen += records(islice(iterator, 3))
             states.append(iterator.state_dict())
-    rest = [records(make(rank, others, other).load_state_dict(states[rank % world], strict=False)) for rank in range(others)]
+    rest = [
+        records(make(rank, others, other).load_state_dict(states[rank % world], strict=False)) for rank in range(others)
+    ]
     assert sorted(seen + records(rest)) == sorted(whole)
 
 
@@ -578,7 +617,9 @@ def test_one_process_takes_over_from_ranks():
 
 def test_a_group_draws_what_no_group_drew_before():
     def make(size):
-        return ff.pipe(range(50), ff.batch(size, collate=None), ff.map(lambda x, rng: int(rng.integers(1 << 40)), rng=True))
+        return ff.pipe(
+            range(50), ff.batch(size, collate=None), ff.map(lambda x, rng: int(rng.integers(1 << 40)), rng=True)
+        )
 
     with iter(make(10)) as iterator:
         drawn = list(islice(iterator, 3))
@@ -591,7 +632,9 @@ def test_a_group_draws_what_no_group_drew_before():
 
 def test_a_round_that_was_empty_is_not_taken_for_all_rounds_being_empty():
     rounds = iter(range(10**6))
-    make = lambda numbers: ff.pipe(lambda: iter(range(next(numbers) % 3 == 0)), ff.filter(lambda x: True), ff.repeat(3000))
+    make = lambda numbers: ff.pipe(
+        lambda: iter(range(next(numbers) % 3 == 0)), ff.filter(lambda x: True), ff.repeat(3000)
+    )
     with iter(make(rounds)) as iterator:
         list(islice(iterator, 500))
         state = iterator.state_dict()

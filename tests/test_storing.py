@@ -254,7 +254,11 @@ def test_one_folder_keeps_many_pipelines(folder):
 
 def test_ranks_do_not_mix(folder):
     for _ in range(2):
-        assert [list(ff.cache_to(folder, ff.shard(rank, 3, range(7)))) for rank in range(3)] == [[0, 3, 6], [1, 4], [2, 5]]
+        assert [list(ff.cache_to(folder, ff.shard(rank, 3, range(7)))) for rank in range(3)] == [
+            [0, 3, 6],
+            [1, 4],
+            [2, 5],
+        ]
         flow = ff.cache_to(folder, range(7))
         assert [list(ff.shard(rank, 3, flow)) for rank in range(3)] == [[0, 3, 6], [1, 4], [2, 5]]
 
@@ -262,12 +266,16 @@ def test_ranks_do_not_mix(folder):
 # The laws
 
 PIPELINES = {
-    "sequence": lambda at: ff.pipe(range(13), ff.shuffle(), ff.map(noisy, rng=True), ff.cache_to(at), ff.map(noisy, rng=True)),
+    "sequence": lambda at: ff.pipe(
+        range(13), ff.shuffle(), ff.map(noisy, rng=True), ff.cache_to(at), ff.map(noisy, rng=True)
+    ),
     "stream": lambda at: ff.pipe(stream, ff.map(noisy, rng=True), ff.cache_to(at), ff.map(noisy, rng=True)),
     "expanded": lambda at: ff.pipe(
         range(9), ff.map(noisy, rng=True), ff.filter(lambda d: d[1][0] % 3), ff.cache_to(at), ff.shuffle_buffer(3)
     ),
-    "twice": lambda at: ff.pipe(range(9), ff.cache_to(at), ff.shuffle(), ff.map(noisy, rng=True), ff.cache_to(at), ff.batch(2)),
+    "twice": lambda at: ff.pipe(
+        range(9), ff.cache_to(at), ff.shuffle(), ff.map(noisy, rng=True), ff.cache_to(at), ff.batch(2)
+    ),
     "fetched": lambda at: ff.pipe(range(9), ff.map(noisy, rng=True), ff.prefetch(2, threads=2), ff.cache_to(at)),
     "both": lambda at: ff.zip(ff.cache_to(at, range(5)), ff.repeat(2, ff.cache_to(at, range(3))), strict=False),
 }
@@ -369,8 +377,13 @@ def test_what_another_program_has_made_in_the_meantime_is_not_made_again(calls, 
     flow = squares(range(6), calls, folder)
     with iter(flow) as iterator:
         assert next(iterator) == 0
-        text = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_storing as t; from functools import partial\n"
-        text += f"f = partial(t.square, {calls.log!r}); print(list(t.ff.cache_to({str(folder)!r}, t.ff.map(f, range(6)))))"
+        text = (
+            f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_storing as t; from "
+            "functools import partial\n"
+        )
+        text += (
+            f"f = partial(t.square, {calls.log!r}); print(list(t.ff.cache_to({str(folder)!r}, t.ff.map(f, range(6)))))"
+        )
         ran = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True, timeout=60)
         assert json.loads(ran.stdout) == SQUARES
         assert list(iterator) == SQUARES[1:]
@@ -410,7 +423,10 @@ assert os.waitpid(child, 0)[1] == 0
     )
     for _ in range(2):
         subprocess.run(
-            [sys.executable, "-c", text, calls.log, str(folder), "60", "0"], check=True, timeout=60, env={**os.environ, "PAUSE": "0"}
+            [sys.executable, "-c", text, calls.log, str(folder), "60", "0"],
+            check=True,
+            timeout=60,
+            env={**os.environ, "PAUSE": "0"},
         )
     assert finished(program(calls, folder, 60)) == list(range(60))
     assert len(calls()) == 20 + 2 * 40
@@ -537,7 +553,17 @@ assert all(numbers == [*range(len(numbers))] for numbers in got), got
 print(len(got[0]) <= len(got[1]) < len(got[2]) == size)  # a slow pass has written more when the disk is full
 """
     ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROGRAM[: PROGRAM.index("shuffled")] + text, calls.log, str(folder), "1000", "0"],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            PROGRAM[: PROGRAM.index("shuffled")] + text,
+            calls.log,
+            str(folder),
+            "1000",
+            "0",
+        ],
         env={**os.environ, "PAUSE": "0"},
         text=True,
         capture_output=True,
@@ -694,7 +720,13 @@ DATAPOINTS = [
         np.array(1.5),
         np.array("text"),
     ),
-    *(np.array(["a", "bcd"]), np.array([b"a"]), np.arange(3, dtype=">i2"), np.array(["2020", "NaT"], "M8[ns]"), np.array([1, 2], "m8[h]")),
+    *(
+        np.array(["a", "bcd"]),
+        np.array([b"a"]),
+        np.arange(3, dtype=">i2"),
+        np.array(["2020", "NaT"], "M8[ns]"),
+        np.array([1, 2], "m8[h]"),
+    ),
     *(
         np.zeros(3, "i4,(2,)f8"),
         np.zeros(2, np.dtype("u1,f8", align=True)),
@@ -762,17 +794,24 @@ def test_containers_that_come_out_may_be_changed(folder):
 
 def test_what_comes_out_while_it_is_kept_is_not_what_went_in(folder):
     array, rows = np.zeros(3), [[1]]
-    for got in (next(iter(ff.cache_to(folder, ff.map(lambda row: row, rows)))), next(iter(ff.cache_to(folder, [[array]])))):
+    for got in (
+        next(iter(ff.cache_to(folder, ff.map(lambda row: row, rows)))),
+        next(iter(ff.cache_to(folder, [[array]]))),
+    ):
         got.append(2)
     assert rows == [[1]]
     array[0] = 1
     assert got[0][0] == 0
 
 
-@pytest.mark.parametrize(("datapoint", "why"), [(lambda: 1, "pickle"), (Unpickled(1), "not again"), ((x for x in [1]), "generator")])
+@pytest.mark.parametrize(
+    ("datapoint", "why"), [(lambda: 1, "pickle"), (Unpickled(1), "not again"), ((x for x in [1]), "generator")]
+)
 def test_a_datapoint_that_cannot_be_kept_is_named(datapoint, why, folder):
     flow = ff.cache_to(folder, [1, [datapoint]], version="1")
-    with pytest.raises(TypeError, match=rf"^cache_to\(\): datapoints must be what pickle can keep, and \[.*\] is not: .*{why}.*"):
+    with pytest.raises(
+        TypeError, match=rf"^cache_to\(\): datapoints must be what pickle can keep, and \[.*\] is not: .*{why}.*"
+    ):
         list(flow)
     assert flow[0] == 1
 
@@ -811,7 +850,9 @@ for stage in (ff.prefetch(2, processes=2), None, ff.prefetch(2, processes=2)):
     (tmp_path / "made").mkdir()
     (tmp_path / "program.py").write_text(text.replace("sys.argv[1]", repr(str(tmp_path / "made"))))
     for _ in range(2):
-        subprocess.run([sys.executable, "-W", "error", tmp_path / "program.py", "", tmp_path / "kept"], check=True, timeout=60)
+        subprocess.run(
+            [sys.executable, "-W", "error", tmp_path / "program.py", "", tmp_path / "kept"], check=True, timeout=60
+        )
     assert sum(len(path.read_text()) // 4 for path in (tmp_path / "made").iterdir()) < 40 + 20
 
 
@@ -889,4 +930,6 @@ def test_a_table_finds_the_newest_place_of_every_number(data):
             model.setdefault(number, []).append(place)
     wanted = data.draw(st.lists(st.integers(-1, 60), max_size=30))
     found = table.find(np.array(wanted, np.int64))
-    assert [place if place is None else tuple(place) for place in found] == [model.get(number, [None])[-1] for number in wanted]
+    assert [place if place is None else tuple(place) for place in found] == [
+        model.get(number, [None])[-1] for number in wanted
+    ]

@@ -1,4 +1,5 @@
-"""Stages that see their source as one stream, against itertools, more-itertools and tf.data; and where they start again."""
+"""Stages that see their source as one stream, against itertools, more-itertools and tf.data;
+and where they start again."""
 
 import gc
 import io
@@ -152,7 +153,12 @@ def test_what_take_while_ended_at_stays_its_end_after_a_resume():
         (lambda: ff.pipe(stream(data), ff.take_while(small), ff.batch(2, collate=ff.as_list), ff.prefetch(2)), 2),
         (lambda: ff.pipe(stream(data), ff.take_while(small), ff.batch(2, collate=ff.as_list)), 2),
         (lambda: ff.pipe(stream(data), ff.take_while(small), ff.shuffle_buffer(5), ff.prefetch(2)), 3),
-        (lambda: ff.pipe(data, ff.filter(lambda x: x != 1), ff.take_while(small), ff.batch(3, collate=ff.as_list), ff.prefetch(1)), 1),
+        (
+            lambda: ff.pipe(
+                data, ff.filter(lambda x: x != 1), ff.take_while(small), ff.batch(3, collate=ff.as_list), ff.prefetch(1)
+            ),
+            1,
+        ),
     ]:
         assert list(resumed(make_flow, k)[1]) == []
 
@@ -161,7 +167,11 @@ def test_take_while_resumes_without_reading_again():
     read = []
 
     def make_flow():
-        return ff.pipe(ff.map(lambda x: read.append(x) or x, range(1000)), ff.filter(lambda x: x % 2), ff.take_while(lambda x: x < 900))
+        return ff.pipe(
+            ff.map(lambda x: read.append(x) or x, range(1000)),
+            ff.filter(lambda x: x % 2),
+            ff.take_while(lambda x: x < 900),
+        )
 
     _, flow = resumed(make_flow, 400)
     read.clear()
@@ -177,7 +187,11 @@ def test_take_while_resumes_without_reading_again():
 @given(st.lists(st.sampled_from([0, 1, 1.0, True, "a", "A", None, (1, 2)])))
 def test_unique_is_unique_everseen(data):
     same(ff.unique(), data, list(more_itertools.unique_everseen(data)))
-    same(ff.unique(key=lambda x: repr(x).lower()), data, list(more_itertools.unique_everseen(data, key=lambda x: repr(x).lower())))
+    same(
+        ff.unique(key=lambda x: repr(x).lower()),
+        data,
+        list(more_itertools.unique_everseen(data, key=lambda x: repr(x).lower())),
+    )
 
 
 def test_unique_gives_what_tensorflow_says_it_gives():
@@ -196,7 +210,8 @@ def test_every_pass_and_every_round_of_unique_starts_anew():
 
 
 @pytest.mark.parametrize(
-    ("datapoint", "shown"), [(np.zeros(2), "float64 array (2,)"), ([1], "[1]"), ((1, np.zeros(1)), "(1, float64 array (1,))"), ({}, "{}")]
+    ("datapoint", "shown"),
+    [(np.zeros(2), "float64 array (2,)"), ([1], "[1]"), ((1, np.zeros(1)), "(1, float64 array (1,))"), ({}, "{}")],
 )
 def test_unique_needs_something_to_hash_and_says_what_to_give(datapoint, shown):
     remedy = "give key=, a function that returns a string, a number or a tuple of them"
@@ -247,12 +262,28 @@ def generated(datapoint):
 
 def test_interleave_gives_what_tensorflow_says_it_gives():
     flow = ff.interleave(lambda x: ff.repeat(6, [x]), range(1, 6), cycle=2, block=4)
-    blocks = [[1, 1, 1, 1], [2, 2, 2, 2], [1, 1], [2, 2], [3, 3, 3, 3], [4, 4, 4, 4], [3, 3], [4, 4], [5, 5, 5, 5], [5, 5]]
+    blocks = [
+        [1, 1, 1, 1],
+        [2, 2, 2, 2],
+        [1, 1],
+        [2, 2],
+        [3, 3, 3, 3],
+        [4, 4, 4, 4],
+        [3, 3],
+        [4, 4],
+        [5, 5, 5, 5],
+        [5, 5],
+    ]
     assert list(flow) == [number for block in blocks for number in block]
 
 
 @calm
-@given(st.lists(st.integers(0, 99), max_size=12), st.integers(1, 5), st.integers(1, 5), st.sampled_from([numbered, generated]))
+@given(
+    st.lists(st.integers(0, 99), max_size=12),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.sampled_from([numbered, generated]),
+)
 def test_interleave_is_tensorflows_algorithm(data, cycle, block, f):
     same(ff.interleave(f, cycle=cycle, block=block), data, by_the_letter(f, data, cycle, block), starts=(0, 1, 7))
 
@@ -266,7 +297,11 @@ def test_interleave_with_room_for_all_is_more_itertools_interleave_longest(data)
 @calm
 @given(st.lists(st.lists(st.integers(), max_size=5), max_size=5), st.integers(1, 3))
 def test_interleave_of_one_at_a_time_is_flat_map(data, block):
-    assert list(ff.interleave(iter, data, cycle=1, block=block)) == list(ff.flat_map(iter, data)) == list(itertools.chain(*data))
+    assert (
+        list(ff.interleave(iter, data, cycle=1, block=block))
+        == list(ff.flat_map(iter, data))
+        == list(itertools.chain(*data))
+    )
 
 
 def test_interleave_has_its_defaults_and_keeps_none():
@@ -311,7 +346,10 @@ def random_flow(datapoint):
 
 
 def test_what_a_flow_gives_inside_interleave_belongs_to_its_datapoint():
-    ways = [sorted(ff.interleave(random_flow, range(5), cycle=cycle, block=block)) for cycle, block in [(1, 1), (2, 3), (5, 1), (9, 2)]]
+    ways = [
+        sorted(ff.interleave(random_flow, range(5), cycle=cycle, block=block))
+        for cycle, block in [(1, 1), (2, 3), (5, 1), (9, 2)]
+    ]
     assert ways.count(ways[0]) == 4
     assert len({noise for _, noise in ways[0]}) == 20
     alike = list(ff.interleave(random_flow, [0, 0], cycle=1))
@@ -458,7 +496,9 @@ def test_what_interleave_opens_may_use_the_threads_that_it_is_read_ahead_by():
 
 @pytest.mark.timeout(60)
 def test_what_cannot_come_back_from_where_interleave_opened_it_names_the_stage():
-    with pytest.raises(TypeError, match=r"interleave\(unsendable.*\) gave .*, which cannot be sent back from its worker process"):
+    with pytest.raises(
+        TypeError, match=r"interleave\(unsendable.*\) gave .*, which cannot be sent back from its worker process"
+    ):
         list(ff.pipe(range(3), ff.interleave(unsendable), ff.prefetch(2, processes=2)))
 
 
@@ -536,7 +576,10 @@ def test_the_state_of_interleave_stays_small_far_into_a_pass():
     (place,) = state["anchors"]
     epoch, _, (unused, taken, at, within, *slots) = state["anchors"][place]
     far = [number + 10**8 for number in slots[:16]] + [number + 10**10 for number in slots[16:]]
-    state["position"], state["anchors"][place] = 10**14, [epoch, 10**14, [unused + 10**8, taken + 10**8, at, within, *far]]
+    state["position"], state["anchors"][place] = (
+        10**14,
+        [epoch, 10**14, [unused + 10**8, taken + 10**8, at, within, *far]],
+    )
     state["count"] = 10**14
     text = json.dumps(sealed(state))
     assert len(text) < 1000
@@ -669,9 +712,17 @@ def test_what_interleave_opens_has_to_be_iterable():
         (lambda: ff.interleave([1], range(3)), TypeError, "interleave(): f must be a function, got [1]"),
         (lambda: ff.interleave(iter, cycle=0), ValueError, "interleave(): cycle must be a positive integer, got 0"),
         (lambda: ff.interleave(iter, cycle=1.5), TypeError, "interleave(): cycle must be a positive integer, got 1.5"),
-        (lambda: ff.interleave(iter, cycle=True), TypeError, "interleave(): cycle must be a positive integer, got True"),
+        (
+            lambda: ff.interleave(iter, cycle=True),
+            TypeError,
+            "interleave(): cycle must be a positive integer, got True",
+        ),
         (lambda: ff.interleave(iter, block=-1), ValueError, "interleave(): block must be a positive integer, got -1"),
-        (lambda: ff.interleave(iter, block=None), TypeError, "interleave(): block must be a positive integer, got None"),
+        (
+            lambda: ff.interleave(iter, block=None),
+            TypeError,
+            "interleave(): block must be a positive integer, got None",
+        ),
     ],
 )
 def test_wrong_arguments_are_named_at_once(call, error, message):
@@ -716,7 +767,9 @@ def last_digit(datapoint):
     return datapoint % 10
 
 
-@pytest.mark.parametrize("source", [lambda: list(range(23)), lambda: stream(range(23)), lambda: ff.filter(last_digit, range(26))])
+@pytest.mark.parametrize(
+    "source", [lambda: list(range(23)), lambda: stream(range(23)), lambda: ff.filter(last_digit, range(26))]
+)
 @pytest.mark.parametrize(
     "stage",
     [
@@ -750,7 +803,13 @@ def test_the_laws_all_together(workers):
 
 
 def test_a_pass_that_starts_late_and_is_left_at_once_leaves_nothing_open():
-    flow = ff.pipe(stream(range(9)), ff.map(noisy, rng=True), ff.shuffle_buffer(3), ff.map(noisy, rng=True), ff.prefetch(2, threads=2))
+    flow = ff.pipe(
+        stream(range(9)),
+        ff.map(noisy, rng=True),
+        ff.shuffle_buffer(3),
+        ff.map(noisy, rng=True),
+        ff.prefetch(2, threads=2),
+    )
     ff.shut_down()
     gc.collect()
     gc.disable()
@@ -862,7 +921,9 @@ def test_a_stage_that_marks_resumes_without_reading_again(own):
         _, flow = resumed(make_flow, k)
         read.clear()
         assert list(islice(iter(flow), 5)) == expected[k : k + 5]
-        assert len(read) < 40 if own != OWN[2] else read[0] == 0  # more than one unused: what is upstream has no anchor for it
+        assert (
+            len(read) < 40 if own != OWN[2] else read[0] == 0
+        )  # more than one unused: what is upstream has no anchor for it
 
 
 def test_marks_and_their_positions_are_in_the_state():

@@ -185,7 +185,9 @@ def test_bare_masked_arrays_are_sources():
     assert made.tolist() == [1, None, 3]
 
 
-@pytest.mark.parametrize("stages", [[ff.batch(2)], [ff.batch(2, collate=ff.pad(0))], [ff.map(lambda x: [x, x]), ff.batch(2)]])
+@pytest.mark.parametrize(
+    "stages", [[ff.batch(2)], [ff.batch(2, collate=ff.pad(0))], [ff.map(lambda x: [x, x]), ff.batch(2)]]
+)
 @pytest.mark.parametrize(
     "values",
     {
@@ -208,7 +210,9 @@ def test_what_cannot_be_carried_is_refused(values, stages):
             other.unit = "km"
     elif type(one) is Calibrated:
         one.table, other.table = np.arange(2), np.arange(2) + 1
-    with pytest.raises(TypeError, match=r"(batch|pad)\(\): arrays of type .* carry more than numbers, .*map\(np.asarray\)"):
+    with pytest.raises(
+        TypeError, match=r"(batch|pad)\(\): arrays of type .* carry more than numbers, .*map\(np.asarray\)"
+    ):
         list(ff.pipe([one, other], *stages))
 
 

@@ -147,7 +147,8 @@ def changed(module):
         module.show.register(int, lambda x: "int")
 
     return [
-        rebound, inside, element, swapped, attribute, of_the_class, patched, method, defaults, cleared, set_in_context, registered
+        rebound, inside, element, swapped, attribute, of_the_class, patched, method, defaults, cleared,
+        set_in_context, registered
     ]  # fmt: skip
 
 
@@ -220,7 +221,9 @@ def test_what_workers_can_neither_import_nor_be_sent_is_said(edit, name):
     flow = ff.pipe([0], ff.map(module.f), ff.prefetch(1, processes=2))
     assert list(flow) == [1]
     module.SIZE = 2
-    with pytest.warns(RuntimeWarning, match=rf"another version of {name} than this process holds.*cannot be sent.*setup="):
+    with pytest.warns(
+        RuntimeWarning, match=rf"another version of {name} than this process holds.*cannot be sent.*setup="
+    ):
         list(flow)
     list(flow)  # once is enough
 
@@ -401,7 +404,10 @@ THINGS = """
 
 def test_what_did_not_change_is_the_same_in_every_process(edit, name):
     module = edit(name, THINGS)
-    code = f"import {name} as m; from flowfn.parallel.tasks.versions import version_of; print([version_of(lambda: x)[0] for x in m.THINGS])"
+    code = (
+        f"import {name} as m; from flowfn.parallel.tasks.versions import version_of; print([version_of(lambda: "
+        "x)[0] for x in m.THINGS])"
+    )
     told = [
         subprocess.run(
             [sys.executable, "-B", "-c", code],
@@ -413,7 +419,9 @@ def test_what_did_not_change_is_the_same_in_every_process(edit, name):
     assert told[0] == told[1]
     assert "b''" not in told[0]
     here = [version_of(lambda: x)[0] for x in module.THINGS]
-    assert [str(thing) for thing, one, other in zip(module.THINGS, here, ast.literal_eval(told[0])) if one != other] == []
+    assert [
+        str(thing) for thing, one, other in zip(module.THINGS, here, ast.literal_eval(told[0])) if one != other
+    ] == []
     pids = ff.pipe([0], ff.map(lambda x: (module.f, os.getpid())[1]), ff.prefetch(1, processes=1))
     before = list(ff.pipe([0], ff.map(lambda _: os.getpid()), ff.prefetch(1, processes=1)))
     assert list(pids) == before
@@ -528,18 +536,21 @@ SET = {
     "path": (lambda: _set(lambda: list(sys.path), _set_items(sys.path), ["/there", *sys.path]), lambda _: sys.path[0]),
     "arguments": (lambda: _set(lambda: list(sys.argv), _set_items(sys.argv), ["me", "x"]), lambda _: list(sys.argv)),
     "recursion": (lambda: _set(sys.getrecursionlimit, sys.setrecursionlimit, 3456), lambda _: sys.getrecursionlimit()),
-    "digits": (lambda: _set(sys.get_int_max_str_digits, sys.set_int_max_str_digits, 5000), lambda _: sys.get_int_max_str_digits()),
+    "digits": (lambda: _set(sys.get_int_max_str_digits, sys.set_int_max_str_digits, 5000),
+    lambda _: sys.get_int_max_str_digits()),
     "np.seterr": (lambda: np.errstate(divide="raise"), _divides),
     "np.seterr with a function": (lambda: np.errstate(divide="call", call=lambda *_: None), _divides),
     "decimal": (lambda: decimal.localcontext(decimal.Context(prec=7)), lambda _: str(decimal.Decimal(1) / 3)),
     "filters of warnings": (_with_filter, _warns),
     "csv": (lambda: _set(csv.field_size_limit, csv.field_size_limit, 10**8), lambda _: csv.field_size_limit()),
-    "sockets": (lambda: _set(socket.getdefaulttimeout, socket.setdefaulttimeout, 7.0), lambda _: socket.getdefaulttimeout()),
+    "sockets": (lambda: _set(socket.getdefaulttimeout, socket.setdefaulttimeout, 7.0),
+    lambda _: socket.getdefaulttimeout()),
     "np.set_printoptions": (lambda: np.printoptions(precision=2), lambda _: str(np.array([1.23456]))),
     "temporary folder": (lambda: _temporary("/"), lambda _: tempfile.tempdir),
     "time zone": (_in_tokyo, lambda _: time.strftime("%H %Z", time.localtime(0))),
     "locale": (
-        lambda: _set(lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name), _some_locale()),
+        lambda: _set(lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name),
+        _some_locale()),
         lambda _: locale.setlocale(locale.LC_ALL),
     ),
 }  # fmt: skip
@@ -576,7 +587,10 @@ def test_a_module_found_on_a_path_that_is_new_is_imported_in_workers(edit, name)
 
 
 def test_a_filter_for_warnings_of_a_module_that_workers_import_later_waits_for_it(edit, name):
-    module = edit(name, "import warnings\nclass Mine(UserWarning): pass\ndef f(x):\n    warnings.warn('mine', Mine)\n    return x\n")
+    module = edit(
+        name,
+        "import warnings\nclass Mine(UserWarning): pass\ndef f(x):\n    warnings.warn('mine', Mine)\n    return x\n",
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", module.Mine)
         assert agree(lambda: ff.pipe([0, 1], ff.map(module.f))) == [0, 1]
@@ -611,7 +625,11 @@ def test_a_setup_is_called_once_in_a_worker(tmp_path):
         with open(tmp_path / str(os.getpid()), "a") as file:
             file.write("called\n")
 
-    pids = {pid for _ in range(3) for pid in ff.pipe(range(50), ff.map(lambda _: os.getpid()), ff.prefetch(2, processes=2, setup=note))}
+    pids = {
+        pid
+        for _ in range(3)
+        for pid in ff.pipe(range(50), ff.map(lambda _: os.getpid()), ff.prefetch(2, processes=2, setup=note))
+    }
     calls = {file.name: file.read_text() for file in tmp_path.iterdir()}
     assert {calls[str(pid)] for pid in pids} == {"called\n"}
 
@@ -636,7 +654,9 @@ def test_workers_with_another_setup_are_others():
     assert len(pids(one) | pids(other) | pids(None)) == 3
 
 
-@pytest.mark.parametrize("error", [OSError(2, "no such file", "a.cfg"), KeyError("x"), SystemExit(3), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize(
+    "error", [OSError(2, "no such file", "a.cfg"), KeyError("x"), SystemExit(3), KeyboardInterrupt()], ids=repr
+)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_a_setup_raises_is_raised_here_and_says_so(error, workers):
     working = []
@@ -688,7 +708,9 @@ def test_a_prefetch_within_a_worker_sets_that_worker_up():
 
 def test_the_setup_is_named_by_explain(capsys):
     ff.explain(ff.pipe([0], ff.map(str), ff.prefetch(1, processes=2, setup=_registers)))
-    assert "each worker of prefetch(1, processes=2, setup=_registers) calls _registers() first" in capsys.readouterr().out
+    assert (
+        "each worker of prefetch(1, processes=2, setup=_registers) calls _registers() first" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(

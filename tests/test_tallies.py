@@ -106,7 +106,9 @@ def made(source, guard, stages, setting=None):
 def counts(iterator):
     """(failures, datapoints) of each guarded stage, as the state holds them: the place of its anchor is negative."""
     anchors = iterator.state_dict()
-    return {key: (inputs[0], outputs) for key, (_, outputs, inputs) in anchors["anchors"].items() if key.startswith("-")}
+    return {
+        key: (inputs[0], outputs) for key, (_, outputs, inputs) in anchors["anchors"].items() if key.startswith("-")
+    }
 
 
 def finished(flow):
@@ -157,7 +159,9 @@ def test_a_state_after_an_error_counts_what_came_before(setting):
                 raise KeyError(datapoint)
             return bad(datapoint)
 
-        return ff.pipe(range(40), ff.guard(ff.map(work), errors=ValueError, then="drop", budget=4), ff.batch(4), *stages)
+        return ff.pipe(
+            range(40), ff.guard(ff.map(work), errors=ValueError, then="drop", budget=4), ff.batch(4), *stages
+        )
 
     iterator = iter(make_flow(setting, fails=19))
     with pytest.raises(KeyError):
@@ -193,11 +197,18 @@ def test_the_record_holds_what_every_part_of_the_tree_left_out():
         assert indices(ff.pipe(range(9), guard, ff.repeat(3))) == [3, 3, 3]
         assert indices(ff.pipe(range(9), guard, ff.cache())) == [3]
         assert indices(ff.zip(guard(range(9)), guard(range(9)))) == [3, 3]
-        assert indices(ff.pipe(range(9), guard, guard, ff.batch(2))) == ([3] if guard.arguments["then"] == "drop" else [3, 3])
+        assert indices(ff.pipe(range(9), guard, guard, ff.batch(2))) == (
+            [3] if guard.arguments["then"] == "drop" else [3, 3]
+        )
 
 
 def test_the_record_is_in_the_order_of_the_stages():
-    flow = ff.pipe(range(12), ff.guard(ff.map(bad), then="drop"), ff.guard(ff.map(lambda x: 1 // (x - 5)), then="drop"), ff.batch(20))
+    flow = ff.pipe(
+        range(12),
+        ff.guard(ff.map(bad), then="drop"),
+        ff.guard(ff.map(lambda x: 1 // (x - 5)), then="drop"),
+        ff.batch(20),
+    )
     iterator = iter(flow)
     list(iterator)
     assert [type(one.error) for one in iterator.dropped] == [ValueError, ValueError, ZeroDivisionError]
@@ -242,7 +253,9 @@ class Imposter:
 
 @pytest.mark.parametrize("setting", SETTINGS[3:], ids=str)
 def test_a_datapoint_that_cannot_be_unpacked_is_described(setting):
-    iterator = iter(ff.pipe(range(5), ff.map(Imposter), ff.guard(ff.map(lambda one: bad(one.number)), then="drop"), setting))
+    iterator = iter(
+        ff.pipe(range(5), ff.map(Imposter), ff.guard(ff.map(lambda one: bad(one.number)), then="drop"), setting)
+    )
     assert list(iterator) == [0, 1, 2, 4]
     assert [one.datapoint for one in iterator.dropped] == ["Imposter(3)"]
 

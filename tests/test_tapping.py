@@ -1,4 +1,5 @@
-"""`tap`, which looks at datapoints on their way, and `seeded`, which lends a datapoint's own randomness to functions."""
+"""`tap`, which looks at datapoints on their way, and `seeded`,
+which lends a datapoint's own randomness to functions."""
 
 import os
 import pickle
@@ -95,7 +96,9 @@ def test_a_resumed_pass_is_tapped_as_a_pass():
 
 def test_tap_sees_what_a_filter_leaves_and_what_it_is_given():
     below, above = [], []
-    flow = ff.pipe(range(10), ff.tap(below.append, first=3), ff.filter(even), ff.tap(above.append, first=3), ff.batch(2))
+    flow = ff.pipe(
+        range(10), ff.tap(below.append, first=3), ff.filter(even), ff.tap(above.append, first=3), ff.batch(2)
+    )
     assert [batch.tolist() for batch in flow] == [[0, 2], [4, 6], [8]]
     assert (below, above) == ([0, 1, 2], [0, 2, 4])
 
@@ -179,7 +182,11 @@ def test_an_error_in_what_tap_calls_is_located():
         (lambda: ff.tap(print, first="2"), TypeError, "tap(): first must be an integer >= 0 or None, got '2'"),
         (lambda: ff.tap(print, [1], tickets=[]), TypeError, "tap(): got an unexpected keyword argument 'tickets'"),
         (lambda: ff.seeded(3), TypeError, "seeded(): f must be a function, got 3"),
-        (lambda: ff.seeded(abs)(3), TypeError, "seeded(f) is called with a datapoint and a generator; write map(seeded(f), rng=True)"),
+        (
+            lambda: ff.seeded(abs)(3),
+            TypeError,
+            "seeded(f) is called with a datapoint and a generator; write map(seeded(f), rng=True)",
+        ),
     ],
 )
 def test_wrong_arguments_are_named_at_once(call, error, message):
@@ -196,7 +203,9 @@ def test_tap_is_shown_compares_and_pickles():
 
 
 @pytest.mark.parametrize("first", [None, 0, 3])
-@pytest.mark.parametrize("source", [lambda: list(range(17)), lambda: stream(range(17)), lambda: ff.filter(even, range(20)), list])
+@pytest.mark.parametrize(
+    "source", [lambda: list(range(17)), lambda: stream(range(17)), lambda: ff.filter(even, range(20)), list]
+)
 def test_tap_keeps_the_laws(source, first):
     check(lambda: ff.pipe(source(), ff.tap(str, first=first), ff.map(noisy, rng=True)), workers=({}, {"threads": 2}))
 
@@ -205,7 +214,9 @@ def test_tap_keeps_the_laws(source, first):
 def test_tap_and_seeded_keep_the_laws_in_workers(workers):
     def make_flow():
         noise = ff.map(ff.seeded(drawn), rng=True)
-        return ff.pipe(range(12), ff.shuffle(), ff.tap(str, first=4), noise, ff.filter(kept), ff.tap(str), noise, ff.batch(2))
+        return ff.pipe(
+            range(12), ff.shuffle(), ff.tap(str, first=4), noise, ff.filter(kept), ff.tap(str), noise, ff.batch(2)
+        )
 
     check(make_flow, workers=(workers,), stops=5)
 
@@ -219,7 +230,14 @@ def noisy(datapoint, rng):
 
 def drawn(datapoint):
     """Draws from every global state there is without torch."""
-    return [datapoint, random.random(), random.gauss(0, 1), float(np.random.rand()), float(np.random.normal()), random.getrandbits(40)]
+    return [
+        datapoint,
+        random.random(),
+        random.gauss(0, 1),
+        float(np.random.rand()),
+        float(np.random.normal()),
+        random.getrandbits(40),
+    ]
 
 
 def kept(datapoint):
@@ -295,7 +313,11 @@ def test_seeded_can_be_nested():
 
 def test_seeded_works_wherever_a_generator_is_given():
     drew = ff.seeded(lambda x: random.random())
-    flow = ff.pipe([[1, 2]] * 30, ff.map_component(drew, 0, rng=True), ff.filter(ff.seeded(lambda d: random.random() < 0.5), rng=True))
+    flow = ff.pipe(
+        [[1, 2]] * 30,
+        ff.map_component(drew, 0, rng=True),
+        ff.filter(ff.seeded(lambda d: random.random() < 0.5), rng=True),
+    )
     assert list(flow.run()) == list(flow.run())
     assert 0 < len(list(flow.run())) < 30
     listed = ff.flat_map(ff.seeded(lambda x: [random.random()] * 2), range(3), rng=True)

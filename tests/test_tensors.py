@@ -15,7 +15,10 @@ from flowfn.parallel.tasks.versions import Ledger
 
 torch = pytest.importorskip("torch")
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.skipif(sys.platform != "linux", reason="shared memory is had on Linux only")]
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(sys.platform != "linux", reason="shared memory is had on Linux only"),
+]
 
 N = 70_000
 
@@ -27,7 +30,8 @@ def no_workers_left():
 
 
 NAMES = (
-    "bool uint8 int8 int16 int32 int64 uint16 uint32 uint64 float16 bfloat16 float32 float64 complex32 complex64 complex128 "
+    "bool uint8 int8 int16 int32 int64 uint16 uint32 uint64 float16 bfloat16 float32 float64 complex32 complex64 "
+    "complex128 "
     "float8_e4m3fn float8_e5m2"
 )
 DTYPES = [getattr(torch, name) for name in NAMES.split() if hasattr(torch, name)]
@@ -64,9 +68,17 @@ def crossed(value):
 
 def alike(one, other):
     assert type(one) is type(other)
-    assert (one.dtype, one.shape, one.stride(), one.requires_grad) == (other.dtype, other.shape, other.stride(), other.requires_grad)
+    assert (one.dtype, one.shape, one.stride(), one.requires_grad) == (
+        other.dtype,
+        other.shape,
+        other.stride(),
+        other.requires_grad,
+    )
     assert one.layout == other.layout
-    held = [tensor.detach().contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else tensor for tensor in (one, other)]
+    held = [
+        tensor.detach().contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else tensor
+        for tensor in (one, other)
+    ]
     assert torch.equal(*held)
 
 
@@ -101,7 +113,12 @@ def test_tensors_cross_to_workers_and_back(processes, n):
 
 def test_a_row_brings_its_own_bytes_alone():
     rows = torch.arange(1e6).reshape(1000, 1000)
-    for form, most in ((rows[3], 5000), (rows[:, 3], 5000), (rows[::2, ::2][1], 3000), (torch.zeros(1).expand(1000, 1000), 3000)):
+    for form, most in (
+        (rows[3], 5000),
+        (rows[:, 3], 5000),
+        (rows[::2, ::2][1], 3000),
+        (torch.zeros(1).expand(1000, 1000), 3000),
+    ):
         parcel = transport.pack(form)
         assert len(parcel.data) < most
         assert torch.equal(transport.unpack(parcel), form)
@@ -152,7 +169,13 @@ def test_a_tensor_over_memory_of_the_desk_is_not_copied():
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("make", [torch.from_numpy, lambda array: torch.from_numpy(array.copy()).to(torch.bfloat16)])
 def test_memory_is_not_used_again_while_a_tensor_lives(make, processes):
-    flow = ff.pipe(range(40), ff.map(lambda i: np.full(N, i, np.float32)), ff.batch(2), ff.map(make), ff.prefetch(2, processes=processes))
+    flow = ff.pipe(
+        range(40),
+        ff.map(lambda i: np.full(N, i, np.float32)),
+        ff.batch(2),
+        ff.map(make),
+        ff.prefetch(2, processes=processes),
+    )
     kept = []
     for at, batch in enumerate(flow):
         assert batch[:, ::7000].flatten().tolist() == [2 * at] * 10 + [2 * at + 1] * 10
@@ -170,7 +193,9 @@ def test_tensors_that_a_worker_keeps_are_not_overwritten():
         return kept[-1], [int(one.min()) for one in kept], [int(one.max()) for one in kept]
 
     kept: list = []
-    flow = ff.pipe(range(12), ff.map(lambda i: np.full(N, i)), ff.batch(1), ff.map(keeping), ff.prefetch(2, processes=1))
+    flow = ff.pipe(
+        range(12), ff.map(lambda i: np.full(N, i)), ff.batch(1), ff.map(keeping), ff.prefetch(2, processes=1)
+    )
     for batch, low, high in flow:
         assert low == high == sorted(low)
         assert int(batch[0, 0]) == low[-1]
@@ -228,7 +253,11 @@ def test_arrays_whose_bytes_numpy_shows_to_nobody_are_not_written_out(dtype, ord
     array = np.asarray(np.arange(N * 4).reshape(N, 4) % 100, order=order).astype(dtype)
     got, size = crossed([array])
     assert size < 600
-    assert (got[0].dtype, got[0].flags.c_contiguous, got[0].tobytes()) == (array.dtype, array.flags.c_contiguous, array.tobytes())
+    assert (got[0].dtype, got[0].flags.c_contiguous, got[0].tobytes()) == (
+        array.dtype,
+        array.flags.c_contiguous,
+        array.tobytes(),
+    )
 
 
 def test_nothing_is_imported_that_is_not_there():

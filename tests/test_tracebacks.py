@@ -1,4 +1,5 @@
-"""A traceback from a worker shows what it shows without workers: file, line and text of functions that no worker has a file of."""
+"""A traceback from a worker shows what it shows without workers: file,
+line and text of functions that no worker has a file of."""
 
 import concurrent.futures
 import linecache
@@ -125,7 +126,9 @@ def shown(flow):
 def test_a_cells_functions_are_shown_as_without_workers(cell, name, way):
     stage, lines = cell["STAGES"][name]
     text = shown(ff.pipe([2, 1, 0], stage, ff.prefetch(2, **WAYS[way])))
-    remote = text[: text.index("The above exception was the direct cause of the following exception", text.rindex('"""'))]
+    remote = text[
+        : text.index("The above exception was the direct cause of the following exception", text.rindex('"""'))
+    ]
     for line in lines:
         assert line in remote
     ours = [line for line in traceback_lines(shown(ff.pipe([2, 1, 0], stage))) if CELL_FILE in line]
@@ -146,7 +149,10 @@ def test_an_executor_whose_workers_have_no_such_file_shows_it_too(cell):
 
 def test_a_pickle_takes_the_lines_along_to_where_there_is_no_such_file(cell):
     data = pickle.dumps(ff.pipe([0], ff.map(cell["plain"]), ff.map(cell["nameless"])))
-    program = "import pickle, sys, traceback\ntry: list(pickle.load(sys.stdin.buffer))\nexcept ZeroDivisionError: traceback.print_exc()"
+    program = (
+        "import pickle, sys, traceback\ntry: list(pickle.load(sys.stdin.buffer))\nexcept ZeroDivisionError: "
+        "traceback.print_exc()"
+    )
     done = subprocess.run([sys.executable, "-P", "-c", program], input=data, capture_output=True, timeout=60)
     assert f'File "{CELL_FILE}", line 7, in plain\n    return 1 / x  # plain' in done.stderr.decode()
 
@@ -203,7 +209,12 @@ def test_a_script_is_shown_in_tracebacks_and_warnings_of_its_workers(arguments, 
     (tmp_path / "own_script.py").write_text(SCRIPT)
     path = os.pathsep.join(filter(None, sys.path))
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=100
+        [sys.executable, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     file = tmp_path / "own_script.py"
     assert f'File "{file}", line 10, in wrong\n    return 1 / x  # wrong' in done.stdout

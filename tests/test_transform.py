@@ -150,7 +150,8 @@ def test_map_component_says_what_a_tuple_or_dict_has():
     with pytest.raises(IndexError, match=r"^no component 3 in a datapoint with 2 components"):
         list(ff.map_component(abs, 3, [(1, 2)]))
     with pytest.raises(
-        TypeError, match=r"^a datapoint with components is a list, tuple or dict, got str; map\(f\) works on whole datapoints"
+        TypeError,
+        match=r"^a datapoint with components is a list, tuple or dict, got str; map\(f\) works on whole datapoints",
     ):
         list(ff.map_component(abs, 0, ["text"]))
 
@@ -183,7 +184,9 @@ def test_filter_map_drops_none_and_nothing_else(data):
 
 
 @pytest.mark.parametrize("data", [[], [0], [3], [0, 2, 0, 1], list(range(10))])
-@pytest.mark.parametrize("form", [range, lambda x: list(range(x)), lambda x: (i for i in range(x)), lambda x: ff.flow(range(x)), np.arange])
+@pytest.mark.parametrize(
+    "form", [range, lambda x: list(range(x)), lambda x: (i for i in range(x)), lambda x: ff.flow(range(x)), np.arange]
+)
 def test_flat_map_chains_what_the_function_gives(data, form):
     for source in flows(data):
         assert list(ff.flat_map(form, source)) == [i for x in data for i in range(x)]
@@ -244,7 +247,13 @@ def test_select_over_arrays_selects_the_arrays():
 
 @pytest.mark.parametrize(
     ("datapoint", "components", "error"),
-    [([1], [1], IndexError), ({"x": 1}, ["y"], KeyError), ("ab", [0], TypeError), (5, [0], TypeError), (Record(1, 2), [0], TypeError)],
+    [
+        ([1], [1], IndexError),
+        ({"x": 1}, ["y"], KeyError),
+        ("ab", [0], TypeError),
+        (5, [0], TypeError),
+        (Record(1, 2), [0], TypeError),
+    ],
 )
 def test_select_of_what_is_not_there_is_an_error_that_shows_the_datapoint(datapoint, components, error):
     with pytest.raises(error, match="a datapoint with"):

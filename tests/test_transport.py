@@ -1,4 +1,5 @@
-"""Whatever a datapoint is made of, it crosses to worker processes and back as it is, and nothing is in the way of anything else."""
+"""Whatever a datapoint is made of, it crosses to worker processes and back as it is,
+and nothing is in the way of anything else."""
 
 import contextlib
 import dataclasses
@@ -29,7 +30,10 @@ from flowfn.parallel.crossing.transport import pack, unpack
 from flowfn.parallel.tasks.versions import Ledger
 from flowfn.testing import same
 
-pytestmark = [pytest.mark.timeout(40), pytest.mark.skipif(sys.platform != "linux", reason="shared memory is had on Linux only")]
+pytestmark = [
+    pytest.mark.timeout(40),
+    pytest.mark.skipif(sys.platform != "linux", reason="shared memory is had on Linux only"),
+]
 
 counts = pytest.mark.parametrize("n", [1, 2])
 forks = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -110,7 +114,9 @@ def ended_well(pid):
 
 def numbered(count=40, items=20_000):
     """A flow of large arrays that are made in the workers, each of its own number, and what they should be."""
-    return ff.pipe(range(count), ff.map(lambda i: np.full(items, i, np.float64))), [np.full(items, i, np.float64) for i in range(count)]
+    return ff.pipe(range(count), ff.map(lambda i: np.full(items, i, np.float64))), [
+        np.full(items, i, np.float64) for i in range(count)
+    ]
 
 
 # What crosses
@@ -255,14 +261,22 @@ def test_values_of_every_kind_cross_to_workers_and_back(n):
 @counts
 @pytest.mark.parametrize("items", [7, N])
 def test_what_workers_give_is_what_is_made_here(n, items):
-    names = [name for name, thing in THINGS.items() if type(thing) is np.ndarray and thing.ndim and thing.dtype.kind != "O" and thing.size]
+    names = [
+        name
+        for name, thing in THINGS.items()
+        if type(thing) is np.ndarray and thing.ndim and thing.dtype.kind != "O" and thing.size
+    ]
 
     def source():
         for name in names:
             thing = THINGS[name]
             yield {"name": name, "value": thing[:items] if len(thing) >= items else thing}
 
-    for stages in ([ff.batch(1)], [ff.batch(1), ff.unbatch()], [ff.map(dict), ff.batch(1, collate={"name": ff.as_list})]):
+    for stages in (
+        [ff.batch(1)],
+        [ff.batch(1), ff.unbatch()],
+        [ff.map(dict), ff.batch(1, collate={"name": ff.as_list})],
+    ):
         flow = ff.pipe(source, *stages)
         for got, expected in zip(ff.pipe(flow, ff.prefetch(2, processes=n)), flow, strict=True):
             assert got["name"] == expected["name"]
@@ -272,7 +286,9 @@ def test_what_workers_give_is_what_is_made_here(n, items):
 @counts
 def test_contiguous_arrays_keep_their_order_in_memory(n):
     names = ["an array", "Fortran order", "Fortran order of dates", "many axes"]
-    for name, got in zip(names, ff.pipe([THINGS[name] for name in names], ff.map(lambda a: a), ff.prefetch(2, processes=n))):
+    for name, got in zip(
+        names, ff.pipe([THINGS[name] for name in names], ff.map(lambda a: a), ff.prefetch(2, processes=n))
+    ):
         for flag in ("C_CONTIGUOUS", "F_CONTIGUOUS", "WRITEABLE", "ALIGNED"):
             assert got.flags[flag] == THINGS[name].flags[flag], (name, flag)
 
@@ -367,7 +383,14 @@ def test_memoryviews_come_back_as_they_are_or_are_an_error_that_names_the_stage(
         got.extend(ff.pipe([0], ff.map(made), ff.prefetch(2, processes=n)))
     for view in got:
         told = [type(view), view.format, view.shape, view.itemsize, view.readonly, view.tobytes()]
-        assert told == [memoryview, expected.format, expected.shape, expected.itemsize, expected.readonly, expected.tobytes()]
+        assert told == [
+            memoryview,
+            expected.format,
+            expected.shape,
+            expected.itemsize,
+            expected.readonly,
+            expected.tobytes(),
+        ]
 
 
 def test_objects_of_classes_defined_in_a_script_are_of_the_same_class_afterwards(tmp_path):
@@ -446,7 +469,9 @@ def test_outputs_of_which_some_are_kept_are_right(n):
     rng, kept = random.Random(3), {}
     flow, expected = numbered(150)
     for i, array in enumerate(ff.pipe(flow, ff.prefetch(4, processes=n))):
-        kept[i] = rng.choice([lambda a: a, lambda a: a[5:], lambda a: memoryview(a), lambda a: a.reshape(2, -1)[1:].view(np.uint8)])(array)
+        kept[i] = rng.choice(
+            [lambda a: a, lambda a: a[5:], lambda a: memoryview(a), lambda a: a.reshape(2, -1)[1:].view(np.uint8)]
+        )(array)
         if len(kept) > 12:
             del kept[rng.choice(list(kept))]
         del array
@@ -522,7 +547,9 @@ def test_batches_that_a_worker_keeps_are_not_overwritten(n):
         kept.append(batch)
         return [batch, wrong]
 
-    flow = ff.pipe(range(40), ff.map(lambda i: np.full(20_000, i // 4)), ff.batch(4), ff.map(keep), ff.prefetch(3, processes=n))
+    flow = ff.pipe(
+        range(40), ff.map(lambda i: np.full(20_000, i // 4)), ff.batch(4), ff.map(keep), ff.prefetch(3, processes=n)
+    )
     for _ in range(2):
         got = list(flow)
         assert [wrong for _, wrong in got] == [0] * 10
@@ -535,7 +562,9 @@ def test_slots_grow_as_outputs_do(n):
     sizes = [10, 20_000, 100_000, 1_000_000, 3, 3_000_000, 10_000, 5_000_000, 0, 8_000_000, 20_000]
     got = list(
         ff.pipe(
-            sizes, ff.map(lambda size: [np.full(size, size % 251, np.uint8), np.full(size // 3, 1, np.uint8)]), ff.prefetch(2, processes=n)
+            sizes,
+            ff.map(lambda size: [np.full(size, size % 251, np.uint8), np.full(size // 3, 1, np.uint8)]),
+            ff.prefetch(2, processes=n),
         )
     )
     assert same(got, [[np.full(size, size % 251, np.uint8), np.full(size // 3, 1, np.uint8)] for size in sizes])
@@ -543,7 +572,11 @@ def test_slots_grow_as_outputs_do(n):
 
 @counts
 def test_a_task_with_many_large_arrays_finds_room_for_all_of_them(n):
-    (got,) = ff.pipe([30], ff.map(lambda count: [np.full(100_000 + i, i, np.int16) for i in range(count)]), ff.prefetch(1, processes=n))
+    (got,) = ff.pipe(
+        [30],
+        ff.map(lambda count: [np.full(100_000 + i, i, np.int16) for i in range(count)]),
+        ff.prefetch(1, processes=n),
+    )
     assert same(got, [np.full(100_000 + i, i, np.int16) for i in range(30)])
 
 
@@ -678,7 +711,9 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
-@pytest.mark.parametrize(("n", "there"), [(1, False), (2, False), (2, True)], ids=["made in one", "made in two", "sent to two"])
+@pytest.mark.parametrize(
+    ("n", "there"), [(1, False), (2, False), (2, True)], ids=["made in one", "made in two", "sent to two"]
+)
 def test_where_shared_memory_cannot_be_had_one_warning_says_what_to_do(n, way, there):
     flow, expected = numbered(30)
     if there:
@@ -769,7 +804,9 @@ def made(monkeypatch):
 
 
 def sums(x, n=2, size=50):
-    return ff.pipe(ff.from_arrays(x=x), ff.batch(size), ff.map(lambda batch: float(batch["x"].sum())), ff.prefetch(2, processes=n))
+    return ff.pipe(
+        ff.from_arrays(x=x), ff.batch(size), ff.map(lambda batch: float(batch["x"].sum())), ff.prefetch(2, processes=n)
+    )
 
 
 def test_a_large_array_of_a_source_is_put_into_shared_memory_once(made):
@@ -812,7 +849,9 @@ def test_large_arrays_of_sources_of_any_layout_are_right(order, made):
 @counts
 def test_rows_of_large_sources_are_read_only_in_workers_too(n):
     x = np.zeros((20, 50_000))
-    got = list(ff.pipe(ff.from_arrays(x=x), ff.map(lambda d: [d["x"].flags.writeable, d["x"]]), ff.prefetch(2, processes=n)))
+    got = list(
+        ff.pipe(ff.from_arrays(x=x), ff.map(lambda d: [d["x"].flags.writeable, d["x"]]), ff.prefetch(2, processes=n))
+    )
     assert [told for told, _ in got] == [False] * 20
     assert [array.flags.writeable for _, array in got] == [False] * 20
 
@@ -1041,7 +1080,9 @@ def test_a_large_pickle_takes_no_room_in_a_parcel():
     assert transport.unpack(parcel, slot.memory, copied=True)[0] == bytes(300_000)
 
 
-@pytest.mark.parametrize("dtype", [">i2", ">f4", ">f8", ">c8", ">g", ">M8[s]", ">U3", [("a", ">i4"), ("b", "<f8")]], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [">i2", ">f4", ">f8", ">c8", ">g", ">M8[s]", ">U3", [("a", ">i4"), ("b", "<f8")]], ids=str
+)
 @pytest.mark.parametrize("count", [0, 4, 100_000])
 def test_the_order_of_bytes_stays(dtype, count):
     rows = np.zeros((count, 2), dtype)

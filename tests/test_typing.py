@@ -1,4 +1,5 @@
-"""The stub of the public names has every word with all its options. What it says of types is checked in tests/typing."""
+"""The stub of the public names has every word with all its options.
+What it says of types is checked in tests/typing."""
 
 import ast
 import inspect
@@ -48,7 +49,9 @@ def test_every_public_name_is_declared() -> None:
 
 def test_a_star_import_means_the_same_to_checkers() -> None:
     said = next(
-        ast.literal_eval(node.value) for node in STUB.body if isinstance(node, ast.Assign) and ast.unparse(node.targets) == "__all__"
+        ast.literal_eval(node.value)
+        for node in STUB.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets) == "__all__"
     )
     assert said == ff.__all__
 
@@ -63,7 +66,9 @@ def test_every_option_is_declared(word: str) -> None:
     assert set.union(*map(options, OVERLOADS[word])) == there
 
 
-@pytest.mark.parametrize("word", [word for word in WORDS if "source" in inspect.signature(getattr(ff, word)).parameters])
+@pytest.mark.parametrize(
+    "word", [word for word in WORDS if "source" in inspect.signature(getattr(ff, word)).parameters]
+)
 def test_every_word_is_declared_with_and_without_its_source(word: str) -> None:
     assert {"source" in options(overload) for overload in OVERLOADS[word]} == {True, False}
 

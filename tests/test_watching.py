@@ -1,4 +1,5 @@
-"""Functions that change their datapoint in place are found and named; changes that reach nobody else are nobody's business."""
+"""Functions that change their datapoint in place are found and named;
+changes that reach nobody else are nobody's business."""
 
 import array
 import collections
@@ -329,7 +330,9 @@ UPSTREAM = {
 @pytest.mark.parametrize("stream", [False, True], ids=["by index", "as a stream"])
 @pytest.mark.parametrize(("stage", "named"), EDITING.values(), ids=EDITING)
 def test_a_stage_that_changes_its_datapoint_in_place_is_found_and_named(stage, named, stream):
-    with pytest.raises(InputChanged, match=re.escape(named) + r".* changes its datapoint in place \(datapoint \d: .*copy"):
+    with pytest.raises(
+        InputChanged, match=re.escape(named) + r".* changes its datapoint in place \(datapoint \d: .*copy"
+    ):
         list(ff.pipe(arrays(), ff.filter(len) if stream else None, stage, ff.check_inputs()))
 
 
@@ -426,7 +429,9 @@ def test_whatever_a_datapoint_is(kind):
     datapoint = make()
     assert len(list(ff.pipe([datapoint], ff.map(looked_at), ff.check_inputs()))) == 1
     assert len(list(ff.pipe([None], ff.map(lambda _: make()), ff.map(changed), ff.check_inputs()))) == 1
-    with pytest.raises(InputChanged, match=r"^map\(changed\) changes its datapoint in place \(datapoint 0: .*\), and others"):
+    with pytest.raises(
+        InputChanged, match=r"^map\(changed\) changes its datapoint in place \(datapoint 0: .*\), and others"
+    ):
         list(ff.pipe([datapoint], ff.map(changed), ff.check_inputs()))
 
 
@@ -437,7 +442,9 @@ def test_a_change_that_comes_to_the_same_every_time_is_found_too():
 
 def test_the_first_stage_that_does_so_is_named_and_the_datapoint():
     data = arrays()
-    flow = ff.pipe(data, ff.shuffle(), ff.map(lambda x: halve(x) if x[0] == 10 else x), ff.map(np.copy), ff.map(halve), ff.batch(2))
+    flow = ff.pipe(
+        data, ff.shuffle(), ff.map(lambda x: halve(x) if x[0] == 10 else x), ff.map(np.copy), ff.map(halve), ff.batch(2)
+    )
     with pytest.raises(InputChanged, match=r"map\(<lambda>\) .* \(datapoint \d: float64 array \(2,\)\)") as raised:
         list(ff.check_inputs(flow))
     number = int(re.search(r"datapoint (\d)", str(raised.value))[1])
@@ -455,7 +462,9 @@ def test_who_reads_the_flow_is_watched_too():
 
 
 def test_what_others_do_to_an_object_is_not_put_down_to_a_stage_that_has_it():
-    flow = ff.pipe(arrays(), ff.map(np.copy), ff.scan(lambda state, x: (x, x), None), ff.tap(len), ff.map(halve), ff.check_inputs())
+    flow = ff.pipe(
+        arrays(), ff.map(np.copy), ff.scan(lambda state, x: (x, x), None), ff.tap(len), ff.map(halve), ff.check_inputs()
+    )
     assert len(list(flow)) == 4
     with pytest.raises(InputChanged, match=r"map\(halve\)"):
         list(ff.pipe(arrays(), ff.scan(lambda state, x: (x, x), None), ff.tap(len), ff.map(halve), ff.check_inputs()))
@@ -476,7 +485,9 @@ def test_a_queue_is_read_once_and_what_has_a_reset_of_its_own_is_not_read_again(
 @pytest.mark.parametrize("workers", [{}, {"threads": 2}])
 def test_watching_changes_nothing_else(workers):
     def make():
-        flow = ff.pipe([[number, float(number)] for number in range(12)], ff.shuffle(), ff.map(tuple), ff.map(drawn, rng=True))
+        flow = ff.pipe(
+            [[number, float(number)] for number in range(12)], ff.shuffle(), ff.map(tuple), ff.map(drawn, rng=True)
+        )
         return ff.pipe(flow, ff.prefetch(2, threads=2), ff.filter(odd), ff.repeat(2), ff.batch(2))
 
     check(lambda: ff.check_inputs(make()), workers=(workers,), stops=4)
@@ -515,7 +526,9 @@ ROWS = {
     "an array of records": lambda: ff.flow(np.ones((6, 2)).view([("a", "f8"), ("b", "f8")])[:, 0]),
     "arrays": lambda: ff.pipe(ff.from_arrays(np.ones((6, 2)), np.arange(6)), ff.map(operator.itemgetter(0))),
     "named arrays": lambda: ff.pipe(ff.from_arrays(x=np.ones((6, 2))), ff.map(operator.itemgetter("x"))),
-    "selected arrays": lambda: ff.pipe(ff.from_arrays(np.ones((6, 2)), np.arange(6)), ff.select([0]), ff.map(operator.itemgetter(0))),
+    "selected arrays": lambda: ff.pipe(
+        ff.from_arrays(np.ones((6, 2)), np.arange(6)), ff.select([0]), ff.map(operator.itemgetter(0))
+    ),
     "large arrays": lambda: ff.flow(np.ones((6, 1 << 18))),
     "a cache": lambda: ff.pipe(range(6), ff.map(ones), ff.cache()),
     "constant fakes": lambda: ff.fake((2,), 6, random=False),
@@ -539,7 +552,9 @@ def test_rows_of_arrays_in_memory_are_read_only_in_workers_too(make, workers):
 def test_a_batch_of_rows_is_its_own():
     data = np.ones((6, 2))
     for workers in (None, ff.prefetch(2), ff.prefetch(2, processes=2)):
-        assert [x.sum() for x in ff.pipe(ff.from_arrays(data), ff.batch(3), ff.map(lambda b: halve(b[0])), workers)] == [3.0, 3.0]
+        assert [
+            x.sum() for x in ff.pipe(ff.from_arrays(data), ff.batch(3), ff.map(lambda b: halve(b[0])), workers)
+        ] == [3.0, 3.0]
     assert data.sum() == 12
 
 

@@ -5,11 +5,11 @@
     (dies)    when the last view is gone, a callback of what the array stands on puts the block on a list
     settle    before the next `take`, what is on that list is free again
 
-A block is lent through an object of its own (`bottom`) on which the array stands. Whatever looks into it holds that object:
-it is what `.base` and `.obj` lead to at last, and behind it they lead nowhere. The callback only appends to a deque, so it
-may come in any thread, in the middle of anything. Blocks are kept while a pass is under way, up to a bound; beyond it, and
-outside of passes, memory is ordinary memory. What was lent and shared at a fork is never used again, since nobody hears when
-the child stops looking at it.
+A block is lent through an object of its own (`bottom`) on which the array stands. Whatever looks into it holds that
+object: it is what `.base` and `.obj` lead to at last, and behind it they lead nowhere. The callback only appends to a
+deque, so it may come in any thread, in the middle of anything. Blocks are kept while a pass is under way, up to a
+bound; beyond it, and outside of passes, memory is ordinary memory. What was lent and shared at a fork is never used
+again, since nobody hears when the child stops looking at it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ SMALL = 1 << 16
 """Bytes below which an array never crosses in shared memory."""
 
 WORTH = 1 << 20
-"""Bytes below which memory of this process is never recycled: the C library does that well, and to lend a block takes some 5 µs."""
+"""Bytes below which memory of this process is never recycled: the C library does that well,
+and to lend a block takes some 5 µs."""
 
 BOUND = 1 << 30
 """Bytes of memory that a pool lends at most; what goes beyond it is ordinary memory."""
@@ -76,7 +77,8 @@ def _bytes(size: int) -> Any:
 
 
 def bottom(memory: memoryview, start: int = 0, size: int | None = None) -> Any:
-    """An object that shows some bytes of a memory and says, by a weak reference to it, when nobody looks at them any more.
+    """An object that shows some bytes of a memory and says, by a weak reference to it,
+    when nobody looks at them any more.
 
     What is made of it holds it, and not what lies below: it is where `.base` and `.obj` end.
     """
@@ -92,7 +94,8 @@ class _Lease(weakref.ref[Any]):
 
 
 class Pool:
-    """Blocks that are used again. `make(size)` makes one of at least so many bytes; `shared` says that others write there."""
+    """Blocks that are used again. `make(size)` makes one of at least so many bytes;
+    `shared` says that others write there."""
 
     def __init__(self, make: Callable[[int], Block], bound: int = BOUND, *, shared: bool = False) -> None:
         self.make, self.bound, self.shared = make, bound, shared

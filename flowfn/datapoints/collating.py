@@ -31,7 +31,10 @@ _OF_ONE_DTYPE = frozenset({float, bool, complex, np.bool_, *(np.dtype(one).type 
 COLLATION = rules.Rule(
     "a collation (stack, as_list, pad(0), a function of a list) or a list, tuple or dict of one for each component",
     lambda value: all(
-        map(callable, value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else [value])
+        map(
+            callable,
+            value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else [value],
+        )
     ),
     slip=lambda value, others: _no_collation(value),
 )
@@ -59,18 +62,19 @@ def stack(values: Sequence[Any]) -> Any:
     """Collate the values of one component into an array with a new first axis.
 
     Numbers, arrays of one shape, and (nested) lists of numbers become an array; dicts keep their nesting; strings,
-    bytes, None and other objects stay a list, but None among what would be an array is an error, so that a component has one
-    form in every batch. Tensors (of torch, TensorFlow, JAX) become NumPy arrays; `collate=torch.stack`
-    keeps them tensors, and so those that NumPy cannot hold: bfloat16, sparse ones, with gradients, on a GPU.
+    bytes, None and other objects stay a list, but None among what would be an array is an error, so that a component
+    has one form in every batch. Tensors (of torch, TensorFlow, JAX) become NumPy arrays; `collate=torch.stack` keeps
+    them tensors, and so those that NumPy cannot hold: bfloat16, sparse ones, with gradients, on a GPU.
 
-    Values keep what they are: integers of which some need it are uint64 (a list where no dtype holds them all), masked arrays
-    keep their masks, and arrays of classes with units and the like what they carry, if all carry the same.
+    Values keep what they are: integers of which some need it are uint64 (a list where no dtype holds them all), masked
+    arrays keep their masks, and arrays of classes with units and the like what they carry, if all carry the same.
 
     Raises:
-        ValueError: arrays or lists of different shapes (the message lists them); None among numbers or arrays. Values that no
-            dtype holds together as they are: floats and integers beyond 2**53, texts and numbers in arrays, dates that a unit
-            does not reach.
-        TypeError: tensors that cannot become arrays; arrays that carry different units, or what one for all cannot carry.
+        ValueError: arrays or lists of different shapes (the message lists them); None among numbers or arrays. Values
+            that no dtype holds together as they are: floats and integers beyond 2**53, texts and numbers in arrays,
+            dates that a unit does not reach.
+        TypeError: tensors that cannot become arrays; arrays that carry different units,
+            or what one for all cannot carry.
 
     >>> stack([1, 2]), stack([[1, 2], [3, 4]]).shape, stack(["a", "b"]), stack([{"x": 1}, {"x": 2}])
     (array([1, 2]), (2, 2), ['a', 'b'], {'x': array([1, 2])})
@@ -125,9 +129,17 @@ def collated(datapoints: Sequence[Any], how: Any) -> Any:
             components = [how(column) for column in columns]
         else:
             components = [one(column) for one, column in zip(_hows(how, range(len(columns))), columns)]
-        if how is not stack or list in map(type, components):  # all numbers: they cannot be the letters or keys of something else
+        if how is not stack or list in map(
+            type, components
+        ):  # all numbers: they cannot be the letters or keys of something else
             _check_forms(datapoints)
-        return components if isinstance(first, list) else first._make(components) if hasattr(first, "_make") else tuple(components)
+        return (
+            components
+            if isinstance(first, list)
+            else first._make(components)
+            if hasattr(first, "_make")
+            else tuple(components)
+        )
     _check_forms(datapoints)
     if isinstance(first, Mapping):
         return collated_dicts(datapoints, how)
@@ -163,7 +175,9 @@ def _hows(how: Any, names: Sequence[Any]) -> Sequence[Callable[[Any], Any]]:
     if isinstance(how, Mapping):
         unknown = set(how) - set(names)
         if unknown:
-            raise ValueError(f"batch(): collate names {', '.join(sorted(map(repr, unknown)))}, but datapoints have {list(names)}")
+            raise ValueError(
+                f"batch(): collate names {', '.join(sorted(map(repr, unknown)))}, but datapoints have {list(names)}"
+            )
         return [how.get(name, stack) for name in names]
     if len(how) != len(names):
         raise ValueError(f"batch(): collate has {len(how)} collations, but datapoints have {len(names)} components")
@@ -182,7 +196,11 @@ def _has_components(datapoint: Any) -> bool:
 def _different(datapoints: Sequence[Any]) -> ValueError:
     first = datapoints[0]
     odd = next((d for d in datapoints if type(d) is not type(first) or _form(d) != _form(first)), datapoints[-1])
-    mend = "; a datapoint that is one sequence of numbers should be an array: map(np.array)" if _is_row(first) and _is_row(odd) else ""
+    mend = (
+        "; a datapoint that is one sequence of numbers should be an array: map(np.array)"
+        if _is_row(first) and _is_row(odd)
+        else ""
+    )
     return ValueError(f"batch(): datapoints must have the same components, got {brief(first)} and {brief(odd)}{mend}")
 
 
@@ -191,7 +209,9 @@ def _is_row(datapoint: Any) -> bool:
 
 
 def _form(datapoint: Any) -> Any:
-    return set(datapoint) if isinstance(datapoint, Mapping) else len(datapoint) if hasattr(datapoint, "__len__") else None
+    return (
+        set(datapoint) if isinstance(datapoint, Mapping) else len(datapoint) if hasattr(datapoint, "__len__") else None
+    )
 
 
 def _numbers(values: Sequence[Any]) -> Any:
@@ -210,7 +230,8 @@ def _numbers(values: Sequence[Any]) -> Any:
 
 
 def _listed(values: Sequence[Any], whole: Sequence[Any]) -> list[Any]:
-    """Values as a list, unless those of them in which nothing is missing would be an array: a batch of these alone would be one."""
+    """Values as a list, unless those of them in which nothing is missing would be an array:
+    a batch of these alone would be one."""
     if 0 < len(whole) < len(values) and not isinstance(stack(whole), list):
         raise ValueError(_missing(values))
     return list(values)
@@ -218,8 +239,10 @@ def _listed(values: Sequence[Any], whole: Sequence[Any]) -> list[Any]:
 
 def _missing(values: Sequence[Any]) -> str:
     return (
-        f"batch(): None is among values that are stacked elsewhere, got {brief(list(values))}, so batches would be lists or arrays, as it "
-        "happens; put something in the place of None before (map, or missing= of read_parquet and read_arrow), or have lists in all "
+        f"batch(): None is among values that are stacked elsewhere, got {brief(list(values))}, so batches would be "
+        "lists or arrays, as it "
+        "happens; put something in the place of None before (map, or missing= of read_parquet and read_arrow), or "
+        "have lists in all "
         'batches: collate=as_list, or {"name": as_list} for one component'
     )
 
@@ -232,13 +255,19 @@ def _arrays(values: Sequence[Any]) -> Any:
         if any(map(subclasses.carries, kinds)):
             return subclasses.joined(values, _arrays, _arrays)
         values = [
-            np.asarray(value) if isinstance(value, np.ndarray) else as_array(value) if hasattr(value, "__array__") else value
+            np.asarray(value)
+            if isinstance(value, np.ndarray)
+            else as_array(value)
+            if hasattr(value, "__array__")
+            else value
             for value in values
         ]
     if len({value.shape if type(value) is np.ndarray else np.shape(value) for value in values}) > 1:
         raise ValueError(_unequal(values))
     if not all(type(value) is np.ndarray for value in values):
-        values = [value if type(value) is np.ndarray else as_array([value]).reshape(np.shape(value)) for value in values]
+        values = [
+            value if type(value) is np.ndarray else as_array([value]).reshape(np.shape(value)) for value in values
+        ]
     first = values[0]
     if all(value.dtype == first.dtype for value in values) and first.nbytes * len(values) < buffers.SMALL:
         return np.stack(values)
@@ -265,7 +294,8 @@ class Ragged(ValueError):
 
 
 def as_array(value: Any, function: str = "batch") -> np.ndarray:
-    """An array of what may be made of tensors, or of lists of numbers, each held as it is, or an error that says what to write.
+    """An array of what may be made of tensors, or of lists of numbers, each held as it is,
+    or an error that says what to write.
 
     Integers that no dtype holds beside each other make an array of objects.
 
@@ -282,7 +312,11 @@ def as_array(value: Any, function: str = "batch") -> np.ndarray:
         raise Ragged(*error.args) from error
     except (TypeError, RuntimeError) as error:
         raise _no_array(value, error, function) from error
-    if not isinstance(value, (list, tuple)) or array.dtype.kind in "biuO" or (len(kinds) == 1 and kinds <= _OF_ONE_DTYPE):
+    if (
+        not isinstance(value, (list, tuple))
+        or array.dtype.kind in "biuO"
+        or (len(kinds) == 1 and kinds <= _OF_ONE_DTYPE)
+    ):
         return array
     parts = promotion.parts([*_leaves(value)])
     dtype = np.dtype(object) if parts is None else promotion.common(parts, function) if parts else array.dtype
@@ -293,19 +327,29 @@ def kinds_of(values: Sequence[Any]) -> set[type]:
     """The types of what is in lists, and in the lists in them."""
     kinds = set(map(type, values))
     if any(issubclass(kind, (list, tuple)) for kind in kinds):
-        return set().union(*(kinds_of(value) if isinstance(value, (list, tuple)) else {type(value)} for value in values))
+        return set().union(
+            *(kinds_of(value) if isinstance(value, (list, tuple)) else {type(value)} for value in values)
+        )
     return kinds
 
 
 def _no_array(value: Any, error: Exception, function: str) -> Exception:
     """The error for a tensor that cannot become an array; `error` itself if there is none."""
-    tensor = next((leaf for leaf in _leaves(value) if hasattr(leaf, "__array__") and not isinstance(leaf, (np.ndarray, np.generic))), None)
+    tensor = next(
+        (
+            leaf
+            for leaf in _leaves(value)
+            if hasattr(leaf, "__array__") and not isinstance(leaf, (np.ndarray, np.generic))
+        ),
+        None,
+    )
     if tensor is None:
         return error
     library = type(tensor).__module__.partition(".")[0]
     told = f"{type(tensor).__name__} of {getattr(tensor, 'dtype', 'no dtype')}"
     return TypeError(
-        f"{function}(): {library}'s {told} cannot become a NumPy array ({error}); make an array or another tensor of it before (map), "
+        f"{function}(): {library}'s {told} cannot become a NumPy array ({error}); make an array or another tensor of "
+        "it before (map), "
         f"or keep tensors as they are: batch(size, collate={_STACKS.get(library, 'a function of a list of them')})"
     )
 
@@ -327,7 +371,8 @@ def _shape(value: Any) -> Any:
 
 def _unequal(values: Sequence[Any]) -> str:
     return (
-        f"batch(): cannot stack shapes {shapes_of(values)}; make them equal before (crop, resize), let collate=pad(0) pad them, "
+        f"batch(): cannot stack shapes {shapes_of(values)}; make them equal before (crop, resize), let collate=pad(0) "
+        "pad them, "
         "or keep them apart with collate=as_list"
     )
 

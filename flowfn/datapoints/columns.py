@@ -19,7 +19,10 @@ class Columns:
 
     def __init__(self, columns: Any) -> None:
         self.keys = list(columns) if isinstance(columns, dict) else None
-        self.arrays = [readonly(a) for a in (columns.values() if self.keys else columns if isinstance(columns, list) else [columns])]
+        self.arrays = [
+            readonly(a)
+            for a in (columns.values() if self.keys else columns if isinstance(columns, list) else [columns])
+        ]
         self.bare = not isinstance(columns, (dict, list))
         self.stackables = _stackables(self.arrays)
 
@@ -92,7 +95,8 @@ class Rows(Sequence[Any]):
 
     @property
     def apart(self) -> bool:
-        """Whether each component can be stacked by itself; bare rows that are no numbers may have components of their own."""
+        """Whether each component can be stacked by itself;
+        bare rows that are no numbers may have components of their own."""
         return not self.columns.bare or all(self.columns.stackables)
 
     def stacked(self, stack: Callable[[list[Any]], Any]) -> Any:
@@ -128,7 +132,8 @@ def _taken(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
 def stackable(dtype: np.dtype, shape: tuple[int, ...]) -> bool:
     """Whether rows of such a dtype and shape, taken together, are what stacking them one by one would give.
 
-    Objects, and texts that are no arrays, stay lists; numbers in another order of bytes become numbers in this machine's.
+    Objects, and texts that are no arrays, stay lists;
+    numbers in another order of bytes become numbers in this machine's.
 
     >>> stackable(np.dtype("f4"), ()), stackable(np.dtype("f4").newbyteorder(), ()), stackable(np.dtype("U3"), ())
     (True, False, False)

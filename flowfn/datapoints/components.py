@@ -26,7 +26,8 @@ def component(datapoint: Any, index: Any) -> Any:
     """One component of a datapoint, or an error that shows the datapoint."""
     if isinstance(datapoint, (str, bytes)) or not hasattr(datapoint, "__getitem__"):
         raise TypeError(
-            f"a datapoint with components is a list, tuple or dict, got {type(datapoint).__name__}; map(f) works on whole datapoints"
+            f"a datapoint with components is a list, tuple or dict, got {type(datapoint).__name__}; map(f) works on "
+            "whole datapoints"
         )
     try:
         return datapoint[index]

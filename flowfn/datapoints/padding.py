@@ -15,9 +15,14 @@ from flowfn.datapoints.collating import NUMBERS, collated_dicts, shapes_of, stac
 
 _AXIS = rules.Rule(
     "an integer, a tuple of integers, or None",
-    lambda value: value is None or (all(map(rules.is_integer, value)) if isinstance(value, tuple) and value else rules.is_integer(value)),
+    lambda value: (
+        value is None
+        or (all(map(rules.is_integer, value)) if isinstance(value, tuple) and value else rules.is_integer(value))
+    ),
 )
-VALUE = rules.Rule("one value, or a dict, list or tuple of one for each component", lambda value: getattr(value, "ndim", 0) == 0)
+VALUE = rules.Rule(
+    "one value, or a dict, list or tuple of one for each component", lambda value: getattr(value, "ndim", 0) == 0
+)
 _LENGTH = rules.optional(rules.positive)
 
 
@@ -68,7 +73,9 @@ class pad:
         _LENGTH.check("pad", "length", self.length, {})
         rules.positive.check("pad", "multiple", self.multiple, {})
         if self.length is not None and self.multiple != 1:
-            raise ValueError(f"pad(): give length or multiple, not both, got length={self.length} and multiple={self.multiple}")
+            raise ValueError(
+                f"pad(): give length or multiple, not both, got length={self.length} and multiple={self.multiple}"
+            )
 
     def __call__(self, values: Sequence[Any]) -> Any:
         """The values of one component, padded and stacked."""
@@ -77,7 +84,11 @@ class pad:
             return collated_dicts(values, self)
         if isinstance(self.value, (Mapping, list, tuple)):
             raise TypeError(f"pad(): value is {self.value!r}, one for each component, but there are no components")
-        if type(first) in NUMBERS or isinstance(first, np.generic) or not (isinstance(first, (list, tuple)) or hasattr(first, "__array__")):
+        if (
+            type(first) in NUMBERS
+            or isinstance(first, np.generic)
+            or not (isinstance(first, (list, tuple)) or hasattr(first, "__array__"))
+        ):
             return stack(values)
         if all(type(value) is np.ndarray for value in values):
             return self._stacked(values, promotion.common(values, "pad"))
@@ -97,11 +108,15 @@ class pad:
         if isinstance(self.value, Mapping):
             unknown = self.value.keys() - set(names)
             if unknown:
-                raise ValueError(f"pad(): value names {', '.join(sorted(map(repr, unknown)))}, but datapoints have {list(names)}")
+                raise ValueError(
+                    f"pad(): value names {', '.join(sorted(map(repr, unknown)))}, but datapoints have {list(names)}"
+                )
             return [replace(self, value=self.value.get(name, 0)) for name in names]
         if isinstance(self.value, (list, tuple)):
             if len(self.value) != len(names):
-                raise ValueError(f"pad(): value has {len(self.value)} values, but datapoints have {len(names)} components")
+                raise ValueError(
+                    f"pad(): value has {len(self.value)} values, but datapoints have {len(names)} components"
+                )
             return [replace(self, value=value) for value in self.value]
         return [self] * len(names)
 
@@ -141,7 +156,8 @@ class pad:
             for axis, sizes in enumerate(zip(*shapes)):
                 if axis not in chosen and len(set(sizes)) > 1:
                     raise ValueError(
-                        f"pad(): arrays differ in axis {axis}, but only axis={self.axis} is to be padded, got shapes {shapes_of(arrays)}"
+                        f"pad(): arrays differ in axis {axis}, but only axis={self.axis} is to be padded, got shapes "
+                        f"{shapes_of(arrays)}"
                     )
         for axis in chosen:
             if self.length is not None and longest[axis] > self.length:
@@ -154,10 +170,15 @@ class pad:
 
     def _axes(self, count: int, arrays: Sequence[np.ndarray]) -> list[int]:
         """The axes that `length` and `multiple` concern, counted from the front."""
-        given: tuple[int, ...] = (0,) if self.axis is None else self.axis if isinstance(self.axis, tuple) else (self.axis,)
+        given: tuple[int, ...] = (
+            (0,) if self.axis is None else self.axis if isinstance(self.axis, tuple) else (self.axis,)
+        )
         for axis in given:
             if not -count <= axis < count:
-                raise ValueError(f"pad(): there is no axis {axis} in arrays of shapes {shapes_of(arrays)}; give one pad for each component")
+                raise ValueError(
+                    f"pad(): there is no axis {axis} in arrays of shapes {shapes_of(arrays)}; give one pad for each "
+                    "component"
+                )
         return [axis % count for axis in given]
 
 
@@ -195,7 +216,8 @@ def check_fits(function: str, value: Any, dtype: np.dtype) -> None:
     """Make sure that an array of `dtype` can hold a value as it is."""
     if not (_fits if isinstance(value, Hashable) else _fits.__wrapped__)(value, dtype):
         raise ValueError(
-            f"{function}(): value must fit the dtype of what it pads, but {value!r} is no {dtype}; give another, or one for each component"
+            f"{function}(): value must fit the dtype of what it pads, but {value!r} is no {dtype}; give another, or "
+            "one for each component"
         )
 
 

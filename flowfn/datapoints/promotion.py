@@ -1,7 +1,8 @@
 """One dtype for values of several: it holds all of them as they are, or there is an error that says what to do.
 
-NumPy rounds integers of 64 bits where they meet floats, or where one is unsigned and one is not; it wraps dates that another
-unit cannot reach, and writes numbers out where they meet texts. Here values are looked at before such a dtype is taken.
+NumPy rounds integers of 64 bits where they meet floats, or where one is unsigned and one is not; it wraps dates that
+another unit cannot reach, and writes numbers out where they meet texts. Here values are looked at before such a dtype
+is taken.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def common(arrays: Iterable[np.ndarray], function: str = "batch") -> np.dtype:
     (dtype('uint64'), dtype('float64'))
     >>> common([np.array([2**53 + 1]), np.array([0.5])])
     Traceback (most recent call last):
-    ValueError: batch(): 9007199254740993 (int64) is no float64, in which values of int64 and float64 are put together; make all of \
-them of one dtype before (map), or keep them as they are with collate=as_list
+    ValueError: batch(): 9007199254740993 (int64) is no float64, in which values of int64 and float64 are put \
+together; make all of them of one dtype before (map), or keep them as they are with collate=as_list
     """
     alike: dict[np.dtype, list[np.ndarray]] = defaultdict(list)
     for array in arrays:
@@ -46,23 +47,29 @@ them of one dtype before (map), or keep them as they are with collate=as_list
             if lost.size:
                 one = lost.ravel()[0]
                 raise ValueError(
-                    f"{function}(): {one} ({dtype}) is no {chosen}, in which values of {_listed(alike)} are put together; {_mend(function)}"
+                    f"{function}(): {one} ({dtype}) is no {chosen}, in which values of {_listed(alike)} are put "
+                    f"together; {_mend(function)}"
                 )
     return chosen
 
 
 def parts(values: Sequence[Any]) -> list[np.ndarray] | None:
-    """Numbers, dates and arrays as arrays, those of a type together; None if they are objects to NumPy, or texts among others.
+    """Numbers, dates and arrays as arrays, those of a type together;
+    None if they are objects to NumPy, or texts among others.
 
     >>> parts([1, 0.5, 2, np.float32(3)])
     [array([1, 2]), array([0.5]), array([3.], dtype=float32)]
     """
     alike: dict[Any, list[Any]] = defaultdict(list)
     for value in values:
-        alike[int if isinstance(value, int) and not isinstance(value, bool) else getattr(value, "dtype", type(value))].append(value)
+        alike[
+            int if isinstance(value, int) and not isinstance(value, bool) else getattr(value, "dtype", type(value))
+        ].append(value)
     made: list[np.ndarray] = []
     for key, some in alike.items():
-        arrays: list[Any] = some if isinstance(some[0], np.ndarray) else [integers(some) if key is int else np.asarray(some)]
+        arrays: list[Any] = (
+            some if isinstance(some[0], np.ndarray) else [integers(some) if key is int else np.asarray(some)]
+        )
         if any(array is None or array.dtype == object for array in arrays):
             return None
         made += arrays
@@ -85,7 +92,11 @@ def integers(values: Sequence[int]) -> np.ndarray | None:
 
 def _of_integers(alike: dict[np.dtype, list[np.ndarray]]) -> np.dtype | None:
     """The dtype for integers of which some are uint64 and some have signs, by what they are."""
-    if any(dtype.kind not in "biu" for dtype in alike) or _UINT64 not in alike or all(dtype.kind in "bu" for dtype in alike):
+    if (
+        any(dtype.kind not in "biu" for dtype in alike)
+        or _UINT64 not in alike
+        or all(dtype.kind in "bu" for dtype in alike)
+    ):
         return None
     signed = [array for dtype, some in alike.items() if dtype.kind == "i" for array in some]
     if all(array.min(initial=0) >= 0 for array in signed):
@@ -101,7 +112,9 @@ def _of_kinds(alike: dict[np.dtype, list[np.ndarray]], function: str) -> np.dtyp
             raise TypeError
         return np.result_type(*alike)
     except TypeError:
-        raise ValueError(f"{function}(): values of {_listed(alike)} cannot be put together; {_mend(function)}") from None
+        raise ValueError(
+            f"{function}(): values of {_listed(alike)} cannot be put together; {_mend(function)}"
+        ) from None
 
 
 def _kind(dtype: np.dtype) -> str:
@@ -123,7 +136,12 @@ def _lost(array: np.ndarray, chosen: np.dtype) -> np.ndarray:
     if array.dtype.names is not None and chosen.names is not None:
         lost = [_lost(array[one], chosen[other]) for one, other in zip(array.dtype.names, chosen.names)]
         return next((one for one in lost if one.size), array[:0] if array.ndim else array.reshape(1)[:0])
-    if array.dtype.kind in "iu" and chosen.kind in "fc" and -_WHOLE <= array.min(initial=0) and array.max(initial=0) <= _WHOLE:
+    if (
+        array.dtype.kind in "iu"
+        and chosen.kind in "fc"
+        and -_WHOLE <= array.min(initial=0)
+        and array.max(initial=0) <= _WHOLE
+    ):
         return array.reshape(-1)[:0]
     flat = np.ascontiguousarray(array).reshape(-1)
     with np.errstate(all="ignore"):
@@ -132,7 +150,9 @@ def _lost(array: np.ndarray, chosen: np.dtype) -> np.ndarray:
         except OverflowError:  # dates that it does not reach, of which NumPy says so since 2.5
             return flat[[not _reached(one, chosen) for one in flat]]
         same = _bits(
-            cast.real.astype(flat.dtype) if cast.dtype.kind == "c" and flat.dtype.kind in "iu" else cast.astype(flat.dtype)
+            cast.real.astype(flat.dtype)
+            if cast.dtype.kind == "c" and flat.dtype.kind in "iu"
+            else cast.astype(flat.dtype)
         ) == _bits(flat)
     if flat.dtype.kind in "iu":  # to round up to a bound is to go beyond it
         same &= cast.real < 2.0 ** (64 if flat.dtype.kind == "u" else 63)

@@ -1,4 +1,5 @@
-"""Arrays that are more than their numbers: with a mask, a unit, a calibration. What they carry stays with them, or they are refused.
+"""Arrays that are more than their numbers: with a mask, a unit, a calibration.
+What they carry stays with them, or they are refused.
 
 carries    whether arrays of a class are such ones
 joined     several as one: masked arrays with their masks, others with what all of them carry alike
@@ -25,7 +26,9 @@ def carries(kind: type) -> bool:
     """
     if not issubclass(kind, np.ndarray) or issubclass(kind, np.ma.MaskedArray):
         return issubclass(kind, np.ma.MaskedArray)
-    return kind.__module__.partition(".")[0] != "numpy"  # NumPy's own (memmap, matrix, recarray, ...) say how numbers are accessed
+    return (
+        kind.__module__.partition(".")[0] != "numpy"
+    )  # NumPy's own (memmap, matrix, recarray, ...) say how numbers are accessed
 
 
 def joined(values: Sequence[Any], join: Join, masks: Join, function: str = "batch") -> Any:
@@ -64,7 +67,8 @@ def refuse(kinds: set[type], function: str) -> None:
 def _told(kinds: set[type], why: str, function: str) -> str:
     names = " and ".join(sorted(kind.__name__ for kind in kinds))
     return (
-        f"{function}(): arrays of type {names} carry more than numbers, {why}; make plain arrays of them before (map(np.asarray)), "
+        f"{function}(): arrays of type {names} carry more than numbers, {why}; make plain arrays of them before "
+        "(map(np.asarray)), "
         "or put them together by a function of your own (batch(size, collate=...))"
     )
 
@@ -105,11 +109,16 @@ def _alike(one: Any, other: Any) -> bool:
 def leaves_it_to_numpy(kind: type) -> bool:
     """Whether NumPy's own way is how arrays of a class are pickled: as numbers."""
     ways = ("__reduce__", "__reduce_ex__", "__setstate__")
-    return kind is not np.ndarray and issubclass(kind, np.ndarray) and all(getattr(kind, way) is getattr(np.ndarray, way) for way in ways)
+    return (
+        kind is not np.ndarray
+        and issubclass(kind, np.ndarray)
+        and all(getattr(kind, way) is getattr(np.ndarray, way) for way in ways)
+    )
 
 
 def reduced(array: Any) -> Any:
-    """An array of a class that leaves it to NumPy, with what it carries; where a memory map comes from does not travel."""
+    """An array of a class that leaves it to NumPy, with what it carries;
+    where a memory map comes from does not travel."""
     if type(array) is np.ma.MaskedArray:
         return _reduced_masked(array)
     return _made, (type(array), array.view(np.ndarray), _beside(array) if carries(type(array)) else {})

@@ -1,9 +1,9 @@
 """Datasets: `name(dir, split)` is a flow over the files that were published, with a length and random access.
 
-Nothing is downloaded: a missing file's message says its name, the official page, and where to put it. Small sets (MNIST,
-CIFAR, SVHN, silhouettes) are arrays in memory, whose batches are gathered in one call; of the others, `name_files` lists
-[path, label], and `name` decodes the images as they are wanted (`pip install "flowfn[image]"`). SVHN's whole
-numbers need h5py (`pip install "flowfn[datasets]"`). Images are uint8, in RGB order; labels count from 0.
+Nothing is downloaded: a missing file's message says its name, the official page, and where to put it. Small sets
+(MNIST, CIFAR, SVHN, silhouettes) are arrays in memory, whose batches are gathered in one call; of the others,
+`name_files` lists [path, label], and `name` decodes the images as they are wanted (`pip install "flowfn[image]"`).
+SVHN's whole numbers need h5py (`pip install "flowfn[datasets]"`). Images are uint8, in RGB order; labels count from 0.
 """
 
 from flowfn.datasets.annotations import Annotation, read_annotation

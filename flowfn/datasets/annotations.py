@@ -1,4 +1,5 @@
-"""Bounding boxes in the XML of PASCAL VOC, which ImageNet's are written in (http://host.robots.ox.ac.uk/pascal/VOC/)."""
+"""Bounding boxes in the XML of PASCAL VOC, which ImageNet's are written in
+(http://host.robots.ox.ac.uk/pascal/VOC/)."""
 
 from __future__ import annotations
 
@@ -45,8 +46,8 @@ def read_annotation(path: Any) -> Annotation:
 
     >>> import tempfile
     >>> with tempfile.NamedTemporaryFile("w") as file:
-    ...     _ = file.write("<annotation><size><width>50</width><height>40</height></size><object><name>n02119789</name><bndbox>"
-    ...         "<xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>20</ymax></bndbox></object></annotation>")
+    ...     _ = file.write("<annotation><size><width>50</width><height>40</height></size><object><name>n02119789</name>"
+    ...         "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>20</ymax></bndbox></object></annotation>")
     ...     file.flush()
     ...     read_annotation(file.name)
     Annotation(shape=(40, 50), names=['n02119789'], boxes=array([[ 1.,  2., 30., 20.]], dtype=float32))
@@ -86,7 +87,8 @@ def _number(element: Any, path: str) -> float:
 
 @dataclass(frozen=True)
 class with_boxes:
-    """Appends the boxes of an image to [path, ...]: (n, 4) float32, out of the XML file of its name; none if there is no such file."""
+    """Appends the boxes of an image to [path, ...]: (n, 4) float32, out of the XML file of its name;
+    none if there is no such file."""
 
     folder: str
 

@@ -36,8 +36,8 @@ class GroundTruth(NamedTuple):
 def bsds500_files(dir: Any, split: str = "train") -> Flow[Any]:
     """List BSDS500: [path of the image, path of its ground truth], in the order of the images' numbers.
 
-    `dir` holds the unpacked folder `BSR` (or is `BSR`, `BSDS500` or its `data`); `split` is "train" (200), "val" (100) or
-    "test" (200). `read_ground_truth` reads what a path of the second kind leads to.
+    `dir` holds the unpacked folder `BSR` (or is `BSR`, `BSDS500` or its `data`); `split` is "train" (200), "val" (100)
+    or "test" (200). `read_ground_truth` reads what a path of the second kind leads to.
 
     Raises:
         FileNotFoundError: a file is missing; nothing is downloaded, the message says where it is found.
@@ -48,9 +48,9 @@ def bsds500_files(dir: Any, split: str = "train") -> Flow[Any]:
 def bsds500(dir: Any, split: str = "train", *, landscape: bool = False) -> Flow[Any]:
     """Read BSDS500: [image (h, w, 3) uint8 RGB, boundaries (h, w) float32], decoded as they are wanted.
 
-    A pixel of the boundaries is the share of people who have drawn one there, in 0..1. Images are (321, 481) or (481, 321);
-    with `landscape=True` the upright ones are transposed, so that all are (321, 481) and can be stacked. `dir` and `split` are
-    as in `bsds500_files`.
+    A pixel of the boundaries is the share of people who have drawn one there, in 0..1. Images are (321, 481) or (481,
+    321); with `landscape=True` the upright ones are transposed, so that all are (321, 481) and can be stacked. `dir`
+    and `split` are as in `bsds500_files`.
 
     Raises:
         FileNotFoundError: a file is missing; nothing is downloaded, the message says where it is found.
@@ -72,7 +72,9 @@ def read_ground_truth(path: Any) -> GroundTruth:
     name = file_path(path, "read_ground_truth")
     drawn = matlab_variables(name, "read_ground_truth", "groundTruth")["groundTruth"]
     parts: dict[str, list[np.ndarray]] = {"Segmentation": [], "Boundaries": []}
-    with reading(name, f"read_ground_truth(): {name!r} must hold groundTruth, cells of Segmentation and Boundaries of one shape"):
+    with reading(
+        name, f"read_ground_truth(): {name!r} must hold groundTruth, cells of Segmentation and Boundaries of one shape"
+    ):
         for one in drawn if isinstance(drawn, list) else [drawn]:
             for field, found in parts.items():
                 array = one[field]
@@ -83,7 +85,8 @@ def read_ground_truth(path: Any) -> GroundTruth:
 
 
 def read_boundaries(path: Any) -> np.ndarray:
-    """Read the boundaries in one image of BSDS500: (height, width) float32, the share of people who have drawn one there.
+    """Read the boundaries in one image of BSDS500: (height, width) float32,
+    the share of people who have drawn one there.
 
     Raises:
         ValueError: as `read_ground_truth`.
@@ -106,7 +109,9 @@ def lying(datapoint: list[Any]) -> list[Any]:
     """An image and its boundaries, transposed if they are higher than they are wide."""
     image, boundaries = datapoint
     return (
-        datapoint if image.shape[0] <= image.shape[1] else [np.ascontiguousarray(image.swapaxes(0, 1)), np.ascontiguousarray(boundaries.T)]
+        datapoint
+        if image.shape[0] <= image.shape[1]
+        else [np.ascontiguousarray(image.swapaxes(0, 1)), np.ascontiguousarray(boundaries.T)]
     )
 
 
@@ -137,7 +142,9 @@ def _listed(who: str, dir: Any, split: str) -> Flow[Any]:
             break
     else:
         raise published.missing(folder, *(f"{below}/images/{split}".lstrip("/") for below in _BELOW))
-    found = [os.path.splitext(name)[0] for name in os.listdir(images) if name.endswith(".jpg") and not name.startswith(".")]
+    found = [
+        os.path.splitext(name)[0] for name in os.listdir(images) if name.endswith(".jpg") and not name.startswith(".")
+    ]
     names = tuple(_in_natural_order(dict.fromkeys(found)))
     for name in names:
         published.file(truths, f"{name}.mat")

@@ -1,7 +1,8 @@
 """CIFAR-10 and CIFAR-100, in the version for Python and in the binary one.
 
-Krizhevsky: Learning multiple layers of features from tiny images (2009), https://www.cs.toronto.edu/~kriz/cifar.html, which
-describes both versions. The pickles of the version for Python are read without running them (`flowfn.datasets.pickles`).
+Krizhevsky: Learning multiple layers of features from tiny images (2009), https://www.cs.toronto.edu/~kriz/cifar.html,
+    which describes both versions. The pickles of the version for Python are read without running them
+    (`flowfn.datasets.pickles`).
 """
 
 from __future__ import annotations
@@ -24,19 +25,20 @@ CIFAR10_LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog"
 
 CIFAR100_LABELS = tuple(
     """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
-    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
-    forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
-    mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
-    possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
-    sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree
-    wolf woman worm""".split()  # noqa: SIM905
+    caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant
+    flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree
+    motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate
+    poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake spider
+    squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+    wardrobe whale willow_tree wolf woman worm""".split()  # noqa: SIM905
 )
 """What the fine labels of CIFAR-100 mean."""
 
 CIFAR100_COARSE_LABELS = tuple(
-    """aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices household_furniture
-    insects large_carnivores large_man-made_outdoor_things large_natural_outdoor_scenes large_omnivores_and_herbivores
-    medium_mammals non-insect_invertebrates people reptiles small_mammals trees vehicles_1 vehicles_2""".split()  # noqa: SIM905
+    """aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices
+    household_furniture insects large_carnivores large_man-made_outdoor_things large_natural_outdoor_scenes
+    large_omnivores_and_herbivores medium_mammals non-insect_invertebrates people reptiles small_mammals trees
+    vehicles_1 vehicles_2""".split()  # noqa: SIM905
 )
 """What the coarse labels of CIFAR-100 mean."""
 
@@ -61,7 +63,9 @@ _CIFAR10 = Published(
     },
 )
 _CIFAR100 = Published(
-    "cifar100", _PAGE.format(100), {"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"}
+    "cifar100",
+    _PAGE.format(100),
+    {"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
 )
 _BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
 _CHOSEN = {"fine": ("fine_labels",), "coarse": ("coarse_labels",), "both": ("fine_labels", "coarse_labels")}
@@ -70,9 +74,9 @@ _CHOSEN = {"fine": ("fine_labels",), "coarse": ("coarse_labels",), "both": ("fin
 def cifar10(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any]:
     """Read CIFAR-10: [image (32, 32, 3) uint8 RGB, label int64], 50 000 for training and 10 000 to test.
 
-    `dir` holds the unpacked folder `cifar-10-batches-py` (or `cifar-10-batches-bin`), or is that folder. `split` is "train"
-    or "test". The files are read when the first datapoint (or the length) is wanted; `batch` gathers whole batches in
-    one call. With `verify=True` the pickles are compared with their published MD5 sums. `CIFAR10_LABELS` and
+    `dir` holds the unpacked folder `cifar-10-batches-py` (or `cifar-10-batches-bin`), or is that folder. `split` is
+    "train" or "test". The files are read when the first datapoint (or the length) is wanted; `batch` gathers whole
+    batches in one call. With `verify=True` the pickles are compared with their published MD5 sums. `CIFAR10_LABELS` and
     `CIFAR10_STATISTICS` belong to it.
 
     Raises:
@@ -97,9 +101,9 @@ def cifar10(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any
 def cifar100(dir: Any, split: str = "train", *, labels: str = "fine", verify: bool = False) -> Flow[Any]:
     """Read CIFAR-100: [image (32, 32, 3) uint8 RGB, label int64], 50 000 for training and 10 000 to test.
 
-    `labels` is "fine" (100 classes, `CIFAR100_LABELS`), "coarse" (20 of five each, `CIFAR100_COARSE_LABELS`), or "both":
-    [image, fine label, coarse label]. `dir` holds the unpacked folder `cifar-100-python` (or `cifar-100-binary`), or is that
-    folder; all else is as in `cifar10`. `CIFAR100_STATISTICS` belongs to it.
+    `labels` is "fine" (100 classes, `CIFAR100_LABELS`), "coarse" (20 of five each, `CIFAR100_COARSE_LABELS`), or
+    "both": [image, fine label, coarse label]. `dir` holds the unpacked folder `cifar-100-python` (or
+    `cifar-100-binary`), or is that folder; all else is as in `cifar10`. `CIFAR100_STATISTICS` belongs to it.
 
     Raises:
         FileNotFoundError: a file is missing; nothing is downloaded, the message says where it is found.
@@ -110,19 +114,34 @@ def cifar100(dir: Any, split: str = "train", *, labels: str = "fine", verify: bo
     binary, paths = _found(_CIFAR100, folder, "cifar-100-", [_CIFAR100.split(split, "train", "test")], verify)
     shown = call("cifar100", folder, split, labels=(labels, "fine"), verify=(verify, False))
     return held_flow(
-        "cifar100", shown, _images_and_labels, "cifar100", binary, paths, {"coarse_labels": 20, "fine_labels": 100}, _CHOSEN[labels]
+        "cifar100",
+        shown,
+        _images_and_labels,
+        "cifar100",
+        binary,
+        paths,
+        {"coarse_labels": 20, "fine_labels": 100},
+        _CHOSEN[labels],
     )
 
 
 def _found(published: Published, folder: str, front: str, names: list[str], verify: bool) -> tuple[bool, list[str]]:
-    """Whether there is the binary version, and the paths of the files; of two versions, that of which all or most is there."""
-    ends = [("", f"{front}py" if "10-" in front else f"{front}python"), (".bin", f"{front}bin" if "10-" in front else f"{front}binary")]
+    """Whether there is the binary version, and the paths of the files; of two versions,
+    that of which all or most is there."""
+    ends = [
+        ("", f"{front}py" if "10-" in front else f"{front}python"),
+        (".bin", f"{front}bin" if "10-" in front else f"{front}binary"),
+    ]
     ways = [(end, below) for end, inner in ends[: 1 if verify else 2] for below in (f"{inner}/", "")]
-    end, below = max(ways, key=lambda way: sum(os.path.isfile(os.path.join(folder, way[1], name + way[0])) for name in names))
+    end, below = max(
+        ways, key=lambda way: sum(os.path.isfile(os.path.join(folder, way[1], name + way[0])) for name in names)
+    )
     return end == ".bin", [published.file(folder, f"{below}{name}{end}", verify=verify) for name in names]
 
 
-def _images_and_labels(who: str, binary: bool, paths: list[str], classes: dict[str, int], chosen: tuple[str, ...]) -> list[np.ndarray]:
+def _images_and_labels(
+    who: str, binary: bool, paths: list[str], classes: dict[str, int], chosen: tuple[str, ...]
+) -> list[np.ndarray]:
     """The images, and the chosen ones of the labels."""
     read = _from_binary if binary else _from_pickle
     parts = [read(who, path, classes) for path in paths]
@@ -154,17 +173,27 @@ def _from_pickle(who: str, path: str, classes: dict[str, int]) -> tuple[np.ndarr
     named = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in held.items()}
     pixels = named.get("data")
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != _PIXELS:
-        raise ValueError(f"{who}(): {path!r} must hold 'data', an array (n, {_PIXELS}) of uint8, got the keys {sorted(named)}")
+        raise ValueError(
+            f"{who}(): {path!r} must hold 'data', an array (n, {_PIXELS}) of uint8, got the keys {sorted(named)}"
+        )
     labels = {}
     for key, count in classes.items():
         given: Any = named.get(key)
-        whole = given.dtype.kind in "iu" if isinstance(given, np.ndarray) else isinstance(given, list) and set(map(type, given)) <= {int}
+        whole = (
+            given.dtype.kind in "iu"
+            if isinstance(given, np.ndarray)
+            else isinstance(given, list) and set(map(type, given)) <= {int}
+        )
         if not whole:
             raise ValueError(f"{who}(): {path!r} must hold {key!r}, a list of integers, got the keys {sorted(named)}")
         if np.shape(given) != (len(pixels),):
-            raise ValueError(f"{who}(): {path!r} is damaged: it has {len(pixels)} images, and {key!r} of shape {np.shape(given)}")
+            raise ValueError(
+                f"{who}(): {path!r} is damaged: it has {len(pixels)} images, and {key!r} of shape {np.shape(given)}"
+            )
         try:
             labels[key] = labels_below(count, np.array(given, np.int64), who, path)
         except OverflowError:
-            raise ValueError(f"{who}(): {path!r} is damaged: a label is larger than any integer that an array holds") from None
+            raise ValueError(
+                f"{who}(): {path!r} is damaged: a label is larger than any integer that an array holds"
+            ) from None
     return pixels, labels

@@ -1,4 +1,5 @@
-"""Where a dataset's files are: found under the names they were published with, or missed in words that say where to get them."""
+"""Where a dataset's files are: found under the names they were published with,
+or missed in words that say where to get them."""
 
 from __future__ import annotations
 
@@ -12,7 +13,9 @@ from flowfn import rules
 from flowfn.storage.damage import reading
 
 _DIR = rules.Rule(
-    "the path of a folder", lambda value: isinstance(value, (str, os.PathLike)), lambda value, others: os.fspath(value) not in ("", b"")
+    "the path of a folder",
+    lambda value: isinstance(value, (str, os.PathLike)),
+    lambda value, others: os.fspath(value) not in ("", b""),
 )
 
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
@@ -20,7 +23,8 @@ _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 
 @dataclass(frozen=True)
 class Published:
-    """A dataset as it was published: the function that reads it, the official page, the MD5 sums of its files (by path)."""
+    """A dataset as it was published: the function that reads it, the official page,
+    the MD5 sums of its files (by path)."""
 
     who: str
     page: str = ""
@@ -37,7 +41,8 @@ class Published:
         path = os.path.abspath(os.path.expanduser(os.fsdecode(dir)))
         if os.path.isfile(path):
             raise NotADirectoryError(
-                f"{self.who}(): {name} must be the folder of the data, but {path!r} is a file" + "; unpack it" * path.endswith(_ARCHIVES)
+                f"{self.who}(): {name} must be the folder of the data, but {path!r} is a file"
+                + "; unpack it" * path.endswith(_ARCHIVES)
             )
         if not os.path.isdir(path):
             raise FileNotFoundError(
@@ -70,9 +75,13 @@ class Published:
         """The error that says which file is missing, where it is officially found and where it belongs."""
         first, *others = (os.path.join(*name.split("/")) for name in names)
         instead = f" (or {', '.join(map(repr, others))})" if others else ""
-        packed = sorted(name for name in os.listdir(folder) if name.endswith(_ARCHIVES))[:3] if os.path.isdir(folder) else []
+        packed = (
+            sorted(name for name in os.listdir(folder) if name.endswith(_ARCHIVES))[:3] if os.path.isdir(folder) else []
+        )
         hint = f" (or unpack {', '.join(map(repr, packed))}, if it is in that)" if packed else ""
-        return FileNotFoundError(f"{self.who}(): {first!r}{instead} is not in {folder!r}; get it from {self.page} and put it there{hint}")
+        return FileNotFoundError(
+            f"{self.who}(): {first!r}{instead} is not in {folder!r}; get it from {self.page} and put it there{hint}"
+        )
 
     def verify(self, path: str, name: str) -> None:
         """Compare a file with the MD5 sum that was published.
@@ -86,7 +95,10 @@ class Published:
         with open(path, "rb") as file:
             found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         if found != expected:
-            raise ValueError(f"{self.who}(): {path!r} has the MD5 sum {found}, but {expected} was published; get it again from {self.page}")
+            raise ValueError(
+                f"{self.who}(): {path!r} has the MD5 sum {found}, but {expected} was published; get it again from "
+                f"{self.page}"
+            )
 
 
 def lines_of(path: str, who: str) -> Iterator[str]:

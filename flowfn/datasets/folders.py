@@ -28,7 +28,10 @@ _LABELS = rules.optional(
         lambda value, others: (
             len(set(value)) == len(value) > 0
             and all(isinstance(name, str) for name in value)
-            and (not isinstance(value, Mapping) or all(rules.is_integer(one) and -(2**31) <= one < 2**31 for one in value.values()))
+            and (
+                not isinstance(value, Mapping)
+                or all(rules.is_integer(one) and -(2**31) <= one < 2**31 for one in value.values())
+            )
         ),
     )
 )
@@ -37,11 +40,12 @@ _LABELS = rules.optional(
 def image_folder_files(dir: Any, *, extensions: Sequence[str] = EXTENSIONS, labels: Any = None) -> Flow[Any]:
     """List the images in a folder's folders: [path, label int]; no image is opened.
 
-    Each folder in `dir` is a label, with all images in it and in its own folders. Labels are counted from 0 in the natural
-    order of the folders' names ("2" before "10"); `labels` may be another order, as a list of names (`labels=sorted(names)` is
-    torchvision's), or a dict from names to integers; folders that it leaves out are left out. Images come label by label, in
-    natural order ("image2" before "image10"). Names that begin with a dot are left out, and images in `dir` itself, which have
-    no label. Links are followed, and each folder is entered once for a label, so links in a circle do no harm.
+    Each folder in `dir` is a label, with all images in it and in its own folders. Labels are counted from 0 in the
+    natural order of the folders' names ("2" before "10"); `labels` may be another order, as a list of names
+    (`labels=sorted(names)` is torchvision's), or a dict from names to integers; folders that it leaves out are left
+    out. Images come label by label, in natural order ("image2" before "image10"). Names that begin with a dot are left
+    out, and images in `dir` itself, which have no label. Links are followed, and each folder is entered once for a
+    label, so links in a circle do no harm.
 
     The folders are read once, in this call. What cannot be opened (a link to nothing, say) is an error when it is read.
     A hundred thousand files take less than a second and four megabytes.
@@ -93,7 +97,8 @@ def _files(who: str, dir: Any, extensions: Any, labels: Any) -> Flow[Any]:
         there = f"its folders are {_shown(names)}" if names else "there are no folders in it"
         wanted = "any folder" if labels is None else f"the folders {_shown(list(labels))}"
         raise FileNotFoundError(
-            f"{who}(): no image ({', '.join(ends)}) lies in {wanted} of {folder!r}, and a folder stands for a label; {there}. "
+            f"{who}(): no image ({', '.join(ends)}) lies in {wanted} of {folder!r}, and a folder stands for a label; "
+            f"{there}. "
             f"For images without labels write files({os.path.join(folder, '**')!r})"
         )
     shown = call("image_folder_files", folder, extensions=(ends, EXTENSIONS), labels=(labels, None))
@@ -106,7 +111,9 @@ def _shown(names: list[str]) -> str:
 
 def _names(folder: str) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted((entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry)), key=_order)
+        return sorted(
+            (entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry)), key=_order
+        )
 
 
 def of_folders(folder: str, labels: Sequence[str] | Mapping[str, int], extensions: tuple[str, ...], who: str) -> Listed:
@@ -124,7 +131,8 @@ def of_folders(folder: str, labels: Sequence[str] | Mapping[str, int], extension
 
 
 def images_below(folder: str, name: str, extensions: tuple[str, ...], who: str) -> Iterator[str]:
-    """The images in a folder and in its folders, as paths below `folder` in natural order; nothing is opened but folders.
+    """The images in a folder and in its folders, as paths below `folder` in natural order;
+    nothing is opened but folders.
 
     Raises:
         OSError: a folder cannot be read.
@@ -170,7 +178,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _may_be_read(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a file, or a link to nothing, which is an error when it is read; a pipe would be waited for without end."""
+    """Whether it is a file, or a link to nothing, which is an error when it is read;
+    a pipe would be waited for without end."""
     if entry.is_symlink():
         return os.path.isfile(entry.path) or not os.path.exists(entry.path)
     return entry.is_file()

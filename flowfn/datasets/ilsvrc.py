@@ -1,7 +1,8 @@
 """ILSVRC12: the 1000 classes of ImageNet, as files and as images, in both layouts of the validation set.
 
-Russakovsky et al.: ImageNet large scale visual recognition challenge (2015), https://www.image-net.org/challenges/LSVRC/2012/.
-Labels are those of Caffe's lists (http://dl.caffe.berkeleyvision.org/caffe_ilsvrc12.tar.gz), which everybody uses.
+Russakovsky et al.: ImageNet large scale visual recognition challenge (2015),
+https://www.image-net.org/challenges/LSVRC/2012/. Labels are those of Caffe's lists
+(http://dl.caffe.berkeleyvision.org/caffe_ilsvrc12.tar.gz), which everybody uses.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ LOOKED_AT = 10
 def ilsvrc12_files(dir: Any, split: str = "train", *, metadata: Any = None, boxes: Any = None) -> Flow[Any]:
     """List ILSVRC12: [path, label int], in the order of Caffe's lists; no image is opened.
 
-    `dir` holds the unpacked folders `train/n01440764/*.JPEG`, `val` and `test`; `split` names one of them. The images of `val`
-    (and `test`) lie in it side by side, as in the archive, or in a folder for each synset: it is seen which. `metadata` is the
-    folder with `train.txt`, `val.txt`, `test.txt` and `synsets.txt` of Caffe's archive; left out, they are looked for in `dir`
-    (and in `caffe_ilsvrc12` there). Folders of synsets can do without: labels are then the places of their names, sorted, among
-    those in `train`, `val` and `test` together. The test set's labels are what `test.txt` says: 0.
+    `dir` holds the unpacked folders `train/n01440764/*.JPEG`, `val` and `test`; `split` names one of them. The images
+    of `val` (and `test`) lie in it side by side, as in the archive, or in a folder for each synset: it is seen which.
+    `metadata` is the folder with `train.txt`, `val.txt`, `test.txt` and `synsets.txt` of Caffe's archive; left out,
+    they are looked for in `dir` (and in `caffe_ilsvrc12` there). Folders of synsets can do without: labels are then the
+    places of their names, sorted, among those in `train`, `val` and `test` together. The test set's labels are what
+    `test.txt` says: 0.
 
     With `boxes`, a folder of XML files (`n01440764/n01440764_18.xml` or `ILSVRC2012_val_00000001.xml`), datapoints are
     [path, label, boxes (n, 4) float32] with x1, y1, x2, y2 as the file has them, n = 0 where there is no file.
@@ -54,7 +56,8 @@ def ilsvrc12_files(dir: Any, split: str = "train", *, metadata: Any = None, boxe
 
 
 def ilsvrc12(dir: Any, split: str = "train", *, metadata: Any = None, boxes: Any = None) -> Flow[Any]:
-    """Read ILSVRC12: [image (h, w, 3) uint8 RGB, label int], decoded as they are wanted (with `boxes`: [image, label, boxes]).
+    """Read ILSVRC12: [image (h, w, 3) uint8 RGB, label int],
+    decoded as they are wanted (with `boxes`: [image, label, boxes]).
 
     The arguments are those of `ilsvrc12_files`. `ilsvrc12_labels`, `ilsvrc12_synsets`, `ilsvrc12_mean` and
     `IMAGENET_STATISTICS` belong to it.
@@ -87,7 +90,9 @@ def _listed(published: Published, images: str, about: str, split: str) -> Listed
     except FileNotFoundError as error:
         inside = _folders(images)
         if not inside:
-            raise FileNotFoundError(f"{error}; without it there must be folders of synsets such as 'n01440764' in {images!r}") from None
+            raise FileNotFoundError(
+                f"{error}; without it there must be folders of synsets such as 'n01440764' in {images!r}"
+            ) from None
         return _in_synsets(published, images, inside, _synsets(published, about) or _of_all_splits(images))
     first = [name for name, _ in islice(lines_of_list(path, published.who), LOOKED_AT)]
     if not first:
@@ -109,7 +114,8 @@ def _in_synsets(published: Published, images: str, inside: list[str], synsets: l
     unknown = sorted(set(inside).difference(synsets))
     if unknown:
         raise ValueError(
-            f"{published.who}(): the folder {unknown[0]!r} in {images!r} is none of the {len(synsets)} synsets in the metadata"
+            f"{published.who}(): the folder {unknown[0]!r} in {images!r} is none of the {len(synsets)} synsets in the "
+            "metadata"
         )
     files = of_folders(images, synsets, EXTENSIONS, published.who)
     if not len(files):
@@ -124,7 +130,8 @@ def _folders(images: str) -> list[str]:
 
 
 def _of_all_splits(images: str) -> list[str]:
-    """The synsets that have a folder in any split, so that labels are the same in all of them, whichever a split lacks."""
+    """The synsets that have a folder in any split, so that labels are the same in all of them,
+    whichever a split lacks."""
     beside = (os.path.join(os.path.dirname(images), split) for split in _SPLITS)
     return sorted({synset for folder in beside if os.path.isdir(folder) for synset in _folders(folder)})
 
@@ -143,12 +150,15 @@ def _synsets(published: Published, about: str) -> list[str]:
     return [line.split()[0] for line in lines_of(path, published.who)]
 
 
-def _in_folders(lines: Iterable[tuple[bytes, int]], synsets: list[str], path: str, who: str) -> Iterator[tuple[bytes, int]]:
+def _in_folders(
+    lines: Iterable[tuple[bytes, int]], synsets: list[str], path: str, who: str
+) -> Iterator[tuple[bytes, int]]:
     """The lines of a list of files side by side, each in the folder of its synset."""
     folders = [f"{synset}/".encode() for synset in synsets]
     for name, label in lines:
         if label >= len(folders):
             raise ValueError(
-                f"{who}(): {path!r} gives {name.decode(errors='replace')!r} the label {label}, but there are {len(folders)} synsets"
+                f"{who}(): {path!r} gives {name.decode(errors='replace')!r} the label {label}, but there are "
+                f"{len(folders)} synsets"
             )
         yield folders[label] + name, label

@@ -1,4 +1,5 @@
-"""Lists of image files with their labels, a million of them in some forty megabytes; and the images that are in them."""
+"""Lists of image files with their labels, a million of them in some forty megabytes;
+and the images that are in them."""
 
 from __future__ import annotations
 
@@ -33,7 +34,10 @@ class Listed:
         if not 0 <= index < len(self.ends):
             raise IndexError(f"index {index} is out of range for {len(self.ends)} files")
         start = self.ends[index - 1] if index else 0
-        return [os.path.join(self.folder, "") + os.fsdecode(self.names[start : self.ends[index]]), int(self.labels[index])]
+        return [
+            os.path.join(self.folder, "") + os.fsdecode(self.names[start : self.ends[index]]),
+            int(self.labels[index]),
+        ]
 
     def __getitems__(self, indices: Sequence[int]) -> list[list[Any]]:
         """Several at once."""
@@ -41,7 +45,10 @@ class Listed:
         stops = self.ends[chosen].tolist()
         starts = np.where(chosen > 0, self.ends[chosen - 1], 0).tolist()
         names, front = self.names, os.path.join(self.folder, "")
-        return [[front + os.fsdecode(names[start:stop]), label] for start, stop, label in zip(starts, stops, self.labels[chosen].tolist())]
+        return [
+            [front + os.fsdecode(names[start:stop]), label]
+            for start, stop, label in zip(starts, stops, self.labels[chosen].tolist())
+        ]
 
     def __iter__(self) -> Iterator[list[Any]]:
         for start in range(0, len(self), 4096):

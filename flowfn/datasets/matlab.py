@@ -1,7 +1,8 @@
 """Variables out of MATLAB files of version 5 to 7: numbers, texts, cells and structs.
 
-MathWorks: MAT-File format (https://www.mathworks.com/help/pdf_doc/matlab/matfile_format.pdf). The reader is our own because
-others crash on damaged files: here every size is compared with the bytes that are there before anything is made of it.
+MathWorks: MAT-File format (https://www.mathworks.com/help/pdf_doc/matlab/matfile_format.pdf). The reader is our own
+    because others crash on damaged files: here every size is compared with the bytes that are there before anything is
+    made of it.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def matlab_arrays(path: str, who: str, *names: str) -> list[np.ndarray]:
     variables = matlab_variables(path, who, *names)
     for name in names:
         if not isinstance(variables[name], np.ndarray):
-            raise ValueError(f"{who}(): {path!r} must hold numbers in the variable {name!r}, not text, cells or structs")
+            raise ValueError(
+                f"{who}(): {path!r} must hold numbers in the variable {name!r}, not text, cells or structs"
+            )
     return [variables[name] for name in names]
 
 
@@ -84,7 +87,8 @@ def _variable(kind: int, data: memoryview, order: str) -> Any:
 
 
 def _unpacked(data: memoryview, order: str, limit: int | None) -> bytes | memoryview:
-    """The matrix in a packed element: as much as is asked for, or all that its tag says, and then it must be at its end."""
+    """The matrix in a packed element: as much as is asked for, or all that its tag says,
+    and then it must be at its end."""
     tag = zlib.decompressobj().decompress(data[:_FRONT], 8)
     if len(tag) < 8:
         raise ValueError("a packed variable ends at once")
@@ -127,15 +131,21 @@ def _matrix(held: memoryview, order: str, depth: int) -> Any:
     flags, _ = struct.unpack(f"{order}II", following(6)[1])
     sizes = np.frombuffer(following(5)[1], f"{order}i4").tolist()
     following(1)
-    if len(sizes) < 2 or len(sizes) > 32 or min(sizes) < 0 or math.prod(sizes) > len(held):  # small ones take a byte at least
+    if (
+        len(sizes) < 2 or len(sizes) > 32 or min(sizes) < 0 or math.prod(sizes) > len(held)
+    ):  # small ones take a byte at least
         raise ValueError(f"a variable is said to be of shape {tuple(sizes)}, which cannot be in {len(held)} bytes")
     kind, count = flags & 0xFF, math.prod(sizes)
     if kind in _CLASSES:
-        return _numbers(*following(*_NUMBERS), order, sizes, np.dtype(bool) if flags & 0x200 else np.dtype(_CLASSES[kind]))
+        return _numbers(
+            *following(*_NUMBERS), order, sizes, np.dtype(bool) if flags & 0x200 else np.dtype(_CLASSES[kind])
+        )
     if kind == _CHAR:
         coded, data = following(4, 2, 1, *_TEXTS)
         codec = _TEXTS.get(coded, "utf-16" if coded == 4 else "latin-1")
-        return bytes(data).decode(f"{codec}-{'le' if order == '<' else 'be'}" if codec in ("utf-16", "utf-32") else codec)
+        return bytes(data).decode(
+            f"{codec}-{'le' if order == '<' else 'be'}" if codec in ("utf-16", "utf-32") else codec
+        )
     if kind == _CELL:
         return [_matrix(following(_MATRIX)[1], order, depth + 1) for _ in range(count)]
     if kind == _STRUCT:

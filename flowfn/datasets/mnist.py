@@ -1,7 +1,7 @@
 """MNIST and Fashion-MNIST, and the IDX format that they and many others are written in.
 
-LeCun, Cortes, Burges: The MNIST database of handwritten digits (http://yann.lecun.com/exdb/mnist/, which describes IDX too).
-Xiao, Rasul, Vollgraf: Fashion-MNIST (https://arxiv.org/abs/1708.07747).
+LeCun, Cortes, Burges: The MNIST database of handwritten digits (http://yann.lecun.com/exdb/mnist/, which describes IDX
+too). Xiao, Rasul, Vollgraf: Fashion-MNIST (https://arxiv.org/abs/1708.07747).
 """
 
 from __future__ import annotations
@@ -23,7 +23,18 @@ from flowfn.storage.files import call, file_path
 MNIST_LABELS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 """What the labels of MNIST mean."""
 
-FASHION_MNIST_LABELS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+FASHION_MNIST_LABELS = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 """What the labels of Fashion-MNIST mean."""
 
 MNIST_STATISTICS = Statistics(33.3184, 78.5675)
@@ -65,10 +76,10 @@ def mnist(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any]:
     """Read MNIST: [image (28, 28) uint8, label int64], 60 000 for training and 10 000 to test.
 
     `dir` holds `train-images-idx3-ubyte.gz`, `train-labels-idx1-ubyte.gz`, `t10k-images-idx3-ubyte.gz` and
-    `t10k-labels-idx1-ubyte.gz`, or the same without `.gz`, unpacked. `split` is "train" or "test". The files are read when
-    the first datapoint (or the length) is wanted; images of any other size are as welcome. `batch` gathers whole batches
-    in one call. With `verify=True` the packed files are compared with their published MD5 sums. `MNIST_LABELS` and
-    `MNIST_STATISTICS` belong to it.
+    `t10k-labels-idx1-ubyte.gz`, or the same without `.gz`, unpacked. `split` is "train" or "test". The files are read
+    when the first datapoint (or the length) is wanted; images of any other size are as welcome. `batch` gathers whole
+    batches in one call. With `verify=True` the packed files are compared with their published MD5 sums. `MNIST_LABELS`
+    and `MNIST_STATISTICS` belong to it.
 
     Raises:
         FileNotFoundError: a file is missing; nothing is downloaded, the message says where it is found.
@@ -90,7 +101,8 @@ def mnist(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any]:
 
 
 def fashion_mnist(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any]:
-    """Read Fashion-MNIST: [image (28, 28) uint8, label int64], in files of the same names and form as MNIST's (see `mnist`).
+    """Read Fashion-MNIST: [image (28, 28) uint8, label int64],
+    in files of the same names and form as MNIST's (see `mnist`).
 
     `FASHION_MNIST_LABELS` and `FASHION_MNIST_STATISTICS` belong to it.
 
@@ -102,7 +114,8 @@ def fashion_mnist(dir: Any, split: str = "train", *, verify: bool = False) -> Fl
 
 
 def read_idx(path: Any) -> np.ndarray:
-    """Read an IDX file, packed by gzip or not: an array of the shape and type that its header says, in native byte order.
+    """Read an IDX file, packed by gzip or not: an array of the shape and type that its header says,
+    in native byte order.
 
     EMNIST, KMNIST and QMNIST are such files too: `from_arrays(read_idx(images), read_idx(labels))` is a flow of them.
 
@@ -133,7 +146,10 @@ def _opened(published: Published, dir: Any, split: str, verify: bool) -> Flow[An
 def _images_and_labels(who: str, images: str, labels: str) -> list[np.ndarray]:
     pixels, classes = _idx(images, who, axes=3), _idx(labels, who, axes=1)
     if len(pixels) != len(classes):
-        raise ValueError(f"{who}(): there must be one label for each image, but {images!r} has {len(pixels)} and {labels!r} {len(classes)}")
+        raise ValueError(
+            f"{who}(): there must be one label for each image, but {images!r} has {len(pixels)} and {labels!r} "
+            f"{len(classes)}"
+        )
     return [pixels, labels_below(10, classes, who, labels)]
 
 
@@ -151,7 +167,9 @@ def _idx(path: str, who: str, axes: int | None = None) -> np.ndarray:
 def _array_in(file: BinaryIO, path: str, who: str, limit: int, axes: int | None) -> np.ndarray:
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES:
-        raise ValueError(f"{who}(): {path!r} is not an IDX file: it must begin with 0, 0 and the code of a type, got {magic!r}")
+        raise ValueError(
+            f"{who}(): {path!r} is not an IDX file: it must begin with 0, 0 and the code of a type, got {magic!r}"
+        )
     dtype, count = np.dtype(_TYPES[magic[2]]), magic[3]
     if axes is not None and (dtype != np.uint8 or count != axes):
         raise ValueError(f"{who}(): {path!r} must hold bytes in {axes} axes, but its header says {dtype} in {count}")
@@ -161,7 +179,10 @@ def _array_in(file: BinaryIO, path: str, who: str, limit: int, axes: int | None)
     shape = tuple(np.frombuffer(sizes, ">u4").tolist())
     size = math.prod(shape) * dtype.itemsize
     if size > limit or count > 32:
-        raise ValueError(f"{who}(): {path!r} is damaged: its header says {shape}, {size} bytes, which cannot be in a file of its size")
+        raise ValueError(
+            f"{who}(): {path!r} is damaged: its header says {shape}, {size} bytes, which cannot be in a file of its "
+            "size"
+        )
     held = np.empty(size, np.uint8)
     filled = 0
     while filled < size and (got := file.readinto(held[filled : filled + (1 << 24)].data)):  # type: ignore[attr-defined]

@@ -1,8 +1,8 @@
 """Pickles of lists, dicts, strings, numbers and arrays, read without running anything that is in them.
 
 A pickle is a program. Here only those of its instructions run that build plain values, and the few functions by which
-numpy pickles arrays (under Python 2 too) are stood in for by our own, which check what they are given. Nothing is imported.
-The instructions: `pickletools` in Python's library, and PEP 307, 3154 and 574.
+numpy pickles arrays (under Python 2 too) are stood in for by our own, which check what they are given. Nothing is
+imported. The instructions: `pickletools` in Python's library, and PEP 307, 3154 and 574.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def plain_pickle(path: str, who: str) -> Any:
             held = file.read()
         return _Careful(io.BytesIO(held), encoding="bytes").load()
     except Refused as error:
-        raise ValueError(f"{who}(): {path!r} is not read any further, for its pickle {error}; nothing in it was run") from None
+        raise ValueError(
+            f"{who}(): {path!r} is not read any further, for its pickle {error}; nothing in it was run"
+        ) from None
     except Exception as error:
         tell(error, path, f"{who}(): {path!r} is damaged, it cannot be unpickled")
 
@@ -95,7 +97,19 @@ class _Dtype:
 
     def __init__(self, code: Any, *ignored: Any) -> None:
         text = code.decode("latin-1") if isinstance(code, bytes) else code
-        if not isinstance(text, str) or text.lstrip("|<>=") not in ("b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"):
+        if not isinstance(text, str) or text.lstrip("|<>=") not in (
+            "b1",
+            "i1",
+            "u1",
+            "i2",
+            "u2",
+            "i4",
+            "u4",
+            "i8",
+            "u8",
+            "f4",
+            "f8",
+        ):
             raise Refused(f"holds an array of {text!r:.40}, and not of numbers")
         self.dtype = np.dtype(text)
 
@@ -117,7 +131,11 @@ class _Array:
 
 
 def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    if not isinstance(raw, bytes) or not isinstance(dtype, _Dtype) or not all(type(size) is int and size >= 0 for size in shape):
+    if (
+        not isinstance(raw, bytes)
+        or not isinstance(dtype, _Dtype)
+        or not all(type(size) is int and size >= 0 for size in shape)
+    ):
         raise Refused("holds an array of something else than numbers")
     if math.prod(shape) * dtype.dtype.itemsize != len(raw):
         raise Refused(f"holds an array of shape {shape} that has {len(raw)} bytes")
@@ -171,7 +189,9 @@ class _Careful(pickle._Unpickler):
         try:
             return _plain(super().load())
         except KeyError as error:
-            raise Refused(f"has an instruction that plain values do not need, or refers to what is not there ({error})") from None
+            raise Refused(
+                f"has an instruction that plain values do not need, or refers to what is not there ({error})"
+            ) from None
 
     def build(self: Any) -> None:
         """BUILD: arrays and dtypes have a state, and nothing else."""

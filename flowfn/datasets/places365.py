@@ -36,12 +36,12 @@ _LOOKED_AT = 10
 def places365_files(dir: Any, split: str = "train", *, size: Any = 256, verify: bool = False) -> Flow[Any]:
     """List Places365: [path, label int in 0..364], in the order of its lists; no image is opened.
 
-    `split` is "train" (the standard one), "train-challenge", "val" or "test" (whose labels are not published: they are -1).
-    `dir` holds the official lists (`places365_train_standard.txt`, `places365_val.txt`, ...) and the unpacked archives: with
-    `size=256` the folders `data_256_standard` (`data_256` is as good), `data_256_challenge`, `val_256`, `test_256`, with
-    `size="large"` those called `large` instead. Or it is what `places365standard_easyformat.tar` unpacks (`train.txt`, `val.txt`
-    and folders `train/airfield`, ...; 256 only): labels are then the places of the folders' names, sorted. With `verify=True`
-    an official list is compared with its published MD5 sum.
+    `split` is "train" (the standard one), "train-challenge", "val" or "test" (whose labels are not published: they are
+    -1). `dir` holds the official lists (`places365_train_standard.txt`, `places365_val.txt`, ...) and the unpacked
+    archives: with `size=256` the folders `data_256_standard` (`data_256` is as good), `data_256_challenge`, `val_256`,
+    `test_256`, with `size="large"` those called `large` instead. Or it is what `places365standard_easyformat.tar`
+    unpacks (`train.txt`, `val.txt` and folders `train/airfield`, ...; 256 only): labels are then the places of the
+    folders' names, sorted. With `verify=True` an official list is compared with its published MD5 sum.
 
     Raises:
         FileNotFoundError: a file is missing; nothing is downloaded, the message says where it is found.
@@ -60,7 +60,8 @@ def places365_files(dir: Any, split: str = "train", *, size: Any = 256, verify: 
 
 
 def places365(dir: Any, split: str = "train", *, size: Any = 256, verify: bool = False) -> Flow[Any]:
-    """Read Places365: [image uint8 RGB, label int], decoded as they are wanted; (256, 256, 3), or with `size="large"` (h, w, 3).
+    """Read Places365: [image uint8 RGB, label int], decoded as they are wanted; (256, 256, 3),
+    or with `size="large"` (h, w, 3).
 
     The arguments are those of `places365_files`, `places365_labels` belongs to it.
 
@@ -75,7 +76,8 @@ def places365(dir: Any, split: str = "train", *, size: Any = 256, verify: bool =
 def places365_labels(dir: Any) -> list[str]:
     """Read what the labels of Places365 mean, in their order: "airfield", "airplane_cabin", ...
 
-    They are read from `categories_places365.txt`; of the easy layout, which has no such file, from `val.txt` (or `train.txt`).
+    They are read from `categories_places365.txt`; of the easy layout, which has no such file,
+    from `val.txt` (or `train.txt`).
 
     Raises:
         FileNotFoundError: the file is missing; nothing is downloaded, the message says where it is found.
@@ -111,7 +113,9 @@ def _files(who: str, dir: Any, split: str, size: Any, verify: bool) -> Flow[Any]
     for name, _ in islice(files, _LOOKED_AT):
         if not os.path.isfile(name):
             raise published.missing(images, os.path.relpath(name, images).replace(os.sep, "/"))
-    return listed_flow("places365_files", call("places365_files", folder, split, size=(size, 256), verify=(verify, False)), files)
+    return listed_flow(
+        "places365_files", call("places365_files", folder, split, size=(size, 256), verify=(verify, False)), files
+    )
 
 
 def _images(published: Published, folder: str, split: str, size: Any) -> str:
@@ -127,12 +131,15 @@ def _below(lines: Iterable[tuple[bytes, int]], path: str, who: str) -> Iterator[
     """The lines of an official list; training images begin with a slash, though they lie below a folder."""
     for name, label in lines:
         if label >= 365:
-            raise ValueError(f"{who}(): {path!r} gives {name.decode(errors='replace')!r} the label {label}, and there are 365")
+            raise ValueError(
+                f"{who}(): {path!r} gives {name.decode(errors='replace')!r} the label {label}, and there are 365"
+            )
         yield name.lstrip(b"/"), label
 
 
 def _easy(path: str, who: str) -> Iterator[tuple[bytes, int]]:
-    """The lines of a list in the easy layout, "train/airfield/00000001.jpg", with the place of the folder's name among all."""
+    """The lines of a list in the easy layout, "train/airfield/00000001.jpg",
+    with the place of the folder's name among all."""
     numbers = {kind: number for number, kind in enumerate(_kinds(path, who))}
     for line in lines_of(path, who):
         yield os.fsencode(line), numbers[line.split("/")[1]]
@@ -143,6 +150,8 @@ def _kinds(path: str, who: str) -> list[str]:
     for number, line in enumerate(lines_of(path, who), 1):
         parts = line.split("/")
         if len(parts) < 3:
-            raise ValueError(f"{who}(): line {number} of {path!r} must be such as 'train/airfield/00000001.jpg', got {line[:80]!r}")
+            raise ValueError(
+                f"{who}(): line {number} of {path!r} must be such as 'train/airfield/00000001.jpg', got {line[:80]!r}"
+            )
         kinds.add(parts[1])
     return sorted(kinds)

@@ -24,9 +24,9 @@ _SIZE = rules.one_of(28, 16)
 def caltech101_silhouettes(dir: Any, split: str = "train", *, size: int = 28) -> Flow[Any]:
     """Read the Caltech 101 silhouettes: [image (28, 28) uint8, label int64 in 0..100].
 
-    `dir` holds `caltech101_silhouettes_28_split1.mat` (with `size=16`: `caltech101_silhouettes_16_split1.mat`); `split` is "train"
-    (4100 images), "val" (2264) or "test" (2307). Pixels are 0 and 1, as in the file. MATLAB writes an image column by column:
-    here it stands upright. The file is read when the first datapoint (or the length) is wanted.
+    `dir` holds `caltech101_silhouettes_28_split1.mat` (with `size=16`: `caltech101_silhouettes_16_split1.mat`); `split`
+    is "train" (4100 images), "val" (2264) or "test" (2307). Pixels are 0 and 1, as in the file. MATLAB writes an image
+    column by column: here it stands upright. The file is read when the first datapoint (or the length) is wanted.
 
     Raises:
         FileNotFoundError: the file is missing; nothing is downloaded, the message says where it is found.
@@ -35,7 +35,8 @@ def caltech101_silhouettes(dir: Any, split: str = "train", *, size: int = 28) ->
     >>> import os, tempfile
     >>> from scipy.io import savemat
     >>> folder = tempfile.mkdtemp()
-    >>> savemat(os.path.join(folder, "caltech101_silhouettes_28_split1.mat"), {"val_data": np.eye(2, 784), "val_labels": [[1], [101]]})
+    >>> path = os.path.join(folder, "caltech101_silhouettes_28_split1.mat")
+    >>> savemat(path, {"val_data": np.eye(2, 784), "val_labels": [[1], [101]]})
     >>> [(int(image[1, 0]), int(label)) for image, label in caltech101_silhouettes(folder, "val")]
     [(0, 0), (1, 100)]
     """
@@ -71,4 +72,7 @@ def _images_and_labels(path: str, split: str, size: int) -> list[np.ndarray]:
             f"got {pixels.dtype}{pixels.shape} and {labels.dtype}{labels.shape}"
         )
     images = pixels.astype(np.uint8).reshape(-1, size, size).transpose(0, 2, 1)
-    return [np.ascontiguousarray(images), labels_below(101, labels.ravel().astype(np.float64) - 1, "caltech101_silhouettes", path)]
+    return [
+        np.ascontiguousarray(images),
+        labels_below(101, labels.ravel().astype(np.float64) - 1, "caltech101_silhouettes", path),
+    ]

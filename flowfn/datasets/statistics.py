@@ -13,14 +13,16 @@ from flowfn.flows.sources import flow as flow_over
 
 
 class Statistics(NamedTuple):
-    """Mean and standard deviation of pixels in 0..255: numbers, one for each channel (RGB), or arrays of an image's shape."""
+    """Mean and standard deviation of pixels in 0..255: numbers, one for each channel (RGB),
+    or arrays of an image's shape."""
 
     mean: Any
     std: Any
 
 
 IMAGENET_STATISTICS = Statistics((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-"""Mean and standard deviation of each channel (RGB) of ILSVRC12's training images, in 0..255, as everybody uses them."""
+"""Mean and standard deviation of each channel (RGB) of ILSVRC12's training images, in 0..255,
+as everybody uses them."""
 
 _PER = rules.one_of("channel", "pixel")
 
@@ -28,9 +30,9 @@ _PER = rules.one_of("channel", "pixel")
 def image_statistics(flow: Any, index: Any = 0, *, per: str = "channel") -> Statistics:
     """Compute the mean and the standard deviation of the images of a flow, in one pass over it.
 
-    `index` is the component that is the image. With `per="channel"` there is one number for each channel (images may have
-    any sizes), with `per="pixel"` one for each place in images that have all the same shape: the mean image. Both are
-    float64 arrays; sums of integers are exact. The flow is not advanced.
+    `index` is the component that is the image. With `per="channel"` there is one number for each channel (images may
+    have any sizes), with `per="pixel"` one for each place in images that have all the same shape: the mean image. Both
+    are float64 arrays; sums of integers are exact. The flow is not advanced.
 
     Raises:
         ValueError: there are no images, or their shapes do not agree.
@@ -52,7 +54,8 @@ def image_statistics(flow: Any, index: Any = 0, *, per: str = "channel") -> Stat
 
 
 class _Sums:
-    """Sums of pixels and of their squares; of floats, those of what is left of the first mean, so that nothing cancels."""
+    """Sums of pixels and of their squares; of floats, those of what is left of the first mean,
+    so that nothing cancels."""
 
     def __init__(self, whole: bool) -> None:
         self.whole = whole
@@ -64,7 +67,8 @@ class _Sums:
         """Take in an image."""
         if image.ndim not in (2, 3) or image.dtype.kind not in "biuf" or not image.size:
             raise ValueError(
-                f"image_statistics(): the image of datapoint {number} must be numbers in (height, width) or (height, width, channels), "
+                f"image_statistics(): the image of datapoint {number} must be numbers in (height, width) or (height, "
+                "width, channels), "
                 f"got {image.dtype}{image.shape}; index= says which component it is"
             )
         shape = image.shape if self.whole else image.shape[2:]
@@ -73,7 +77,10 @@ class _Sums:
             self.shift = image.mean((0, 1), np.float64) if image.dtype.kind == "f" else 0
         elif shape != self.shape:
             what = "shape" if self.whole else "channels"
-            raise ValueError(f"image_statistics(): images must have the same {what}, but {self.shape} is followed by {shape} at {number}")
+            raise ValueError(
+                f"image_statistics(): images must have the same {what}, but {self.shape} is followed by {shape} at "
+                f"{number}"
+            )
         pixels = image - self.shift if isinstance(self.shift, (np.ndarray, np.generic)) else image.astype(np.int64)
         axes = () if self.whole else (0, 1)
         self.first = self.first + pixels.sum(axes)

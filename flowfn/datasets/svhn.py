@@ -38,8 +38,9 @@ def svhn(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any]:
     """Read SVHN's cropped digits (format 2): [image (32, 32, 3) uint8 RGB, label int64].
 
     `dir` holds `train_32x32.mat` (73 257 digits), `test_32x32.mat` (26 032) and `extra_32x32.mat` (531 131); `split` is
-    "train", "test" or "extra". A label is the digit; 0, which the files call 10, is 0. A file is read when the first datapoint
-    (or the length) is wanted. With `verify=True` it is compared with its published MD5 sum. `SVHN_STATISTICS` belongs to it.
+    "train", "test" or "extra". A label is the digit; 0, which the files call 10, is 0. A file is read when the first
+    datapoint (or the length) is wanted. With `verify=True` it is compared with its published MD5 sum. `SVHN_STATISTICS`
+    belongs to it.
 
     Raises:
         FileNotFoundError: the file is missing; nothing is downloaded, the message says where it is found.
@@ -61,9 +62,10 @@ def svhn(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any]:
 def svhn_numbers_files(dir: Any, split: str = "train") -> Flow[Any]:
     """Read SVHN's whole numbers (format 1): [path of the image, boxes (n, 4) float32, labels (n,) int64].
 
-    `dir` holds the unpacked folders `train`, `test` and `extra`, each with `digitStruct.mat` and the images `1.png`, `2.png`
-    and so on; `split` is "train", "test" or "extra". There is a box and a label for each digit, in the file's order. Boxes are
-    x1, y1, x2, y2 in pixels; the image covers [0, width] x [0, height], and some boxes reach beyond it. A label is the digit.
+    `dir` holds the unpacked folders `train`, `test` and `extra`, each with `digitStruct.mat` and the images `1.png`,
+    `2.png` and so on; `split` is "train", "test" or "extra". There is a box and a label for each digit, in the file's
+    order. Boxes are x1, y1, x2, y2 in pixels; the image covers [0, width] x [0, height], and some boxes reach beyond
+    it. A label is the digit.
 
     Raises:
         FileNotFoundError: a file is missing; nothing is downloaded, the message says where it is found.
@@ -107,7 +109,8 @@ def _digits(path: str) -> list[np.ndarray]:
 
 
 class DigitStruct(Opened):
-    """The images that `digitStruct.mat` (MATLAB's version 7.3, which is HDF5) names, with their boxes; each is read when wanted."""
+    """The images that `digitStruct.mat` (MATLAB's version 7.3, which is HDF5) names, with their boxes;
+    each is read when wanted."""
 
     def __init__(self, path: str, who: str) -> None:
         super().__init__(path, who)
@@ -135,10 +138,14 @@ class DigitStruct(Opened):
             left, top, width, height, labels = (self._values(digits[side]) for side in _SIDES)
             boxes = np.stack([left, top, left + width, top + height], 1).astype(np.float32)
         if os.path.basename(name) != name or name in ("", ".", ".."):
-            raise ValueError(f"{self.who}(): {self.path!r} must name images beside it, but its image {index} is called {name!r}")
+            raise ValueError(
+                f"{self.who}(): {self.path!r} must name images beside it, but its image {index} is called {name!r}"
+            )
         return [os.path.join(os.path.dirname(self.path), name), boxes, labels.astype(np.int64) % 10]
 
     def _values(self, side: Any) -> np.ndarray:
         """One number for each digit: written down as such if there is one digit, as references if there are several."""
         held = np.ravel(side[()])
-        return np.array([np.ravel(self.handle[one][()])[0] for one in held] if held.dtype == object else held, np.float64)
+        return np.array(
+            [np.ravel(self.handle[one][()])[0] for one in held] if held.dtype == object else held, np.float64
+        )

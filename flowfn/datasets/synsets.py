@@ -46,8 +46,8 @@ def ilsvrc12_labels(metadata: Any) -> list[str]:
 def ilsvrc12_mean(metadata: Any) -> np.ndarray:
     """Read the mean image of ILSVRC12's training images: (256, 256, 3) float32, RGB, in 0..255.
 
-    `metadata` is the folder with `imagenet_mean.binaryproto` of Caffe's archive (a BlobProto, which is BGR; it is turned
-    round here).
+    `metadata` is the folder with `imagenet_mean.binaryproto` of Caffe's archive (a BlobProto, which is BGR;
+    it is turned round here).
 
     Raises:
         FileNotFoundError: it is not there; nothing is downloaded, the message says where it is found.

@@ -1,4 +1,5 @@
-"""Tiny ImageNet: 200 classes of ImageNet, in images of 64 by 64 pixels (Stanford CS231n, http://cs231n.stanford.edu/)."""
+"""Tiny ImageNet: 200 classes of ImageNet, in images of 64 by 64 pixels (Stanford CS231n,
+http://cs231n.stanford.edu/)."""
 
 from __future__ import annotations
 
@@ -18,9 +19,9 @@ _PAGE = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 def tiny_imagenet_files(dir: Any, split: str = "train") -> Flow[Any]:
     """List Tiny ImageNet: [path, label int in 0..199], 100 000 for training and 10 000 to validate; no image is opened.
 
-    `dir` holds the unpacked folder `tiny-imagenet-200`, or is that folder. `split` is "train" or "val"; the test set has no
-    labels (`files("tiny-imagenet-200/test/images/*")`). A label is the place of the synset in `wnids.txt`. Training images come
-    label by label in natural order, those to validate in the order of `val_annotations.txt`.
+    `dir` holds the unpacked folder `tiny-imagenet-200`, or is that folder. `split` is "train" or "val"; the test set
+    has no labels (`files("tiny-imagenet-200/test/images/*")`). A label is the place of the synset in `wnids.txt`.
+    Training images come label by label in natural order, those to validate in the order of `val_annotations.txt`.
 
     Raises:
         FileNotFoundError: a file is missing; nothing is downloaded, the message says where it is found.
@@ -61,7 +62,9 @@ def tiny_imagenet_labels(dir: Any) -> list[str]:
     published = Published("tiny_imagenet_labels", _PAGE)
     folder = _inner(published, dir)
     synsets = lines_of(published.file(folder, "wnids.txt"), published.who)
-    words = dict(line.split("\t", 1) for line in lines_of(published.file(folder, "words.txt"), published.who) if "\t" in line)
+    words = dict(
+        line.split("\t", 1) for line in lines_of(published.file(folder, "words.txt"), published.who) if "\t" in line
+    )
     return [words.get(synset, synset).strip() for synset in synsets]
 
 
@@ -78,7 +81,9 @@ def _files(who: str, dir: Any, split: str) -> Flow[Any]:
     synsets = list(lines_of(published.file(folder, "wnids.txt"), who))
     numbers = {synset: number for number, synset in enumerate(synsets)}
     entries = _training(published, folder, synsets) if split == "train" else _validating(published, folder, numbers)
-    return listed_flow("tiny_imagenet_files", call("tiny_imagenet_files", folder, split), listed(os.path.join(folder, split), entries))
+    return listed_flow(
+        "tiny_imagenet_files", call("tiny_imagenet_files", folder, split), listed(os.path.join(folder, split), entries)
+    )
 
 
 def _training(published: Published, folder: str, synsets: list[str]) -> Iterator[tuple[bytes, int]]:
@@ -97,6 +102,7 @@ def _validating(published: Published, folder: str, numbers: dict[str, int]) -> I
         words = line.split()
         if len(words) < 2 or words[1] not in numbers:
             raise ValueError(
-                f"{published.who}(): line {number} of {path!r} must be a name and one of the synsets in wnids.txt, got {line[:80]!r}"
+                f"{published.who}(): line {number} of {path!r} must be a name and one of the synsets in wnids.txt, "
+                f"got {line[:80]!r}"
             )
         yield os.fsencode(f"images/{words[0]}"), numbers[words[1]]

@@ -1,8 +1,8 @@
 """What functions, classes and modules do, shown to a digest: their code and all that it refers to, in turn.
 
 What is installed (the standard library, what lies in site-packages) counts by its name and its version, flowfn by name
-alone. A user's own functions and classes count by bytecode, constants, defaults, closures and the globals that they name:
-the digest moves with what they do, not with where they stand.
+alone. A user's own functions and classes count by bytecode, constants, defaults, closures and the globals that they
+name: the digest moves with what they do, not with where they stand.
 """
 
 from __future__ import annotations
@@ -48,7 +48,16 @@ if TYPE_CHECKING:
 LIBRARY = "a library"
 _READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _NO_CODE = frozenset(
-    {"__module__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "_abc_impl"}
+    {
+        "__module__",
+        "__qualname__",
+        "__doc__",
+        "__dict__",
+        "__weakref__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "_abc_impl",
+    }
     | {
         "__annotations__",
         "__annotate__",
@@ -100,7 +109,9 @@ def module(digest: Digest, value: ModuleType, names: frozenset[str] | None) -> N
     if file.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES)):
         digest.feed("compiled", blake2b(Path(file).read_bytes()).digest())
         return
-    wanted = vars(value).keys() & names if names is not None else {name for name in vars(value) if not name.startswith("__")}
+    wanted = (
+        vars(value).keys() & names if names is not None else {name for name in vars(value) if not name.startswith("__")}
+    )
     digest.feed("own module", len(wanted))
     for name in sorted(wanted):
         digest.feed(name)
@@ -117,7 +128,8 @@ def installed(name: str) -> str | None:
 
 @functools.cache
 def origin(name: str) -> str | None:
-    """Where a module comes from: `OURS`, Python's version, `LIBRARY` for what lies where packages are installed, None for a user's own."""
+    """Where a module comes from: `OURS`, Python's version, `LIBRARY` for what lies where packages are installed,
+    None for a user's own."""
     top = name.partition(".")[0]
     if top == OURS or top in SCRIPTS:
         return OURS if top == OURS else None
@@ -154,9 +166,13 @@ def _version(top: str) -> str | None:
 
 
 def _release(owner: Distribution) -> str:
-    """The version of a distribution; of one that was installed from a folder, where versions are not kept, its files too."""
+    """The version of a distribution; of one that was installed from a folder,
+    where versions are not kept, its files too."""
     files = owner.read_text("RECORD") or "" if owner.read_text("direct_url.json") else ""
-    return f"{owner.metadata['Name']} {owner.version} {blake2b(files.encode(), digest_size=8).hexdigest() if files else ''}"
+    return (
+        f"{owner.metadata['Name']} {owner.version} "
+        f"{blake2b(files.encode(), digest_size=8).hexdigest() if files else ''}"
+    )
 
 
 def _by_name(digest: Digest, value: Any) -> bool:
@@ -167,7 +183,10 @@ def _by_name(digest: Digest, value: Any) -> bool:
     except Exception:  # an object with attributes of its own making
         return False
     if type(value) in (BuiltinFunctionType, MethodType) and not isinstance(owner, ModuleType | None):
-        home, name = type(owner).__module__, value.__name__  # such as random.random, which is a method of an object there
+        home, name = (
+            type(owner).__module__,
+            value.__name__,
+        )  # such as random.random, which is a method of an object there
     elif isinstance(owner, ModuleType):
         home = owner.__name__
     if not isinstance(home, str) or not isinstance(name, str):
@@ -202,7 +221,10 @@ def _function(digest: Digest, function: FunctionType) -> None:
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             with digest.within(name):
                 _cell(digest, cell, names)
-        reads, imports = {name for part in parts for name in _reads(part)}, [one for part in parts for one in _imports(part)]
+        reads, imports = (
+            {name for part in parts for name in _reads(part)},
+            [one for part in parts for one in _imports(part)],
+        )
         digest.feed("refers", len(reads), len(imports))
         for name in sorted(reads):
             digest.feed(name)
@@ -246,7 +268,9 @@ def _imports(code: CodeType) -> Iterator[tuple[str, int, Any]]:
         level, chosen = chosen, step.argval
 
 
-def _imported(digest: Digest, function: FunctionType, wanted: str, level: int, chosen: Any, names: frozenset[str]) -> None:
+def _imported(
+    digest: Digest, function: FunctionType, wanted: str, level: int, chosen: Any, names: frozenset[str]
+) -> None:
     """What a function imports when it runs: one's own modules are imported now, to see what they are."""
     package = function.__globals__.get("__package__") or ""
     full = importlib.util.resolve_name("." * level + wanted, package) if level and package else wanted
@@ -273,8 +297,11 @@ def names(function: FunctionType) -> Iterator[str]:
 
 
 def _referred(digest: Digest, value: Any, names: frozenset[str] | None) -> None:
-    """What a name stands for. Of one's own modules only what the code may name counts; Python's builtins are the same everywhere."""
-    value = builtins if value is vars(builtins) else value  # so they stand in every module, with what a console has left in them
+    """What a name stands for. Of one's own modules only what the code may name counts;
+    Python's builtins are the same everywhere."""
+    value = (
+        builtins if value is vars(builtins) else value
+    )  # so they stand in every module, with what a console has left in them
     module(digest, value, names) if isinstance(value, ModuleType) else digest.value(value)
 
 
@@ -329,5 +356,6 @@ _TELLERS: dict[type, Callable[[Digest, Any], None]] = {
     staticmethod: _made_of("__func__"),
     functools.cached_property: _made_of("func"),
     type(functools.cache(_made_of)): _made_of("__wrapped__"),
-    logging.Logger: _made_of(),  # what is logged is in no datapoint, and a logger is often called by the name of its module
+    # what is logged is in no datapoint, and a logger is often called by the name of its module
+    logging.Logger: _made_of(),
 }

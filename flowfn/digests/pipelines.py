@@ -64,7 +64,8 @@ def pipeline_key(flow: Flow[Any], seed: int, version: str) -> bytes:
 
 
 def identity(flow: Flow[Any] | None, *also: Any) -> str:
-    """A digest that differs where a flow has another source, stage, argument or function, or another value stands in `also`.
+    """A digest that differs where a flow has another source, stage, argument or function,
+    or another value stands in `also`.
 
     What cannot be told from outside is called by its type. Seed and epoch of the flow are not in it.
     """
@@ -165,7 +166,9 @@ class Digest:
         function = definition.function
         self.feed("definition", function.__name__)
         if self.version(function.__module__ or "") != OURS:
-            self.value({one.name: getattr(definition, one.name) for one in fields(definition) if one.name not in _OF_CALLS})
+            self.value(
+                {one.name: getattr(definition, one.name) for one in fields(definition) if one.name not in _OF_CALLS}
+            )
 
     def source(self, source: Any) -> None:
         """What a flow starts from: functions by their code, plain sequences and arrays by their content."""
@@ -224,7 +227,12 @@ class Digest:
     def alone(self, value: Any) -> bytes:
         """The digest of an item of a set, which has no place in it."""
         digest = Digest(self.named)
-        digest.seen, digest.inside, digest.trail, digest.modules = dict(self.seen), list(self.inside), self.trail, set(self.modules)
+        digest.seen, digest.inside, digest.trail, digest.modules = (
+            dict(self.seen),
+            list(self.inside),
+            self.trail,
+            set(self.modules),
+        )
         digest.value(value)
         return digest.hash.digest()
 
@@ -277,7 +285,9 @@ class Digest:
         if self.again(value):
             return
         try:
-            reduce = copyreg.dispatch_table.get(type(value)) or (subclasses.reduced if subclasses.leaves_it_to_numpy(type(value)) else None)
+            reduce = copyreg.dispatch_table.get(type(value)) or (
+                subclasses.reduced if subclasses.leaves_it_to_numpy(type(value)) else None
+            )
             reduced: Any = reduce(value) if reduce is not None else value.__reduce_ex__(4)
         except Exception:
             self.unknown(value)

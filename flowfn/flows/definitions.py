@@ -86,7 +86,9 @@ class Definition:
                     raise
                 if rule.fits_type(arguments[name]) or not rule.fits_type(source):
                     raise
-                raise TypeError(f"{error}; the source comes last: {self.name}({', '.join(self.positional)}, source)") from None
+                raise TypeError(
+                    f"{error}; the source comes last: {self.name}({', '.join(self.positional)}, source)"
+                ) from None
         if self.instead and not self.several and is_number(source):
             raise TypeError(f"{self.name}(): {source!r} is no source; write {self.instead.format(source)}")
         made = Stage(self, arguments, pinned)
@@ -136,7 +138,9 @@ class Stage(Picklable):
 
     def __call__(self, source: Any) -> Flow[Any]:
         if is_stage(source):
-            raise TypeError(f"{self.name}(): source is the stage {source}, not data; write pipe(source, {source}, {self})")
+            raise TypeError(
+                f"{self.name}(): source is the stage {source}, not data; write pipe(source, {source}, {self})"
+            )
         return self.over((source,))
 
     def over(self, sources: Sequence[Any]) -> Flow[Any]:
@@ -152,7 +156,9 @@ class Stage(Picklable):
             for source in flows:
                 if not source.seekable:
                     remedy = definition.remedy or f"; put {self.name} before it, or give a list"
-                    raise TypeError(f"{self.name}() needs a source that can be indexed, but {source.node.unknown()}{remedy}")
+                    raise TypeError(
+                        f"{self.name}() needs a source that can be indexed, but {source.node.unknown()}{remedy}"
+                    )
         if definition.shards:
             for source in flows:
                 _agree(self, source)
@@ -227,7 +233,8 @@ class Stage(Picklable):
         return self._named(self.definition.times)
 
     def join(self, parts: Sequence[Any]) -> Any:
-        """The output of a group, from what the stage made of consecutive parts of its inputs; None if that cannot be said."""
+        """The output of a group, from what the stage made of consecutive parts of its inputs;
+        None if that cannot be said."""
         return None if self.definition.joins is None else self.definition.joins(parts, **self.arguments)
 
     @property
@@ -280,11 +287,16 @@ class Call:
     options: Mapping[str, Any]
 
     def __repr__(self) -> str:
-        return f"{self.name}({', '.join([*map(_source, self.sources), *(f'{k}={shown(v)}' for k, v in self.options.items())])})"
+        options = (f"{name}={shown(value)}" for name, value in self.options.items())
+        return f"{self.name}({', '.join([*map(_source, self.sources), *options])})"
 
 
 def _source(source: Any) -> str:
-    return "{" + ", ".join(f"{k!r}: {v!r}" for k, v in source.items()) + "}" if isinstance(source, Mapping) else repr(source)
+    return (
+        "{" + ", ".join(f"{k!r}: {v!r}" for k, v in source.items()) + "}"
+        if isinstance(source, Mapping)
+        else repr(source)
+    )
 
 
 def not_data(stage: Any) -> str:

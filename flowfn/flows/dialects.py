@@ -1,4 +1,5 @@
-"""What the words of other libraries are called here: keywords, methods and names, for messages (`flowfn.flows.translating`)."""
+"""What the words of other libraries are called here: keywords, methods and names, for messages
+(`flowfn.flows.translating`)."""
 
 from __future__ import annotations
 
@@ -29,10 +30,14 @@ _SHARD = "write shard(rank, world), a stage of its own"
 _SEED = "write flow.reset_state(seed), one seed for all stages"
 _CHUNKS = "leave it out: how much a task takes is found out by measuring"
 _MIX = {"mix": "write weights="}
-_F = dict.fromkeys(("map", "map_component", "filter_map", "flat_map", "interleave", "scan", "tap"), "write f, the first argument")
+_F = dict.fromkeys(
+    ("map", "map_component", "filter_map", "flat_map", "interleave", "scan", "tap"), "write f, the first argument"
+)
 _FILTER = dict.fromkeys(("filter", "take_while"), "write predicate, the first argument")
 _SIZE = dict.fromkeys(("batch", "window", "shuffle_buffer", "rebatch"), "write size, the first argument")
-_DROP = dict.fromkeys(("batch", "window", "batch_by_key", "batch_by_length", "rebatch", "pack"), "write drop_remainder=True")
+_DROP = dict.fromkeys(
+    ("batch", "window", "batch_by_key", "batch_by_length", "rebatch", "pack"), "write drop_remainder=True"
+)
 _PREFETCH_N = {"prefetch": "write processes=n"}
 
 KEYWORDS: Mapping[str, Word] = {
@@ -41,14 +46,22 @@ KEYWORDS: Mapping[str, Word] = {
     "bs": Word("fastai", _BATCH, _SIZE),
     "drop_last": Word("torch", "write batch(size, drop_remainder=True)", {**_DROP, "shard": 'write remainder="drop"'}),
     "drop_last_batch": Word("Hugging Face", "write batch(size, drop_remainder=True)", _DROP),
-    "drop_remainder": Word("tf.data and grain", "write batch(size, drop_remainder=True)", {"shard": 'write remainder="drop"'}),
+    "drop_remainder": Word(
+        "tf.data and grain", "write batch(size, drop_remainder=True)", {"shard": 'write remainder="drop"'}
+    ),
     "partial": Word(
-        "webdataset", "write batch(size, drop_remainder=True) for partial=False", dict.fromkeys(_DROP, "write drop_remainder=")
+        "webdataset",
+        "write batch(size, drop_remainder=True) for partial=False",
+        dict.fromkeys(_DROP, "write drop_remainder="),
     ),
     "remainder": Word(
-        "tensorpack", "write batch(size, drop_remainder=True) for remainder=False", dict.fromkeys(_DROP, "write drop_remainder=")
+        "tensorpack",
+        "write batch(size, drop_remainder=True) for remainder=False",
+        dict.fromkeys(_DROP, "write drop_remainder="),
     ),
-    "collate_fn": Word("torch", _COLLATE, dict.fromkeys(("batch", "window", "batch_by_key", "batch_by_length"), "write collate=")),
+    "collate_fn": Word(
+        "torch", _COLLATE, dict.fromkeys(("batch", "window", "batch_by_key", "batch_by_length"), "write collate=")
+    ),
     "collation_fn": Word("webdataset", _COLLATE, dict.fromkeys(("batch", "window"), "write collate=")),
     "batch_fn": Word("grain", _COLLATE, {"batch": "write collate="}),
     "use_list": Word("tensorpack", "write batch(size, collate=as_list)", {"batch": "write collate=as_list"}),
@@ -56,7 +69,11 @@ KEYWORDS: Mapping[str, Word] = {
     "padding_values": Word("tf.data", _PAD),
     "padding": Word("Hugging Face", _PAD),
     # order
-    "shuffle": Word("torch, Keras and tensorpack", "give it a stage of its own, shuffle()", {"split": "leave it out: parts are random"}),
+    "shuffle": Word(
+        "torch, Keras and tensorpack",
+        "give it a stage of its own, shuffle()",
+        {"split": "leave it out: parts are random"},
+    ),
     "sampler": Word("torch and grain", "write a stage: shuffle(), subset(indices), sample(count, weights=...)"),
     "batch_sampler": Word("torch", "write stages: subset(indices), batch(size), or batch_by_length(length, ...)"),
     "weighted": Word("torch", "write sample(count, weights=...)"),
@@ -71,7 +88,9 @@ KEYWORDS: Mapping[str, Word] = {
     ),
     "bufsize": Word("webdataset", "write shuffle_buffer(size)", {"shuffle_buffer": "write size, the first argument"}),
     "initial": Word("webdataset", "leave it out: the buffer is filled first"),
-    "reshuffle_each_iteration": Word("tf.data", "leave it out: every epoch has its order; write freeze() behind shuffle for one order"),
+    "reshuffle_each_iteration": Word(
+        "tf.data", "leave it out: every epoch has its order; write freeze() behind shuffle for one order"
+    ),
     "shardshuffle": Word("webdataset", "write pipe(files(pattern), shuffle(), interleave(read_webdataset))"),
     "nodesplitter": Word("webdataset", _SHARD),
     "workersplitter": Word("webdataset", "leave it out: workers share the datapoints by themselves"),
@@ -93,7 +112,9 @@ KEYWORDS: Mapping[str, Word] = {
     "proportions": Word("grain and mosaicml-streaming", "write mix(*flows, weights=...)", _MIX),
     "proportion": Word("mosaicml-streaming", "write mix(*flows, weights=...)", _MIX),
     "stopping_strategy": Word(
-        "Hugging Face", 'write until="first", "all" or "cycle_all" of mix', {"mix": 'write until="first", "all" or "cycle_all"'}
+        "Hugging Face",
+        'write until="first", "all" or "cycle_all" of mix',
+        {"mix": 'write until="first", "all" or "cycle_all"'},
     ),
     "stop_on_empty_dataset": Word(
         "tf.data", 'write until="first" or "all" of mix', {"mix": 'write until="first" for True, "all" for False'}
@@ -117,8 +138,12 @@ KEYWORDS: Mapping[str, Word] = {
     "num_thread": Word("tensorpack", _THREADS, {"prefetch": "write threads=n"}),
     "nr_thread": Word("tensorpack", _THREADS, {"prefetch": "write threads=n"}),
     "concurrency": Word("SPDL and Ray", _THREADS, {"prefetch": "write threads=n, or processes=n"}),
-    "num_parallel_calls": Word("tf.data", _PROCESSES, {"prefetch": 'write processes=n, or processes="auto" for AUTOTUNE'}),
-    "prefetch_factor": Word("torch", _AHEAD, {"prefetch": "write ahead, the first argument: it counts outputs of all workers together"}),
+    "num_parallel_calls": Word(
+        "tf.data", _PROCESSES, {"prefetch": 'write processes=n, or processes="auto" for AUTOTUNE'}
+    ),
+    "prefetch_factor": Word(
+        "torch", _AHEAD, {"prefetch": "write ahead, the first argument: it counts outputs of all workers together"}
+    ),
     "num_prefetch": Word("tensorpack", _AHEAD, {"prefetch": "write ahead, the first argument"}),
     "nr_prefetch": Word("tensorpack", _AHEAD, {"prefetch": "write ahead, the first argument"}),
     "prefetch_buffer_size": Word("grain", _AHEAD, {"prefetch": "write ahead, the first argument"}),

@@ -40,7 +40,20 @@ class Flow(Picklable, Generic[T_co]):
 
     _slicing: ClassVar[Callable[..., Any]]  # the stage that flow[a:b] is, which says so where it is defined
 
-    __slots__ = ("__weakref__", "_entropic", "_epoch", "_loaded", "_newest", "_node", "_peek", "_reset", "_seed", "made", "part", "sources")
+    __slots__ = (
+        "__weakref__",
+        "_entropic",
+        "_epoch",
+        "_loaded",
+        "_newest",
+        "_node",
+        "_peek",
+        "_reset",
+        "_seed",
+        "made",
+        "part",
+        "sources",
+    )
 
     def __init__(self, part: Any, sources: tuple[Flow[Any], ...] = (), made: Any = None) -> None:
         self.part, self.sources, self.made = part, sources, made
@@ -61,7 +74,11 @@ class Flow(Picklable, Generic[T_co]):
     def __iter__(self) -> FlowIterator[T_co]:
         with _turn:
             past = self._newest
-            known = past.following(self) if past is not None and (past.seed, past.epoch + 1) == (self._seed, self._epoch) else None
+            known = (
+                past.following(self)
+                if past is not None and (past.seed, past.epoch + 1) == (self._seed, self._epoch)
+                else None
+            )
             progress = self._loaded or Progress(self._seed, self._epoch, known)
             self._loaded, self._newest = None, progress
             self._epoch = progress.epoch + 1
@@ -75,7 +92,8 @@ class Flow(Picklable, Generic[T_co]):
         ['c', 'd']
         """
         progress = Progress(
-            self._seed if seed is None else _seed(seed), self._upcoming if epoch is None else _natural("run", "epoch", epoch)
+            self._seed if seed is None else _seed(seed),
+            self._upcoming if epoch is None else _natural("run", "epoch", epoch),
         )
         progress.place = Place(_natural("run", "start", start))
         return FlowIterator(self, progress)
@@ -130,10 +148,16 @@ class Flow(Picklable, Generic[T_co]):
             raise TypeError(f"{self!r} cannot be indexed, it has to be read in order: {node.unknown()}")
         wanted, length = np.asarray(indices, np.int64), node.length(run)
         if len(wanted) and not -length <= wanted.min() <= wanted.max() < length:  # type: ignore[operator]
-            raise IndexError(f"indices from {wanted.min()} to {wanted.max()} are out of range for a flow of length {length}")
+            raise IndexError(
+                f"indices from {wanted.min()} to {wanted.max()} are out of range for a flow of length {length}"
+            )
         if len(wanted) and wanted.min() < 0:
             wanted = np.where(wanted < 0, wanted + int(length), wanted)  # type: ignore[arg-type]
-        return [datapoint for at in range(0, len(wanted), BLOCK) for datapoint in node.read(run, iter((wanted[at : at + BLOCK],)))]
+        return [
+            datapoint
+            for at in range(0, len(wanted), BLOCK)
+            for datapoint in node.read(run, iter((wanted[at : at + BLOCK],)))
+        ]
 
     # Which pass
 
@@ -157,7 +181,8 @@ class Flow(Picklable, Generic[T_co]):
         return self
 
     def set_epoch(self, epoch: int) -> Flow[T_co]:
-        """Make the next `iter` take `epoch`; returns the flow. If that is the epoch of a state just loaded, its position stays."""
+        """Make the next `iter` take `epoch`; returns the flow.
+        If that is the epoch of a state just loaded, its position stays."""
         epoch = _natural("set_epoch", "epoch", epoch)
         with _turn:
             ended = self._newest is not None and self._newest.exhausted
@@ -277,8 +302,8 @@ class Flow(Picklable, Generic[T_co]):
 def bind(flow: Flow[Any]) -> Node:
     """The nodes of a tree: each flow object once, random ones numbered by name, sources first and left to right.
 
-    What is upstream of a `freeze` is numbered as if it stood alone; what is upstream of a named source of a `mix`, under
-    that name, so that sources may come and go.
+    What is upstream of a `freeze` is numbered as if it stood alone; what is upstream of a named source of a `mix`,
+    under that name, so that sources may come and go.
     """
     places, beside = count(), count(-2, -1)  # what changes nothing may come and go between saving and loading
     bound: dict[tuple[int, int], Node] = {}
@@ -290,7 +315,11 @@ def bind(flow: Flow[Any]) -> Node:
         part = flow.part
         upstream = numbers if not part.kind.root else scopes.setdefault(id(flow), {})
         inside = under if not part.kind.root else ""
-        names = [f"{inside}{name}/" for name in part.arguments["names"]] if part.kind.names_sources else [inside] * len(flow.sources)
+        names = (
+            [f"{inside}{name}/" for name in part.arguments["names"]]
+            if part.kind.names_sources
+            else [inside] * len(flow.sources)
+        )
         sources = tuple(visit(source, upstream, name) for name, source in zip(names, flow.sources))
         number = None
         if part.random:
@@ -312,7 +341,9 @@ def _meant(index: Any) -> str:
         return f"; select([{index!r}], flow) gives a component of every datapoint, flow[i][{index!r}] that of one"
     if isinstance(index, tuple) and any(isinstance(one, slice) for one in index):
         return "; flow[a:b] gives datapoints, map(lambda x: x[...], flow) parts of each"
-    if str(getattr(index, "dtype", "")).endswith("bool") or (isinstance(index, list) and index and all(type(one) is bool for one in index)):
+    if str(getattr(index, "dtype", "")).endswith("bool") or (
+        isinstance(index, list) and index and all(type(one) is bool for one in index)
+    ):
         return "; subset(np.flatnonzero(mask), flow) gives the datapoints where a mask is true"
     return "; subset(indices, flow) gives several datapoints" if hasattr(index, "__len__") else ""
 

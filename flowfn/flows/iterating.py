@@ -76,7 +76,9 @@ class FlowIterator(Iterator[T_co]):
     def _open(self) -> None:
         progress, place = self._progress, self._progress.place
         self._tallies = Tallies(place.anchors)
-        self._run = Run(progress.seed, (progress.epoch,), self._engine, place.base, anchors(place.anchors), tallies=self._tallies)
+        self._run = Run(
+            progress.seed, (progress.epoch,), self._engine, place.base, anchors(place.anchors), tallies=self._tallies
+        )
         try:
             self._outputs = self._flow.node.stream(self._run, place.position)
         except Exception as error:
@@ -105,7 +107,9 @@ class FlowIterator(Iterator[T_co]):
         node, progress = self._flow.node, self._progress
         expected = None
         if node.seekable:
-            whole = node.length(Run(progress.seed, (progress.epoch,), base=progress.place.base, anchors=progress.place.anchors))
+            whole = node.length(
+                Run(progress.seed, (progress.epoch,), base=progress.place.base, anchors=progress.place.anchors)
+            )
             expected = max(int(whole) - self._outputs.first, 0)  # type: ignore[arg-type]
         error = uneven(self._outputs, expected, node.seekable)
         if error is not None:

@@ -1,4 +1,5 @@
-"""What a stage reads besides its source: `f(datapoint)`, an iterable or a flow, opened by the stage itself or by workers."""
+"""What a stage reads besides its source: `f(datapoint)`, an iterable or a flow,
+opened by the stage itself or by workers."""
 
 from __future__ import annotations
 

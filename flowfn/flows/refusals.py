@@ -1,6 +1,7 @@
 """What is no source, told by what it is, and the conversion that makes it one.
 
-Nothing is imported to tell: whoever has made a table of some library has imported it, and its class says where it is from.
+Nothing is imported to tell: whoever has made a table of some library has imported it,
+and its class says where it is from.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ FEW = 64
 MOST_COLUMNS = 8
 """More arrays in one container are not taken for the columns of a data set."""
 
-_SPLITS = frozenset({"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval", "unsupervised"})
+_SPLITS = frozenset(
+    {"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval", "unsupervised"}
+)
 
 _SPLIT = 'a dict of splits; name one of them: write d["train"], say, or concat(*d.values()) for all'
 _COLUMNS = "from_arrays(**{name: table[name].to_numpy() for name in table.%s})"
@@ -30,24 +33,48 @@ _HOMES: Mapping[tuple[str, str], str] = {
     ("pyarrow", "Table"): f"an Arrow table; write table.to_pylist() for rows as dicts, or {_COLUMNS % 'column_names'}",
     ("pyarrow", "RecordBatch"): "an Arrow record batch; write batch.to_pylist() for rows as dicts",
     ("pyarrow", "RecordBatchReader"): "an Arrow reader; write reader.read_all().to_pylist() for rows as dicts",
-    ("pyarrow", "Dataset"): "an Arrow data set; write flowfn.formats.read_parquet(path), or dataset.to_table().to_pylist()",
+    (
+        "pyarrow",
+        "Dataset",
+    ): "an Arrow data set; write flowfn.formats.read_parquet(path), or dataset.to_table().to_pylist()",
     ("pyarrow", "Scanner"): "an Arrow scanner; write scanner.to_table().to_pylist()",
     ("pyarrow", "ChunkedArray"): "an Arrow array; write array.to_numpy(), or array.to_pylist()",
     ("pyarrow", "Array"): "an Arrow array; write array.to_numpy(zero_copy_only=False), or array.to_pylist()",
-    ("polars", "DataFrame"): f"a polars DataFrame; write df.to_dicts() for rows as dicts, df.rows() for tuples, or {_COLUMNS % 'columns'}",
+    (
+        "polars",
+        "DataFrame",
+    ): f"a polars DataFrame; write df.to_dicts() for rows as dicts, df.rows() for tuples, or {_COLUMNS % 'columns'}",
     ("polars", "LazyFrame"): "a polars LazyFrame; write lazy.collect().to_dicts() for rows as dicts",
-    ("duckdb", "DuckDBPyRelation"): "a DuckDB relation; write from_arrays(**relation.fetchnumpy()), or relation.fetchall() for rows",
-    ("_duckdb", "DuckDBPyRelation"): "a DuckDB relation; write from_arrays(**relation.fetchnumpy()), or relation.fetchall() for rows",
+    (
+        "duckdb",
+        "DuckDBPyRelation",
+    ): "a DuckDB relation; write from_arrays(**relation.fetchnumpy()), or relation.fetchall() for rows",
+    (
+        "_duckdb",
+        "DuckDBPyRelation",
+    ): "a DuckDB relation; write from_arrays(**relation.fetchnumpy()), or relation.fetchall() for rows",
     ("pyspark", "DataFrame"): 'a Spark DataFrame; write df.toPandas().to_dict("records"), or read its files',
     ("ray", "Dataset"): "a Ray data set; write lambda: dataset.iter_rows()",
-    ("xarray", "Dataset"): "an xarray Dataset; write from_arrays(**{name: ds[name].to_numpy() for name in ds.data_vars})",
+    (
+        "xarray",
+        "Dataset",
+    ): "an xarray Dataset; write from_arrays(**{name: ds[name].to_numpy() for name in ds.data_vars})",
     ("xarray", "DataArray"): "an xarray DataArray; write array.to_numpy()",
-    ("h5py", "Group"): 'an HDF5 file or group; write flowfn.formats.read_hdf5(path, names), or from_arrays(x=file["x"])',
+    (
+        "h5py",
+        "Group",
+    ): 'an HDF5 file or group; write flowfn.formats.read_hdf5(path, names), or from_arrays(x=file["x"])',
     ("zarr", "Group"): "a Zarr group; write flowfn.formats.read_zarr(path), or one of its arrays as array[:]",
     ("zarr", "Array"): "a Zarr array; write flowfn.formats.read_zarr(path), or array[:] for all of it",
     ("numpy", "NpzFile"): "an npz archive; write flowfn.formats.read_npz(path), or from_arrays(**archive)",
-    ("scipy", "spmatrix"): "a sparse matrix; write matrix.toarray(), or pipe(range(matrix.shape[0]), map(matrix.__getitem__))",
-    ("scipy", "sparray"): "a sparse array; write array.toarray(), or pipe(range(array.shape[0]), map(array.__getitem__))",
+    (
+        "scipy",
+        "spmatrix",
+    ): "a sparse matrix; write matrix.toarray(), or pipe(range(matrix.shape[0]), map(matrix.__getitem__))",
+    (
+        "scipy",
+        "sparray",
+    ): "a sparse array; write array.toarray(), or pipe(range(array.shape[0]), map(array.__getitem__))",
     ("pandas", "BaseGroupBy"): 'a pandas GroupBy; write [group.to_dict("records") for _, group in grouped]',
     ("sqlite3", "Connection"): "a connection; write lambda: connection.execute(query)",
     **dict.fromkeys((("datasets", "DatasetDict"), ("datasets", "IterableDatasetDict")), _SPLIT),
@@ -85,14 +112,20 @@ _READERS = {
 _FORMATS = "flowfn.formats.read_csv(path), read_parquet(path), ..."
 
 _KINDS: tuple[tuple[Callable[[Any], Any], str], ...] = (
-    (lambda s: type(s).__module__.split(".")[0] == "dask" and hasattr(s, "compute"), "a lazy collection of Dask; write x.compute() first"),
+    (
+        lambda s: type(s).__module__.split(".")[0] == "dask" and hasattr(s, "compute"),
+        "a lazy collection of Dask; write x.compute() first",
+    ),
     (lambda s: hasattr(s, "iloc") and hasattr(s, "columns"), 'a DataFrame; write df.to_dict("records")'),
     (lambda s: hasattr(s, "iloc"), "a pandas Series; write series.to_numpy()"),
     (
         lambda s: isinstance(s, Mapping) and _SPLITS & {name for name in s if isinstance(name, str)},
         _SPLIT,
     ),
-    (lambda s: isinstance(s, Mapping), "a mapping; write list(d.items()), or from_arrays(**d) for arrays of equal length"),
+    (
+        lambda s: isinstance(s, Mapping),
+        "a mapping; write list(d.items()), or from_arrays(**d) for arrays of equal length",
+    ),
     (
         lambda s: isinstance(s, Set) and not isinstance(s, (KeysView, ItemsView)),
         "a set, whose order is not reproducible; write sorted(s)",
@@ -100,7 +133,10 @@ _KINDS: tuple[tuple[Callable[[Any], Any], str], ...] = (
     (lambda s: isinstance(s, type), "a class; write an instance of it"),
     (lambda s: isinstance(s, ModuleType), "a module; write what it holds"),
     (lambda s: getattr(s, "shape", None) == () and not callable(s), "an array without rows; write array.reshape(1)"),
-    (lambda s: _has(s, "__dataframe__") or (_has(s, "__arrow_c_stream__") and hasattr(s, "columns")), "a table; write its rows as a list"),
+    (
+        lambda s: _has(s, "__dataframe__") or (_has(s, "__arrow_c_stream__") and hasattr(s, "columns")),
+        "a table; write its rows as a list",
+    ),
     (
         lambda s: callable(getattr(s, "keys", None)) and _has(s, "__getitem__") and not _has(s, "reset_state"),
         "an object that is read by keys; write pipe(list(x.keys()), map(x.__getitem__))",
@@ -119,7 +155,12 @@ def refuse(source: Any, caller: str) -> None:
         raise TypeError(f"{caller}(): a source cannot be the function {name} itself; write pipe(source, {name}(...))")
     if is_stage(source):
         raise TypeError(f"{caller}(): source is the stage {source}, not data; write pipe(source, {source}, ...)")
-    instead = _text(source) or _homely(source) or _tabular(source) or next((instead for is_such, instead in _KINDS if is_such(source)), "")
+    instead = (
+        _text(source)
+        or _homely(source)
+        or _tabular(source)
+        or next((instead for is_such, instead in _KINDS if is_such(source)), "")
+    )
     if isinstance(source, (Mapping, Set, ValuesView)):
         _refuse_parts(source.values() if isinstance(source, Mapping) else source, caller)
     if instead:
@@ -129,14 +170,19 @@ def refuse(source: Any, caller: str) -> None:
 def refuse_flow(datapoint: Any, caller: str) -> None:
     """Raise if the first datapoint of an iterator is a flow: several were meant as sources."""
     if isinstance(datapoint, Flow):
-        raise TypeError(f"{caller}(): the datapoints of this iterator are flows; {_joining(caller)}, or flow(f) if they are meant")
+        raise TypeError(
+            f"{caller}(): the datapoints of this iterator are flows; {_joining(caller)}, or flow(f) if they are meant"
+        )
 
 
 def nothing(source: Any, caller: str) -> TypeError:
     """The error for what holds no datapoints at all."""
     hint = f"; range({source}) counts to it" if type(source) is int and source >= 0 else ""
     queue = "; from_queue(queue) reads one" if callable(getattr(source, "get", None)) and hasattr(source, "put") else ""
-    return TypeError(f"{caller}(): a source is a sequence, an iterable or a function that returns one, got {brief(source)}{hint or queue}")
+    return TypeError(
+        f"{caller}(): a source is a sequence, an iterable or a function that returns one, got "
+        f"{brief(source)}{hint or queue}"
+    )
 
 
 def columns(arrays: Iterable[Any]) -> bool:
@@ -158,7 +204,9 @@ def are_columns(source: Any) -> bool:
     if not 1 < len(source) <= MOST_COLUMNS or not columns(source):
         return False
     axes = {len(array.shape) for array in source}
-    return (1 in axes and len(axes) > 1) or (isinstance(source, tuple) and len({tuple(array.shape) for array in source}) > 1)
+    return (1 in axes and len(axes) > 1) or (
+        isinstance(source, tuple) and len({tuple(array.shape) for array in source}) > 1
+    )
 
 
 def _refuse_parts(parts: Any, caller: str) -> None:
@@ -167,10 +215,13 @@ def _refuse_parts(parts: Any, caller: str) -> None:
     stage = next((one for one in first if is_stage(one) or makes_stages(one)), None)
     if stage is not None:
         shown = stage.__name__ if makes_stages(stage) else stage
-        raise TypeError(f"{caller}(): a source cannot hold the stage {shown}; write pipe(source, stage, ...), one by one")
+        raise TypeError(
+            f"{caller}(): a source cannot hold the stage {shown}; write pipe(source, stage, ...), one by one"
+        )
     if any(isinstance(one, Flow) for one in first):
         raise TypeError(
-            f"{caller}(): a source cannot hold flows; {_joining(caller)}, one by one, or flow(lambda: flows) if they are the datapoints"
+            f"{caller}(): a source cannot hold flows; {_joining(caller)}, one by one, or flow(lambda: flows) if they "
+            "are the datapoints"
         )
     if isinstance(parts, (list, tuple)) and are_columns(parts):
         raise TypeError(
@@ -195,7 +246,11 @@ def _text(source: Any) -> str:
     stem = str(path).lower().removesuffix(".gz").removesuffix(".bz2").removesuffix(".xz").removesuffix(".zst")
     reader = _READERS.get(os.path.splitext(stem)[1], "")
     text = "text.splitlines() for its lines, list(text) for its characters"
-    named = f"flowfn.formats.{reader}(path)" if reader else f"files(path) for the files that match it, or a reader ({_FORMATS})"
+    named = (
+        f"flowfn.formats.{reader}(path)"
+        if reader
+        else f"files(path) for the files that match it, or a reader ({_FORMATS})"
+    )
     if isinstance(source, str) and not reader and not any(sign in source for sign in "/\\*"):
         return f"a string; write {text}; or, for a path, {named}"
     return f"a path; write {named}" + f"; for a text, {text}" * isinstance(source, str)
@@ -211,16 +266,20 @@ def _homely(source: Any) -> str:
 
 
 def _tabular(source: Any) -> str:
-    """What to write instead of a Hugging Face dataset whose datapoints are tables of one row, which it cannot give several of."""
+    """What to write instead of a Hugging Face dataset whose datapoints are tables of one row,
+    which it cannot give several of."""
     kinds = {kind.__name__ for kind in type(source).__mro__ if kind.__module__.split(".")[0] == "datasets"}
     if "Dataset" in kinds:
         told = source.format["type"]
     else:
-        told = getattr(getattr(source, "_formatting", None), "format_type", None) if "IterableDataset" in kinds else None
+        told = (
+            getattr(getattr(source, "_formatting", None), "format_type", None) if "IterableDataset" in kinds else None
+        )
     if told not in ("arrow", "polars", "pandas") or (told == "pandas" and "Dataset" in kinds):
         return ""
     return (
-        f"a Hugging Face dataset in the format {told!r}, which gives tables and no rows; write dataset.with_format(None) for rows of "
+        f"a Hugging Face dataset in the format {told!r}, which gives tables and no rows; write "
+        "dataset.with_format(None) for rows of "
         'Python\'s values ("numpy", "torch" for others), or lambda: dataset if tables of one row are meant'
     )
 

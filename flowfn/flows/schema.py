@@ -1,7 +1,8 @@
-"""What a state must be, wherever it has been: types and ranges of what it holds, anchors that fit the pipeline, and its digest.
+"""What a state must be, wherever it has been: types and ranges of what it holds,
+anchors that fit the pipeline, and its digest.
 
-A state is plain JSON. Whoever has kept it (JSON, YAML, msgpack, torch, numpy) may give its numbers and lists back as other
-types; what means the same is taken as the same, and anything else is refused before it is used.
+A state is plain JSON. Whoever has kept it (JSON, YAML, msgpack, torch, numpy) may give its numbers and lists back as
+other types; what means the same is taken as the same, and anything else is refused before it is used.
 """
 
 from __future__ import annotations
@@ -80,13 +81,18 @@ def checked(state: Any) -> dict[str, Any]:
         ValueError: it lacks something, holds something else than a state does, or is not as it was saved.
     """
     if not isinstance(state, Mapping):
-        raise TypeError(f"load_state_dict(): a state is a dict, got {type(state).__name__}; json.loads(text) makes one of its text")
+        raise TypeError(
+            f"load_state_dict(): a state is a dict, got {type(state).__name__}; json.loads(text) makes one of its text"
+        )
     told = {str(key): _plain(key, value) for key, value in state.items()}
     needed = {"version", *_NEEDED, "digest"}
     if not needed <= set(told):
         raise ValueError(f"load_state_dict(): not a state of a flow: it lacks {', '.join(sorted(needed - set(told)))}")
     if told["version"] != VERSION or isinstance(told["version"], bool):
-        raise ValueError(f"load_state_dict(): version must be {VERSION}, got {brief(told['version'])}: another release saved the state")
+        raise ValueError(
+            f"load_state_dict(): version must be {VERSION}, got {brief(told['version'])}: another release saved the "
+            "state"
+        )
     unknown = set(told) - needed - set(_OTHERS)
     if unknown:
         raise ValueError(f"load_state_dict(): a state does not hold {', '.join(sorted(map(brief, unknown)))}")
@@ -94,14 +100,20 @@ def checked(state: Any) -> dict[str, Any]:
         if key in told and not rule.fits_type(told[key]):
             refuse(key, rule.requirement, told[key])
     if ("rank" in told) != ("world" in told) or told.get("rank", 0) >= told.get("world", 1):
-        refuse("rank", f"an integer from 0 to world - 1 ({told.get('world', 'which is missing')})", told.get("rank", "none"))
+        refuse(
+            "rank",
+            f"an integer from 0 to world - 1 ({told.get('world', 'which is missing')})",
+            told.get("rank", "none"),
+        )
     for key, value in told.get("anchors", {}).items():
         _check_anchor(key, value)
     if "mix" in told:
         _check_mix(told["mix"])
     damaged = damages(told)
     if damaged:
-        raise ValueError(f"load_state_dict(): the state was damaged or edited: {damaged}; load one as state_dict() gave it")
+        raise ValueError(
+            f"load_state_dict(): the state was damaged or edited: {damaged}; load one as state_dict() gave it"
+        )
     return told
 
 
@@ -117,7 +129,11 @@ def damages(told: Mapping[str, Any]) -> str:
     if kept == "".join(ours.values()):
         return ""
     missing = [key for key in _OTHERS if key not in told]
-    return f"its digest is of something else (it may lack {' or '.join(missing)})" if not changed else "its digest is of something else"
+    return (
+        f"its digest is of something else (it may lack {' or '.join(missing)})"
+        if not changed
+        else "its digest is of something else"
+    )
 
 
 def check_anchors(root: Node, seed: int, epoch: int, place: Place) -> None:
@@ -127,13 +143,19 @@ def check_anchors(root: Node, seed: int, epoch: int, place: Place) -> None:
         nodes = forms.get(key if key >= 0 else ~key, ())
         wrong = [_misfit(node, form, key, anchor, seed, place) for node, form in nodes]
         if not nodes or all(wrong):
-            refuse(f"anchors[{str(key)!r}]", wrong[0] if wrong else "left out: there is no such place in this pipeline", _written(anchor))
+            refuse(
+                f"anchors[{str(key)!r}]",
+                wrong[0] if wrong else "left out: there is no such place in this pipeline",
+                _written(anchor),
+            )
 
 
 def of_epoch(root: Node, epoch: int, anchors: Mapping[int, Anchor]) -> dict[int, Anchor]:
     """Those anchors that a pass can use in an epoch."""
     forms = _by_place(root, epoch)
-    return {place: one for place, one in anchors.items() if any(_is_of(one.epoch, form) for _, form in forms.get(place, ()))}
+    return {
+        place: one for place, one in anchors.items() if any(_is_of(one.epoch, form) for _, form in forms.get(place, ()))
+    }
 
 
 def _by_place(root: Node, epoch: int) -> dict[int, list[tuple[Node, EpochForm]]]:
@@ -147,7 +169,9 @@ def _by_place(root: Node, epoch: int) -> dict[int, list[tuple[Node, EpochForm]]]
 def _misfit(node: Node, form: EpochForm, key: int, anchor: Anchor, seed: int, place: Place) -> str:
     """What an anchor must be for a node, if it is something else."""
     if key < 0:
-        known = any(_is_of(anchor.epoch, some) for some in (form, form[:1])) or (not anchor.epoch and not anchor.outputs)
+        known = any(_is_of(anchor.epoch, some) for some in (form, form[:1])) or (
+            not anchor.epoch and not anchor.outputs
+        )
         fits = node.guards and known and can_count(anchor)
         return "" if fits else f"[epoch, datapoints, [failures, position]] of a guarded stage, in epoch {_shown(form)}"
     if not _is_of(anchor.epoch, form):
@@ -190,17 +214,35 @@ def _plain(key: Any, value: Any) -> Any:
 
 def _check_anchor(key: str, value: Any) -> None:
     number = isinstance(key, str) and key.removeprefix("-").isdecimal() and key == str(int(key))
-    form = number and isinstance(value, list) and len(value) == 3 and isinstance(value[0], list) and isinstance(value[2], list)
+    form = (
+        number
+        and isinstance(value, list)
+        and len(value) == 3
+        and isinstance(value[0], list)
+        and isinstance(value[2], list)
+    )
     if not form or not naturals((*value[0], value[1]), len(value[0]) + 1) or not all(map(_finite, value[2])):
-        refuse(f"anchors[{key!r}]", "[[epoch, ...], outputs, [inputs, ...]] at the number of a place, all of them finite", value)
+        refuse(
+            f"anchors[{key!r}]",
+            "[[epoch, ...], outputs, [inputs, ...]] at the number of a place, all of them finite",
+            value,
+        )
 
 
 def _check_mix(value: Mapping[str, Any]) -> None:
-    if set(value) != {"steps", "sources"} or not naturals((value["steps"],), 1) or not isinstance(value["sources"], Mapping):
+    if (
+        set(value) != {"steps", "sources"}
+        or not naturals((value["steps"],), 1)
+        or not isinstance(value["sources"], Mapping)
+    ):
         refuse("mix", "{'steps': an integer >= 0, 'sources': how far each has come, by name}", value)
     for name, one in value["sources"].items():
         if not isinstance(one, list) or len(one) != 6 or not are_begun(one):
-            refuse(f"mix['sources'][{name!r}]", "[given, round, position, ended (0 or 1), expected, before], none below 0", one)
+            refuse(
+                f"mix['sources'][{name!r}]",
+                "[given, round, position, ended (0 or 1), expected, before], none below 0",
+                one,
+            )
 
 
 def _finite(value: Any) -> bool:

@@ -8,7 +8,8 @@
 | any other iterable (an IterableDataset, whatever its index says; what has no length after all) | iterated |
 | an iterator | iterated, once |
 
-Nothing is opened before a pass begins. What is no source, tables and paths among it, is refused (`flowfn.flows.refusals`).
+Nothing is opened before a pass begins. What is no source, tables and paths among it,
+is refused (`flowfn.flows.refusals`).
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Source:
 
 
 _opened: weakref.WeakValueDictionary[int, Source] = weakref.WeakValueDictionary()
-"""Which source reads an iterator, by the iterator's id; a source keeps its iterator alive, so an id is not used again."""
+"""Which source reads an iterator, by the iterator's id; a source keeps its iterator alive,
+so an id is not used again."""
 
 
 class SequenceNode(Node):
@@ -101,7 +103,8 @@ class SequenceNode(Node):
                 if error.args != (index,):
                     raise
                 raise TypeError(
-                    f"{self.part} is read by index, from 0 on, and does not know {index}; what is read by other keys is "
+                    f"{self.part} is read by index, from 0 on, and does not know {index}; what is read by other keys "
+                    "is "
                     "pipe(keys, map(x.__getitem__)), where keys is a list of them"
                 ) from error
             self.begun = True
@@ -118,7 +121,8 @@ class HoledNode(SequenceNode):
         for index, item in zip(ints(block), super().fetch(block)):
             if item is None:
                 raise ValueError(
-                    f"{self.part} gave None for index {index}, by which grain means a datapoint that was left out; write "
+                    f"{self.part} gave None for index {index}, by which grain means a datapoint that was left out; "
+                    "write "
                     "flow(lambda: dataset) to iterate it as grain does"
                 )
             yield item
@@ -251,7 +255,8 @@ class OneShotNode(IterableNode):
         if iterator is given:
             if self.part.opened or _opened.setdefault(id(given), self.part) is not self.part:
                 raise ValueError(
-                    f"{self.part} is an iterator, which can be read once, and this is another pass over it (or another place "
+                    f"{self.part} is an iterator, which can be read once, and this is another pass over it (or "
+                    "another place "
                     "in the same tree); give a list, or a callable that returns a new iterator"
                 )
             self.part.opened = 1
@@ -275,11 +280,12 @@ def flow(source: Any, caller: str = "flow") -> Flow[Any]:
     Nothing of it is opened or read before a pass begins.
 
     The rows of an array are read-only views. What a list (or any other object) holds comes as it is, so a function that
-    changes its datapoint in place changes the list: the next epoch gives other data. `check_inputs` finds such functions.
+    changes its datapoint in place changes the list: the next epoch gives other data.
+    `check_inputs` finds such functions.
 
     Raises:
-        TypeError: a dict, a string, a path, a set, a table, flows in a list, (X, y), or nothing iterable; the message names
-            the conversion, or the word to use.
+        TypeError: a dict, a string, a path, a set, a table, flows in a list, (X, y), or nothing iterable; the message
+            names the conversion, or the word to use.
 
     >>> list(flow([3, 1, 2]))
     [3, 1, 2]
@@ -308,7 +314,8 @@ def from_arrays(*arrays: Any, **named: Any) -> Flow[Any]:
     `shard`, `take`, `select`) gathers a whole batch in one call for each array.
 
     Raises:
-        ValueError: the arrays have different lengths, or none is given; the numbers of a list have no dtype that holds all of them.
+        ValueError: the arrays have different lengths, or none is given;
+            the numbers of a list have no dtype that holds all of them.
 
     >>> import numpy as np
     >>> list(from_arrays(np.arange(4).reshape(2, 2), np.array([7, 8])))
@@ -318,7 +325,9 @@ def from_arrays(*arrays: Any, **named: Any) -> Flow[Any]:
     """
     _refuse_one(arrays)
     if bool(arrays) == bool(named):
-        raise ValueError("from_arrays(): give arrays, either all by position (datapoints are lists) or all by name (dicts)")
+        raise ValueError(
+            "from_arrays(): give arrays, either all by position (datapoints are lists) or all by name (dicts)"
+        )
     columns: Any = {k: _column(v) for k, v in named.items()} or [*map(_column, arrays)]
     shapes = {k: v.shape for k, v in (columns.items() if named else enumerate(columns))}
     if any(not shape for shape in shapes.values()) or len({shape[0] for shape in shapes.values()}) != 1:
@@ -340,7 +349,12 @@ def _refuse_one(arrays: tuple[Any, ...]) -> None:
             raise TypeError(f"from_arrays(): arrays are given by name, got {brief(one)}; write from_arrays(**arrays)")
         if isinstance(one, Flow):
             raise TypeError(f"from_arrays(): arrays must be arrays, got {one}; a flow is a source as it is")
-    if len(arrays) == 1 and isinstance(arrays[0], (list, tuple)) and len(arrays[0]) > 1 and all(map(_is_array, arrays[0])):
+    if (
+        len(arrays) == 1
+        and isinstance(arrays[0], (list, tuple))
+        and len(arrays[0]) > 1
+        and all(map(_is_array, arrays[0]))
+    ):
         raise TypeError(
             f"from_arrays(): arrays are given one by one, got {brief(arrays[0])}; write from_arrays(*arrays), "
             "or from_arrays(np.stack(arrays)) if each of them is a row"
@@ -389,7 +403,8 @@ def _only_iterates(source: Any) -> bool:
 
 
 def _filtered(dataset: Any) -> bool:
-    """Whether one of the stages of a map-style data set of grain leaves datapoints out: by its index such a one is None."""
+    """Whether one of the stages of a map-style data set of grain leaves datapoints out:
+    by its index such a one is None."""
     if _home(dataset, "MapDataset") != "grain":
         return False
     return type(dataset).__name__.startswith("Filter") or any(map(_filtered, getattr(dataset, "_parents", ())))
@@ -421,11 +436,15 @@ def _asked(function: Callable[..., Any]) -> list[str]:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
         return []
-    required = [p.name for p in parameters.values() if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    required = [
+        p.name for p in parameters.values() if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
     strange = set(required) - {"rng", "epoch", "start"}
     if strange:
         names = ", ".join(sorted(strange))
-        raise TypeError(f"flow(): a callable source may ask for rng, epoch and start, but {_named(function)} asks for {names}")
+        raise TypeError(
+            f"flow(): a callable source may ask for rng, epoch and start, but {_named(function)} asks for {names}"
+        )
     return [name for name in ("rng", "epoch", "start") if name in parameters]
 
 
@@ -436,4 +455,6 @@ def _named(value: Any) -> str:
         return repr(value)
     if isinstance(value, (list, tuple)):
         return brief(value)
-    return brief(value) if not hasattr(value, "__iter__") and not hasattr(value, "__getitem__") else type(value).__name__
+    return (
+        brief(value) if not hasattr(value, "__iter__") and not hasattr(value, "__getitem__") else type(value).__name__
+    )

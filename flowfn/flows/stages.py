@@ -85,8 +85,12 @@ def pipe(source: Any, /, *stages: Any) -> Flow[Any]:
     flow([1, 2, 3])
     """
     if isinstance(source, (Stage, Composed)):
-        raise TypeError(f"pipe(): the first argument is the source, but it is the stage {source}; write pipe(source, {source}, ...)")
-    return toolz.pipe(flow(source, "pipe"), *(as_stage(stage, number) for number, stage in enumerate(stages, 2) if stage is not None))
+        raise TypeError(
+            f"pipe(): the first argument is the source, but it is the stage {source}; write pipe(source, {source}, ...)"
+        )
+    return toolz.pipe(
+        flow(source, "pipe"), *(as_stage(stage, number) for number, stage in enumerate(stages, 2) if stage is not None)
+    )
 
 
 def compose(*stages: Any) -> Composed:
@@ -97,7 +101,9 @@ def compose(*stages: Any) -> Composed:
     >>> list(halves([1, 2])), list(ff.pipe([3, 4], halves))
     ([array([0.5, 1. ])], [array([1.5, 2. ])])
     """
-    return Composed(tuple(as_stage(stage, number, "compose") for number, stage in enumerate(stages, 1) if stage is not None))
+    return Composed(
+        tuple(as_stage(stage, number, "compose") for number, stage in enumerate(stages, 1) if stage is not None)
+    )
 
 
 def as_stage(stage: Any, number: int, caller: str = "pipe") -> Callable[[Any], Flow[Any]]:
@@ -108,7 +114,9 @@ def as_stage(stage: Any, number: int, caller: str = "pipe") -> Callable[[Any], F
     if isinstance(stage, Flow):
         name = stage.part.name
         if len(stage.sources) and stage.part.definition.several:
-            raise TypeError(f"{where} is a flow, not a stage; to join flows write {name}(a, b), flows first: {name}(pipe(...), ...)")
+            raise TypeError(
+                f"{where} is a flow, not a stage; to join flows write {name}(a, b), flows first: {name}(pipe(...), ...)"
+            )
         raise TypeError(f"{where} is a flow, not a stage: {brief(stage)}; only the first argument of pipe is a source")
     definition = getattr(stage, "definition", None)
     if isinstance(definition, Definition):
@@ -116,7 +124,8 @@ def as_stage(stage: Any, number: int, caller: str = "pipe") -> Callable[[Any], F
             raise TypeError(f"{where} is {definition.name} itself; to join flows write {definition.name}(a, b)")
         if definition.positional:
             raise TypeError(
-                f"{where} is {definition.name} without its arguments: write {definition.name}({', '.join(definition.positional)})"
+                f"{where} is {definition.name} without its arguments: write "
+                f"{definition.name}({', '.join(definition.positional)})"
             )
         return stage()
     if isinstance(getattr(stage, "instead", None), str):
@@ -140,7 +149,9 @@ class Kind:
     def __call__(self, function: Callable[..., Any], /) -> Callable[..., Any]: ...
 
     @overload
-    def __call__(self, function: None = None, /, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
+    def __call__(
+        self, function: None = None, /, **options: Any
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
 
     def __call__(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         if function is None:
@@ -154,7 +165,10 @@ class _StageWords(Kind):
     def __init__(self) -> None:
         super().__init__(Stream, "A generator function of `source` (its last positional parameter) becomes a stage.")
         self.each = Kind(Each, "Output i comes from input i alone: one output for each input.")
-        self.group = Kind(Group, "Output i comes from a block of inputs; `size=`, `step=` and `whole=` name the options that say which.")
+        self.group = Kind(
+            Group,
+            "Output i comes from a block of inputs; `size=`, `step=` and `whole=` name the options that say which.",
+        )
         self.order = Kind(Order, "A function of n (the length of the source) that returns the indices of the outputs.")
         self.expand = Kind(Expand, "Each input gives 0 to k outputs, all of them before the next input is taken.")
         self.stream = Kind(Stream, "The stage sees the whole stream.")
@@ -173,7 +187,9 @@ def _define(
     parameters = inspect.signature(function).parameters
     gives = GIVES[kind] | (reads.gives if reads else frozenset())
     asks = frozenset(
-        p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name in INJECTED | gives
+        p.name
+        for p in parameters.values()
+        if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name in INJECTED | gives
     )
     word = kind.__name__.lower() if kind else "composite"
     if not asks <= gives:
@@ -204,7 +220,9 @@ def _define(
     positional = tuple(p.name for p in options_first)
     if kind is Group:
         where = {**_sizes(name, signature, options), **(where or {})}
-    definition = Definition(reads or kind, function, public, signature, asks, positional, star is not None, where or {}, **options)
+    definition = Definition(
+        reads or kind, function, public, signature, asks, positional, star is not None, where or {}, **options
+    )
     del public.__wrapped__
     public.__signature__ = signature  # type: ignore[attr-defined]
     public.definition = definition  # type: ignore[attr-defined]
@@ -215,7 +233,8 @@ def _sizes(name: str, signature: inspect.Signature, options: Mapping[str, Any]) 
     """The rules for the options that hold a group's size and step."""
     if "size" not in options:
         raise TypeError(
-            f'{name}: stage.group needs to know how many inputs make an output: @stage.group(size="name of the option"), or a number'
+            f'{name}: stage.group needs to know how many inputs make an output: @stage.group(size="name of the '
+            'option"), or a number'
         )
     named = [value for word in ("size", "step") if isinstance(value := options.get(word), str)]
     for option in named:
@@ -234,9 +253,12 @@ def _calling(function: Callable[[Any], Any], source: Any) -> Any:
     try:
         made = function(source)
     except TypeError as error:
-        raise TypeError(f"{name} was called with an iterator over the whole stream: {error}; {_PER_DATAPOINT.format(name)}") from error
+        raise TypeError(
+            f"{name} was called with an iterator over the whole stream: {error}; {_PER_DATAPOINT.format(name)}"
+        ) from error
     if not hasattr(made, "__iter__"):
         raise TypeError(
-            f"{name} was called with an iterator over the whole stream, and returned {brief(made)}; {_PER_DATAPOINT.format(name)}"
+            f"{name} was called with an iterator over the whole stream, and returned {brief(made)}; "
+            f"{_PER_DATAPOINT.format(name)}"
         )
     return made

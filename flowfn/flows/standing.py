@@ -25,7 +25,8 @@ class Begun(NamedTuple):
 
 
 Row: TypeAlias = "tuple[Any, ...]"
-"""Where a mix stands: where its last phase began, how many steps came before the pass, and of the sources field by field.
+"""Where a mix stands: where its last phase began, how many steps came before the pass,
+and of the sources field by field.
 
 A mix that went on from another's state adds the row with which it began. Empty: it stands at its very beginning.
 """
@@ -62,7 +63,9 @@ def are_rows(row: Row, sources: int, outputs: int) -> bool:
     """Whether a row, and that with which the mix began if one follows, can be those of a mix after so many outputs."""
     size = 2 + len(Begun._fields) * sources
     rows = [row[at : at + size] for at in range(0, len(row), size)]
-    if not all(naturals(one[:2], 2) and len(one) == size and all(map(are_begun, unpacked(one, sources)[2])) for one in rows):
+    if not all(
+        naturals(one[:2], 2) and len(one) == size and all(map(are_begun, unpacked(one, sources)[2])) for one in rows
+    ):
         return False
     start, before, begun = unpacked(row, sources)
     first = unpacked(row[size:] or (() if outputs else row), sources)

@@ -48,7 +48,8 @@ def fingerprint(flow: Tree) -> str:
 
 
 class Counting(NamedTuple):
-    """What a state counts: datapoints of which node, `each` of them in an output, of all `ranks` together if it is shared out.
+    """What a state counts: datapoints of which node, `each` of them in an output,
+    of all `ranks` together if it is shared out.
 
     `order` is two digests: of what fixes which datapoints these are, and of the whole tree that gives them.
     """
@@ -66,10 +67,15 @@ class Counting(NamedTuple):
 def pack(flow: Tree, seed: int, epoch: int, place: Place) -> dict[str, Any]:
     """The state of a pass over `flow` that stands at `place`."""
     if flow.node.loose:
-        raise TypeError(f"{flow!r} gives outputs as they come (ordered=False), so a pass over it has no state to go on from")
+        raise TypeError(
+            f"{flow!r} gives outputs as they come (ordered=False), so a pass over it has no state to go on from"
+        )
     counting = counted(flow)
     state: dict[str, Any] = {"fingerprint": fingerprint(flow), "order": counting.order, "seed": seed, "epoch": epoch}
-    state |= {"position": place.position, "count": place.base + place.position * counting.each * counting.ranks(flow.node.world)}
+    state |= {
+        "position": place.position,
+        "count": place.base + place.position * counting.each * counting.ranks(flow.node.world),
+    }
     if place.base:
         state["base"] = place.base
     if any(node.part.shards for node in nodes(flow.node)):
@@ -89,7 +95,8 @@ def unpack(flow: Tree, state: Mapping[str, Any], strict: bool = True) -> tuple[i
     same = told["fingerprint"] == fingerprint(flow)
     if strict and not same:
         raise ValueError(
-            f"{_of_another(flow, told)}\nRebuild the pipeline as it was; strict=False goes on where the next datapoint is all the same, "
+            f"{_of_another(flow, told)}\nRebuild the pipeline as it was; strict=False goes on where the next "
+            "datapoint is all the same, "
             "if only map-like stages, batch and prefetch at its end are others, or the sources of a mix."
         )
     place = _place(flow, told, same)
@@ -100,14 +107,18 @@ def unpack(flow: Tree, state: Mapping[str, Any], strict: bool = True) -> tuple[i
 def _place(flow: Tree, told: Mapping[str, Any], same: bool) -> Place:
     """Where a pass over a flow goes on from a state; `same`: it was saved by the same pipeline."""
     node, counting = flow.node, counted(flow)
-    facts = {int(key): Anchor(tuple(epoch), outputs, tuple(inputs)) for key, (epoch, outputs, inputs) in told.get("anchors", {}).items()}
+    facts = {
+        int(key): Anchor(tuple(epoch), outputs, tuple(inputs))
+        for key, (epoch, outputs, inputs) in told.get("anchors", {}).items()
+    }
     whole = same or told["order"] == counting.order  # the whole tree that gives what is counted is the same
     if not whole and "mix" in told and (found := _mix(node)) is not None:
         return Place(0, 0, {found[0].place: found[0].anchor(told["epoch"], **told["mix"])})
     orders = {order.partition(".")[0] for order in (told["order"], counting.order)}
     if not whole and (len(orders) > 1 or any(hasattr(one, "progress") for one in nodes(counting.node))):
         raise ValueError(
-            f"{_of_another(flow, told)}\nIt cannot be told which datapoints are left for this one: strict=False goes on only where "
+            f"{_of_another(flow, told)}\nIt cannot be told which datapoints are left for this one: strict=False goes "
+            "on only where "
             "map-like stages, batch and prefetch at its end are others, or the sources of a mix."
         )
     _check_rank(flow, told, counting)
@@ -127,7 +138,8 @@ def _check_rank(flow: Tree, told: Mapping[str, Any], counting: Counting) -> None
     if saved != (node.rank, node.world) and any(one.part.shards for one in nodes(counting.node)):
         raise ValueError(
             f"load_state_dict(): the state is of rank {saved[0]} of {saved[1]}, this flow is "
-            f"rank {node.rank} of {node.world}, and its state cannot be moved between worlds; it could if only map-like "
+            f"rank {node.rank} of {node.world}, and its state cannot be moved between worlds; it could if only "
+            "map-like "
             "stages, batch and prefetch came after shard: put shard after shuffle, filter and repeat"
         )
 
@@ -138,10 +150,16 @@ def _check_position(flow: Tree, told: Mapping[str, Any], counting: Counting, fac
     if base and not any(node.foot for node in ending(flow.node)):
         refuse("base", "0 in this pipeline, which has no batches and no ranks", base)
     if told["count"] != base + position * each:
-        refuse("count", f"{base + position * each}, for position {position} of {each} datapoints each from {base} on", told["count"])
+        refuse(
+            "count",
+            f"{base + position * each}, for position {position} of {each} datapoints each from {base} on",
+            told["count"],
+        )
     run = Run(told["seed"], (told["epoch"],), base=base, anchors=facts)
     length = counting.node.length(run) if counting.shared else flow.node.length(run)
-    if length is not None and (told["count"] - each >= length and position > 0 if counting.shared else position > length):
+    if length is not None and (
+        told["count"] - each >= length and position > 0 if counting.shared else position > length
+    ):
         refuse("position", f"at most the length of the pass, {length}", position)
 
 
@@ -158,7 +176,8 @@ def _number(value: Any) -> Any:
 
 
 def mixture(flow: Tree, seed: int, epoch: int, place: Place) -> tuple[int, dict[Any, Any]] | None:
-    """(steps, how far each source has come, by name) of the mix in a flow, if there is one and its steps can be told."""
+    """(steps, how far each source has come, by name) of the mix in a flow,
+    if there is one and its steps can be told."""
     found = _mix(flow.node)
     if found is None:
         return None
@@ -168,7 +187,8 @@ def mixture(flow: Tree, seed: int, epoch: int, place: Place) -> tuple[int, dict[
 
 
 def _mix(node: Node) -> tuple[Any, int] | None:
-    """The mix upstream of a node and how many of its outputs an output of the node takes, if no other order is between."""
+    """The mix upstream of a node and how many of its outputs an output of the node takes,
+    if no other order is between."""
     size = 1
     while not hasattr(node, "progress"):
         if len(node.sources) != 1 or not node.elastic or node.part.sizes[0] != node.part.sizes[1]:
@@ -179,7 +199,8 @@ def _mix(node: Node) -> tuple[Any, int] | None:
 
 
 def counted(flow: Tree) -> Counting:
-    """What the state of a flow counts: the outputs of what is before the map-like stages, batch and prefetch at its end.
+    """What the state of a flow counts: the outputs of what is before the map-like stages,
+    batch and prefetch at its end.
 
     If that is the one `shard`, the datapoints that it shares out.
     """
@@ -222,14 +243,20 @@ def _tree(flow: Tree) -> str:
 
 def _call(part: Any) -> str:
     """A stage with the arguments that count in a fingerprint."""
-    arguments = (f"{name}={_token(value, part.kind.orders)}" for name, value in part.arguments.items() if name not in (part.shards or ()))
+    arguments = (
+        f"{name}={_token(value, part.kind.orders)}"
+        for name, value in part.arguments.items()
+        if name not in (part.shards or ())
+    )
     return f"{part.name}({', '.join(arguments)})"
 
 
 def _token(value: Any, content: bool) -> str:
     """A value as it counts in a fingerprint; `content` says whether arrays count by what they hold."""
     if isinstance(value, functools.partial):
-        arguments = [_token(a, content) for a in value.args] + [f"{k}={_token(a, content)}" for k, a in value.keywords.items()]
+        arguments = [_token(a, content) for a in value.args] + [
+            f"{k}={_token(a, content)}" for k, a in value.keywords.items()
+        ]
         return f"partial({', '.join([_token(value.func, content), *arguments])})"
     if isinstance(value, np.ndarray):
         held = ":" + blake2b(np.ascontiguousarray(value).tobytes(), digest_size=8).hexdigest() if content else ""
@@ -252,7 +279,9 @@ def _token(value: Any, content: bool) -> str:
     if hasattr(value, "stages") and not isinstance(value, type):
         return f"compose({', '.join(_token(one, content) for one in value.stages)})"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        inner = ", ".join(f"{field.name}={_token(getattr(value, field.name), content)}" for field in dataclasses.fields(value))
+        inner = ", ".join(
+            f"{field.name}={_token(getattr(value, field.name), content)}" for field in dataclasses.fields(value)
+        )
         return f"{type(value).__qualname__}({inner})"
     if hasattr(value, "__qualname__"):
         return f"{home(value)}.{value.__qualname__}"

@@ -34,7 +34,9 @@ def unknown_keyword(function: str, word: str, known: Iterable[str]) -> str:
     near = _nearest(word, known)
     if near:
         return f"; did you mean {near}=?"
-    others = [name for name, public in _words().items() if name != function and word in inspect.signature(public).parameters]
+    others = [
+        name for name, public in _words().items() if name != function and word in inspect.signature(public).parameters
+    ]
     return f"; {word}= is an option of {' and '.join(others[:3])}" if others and word not in ("source", "name") else ""
 
 
@@ -46,14 +48,17 @@ def speaks(function: Callable[P, R]) -> Callable[P, R]:
     def spoken(*args: P.args, **kwargs: P.kwargs) -> R:
         for word in kwargs.keys() - known.keys():
             name = function.__name__
-            raise TypeError(f"{name}(): got an unexpected keyword argument {word!r}{unknown_keyword(name, word, known)}")
+            raise TypeError(
+                f"{name}(): got an unexpected keyword argument {word!r}{unknown_keyword(name, word, known)}"
+            )
         return function(*args, **kwargs)
 
     return spoken
 
 
 def no_attribute(thing: Any, name: str) -> NoReturn:
-    """Raise the AttributeError of a thing that has no such attribute, with the word to use if it is one of a data set elsewhere."""
+    """Raise the AttributeError of a thing that has no such attribute,
+    with the word to use if it is one of a data set elsewhere."""
     if name.startswith("_") or hasattr(type(thing), name):  # the latter: a property that failed, and says so again
         object.__getattribute__(thing, name)
     what, shown = ("stage", f"source, {thing}") if is_stage(thing) else ("flow", "flow")

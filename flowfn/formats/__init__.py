@@ -4,13 +4,13 @@ Each needs its own library, as an extra (`pip install "flowfn[lmdb]"`), and impo
 unpickled unless it is allowed (`allow_pickle=True`).
 
 What a reader says of a file names it: a ValueError where its content is wrong, an OSError where the system cannot read.
-What a writer cannot write is an OSError, and nothing half is ever under the final name: until a file is whole it lies in a
-folder `.part-` and eight digits beside its place. A writer that is killed leaves that folder, and the next to write there
-removes it (on systems and disks with locks on folders; elsewhere it stays).
+What a writer cannot write is an OSError, and nothing half is ever under the final name: until a file is whole it lies
+in a folder `.part-` and eight digits beside its place. A writer that is killed leaves that folder, and the next to
+write there removes it (on systems and disks with locks on folders; elsewhere it stays).
 
-A room for each kind of files: lmdb, tfrecord, tar, tables (Parquet, Arrow), arrays (npy, npz, HDF5, Zarr), text (CSV, JSON
-lines, SVMlight), shards (one flow in many files); encoding (datapoints as bytes) and joining (several arrays or files as one)
-are for all of them, as `flowfn.storage` is: finding, opening, writing.
+A room for each kind of files: lmdb, tfrecord, tar, tables (Parquet, Arrow), arrays (npy, npz, HDF5, Zarr), text (CSV,
+JSON lines, SVMlight), shards (one flow in many files); encoding (datapoints as bytes) and joining (several arrays or
+files as one) are for all of them, as `flowfn.storage` is: finding, opening, writing.
 """
 
 from __future__ import annotations

@@ -5,10 +5,11 @@
     transform = image.flip(horizontal=True)(picture.shape, rng)     # everything random is decided here
     transform.image(picture), transform.mask(mask), transform.coords(points), transform.boxes(boxes)
 
-Images are arrays (height, width) or (height, width, channels), uint8 or float32 (0 to 255 too), in RGB order. Coordinates are
-floats (n, 2), x then y, boxes (n, 4), x1 y1 x2 y2, in pixels: the image covers [0, width] x [0, height], so the centre of the
-pixel in row i and column j is (j + 0.5, i + 0.5). Masks are arrays (height, width) of labels: `read_mask` reads them from files, also
-those of images with a palette (PASCAL VOC, DAVIS), where `read_image` would give the colours.
+Images are arrays (height, width) or (height, width, channels), uint8 or float32 (0 to 255 too), in RGB order.
+Coordinates are floats (n, 2), x then y, boxes (n, 4), x1 y1 x2 y2, in pixels: the image covers [0, width] x [0,
+height], so the centre of the pixel in row i and column j is (j + 0.5, i + 0.5). Masks are arrays (height, width) of
+labels: `read_mask` reads them from files, also those of images with a palette (PASCAL VOC, DAVIS), where `read_image`
+would give the colours.
 """
 
 # ruff: noqa: E402
@@ -33,7 +34,15 @@ from flowfn.image.pasting import center_paste, random_paste  # isort: skip
 from flowfn.image.colors import hue, lighting, saturation  # isort: skip
 from flowfn.image.tones import brightness, brightness_scale, contrast, gamma  # isort: skip
 from flowfn.image.color_spaces import color_space, grayscale  # isort: skip
-from flowfn.image.intensities import clip, gaussian_blur, mean_variance_normalize, min_max_normalize, to_float32, to_uint8  # isort: skip
+from flowfn.image.intensities import (
+    clip,
+    gaussian_blur,
+    mean_variance_normalize,
+    min_max_normalize,
+    to_float32,
+    to_uint8,
+)  # isort: skip
+
 from flowfn.image.noise import gaussian_noise, jpeg_noise, salt_pepper_noise  # isort: skip
 
 # reading, and augmenting what was read

@@ -1,4 +1,5 @@
-"""What may stand in the place of an augmentor: functions of an image, and the transforms of albumentations and torchvision.
+"""What may stand in the place of an augmentor: functions of an image,
+and the transforms of albumentations and torchvision.
 
 Those libraries draw and apply in one call. So their transform is a seed, drawn as everything is from a datapoint's own
 generator, and a call in which all that belongs to the datapoint goes `together`. Neither library is imported here:
@@ -29,7 +30,8 @@ _V2 = "torchvision.transforms.v2"
 
 
 def adapted(value: Any) -> Augmentor | None:
-    """The augmentor that a transform of albumentations or torchvision makes, told by where its class comes from; else None.
+    """The augmentor that a transform of albumentations or torchvision makes,
+    told by where its class comes from; else None.
 
     Raises:
         TypeError: it is the class itself.
@@ -45,7 +47,11 @@ def adapted(value: Any) -> Augmentor | None:
         return None
     if value is kind:
         raise TypeError(f"augment(): {kind.__name__} is a class; write {kind.__name__}(...)")
-    return Albumentations(value) if albumentations else Torchvision(value, any(home.startswith(_V2) for home in torchvision))
+    return (
+        Albumentations(value)
+        if albumentations
+        else Torchvision(value, any(home.startswith(_V2) for home in torchvision))
+    )
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,8 @@ class Albumentations(Augmentor):
         return Foreign(self, int(rng.integers(SEEDS)), image_shape)
 
     def together(self, seed: int, parts: Parts) -> Parts:
-        """What the library makes of a datapoint under a seed. Its objects have a state, so each call has one of its own."""
+        """What the library makes of a datapoint under a seed. Its objects have a state,
+        so each call has one of its own."""
         spare = self.__dict__["_spare"].setdefault((len(parts.images), len(parts.masks)), [])
         try:
             compose = spare.pop()
@@ -102,11 +109,15 @@ class Albumentations(Augmentor):
         return self._parts(parts, made)
 
     def _composed(self, images: int, masks: int) -> Any:
-        """A copy of the transform that takes so many images and masks, and boxes and points in the library's own form."""
+        """A copy of the transform that takes so many images and masks,
+        and boxes and points in the library's own form."""
         albumentations = import_module("albumentations")
         targets = {f"image{i}": "image" for i in range(1, images)} | dict.fromkeys(_masks(masks)[1:], "mask")
         compose = albumentations.Compose(
-            [corrected(self.transform), albumentations.NoOp(p=0)],  # which takes all that there is, or there would be warnings
+            [
+                corrected(self.transform),
+                albumentations.NoOp(p=0),
+            ],  # which takes all that there is, or there would be warnings
             bbox_params=albumentations.BboxParams("albumentations", check_each_transform=False),
             keypoint_params=albumentations.KeypointParams("xy", remove_invisible=False, check_each_transform=False),
             additional_targets={**targets, "region": "bboxes"},
@@ -123,7 +134,9 @@ class Albumentations(Augmentor):
         if parts.coords is not None:
             points = np.asarray(made["keypoints"]).reshape(-1, 6)
             if points[:, 5].tolist() != list(range(len(parts.coords))):
-                raise ValueError(f"augment(): {self!r} takes points away or changes their order, and coords have to stay")
+                raise ValueError(
+                    f"augment(): {self!r} takes points away or changes their order, and coords have to stay"
+                )
             coords = points[:, :2].astype(parts.coords.dtype) + 0.5
         if parts.boxes is not None:
             rows = np.asarray(made["bboxes"]).reshape(-1, 5)
@@ -131,7 +144,9 @@ class Albumentations(Augmentor):
             boxes = (rows[:, :4] * ([width, height] * 2)).astype(parts.boxes.dtype)
         if parts.region is not None:
             rows = np.asarray(made["region"]).reshape(-1, 5)[:, :4]
-            seen = np.concatenate([rows[:, :2].min(0), rows[:, 2:].max(0)]) if len(rows) else np.zeros(4)  # also where it is reflected
+            seen = (
+                np.concatenate([rows[:, :2].min(0), rows[:, 2:].max(0)]) if len(rows) else np.zeros(4)
+            )  # also where it is reflected
             region = (seen * ([width, height] * 2))[None]
         return Parts(images, masks, coords, boxes, region, kept)
 
@@ -144,11 +159,13 @@ class Albumentations(Augmentor):
 
 @dataclass(frozen=True, repr=False)
 class Torchvision(Augmentor):
-    """A transform of torchvision, seeded from a datapoint's generator: v2 for all of a datapoint, the older ones for images.
+    """A transform of torchvision, seeded from a datapoint's generator: v2 for all of a datapoint,
+    the older ones for images.
 
-    v2 is given tensors (`tv_tensors`), the older ones PIL images; what comes out is an array (height, width, channels) again.
-    torchvision draws from the global random state: it is put back after each call, and threads take turns. What moves with
-    images are tensors of our own `kinds`, which go where the image goes; examples/other_transforms.md has measured it.
+    v2 is given tensors (`tv_tensors`), the older ones PIL images; what comes out is an array (height, width, channels)
+    again. torchvision draws from the global random state: it is put back after each call, and threads take turns. What
+    moves with images are tensors of our own `kinds`, which go where the image goes; examples/other_transforms.md has
+    measured it.
     """
 
     transform: Any
@@ -165,7 +182,9 @@ class Torchvision(Augmentor):
 
     def _as_pictures(self, parts: Parts) -> Parts:
         if len(parts.images) != 1 or parts.masks or parts.coords is not None or parts.boxes is not None:
-            raise ValueError(f"augment(): {self!r} is for one image; take torchvision.transforms.v2 for all that belongs to it")
+            raise ValueError(
+                f"augment(): {self!r} is for one image; take torchvision.transforms.v2 for all that belongs to it"
+            )
         (image,) = parts.images
         flat = image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image
         picture = import_module("PIL.Image").fromarray(flat) if flat.dtype == np.uint8 else _tensor(image)
@@ -214,7 +233,12 @@ def _masks(count: int) -> list[str]:
 
 def _within(mask: np.ndarray, largest: int, transform: Augmentor) -> np.ndarray:
     """A mask, or an error if it has labels that the library would change into others."""
-    if mask.dtype.kind in "iu" and mask.dtype.itemsize >= 4 and mask.size and not -largest <= mask.min() <= mask.max() <= largest:
+    if (
+        mask.dtype.kind in "iu"
+        and mask.dtype.itemsize >= 4
+        and mask.size
+        and not -largest <= mask.min() <= mask.max() <= largest
+    ):
         raise ValueError(
             f"augment(): a mask must have labels from -{largest} to {largest}, since {transform!r} may change others, "
             f"got {mask.min()} to {mask.max()}; number them anew: labels, mask = np.unique(mask, return_inverse=True)"
@@ -232,7 +256,11 @@ def _as_carried(mask: np.ndarray, transform: Augmentor) -> np.ndarray:
 def _as_given(made: Any, mask: np.ndarray) -> Any:
     """What has become of a mask, in its own dtype again unless that was the purpose."""
     carried = np.uint8 if mask.dtype == bool else np.int32
-    return made.astype(mask.dtype, copy=False) if mask.dtype.kind in "iub" and getattr(made, "dtype", None) == carried else made
+    return (
+        made.astype(mask.dtype, copy=False)
+        if mask.dtype.kind in "iub" and getattr(made, "dtype", None) == carried
+        else made
+    )
 
 
 def _tensor(image: np.ndarray) -> Any:

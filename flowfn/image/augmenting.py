@@ -32,9 +32,12 @@ class _Augmentors(rules.Rule):
         """As augmentors, or an error that says what is none."""
         if isinstance(value, (Stage, ComposedStages, Flow)):
             raise TypeError(
-                f"{function}(): {name} must be {self.requirement}, got {'flow' if isinstance(value, Flow) else 'stage'} {value}"
+                f"{function}(): {name} must be {self.requirement}, got "
+                f"{'flow' if isinstance(value, Flow) else 'stage'} {value}"
             )
-        return [_as_augmentor(one) for one in (value if isinstance(value, (list, tuple)) else [value]) if one is not None]
+        return [
+            _as_augmentor(one) for one in (value if isinstance(value, (list, tuple)) else [value]) if one is not None
+        ]
 
 
 class _Index(rules.Rule):
@@ -45,17 +48,27 @@ class _Index(rules.Rule):
     def check(self, function: str, name: str, value: Any, others: Mapping[str, Any]) -> Any:
         """The index as it is, or an error that says what does not fit together."""
         value = rules.Rule.check(self, function, name, value, others)
-        problem = Named(**{word: others[word] for word in ("image", "mask", "coords", "boxes", "labels")}, index=value).problem()
+        problem = Named(
+            **{word: others[word] for word in ("image", "mask", "coords", "boxes", "labels")}, index=value
+        ).problem()
         if problem:
             raise ValueError(f"{function}(): {problem}")
         return value
 
 
-_AUGMENTORS = _Augmentors("a list of augmentors, transforms of albumentations or torchvision, or functions of an image", callable)
-_NAME = rules.Rule("a component's position or key, a tuple of them, or None", lambda value: value is None or isinstance(value, Hashable))
+_AUGMENTORS = _Augmentors(
+    "a list of augmentors, transforms of albumentations or torchvision, or functions of an image", callable
+)
+_NAME = rules.Rule(
+    "a component's position or key, a tuple of them, or None",
+    lambda value: value is None or isinstance(value, Hashable),
+)
 _INDEX = _Index(
     _NAME.requirement,
-    lambda value: not isinstance(value, Flow) and (value is None or rules.is_integer(value) or isinstance(value, (str, bytes, tuple))),
+    lambda value: (
+        not isinstance(value, Flow)
+        and (value is None or rules.is_integer(value) or isinstance(value, (str, bytes, tuple)))
+    ),
     hint="; to give a source too, write augment(augmentors, source=...), or augment(augmentors, index, source)",
 )
 _SHARE = rules.Rule("a number from 0 to 1", rules.is_number, lambda value, others: 0 <= value <= 1)
@@ -86,32 +99,35 @@ def augment(
     """Augment images, and alike all that belongs to them.
 
     `augment(augmentors)` augments datapoints that are images, `augment(augmentors, index)` the image that is component
-    `index` of each (a position, or a key of a dict). `image`, `mask`, `coords`, `boxes` and `labels` name components of a
-    datapoint, each one or a tuple of several; all are transformed alike, and images and masks have to be of one height and
-    width. The datapoint keeps its form, and nothing of what comes in is changed.
+    `index` of each (a position, or a key of a dict). `image`, `mask`, `coords`, `boxes` and `labels` name components of
+    a datapoint, each one or a tuple of several; all are transformed alike, and images and masks have to be of one
+    height and width. The datapoint keeps its form, and nothing of what comes in is changed.
 
     Args:
         augmentors: a list, applied in order; each sees the shape that comes out of those before it. Augmentors of
-            `flowfn.image`, transforms of albumentations and torchvision (v2; older ones for images only), and functions of an
-            image. None is skipped, so `flip(horizontal=True) if train else None` reads well. How exactly points, boxes and
-            masks go with the image in each of the other libraries' transforms is measured in examples/other_transforms.md.
+            `flowfn.image`, transforms of albumentations and torchvision (v2; older ones for images only), and functions
+            of an image. None is skipped, so `flip(horizontal=True) if train else None` reads well. How exactly points,
+            boxes and masks go with the image in each of the other libraries' transforms is measured in
+            examples/other_transforms.md.
         index: the image; short for `image=index`.
         image: images, arrays (height, width) or (height, width, channels), in RGB order.
-        mask: masks of labels (`read_mask` reads them): they are moved as the image is, by nearest neighbour, and their colours are
-            left alone.
-        coords: points, (n, 2), x then y, in pixels from the image's top left corner. They stay, also where they leave the image.
-        boxes: boxes, (n, 4), x1 y1 x2 y2, likewise. They are clipped to what can still be seen of the image. Those of which
-            less than `min_visible` of their area (0 to 1), or nothing, is left are taken out. Floats come out.
+        mask: masks of labels (`read_mask` reads them): they are moved as the image is, by nearest neighbour,
+            and their colours are left alone.
+        coords: points, (n, 2), x then y, in pixels from the image's top left corner. They stay,
+        also where they leave the image.
+        boxes: boxes, (n, 4), x1 y1 x2 y2, likewise. They are clipped to what can still be seen of the image. Those of
+            which less than `min_visible` of their area (0 to 1), or nothing, is left are taken out. Floats come out.
         labels: what belongs to the boxes one by one (arrays, lists or tuples of n): it is taken out with them.
-        channels: "first" for images and masks that are (channels, height, width), as torch has them; they come out so. "last"
-            for (height, width, channels). Left out, it is "last", and what looks like the other, (3, 224, 224), is refused.
+        channels: "first" for images and masks that are (channels, height, width), as torch has them; they come out so.
+            "last" for (height, width, channels). Left out, it is "last", and what looks like the other, (3, 224, 224),
+            is refused.
 
-    What an augmentor draws comes from the datapoint's own generator: it is the same with any number of workers and shards,
-    and for `flow[i]`, and another in every epoch.
+    What an augmentor draws comes from the datapoint's own generator: it is the same with any number of workers and
+    shards, and for `flow[i]`, and another in every epoch.
 
     Raises:
-        TypeError, ValueError: a component is no image, mask, points or boxes; sizes disagree; a function of an image changes
-            its height or width, so that it is not known where other components have gone; an image seems to be
+        TypeError, ValueError: a component is no image, mask, points or boxes; sizes disagree; a function of an image
+            changes its height or width, so that it is not known where other components have gone; an image seems to be
             (channels, height, width), and `channels` does not say.
 
     >>> import flowfn as ff
@@ -120,7 +136,8 @@ def augment(
     >>> mirror = flip(horizontal=True, probability=1)
     >>> ff.pipe([[picture, "label"]], augment([mirror], 0))[0]
     [array([[5, 4, 3, 2, 1, 0]], dtype=uint8), 'label']
-    >>> ff.pipe([{"picture": picture, "points": points}], augment([mirror], image="picture", coords="points"))[0]["points"]
+    >>> together = augment([mirror], image="picture", coords="points")
+    >>> ff.pipe([{"picture": picture, "points": points}], together)[0]["points"]
     array([[5.5, 0.5]])
     """
     named = Named(index, image, mask, coords, boxes, labels, channels)
@@ -192,7 +209,8 @@ class Named:
         twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
         if self.index is not None and self.image is not None:
             return (
-                f"index and image both say which component is the image, got index={self.index!r} and image={self.image!r}; leave one out"
+                f"index and image both say which component is the image, got index={self.index!r} and "
+                f"image={self.image!r}; leave one out"
             )
         if twice is not None:
             return f"component {twice!r} is named twice"
@@ -210,7 +228,9 @@ class Named:
         )
         sizes = {one.shape[:2] for one in (*parts.images, *parts.masks)}
         if len(sizes) > 1:
-            raise ValueError(f"augment(): images and masks of a datapoint must be of one height and width, got {sorted(sizes)}")
+            raise ValueError(
+                f"augment(): images and masks of a datapoint must be of one height and width, got {sorted(sizes)}"
+            )
         if self.points:
             parts.coords = _joined([_rows(component(datapoint, name), 2, "coords", name) for name in self.points])
         if self.rectangles:
@@ -250,15 +270,24 @@ def _picture(value: Any, channels: str | None, what: str = "image", name: Any = 
         if channels is None and channels_first(value.shape):
             where = "a datapoint" if name is None else f"{what} (component {name!r})"
             raise ValueError(
-                f"augment(): {where} must be (height, width[, channels]), but {brief(value)} looks like (channels, height, width); "
+                f"augment(): {where} must be (height, width[, channels]), but {brief(value)} looks like (channels, "
+                "height, width); "
                 'write augment(..., channels="first") if it is, and channels="last" if not'
             )
         return np.ascontiguousarray(np.moveaxis(value, 0, -1)) if channels == "first" and value.ndim == 3 else value
     if name is None:
         hint = "; name the component: augment(augmentors, index)" if isinstance(value, (list, tuple, Mapping)) else ""
-        raise TypeError(f"augment(): a datapoint must be an image, an array (height, width[, channels]), got {brief(value)}{hint}")
-    hint = f"; decode it before: map_component(read_image, {name!r})" if isinstance(value, (str, bytes, os.PathLike)) else ""
-    raise TypeError(f"augment(): {what} (component {name!r}) must be an array (height, width[, channels]), got {brief(value)}{hint}")
+        raise TypeError(
+            f"augment(): a datapoint must be an image, an array (height, width[, channels]), got {brief(value)}{hint}"
+        )
+    hint = (
+        f"; decode it before: map_component(read_image, {name!r})"
+        if isinstance(value, (str, bytes, os.PathLike))
+        else ""
+    )
+    raise TypeError(
+        f"augment(): {what} (component {name!r}) must be an array (height, width[, channels]), got {brief(value)}{hint}"
+    )
 
 
 def _turned_back(picture: np.ndarray, channels: str | None) -> np.ndarray:
@@ -271,7 +300,9 @@ def _rows(value: Any, columns: int, what: str, name: Any) -> np.ndarray:
     if not rows.size and rows.ndim == 1:
         rows = np.zeros((0, columns))
     if rows.ndim != 2 or rows.shape[1] != columns or rows.dtype.kind not in "biuf":
-        raise ValueError(f"augment(): {what} (component {name!r}) must be numbers of shape (n, {columns}), got {brief(value)}")
+        raise ValueError(
+            f"augment(): {what} (component {name!r}) must be numbers of shape (n, {columns}), got {brief(value)}"
+        )
     return rows if rows.dtype.kind == "f" else rows.astype(np.float64)
 
 
@@ -280,7 +311,9 @@ def _boxes(value: Any, name: Any) -> np.ndarray:
     right = (boxes[:, :2] <= boxes[:, 2:]).all(1) & np.isfinite(boxes).all(1)
     if not right.all():
         got = boxes[~right][0].tolist()
-        raise ValueError(f"augment(): boxes (component {name!r}) must be finite x1 y1 x2 y2 with x1 <= x2 and y1 <= y2, got {got}")
+        raise ValueError(
+            f"augment(): boxes (component {name!r}) must be finite x1 y1 x2 y2 with x1 <= x2 and y1 <= y2, got {got}"
+        )
     return boxes
 
 

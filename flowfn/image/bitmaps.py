@@ -22,7 +22,8 @@ _INDICES = bytes(np.repeat(np.arange(256, dtype=np.uint8), 3))
 
 @dataclass(frozen=True)
 class Gif:
-    """The first picture of a GIF: where it lies on the canvas, its indices, their colours, and which of them is transparent."""
+    """The first picture of a GIF: where it lies on the canvas, its indices, their colours,
+    and which of them is transparent."""
 
     canvas: tuple[int, int]
     place: tuple[int, int]
@@ -34,7 +35,9 @@ class Gif:
     @property
     def fills(self) -> bool:
         """Whether the picture fills the canvas."""
-        return self.place == (0, 0) and self.indices.shape[0] >= self.canvas[0] and self.indices.shape[1] >= self.canvas[1]
+        return (
+            self.place == (0, 0) and self.indices.shape[0] >= self.canvas[0] and self.indices.shape[1] >= self.canvas[1]
+        )
 
 
 def read_gif(data: bytes) -> Picture:
@@ -47,7 +50,10 @@ def read_gif(data: bytes) -> Picture:
     if gif.fills:
         return Picture(seen)
     if gif.canvas[0] * gif.canvas[1] > _LARGEST:
-        raise Refused(f"a GIF image with a small picture on a canvas of {gif.canvas[1]} x {gif.canvas[0]}, which would take gigabytes")
+        raise Refused(
+            f"a GIF image with a small picture on a canvas of {gif.canvas[1]} x {gif.canvas[0]}, which would take "
+            "gigabytes"
+        )
     canvas = np.empty((*gif.canvas, 4), np.uint8)
     canvas[:] = (*gif.palette[gif.background], 0)
     top, left = gif.place
@@ -60,7 +66,10 @@ def numbers_of_gif(data: bytes) -> np.ndarray:
     """The indices of the first picture: (height, width)."""
     gif = _gif(data)
     if not gif.fills:
-        raise Refused("a GIF image whose first picture leaves a part of the canvas empty, which has no indices; decode_image reads it")
+        raise Refused(
+            "a GIF image whose first picture leaves a part of the canvas empty, which has no indices; decode_image "
+            "reads it"
+        )
     return gif.indices
 
 
@@ -83,12 +92,19 @@ def _gif(data: bytes) -> Gif:
         raise Refused("a GIF image without a picture or without colours in it")
     place, (high, wide), interlaced, packed = first
     screen = struct.pack("<HHBBB", wide, high, 0xF7, 0, 0)
-    image = imdecode(b"GIF89a" + screen + _INDICES + b"," + struct.pack("<HHHHB", 0, 0, wide, high, interlaced) + packed + b";")
+    image = imdecode(
+        b"GIF89a" + screen + _INDICES + b"," + struct.pack("<HHHHB", 0, 0, wide, high, interlaced) + packed + b";"
+    )
     if image is None:
-        raise Refused(f"a GIF image, but damaged, or OpenCV {cv2.__version__} is one that reads no GIF ({len(data)} bytes); Pillow does")
+        raise Refused(
+            f"a GIF image, but damaged, or OpenCV {cv2.__version__} is one that reads no GIF ({len(data)} bytes); "
+            "Pillow does"
+        )
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette)] = palette
-    return Gif((height or high, width or wide), place, np.ascontiguousarray(image[:, :, 0]), colours, background, transparent)
+    return Gif(
+        (height or high, width or wide), place, np.ascontiguousarray(image[:, :, 0]), colours, background, transparent
+    )
 
 
 def _palette(data: bytes, at: int, flags: int) -> tuple[np.ndarray, int]:
@@ -175,7 +191,17 @@ def _bmp(data: bytes) -> Bmp:
     if bits not in (1, 2, 4, 8, 16, 24, 32) or width <= 0 or not height or (compression in (_RLE8, _RLE4) and bits > 8):
         raise Damaged
     palette = _colours_from(data, at, min(used or 1 << bits, 256, max(start - at, 0) // each) if bits <= 8 else 0, each)
-    return Bmp(data, width, abs(height), height > 0, bits, compression, (*masks, 0)[:4] if masks else _USUAL.get(bits, ()), palette, start)
+    return Bmp(
+        data,
+        width,
+        abs(height),
+        height > 0,
+        bits,
+        compression,
+        (*masks, 0)[:4] if masks else _USUAL.get(bits, ()),
+        palette,
+        start,
+    )
 
 
 def _colours_from(data: bytes, at: int, count: int, each: int) -> np.ndarray:
@@ -202,7 +228,11 @@ def _unpacked(bmp: Bmp) -> np.ndarray:
     body, start = bmp.data[bmp.start :], 54 + palette.size
     about = (40, bmp.width, bmp.height, 1, bmp.bits, bmp.compression, len(body), 0, 0, len(palette), 0)
     image = imdecode(
-        b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + struct.pack("<IiiHHIIiiII", *about) + palette.tobytes() + body
+        b"BM"
+        + struct.pack("<IHHI", start + len(body), 0, 0, start)
+        + struct.pack("<IiiHHIIiiII", *about)
+        + palette.tobytes()
+        + body
     )
     if image is None:
         raise Damaged

@@ -1,4 +1,5 @@
-"""AVIF and JPEG 2000: boxes, which say how the picture is turned, how many bits a number has, and what its channels are.
+"""AVIF and JPEG 2000: boxes, which say how the picture is turned, how many bits a number has,
+and what its channels are.
 
 Sources: ISO/IEC 23008-12 (HEIF) and 14496-12; ISO/IEC 15444-1, annexes A and I. OpenCV decodes what is in the boxes.
 """
@@ -58,8 +59,19 @@ def _of_meta(data: bytes, inside: tuple[int, int]) -> tuple[list[tuple[bytes, by
     at = parts[b"pitm"][0]
     primary = struct.unpack_from(">I" if data[at] else ">H", data, at + 4)[0]
     about = list(_boxes(data, *parts[b"iprp"]))
-    known = [(kind, data[start:end]) for name, place in about if name == b"ipco" for kind, (start, end) in _boxes(data, *place)]
-    used = [known[index - 1] for name, place in about if name == b"ipma" for index in _associated(data, place, primary) if index]
+    known = [
+        (kind, data[start:end])
+        for name, place in about
+        if name == b"ipco"
+        for kind, (start, end) in _boxes(data, *place)
+    ]
+    used = [
+        known[index - 1]
+        for name, place in about
+        if name == b"ipma"
+        for index in _associated(data, place, primary)
+        if index
+    ]
     configured = [_bits(content[2:3]) for kind, content in [*used, *known] if kind == b"av1C"]
     told = [content[5] for kind, content in used if kind == b"pixi"]
     return used, (told or configured or [8])[0]
@@ -93,7 +105,8 @@ def _cut_out(image: np.ndarray, content: bytes) -> np.ndarray:
     left, top = (image.shape[1] - width) / 2 + x / x_by, (image.shape[0] - height) / 2 + y / y_by
     if any(number % 1 for number in (width, height, left, top)) or min(left, top) < 0:
         raise Refused(
-            f"an AVIF image of which {width} x {height} pixels from {left}, {top} on are to be seen, parts of pixels; crop it anew"
+            f"an AVIF image of which {width} x {height} pixels from {left}, {top} on are to be seen, parts of pixels; "
+            "crop it anew"
         )
     return image[int(top) : int(top + height), int(left) : int(left + width)]
 
@@ -123,8 +136,13 @@ def read_jpeg2000(data: bytes) -> Picture:
     components = _components(data, start)
     count, (sign, bits) = len(components), components[0][0]
     if len(set(components)) > 1 or sign or not 8 <= bits <= 16 or count not in (1, 3, 4):
-        told = ", ".join(f"{'signed ' * sign}{bits} bits, 1/{across} x 1/{down}" for (sign, bits), across, down in components[:5])
-        raise Refused(f"a JPEG 2000 image of {count} components ({told}), which OpenCV does not decode as it is; imagecodecs reads it")
+        told = ", ".join(
+            f"{'signed ' * sign}{bits} bits, 1/{across} x 1/{down}" for (sign, bits), across, down in components[:5]
+        )
+        raise Refused(
+            f"a JPEG 2000 image of {count} components ({told}), which OpenCV does not decode as it is; imagecodecs "
+            "reads it"
+        )
     if space not in (0, _SRGB, _GRAY):
         name = {_SYCC: "video's colours (sYCC)", 12: "CMYK", 14: "CIE L*a*b*"}.get(space, f"colour space {space}")
         raise Refused(f"a JPEG 2000 image in {name}; make RGB of it first (glymur and imagecodecs read it)")
@@ -144,7 +162,10 @@ def _of_boxes(data: bytes) -> tuple[int, int]:
         if kind == b"pclr":
             raise Refused("a JPEG 2000 image with a palette; write it as PNG")
         if kind == b"cdef" and not _in_order(data, start):
-            raise Refused("a JPEG 2000 image whose channels are in another order than red, green, blue, alpha; imagecodecs reads it")
+            raise Refused(
+                "a JPEG 2000 image whose channels are in another order than red, green, blue, alpha; imagecodecs "
+                "reads it"
+            )
     spaces = [start for kind, (start, _) in inside if kind == b"colr" and data[start] == 1]
     return found[b"jp2c"][0], struct.unpack_from(">I", data, spaces[0] + 3)[0] if spaces else 0
 
@@ -153,7 +174,9 @@ def _in_order(data: bytes, start: int) -> bool:
     """Whether channels are colours in their order, and then alpha that colours are not multiplied by."""
     (count,) = struct.unpack_from(">H", data, start)
     told = sorted(struct.unpack_from(">HHH", data, start + 2 + 6 * number) for number in range(count))
-    return all((kind == 0 and which == channel + 1) or (kind == 1 and channel == count - 1) for channel, kind, which in told)
+    return all(
+        (kind == 0 and which == channel + 1) or (kind == 1 and channel == count - 1) for channel, kind, which in told
+    )
 
 
 def _components(data: bytes, start: int) -> list[tuple[tuple[int, int], int, int]]:
@@ -169,4 +192,6 @@ def _components(data: bytes, start: int) -> list[tuple[tuple[int, int], int, int
 
 def _unfit(name: str, data: bytes, what: str) -> Refused:
     version = cv2.__version__
-    return Refused(f"{name}, but damaged inside, or OpenCV {version} does not decode its kind: {what} ({len(data)} bytes)")
+    return Refused(
+        f"{name}, but damaged inside, or OpenCV {version} does not decode its kind: {what} ({len(data)} bytes)"
+    )

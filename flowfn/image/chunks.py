@@ -1,7 +1,7 @@
 """PNG and WebP: containers of named chunks, which are walked through for what OpenCV leaves out or cannot tell.
 
-A palette is looked up by every decoder. Where what is stored is wanted, the palette is exchanged for one in which the colour of
-each number is that number.
+A palette is looked up by every decoder. Where what is stored is wanted, the palette is exchanged for one in which the
+colour of each number is that number.
 """
 
 from __future__ import annotations
@@ -47,11 +47,16 @@ def numbers_of_png(data: bytes) -> np.ndarray:
     found = list(_of_png(data))
     depth, kind = _header(data, found)
     if kind not in (_GRAY, _INDEXED):
-        raise Refused(f"a PNG image of {_COLOURS.get(kind, 'an unknown kind')}, which has no palette; decode_image gives its colours")
+        raise Refused(
+            f"a PNG image of {_COLOURS.get(kind, 'an unknown kind')}, which has no palette; decode_image gives its "
+            "colours"
+        )
     parts, most = dict(found), (1 << depth) - 1
     if kind == _INDEXED:
         own = bytes(np.repeat(np.arange(most + 1, dtype=np.uint8), 3))
-        shown = _png((name, own if name == b"PLTE" else part) for name, part in found if name not in (*_ANIMATION, b"tRNS"))
+        shown = _png(
+            (name, own if name == b"PLTE" else part) for name, part in found if name not in (*_ANIMATION, b"tRNS")
+        )
     else:
         shown = _png(part for part in found if part[0] not in (*_ANIMATION, b"tRNS"))
     image = imdecode(shown)
@@ -99,7 +104,8 @@ def _header(data: bytes, parts: list[tuple[bytes, bytes]]) -> tuple[int, int]:
     """Bits of a number, and what the numbers are.
 
     Raises:
-        Damaged: no data of this length can be unpacked to an image of these sides (memory would be taken for it all the same).
+        Damaged: no data of this length can be unpacked to an image of these sides (memory would be
+            taken for it all the same).
     """
     width, height, depth, kind = struct.unpack_from(">IIBB", data, 16)
     packed = sum(len(content) for name, content in parts if name in (b"IDAT", b"fdAT"))
@@ -117,8 +123,12 @@ def _png(parts: Iterator[tuple[bytes, bytes]]) -> bytes:
 
 
 def _broken_png(data: bytes, parts: list[tuple[bytes, bytes]]) -> Refused:
-    if _png(iter(parts)) == data[: len(_png(iter(parts)))] and _unzips(b"".join(part for name, part in parts if name == b"IDAT")):
-        return Refused(f"a whole PNG image, but of a kind that OpenCV {cv2.__version__} does not decode; Pillow may read it")
+    if _png(iter(parts)) == data[: len(_png(iter(parts)))] and _unzips(
+        b"".join(part for name, part in parts if name == b"IDAT")
+    ):
+        return Refused(
+            f"a whole PNG image, but of a kind that OpenCV {cv2.__version__} does not decode; Pillow may read it"
+        )
     return Damaged()
 
 

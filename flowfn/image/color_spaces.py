@@ -29,7 +29,9 @@ _SPACES = {
 }
 """OpenCV's names of them."""
 _IN_255 = frozenset({"rgb", "bgr", "gray"})
-_CHANNELS = Rule("1, 3 or None", lambda value: value is None or is_integer(value), lambda value, others: value in (1, 3, None))
+_CHANNELS = Rule(
+    "1, 3 or None", lambda value: value is None or is_integer(value), lambda value, others: value in (1, 3, None)
+)
 _SPACE = one_of(*_SPACES)
 
 
@@ -84,9 +86,9 @@ class color_space(Augmentor):
     """Convert to another colour space, `target`, from `origin`: one of the two is "rgb" or "bgr".
 
     Spaces are "rgb", "bgr", "gray" (1 channel), "hsv", "hls", "lab", "luv", "xyz", "ycrcb" and "yuv", as OpenCV defines
-    them. uint8 stays uint8, in OpenCV's 8-bit ranges (hue is 0..179: two degrees each). float32 stays float32: "rgb", "bgr"
-    and "gray" are 0..255, all others in their own units (hue 0..360, lightness of lab and luv 0..100, the rest about 1);
-    OpenCV computes lab to within half a unit.
+    them. uint8 stays uint8, in OpenCV's 8-bit ranges (hue is 0..179: two degrees each). float32 stays float32: "rgb",
+    "bgr" and "gray" are 0..255, all others in their own units (hue 0..360, lightness of lab and luv 0..100, the rest
+    about 1); OpenCV computes lab to within half a unit.
 
     Raises:
         ValueError: the image has not as many channels as its space.
@@ -104,7 +106,8 @@ class color_space(Augmentor):
         self.check(target=_SPACE, origin=_SPACE)
         if not {self.target, self.origin} & {"rgb", "bgr"} or self.target == self.origin:
             raise ValueError(
-                f"color_space(): target and origin must be two spaces, one of them 'rgb' or 'bgr', got {self.target!r} and {self.origin!r}"
+                "color_space(): target and origin must be two spaces, one of them 'rgb' or 'bgr', got "
+                f"{self.target!r} and {self.origin!r}"
             )
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Converted:
@@ -115,7 +118,8 @@ class color_space(Augmentor):
 
 @dataclass(frozen=True, repr=False)
 class grayscale(Augmentor):
-    """Make RGB images gray: 0.299 red + 0.587 green + 0.114 blue (ITU-R BT.601), with 1 channel, 3 equal ones, or none (None).
+    """Make RGB images gray: 0.299 red + 0.587 green + 0.114 blue (ITU-R BT.601), with 1 channel,
+    3 equal ones, or none (None).
 
     The dtype is kept; uint8 is rounded. Images that are gray already are only given that shape.
 

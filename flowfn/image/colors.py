@@ -94,7 +94,8 @@ class hue(Augmentor):
 
 @dataclass(frozen=True, repr=False)
 class saturation(Augmentor):
-    """Multiply the distance of all pixels from their gray by a number, drawn from `factor`: (low, high), or n for (1 - n, 1 + n).
+    """Multiply the distance of all pixels from their gray by a number, drawn from `factor`: (low,
+    high), or n for (1 - n, 1 + n).
 
     Gray is 0.299 red + 0.587 green + 0.114 blue, as in fb.resnet.torch. RGB images only; the dtype is kept. uint8 is
     computed in OpenCV's 8-bit arithmetic (at most 1 off) and clipped, float32 clipped to 0..255 unless `clip=False`.
@@ -125,10 +126,11 @@ class lighting(Augmentor):
     """Add a colour to all pixels, drawn along the principal axes of the colours of a data set.
 
     The colour is the sum over the three axes of axis * eigenvalue * a, with each a drawn from a normal distribution of
-    standard deviation `std` (Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks", 2012,
-    section 4.1). Eigenvalues are in units of the pixels (0..255); the rows of `eigenvectors` are red, green and blue, its
-    columns the axes. The defaults are ImageNet's, as in fb.resnet.torch: in RGB order, where code for BGR images reverses
-    both. RGB images only; the dtype is kept. uint8 is rounded and clipped, float32 clipped to 0..255 unless `clip=False`.
+    standard deviation `std` (Krizhevsky et al., "ImageNet Classification with Deep Convolutional Neural Networks",
+    2012, section 4.1). Eigenvalues are in units of the pixels (0..255); the rows of `eigenvectors` are red, green and
+    blue, its columns the axes. The defaults are ImageNet's, as in fb.resnet.torch: in RGB order, where code for BGR
+    images reverses both. RGB images only; the dtype is kept. uint8 is rounded and clipped, float32 clipped to 0..255
+    unless `clip=False`.
 
     Raises:
         ValueError: the image does not have 3 channels.

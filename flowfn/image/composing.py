@@ -1,4 +1,5 @@
-"""Augmentors made of augmentors: one after the other, sometimes, one of several, in any order; and any function as one."""
+"""Augmentors made of augmentors: one after the other, sometimes, one of several, in any order;
+and any function as one."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ _WEIGHTS = rules.Rule(
 
 
 def as_augmentor(value: Any, who: str) -> Augmentor:
-    """An augmentor as it is, a list of them as their sequence, another library's adapted, a function as `map_image(function)`."""
+    """An augmentor as it is, a list of them as their sequence, another library's adapted,
+    a function as `map_image(function)`."""
     if isinstance(value, Augmentor):
         return value
     foreign = adapted(value)
@@ -106,7 +108,8 @@ class map_image(Augmentor):
 class sequence(Augmentor):
     """Augmentors, one after the other: each sees the shape that comes out of those before it.
 
-    Each is an augmentor, a list of them, a transform of albumentations or torchvision, or a function of an image (`map_image`).
+    Each is an augmentor, a list of them, a transform of albumentations or torchvision,
+    or a function of an image (`map_image`).
 
     >>> from flowfn.image import flip, random_crop
     >>> sequence([random_crop(2), flip(horizontal=True)])((4, 4, 3), np.random.default_rng(0)).shape((4, 4, 3))

@@ -1,9 +1,9 @@
 """Transforms of albumentations in which points, boxes and masks go where their image goes.
 
-Their points are centres of pixels where they flip and warp, and corners where they resize; where they distort, points are
-drawn as pixels and looked for again. Boxes are warped about another centre than images, and masks resized to the pixel
-above and left of the one that is there. A copy of the transform has that replaced, from outside, in all that it is made of.
-Methods that are not the library's own are left alone.
+Their points are centres of pixels where they flip and warp, and corners where they resize; where they distort, points
+are drawn as pixels and looked for again. Boxes are warped about another centre than images, and masks resized to the
+pixel above and left of the one that is there. A copy of the transform has that replaced, from outside, in all that it
+is made of. Methods that are not the library's own are left alone.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def _replace(transform: Any, name: str, instead: Callable[[_Apply, Any], _Apply]
 
 
 def _resize_exactly(transform: Any) -> None:
-    """INTER_NEAREST takes the pixel above and left of where it should look; where the image is resized so, the mask has to be too."""
+    """INTER_NEAREST takes the pixel above and left of where it should look; where the image is resized so,
+    the mask has to be too."""
     if transform.mask_interpolation == cv2.INTER_NEAREST != transform.interpolation:
         transform.mask_interpolation = cv2.INTER_NEAREST_EXACT
 
@@ -100,7 +101,9 @@ def _distorted_points(apply: _Apply, transform: Any) -> _Apply:
 
 
 def _affine_boxes(apply: _Apply, transform: Any) -> _Apply:
-    return lambda boxes, matrix, **params: apply(boxes, **{**params, "matrix": matrix, "bbox_matrix": _of_edges(matrix)})
+    return lambda boxes, matrix, **params: apply(
+        boxes, **{**params, "matrix": matrix, "bbox_matrix": _of_edges(matrix)}
+    )
 
 
 def _perspective_boxes(apply: _Apply, transform: Any) -> _Apply:

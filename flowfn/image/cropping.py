@@ -21,14 +21,17 @@ _LENGTH = rules.Rule(
 )
 _ASPECT = rules.Rule("a number >= 1", rules.is_number, lambda value, others: 1 <= value < math.inf)
 _AREA = rules.Rule(
-    "a pair (low, high) of numbers above 0 and up to 1, low <= high", is_pair, lambda value, others: 0 < value[0] <= value[1] <= 1
+    "a pair (low, high) of numbers above 0 and up to 1, low <= high",
+    is_pair,
+    lambda value, others: 0 < value[0] <= value[1] <= 1,
 )
 _ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
 class Cropped(Transform):
-    """A part of an image of `size` (height, width): `target` (height, width) pixels from row `top` and column `left` on."""
+    """A part of an image of `size` (height, width): `target` (height, width)
+    pixels from row `top` and column `left` on."""
 
     size: tuple[int, int]
     top: int
@@ -120,8 +123,8 @@ class center_crop(Augmentor):
 class random_crop_random_shape(Augmentor):
     """Crop a height and a width drawn from `smallest` to `largest` (both as in `random_crop`) from anywhere inside.
 
-    `largest` ends at the image's own size, which it is if left out. The longer side is at most `max_aspect_ratio` times the
-    shorter, as far as the bounds let it be. A view comes out.
+    `largest` ends at the image's own size, which it is if left out. The longer side is at most `max_aspect_ratio` times
+    the shorter, as far as the bounds let it be. A view comes out.
 
     Raises:
         ValueError: the image is smaller than `smallest` (when it is called), or `smallest` larger than `largest`.
@@ -136,10 +139,15 @@ class random_crop_random_shape(Augmentor):
     max_aspect_ratio: float | None = None
 
     def __post_init__(self) -> None:
-        self.check(smallest=arguments.size, largest=rules.optional(arguments.size), max_aspect_ratio=rules.optional(_ASPECT))
-        if self.largest is not None and any(low > high for low, high in zip(as_size(self.smallest), as_size(self.largest))):
+        self.check(
+            smallest=arguments.size, largest=rules.optional(arguments.size), max_aspect_ratio=rules.optional(_ASPECT)
+        )
+        if self.largest is not None and any(
+            low > high for low, high in zip(as_size(self.smallest), as_size(self.largest))
+        ):
             raise ValueError(
-                f"random_crop_random_shape(): smallest must be at most largest, got smallest={self.smallest} and largest={self.largest}"
+                f"random_crop_random_shape(): smallest must be at most largest, got smallest={self.smallest} and "
+                f"largest={self.largest}"
             )
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
@@ -154,17 +162,19 @@ class random_crop_random_shape(Augmentor):
             widest = max(narrowest, min(widest, int(height * self.max_aspect_ratio)))
             narrowest = min(widest, max(narrowest, math.ceil(height / self.max_aspect_ratio)))
         width = drawn_integer(narrowest, widest, wide)
-        return _cropping(size, drawn_integer(0, size[0] - height, down), drawn_integer(0, size[1] - width, across), (height, width))
+        return _cropping(
+            size, drawn_integer(0, size[0] - height, down), drawn_integer(0, size[1] - width, across), (height, width)
+        )
 
 
 @dataclass(frozen=True, repr=False)
 class random_resized_crop(Augmentor):
     """Crop a part of random area and proportions, and resize it to `shape`: the augmentation of the Inception networks.
 
-    The part's share of the area is drawn from `area`, its width over its height from `aspect` (evenly in the logarithm),
-    up to ten times until it fits into the image; if it never does, it is the largest part in the middle whose
-    proportions are in `aspect`. `interpolation` is that of `resize`. Szegedy et al., "Going deeper with convolutions",
-    CVPR 2015, section 6, as torchvision has it.
+    The part's share of the area is drawn from `area`, its width over its height from `aspect` (evenly in the
+    logarithm), up to ten times until it fits into the image; if it never does, it is the largest part in the middle
+    whose proportions are in `aspect`. `interpolation` is that of `resize`. Szegedy et al., "Going deeper with
+    convolutions", CVPR 2015, section 6, as torchvision has it.
 
     >>> random_resized_crop(224)((480, 640, 3), np.random.default_rng(0)).shape((480, 640, 3))
     (224, 224, 3)
@@ -194,7 +204,9 @@ class random_resized_crop(Augmentor):
         resizing = Resized(part, target, self.interpolation)
         return resizing if part == size else Composed((Cropped(size, top, left, part), resizing))
 
-    def _part(self, size: tuple[int, int], parts: list[list[float]], where: list[float]) -> tuple[int, int, tuple[int, int]]:
+    def _part(
+        self, size: tuple[int, int], parts: list[list[float]], where: list[float]
+    ) -> tuple[int, int, tuple[int, int]]:
         """Top, left, and (height, width) of the part."""
         height, width = size
         proportions = math.log(self.aspect[0]), math.log(self.aspect[1])
@@ -230,7 +242,8 @@ class Cutout(Transform):
 
 @dataclass(frozen=True, repr=False)
 class random_cutout(Augmentor):
-    """Paint over a rectangle anywhere inside: `height` and `width` are pixels, or pairs (low, high) from which they are drawn.
+    """Paint over a rectangle anywhere inside: `height` and `width` are pixels, or pairs (low, high)
+    from which they are drawn.
 
     `fill` is a number, or one for each channel; masks and coordinates stay as they are. DeVries and Taylor, "Improved
     regularization of convolutional neural networks with cutout", 2017 (whose squares may leave the image in part).

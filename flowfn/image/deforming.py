@@ -19,8 +19,12 @@ Points: TypeAlias = tuple[tuple[float, float], ...]
 
 _ANCHORS = rules.Rule(
     "a positive integer n (for n x n anchors), or a list of points (x, y) from 0 to 1",
-    lambda value: rules.is_integer(value) or (isinstance(value, (list, tuple)) and bool(value) and all(map(is_pair, value))),
-    lambda value, others: value > 0 if rules.is_integer(value) else all(0 <= share <= 1 for point in value for share in point),
+    lambda value: (
+        rules.is_integer(value) or (isinstance(value, (list, tuple)) and bool(value) and all(map(is_pair, value)))
+    ),
+    lambda value, others: (
+        value > 0 if rules.is_integer(value) else all(0 <= share <= 1 for point in value for share in point)
+    ),
 )
 
 
@@ -28,7 +32,8 @@ _ANCHORS = rules.Rule(
 class Deformed(Transform):
     """An image of `size` (height, width), each point of which comes from where the pulls of the anchors put it.
 
-    Points are shares of width and height. What is at q in the result was at q + sum_k pull_k exp(-|q - anchor_k|^2 / (2 sigma^2)).
+    Points are shares of width and height. What is at q in the result was at q + sum_k pull_k
+    exp(-|q - anchor_k|^2 / (2 sigma^2)).
     """
 
     size: tuple[int, int]
@@ -71,7 +76,8 @@ class Deformed(Transform):
     def _sources(self) -> tuple[np.ndarray, np.ndarray]:
         """The index from which every pixel comes: columns and rows, float32 (height, width).
 
-        A Gaussian is a product of one along x and one along y. So is the index itself, with ones: the last of the terms.
+        A Gaussian is a product of one along x and one along y. So is the index itself,
+        with ones: the last of the terms.
         """
         height, width = self.size
         anchors, pulls = np.array(self.anchors), np.array(self.pulls) * [width, height]
@@ -86,11 +92,12 @@ class Deformed(Transform):
 
 @dataclass(frozen=True, repr=False)
 class gaussian_deform(Augmentor):
-    """Deform smoothly: each anchor pulls what is near it by a distance drawn from -`magnitude` to `magnitude`, in x and y.
+    """Deform smoothly: each anchor pulls what is near it by a distance drawn from -`magnitude` to
+    `magnitude`, in x and y.
 
-    `anchors` are points (x, y) as shares of width and height, or n for a grid of n x n; `magnitude` and `sigma`, how far a
-    pull is felt (the width of a Gaussian), are shares too. `border`, `fill`, `mask_fill` and `interpolation` are those of
-    `rotation`. Coordinates follow exactly, so the image must not fold over itself: that bounds the magnitude.
+    `anchors` are points (x, y) as shares of width and height, or n for a grid of n x n; `magnitude` and `sigma`, how
+    far a pull is felt (the width of a Gaussian), are shares too. `border`, `fill`, `mask_fill` and `interpolation` are
+    those of `rotation`. Coordinates follow exactly, so the image must not fold over itself: that bounds the magnitude.
 
     Raises:
         ValueError: the magnitude is so large, for these anchors and sigma, that the image could fold over itself.
@@ -124,7 +131,8 @@ class gaussian_deform(Augmentor):
         bound = largest_magnitude(self._points(), self.sigma)
         if self.magnitude >= bound:
             raise ValueError(
-                f"gaussian_deform(): magnitude must be below {math.floor(bound * 1e4) / 1e4} for these anchors and sigma, or the image "
+                f"gaussian_deform(): magnitude must be below {math.floor(bound * 1e4) / 1e4} for these anchors and "
+                "sigma, or the image "
                 f"could fold over itself, got {self.magnitude}; give fewer anchors, or a larger sigma"
             )
 
@@ -143,12 +151,14 @@ class gaussian_deform(Augmentor):
 
 
 def _summed(down: Sequence[np.ndarray], across: Sequence[np.ndarray]) -> np.ndarray:
-    """The sum of outer products. It is too small for the threads of a matrix product, which would wait for each other."""
+    """The sum of outer products. It is too small for the threads of a matrix product,
+    which would wait for each other."""
     return np.einsum("ki,kj->ij", np.array(down, np.float32), np.array(across, np.float32))
 
 
 def largest_magnitude(anchors: Points, sigma: float) -> float:
-    """Below which pulls never fold the image: where the slopes of all Gaussians together, pulled diagonally, stay below 1.
+    """Below which pulls never fold the image: where the slopes of all Gaussians together,
+    pulled diagonally, stay below 1.
 
     >>> round(largest_magnitude(((0.5, 0.5),), 0.5), 2)
     0.58

@@ -49,7 +49,8 @@ class Flipped(Transform):
 
 @dataclass(frozen=True, repr=False)
 class flip(Augmentor):
-    """Mirror left to right (`horizontal`), upside down (`vertical`), each with a probability; a mirrored copy comes out.
+    """Mirror left to right (`horizontal`), upside down (`vertical`), each with a probability;
+    a mirrored copy comes out.
 
     Raises:
         ValueError: neither direction is asked for.
@@ -102,7 +103,8 @@ class Transposed(Transform):
 
 @dataclass(frozen=True, repr=False)
 class transpose(Augmentor):
-    """Exchange rows and columns (mirror at the main diagonal) with a probability: (height, width) becomes (width, height).
+    """Exchange rows and columns (mirror at the main diagonal) with a probability: (height,
+    width) becomes (width, height).
 
     >>> transform = transpose(probability=1)((1, 3), np.random.default_rng(0))
     >>> transform.image(np.array([[1, 2, 3]], np.uint8)).shape
@@ -194,7 +196,10 @@ class resize_shortest_edge(Augmentor):
         self.check(size=_EDGE, max_size=rules.optional(rules.positive), interpolation=arguments.resize_interpolation)
         longest = self.size[1] if isinstance(self.size, tuple) else self.size
         if self.max_size is not None and self.max_size < longest:
-            raise ValueError(f"resize_shortest_edge(): max_size must be at least size, got size={self.size} and max_size={self.max_size}")
+            raise ValueError(
+                f"resize_shortest_edge(): max_size must be at least size, got size={self.size} and "
+                f"max_size={self.max_size}"
+            )
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Draw the size, if there is a choice."""
@@ -212,9 +217,9 @@ class resize_shortest_edge(Augmentor):
 class random_resize(Augmentor):
     """Resize to a height and a width that are drawn from `height` and `width`: pairs (low, high), ends included.
 
-    Pairs of integers are pixels, pairs with a float are factors of the image's own. The proportion of width to height may
-    change by at most `max_aspect_change`, a share (0: it is kept, the width follows the height; None: anything goes): pairs
-    are drawn up to ten times, and of the last the width is mended. No side becomes shorter than `minimum`.
+    Pairs of integers are pixels, pairs with a float are factors of the image's own. The proportion of width to height
+    may change by at most `max_aspect_change`, a share (0: it is kept, the width follows the height; None: anything
+    goes): pairs are drawn up to ten times, and of the last the width is mended. No side becomes shorter than `minimum`.
 
     >>> random_resize((0.5, 1.0))((400, 600), np.random.default_rng(0)).target
     (208, 305)

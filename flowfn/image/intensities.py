@@ -1,4 +1,5 @@
-"""Intensities: the range and the dtype of pixel values, and blur. Any number of channels; masks and coordinates stay."""
+"""Intensities: the range and the dtype of pixel values, and blur. Any number of channels;
+masks and coordinates stay."""
 
 from __future__ import annotations
 
@@ -54,7 +55,9 @@ class MinMaxNormalized(Transform):
         """The image, stretched."""
         check_pixels(self, image)
         if self.per_channel:  # row by row first, because numpy is slow along the axis of channels
-            least, greatest = (row.reshape(-1, channels(image.shape)) for row in (flat(image).min(0), flat(image).max(0)))
+            least, greatest = (
+                row.reshape(-1, channels(image.shape)) for row in (flat(image).min(0), flat(image).max(0))
+            )
             lows, highs = least.min(0).astype(float), greatest.max(0).astype(float)
         else:
             lows, highs = (np.array([bound], float) for bound in cv2.minMaxLoc(flat(image))[:2])
@@ -96,7 +99,8 @@ class Float32(Transform):
 
 @dataclass(frozen=True)
 class Blurred(Transform):
-    """Blurred by a Gaussian window of 2 radius + 1 pixels; `radius` and `sigma` are those of x and y, sigma None OpenCV's."""
+    """Blurred by a Gaussian window of 2 radius + 1 pixels;
+    `radius` and `sigma` are those of x and y, sigma None OpenCV's."""
 
     radius: tuple[int, int]
     sigma: tuple[float, float] | None = None
@@ -202,7 +206,8 @@ class to_uint8(Augmentor):
 
 @dataclass(frozen=True, repr=False)
 class to_float32(Augmentor):
-    """Make all values float32, so that what follows does not round. Images of any real dtype go in; values are not scaled.
+    """Make all values float32, so that what follows does not round.
+    Images of any real dtype go in; values are not scaled.
 
     >>> image = np.array([[1, 255]], np.uint8)
     >>> to_float32()(image.shape, np.random.default_rng(0)).image(image)
@@ -217,7 +222,8 @@ class to_float32(Augmentor):
 
 @dataclass(frozen=True, repr=False)
 class gaussian_blur(Augmentor):
-    """Blur with a Gaussian window of 2 r + 1 pixels, with r drawn from `radius`: an integer, or (low, high) with both ends.
+    """Blur with a Gaussian window of 2 r + 1 pixels, with r drawn from `radius`: an integer,
+    or (low, high) with both ends.
 
     `sigma`, in pixels, is a number or (low, high) to draw from; None is OpenCV's choice for the window, about
     0.3 (r - 1) + 0.8. With `symmetric=False` both are drawn anew for the vertical. Beyond its edge the image goes on as
@@ -259,7 +265,8 @@ def _moved(image: np.ndarray, origin: np.ndarray, scale: np.ndarray) -> np.ndarr
 
 
 def _in_a_row(values: np.ndarray, width: int) -> np.ndarray:
-    """One number, or those of the channels again and again: numpy is slow where the last axis is as short as that of the channels."""
+    """One number, or those of the channels again and again:
+    numpy is slow where the last axis is as short as that of the channels."""
     return values if values.size == 1 else np.tile(values, width // values.size)
 
 

@@ -10,10 +10,11 @@ EXACT = 1e-3
 
 
 def inverted(points: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The indices (n, 2), x then y, at which an image shows what was at those given: its pixel (i, j) is from (x[i, j], y[i, j]).
+    """The indices (n, 2), x then y, at which an image shows what was at those given: its pixel (i, j)
+    is from (x[i, j], y[i, j]).
 
-    Between pixels the maps (height, width) are linear, and beyond them what they displace stays as it is at the edge. Where
-    they fold, or skip a point, it is one of the places that come nearest to it.
+    Between pixels the maps (height, width) are linear, and beyond them what they displace stays as it is at the edge.
+    Where they fold, or skip a point, it is one of the places that come nearest to it.
 
     >>> x, y = np.meshgrid(np.arange(5) + 0.5, np.arange(4))
     >>> inverted(np.array([[2.0, 1.0]]), x, y).tolist()

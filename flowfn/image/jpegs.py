@@ -14,12 +14,15 @@ _MARKER = re.compile(rb"\xff([^\0\xff\xd0-\xd7])")
 """What ends the data of a scan: 0 behind 0xff is data, and so are restarts."""
 _IMAGE, _END, _SCAN, _EXIF, _ALONE = 0xD8, 0xD9, 0xDA, 0xE1, 0x01
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_KINDS = {0xC3: "lossless", 0xC7: "lossless", 0xCB: "lossless", 0xCF: "lossless"} | dict.fromkeys((0xC5, 0xC6, 0xCD, 0xCE), "hierarchical")
+_KINDS = {0xC3: "lossless", 0xC7: "lossless", 0xCB: "lossless", 0xCF: "lossless"} | dict.fromkeys(
+    (0xC5, 0xC6, 0xCD, 0xCE), "hierarchical"
+)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a JPEG says of its image: sides in pixels, as stored, the number of components, the bits of each, and the kind of coding."""
+    """What a JPEG says of its image: sides in pixels, as stored, the number of components, the bits of each,
+    and the kind of coding."""
 
     height: int = 0
     width: int = 0
@@ -66,11 +69,21 @@ def _numbers(data: Any, at: int) -> tuple[int, int]:
 
 def _checked(found: Frame) -> Frame:
     if found.kind in _KINDS:
-        raise Refused(f"a {_KINDS[found.kind]} JPEG image, which OpenCV does not decode; imagecodecs does, or write it as PNG")
+        raise Refused(
+            f"a {_KINDS[found.kind]} JPEG image, which OpenCV does not decode; imagecodecs does, or write it as PNG"
+        )
     if found.bits != 8:
-        raise Refused(f"a JPEG image of {found.bits} bits, and OpenCV decodes 8; imagecodecs reads it, or write it as PNG of 16 bits")
+        raise Refused(
+            f"a JPEG image of {found.bits} bits, and OpenCV decodes 8; imagecodecs reads it, or write it as PNG of 16 "
+            "bits"
+        )
     if not found.height:
-        raise Refused("a JPEG image whose height stands behind its data, which OpenCV does not decode; write it anew with Pillow")
+        raise Refused(
+            "a JPEG image whose height stands behind its data, which OpenCV does not decode; write it anew with Pillow"
+        )
     if found.components not in (1, 3, 4):
-        raise Refused(f"a JPEG image of {found.components} components, which are no colours; imagecodecs reads it, or write it as TIFF")
+        raise Refused(
+            f"a JPEG image of {found.components} components, which are no colours; imagecodecs reads it, or write it "
+            "as TIFF"
+        )
     return found

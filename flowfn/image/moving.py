@@ -1,4 +1,5 @@
-"""What moves with an image, on its way through transforms: boxes are followed until nothing is left of them to be seen."""
+"""What moves with an image, on its way through transforms:
+boxes are followed until nothing is left of them to be seen."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ ROUNDING = 1e-6
 
 @dataclass
 class Parts:
-    """All of a datapoint that moves with its image; `region` is the box (1, 4) in which something of the image is to be seen.
+    """All of a datapoint that moves with its image; `region` is the box (1, 4)
+    in which something of the image is to be seen.
 
     `kept` says of each box which of those that were there at first it is.
     """
@@ -53,14 +55,24 @@ class Parts:
         told = transform.shape(self.shape)
         self.images = [self._checked(transform.image(image), transform) for image in self.images]
         self.masks = [transform.mask(mask) for mask in self.masks]
-        if self.images and self.shape[:2] != told[:2] and (self.masks or self.coords is not None or self.boxes is not None):
+        if (
+            self.images
+            and self.shape[:2] != told[:2]
+            and (self.masks or self.coords is not None or self.boxes is not None)
+        ):
             raise ValueError(
-                f"augment(): {transform} has made an image of {told[:2]} one of {self.shape[:2]} (height, width), so it is not "
-                "known where masks, coords and boxes have gone; write an augmentor for that, with a transform that says it"
+                f"augment(): {transform} has made an image of {told[:2]} one of {self.shape[:2]} (height, width), so "
+                "it is not "
+                "known where masks, coords and boxes have gone; write an augmentor for that, with a transform that "
+                "says it"
             )
         if self.coords is not None:
             self.coords = transform.coords(self.coords)
-        if self.region is not None and type(transform).boxes is Transform.boxes and type(transform).coords is Transform.coords:
+        if (
+            self.region is not None
+            and type(transform).boxes is Transform.boxes
+            and type(transform).coords is Transform.coords
+        ):
             return  # nothing moves
         if self.region is not None:
             self._waiting.append(transform)
@@ -93,18 +105,22 @@ class Parts:
     def _checked(image: Any, transform: Transform) -> np.ndarray:
         if not isinstance(image, np.ndarray) or image.ndim not in (2, 3):
             got = f"{image.dtype} array {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise TypeError(f"augment(): {transform} must return an image, an array (height, width[, channels]), but returned {got}")
+            raise TypeError(
+                f"augment(): {transform} must return an image, an array (height, width[, channels]), but returned {got}"
+            )
         return image
 
 
 class Joint(Transform):
-    """A transform that has to see all that belongs to a datapoint in one call; it knows the shape that it was drawn for."""
+    """A transform that has to see all that belongs to a datapoint in one call;
+    it knows the shape that it was drawn for."""
 
     image_shape: Shape
 
     @abstractmethod
     def together(self, parts: Parts) -> Parts:
-        """All of it, transformed: new parts, boxes not clipped, and `kept` the place of each box among those that are given."""
+        """All of it, transformed: new parts, boxes not clipped,
+        and `kept` the place of each box among those that are given."""
 
     def image(self, image: np.ndarray) -> np.ndarray:
         """The image."""
@@ -154,7 +170,9 @@ def clipped(boxes: np.ndarray, within: np.ndarray) -> np.ndarray:
     [[0.0, 0.0, 1.0, 1.0]]
     """
     left, top, right, bottom = within[0].tolist()
-    seen = np.maximum(boxes, np.array((left, top, left, top), boxes.dtype))  # np.clip takes twice as long for a few boxes
+    seen = np.maximum(
+        boxes, np.array((left, top, left, top), boxes.dtype)
+    )  # np.clip takes twice as long for a few boxes
     return np.minimum(seen, np.array((right, bottom, right, bottom), boxes.dtype), out=seen)
 
 

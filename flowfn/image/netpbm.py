@@ -1,4 +1,5 @@
-"""Portable bitmaps, graymaps, pixmaps, anymaps and floatmaps (P1 to P7, Pf, PF), which are little more than their numbers.
+"""Portable bitmaps, graymaps, pixmaps, anymaps and floatmaps (P1 to P7, Pf, PF),
+which are little more than their numbers.
 
 Sources: the Netpbm manual's pages of pbm, pgm, ppm, pam and pfm.
 """
@@ -15,9 +16,17 @@ from flowfn.image.pictures import Damaged, Picture, Refused, of_eight_bits, with
 BEGINNING = re.compile(rb"P[1-6][\s#]|P7\s|P[Ff]\s")
 _WORD = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*([^\s#]+)")
 _PAM = re.compile(rb"P7\n(.*?)^ENDHDR[^\n]*\n", re.DOTALL | re.MULTILINE)
-_COUNTS = {b"BLACKANDWHITE": 1, b"GRAYSCALE": 1, b"RGB": 3, b"BLACKANDWHITE_ALPHA": 2, b"GRAYSCALE_ALPHA": 2, b"RGB_ALPHA": 4}
+_COUNTS = {
+    b"BLACKANDWHITE": 1,
+    b"GRAYSCALE": 1,
+    b"RGB": 3,
+    b"BLACKANDWHITE_ALPHA": 2,
+    b"GRAYSCALE_ALPHA": 2,
+    b"RGB_ALPHA": 4,
+}
 _Stored: TypeAlias = tuple[np.ndarray, int, int, bool]
-"""Numbers (height, width, samples), the largest there can be (0 of floats), how many are colours (0: unknown), whether alpha follows."""
+"""Numbers (height, width, samples), the largest there can be (0 of floats), how many are colours (0: unknown),
+whether alpha follows."""
 
 
 def read(data: bytes) -> Picture:
@@ -38,7 +47,8 @@ def numbers(data: bytes) -> np.ndarray:
     stored, most, _, _ = _stored(data)
     if stored.shape[2] > 1 or not most:
         raise Refused(
-            f"a portable map of {stored.shape[2]} numbers of {stored.dtype} for each pixel, which are no labels; use decode_image"
+            f"a portable map of {stored.shape[2]} numbers of {stored.dtype} for each pixel, which are no labels; use "
+            "decode_image"
         )
     return np.array(stored[:, :, 0])
 
@@ -73,7 +83,9 @@ def _anymap(data: bytes) -> _Stored:
         raise Damaged
     lines = [line.split(None, 1) for line in found[1].splitlines() if line.strip() and not line.startswith(b"#")]
     head = dict(line for line in lines if len(line) == 2)
-    width, height, samples, most = (int(head[name]) for name in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL") if name in head)
+    width, height, samples, most = (
+        int(head[name]) for name in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL") if name in head
+    )
     kind = head.get(b"TUPLTYPE", b"").strip()
     known = _COUNTS.get(kind) == samples
     alpha = known and kind.endswith(b"_ALPHA")

@@ -1,7 +1,7 @@
 """Noise: what cameras, files and faulty pixels add to an image.
 
-A transform of noise holds a seed, not the noise: it makes the same numbers whenever it is applied, and is small. Masks and
-coordinates are left as they are.
+A transform of noise holds a seed, not the noise: it makes the same numbers whenever it is applied, and is small. Masks
+and coordinates are left as they are.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class SaltAndPepper(Transform):
 
 @dataclass(frozen=True, repr=False)
 class jpeg_noise(Augmentor):
-    """Compress to JPEG and back, at a quality drawn from `quality`: an integer from 0 to 100, or (low, high) with both ends.
+    """Compress to JPEG and back, at a quality drawn from `quality`: an integer from 0 to 100,
+    or (low, high) with both ends.
 
     Images are RGB or gray (1 channel). Shape and dtype are kept; float32 is rounded and clipped to 0..255.
 
@@ -105,8 +106,8 @@ class jpeg_noise(Augmentor):
 class gaussian_noise(Augmentor):
     """Add normal noise to each value, of a standard deviation drawn from `sigma`: a number, or (low, high).
 
-    Any number of channels, all with noise of their own; the dtype is kept. uint8 is rounded and clipped, float32 clipped to
-    0..255 unless `clip=False`.
+    Any number of channels, all with noise of their own; the dtype is kept. uint8 is rounded and clipped, float32
+    clipped to 0..255 unless `clip=False`.
 
     >>> image = np.full((100, 100), 128, np.uint8)
     >>> gaussian_noise(10)(image.shape, np.random.default_rng(0)).image(image).std().round(1)
@@ -160,7 +161,8 @@ def _generator(seed: int) -> np.random.Generator:
 def _check_encodable(owner: object, shape: Shape) -> None:
     if channels(shape) not in (1, 3) or max(size_of(shape)) > _LONGEST:
         raise ValueError(
-            f"{type(owner).__name__}(): for JPEG an image must have 1 or 3 channels and sides of at most {_LONGEST} pixels, "
+            f"{type(owner).__name__}(): for JPEG an image must have 1 or 3 channels and sides of at most {_LONGEST} "
+            "pixels, "
             f"got shape {tuple(shape)}"
         )
 

@@ -15,7 +15,8 @@ from flowfn.image.resampling import surrounded
 from flowfn.image.transforms import Augmentor, Identity, Shape, Transform, as_points, fitting, size_of
 
 Background: TypeAlias = "Fill | Callable[[np.ndarray, Shape, np.random.Generator], np.ndarray]"
-"""What to paste on: a colour, or a function of the image, the shape to make and a generator that gives an array of that shape."""
+"""What to paste on: a colour, or a function of the image,
+the shape to make and a generator that gives an array of that shape."""
 
 _BACKGROUND = rules.Rule(
     "a number, a tuple of one for each channel, or a function of (image, shape, rng)",
@@ -45,7 +46,9 @@ class Pasted(Transform):
         shape = self.shape(fitting(image, self.size).shape)
         made = np.asarray(self.background(image, shape, np.random.default_rng(self.seed)))
         if made.shape != shape:
-            raise ValueError(f"the background must be an array of shape {shape}, got shape {made.shape} from {self.background}")
+            raise ValueError(
+                f"the background must be an array of shape {shape}, got shape {made.shape} from {self.background}"
+            )
         made = made.astype(image.dtype)  # a copy, since the function may give the same array each time
         made[self._inside] = image
         return made
@@ -74,10 +77,12 @@ class Pasted(Transform):
 
 @dataclass(frozen=True, repr=False)
 class center_paste(Augmentor):
-    """Paste the image in the middle of a `background` of `shape`: (height, width) in pixels, or one integer for a square.
+    """Paste the image in the middle of a `background` of `shape`: (height, width) in pixels,
+    or one integer for a square.
 
-    The background is a number, a tuple of one for each channel, or a function `background(image, shape, rng)` that returns
-    an array of `shape`; around masks it is `mask_fill`. Where the room is odd, more of it is below and to the right.
+    The background is a number, a tuple of one for each channel, or a function `background(image, shape, rng)` that
+    returns an array of `shape`; around masks it is `mask_fill`. Where the room is odd, more of it is below and to the
+    right.
 
     Raises:
         ValueError: the image is larger (when it is called).
@@ -133,13 +138,16 @@ def _room(paste: center_paste | random_paste, size: tuple[int, int]) -> tuple[in
     target = as_size(paste.shape)
     if target[0] < size[0] or target[1] < size[1]:
         raise ValueError(
-            f"{type(paste).__name__}(): images must be at most {target[0]} x {target[1]} (height x width), got {size[0]} x {size[1]}; "
+            f"{type(paste).__name__}(): images must be at most {target[0]} x {target[1]} (height x width), got "
+            f"{size[0]} x {size[1]}; "
             "resize or crop before"
         )
     return target[0] - size[0], target[1] - size[1]
 
 
-def _pasting(paste: center_paste | random_paste, size: tuple[int, int], top: int, left: int, rng: np.random.Generator) -> Transform:
+def _pasting(
+    paste: center_paste | random_paste, size: tuple[int, int], top: int, left: int, rng: np.random.Generator
+) -> Transform:
     target = as_size(paste.shape)
     seed = int(rng.integers(1 << 62)) if callable(paste.background) else 0
     return Identity() if size == target else Pasted(size, top, left, target, paste.background, paste.mask_fill, seed)

@@ -1,6 +1,8 @@
-"""What was decoded and what it means: numbers in RGB order and upright, and how they become 1, 3 or 4 channels of uint8.
+"""What was decoded and what it means: numbers in RGB order and upright, and how they become 1,
+3 or 4 channels of uint8.
 
-Whoever reads a container of images gives a `Picture`, or raises `Refused`, which says what the file is and what to do instead.
+Whoever reads a container of images gives a `Picture`, or raises `Refused`,
+which says what the file is and what to do instead.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ _TURNS = {2: (1, -1, 0), 3: (-1, -1, 0), 4: (-1, 1, 0), 5: (1, 1, 1), 6: (-1, 1,
 
 
 class Refused(ValueError):
-    """What an image is, and why it is not read: the rest of a sentence that begins with the name of the file and "is"."""
+    """What an image is, and why it is not read: the rest of a sentence that begins with the name of
+    the file and "is"."""
 
 
 class Damaged(Refused):
@@ -25,7 +28,8 @@ class Damaged(Refused):
 
 @dataclass(frozen=True)
 class Picture:
-    """Numbers (height, width[, bands]), the gray, RGB or RGBA among them (None: nobody knows which), and the largest they can be."""
+    """Numbers (height, width[, bands]), the gray, RGB or RGBA among them (None: nobody knows which),
+    and the largest they can be."""
 
     values: np.ndarray
     most: int = 0
@@ -45,14 +49,19 @@ class Picture:
         if wanted is None:
             return np.ascontiguousarray(self.values)
         if self.values.dtype not in (np.uint8, np.uint16):
-            raise Refused(f"an image of {self.values.dtype}, which is not turned into uint8; channels=None gives it as it is")
+            raise Refused(
+                f"an image of {self.values.dtype}, which is not turned into uint8; channels=None gives it as it is"
+            )
         if self.bands:
-            raise Refused(f"an image of {self.values.shape[2]} bands that are no colours; channels=None gives them as they are")
+            raise Refused(
+                f"an image of {self.values.shape[2]} bands that are no colours; channels=None gives them as they are"
+            )
         return _arranged(_of_eight_bits(self.values if self.colours is None else self.colours, self.most), wanted)
 
 
 def imdecode(data: Any, flags: int = cv2.IMREAD_UNCHANGED) -> np.ndarray | None:
-    """What OpenCV makes of the bytes, in its order of colours and as they are stored: (height, width[, channels]), or None.
+    """What OpenCV makes of the bytes, in its order of colours and as they are stored: (height,
+    width[, channels]), or None.
 
     Raises:
         Refused: it is beyond what OpenCV may decode, such as sides without bounds.
@@ -111,9 +120,9 @@ def _arranged(image: np.ndarray, wanted: int) -> np.ndarray:
     count = 1 if image.ndim == 2 else image.shape[2]
     image = np.ascontiguousarray(image)
     if wanted == 1:
-        return (image if count == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY if count == 3 else cv2.COLOR_RGBA2GRAY)).reshape(
-            *image.shape[:2], 1
-        )
+        return (
+            image if count == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY if count == 3 else cv2.COLOR_RGBA2GRAY)
+        ).reshape(*image.shape[:2], 1)
     if count == wanted:
         return image
     if count == 1:

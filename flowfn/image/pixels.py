@@ -1,7 +1,7 @@
 """Pixel values: what images may be, and how their values are scaled, rounded and clipped, for all augmentors of colour.
 
-Values are 0 to 255, uint8 or float32. What is computed for uint8 is rounded to the nearest integer and clipped, and never
-wraps around; float32 is clipped too where `clip` says so.
+Values are 0 to 255, uint8 or float32. What is computed for uint8 is rounded to the nearest integer and clipped, and
+never wraps around; float32 is clipped too where `clip` says so.
 """
 
 from __future__ import annotations
@@ -59,12 +59,14 @@ def check_pixels(owner: Any, image: np.ndarray) -> None:
         return
     check_layout(owner, image)
     raise TypeError(
-        f"{type(owner).__name__}(): an image must be uint8 or float32, got {image.dtype}; to_uint8() or to_float32() before makes it so"
+        f"{type(owner).__name__}(): an image must be uint8 or float32, got {image.dtype}; to_uint8() or to_float32() "
+        "before makes it so"
     )
 
 
 def check_layout(owner: Any, image: np.ndarray) -> None:
-    """Make sure that an image is (height, width) or (height, width, channels), not empty, of any kind of real number."""
+    """Make sure that an image is (height, width) or (height, width, channels), not empty,
+    of any kind of real number."""
     size_of(image.shape)
     if image.dtype.kind not in "biuf":
         raise TypeError(f"{type(owner).__name__}(): an image must hold real numbers, got {image.dtype}")

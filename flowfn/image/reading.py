@@ -1,8 +1,10 @@
 """Images out of files and bytes: RGB, upright, and whole, or an error that says what is wrong with which file.
 
-OpenCV decodes. What it leaves open, or makes up, is decided by what the container says, which a reader of ours for each kind asks
-first: an image that has been cut off is an error and never half a picture, the rotation that a camera noted down is carried out
-whatever is asked for, the order of colours is always red, green, blue, and what cannot be right is refused for what it is.
+OpenCV decodes. What it leaves open, or makes up, is decided by what the container says,
+which a reader of ours for each kind asks
+first: an image that has been cut off is an error and never half a picture, the rotation that a camera noted down is
+carried out whatever is asked for, the order of colours is always red, green, blue, and what cannot be right is refused
+for what it is.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ from flowfn.storage.damage import reading
 from flowfn.storage.files import open_file
 
 CHANNELS = rules.Rule(
-    "1, 3, 4 or None", lambda value: value is None or rules.is_integer(value), lambda value, others: value in (None, 1, 3, 4)
+    "1, 3, 4 or None",
+    lambda value: value is None or rules.is_integer(value),
+    lambda value, others: value in (None, 1, 3, 4),
 )
 SIZE = rules.optional(rules.positive)
 _REDUCED = {
@@ -50,7 +54,8 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Container:
-    """A kind of file: its name, how it begins, what reads it, and what reads the numbers that are labels, if it can hold any."""
+    """A kind of file: its name, how it begins, what reads it,
+    and what reads the numbers that are labels, if it can hold any."""
 
     name: str
     begins: Callable[[bytes], Any]
@@ -81,7 +86,8 @@ _CONTAINERS = (
 
 
 def decode_image(data: Any, *, channels: int | None = 3, size: int | None = None) -> np.ndarray:
-    """Decode the bytes of an image file: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, Netpbm and what else OpenCV reads.
+    """Decode the bytes of an image file: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000,
+    Netpbm and what else OpenCV reads.
 
     For the labels of a mask, which in files with a palette are not the colours, there is `decode_mask`.
 
@@ -90,22 +96,25 @@ def decode_image(data: Any, *, channels: int | None = 3, size: int | None = None
         channels: 3 for RGB (gray is repeated, alpha is left out and not blended in), 1 for gray, 4 for RGB and alpha
             (255 where there is none): arrays (height, width, channels) of uint8; of 16 bits the upper eight are
             kept, fewer are made 0 to 255.
-            None for the image as it is: (height, width) if it is gray, 3 or 4 channels otherwise (in TIFF and PAM as many bands as
-            there are), uint8, uint16 (numbers of 9 to 15 bits as they are) or another dtype, such as float32, that has to be asked
-            for in this way.
+            None for the image as it is: (height, width) if it is gray, 3 or 4 channels otherwise (in TIFF and PAM as
+            many bands as there are), uint8, uint16 (numbers of 9 to 15 bits as they are) or another dtype, such as
+            float32, that has to be asked for in this way.
         size: makes the image smaller while it is decoded, which takes a fraction of the time, if it is a JPEG: to
             1/2, 1/4 or 1/8 of each edge (rounded up), the smallest of these, or the whole, of which the shorter edge is
-            still >= size. Other formats come whole. It is not a resize: what comes out has yet to be made as large as wanted.
+            still >= size. Other formats come whole. It is not a resize:
+            what comes out has yet to be made as large as wanted.
 
     Returns:
-        An array of one's own, in RGB order, upright: turned and mirrored as EXIF, or AVIF's boxes, say. Of an animation, or a file of
-        several pages, the first (no thumbnail). CMYK is converted without a colour profile. Colours that are stored multiplied by
-        their alpha are divided by it. What lies behind the end of a JPEG, a film or a preview, is left alone.
+        An array of one's own, in RGB order, upright: turned and mirrored as EXIF, or AVIF's boxes, say. Of an
+        animation, or a file of several pages, the first (no thumbnail). CMYK is converted without a colour profile.
+        Colours that are stored multiplied by their alpha are divided by it. What lies behind the end of a JPEG, a film
+        or a preview, is left alone.
 
     Raises:
-        ValueError: nothing is there, it is no image, it ends too early, it is of a kind that cannot be read as it is meant, which is
-            named, or its numbers are signed, floats, or bands without colours (and `channels` is not None). Damage inside a JPEG
-            that its decoder can step over (it does, with a word on stderr) cannot be noticed.
+        ValueError: nothing is there, it is no image, it ends too early, it is of a kind that cannot be read as it is
+            meant, which is named, or its numbers are signed, floats, or bands without colours (and `channels` is not
+            None). Damage inside a JPEG that its decoder can step over (it does, with a word on stderr) cannot be
+            noticed.
 
     >>> red = cv2.imencode(".png", np.array([[[0, 0, 255]]], np.uint8))[1].tobytes()  # blue, green, red
     >>> decode_image(red)
@@ -121,7 +130,8 @@ def decode_image(data: Any, *, channels: int | None = 3, size: int | None = None
 
 
 def read_image(file: Any, *, channels: int | None = 3, size: int | None = None) -> np.ndarray:
-    """Read an image from a file: a path, a URL (through fsspec), or a file opened for reading bytes, from where it stands.
+    """Read an image from a file: a path, a URL (through fsspec),
+    or a file opened for reading bytes, from where it stands.
 
     What comes out, `channels` and `size` are as in `decode_image`. For one component of a datapoint write
     `map_component(read_image, 0)`.
@@ -163,19 +173,21 @@ def read_images(source: Any, *, channels: int | None = 3, size: int | None = Non
 def decode_mask(data: Any) -> np.ndarray:
     """Decode the labels in the bytes of a mask's file: for each pixel the number that is stored, and not its colour.
 
-    Masks of PASCAL VOC, DAVIS, ADE20K and their like are images with a palette: what is stored for a pixel is an index, its label,
-    and the palette has the colours in which a person is to see it. In gray images the number is the label itself.
+    Masks of PASCAL VOC, DAVIS, ADE20K and their like are images with a palette: what is stored for a pixel is an index,
+    its label, and the palette has the colours in which a person is to see it. In gray images the number is the label
+    itself.
 
     Args:
-        data: bytes, a bytearray, a memoryview, or a uint8 array of one axis, of a PNG, GIF, BMP or TIFF (of 1, 2, 4, 8 or more bits),
-            or a portable graymap or bitmap (Netpbm).
+        data: bytes, a bytearray, a memoryview, or a uint8 array of one axis, of a PNG, GIF, BMP or TIFF (of 1, 2, 4, 8
+            or more bits), or a portable graymap or bitmap (Netpbm).
 
     Returns:
-        An array (height, width) of one's own, upright, of the integers in the file: uint8, or uint16 and others where they are larger.
+        An array (height, width) of one's own, upright, of the integers in the file: uint8,
+        or uint16 and others where they are larger.
 
     Raises:
-        ValueError: as in `decode_image`; or an image whose pixels are several numbers or floats, or of a kind without palettes, which
-            changes numbers (JPEG), so that they are no labels any more.
+        ValueError: as in `decode_image`; or an image whose pixels are several numbers or floats, or of a kind without
+            palettes, which changes numbers (JPEG), so that they are no labels any more.
 
     >>> voc = cv2.imencode(".png", np.array([[0, 15, 255]], np.uint8))[1]
     >>> decode_mask(voc)
@@ -227,7 +239,9 @@ def _content(file: Any, who: str, function: str, of_bytes: str) -> tuple[bytes, 
         )
     content, name = file.read(), str(getattr(file, "name", type(file).__name__))
     if not isinstance(content, (bytes, bytearray, memoryview)):
-        raise TypeError(f'{who}: file must give bytes, but {name} gave {type(content).__name__}; open it with mode="rb"')
+        raise TypeError(
+            f'{who}: file must give bytes, but {name} gave {type(content).__name__}; open it with mode="rb"'
+        )
     return bytes(content), name
 
 
@@ -240,7 +254,9 @@ def _bytes(data: Any, who: str, of_path: str) -> bytes | memoryview:
     if isinstance(data, (str, os.PathLike)) or not isinstance(data, (bytes, bytearray, memoryview)):
         hint = f"; for a path write {of_path}" if isinstance(data, (str, os.PathLike)) else ""
         raise TypeError(f"{who}: data must be bytes, or a uint8 array, got {type(data).__name__}{hint}")
-    return data if isinstance(data, bytes) else memoryview(data).cast("B") if memoryview(data).contiguous else bytes(data)
+    return (
+        data if isinstance(data, bytes) else memoryview(data).cast("B") if memoryview(data).contiguous else bytes(data)
+    )
 
 
 def _decoded(data: bytes | memoryview, channels: int | None, size: int | None, what: str) -> np.ndarray:
@@ -292,7 +308,8 @@ def _of_jpeg(data: bytes | memoryview, channels: int | None, size: int | None) -
 
 def _of_opencv(data: bytes) -> Picture:
     """What only OpenCV knows: Radiance's images, rasters of Sun."""
-    other = next((f"{name}, which OpenCV {cv2.__version__} does not decode; {instead}" for name, (beginning, instead) in _ELSEWHERE.items()
+    other = next(((f"{name}, which OpenCV {cv2.__version__} does not decode; "
+f"{instead}") for name, (beginning, instead) in _ELSEWHERE.items()
                   if re.match(beginning, data, re.DOTALL)), "")  # fmt: skip
     try:
         image = imdecode(data)
@@ -304,6 +321,10 @@ def _of_opencv(data: bytes) -> Picture:
         raise Refused(other)
     if data.startswith(b"#?R"):
         known = b"32-bit_rle_xyze" not in data[:1000] and re.search(rb"\n-Y \d+ \+X \d+\n", data[:5000])
-        kind = "but damaged or cut off" if known else "but of colours (XYZ) or an order of rows that OpenCV does not decode"
+        kind = (
+            "but damaged or cut off"
+            if known
+            else "but of colours (XYZ) or an order of rows that OpenCV does not decode"
+        )
         raise Refused(f"a Radiance image, {kind} ({len(data)} bytes)")
     raise Refused(f"no image that OpenCV decodes: {len(data)} bytes, which begin with {data[:_BEGINNING]!r}")

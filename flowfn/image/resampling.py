@@ -31,8 +31,15 @@ BORDERS = {
     "wrap": cv2.BORDER_WRAP,
 }
 _INTERPOLATED = frozenset("BHhfd")
-_COPIED = frozenset("BHf")  # OpenCV 5 warps these exactly, others on a grid of 1/1024 pixel: a mask would depend on its dtype
-_UNITS: Mapping[int, np.dtype[Any]] = {1: np.dtype(np.uint8), 2: np.dtype(np.uint16), 4: np.dtype(np.float32), 8: np.dtype(np.uint16)}
+_COPIED = frozenset(
+    "BHf"
+)  # OpenCV 5 warps these exactly, others on a grid of 1/1024 pixel: a mask would depend on its dtype
+_UNITS: Mapping[int, np.dtype[Any]] = {
+    1: np.dtype(np.uint8),
+    2: np.dtype(np.uint16),
+    4: np.dtype(np.float32),
+    8: np.dtype(np.uint16),
+}
 _RESIZED = frozenset({1, 2, 3, 4})
 _WARPED = frozenset({1, 3, 4})  # channels at once; two are again not warped exactly
 
@@ -43,21 +50,32 @@ def resized(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.
         return image
     # INTER_NEAREST takes the pixel above and left of where it should look; the exact one takes the pixel that is there.
     flag = cv2.INTER_NEAREST_EXACT if interpolation == "nearest" else INTERPOLATIONS[interpolation]
-    return _sampled(lambda part, fill: cv2.resize(part, size[::-1], interpolation=flag), image, interpolation, 0, _RESIZED)
-
-
-def warped(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], interpolation: str, border: str, fill: Fill) -> np.ndarray:
-    """An image of (height, width) to whose indices `matrix` (2, 3) takes the indices of the one given."""
-    flag, mode, wanted, image = INTERPOLATIONS[interpolation], BORDERS[border], size[::-1], _reflectable(image, border)
     return _sampled(
-        lambda part, fill: cv2.warpAffine(part, matrix, wanted, flags=flag, borderMode=mode, borderValue=fill), image, interpolation, fill
+        lambda part, fill: cv2.resize(part, size[::-1], interpolation=flag), image, interpolation, 0, _RESIZED
     )
 
 
-def remapped(image: np.ndarray, x: np.ndarray, y: np.ndarray, interpolation: str, border: str, fill: Fill) -> np.ndarray:
+def warped(
+    image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], interpolation: str, border: str, fill: Fill
+) -> np.ndarray:
+    """An image of (height, width) to whose indices `matrix` (2, 3) takes the indices of the one given."""
+    flag, mode, wanted, image = INTERPOLATIONS[interpolation], BORDERS[border], size[::-1], _reflectable(image, border)
+    return _sampled(
+        lambda part, fill: cv2.warpAffine(part, matrix, wanted, flags=flag, borderMode=mode, borderValue=fill),
+        image,
+        interpolation,
+        fill,
+    )
+
+
+def remapped(
+    image: np.ndarray, x: np.ndarray, y: np.ndarray, interpolation: str, border: str, fill: Fill
+) -> np.ndarray:
     """An image whose every pixel comes from the index (x, y) of the one given; the maps are float32 (height, width)."""
     flag, mode, image = INTERPOLATIONS[interpolation], BORDERS[border], _reflectable(image, border)
-    return _sampled(lambda part, fill: cv2.remap(part, x, y, flag, borderMode=mode, borderValue=fill), image, interpolation, fill)
+    return _sampled(
+        lambda part, fill: cv2.remap(part, x, y, flag, borderMode=mode, borderValue=fill), image, interpolation, fill
+    )
 
 
 def flipped(image: np.ndarray, horizontal: bool, vertical: bool) -> np.ndarray:
@@ -95,13 +113,16 @@ def check_fill(fill: Fill, shape: Shape) -> None:
         raise ValueError(f"fill must be one number, or one for each of {channels} channels, got {fill}")
 
 
-def _sampled(call: _Call, image: np.ndarray, interpolation: str, fill: Fill, together: frozenset[int] = _WARPED) -> np.ndarray:
+def _sampled(
+    call: _Call, image: np.ndarray, interpolation: str, fill: Fill, together: frozenset[int] = _WARPED
+) -> np.ndarray:
     """What `call(image, fill)` gives, which can treat few dtypes, and so many channels `together`, for any."""
     kind = image.dtype.char
     if kind not in (_COPIED if interpolation == "nearest" else _INTERPOLATED):
         if interpolation != "nearest":
             raise TypeError(
-                f"an image must be uint8 or float32 to be resampled, got {image.dtype}; convert it before, or give it as a mask"
+                f"an image must be uint8 or float32 to be resampled, got {image.dtype}; convert it before, or give it "
+                "as a mask"
             )
         return _copied(call, image, fill, together)
     if image.ndim == 2 or image.shape[2] in together:
@@ -142,7 +163,8 @@ def _copied(call: _Call, image: np.ndarray, fill: Fill, together: frozenset[int]
 
 
 def _reflectable(image: np.ndarray, border: str) -> np.ndarray:
-    """The image, its only row or column twice if it is to be reflected: that looks the same, and OpenCV 5's cubic would not return."""
+    """The image, its only row or column twice if it is to be reflected: that looks the same,
+    and OpenCV 5's cubic would not return."""
     if border == "reflect":
         for axis in (0, 1):
             image = image.repeat(2, axis) if image.shape[axis] == 1 else image

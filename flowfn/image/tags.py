@@ -9,7 +9,22 @@ import numpy as np
 
 from flowfn.image.pictures import Damaged
 
-_KINDS = {1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
+_KINDS = {
+    1: "B",
+    2: "B",
+    3: "H",
+    4: "I",
+    6: "b",
+    7: "B",
+    8: "h",
+    9: "i",
+    11: "f",
+    12: "d",
+    13: "I",
+    16: "Q",
+    17: "q",
+    18: "Q",
+}
 ORIENTATION = 274
 
 
@@ -19,7 +34,8 @@ def is_tiff(data: Any) -> bool:
 
 
 def exif_orientation(block: Any) -> int:
-    """The orientation in an EXIF block, which is a TIFF: 1 to 8, or 0 where nothing is said, or the block is damaged."""
+    """The orientation in an EXIF block, which is a TIFF: 1 to 8, or 0 where nothing is said,
+    or the block is damaged."""
     try:
         found = Tags(bytes(block)).number(ORIENTATION, 0) if is_tiff(block) else 0
     except (struct.error, Damaged):

@@ -1,9 +1,9 @@
 """Points, boxes and masks for torchvision.transforms.v2 that go where their image goes.
 
-torchvision finds what to do with a tensor by its class, and lets others add classes. Its own keypoints are centres of pixels
-where it flips, and corners everywhere else; with `expand=True` points and boxes are moved by a rounded size; where it is
-elastic they are moved as the pixel is that they are in; and masks are resized to the pixel above and left of the one that
-is there. Only what is imported already is imported here.
+torchvision finds what to do with a tensor by its class, and lets others add classes. Its own keypoints are centres of
+pixels where it flips, and corners everywhere else; with `expand=True` points and boxes are moved by a rounded size;
+where it is elastic they are moved as the pixel is that they are in; and masks are resized to the pixel above and left
+of the one that is there. Only what is imported already is imported here.
 """
 
 from __future__ import annotations
@@ -48,9 +48,12 @@ def kinds() -> Kinds:
 
 
 def knowing(transform: Any) -> Any:
-    """A transform for which what it says of torchvision's keypoints, boxes and masks, by class, is said of these too."""
+    """A transform for which what it says of torchvision's keypoints, boxes and masks,
+    by class, is said of these too."""
     theirs, ours = import_module("torchvision.tv_tensors"), kinds()
-    return _knowing(transform, {theirs.KeyPoints: ours.points, theirs.BoundingBoxes: ours.boxes, theirs.Mask: ours.mask})
+    return _knowing(
+        transform, {theirs.KeyPoints: ours.points, theirs.BoundingBoxes: ours.boxes, theirs.Mask: ours.mask}
+    )
 
 
 def as_boxes(boxes: Any) -> np.ndarray:
@@ -64,7 +67,11 @@ def _knowing(value: Any, kinds: dict[Any, Any]) -> Any:
     """A copy, however deep, in which dictionaries have our kinds beside theirs."""
     if isinstance(value, dict):
         inside = {key: _knowing(one, kinds) for key, one in value.items()}
-        return inside | {ours: inside[theirs] for theirs, ours in kinds.items() if theirs in inside} | _unsaid(inside, kinds)
+        return (
+            inside
+            | {ours: inside[theirs] for theirs, ours in kinds.items() if theirs in inside}
+            | _unsaid(inside, kinds)
+        )
     if type(value) in (list, tuple):
         return type(value)(_knowing(one, kinds) for one in value)
     if isinstance(value, import_module("torch").nn.Module):
@@ -100,7 +107,9 @@ def _rotated(points: Any, angle: float, expand: bool = False, center: Any = None
     size = points.canvas_size
     plain, _ = functional.rotate_keypoints(_plain(points), size, angle, center=center)
     larger = _size(functional.rotate, size, angle=angle, expand=expand, center=center)
-    return _like(points, plain + import_module("torch").tensor([(larger[1] - size[1]) / 2, (larger[0] - size[0]) / 2]), larger)
+    return _like(
+        points, plain + import_module("torch").tensor([(larger[1] - size[1]) / 2, (larger[0] - size[0]) / 2]), larger
+    )
 
 
 def _deformed(points: Any, displacement: Any, **options: Any) -> Any:
@@ -121,7 +130,9 @@ def _by_corners(kernel: Any) -> Any:
         points = kinds().points(torch.from_numpy(corners(plain)), canvas_size=boxes.canvas_size)
         there = kernel(points, *arguments, **options)
         made = torch.from_numpy(bounding(_plain(there).numpy())).to(boxes.dtype)
-        as_corners = import_module("torchvision.tv_tensors").wrap(made, like=boxes, format="XYXY", canvas_size=there.canvas_size)
+        as_corners = import_module("torchvision.tv_tensors").wrap(
+            made, like=boxes, format="XYXY", canvas_size=there.canvas_size
+        )
         return functional.convert_bounding_box_format(as_corners, new_format=boxes.format)
 
     return moved
@@ -131,7 +142,8 @@ def _by_corners(kernel: Any) -> Any:
 
 
 def _resized(mask: Any, size: Any, interpolation: Any = "bilinear", max_size: Any = None, **options: Any) -> Any:
-    """Each pixel is the one that is at its centre, whatever the dtype; if the image is given the one above and left, the mask is too."""
+    """Each pixel is the one that is at its centre, whatever the dtype;
+    if the image is given the one above and left, the mask is too."""
     functional, torch = import_module("torchvision.transforms.v2.functional"), import_module("torch")
     height, width = mask.shape[-2:]
     larger = _size(functional.resize, (height, width), size=size, max_size=max_size)

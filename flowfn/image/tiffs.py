@@ -1,8 +1,8 @@
 """TIFF: the numbers as they are stored, and what its tags say they mean (TIFF 6.0, its technical notes, and BigTIFF).
 
-A TIFF can hold nearly anything, and decoders make a picture of it all: of several bands the first is left, planes apart come out
-mixed up, colours multiplied by alpha. So a decoder (OpenCV's libtiff) only unpacks here: it is shown each strip or tile as a
-gray image of bytes, and what the bytes are is read out of the tags.
+A TIFF can hold nearly anything, and decoders make a picture of it all: of several bands the first is left, planes apart
+come out mixed up, colours multiplied by alpha. So a decoder (OpenCV's libtiff) only unpacks here: it is shown each
+strip or tile as a gray image of bytes, and what the bytes are is read out of the tags.
 """
 
 from __future__ import annotations
@@ -24,18 +24,22 @@ _OF_THE_CODER = (_FILL, 292, 293, 347)
 """Tags that whoever unpacks the bytes has to know too: the order of bits, options of faxes, tables of JPEG."""
 _FAXES, _JPEG, _PLAIN, _LOGS = (2, 3, 4), 7, (1, 5, 8, 32773, 32946), (34676, 34677)
 _COMPRESSIONS = {
-    6: "old JPEG", 34661: "JBIG", 34712: "JPEG 2000", 33003: "JPEG 2000", 33005: "JPEG 2000", 34887: "LERC", 34925: "LZMA",
-    50000: "Zstandard", 50001: "WebP", 34927: "WebP", 50002: "JPEG XL", 52546: "JPEG XL", 22610: "JPEG XR", 34934: "JPEG XR",
+    6: "old JPEG", 34661: "JBIG", 34712: "JPEG 2000", 33003: "JPEG 2000", 33005: "JPEG 2000", 34887: "LERC",
+    34925: "LZMA",
+    50000: "Zstandard", 50001: "WebP", 34927: "WebP", 50002: "JPEG XL", 52546: "JPEG XL", 22610: "JPEG XR",
+    34934: "JPEG XR",
 }  # fmt: skip
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LUV = 0, 1, 2, 3, 5, 6, (32844, 32845)
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4}
 _OTHERS = {
-    4: "which is a mask of transparency", 8: "in colours of CIE L*a*b*", 9: "in colours of ICC L*a*b*", 10: "in colours of ITU L*a*b*",
+    4: ("which is a mask of "
+"transparency"), 8: "in colours of CIE L*a*b*", 9: "in colours of ICC L*a*b*", 10: "in colours of ITU L*a*b*",
     32803: "of the mosaic that a camera's sensor saw", 34892: "of linear raw values of a camera",
 }  # fmt: skip
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _AT_ONCE = 1 << 28
-"""So many bytes are unpacked at once, in at most `_ROWS_AT_ONCE` rows: OpenCV takes no image larger than 2^20 x 2^20 or 2^30 in all."""
+"""So many bytes are unpacked at once, in at most `_ROWS_AT_ONCE` rows:
+OpenCV takes no image larger than 2^20 x 2^20 or 2^30 in all."""
 _ROWS_AT_ONCE = 1 << 19
 _INSTEAD = "; tifffile reads it"
 
@@ -51,8 +55,15 @@ def read(data: bytes) -> Picture:
 def numbers(data: bytes) -> np.ndarray:
     """What is stored for each pixel of an image with a palette, or of a gray one of integers: (height, width)."""
     page = _page(data)
-    if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE) or page.samples > 1 or page.dtype.kind not in "iu":
-        raise Refused(f"a TIFF image of {page.samples} samples of {page.dtype} for each pixel, which are no labels; use decode_image")
+    if (
+        page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE)
+        or page.samples > 1
+        or page.dtype.kind not in "iu"
+    ):
+        raise Refused(
+            f"a TIFF image of {page.samples} samples of {page.dtype} for each pixel, which are no labels; use "
+            "decode_image"
+        )
     return Picture(_samples(page)[:, :, 0]).turned(page.orientation).values
 
 
@@ -107,7 +118,11 @@ def _described(tags: Tags) -> Page:
     width, height = tags.number(_WIDTH, 0), tags.number(_HEIGHT, 0)
     if not width or not height:
         raise Damaged
-    samples, photometric, compression = tags.number(_SAMPLES, 1), tags.number(_PHOTOMETRIC, -1), tags.number(_COMPRESSION, 1)
+    samples, photometric, compression = (
+        tags.number(_SAMPLES, 1),
+        tags.number(_PHOTOMETRIC, -1),
+        tags.number(_COMPRESSION, 1),
+    )
     bits, formats = set(tags.values(_BITS).tolist() or [1]), set(tags.values(_FORMAT).tolist() or [1])
     if compression not in (*_PLAIN, *_FAXES, _JPEG, *_LOGS):
         name = _COMPRESSIONS.get(compression, f"scheme {compression}")
@@ -141,7 +156,9 @@ def _dtype(bits: int, kind: int) -> np.dtype:
 def _converted(page: Page) -> np.ndarray:
     """By libtiff, which knows how colours of video are made RGB, and logarithms of light."""
     if page.apart or page.samples != 3 or (page.bits != 8 and page.photometric not in _LUV):
-        raise Refused(f"a TIFF image of {page.samples} samples of {page.bits} bits in video's colours or as JPEG{_INSTEAD}")
+        raise Refused(
+            f"a TIFF image of {page.samples} samples of {page.bits} bits in video's colours or as JPEG{_INSTEAD}"
+        )
     _places(page)
     image = imdecode(page.tags.data)
     if image is None:
@@ -209,12 +226,15 @@ def _unpacked(page: Page, offsets: np.ndarray, sizes: np.ndarray, width: int, he
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _as_gray(page: Page, offsets: np.ndarray, sizes: np.ndarray, across: tuple[int, int], height: int, rows: int) -> bytes:
+def _as_gray(
+    page: Page, offsets: np.ndarray, sizes: np.ndarray, across: tuple[int, int], height: int, rows: int
+) -> bytes:
     """A TIFF of these strips alone, as a gray image of one sample, whose width and bits are given."""
     low, high = int(offsets.min()), int((offsets + sizes).max())
     tags, order = page.tags, page.tags.order
     entries: dict[int, tuple[str, Sequence[int]]] = {
-        _WIDTH: ("I", [across[0]]), _HEIGHT: ("I", [rows]), _BITS: ("H", [across[1]]), _COMPRESSION: ("H", [page.compression]),
+        _WIDTH: ("I", [across[0]]), _HEIGHT: ("I", [rows]), _BITS: ("H", [across[1]]), _COMPRESSION: ("H", [
+        page.compression]),
         _PHOTOMETRIC: ("H", [_BLACK_IS_ZERO]), _STRIPS: ("I", (offsets - low + 8).tolist()), _SAMPLES: ("H", [1]),
         _ROWS: ("I", [height]), _STRIP_SIZES: ("I", sizes.tolist()),
     }  # fmt: skip
@@ -241,11 +261,17 @@ def _as_gray(page: Page, offsets: np.ndarray, sizes: np.ndarray, across: tuple[i
 def _of_bytes(packed: np.ndarray, page: Page, width: int) -> np.ndarray:
     """Rows of bytes as numbers of this machine: (rows, width, samples side by side)."""
     rows, together, size = len(packed), page.together, page.dtype.itemsize
-    if page.predictor not in (1, 2, 3) or (page.predictor == 2 and page.bits < 8) or (page.predictor == 3 and page.dtype.kind != "f"):
+    if (
+        page.predictor not in (1, 2, 3)
+        or (page.predictor == 2 and page.bits < 8)
+        or (page.predictor == 3 and page.dtype.kind != "f")
+    ):
         raise Refused(f"a TIFF image that predicts its numbers in a way that is not known ({page.predictor}){_INSTEAD}")
     if page.bits not in (8, 16, 32, 64):
         return _of_bits(packed, page, width)
-    if page.predictor == 3:  # differences of bytes, the first bytes of all numbers before the second ones (technical note 3)
+    if (
+        page.predictor == 3
+    ):  # differences of bytes, the first bytes of all numbers before the second ones (technical note 3)
         packed = np.cumsum(packed.reshape(rows, -1, together), axis=1, dtype=np.uint8)
         packed = np.ascontiguousarray(packed.reshape(rows, size, width * together).transpose(0, 2, 1))
         return packed.view(page.dtype.newbyteorder(">")).astype(page.dtype).reshape(rows, width, together)
@@ -261,7 +287,9 @@ def _of_bits(packed: np.ndarray, page: Page, width: int) -> np.ndarray:
     if page.predictor != 1:
         raise Refused(f"a TIFF image that predicts numbers of {page.bits} bits{_INSTEAD}")
     together = page.together
-    bits = np.unpackbits(packed, axis=1, count=width * together * page.bits).reshape(len(packed), width, together, page.bits)
+    bits = np.unpackbits(packed, axis=1, count=width * together * page.bits).reshape(
+        len(packed), width, together, page.bits
+    )
     return (bits @ (1 << np.arange(page.bits - 1, -1, -1))).astype(page.dtype)
 
 
@@ -272,7 +300,9 @@ def _meant(samples: np.ndarray, page: Page) -> Picture:
     if beyond < 0:
         raise _unfit(page)
     colours, scale = _in_colours(samples[:, :, :count], page)
-    kind = kinds[0] if kinds else _UNASSOCIATED if beyond == 1 and page.photometric == _RGB else 0  # as OpenCV writes it
+    kind = (
+        kinds[0] if kinds else _UNASSOCIATED if beyond == 1 and page.photometric == _RGB else 0
+    )  # as OpenCV writes it
     if not beyond:
         return Picture(colours, scale)
     if kind in (_ASSOCIATED, _UNASSOCIATED):
@@ -313,6 +343,7 @@ def _palette(page: Page) -> np.ndarray:
 
 def _unfit(page: Page) -> Refused:
     return Refused(
-        f"a TIFF image, but damaged or cut off, or of a kind that OpenCV does not unpack: {page.width} x {page.height}, {page.samples} "
+        f"a TIFF image, but damaged or cut off, or of a kind that OpenCV does not unpack: {page.width} x "
+        f"{page.height}, {page.samples} "
         f"samples of {page.bits} bits, compression {page.compression} ({len(page.tags.data)} bytes)"
     )

@@ -1,7 +1,8 @@
-"""Tones: brightness, contrast and gamma, drawn at random for each image. Any number of channels; masks and coordinates stay.
+"""Tones: brightness, contrast and gamma, drawn at random for each image. Any number of channels;
+masks and coordinates stay.
 
-Images are uint8 or float32 with values 0 to 255; shape and dtype are kept. uint8 is rounded and clipped, and never wraps
-around.
+Images are uint8 or float32 with values 0 to 255; shape and dtype are kept.
+uint8 is rounded and clipped, and never wraps around.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _SHARES = np.linspace(0, 1, 256)
 
 @dataclass(frozen=True)
 class Scaled(Transform):
-    """Pixels times `scale` plus an offset, one for all channels or one for each; float32 is clipped to 0..255 if `clip`."""
+    """Pixels times `scale` plus an offset, one for all channels or one for each;
+    float32 is clipped to 0..255 if `clip`."""
 
     scale: float = 1.0
     offsets: tuple[float, ...] = (0.0,)
@@ -31,7 +33,10 @@ class Scaled(Transform):
         """The image, scaled and shifted in one pass."""
         check_pixels(self, image)
         if len(self.offsets) not in (1, channels(image.shape)):
-            raise ValueError(f"Scaled(): an image must have {len(self.offsets)} channels, one for each offset, got shape {image.shape}")
+            raise ValueError(
+                f"Scaled(): an image must have {len(self.offsets)} channels, one for each offset, got shape "
+                f"{image.shape}"
+            )
         if self.scale == 1 and not any(self.offsets) and not (self.clip and image.dtype == np.float32):
             return image
         return linear(image, self.scale, self.offsets, self.clip)
@@ -79,7 +84,8 @@ class GammaCorrected(Transform):
 class brightness(Augmentor):
     """Add a number to all pixels, drawn from `change`: (low, high), or a number n for (-n, n).
 
-    Any number of channels; the dtype is kept. uint8 is rounded and clipped, float32 clipped to 0..255 unless `clip=False`.
+    Any number of channels; the dtype is kept. uint8 is rounded and clipped,
+    float32 clipped to 0..255 unless `clip=False`.
 
     >>> image = np.array([[0, 100, 250]], np.uint8)
     >>> brightness((10, 10))(image.shape, np.random.default_rng(0)).image(image)
@@ -103,7 +109,8 @@ class brightness(Augmentor):
 class brightness_scale(Augmentor):
     """Multiply all pixels by a number, drawn from `factor`: (low, high), or a number n for (1 - n, 1 + n).
 
-    Any number of channels; the dtype is kept. uint8 is rounded and clipped, float32 clipped to 0..255 unless `clip=False`.
+    Any number of channels; the dtype is kept. uint8 is rounded and clipped,
+    float32 clipped to 0..255 unless `clip=False`.
 
     >>> image = np.array([[0, 100, 250]], np.uint8)
     >>> brightness_scale((1.5, 1.5))(image.shape, np.random.default_rng(0)).image(image)
@@ -125,7 +132,8 @@ class brightness_scale(Augmentor):
 
 @dataclass(frozen=True, repr=False)
 class contrast(Augmentor):
-    """Multiply the distance of all pixels from the mean by a number, drawn from `factor`: (low, high), or n for (1 - n, 1 + n).
+    """Multiply the distance of all pixels from the mean by a number, drawn from `factor`: (low,
+    high), or n for (1 - n, 1 + n).
 
     The mean is that of each channel, for any number of channels; with `per_channel=False` it is one number, the mean of
     the gray image (1 or 3 channels). The dtype is kept. uint8 is rounded and clipped, float32 clipped to 0..255 unless
@@ -155,10 +163,11 @@ class contrast(Augmentor):
 
 @dataclass(frozen=True, repr=False)
 class gamma(Augmentor):
-    """Make all pixels 255 (x / 255) ^ (1 / g), with g drawn from `gamma`: (low, high), or a number n for (1 - n, 1 + n).
+    """Make all pixels 255 (x / 255) ^ (1 / g), with g drawn from `gamma`: (low, high),
+    or a number n for (1 - n, 1 + n).
 
-    g > 1 makes an image lighter, as a display's or ImageMagick's gamma does (the gamma of scikit-image and torchvision is
-    1 / g). Any number of channels; the dtype is kept. uint8 is rounded, float32 is clipped to 0..255 first.
+    g > 1 makes an image lighter, as a display's or ImageMagick's gamma does (the gamma of scikit-image and torchvision
+    is 1 / g). Any number of channels; the dtype is kept. uint8 is rounded, float32 is clipped to 0..255 first.
 
     >>> image = np.array([[0, 64, 255]], np.uint8)
     >>> gamma((2, 2))(image.shape, np.random.default_rng(0)).image(image)
@@ -178,7 +187,10 @@ class gamma(Augmentor):
 
 def _check_contrast(owner: object, shape: Shape, per_channel: bool) -> None:
     if not per_channel and channels(shape) not in (1, 3):
-        raise ValueError(f"{type(owner).__name__}(): an image must have 1 or 3 channels for per_channel=False, got shape {tuple(shape)}")
+        raise ValueError(
+            f"{type(owner).__name__}(): an image must have 1 or 3 channels for per_channel=False, got shape "
+            f"{tuple(shape)}"
+        )
 
 
 _POSITIVE_FACTOR = Rule(

@@ -3,8 +3,10 @@
     transform = augmentor(image.shape, rng)      # everything random is decided here
     transform.image(image), transform.mask(mask), transform.coords(points), transform.boxes(boxes)
 
-Images are arrays (height, width) or (height, width, channels), uint8 or float32, in RGB order. Coordinates are x, then y, in
-pixels: the image covers [0, width] x [0, height], so the centre of the pixel in row i and column j is (j + 0.5, i + 0.5).
+Images are arrays (height, width) or (height, width, channels), uint8 or float32, in RGB order.
+Coordinates are x, then y, in
+pixels: the image covers [0, width] x [0, height],
+so the centre of the pixel in row i and column j is (j + 0.5, i + 0.5).
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ FEW_CHANNELS = 4
 """As many channels as a picture has at most (RGB and alpha)."""
 
 SMALL_SIDE = 8
-"""An image that is less high or wide is not taken for one whose channels come first: it may be a strip with some channels."""
+"""An image that is less high or wide is not taken for one whose channels come first:
+it may be a strip with some channels."""
 
 
 class Transform(ABC):
-    """What is done to one image and all that belongs to it: nothing in it is random, nothing that it is given is changed.
+    """What is done to one image and all that belongs to it: nothing in it is random,
+    nothing that it is given is changed.
 
     A subclass says `image`. One that moves pixels also says `mask` (nearest neighbour: no new labels), `coords`, and
     `shape` if it is not kept. Each returns its input itself where nothing is to be done.
@@ -39,7 +43,8 @@ class Transform(ABC):
 
     @abstractmethod
     def image(self, image: np.ndarray) -> np.ndarray:
-        """The image, (height, width) or (height, width, channels), transformed; its dtype is kept unless that is the purpose."""
+        """The image, (height, width) or (height, width, channels), transformed;
+        its dtype is kept unless that is the purpose."""
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """A mask of labels, of the image's height and width, moved as the image is."""
@@ -50,7 +55,8 @@ class Transform(ABC):
         return coords
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
-        """Where boxes go: (n, 4) floats, x1 y1 x2 y2, in pixels: what holds the four corners wherever they went. Not clipped."""
+        """Where boxes go: (n, 4) floats, x1 y1 x2 y2, in pixels:
+        what holds the four corners wherever they went. Not clipped."""
         if type(self).coords is Transform.coords:
             return boxes
         return bounding(self.coords(corners(boxes)))
@@ -103,7 +109,8 @@ class Composed(Transform):
         return coords
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
-        """What holds the corners after all of them (tighter than a box of boxes), but for transforms with `boxes` of their own."""
+        """What holds the corners after all of them (tighter than a box of boxes),
+        but for transforms with `boxes` of their own."""
         points: np.ndarray | None = None
         for transform in self.transforms:
             if type(transform).boxes is Transform.boxes:
@@ -178,11 +185,13 @@ def size_of(image_shape: Shape) -> tuple[int, int]:
     """
     if len(image_shape) not in (2, 3) or not all(image_shape):
         raise ValueError(
-            f"an image must be an array (height, width) or (height, width, channels) that is not empty, got shape {image_shape}"
+            "an image must be an array (height, width) or (height, width, channels) that is not empty, got shape "
+            f"{image_shape}"
         )
     if not isinstance(image_shape, Told) and channels_first(image_shape):
         raise ValueError(
-            f"an image must be (height, width, channels), but one of shape {tuple(image_shape)} looks like (channels, height, width); "
+            f"an image must be (height, width, channels), but one of shape {tuple(image_shape)} looks like (channels, "
+            "height, width); "
             "np.moveaxis(image, 0, -1) turns it"
         )
     return image_shape[0], image_shape[1]
@@ -197,8 +206,8 @@ class Told(tuple[int, ...]):
 def channels_first(shape: Shape) -> bool:
     """Whether a shape looks like (channels, height, width): no image has so few rows of pixels with so many channels.
 
-    >>> channels_first((3, 224, 224)), channels_first((1, 28, 28)), channels_first((224, 224, 3)), channels_first((3, 224, 3))
-    (True, True, False, False)
+    >>> [channels_first(shape) for shape in [(3, 224, 224), (1, 28, 28), (224, 224, 3), (3, 224, 3)]]
+    [True, True, False, False]
     """
     return len(shape) == 3 and 0 < shape[0] <= FEW_CHANNELS and min(shape[1:]) >= SMALL_SIDE
 
@@ -207,7 +216,8 @@ def fitting(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The image, or an error if a transform was drawn for another height and width."""
     if image.shape[:2] != size:
         raise ValueError(
-            f"the transform was drawn for images and masks of height {size[0]} and width {size[1]}, got an array of shape {image.shape}"
+            f"the transform was drawn for images and masks of height {size[0]} and width {size[1]}, got an array of "
+            f"shape {image.shape}"
         )
     return image
 

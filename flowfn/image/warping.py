@@ -33,7 +33,9 @@ _CENTER = rules.Rule(
 _SHEAR = rules.Rule(
     "a number of degrees n (from -n to n) or a pair (low, high), within -90 and 90",
     arguments.span.fits_type,
-    lambda value, others: arguments.span.fits(value, others) and -90 < min(np.ravel(value)) and max(np.ravel(value)) < 90,
+    lambda value, others: (
+        arguments.span.fits(value, others) and -90 < min(np.ravel(value)) and max(np.ravel(value)) < 90
+    ),
 )
 
 
@@ -56,7 +58,9 @@ class Warped(Transform):
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """The mask, of which each pixel is one that was there, or `mask_fill`."""
-        return warped(fitting(mask, self.size), self._for_indices(), self.target, "nearest", self.border, self.mask_fill)
+        return warped(
+            fitting(mask, self.size), self._for_indices(), self.target, "nearest", self.border, self.mask_fill
+        )
 
     def coords(self, coords: np.ndarray) -> np.ndarray:
         """The points, through the matrix."""
@@ -93,7 +97,13 @@ class shift(Augmentor):
     mask_fill: float = 0
 
     def __post_init__(self) -> None:
-        self.check(horizontal=_SHARE, vertical=_SHARE, border=arguments.border, fill=arguments.fill, mask_fill=arguments.single_fill)
+        self.check(
+            horizontal=_SHARE,
+            vertical=_SHARE,
+            border=arguments.border,
+            fill=arguments.fill,
+            mask_fill=arguments.single_fill,
+        )
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Draw how far."""
@@ -105,10 +115,11 @@ class shift(Augmentor):
 
 @dataclass(frozen=True, repr=False)
 class rotation(Augmentor):
-    """Rotate by an angle drawn from `degrees` (n: from -n to n, or a pair), counter-clockwise as one sees it; the size is kept.
+    """Rotate by an angle drawn from `degrees` (n: from -n to n, or a pair),
+    counter-clockwise as one sees it; the size is kept.
 
-    With `step` the angle is the lowest plus a multiple of it. The image turns about a point whose coordinates, as shares of
-    its width and height, are both drawn from `center`. `border`, `fill` and `mask_fill` are those of `shift`;
+    With `step` the angle is the lowest plus a multiple of it. The image turns about a point whose coordinates, as
+    shares of its width and height, are both drawn from `center`. `border`, `fill` and `mask_fill` are those of `shift`;
     `interpolation` is "linear", "cubic", "lanczos" or "nearest".
 
     >>> transform = rotation((90, 90))((4, 4), np.random.default_rng(0))
@@ -146,7 +157,8 @@ class rotation(Augmentor):
 
 @dataclass(frozen=True, repr=False)
 class rotation_and_crop_valid(Augmentor):
-    """Rotate about the centre, and crop the largest upright rectangle in which all comes from the image: its size varies.
+    """Rotate about the centre, and crop the largest upright rectangle in which all comes from the
+    image: its size varies.
 
     `degrees`, `step` and `interpolation` are those of `rotation`.
 
@@ -160,7 +172,11 @@ class rotation_and_crop_valid(Augmentor):
     interpolation: str = "linear"
 
     def __post_init__(self) -> None:
-        self.check(degrees=arguments.span, step=rules.optional(arguments.positive_number), interpolation=arguments.interpolation)
+        self.check(
+            degrees=arguments.span,
+            step=rules.optional(arguments.positive_number),
+            interpolation=arguments.interpolation,
+        )
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Draw the angle."""
@@ -176,8 +192,9 @@ class affine(Augmentor):
     """Shear, scale and rotate about the centre, then translate; the size is kept.
 
     Drawn are the angle from `degrees` (as in `rotation`), the factor from `scale` (low, high), the translation up to
-    `translate`, shares of (width, height) either way, and the angle of `shear` from degrees n (-n to n) or a pair: a point
-    y below the centre moves right by y tan(shear). `border`, `fill`, `mask_fill` and `interpolation` are those of `rotation`.
+    `translate`, shares of (width, height) either way, and the angle of `shear` from degrees n (-n to n) or a pair: a
+    point y below the centre moves right by y tan(shear). `border`, `fill`, `mask_fill` and `interpolation` are those of
+    `rotation`.
 
     >>> transform = affine(scale=(2, 2))((10, 10), np.random.default_rng(0))
     >>> transform.coords(np.array([[5.0, 5.0], [6.0, 4.0]]))
@@ -217,7 +234,9 @@ class affine(Augmentor):
         center = width / 2, height / 2
         moved = center[0] + drawn((-most[0], most[0]), across), center[1] + drawn((-most[1], most[1]), down)
         matrix = _about(center, moved, rows)
-        return _warping((height, width), matrix, (height, width), self.interpolation, self.border, self.fill, self.mask_fill)
+        return _warping(
+            (height, width), matrix, (height, width), self.interpolation, self.border, self.fill, self.mask_fill
+        )
 
 
 Rows: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
@@ -245,7 +264,11 @@ def largest_inside(height: int, width: int, turn: Rows) -> tuple[int, int]:
 
 def _angle(degrees: Range, step: float | None, share: float) -> float:
     low, high = as_range(degrees)
-    return drawn((low, high), share) if step is None else low + step * drawn_integer(0, int((high - low) / step + 1e-9), share)
+    return (
+        drawn((low, high), share)
+        if step is None
+        else low + step * drawn_integer(0, int((high - low) / step + 1e-9), share)
+    )
 
 
 def _turning(degrees: float) -> Rows:

@@ -98,13 +98,18 @@ def _find(traceback: TracebackType | None, outputs: Outputs | None) -> dict[str,
         waiting = _was_waiting(step)
         index, counted = _number(part, waiting)
         what = f"what {part.node.part} reads" if waiting else str(part.node.part)
-        taken = "" if waiting or "datapoint" not in step.tb_frame.f_locals else f" (input {brief(step.tb_frame.f_locals['datapoint'])})"
+        taken = (
+            ""
+            if waiting or "datapoint" not in step.tb_frame.f_locals
+            else f" (input {brief(step.tb_frame.f_locals['datapoint'])})"
+        )
         return whereabouts(f"in {what}, its datapoint ", index, taken, counted)
     return whereabouts(f"in {parts[0].node.part}" if parts and parts[0].node is not None else "in the flow")
 
 
 def _owner(frame: FrameType, parts: list[Outputs]) -> tuple[Outputs | None, bool]:
-    """The part of the pass whose generator ran in this frame, and whether that is certain: the same code, over the same inputs."""
+    """The part of the pass whose generator ran in this frame, and whether that is certain:
+    the same code, over the same inputs."""
     same = [part for part in parts if getattr(part.source, "gi_code", None) is frame.f_code]
     held = {id(value) for local in frame.f_locals.values() for value in (local if type(local) is tuple else (local,))}
     for part in same:

@@ -1,4 +1,5 @@
-"""Stages that let nothing through, or next to nothing: told at the end of a pass, so that an empty epoch is no riddle."""
+"""Stages that let nothing through, or next to nothing: told at the end of a pass,
+so that an empty epoch is no riddle."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def warn_of_losses(root: Node, run: Run, stacklevel: int) -> None:
         given, taken = run.memo.get(("passed", node.place), (0, 0))
         if (not given and taken >= SOME) or (taken >= MANY and given * RARE < taken):
             warnings.warn(
-                f"{node.part} gave {given or 'no'} output{'s' * (given > 1)} for {taken} inputs in epoch {run.epoch[0]}; "
+                f"{node.part} gave {given or 'no'} output{'s' * (given > 1)} for {taken} inputs in epoch "
+                f"{run.epoch[0]}; "
                 "is what it keeps what it should keep?",
                 NothingLeft,
                 stacklevel=stacklevel + 1,

@@ -132,7 +132,9 @@ class Node:
             keys[at] = key = hashed(run.seed, *(self.number or ("", 0)), run.epoch)
         return int(key)
 
-    def begin(self, run: Run, inputs: Sequence[Outputs], labels: Iterable[Label], trail: Trail | None = None) -> Outputs:
+    def begin(
+        self, run: Run, inputs: Sequence[Outputs], labels: Iterable[Label], trail: Trail | None = None
+    ) -> Outputs:
         """Start the generator of an each, group or expand stage on its inputs."""
         part = self.part
         if not part.wants_labels:
@@ -159,7 +161,8 @@ def nodes(root: Node) -> Iterator[Node]:
 
 
 def ending(root: Node) -> Iterator[Node]:
-    """The stages at the end of a tree whose outputs are made of so many datapoints each, the last one first; then, what gives those."""
+    """The stages at the end of a tree whose outputs are made of so many datapoints each, the last one first;
+    then, what gives those."""
     yield root
     while len(root.sources) == 1 and root.elastic and root.part.sizes[0] == root.part.sizes[1]:
         (root,) = root.sources
@@ -167,7 +170,8 @@ def ending(root: Node) -> Iterator[Node]:
 
 
 def based(root: Node) -> Node:
-    """A tree in which it is noted where a pass begins that is to start at some datapoint: at the shard, or else at the first group."""
+    """A tree in which it is noted where a pass begins that is to start at some datapoint: at the shard,
+    or else at the first group."""
     *stages, first = ending(root)
     groups = [node for node in stages if isinstance(node, Group)]
     divides = first.part is not None and first.part.shards and first.sources[0].world == 1
@@ -233,7 +237,10 @@ class Each(Node):
         lengths = [source.length(run) for source in self.sources]
         finite = {n for n in lengths if n not in (None, math.inf)}
         if len(finite) > 1 and self.part.strict:
-            raise ValueError(f"{self.part.name}(): sources must have equal lengths, got {lengths}; strict=False stops at the shortest")
+            raise ValueError(
+                f"{self.part.name}(): sources must have equal lengths, got {lengths}; strict=False stops at the "
+                "shortest"
+            )
         return None if None in lengths else min(lengths)  # type: ignore[type-var]
 
     def labels(self, run: Run) -> tuple[int, int]:
@@ -278,7 +285,9 @@ def _to_the_same_end(name: str, outputs: Outputs, inputs: Sequence[Outputs]) -> 
     left = [next(source, MISSING) is not MISSING for source in inputs]
     if any(left) or len({source.given for source in inputs}) > 1:
         lengths = ", ".join(f"{source.position - more}{' or more' * more}" for source, more in zip(inputs, left))
-        raise ValueError(f"{name}(): sources must have equal lengths, got {lengths}; strict=False stops at the shortest")
+        raise ValueError(
+            f"{name}(): sources must have equal lengths, got {lengths}; strict=False stops at the shortest"
+        )
 
 
 class Group(Node):
@@ -368,7 +377,8 @@ class Group(Node):
         return (block[at : at + pace] for block in series for at in range(0, len(block), pace))
 
     def _inputs(self, run: Run, series: Iterator[Block], total: float, apart: bool = False) -> Iterator[Block]:
-        """The inputs of the outputs of a series, those of several groups in a row once, unless they are wanted `apart`."""
+        """The inputs of the outputs of a series, those of several groups in a row once,
+        unless they are wanted `apart`."""
         for piece in self._pieces(series):
             wanted = self._wanted(piece, total, self._in_a_row(piece) and not (apart and self.step < self.size))
             for part in range(0, len(wanted), BLOCK):
@@ -378,7 +388,8 @@ class Group(Node):
         return isinstance(outputs, range) and outputs.step == 1 and self.step <= self.size
 
     def _takes(self, series: Iterator[Block], total: float) -> Iterator[tuple[int, int]]:
-        """For each output, how many inputs it has, and how many of the last ones of them it shares with the one before."""
+        """For each output, how many inputs it has, and how many of the last ones of them it shares
+        with the one before."""
         for piece in self._pieces(series):
             shares = 0
             for size in self._sizes(piece, total):
@@ -395,7 +406,9 @@ class Group(Node):
 
     def _sizes(self, block: Block, total: float) -> Iterator[int]:
         """How many inputs each output of a block has."""
-        if total == math.inf or (isinstance(block, range) and max(block[0], block[-1]) * self.step + self.size <= total):
+        if total == math.inf or (
+            isinstance(block, range) and max(block[0], block[-1]) * self.step + self.size <= total
+        ):
             return iter([self.size] * len(block))
         return (int(min(self.size, total - index * self.step)) for index in ints(block))
 
@@ -430,7 +443,9 @@ def _grouped(inputs: Outputs, takes: Iterable[tuple[int, int]], most: int = 0) -
 
 def fault(inputs: Outputs, expected: int) -> ValueError:
     """The error for inputs that are not as many as were asked for."""
-    return uneven(inputs, None, seekable=True) or ValueError(f"the source gave {inputs.given} datapoints where {expected} were asked for")
+    return uneven(inputs, None, seekable=True) or ValueError(
+        f"the source gave {inputs.given} datapoints where {expected} were asked for"
+    )
 
 
 def windows(inputs: Iterator[Any], size: int, step: int, whole: bool, later: bool = False) -> Iterator[list[Any]]:

@@ -1,4 +1,5 @@
-"""What is written on errors: notes for people, marks for those further down, past whatever a class does when an attribute is set."""
+"""What is written on errors: notes for people, marks for those further down,
+past whatever a class does when an attribute is set."""
 
 from __future__ import annotations
 

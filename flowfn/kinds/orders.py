@@ -33,7 +33,8 @@ class Order(Node):
     orders = True
 
     def setup(self) -> None:
-        """Seekable where all sources are, and in rounds only where each is as long as the others; a shard multiplies the world."""
+        """Seekable where all sources are, and in rounds only where each is as long as the others;
+        a shard multiplies the world."""
         self.varies = self.part.definition.switches and not self.steady
         self.seekable = all(source.seekable for source in self.sources) and not self.varies
         if self.part.shards:
@@ -63,7 +64,11 @@ class Order(Node):
         if self.seekable:
             return super().misfit(run, anchor)
         fits = naturals(anchor.inputs, 2) and self._has_stretch(anchor)
-        return "" if fits else "[epoch, outputs, [number of the stretch, how many inputs the one before had]], for one that there is"
+        return (
+            ""
+            if fits
+            else "[epoch, outputs, [number of the stretch, how many inputs the one before had]], for one that there is"
+        )
 
     def _has_stretch(self, anchor: Anchor) -> bool:
         """Whether there can be so many stretches before some outputs; of rounds, most are not empty."""
@@ -225,7 +230,8 @@ Key: TypeAlias = tuple[int, int]
 
 
 class Turns:
-    """The outputs of a switching route: each (source, round) is read by one reader for as long as blocks in a row name it.
+    """The outputs of a switching route: each (source, round)
+    is read by one reader for as long as blocks in a row name it.
 
     A reader that reads ahead asks for blocks too, perhaps from a thread of its own, so handing them out is locked.
     """
@@ -255,7 +261,9 @@ class Turns:
         for key, piece in zip(keys, pieces):
             if key not in self.latest:
                 source, number = key
-                self.latest[key] = Reader(self.sources[source], self.run if number < 0 else self.run.round(number), self.more)
+                self.latest[key] = Reader(
+                    self.sources[source], self.run if number < 0 else self.run.round(number), self.more
+                )
             self.latest[key].wanted.blocks.append(piece)
         if keys:
             self.turns.append((dict(self.latest), (keys, turns)))
@@ -290,15 +298,20 @@ class Turns:
                 reader.close()
 
 
-def _sorted_out(sources: np.ndarray, indices: np.ndarray, rounds: np.ndarray) -> tuple[list[Key], list[int], list[Block]]:
-    """A switching block, sorted out: the (source, round) pairs in it, which of them each output is of, and the indices of each."""
+def _sorted_out(
+    sources: np.ndarray, indices: np.ndarray, rounds: np.ndarray
+) -> tuple[list[Key], list[int], list[Block]]:
+    """A switching block, sorted out: the (source, round) pairs in it, which of them each output is of,
+    and the indices of each."""
     if len(sources) and (sources == sources[0]).all() and (rounds == rounds[0]).all():
         return [(int(sources[0]), int(rounds[0]))], [0] * len(indices), [_as_range(indices)]
     if not len(sources):
         return [], [], []
     codes = rounds * (int(sources.max()) + 1) + sources
     codes -= codes.min()
-    by_key = np.argsort(codes.astype(np.uint16) if codes.max() < 1 << 16 else codes, kind="stable")  # the short ones by a radix sort
+    by_key = np.argsort(
+        codes.astype(np.uint16) if codes.max() < 1 << 16 else codes, kind="stable"
+    )  # the short ones by a radix sort
     ends = np.flatnonzero(np.diff(codes[by_key])) + 1
     turns = np.empty_like(codes)
     turns[by_key] = np.repeat(np.arange(len(ends) + 1), np.diff(ends, prepend=0, append=len(codes)))

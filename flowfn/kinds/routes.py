@@ -149,6 +149,10 @@ def as_route(order: Any, n: Length) -> Any:
 def _within(indices: Any, n: Length) -> None:
     if n is None or not len(indices):
         return
-    low, high = (min(indices[0], indices[-1]), max(indices[0], indices[-1])) if type(indices) is range else (indices.min(), indices.max())
+    low, high = (
+        (min(indices[0], indices[-1]), max(indices[0], indices[-1]))
+        if type(indices) is range
+        else (indices.min(), indices.max())
+    )
     if low < 0 or high >= n:
         raise IndexError(f"indices must lie in [0, {n}), but they reach from {low} to {high}")

@@ -26,7 +26,8 @@ EpochForm: TypeAlias = tuple[int | None, ...]
 
 
 class Owner(Protocol):
-    """What outputs ask of the node that gives them: its number in the tree, its stage, and whether each is of one input."""
+    """What outputs ask of the node that gives them: its number in the tree, its stage,
+    and whether each is of one input."""
 
     @property
     def place(self) -> int: ...
@@ -64,8 +65,8 @@ class Run:
     `memo` holds what is worth computing once in a pass (keys, routes), `task` what a worker was handed, `tallies` what
     guarded stages count, `ordered` whether datapoints come in the order of their indices, none left out, `in_order`
     whether outputs have to come in order, whatever a prefetch was told. `engine` says what a prefetch may use:
-    "processes", "threads", or "none" where one datapoint is looked at, or where this is a worker already. `opener` opens
-    what a stage reads besides its source, if that is not left to the stage.
+    "processes", "threads", or "none" where one datapoint is looked at, or where this is a worker already. `opener`
+    opens what a stage reads besides its source, if that is not left to the stage.
     """
 
     seed: int
@@ -85,7 +86,8 @@ class Run:
         return replace(self, epoch=(*self.epoch, number))
 
     def anchor(self, place: int, start: int, inputs: int = 1) -> Anchor:
-        """The fact to start the node at `place` from so that it goes on after `start` outputs; its very beginning if none fits."""
+        """The fact to start the node at `place` from so that it goes on after `start` outputs;
+        its very beginning if none fits."""
         known = self.anchors.get(place)
         if known is not None and known.epoch == self.epoch and known.outputs <= start:
             return known
@@ -124,7 +126,14 @@ class Outputs(compress):
     ) -> Outputs:
         ticks = ticks or repeat(True, sys.maxsize)
         self = super().__new__(cls, source, ticks)
-        self.source, self.ticks, self.node, self.inputs, self.first, self.tell = source, ticks, node, inputs, first, tell
+        self.source, self.ticks, self.node, self.inputs, self.first, self.tell = (
+            source,
+            ticks,
+            node,
+            inputs,
+            first,
+            tell,
+        )
         self.trail, self.skipped, self.earlier = trail, 0, None
         return self
 

@@ -57,8 +57,17 @@ class Expand(Node):
 class _Intake:
     """The inputs of an expand stage as they are taken, one by one: which one is in work, and what came before it."""
 
-    def __init__(self, node: Expand, outputs: Outputs, source: Iterator[Any], run: Run, known: Anchor, pairs: bool) -> None:
-        self.node, self.outputs, self.source, self.run, self.known, self.pairs = node, outputs, source, run, known, pairs
+    def __init__(
+        self, node: Expand, outputs: Outputs, source: Iterator[Any], run: Run, known: Anchor, pairs: bool
+    ) -> None:
+        self.node, self.outputs, self.source, self.run, self.known, self.pairs = (
+            node,
+            outputs,
+            source,
+            run,
+            known,
+            pairs,
+        )
         self.ticks = repeat(True, sys.maxsize)
         self.taken, self.left = known.inputs[0], sys.maxsize
         self.label: Label = 0
@@ -99,14 +108,20 @@ class Stream(Node):
         return f"{self.part} sees its source as one stream"
 
     def misfit(self, run: Run, anchor: Anchor) -> str:
-        """Where in its sources it can be started again, and what its function noted there; without marks, at its very beginning."""
+        """Where in its sources it can be started again, and what its function noted there; without marks,
+        at its very beginning."""
         many = len(self.sources)
         starts, note = anchor.inputs[:many], anchor.inputs[many:]
         rule = self.part.definition.note if "mark" in self.part.asks else NEVER
         if (anchor.outputs, *anchor.inputs) == (0,) * (many + 1):
             return ""
         if naturals(starts, many) and all(within(run, source, start) for source, start in zip(self.sources, starts)):
-            told = {**self.part.arguments, "outputs": anchor.outputs, "start": starts[0], "length": known_length(run, self.sources[0])}
+            told = {
+                **self.part.arguments,
+                "outputs": anchor.outputs,
+                "start": starts[0],
+                "length": known_length(run, self.sources[0]),
+            }
             if rule.fits_type(note) and rule.fits(note, told):
                 return ""
         return f"[epoch, outputs, [start in each source, {rule.requirement}]]"
@@ -159,7 +174,9 @@ class Mark:
 
     def __call__(self, unused: int = 0) -> None:
         self.newest = self._here(unused)
-        self.upstream = {place: anchor for source in self.inputs for place, anchor in source.facts(before_last=unused > 0).items()}
+        self.upstream = {
+            place: anchor for source in self.inputs for place, anchor in source.facts(before_last=unused > 0).items()
+        }
         if self.rng is not None:
             rekey(self.rng, self.newest.outputs)
 
@@ -174,4 +191,6 @@ class Mark:
         return {**self.upstream, self.node.place: self.newest}
 
     def _here(self, unused: int, *note: Any) -> Anchor:
-        return Anchor(self.run.epoch, self.outputs.position, (*(source.position - unused for source in self.inputs), *note))
+        return Anchor(
+            self.run.epoch, self.outputs.position, (*(source.position - unused for source in self.inputs), *note)
+        )

@@ -18,7 +18,8 @@ EMPTY_ROUNDS = 1000
 
 
 class Stretch:
-    """Some outputs in a row over a stream: of one source, in one round, every `step`-th from `start` to `stop`, `times` times each.
+    """Some outputs in a row over a stream: of one source, in one round,
+    every `step`-th from `start` to `stop`, `times` times each.
 
     `anew`: its outputs are labelled as the outputs that they are, not as the inputs that they were.
     `whole`: an input counts only if the row of `step` inputs that it is in is complete.
@@ -44,11 +45,14 @@ class Stretch:
     @property
     def limit(self) -> float:
         """How many outputs it can have at most."""
-        return math.inf if self.stop == math.inf else max(-(-(int(self.stop) - self.start) // self.step), 0) * self.times
+        return (
+            math.inf if self.stop == math.inf else max(-(-(int(self.stop) - self.start) // self.step), 0) * self.times
+        )
 
 
 def nth(plan: Generator[Stretch, int, None], number: int, found: int) -> Stretch:
-    """Stretch `number` of a plan, where the one before it found so many inputs (those before that some; nobody knows)."""
+    """Stretch `number` of a plan, where the one before it found so many inputs (those before that
+    some; nobody knows)."""
     stretch = next(plan)
     for at in range(1, number + 1):
         stretch = plan.send(found if at == number else 1)
@@ -71,7 +75,8 @@ class Stretches:
         self.newest, self.times = known, 1
 
     def tell(self) -> dict[int, Anchor]:
-        """The last beginning of a stretch; amid copies, with the anchors from which their original can be made again."""
+        """The last beginning of a stretch; amid copies, with the anchors from which their original
+        can be made again."""
         told: dict[int, Anchor] = {}
         for source in self.live if self.times > 1 else ():
             told.update(source.facts(before_last=True))
@@ -104,7 +109,9 @@ class Stretches:
         if first is not MISSING:
             picks = chain((first,), picks)
             yield from picks if not (stretch.anew and self.lineage) else self._labelled_anew(picks)
-        elif source.first > self.base and stretch.stop == math.inf:  # it was opened behind its end, and does not know how much it has
+        elif (
+            source.first > self.base and stretch.stop == math.inf
+        ):  # it was opened behind its end, and does not know how much it has
             source = self._open(stretch, self.base)
             consume(source)
         return source.position - self.base

@@ -32,7 +32,8 @@ class Dropped(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """The count of one guarded stage at one moment; its first three fields are written into states as an anchor's are."""
+    """The count of one guarded stage at one moment; its first three fields are written into states
+    as an anchor's are."""
 
     epoch: tuple[int, ...]
     outputs: int  # datapoints so far
@@ -47,7 +48,8 @@ def can_count(count: Any) -> bool:
 
 
 class Reached(NamedTuple):
-    """How far a guarded stage is in a stream: `position` datapoints of it are done, where work began with number `first`.
+    """How far a guarded stage is in a stream: `position` datapoints of it are done,
+    where work began with number `first`.
 
     `absolute`: they are counted from the beginning of the stream, and not from wherever work began.
     """
@@ -63,11 +65,14 @@ class Reached(NamedTuple):
 
 
 class Passage:
-    """A stream of datapoints on its way through a guarded stage. They are numbered in steps; `at` is the last that is done."""
+    """A stream of datapoints on its way through a guarded stage. They are numbered in steps;
+    `at` is the last that is done."""
 
     __slots__ = ("absolute", "at", "epoch", "first", "scale")
 
-    def __init__(self, epoch: tuple[int, ...], first: int, scale: tuple[int, int] = (0, 1), absolute: bool = True) -> None:
+    def __init__(
+        self, epoch: tuple[int, ...], first: int, scale: tuple[int, int] = (0, 1), absolute: bool = True
+    ) -> None:
         self.epoch, self.scale, self.absolute = epoch, scale, absolute
         self.first, self.at = first, first - scale[1]
 
@@ -112,9 +117,14 @@ class Tally:
         if not self.see(reached):
             return
         failures, units = self.failures + 1, self.units
-        if budget is not None and (failures > budget if isinstance(budget, int) else units >= 1 / budget and failures / units > budget):
+        if budget is not None and (
+            failures > budget if isinstance(budget, int) else units >= 1 / budget and failures / units > budget
+        ):
             self.epoch, self.units, (_, self.position), _ = before  # it is still to come, should somebody go on here
-            note(dropped.error, f"guard(): {failures} of {units} datapoints failed, which is more than budget={budget} allows")
+            note(
+                dropped.error,
+                f"guard(): {failures} of {units} datapoints failed, which is more than budget={budget} allows",
+            )
             raise dropped.error
         let_go(dropped.error)
         self.failures, self.newest = failures, (*self.newest[1 - KEPT :], dropped)
@@ -189,4 +199,8 @@ class Tallies:
 
     def reached(self) -> dict[int, Reached]:
         """How far each stage is."""
-        return {place: passage.reached(passage.at) for place, tally in self.live.items() if (passage := tally.passage) is not None}
+        return {
+            place: passage.reached(passage.at)
+            for place, tally in self.live.items()
+            if (passage := tally.passage) is not None
+        }

@@ -76,7 +76,8 @@ class Pace:
         return other
 
     def learn(self, reply: Reply, datapoints: float, large: bool = False) -> None:
-        """Aim at `TASK_SECONDS`, growing by at most four times at once. A `large` datapoint gives more than is wanted at once."""
+        """Aim at `TASK_SECONDS`, growing by at most four times at once.
+        A `large` datapoint gives more than is wanted at once."""
         self.costs.append(max(reply.seconds, 1e-7) / datapoints)
         fit = int(TASK_SECONDS / self.cost)
         beyond = max((CACHED_BYTES if self.crew.inner else SPARE_BYTES) // max(reply.size, 1), 1)
@@ -102,14 +103,19 @@ class Pace:
 
     @property
     def parts(self) -> int:
-        """In how many parts an output is made that takes longer than a task should; as long as nobody knows, each is."""
+        """In how many parts an output is made that takes longer than a task should;
+        as long as nobody knows, each is."""
         return PARTS * self.crew.workers if not self.costs or self.cost > 2 * PARTS * TASK_SECONDS else 1
 
     def window(self, parts: int = 1) -> int:
         """How many tasks may be out at once, where each output is made in so many parts."""
         ahead = 1 if self.growing and parts == 1 else -(-self.crew.ahead * parts // self.size)
         wanted = self.crew.workers + max(ahead, self.crew.workers if self.crew.inner else 1)
-        return wanted if self.crew.max_bytes is None else max(1, min(wanted, parts * self.crew.max_bytes // max(self.bytes, 1)))
+        return (
+            wanted
+            if self.crew.max_bytes is None
+            else max(1, min(wanted, parts * self.crew.max_bytes // max(self.bytes, 1)))
+        )
 
     @property
     def short(self) -> bool:
@@ -125,7 +131,11 @@ class Pace:
     @property
     def piece(self) -> int:
         """How many outputs one of several readers gives at once; the first that there are tell how large they are."""
-        return max(1, min(max(self.outputs, LIMIT), SPARE_BYTES // self.weight, self._bound(self.weight))) if self.weight else 1
+        return (
+            max(1, min(max(self.outputs, LIMIT), SPARE_BYTES // self.weight, self._bound(self.weight)))
+            if self.weight
+            else 1
+        )
 
     def pieces(self, series: Iterator[Block]) -> Iterator[Block]:
         """A series of blocks in pieces of the size of the moment."""

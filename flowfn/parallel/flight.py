@@ -1,8 +1,8 @@
 """The tasks of a pass that are out: sent, waited for, and sent again when they failed on the way.
 
 A task is pure, so it may be done twice. One whose worker ended is sent again; if it was being worked on, its datapoints
-are sent one by one, each a task of its own, and so are those of a task that cannot be pickled or made again. Since every
-worker is a process alone, the datapoint that is to blame is found, after all before it have been delivered.
+are sent one by one, each a task of its own, and so are those of a task that cannot be pickled or made again. Since
+every worker is a process alone, the datapoint that is to blame is found, after all before it have been delivered.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ POLL = 0.1
 
 
 class WorkerDied(RuntimeError):
-    """A datapoint ended the worker process that worked on it, again and again: it was killed, or crashed, or ran out of memory.
+    """A datapoint ended the worker process that worked on it, again and again: it was killed,
+    or crashed, or ran out of memory.
 
     >>> issubclass(WorkerDied, RuntimeError)
     True
@@ -140,7 +141,9 @@ class Flight:
     def stay(self) -> None:
         """Raise an error in a forked child: the pass is its parent's."""
         if self.link.inherited:
-            raise RuntimeError("a pass with workers cannot go on in a forked child; iterate the flow there, or load its state")
+            raise RuntimeError(
+                "a pass with workers cannot go on in a forked child; iterate the flow there, or load its state"
+            )
 
     def close(self) -> None:
         """Nobody wants what is out."""
@@ -155,7 +158,8 @@ class Flight:
         return self.link.send(feed, self.call, short=self.pace.short, worker=worker)
 
     def _next(self, coming: Future[None] | None) -> int | None:
-        """Which task is to be taken, or None if `coming` is done before. One whose worker lacks something is taken at once."""
+        """Which task is to be taken, or None if `coming` is done before.
+        One whose worker lacks something is taken at once."""
         if self.crew.ordered and coming is None and self.crew.timeout is None and self.link.known:
             return 0
         began = time.monotonic()
@@ -168,7 +172,8 @@ class Flight:
                 return min(found, default=None)
 
     def _matters(self, index: int, task: Task) -> bool:
-        """Whether a task is waited for: where they come in order the oldest, and those of workers that may lack something."""
+        """Whether a task is waited for: where they come in order the oldest,
+        and those of workers that may lack something."""
         sent = task.sent
         return index == 0 or not self.crew.ordered or (not self.link.known and (sent.lacking or not sent.future.done()))
 
@@ -222,8 +227,10 @@ class Flight:
         if task.sent.since is None:
             seconds = max(START, self.crew.timeout or 0)
             late = (
-                f"prefetch(): worker processes were not ready within {seconds:g} seconds: they did not start, or did not finish what the "
-                "flow's functions import and what setup= does (timeout= counts from then on); start them before, with warm_up()"
+                f"prefetch(): worker processes were not ready within {seconds:g} seconds: they did not start, or did "
+                "not finish what the "
+                "flow's functions import and what setup= does (timeout= counts from then on); start them before, with "
+                "warm_up()"
             )
         for one in self.tasks:  # whoever has something of this pass may hang as well
             one.sent.end()
@@ -266,11 +273,13 @@ class Flight:
 
 
 _DIED = (
-    "{} worker processes ended{}, one after the other, at work on one datapoint. It may crash them, end them (os._exit), or need more "
+    "{} worker processes ended{}, one after the other, at work on one datapoint. It may crash them, end them "
+    "(os._exit), or need more "
     "memory than there is; make it in this process to see: flow[i], or prefetch with threads="
 )
 
 _KILLED = (
-    "{} worker processes were killed{} from outside, one after the other, at work on one datapoint. It may need more memory than there "
+    "{} worker processes were killed{} from outside, one after the other, at work on one datapoint. It may need more "
+    "memory than there "
     "is{}; use fewer processes=, or make it in this process to see: flow[i], or prefetch with threads="
 )

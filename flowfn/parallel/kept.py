@@ -36,7 +36,16 @@ class Kept(Node):
         try:
             while True:
                 while len(flight) < pace.window() and not ended:
-                    plain = Feed(run.seed, run.epoch, run.base, start=start, first=start, anchors=known, lineage=lineage, limit=pace.size)
+                    plain = Feed(
+                        run.seed,
+                        run.epoch,
+                        run.base,
+                        start=start,
+                        first=start,
+                        anchors=known,
+                        lineage=lineage,
+                        limit=pace.size,
+                    )
                     flight.send(plain, [])
                     start += pace.size
                 taken = flight.take()

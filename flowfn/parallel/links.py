@@ -1,8 +1,8 @@
 """How the tasks of a pass get to whoever does them: threads, worker processes, somebody's executor.
 
     link.send(feed)  ->  sent        a task is out
-    sent.reply()     ->  Reply       it is back; None, if its worker lacked something, and it was sent again; Gone, if that has ended
-    link.close()                     nobody wants any more
+    sent.reply()     ->  Reply       it is back; None, if its worker lacked something, and it was sent again; Gone, if
+    that has ended link.close()                     nobody wants any more
 
 A link is made for one pass over one tree. What differs between the three is how a task and its reply cross, and that
 only worker processes can be ended and replaced.
@@ -59,14 +59,16 @@ def somebodys(crew: Crew) -> Iterator[None]:
         if crew.executor is not None:
             note(
                 error,
-                f"in prefetch({crew.ahead}, executor={brief(crew.executor)}): its executor ended, or could not do a task, and is left as "
+                f"in prefetch({crew.ahead}, executor={brief(crew.executor)}): its executor ended, or could not do a "
+                "task, and is left as "
                 "it is; make a new one, or prefetch with processes=, whose workers are replaced when they end",
             )
         raise
 
 
 class Unfit(Exception):
-    """A task cannot go to a worker process, or what came of it not come back: something in it cannot be pickled, or made again."""
+    """A task cannot go to a worker process, or what came of it not come back:
+    something in it cannot be pickled, or made again."""
 
 
 class Sent:
@@ -120,7 +122,8 @@ class Link:
 
     @property
     def inherited(self) -> bool:
-        """Whether it is a forked child's copy: its parent's threads, which are not here, may have held anything that is asked."""
+        """Whether it is a forked child's copy: its parent's threads, which are not here,
+        may have held anything that is asked."""
         return self.process != forks.process
 
     def send(self, feed: Feed, call: Call = perform_here, *, short: bool = False, worker: int | None = None) -> Sent:
@@ -260,7 +263,9 @@ class InProcess(Sent):
             self.future = failed(error)
             return
         name, self.program = self.slot.name if self.slot is not None else None, self.link.program
-        self.job = self.link.workers.submit(serve_learned, self.call, name, parcel, tree=self.program, short=self.short, worker=self.wanted)
+        self.job = self.link.workers.submit(
+            serve_learned, self.call, name, parcel, tree=self.program, short=self.short, worker=self.wanted
+        )
         self.future = self.job.future
 
     def reply(self, timeout: float | None = None) -> Reply | None:
@@ -277,7 +282,9 @@ class InProcess(Sent):
             slots.deny(answer.denied, lasting=bool(answer.lacks))
         if answer.lacks:
             self._put_back()
-            if answer.lacks in ("setup", "code") and not answer.fresh and self.job is not None:  # the next one may do better
+            if (
+                answer.lacks in ("setup", "code") and not answer.fresh and self.job is not None
+            ):  # the next one may do better
                 self.link.workers.renew(self.job)
             if answer.fresh and self.program is self.link.program:
                 self.link.amend(answer.outdated)
@@ -388,7 +395,8 @@ class ToExecutor(Sent):
             self.future = executor.submit(serve, digest, told, perform_here, None, parcel)  # type: ignore[union-attr]
         if not isinstance(self.future, Future):
             raise TypeError(
-                f"prefetch(): submit() of executor must return a concurrent.futures.Future, but {type(executor).__name__} returned "
+                "prefetch(): submit() of executor must return a concurrent.futures.Future, but "
+                f"{type(executor).__name__} returned "
                 f"{type(self.future).__name__}; give what its library has for concurrent.futures"
             )
 
@@ -424,7 +432,8 @@ def refuse(link: ByPickle, answer: Answer) -> None:
     """Raise what cannot be mended of what a worker lacks."""
     if answer.lacks == "setup":
         error, text = unpack(answer.parcel)
-        mark(error, whereabouts(f"in setup={shown(link.crew.setup.function)} of prefetch, which each worker calls first"))  # type: ignore[union-attr]
+        setup = shown(link.crew.setup.function)  # type: ignore[union-attr]
+        mark(error, whereabouts(f"in setup={setup} of prefetch, which each worker calls first"))
         raise_again(error, text)
     if answer.lacks == "stage":
         raise TypeError(f"{unloadable(link.top)} cannot be made again in a worker process: {answer.why}")

@@ -42,7 +42,9 @@ _THREADS = rules.Rule(
 _PROCESSES = rules.Rule(
     f'a positive integer or "auto", or {_ALONE}',
     lambda value: value is None or rules.is_integer(value) or isinstance(value, str),
-    lambda value, others: value is None or ((value == "auto" or (rules.is_integer(value) and value > 0)) and others["executor"] is None),
+    lambda value, others: (
+        value is None or ((value == "auto" or (rules.is_integer(value) and value > 0)) and others["executor"] is None)
+    ),
 )
 
 
@@ -60,7 +62,9 @@ def _no_executor(value: Any, others: Mapping[str, Any]) -> str:
     if hasattr(value, "submit") or value is None:
         return ""
     pool = hasattr(value, "apply_async") or home == "joblib"
-    return f"{brief(value)}" + ", which has none; write processes=n, or concurrent.futures.ProcessPoolExecutor(n)" * pool
+    return (
+        f"{brief(value)}" + ", which has none; write processes=n, or concurrent.futures.ProcessPoolExecutor(n)" * pool
+    )
 
 
 _EXECUTOR = rules.Rule("a concurrent.futures.Executor: an object with submit()", lambda value: True, slip=_no_executor)
@@ -155,7 +159,9 @@ class PrefetchNode(Each):
         if not crew.processes or crew.workers > 1 or not whole(source):
             return False
         found = stretches(source)
-        return not (len(found) == 1 and found[0].top.place == source.place and found[0].bottom.seekable and not stays(found[0]))
+        return not (
+            len(found) == 1 and found[0].top.place == source.place and found[0].bottom.seekable and not stays(found[0])
+        )
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """The outputs at the indices of a series."""
@@ -186,7 +192,9 @@ class PrefetchNode(Each):
         told = self.part.arguments
         most = bytes_in(told["max_bytes"]) if told["max_bytes"] is not None else None
         timeout = told["timeout"]
-        if timeout is not None and tree is not self.sources[0]:  # its workers know better which datapoint it is, and say so before
+        if (
+            timeout is not None and tree is not self.sources[0]
+        ):  # its workers know better which datapoint it is, and say so before
             timeout += GRACE
         return ahead_of_time(tree, run, begin, Bounds(told["ahead"], most, timeout, since_ready), start)
 
@@ -222,29 +230,31 @@ def prefetch(
 ) -> Iterator[Any]:
     """Run what is upstream ahead of time: `ahead` finished outputs wait. What comes out does not change.
 
-    Alone it uses one background thread; `threads=n` and `processes=n` spread the work over n of them ("auto": as many as
-    this process may use CPUs), `executor=` over any `concurrent.futures.Executor`, which is never shut down here.
-    Datapoints, their order, randomness and state are those of the pipeline without it. A stage runs in the workers of the
-    first prefetch downstream of it; `explain(flow)` shows which, and what stays in this process. Functions may be
+    Alone it uses one background thread; `threads=n` and `processes=n` spread the work over n of them ("auto": as many
+    as this process may use CPUs), `executor=` over any `concurrent.futures.Executor`, which is never shut down here.
+    Datapoints, their order, randomness and state are those of the pipeline without it. A stage runs in the workers of
+    the first prefetch downstream of it; `explain(flow)` shows which, and what stays in this process. Functions may be
     lambdas, closures or defined in `__main__`.
 
-    Workers do what this process would do. What a flow names in your own modules is compared with what they imported: after a reload, or
-    when a global was set, they are replaced, or it is sent to them. Their directory, `os.environ`, `sys.path`, `sys.argv`, limits of
-    recursion and of digits, `np.seterr`, decimal context, filters of warnings, `csv.field_size_limit`, default timeout of sockets and
-    locale are those of this process when the pass began; threads take over context variables (`np.seterr` is one). What cannot be seen
-    from here (torch's default dtype, flags of PIL or OpenCV, what is registered in codecs or plug-ins, logging, `os.umask`, limits of
-    resources, objects of other libraries that are changed in place) is for `setup`: a function that each worker process calls before
-    anything else. Workers with another `setup` are other workers; what it sets stays, and what it raises is raised here.
+    Workers do what this process would do. What a flow names in your own modules is compared with what they imported:
+    after a reload, or when a global was set, they are replaced, or it is sent to them. Their directory, `os.environ`,
+    `sys.path`, `sys.argv`, limits of recursion and of digits, `np.seterr`, decimal context, filters of warnings,
+    `csv.field_size_limit`, default timeout of sockets and locale are those of this process when the pass began; threads
+    take over context variables (`np.seterr` is one). What cannot be seen from here (torch's default dtype, flags of PIL
+    or OpenCV, what is registered in codecs or plug-ins, logging, `os.umask`, limits of resources, objects of other
+    libraries that are changed in place) is for `setup`: a function that each worker process calls before anything else.
+    Workers with another `setup` are other workers; what it sets stays, and what it raises is raised here.
 
-    Worker processes are kept warm for the next pass, and for other flows that ask for as many with as many threads; in a
-    process that is a worker itself, `processes=n` are threads. Large arrays cross in
-    shared memory (on Linux; elsewhere they are pickled): they may be kept and written to. A worker that dies is replaced,
-    and what it was doing is done again; so user functions are called at least once for each datapoint.
+    Worker processes are kept warm for the next pass, and for other flows that ask for as many with as many threads; in
+    a process that is a worker itself, `processes=n` are threads. Large arrays cross in
+    shared memory (on Linux; elsewhere they are pickled): they may be kept and written to. A worker that dies is
+    replaced, and what it was doing is done again; so user functions are called at least once for each datapoint.
 
     `max_bytes` (a number, or "512MB") bounds the outputs that wait, beside `ahead`. `timeout` is how many seconds an
-    output may be waited for. `worker_threads` is how many threads BLAS, OpenMP and OpenCV use in each worker process (one,
-    because there are several workers; None leaves it to them). With `ordered=False` outputs are given as they come: then
-    there is no state to save, and no index; guarded stages and what a cache or freeze reads keep their order.
+    output may be waited for. `worker_threads` is how many threads BLAS, OpenMP and OpenCV use in each worker process
+    (one, because there are several workers; None leaves it to them). With `ordered=False` outputs are given as they
+    come: then there is no state to save, and no index; guarded stages and what a cache or freeze reads keep their
+    order.
 
     Raises:
         ValueError: two of `threads`, `processes` and `executor` are given.

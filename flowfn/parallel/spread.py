@@ -22,7 +22,13 @@ class Spread(Node):
         super().__init__(top.part, (), top.place, None)
         self.stretch, self.crew, self.paces = stretch, crew, paces
         self.exact = not stretch.counted() and _mixes(stretch.bottom)
-        self.rank, self.world, self.seekable, self.guarded, self.steady = top.rank, top.world, top.seekable, top.guarded, top.steady
+        self.rank, self.world, self.seekable, self.guarded, self.steady = (
+            top.rank,
+            top.world,
+            top.seekable,
+            top.guarded,
+            top.steady,
+        )
 
     def length(self, run: Run) -> Length:
         """That of the stretch."""

@@ -46,9 +46,23 @@ class Work:
     claim: Claim | None = None
 
     def __init__(
-        self, stretch: Stretch, pace: Pace, exact: bool, run: Run, plain: Feed, position: int = 0, standing: Mapping[int, int] = {}
+        self,
+        stretch: Stretch,
+        pace: Pace,
+        exact: bool,
+        run: Run,
+        plain: Feed,
+        position: int = 0,
+        standing: Mapping[int, int] = {},
     ) -> None:
-        self.stretch, self.pace, self.crew, self.exact, self.run, self.plain = stretch, pace, pace.crew, exact, run, plain
+        self.stretch, self.pace, self.crew, self.exact, self.run, self.plain = (
+            stretch,
+            pace,
+            pace.crew,
+            exact,
+            run,
+            plain,
+        )
         self.position, self.start, self.standing = position, position, dict(standing)
         self.counted = self.stretch.counted()
         self.facts: dict[int, Anchor] = {}
@@ -66,7 +80,8 @@ class Work:
 
     @property
     def behind(self) -> bool:
-        """Whether a stage inside the chain still owes outputs that were delivered before, and that nobody may see again.
+        """Whether a stage inside the chain still owes outputs that were delivered before,
+        and that nobody may see again.
 
         They are dropped in the workers, so until then each task has to know what came of the one before.
         """
@@ -129,7 +144,8 @@ class Work:
         return numbered(feed, top.part)
 
     def by_value(self, opened: Callable[[Run], Outputs], labelled: bool) -> Iterator[Sending]:
-        """A task for every few datapoints of the stream at the bottom, which is read in a thread, and no further than is wanted."""
+        """A task for every few datapoints of the stream at the bottom, which is read in a thread,
+        and no further than is wanted."""
         self.top, _ = self.stretch.for_worker(self.run, self.crew.remote)
         first, known = self.position, dict(self.run.anchors)
         self.intake = intake = Intake(self.crew.timeout)
@@ -189,15 +205,20 @@ class Work:
             taken = self.standing[node.place]
 
     def _send(self, feeds: Iterator[Sending]) -> Future[None] | None:
-        """Send what there is room for. If it has to be waited for, and something is out, that is returned which is done then."""
+        """Send what there is room for. If it has to be waited for, and something is out,
+        that is returned which is done then."""
         began, out = time.perf_counter(), self.flight
         if out is not None:
             out.stay()
         while not self.ended and (out is None or len(out) < (1 if self.behind else self._window)):
-            if out is not None and out.ready and time.perf_counter() > began + TASK_SECONDS:  # somebody waits for what is there
+            if (
+                out is not None and out.ready and time.perf_counter() > began + TASK_SECONDS
+            ):  # somebody waits for what is there
                 return None
             if self.intake is not None:
-                most = min(self.pace.size, max(2 * (self.position - self.start), 1))  # no further than twice what has come back
+                most = min(
+                    self.pace.size, max(2 * (self.position - self.start), 1)
+                )  # no further than twice what has come back
                 coming = self.intake.ask(1 if out is None or out.idle else most, most)
                 if out is not None and len(out) and not coming.done():
                     return coming
@@ -215,7 +236,9 @@ class Work:
         return None
 
     def _flight(self) -> Flight:
-        return Flight(link_to(self.crew, self.top, self.memo), self.crew, self.pace, singles=self._singles, where=self._where)
+        return Flight(
+            link_to(self.crew, self.top, self.memo), self.crew, self.pace, singles=self._singles, where=self._where
+        )
 
     def _arrived(self, flight: Flight, task: Task, reply: Reply) -> Iterator[Any]:
         feed, told, taken = task.feed, task.told, self.position
@@ -248,7 +271,8 @@ class Work:
             self.opening = {"opening": True, "start": feed.start, "anchors": chain}
 
     def _completed(self, flight: Flight, task: Task, reply: Reply) -> bool:
-        """Whether this was the last part of an output, which is then the reply's. Parts that do not fit are made again, as a whole."""
+        """Whether this was the last part of an output, which is then the reply's.
+        Parts that do not fit are made again, as a whole."""
         feed = task.feed
         self.made.append((feed.share, reply.outputs[0]))
         if sum(share for share, _ in self.made) < 1 - 1e-9:
@@ -324,7 +348,8 @@ class Work:
 
 
 def _joins(stretch: Stretch) -> bool:
-    """Whether several workers may make one output together: the last stage is a group that knows how to join its parts."""
+    """Whether several workers may make one output together:
+    the last stage is a group that knows how to join its parts."""
     top = stretch.top
     if not isinstance(top, Group) or top is not stretch.bottom or top.part.definition.joins is None:
         return False

@@ -1,8 +1,8 @@
 """How flows, stages and compositions are pickled: by name where that will do, by value where it will not.
 
 What holds nothing but what is found again under its name is pickled as anything is. A lambda, and what is defined in a
-function, a script or a notebook, is taken along, as on the way to workers: the pickle is good in any interpreter. Where it
-is opened by the program that it comes from, the program's own functions and classes are those that it has.
+function, a script or a notebook, is taken along, as on the way to workers: the pickle is good in any interpreter. Where
+it is opened by the program that it comes from, the program's own functions and classes are those that it has.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ CACHED: Any = type(functools.cache(len))
 
 
 class Picklable:
-    """What is pickled by value if it holds what cannot be found by its name; copies of it share what is pickled by name."""
+    """What is pickled by value if it holds what cannot be found by its name;
+    copies of it share what is pickled by name."""
 
     __slots__ = ()
 
@@ -35,7 +36,9 @@ class Picklable:
         if not _by_name(self):
             try:
                 return pickle.loads, (_taken_along(self),)
-            except Exception:  # it may still go by name, to where the same program runs; otherwise that says why it cannot go
+            except (
+                Exception
+            ):  # it may still go by name, to where the same program runs; otherwise that says why it cannot go
                 pass
         return self.plainly(protocol)
 
@@ -174,7 +177,8 @@ def by_value() -> Any:
 
 @functools.cache
 def _for_anybody() -> Any:
-    """A class of picklers for whoever: what the script defines is what the program has, where it is opened by the same program."""
+    """A class of picklers for whoever: what the script defines is what the program has,
+    where it is opened by the same program."""
 
     class ForAnybody(by_value()):  # type: ignore[misc]
         def reducer_override(self, value: Any) -> Any:
@@ -226,8 +230,14 @@ def cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
 def _codes(value: Any) -> list[Any]:
     """What a function or a class is told by: code, and the file that it stands in."""
     if isinstance(value, type):
-        return [(name, _codes(one)) for name, one in sorted(vars(value).items()) if not name.startswith("__") or name == "__init__"]
-    value = value.__wrapped__ if type(value) is CACHED else getattr(getattr(value, "definition", None), "function", value)
+        return [
+            (name, _codes(one))
+            for name, one in sorted(vars(value).items())
+            if not name.startswith("__") or name == "__init__"
+        ]
+    value = (
+        value.__wrapped__ if type(value) is CACHED else getattr(getattr(value, "definition", None), "function", value)
+    )
     code = getattr(value, "__code__", None)
     return [code, code.co_filename] if isinstance(code, CodeType) else []
 
@@ -235,7 +245,9 @@ def _codes(value: Any) -> list[Any]:
 # Where code stands
 
 
-def _code(make: Callable[..., CodeType], arguments: tuple[Any, ...], file: str, first: int, lines: list[str]) -> CodeType:
+def _code(
+    make: Callable[..., CodeType], arguments: tuple[Any, ...], file: str, first: int, lines: list[str]
+) -> CodeType:
     """Code at its place; tracebacks here show its lines, whether or not there is such a file."""
     if lines:
         known = linecache.getlines(file)

@@ -1,7 +1,7 @@
 """How some things are taken apart for pickle, so that what is made of them elsewhere is what it was here.
 
-class               where it was defined it keeps what it has, whatever comes back; elsewhere it is what it was here last
-enumeration         with its aliases, and what its members were given
+class               where it was defined it keeps what it has, whatever comes back; elsewhere it is what it was here
+last enumeration         with its aliases, and what its members were given
 generic function    with all that is registered
 sentinel            an `object()` is the one that stands under its name
 new type            as that of the script, if it is
@@ -24,7 +24,8 @@ from types import FunctionType, MemberDescriptorType, ModuleType
 from typing import Any
 
 SCRIPTS = frozenset({"__main__", "__mp_main__"})
-"""The names under which a program's own script is a module: the second where multiprocessing has started an interpreter anew."""
+"""The names under which a program's own script is a module:
+the second where multiprocessing has started an interpreter anew."""
 
 _home: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 """Whether a class that was pickled, or came in a pickle, is defined here."""
@@ -82,7 +83,11 @@ def is_generic(function: Any) -> bool:
 
 def of_generic(function: Any) -> tuple[Any, ...]:
     """A generic function by what is registered with it."""
-    own = {name: one for name, one in vars(function).items() if name not in ("register", "dispatch", "registry", "_clear_cache")}
+    own = {
+        name: one
+        for name, one in vars(function).items()
+        if name not in ("register", "dispatch", "registry", "_clear_cache")
+    }
     return _generic, (), (list(function.registry.items()), own), None, None, _register
 
 
@@ -111,7 +116,9 @@ def _place(value: object) -> tuple[str, str] | None:
     for place, one in _sentinels.items():
         if one is value:
             return place
-    for module, held in sorted(sys.modules.copy().items(), key=lambda item: item[0] in SCRIPTS):  # which may have imported it
+    for module, held in sorted(
+        sys.modules.copy().items(), key=lambda item: item[0] in SCRIPTS
+    ):  # which may have imported it
         if isinstance(held, ModuleType):
             for name, one in list(vars(held).items()):
                 if one is value:
@@ -167,7 +174,11 @@ OBJECTS: dict[type, Callable[[Any], Any]] = {
     typing.ParamSpec: _named(lambda value: (typing.ParamSpec, (value.__name__,))),
     typing.TypeVarTuple: _named(lambda value: (typing.TypeVarTuple, (value.__name__,))),
     functools.cached_property: _of_property,
-    functools.singledispatchmethod: lambda value: (type(value), (value.func,), {"dispatcher": value.dispatcher}),  # without its cache
+    functools.singledispatchmethod: lambda value: (
+        type(value),
+        (value.func,),
+        {"dispatcher": value.dispatcher},
+    ),  # without its cache
     ContextVar: _of_context,
 }
 if hasattr(typing, "TypeAliasType"):

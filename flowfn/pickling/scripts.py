@@ -1,7 +1,8 @@
 """The program's own script: what it defines is called as it would be where the same file is imported.
 
-`python trainer.py`, `python -m package.trainer`, the interpreters that multiprocessing starts, debuggers and profilers all run the
-file as `__main__`; a notebook, a test or a launcher imports it. Where there is no file, in a notebook, the name is `__main__`.
+`python trainer.py`, `python -m package.trainer`, the interpreters that multiprocessing starts, debuggers and profilers
+all run the file as `__main__`; a notebook, a test or a launcher imports it. Where there is no file, in a notebook, the
+name is `__main__`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _told: list[str] = []
 
 
 def home(value: Any) -> str:
-    """The module of a function or a class, by the name under which it is imported; the library's own by that of the public package.
+    """The module of a function or a class, by the name under which it is imported;
+    the library's own by that of the public package.
 
     >>> import json
     >>> home(json.dumps), home(print)
@@ -46,9 +48,12 @@ def tell(script: str) -> None:
 
 
 def _globals(value: Any) -> dict[str, Any] | None:
-    """The names that a function sees, or a method of a class, if the script defines them: a debugger has another `__main__`."""
+    """The names that a function sees, or a method of a class, if the script defines them:
+    a debugger has another `__main__`."""
     parts = (
-        vars(value).values() if isinstance(value, type) else (value, getattr(value, "__func__", None), getattr(value, "__wrapped__", None))
+        vars(value).values()
+        if isinstance(value, type)
+        else (value, getattr(value, "__func__", None), getattr(value, "__wrapped__", None))
     )
     seen = (part.__globals__ for part in parts if isinstance(part, FunctionType))
     return next((names for names in seen if names.get("__name__") in SCRIPTS), None)

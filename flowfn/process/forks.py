@@ -1,8 +1,8 @@
 """Forks: what a forked child has anew, and what it leaves to its parent.
 
 A child has the memory of its parent as it was at the fork, and of its threads only the one that forked. So a lock that
-another thread held would be held for ever, and what another thread had half done stays so. Everything here that is to be
-put right in a child is told to this module, and done at one place, in this order:
+another thread held would be held for ever, and what another thread had half done stays so. Everything here that is to
+be put right in a child is told to this module, and done at one place, in this order:
 
     process      is the child's number
     lock()       locks are free, but those that the forking thread holds itself
@@ -27,8 +27,8 @@ process = os.getpid()
 """The number of this process: to ask the system for it each time would be dear."""
 
 begun = ended = 0
-"""How many forks of this process have been begun, and how many of those are over. What is lent when so many were over has
-been seen by no child as long as no more have begun."""
+"""How many forks of this process have been begun, and how many of those are over. What is lent when so many were over
+has been seen by no child as long as no more have begun."""
 
 _locks: set[weakref.ref[Any]] = set()
 _functions: list[Callable[[], Any]] = []
@@ -51,7 +51,8 @@ def in_child(function: F) -> F:
 
 
 def finalize(owner: Any, function: Callable[..., Any], *arguments: Any) -> None:
-    """Call a function when `owner` is thrown away, in this process alone: what a child has of it is not for it to close."""
+    """Call a function when `owner` is thrown away, in this process alone:
+    what a child has of it is not for it to close."""
     weakref.finalize(owner, _finalized, process, function, arguments)
 
 

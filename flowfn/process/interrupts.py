@@ -9,7 +9,8 @@ from typing import Any
 
 
 class Deferred:
-    """In `with`: what SIGINT does here it does when this has ended. Elsewhere than in the main thread there are no interrupts."""
+    """In `with`: what SIGINT does here it does when this has ended.
+    Elsewhere than in the main thread there are no interrupts."""
 
     __slots__ = ("caught", "handler")
 

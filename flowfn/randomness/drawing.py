@@ -34,7 +34,8 @@ class Draws:
 
 
 class WeightedDraws:
-    """`count` indices, each drawn with a probability proportional to its weight; O(n) memory, made at the first look."""
+    """`count` indices, each drawn with a probability proportional to its weight; O(n) memory,
+    made at the first look."""
 
     def __init__(self, weights: np.ndarray, count: int, key: int) -> None:
         self.weights, self.count, self.key = weights, count, key

@@ -86,8 +86,9 @@ class Permutation:
 
     Up to 65 536 it is a table, uniform among all permutations (random keys are sorted, the index as their low bits).
     Above, it is a six-round Feistel network on a grid of about sqrt(n) by sqrt(n) cells, adding modulo the sides, so
-    it is a bijection for every n: the few results that fall outside n (far fewer than one in sqrt(n)) are sent through again
-    until they fall inside (cycle-walking; Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002).
+    it is a bijection for every n: the few results that fall outside n (far fewer than one in sqrt(n)) are sent through
+    again until they fall inside (cycle-walking; Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA
+    2002).
 
     >>> sorted(Permutation(10, key=1)[np.arange(10)].tolist())
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
@@ -127,7 +128,9 @@ class Network:
 
     def __init__(self, n: int, key: int) -> None:
         root = math.isqrt(n - 1) + 1
-        side = min(range(root, root + 1 + min(root // 4, 64)), key=lambda width: -n % width)  # the fewer cells outside n, the fewer walks
+        side = min(
+            range(root, root + 1 + min(root // 4, 64)), key=lambda width: -n % width
+        )  # the fewer cells outside n, the fewer walks
         self.n, self.sides = n, (side, -(-n // side))
         constants = np.random.Philox(key=key).random_raw(3 * ROUNDS).reshape(ROUNDS, 3) | np.uint64(1)
         # 0-d arrays: with scalars made anew, numpy's calls would take longer than their work

@@ -78,7 +78,11 @@ def describe(flow: Any, n: int = 2, *, of: Any = None, file: IO[str] | None = No
     if number == 0:
         print("the flow is empty: there is no datapoint", file=file, flush=True)
     elif number < n:
-        print(f"that is all: there {'is one datapoint' if number == 1 else f'are {number} datapoints'}", file=file, flush=True)
+        print(
+            f"that is all: there {'is one datapoint' if number == 1 else f'are {number} datapoints'}",
+            file=file,
+            flush=True,
+        )
 
 
 def print_datapoint(datapoint: Any) -> None:

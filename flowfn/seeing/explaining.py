@@ -25,14 +25,21 @@ AS_SOURCE = "with its source"
 WIDTH = 48
 FROM_START = "reads the pass again"
 
-_KINDS = ((PrefetchNode, "prefetch"), (Each, "each"), (Group, "group"), (Order, "order"), (Expand, "expand"), (Stream, "stream"))
+_KINDS = (
+    (PrefetchNode, "prefetch"),
+    (Each, "each"),
+    (Group, "group"),
+    (Order, "order"),
+    (Expand, "expand"),
+    (Stream, "stream"),
+)
 
 
 def explain(flow: Flow[Any], file: IO[str] | None = None) -> None:
     """Print the stages of a flow, sources first: kind, length, where each runs, and what resuming costs.
 
-    Nothing is read and nothing advances. Remarks below the table name what may surprise: orders that change, prefetches that
-    have nothing to do, what is large on its way to workers, sources that are never reached.
+    Nothing is read and nothing advances. Remarks below the table name what may surprise: orders that change, prefetches
+    that have nothing to do, what is large on its way to workers, sources that are never reached.
 
     >>> import flowfn as ff
     >>> ff.explain(ff.pipe(range(10), ff.shuffle(), ff.map(float), ff.batch(4)))
@@ -47,7 +54,15 @@ def explain(flow: Flow[Any], file: IO[str] | None = None) -> None:
     run = flow._look()
     rows = [("stage", "kind", "length", "runs in", "resumes")]
     for depth, node in _lines(root, 0):
-        rows.append(("  " * depth + _shortened(_name(node)), _kind(node), _length(node.length(run)), where[node.place], _resumes(node)))
+        rows.append(
+            (
+                "  " * depth + _shortened(_name(node)),
+                _kind(node),
+                _length(node.length(run)),
+                where[node.place],
+                _resumes(node),
+            )
+        )
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip(), file=file)
@@ -82,15 +97,19 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
             shuffled = _shuffled(node)
             if shuffled is not None:
                 yield (
-                    f"{node.part} picks from {shuffled.part}, which is new in every epoch, so it gives other datapoints in every "
+                    f"{node.part} picks from {shuffled.part}, which is new in every epoch, so it gives other "
+                    "datapoints in every "
                     "epoch; for a fixed part (validation data, say) use split, or freeze() after the shuffle"
                 )
         if not node.seekable and _resumes(node) == FROM_START:
-            yield f"{_name(node)} has no anchor: to resume, everything up to it is read again from the start of the pass"
+            yield (
+                f"{_name(node)} has no anchor: to resume, everything up to it is read again from the start of the pass"
+            )
         held = getattr(node.part, "object", None)
         if isinstance(held, (list, tuple)) and len(held) <= MOST_COLUMNS and columns(held):
             yield (
-                f"{_name(node)} has {len(held)} datapoints, arrays of one length; if they are meant as columns, write from_arrays(*arrays) "
+                f"{_name(node)} has {len(held)} datapoints, arrays of one length; if they are meant as columns, write "
+                "from_arrays(*arrays) "
                 "for their rows"
             )
         yield from of_lengths(node, run)
@@ -109,10 +128,14 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
             yield from of_sizes(node, crew)
             for stretch in stretches(node.sources[0]):
                 for left in stays(stretch):
-                    yield f"{_name(left)} stays in this process; the datapoints that tasks name travel to the workers of {node.part}"
+                    yield (
+                        f"{_name(left)} stays in this process; the datapoints that tasks name travel to the workers "
+                        f"of {node.part}"
+                    )
     if any(node.part.shards for node in nodes.values()) and not counted(flow).shared:
         yield (
-            "a saved state holds rank and world, and loads only under the same; it could be moved if only map-like stages, batch and "
+            "a saved state holds rank and world, and loads only under the same; it could be moved if only map-like "
+            "stages, batch and "
             f"prefetch came after shard: put shard behind {_fixing(flow)}"
         )
 

@@ -44,7 +44,9 @@ def bars() -> Any:
     try:
         tqdm = importlib.import_module("tqdm.auto").tqdm
     except ImportError as error:
-        raise ImportError('a progress bar needs tqdm, which is not installed: pip install "flowfn[progress]"') from error
+        raise ImportError(
+            'a progress bar needs tqdm, which is not installed: pip install "flowfn[progress]"'
+        ) from error
     return type("Bar", (tqdm,), {"monitor_interval": 0})
 
 
@@ -113,7 +115,9 @@ class ProgressNode(Each):
                 shown.update(len(rows))
 
     def _bar(self, run: Run, start: int | peekable[Block]) -> Any:
-        description, unit, leave, file = (self.part.arguments[name] for name in ("description", "unit", "leave", "file"))
+        description, unit, leave, file = (
+            self.part.arguments[name] for name in ("description", "unit", "leave", "file")
+        )
         if description is None:
             description = f"epoch {run.epoch[0]}" + "".join(f", round {number}" for number in run.epoch[1:])
         initial = start if isinstance(start, int) else _first(start.peek(range(0)))
@@ -148,7 +152,8 @@ class _Here(rules.Rule):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Screen:
-    """Where bars are shown in this process. It goes along to other processes, where it is None, which is their stderr."""
+    """Where bars are shown in this process. It goes along to other processes, where it is None,
+    which is their stderr."""
 
     file: IO[str] | None = None
 
@@ -174,7 +179,12 @@ def _is_text(value: Any) -> bool:
     transparent=True,
 )
 def progress(
-    source: Any, *, description: str | None = None, unit: str = "datapoint", leave: bool = True, file: IO[str] | None = None
+    source: Any,
+    *,
+    description: str | None = None,
+    unit: str = "datapoint",
+    leave: bool = True,
+    file: IO[str] | None = None,
 ) -> Iterator[Any]:
     """Show a bar of every pass, on stderr or in `file`: how many datapoints came through, how fast, how many are left.
 

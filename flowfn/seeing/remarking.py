@@ -1,4 +1,5 @@
-"""What `explain` remarks on: prefetches that have nothing to do, what is large on its way to workers, what never comes."""
+"""What `explain` remarks on: prefetches that have nothing to do,
+what is large on its way to workers, what never comes."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def of_work(node: PrefetchNode, crew: Crew | None, workers: str, opens: bool, ru
     found = stretches(node.sources[0])
     if not (found or opens or node.kept(crew)):
         yield (
-            f"{node.part} has nothing upstream that its {workers} can do in parallel; put it behind the stages that take time "
+            f"{node.part} has nothing upstream that its {workers} can do in parallel; put it behind the stages that "
+            "take time "
             "(map, filter, batch)"
         )
     length = node.length(run)
@@ -37,16 +39,24 @@ def of_work(node: PrefetchNode, crew: Crew | None, workers: str, opens: bool, ru
 
 def of_sizes(node: PrefetchNode, crew: Crew) -> Iterator[str]:
     """What is large, or cannot travel, on its way to the processes of a prefetch."""
-    found = [(node.sources[0], None)] if node.kept(crew) else [(stretch.top, stretch.bottom) for stretch in stretches(node.sources[0])]
+    found = (
+        [(node.sources[0], None)]
+        if node.kept(crew)
+        else [(stretch.top, stretch.bottom) for stretch in stretches(node.sources[0])]
+    )
     for part in dict.fromkeys(part for top, bottom in found for part in _parts(top, bottom)):
         try:
             size, seconds = sent(part)
         except Exception as error:
-            yield f"{part} cannot be sent to a worker process ({error}): make what it holds there (per_process), or prefetch with threads="
+            yield (
+                f"{part} cannot be sent to a worker process ({error}): make what it holds there (per_process), or "
+                "prefetch with threads="
+            )
             continue
         if size >= LARGE:
             yield (
-                f"{part} holds {size / 1e6:.1f} MB, which every pass pickles ({seconds:.2f} s) and each worker of {node.part} keeps; "
+                f"{part} holds {size / 1e6:.1f} MB, which every pass pickles ({seconds:.2f} s) and each worker of "
+                f"{node.part} keeps; "
                 "make it there (per_process), or map a file (np.memmap)"
             )
 
@@ -88,9 +98,15 @@ def of_lengths(node: Node, run: Run) -> Iterator[str]:
     if node.part.name == "concat" and math.inf in lengths[:-1]:
         first = lengths.index(math.inf)
         never = ", ".join(str(source.part) for source in node.sources[first + 1 :])
-        yield f"{node.part} never comes to what follows its endless source {node.sources[first].part}: {never}; mix takes from all by turns"
+        yield (
+            f"{node.part} never comes to what follows its endless source {node.sources[first].part}: {never}; mix "
+            "takes from all by turns"
+        )
     if node.part.name == "repeat" and lengths == [math.inf]:
         yield f"{node.part} never comes to its second round, as its source is endless"
     if lengths and node.length(run) == 0 and 0 not in lengths and None not in lengths:
         had = min(length for length in lengths if length is not None)
-        yield f"{node.part} gives nothing of the {'endless' if had == math.inf else had} datapoint{'s' * (had != 1)} of its source"
+        yield (
+            f"{node.part} gives nothing of the {'endless' if had == math.inf else had} datapoint{'s' * (had != 1)} "
+            "of its source"
+        )

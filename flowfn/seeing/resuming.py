@@ -34,7 +34,11 @@ def in_words(state: Mapping[Any, Any], flow: Flow[Any] | None = None) -> Iterato
     names = {node.place: str(node.part) for node in nodes(flow.node)} if flow is not None else {}
     for key, (_, outputs, inputs) in told.get("anchors", {}).items():
         place, counts = (int(key), False) if int(key) >= 0 else (~int(key), True)
-        says = f"{inputs[0]} of {_many(outputs, 'datapoint')} failed" if counts else f"starts again after {_many(outputs, 'output')}"
+        says = (
+            f"{inputs[0]} of {_many(outputs, 'datapoint')} failed"
+            if counts
+            else f"starts again after {_many(outputs, 'output')}"
+        )
         yield f"  {names.get(place, f'stage {place}')}: {says}"
     for name, (many, *_) in told["mix"]["sources"].items() if "mix" in told else ():
         yield f"  source {name} of the mix: {_many(many, 'datapoint')} given"

@@ -53,7 +53,10 @@ class Speed:
         if not self.datapoints:
             return "no datapoints"
         ones = "1 datapoint" if self.datapoints == 1 else f"{self.datapoints} datapoints"
-        return f"{ones} in {_scaled(self.seconds, 's')}: {_three(self.per_second)} datapoints/s, {_scaled(self.bytes_per_second, 'B')}/s"
+        return (
+            f"{ones} in {_scaled(self.seconds, 's')}: {_three(self.per_second)} datapoints/s, "
+            f"{_scaled(self.bytes_per_second, 'B')}/s"
+        )
 
 
 def speed(flow: Any, n: int = 5000, *, warmup: int = 0, bar: bool | None = None) -> Speed:

@@ -2,10 +2,11 @@
 
     source --> given --> stage --> left --> given --> stage --> left --> given --> who reads the flow
 
-A copy of the tree has a node on either side of every stage that runs somebody's function. The one in front takes a digest
-of what the stage is given; whenever control leaves the stage (it gives an output, it asks for its next input, it ends) the
-digests are taken again. Most changes do no harm: a stage may do as it likes with what was made for it. So one that is found
-is judged: the datapoint is asked for once more, and if it is no longer what it was, somebody else had it too.
+A copy of the tree has a node on either side of every stage that runs somebody's function. The one in front takes a
+digest of what the stage is given; whenever control leaves the stage (it gives an output, it asks for its next input, it
+ends) the digests are taken again. Most changes do no harm: a stage may do as it likes with what was made for it. So one
+that is found is judged: the datapoint is asked for once more, and if it is no longer what it was, somebody else had it
+too.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ from flowfn.showing import brief
 from flowfn.vocabulary.keeping.caching import CacheNode
 
 REACH = 16
-"""How many inputs back it is looked for changes, in stages that may hold more than one: streams, and those of others."""
+"""How many inputs back it is looked for changes, in stages that may hold more than one:
+streams, and those of others."""
 
 _BY_NAME = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType, Flow, Stage, Definition)
 
@@ -53,8 +55,8 @@ def check_inputs(source: Any) -> Flow[Any]:
 
     A function that changes its datapoint (`x /= 2`, `d.pop("id")`, `items.sort()`) changes the list, the cache or the
     variable that holds it: the next epoch gives other data, and every number of workers others again. For finding such
-    a function, put `check_inputs()` last, or where the datapoints are still right. Changes that reach nobody else (of an
-    array that the stage before has just made, say) are no error. Who reads the flow is watched too.
+    a function, put `check_inputs()` last, or where the datapoints are still right. Changes that reach nobody else (of
+    an array that the stage before has just made, say) are no error. Who reads the flow is watched too.
 
     It compares digests of all that every stage is given (arrays, tensors, containers, objects by what pickle would keep
     of them), so it is slow: leave it out when the stage is found. What is upstream runs serially, in this process; its
@@ -169,7 +171,8 @@ def left(source: Any) -> Iterator[Any]:
 
 @dataclass(slots=True)
 class Held:
-    """An input that a stage may still have: its number, what it was when it was given, and when the stage last got control."""
+    """An input that a stage may still have: its number, what it was when it was given,
+    and when the stage last got control."""
 
     number: int
     datapoint: Any
@@ -181,7 +184,13 @@ class Given(Iterator[Any]):
     """The inputs of one generator. It holds on to those that the generator may still change."""
 
     def __init__(self, node: Node, run: Run, inputs: Outputs, numbers: Iterator[int], pairs: bool = False) -> None:
-        self.to, self.source, self.inputs, self.numbers, self.pairs = node.part.arguments["to"], node.sources[0], inputs, numbers, pairs
+        self.to, self.source, self.inputs, self.numbers, self.pairs = (
+            node.part.arguments["to"],
+            node.sources[0],
+            inputs,
+            numbers,
+            pairs,
+        )
         self.aside = replace(run, tallies=Tallies(counts=False), memo={})  # what is made once more is counted by nobody
         self.stream: Outputs | None = None
         self.works_between = not issubclass(getattr(self.to, "kind", Each), Group)  # whose inputs are taken for it
@@ -210,7 +219,8 @@ class Given(Iterator[Any]):
                 raise self.changed(held)
 
     def made_for_it(self, held: Held) -> bool:
-        """Whether nobody else has a datapoint: made once more, it is what it was. What comes only once is nobody else's."""
+        """Whether nobody else has a datapoint: made once more, it is what it was.
+        What comes only once is nobody else's."""
         sources = list(_leaves(self.source))
         if any(isinstance(node, ForeignNode) for node in sources):
             return False
@@ -277,7 +287,8 @@ def _leaves(node: Node) -> Iterator[Node]:
 def contents(datapoint: Any) -> bytes:
     """A digest of what is in a datapoint.
 
-    >>> contents([1, {"x": np.arange(2)}]) == contents([1, {"x": np.arange(2)}]) != contents([1, {"x": np.arange(1, 3)}])
+    >>> first, alike, other = ([1, {"x": np.arange(at, at + 2)}] for at in (0, 0, 1))
+    >>> contents(first) == contents(alike) != contents(other)
     True
     """
     digest = _Contents(named=True)
@@ -298,7 +309,9 @@ class _Contents(Digest):
             self.feed("masked")
             self.array(np.asarray(value.data))
             self.array(np.ma.getmaskarray(value))
-        elif (torch := sys.modules.get("torch")) is not None and isinstance(value, torch.Tensor):  # what pickle keeps has names of its own
+        elif (torch := sys.modules.get("torch")) is not None and isinstance(
+            value, torch.Tensor
+        ):  # what pickle keeps has names of its own
             self.feed("tensor", value.dtype, value.layout, value.requires_grad)
             self.array(value.detach().cpu().to_dense().contiguous().reshape(-1).view(torch.uint8).numpy())
             self.value(tuple(value.shape))

@@ -40,7 +40,11 @@ def encoded(datapoint: Any) -> bytes:
     encoder = _Encoder(written, protocol=5, buffer_callback=lambda buffer: arrays.append(buffer.raw()))
     encoder.dump(datapoint)
     pickled = written.getvalue()
-    parts: list[Any] = [HEAD.pack(encoder.plain, len(pickled), len(arrays)), *(struct.pack("<Q", len(array)) for array in arrays), pickled]
+    parts: list[Any] = [
+        HEAD.pack(encoder.plain, len(pickled), len(arrays)),
+        *(struct.pack("<Q", len(array)) for array in arrays),
+        pickled,
+    ]
     end = sum(map(len, parts))
     for array in arrays:
         parts += (bytes(-end % ALIGNED), array)
@@ -98,7 +102,11 @@ class _Encoder(pickle.Pickler):
         if kind is np.ndarray or isinstance(value, (np.generic, np.memmap)):
             described = None if value.dtype.metadata else _described(value.dtype)
             if described is not None:
-                return (_scalar, (value.tobytes(), described)) if isinstance(value, np.generic) else _taken_apart(value, described)
+                return (
+                    (_scalar, (value.tobytes(), described))
+                    if isinstance(value, np.generic)
+                    else _taken_apart(value, described)
+                )
             if value.dtype == object and kind is np.ndarray:
                 return _objects, (value.ravel().tolist(), value.shape)
         elif kind is Datapoints:
@@ -121,10 +129,15 @@ class _PlainDecoder(pickle.Unpickler):
 
 
 class _Decoder(pickle.Unpickler):
-    """Reads what others have pickled; what is of a class of the program that runs, or that a worker works for, is so again."""
+    """Reads what others have pickled; what is of a class of the program that runs,
+    or that a worker works for, is so again."""
 
     def find_class(self, module: str, name: str) -> Any:
-        return _of_program(name, module) if module in SCRIPTS or module == scripts.name() else super().find_class(module, name)
+        return (
+            _of_program(name, module)
+            if module in SCRIPTS or module == scripts.name()
+            else super().find_class(module, name)
+        )
 
 
 _program: dict[tuple[str, str], type] = {}
@@ -132,7 +145,8 @@ _program: dict[tuple[str, str], type] = {}
 
 
 def _of_program(name: str, home: str) -> Any:
-    """A class of the program that runs, or for which this process works; of a script that is imported now, of that module."""
+    """A class of the program that runs, or for which this process works;
+    of a script that is imported now, of that module."""
     try:
         if home in SCRIPTS or home == scripts.name():
             return attrgetter(name)(sys.modules["__main__"])

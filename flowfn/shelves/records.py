@@ -29,7 +29,10 @@ Place: TypeAlias = tuple[int, int, int]
 """Where the bytes of a number are: (which file, offset of their checksum, how many they are)."""
 
 MARKER = "flowfn-cache.txt"
-MARK = "Datapoints kept by flowfn.cache_to. The folders beside this file may be deleted at any time; they are made again.\n"
+MARK = (
+    "Datapoints kept by flowfn.cache_to. The folders beside this file may be deleted at any time; they are made "
+    "again.\n"
+)
 LAYOUT = b"flowfn.cache_to1"
 RECORD = np.dtype([("number", "<i8"), ("offset", "<i8"), ("length", "<i8")])
 SEAL = 16
@@ -78,7 +81,9 @@ class Table:
         if len(keys):
             wanted = np.asarray(numbers, np.int64)
             at = keys.searchsorted(wanted, "right") - 1
-            found = [place if known else None for place, known in zip(places[at].tolist(), (keys[at] == wanted).tolist())]
+            found = [
+                place if known else None for place, known in zip(places[at].tolist(), (keys[at] == wanted).tolist())
+            ]
         return [recent.get(number, place) for number, place in zip(ints(numbers), found)] if recent else found
 
     def all(self, number: int) -> list[Place]:

@@ -33,7 +33,9 @@ class Shelf:
         self.folder, self.header = Path(path) / key.hex()[:16], LAYOUT + key
         self.sealing = blake2b(digest_size=SEAL, key=key)
         self.table, self.files = Table(), list[Path]()
-        self.indexes: dict[str, tuple[int, int] | None] = {}  # of each writer: which file is its data, how much of its index is known
+        self.indexes: dict[
+            str, tuple[int, int] | None
+        ] = {}  # of each writer: which file is its data, how much of its index is known
         self.looked = self.took = 0.0
         self.lock, self.visits = forks.lock(), 0  # a pass that is thrown away may leave in the midst of another's work
         self.writer: Writer | None = None
@@ -105,7 +107,8 @@ class Shelf:
                 self._write(self.writer)
 
     def leave(self, failed: bool) -> None:
-        """One pass less: what waits is written, and the last one closes the files. Of two failures the first is told."""
+        """One pass less: what waits is written, and the last one closes the files.
+        Of two failures the first is told."""
         with self.lock:
             self.visits = max(self.visits - 1, 0)
             if self.writer is None:
@@ -125,16 +128,23 @@ class Shelf:
         except BaseException as error:
             self.writer = None  # its files may be torn at their ends, so they are not continued
             writer.close()
-            if isinstance(error, FileNotFoundError) and writer.begun:  # somebody has deleted them: what comes next is kept in others
+            if (
+                isinstance(error, FileNotFoundError) and writer.begun
+            ):  # somebody has deleted them: what comes next is kept in others
                 return
             if not isinstance(error, OSError):
                 raise
-            raise OSError(error.errno, f"cache_to() cannot keep more datapoints: {error.strerror}", self.path) from error
+            raise OSError(
+                error.errno, f"cache_to() cannot keep more datapoints: {error.strerror}", self.path
+            ) from error
 
     def _make_folder(self) -> None:
         refuse_foreign(self.path)
         os.makedirs(self.path, exist_ok=True)
-        with contextlib.suppress(FileExistsError), open(os.path.join(self.path, MARKER), "x", encoding="utf-8") as marker:
+        with (
+            contextlib.suppress(FileExistsError),
+            open(os.path.join(self.path, MARKER), "x", encoding="utf-8") as marker,
+        ):
             marker.write(MARK)
         os.makedirs(self.folder, exist_ok=True)
         told = self.folder / "key.json"

@@ -1,4 +1,5 @@
-"""Zip files, of which nothing is missing: a checksum covers what a member holds, but nothing covers the directory of the members."""
+"""Zip files, of which nothing is missing: a checksum covers what a member holds,
+but nothing covers the directory of the members."""
 
 from __future__ import annotations
 

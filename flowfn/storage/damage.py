@@ -1,7 +1,8 @@
-"""What goes wrong with a file, in one form: a ValueError where its content is wrong, an OSError where the system fails; both name it.
+"""What goes wrong with a file, in one form: a ValueError where its content is wrong,
+an OSError where the system fails; both name it.
 
-Libraries raise whatever they like when a file is not what it says, often without a word of which file that was. All that
-reads with their help does so in `reading`, or hands what they raise to `tell`; theirs is then the `__cause__`.
+Libraries raise whatever they like when a file is not what it says, often without a word of which file that was. All
+that reads with their help does so in `reading`, or hands what they raise to `tell`; theirs is then the `__cause__`.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ def reading(path: str, failed: str, hint: str = "") -> Iterator[None]:
 
 
 def tell(error: Exception, path: str, failed: str, hint: str = "") -> NoReturn:
-    """Raise what is to be said of an error that came while `path` was read; `failed`, which begins the message, names it too.
+    """Raise what is to be said of an error that came while `path` was read; `failed`,
+    which begins the message, names it too.
 
-    An error that names the file already is raised as it is, as is one of the same function, and that a library is missing.
+    An error that names the file already is raised as it is, as is one of the same function,
+    and that a library is missing.
 
     Raises:
         OSError: the system, or the line to a server, failed.
@@ -56,7 +59,9 @@ def tell(error: Exception, path: str, failed: str, hint: str = "") -> NoReturn:
     number = errno_of(error)
     if number is not None:
         raise OSError(number, os.strerror(number), path) from error
-    if type(error).__module__.partition(".")[0] in _LINES or (isinstance(error, OSError) and ours and type(error) is not OSError):
+    if type(error).__module__.partition(".")[0] in _LINES or (
+        isinstance(error, OSError) and ours and type(error) is not OSError
+    ):
         raise OSError(f"{failed}: {words(error)}") from error
     other = other_kind(path, failed.partition("(")[0])  # then what the library makes of it is no help
     raise ValueError(f"{failed}: {other or words(error) + hint}") from error
@@ -69,11 +74,16 @@ def words(error: BaseException) -> str:
     ('too short', "KeyError: 'x'", 'EOFError')
     """
     text = str(error).strip()
-    return text if text and isinstance(error, (ValueError, OSError, EOFError)) else ": ".join(filter(None, (type(error).__name__, text)))
+    return (
+        text
+        if text and isinstance(error, (ValueError, OSError, EOFError))
+        else ": ".join(filter(None, (type(error).__name__, text)))
+    )
 
 
 def errno_of(error: BaseException) -> int | None:
-    """The system's number for what went wrong, if it was the system: an error's own, or one that a library has put into words.
+    """The system's number for what went wrong, if it was the system: an error's own,
+    or one that a library has put into words.
 
     >>> errno_of(RuntimeError("Can't decrement id ref count (file write failed: errno = 28, ...)"))
     28
@@ -87,7 +97,8 @@ def errno_of(error: BaseException) -> int | None:
 def warn_of_end(path: str, who: str, level: int = 2) -> None:
     """Warn of a file whose last line has no end: it may be whole, and it may have been cut off within that line."""
     warnings.warn(
-        f"{who}(): the last line of {path} has no line break at its end; if the file was cut off there, its last datapoint is only "
+        f"{who}(): the last line of {path} has no line break at its end; if the file was cut off there, its last "
+        "datapoint is only "
         "a part of what was written, and if it is whole, end it with a line break",
         stacklevel=level,
     )

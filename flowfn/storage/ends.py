@@ -24,9 +24,9 @@ def finite(flow: Any, who: str) -> Flow[Any]:
         ValueError: it never ends.
 
     >>> from flowfn.vocabulary.repeating import cycle
-    >>> finite(cycle([1, 2]), "write_x")
+    >>> finite(cycle([1]), "write_x")
     Traceback (most recent call last):
-    ValueError: write_x(): the flow must have an end, but pipe(flow([1, 2]), cycle()) is endless; take(n) makes it finite
+    ValueError: write_x(): the flow must have an end, but pipe(flow([1]), cycle()) is endless; take(n) makes it finite
     """
     source = as_flow(flow, who)
     if endless(source.node):

@@ -23,7 +23,11 @@ from flowfn.process import forks
 from flowfn.rules import Rule
 from flowfn.storage.damage import reading, tell
 
-PATH = Rule("a path or a URL", lambda value: isinstance(value, (str, os.PathLike)), lambda value, others: os.fspath(value) not in ("", b""))
+PATH = Rule(
+    "a path or a URL",
+    lambda value: isinstance(value, (str, os.PathLike)),
+    lambda value, others: os.fspath(value) not in ("", b""),
+)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _TOLD = ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
 """What file systems behind URLs may tell of a file, that changes with it."""
@@ -120,7 +124,8 @@ class Opened:
             return self._handles[at]
 
     def fresh(self) -> Any:
-        """The same, with all that it has found out, but not open; the file of this one is closed when nobody uses it any more."""
+        """The same, with all that it has found out, but not open;
+        the file of this one is closed when nobody uses it any more."""
         made = object.__new__(type(self))
         vars(made).update(vars(self), _handles={})
         return made
@@ -178,7 +183,8 @@ class Pieces:
                 if self.local:
                     raise
                 raise OSError(
-                    f"{self.who}: {self.path} cannot be read in pieces, which its server does not give; download it first"
+                    f"{self.who}: {self.path} cannot be read in pieces, which its server does not give; download it "
+                    "first"
                 ) from error
 
     def close(self) -> None:
@@ -231,7 +237,9 @@ def flow_of(sequence: Any, name: str, shown: str) -> Flow[Any]:
     """
     if hasattr(sequence, "__getitem__"):
         return Flow(Source(sequence, BlocksNode if hasattr(sequence, "each") else SequenceNode, name=name, shown=shown))
-    return Flow(Source(sequence, InOrderNode if isinstance(sequence, InOrder) else IterableNode, name=name, shown=shown))
+    return Flow(
+        Source(sequence, InOrderNode if isinstance(sequence, InOrder) else IterableNode, name=name, shown=shown)
+    )
 
 
 def call(name: str, *given: Any, **options: tuple[Any, Any]) -> str:
@@ -241,7 +249,9 @@ def call(name: str, *given: Any, **options: tuple[Any, Any]) -> str:
     "read_x('a.x', keys=['k'])"
     """
     words = [repr(value) for value in given]
-    words += [f"{name}={_named(value)}" for name, (value, usual) in options.items() if value is not usual and value != usual]
+    words += [
+        f"{name}={_named(value)}" for name, (value, usual) in options.items() if value is not usual and value != usual
+    ]
     return f"{name}({', '.join(words)})"
 
 

@@ -76,7 +76,9 @@ def _choices(part: str) -> Iterable[str]:
     span = re.fullmatch(r"\{(\d+)\.\.(\d+)\}", part)
     if span:
         first, last = span.groups()
-        width = max(map(len, span.groups())) if any(one.startswith("0") and len(one) > 1 for one in span.groups()) else 0
+        width = (
+            max(map(len, span.groups())) if any(one.startswith("0") and len(one) > 1 for one in span.groups()) else 0
+        )
         numbers = range(int(first), int(last) + 1) if int(first) <= int(last) else range(int(first), int(last) - 1, -1)
         return (f"{number:0{width}d}" for number in numbers)
     if part.startswith("{") and "," in part:

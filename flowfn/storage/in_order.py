@@ -1,4 +1,5 @@
-"""Files that are read from their beginning to their end, and only so: also from servers that give nothing but whole files."""
+"""Files that are read from their beginning to their end, and only so:
+also from servers that give nothing but whole files."""
 
 from __future__ import annotations
 

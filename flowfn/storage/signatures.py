@@ -16,7 +16,8 @@ PACKED_INSIDE = ("read_tfrecord", "read_webdataset")
 
 
 class Kind(NamedTuple):
-    """A kind of file: how it begins, what it is called, and what to do with it; `readers` are the functions that take it."""
+    """A kind of file: how it begins, what it is called, and what to do with it;
+    `readers` are the functions that take it."""
 
     begins: re.Pattern[bytes]
     called: str
@@ -31,7 +32,12 @@ def _kind(begins: bytes, called: str, remedy: str, *readers: str, packing: bool 
 
 KINDS = (
     _kind(rb"\x1f\x8b", "compressed with gzip", "its name must end with .gz, or decompress it", packing=True),
-    _kind(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", "compressed with bzip2", "its name must end with .bz2, or decompress it", packing=True),
+    _kind(
+        rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)",
+        "compressed with bzip2",
+        "its name must end with .bz2, or decompress it",
+        packing=True,
+    ),
     _kind(rb"\xfd7zXZ\0", "compressed with xz", "its name must end with .xz, or decompress it", packing=True),
     _kind(rb"\x28\xb5\x2f\xfd", "compressed with zstd (Zstandard)", "decompress it before: zstd -d", packing=True),
     _kind(rb"\x04\x22\x4d\x18", "compressed with lz4", "decompress it before: lz4 -d", packing=True),
@@ -39,13 +45,17 @@ KINDS = (
     _kind(rb"ARROW1\0", "an Arrow file", "read_arrow reads it", "read_arrow"),
     _kind(rb"\x89HDF\r\n\x1a\n", "an HDF5 file", "read_hdf5 reads it", "read_hdf5"),
     _kind(rb"\x93NUMPY", "an .npy file", "read_npy reads it", "read_npy"),
-    _kind(rb"PK[\x03\x05]", "a zip archive", "read_npz reads those of arrays, unzip opens others", "read_npz", "read_zarr"),
+    _kind(
+        rb"PK[\x03\x05]", "a zip archive", "read_npz reads those of arrays, unzip opens others", "read_npz", "read_zarr"
+    ),
     _kind(rb".{257}ustar", "a tar archive", "read_webdataset reads it", "read_webdataset"),
     _kind(rb".{16}\xde\xc0\xef\xbe", "an LMDB database", "read_lmdb reads it", "read_lmdb", "read_caffe_lmdb"),
     _kind(rb"SQLite format 3\0", "an SQLite database", "read it with the module sqlite3"),
     _kind(rb"\x89PNG|\xff\xd8\xff", "a picture", "read_image reads it"),
     _kind(rb"%PDF", "a PDF document", "take its text out before"),
-    _kind(rb"\xff\xfe|\xfe\xff|(?:[^\0]\0){8}|(?:\0[^\0]){8}", "text in UTF-16", "convert it: iconv -f UTF-16 -t UTF-8"),
+    _kind(
+        rb"\xff\xfe|\xfe\xff|(?:[^\0]\0){8}|(?:\0[^\0]){8}", "text in UTF-16", "convert it: iconv -f UTF-16 -t UTF-8"
+    ),
 )
 
 
@@ -62,7 +72,8 @@ def kind_of(head: bytes) -> Kind | None:
 
 
 def other_kind(path: str, who: str) -> str:
-    """What a file is, if it is here, and what to do, if it is none that the function `who` reads; nothing, if nobody can tell."""
+    """What a file is, if it is here, and what to do, if it is none that the function `who` reads;
+    nothing, if nobody can tell."""
     with contextlib.suppress(OSError), open(path, "rb") as file:
         head = file.read(LENGTH)
         kind = kind_of(head)
@@ -79,4 +90,6 @@ def told(head: bytes, who: str) -> str:
     kind = kind_of(head)
     if kind is None or who in kind.readers or who not in _READERS:
         return ""
-    return f"it is {kind.called}: {'decompress it before' if kind.packing and who not in PACKED_READERS else kind.remedy}"
+    return (
+        f"it is {kind.called}: {'decompress it before' if kind.packing and who not in PACKED_READERS else kind.remedy}"
+    )

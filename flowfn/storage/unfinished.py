@@ -23,7 +23,8 @@ _PART, _ASIDE = re.compile(r"\.part-[0-9a-f]{8}"), re.compile(r"\.old-[0-9a-f]{8
 
 @contextlib.contextmanager
 def folder_beside(above: str) -> Iterator[str]:
-    """A new folder in a folder, locked as long as this lasts, and then removed; before that, those that are abandoned are.
+    """A new folder in a folder, locked as long as this lasts, and then removed; before that,
+    those that are abandoned are.
 
     >>> import tempfile
     >>> above = tempfile.mkdtemp()

@@ -1,7 +1,7 @@
 """What is compressed as a whole, told by its first bytes and unpacked from its beginning to its end.
 
-Several compressed streams one behind the other are one, as their own programs have it, and zeros may follow. Anything else
-behind the end of a stream is an error, never passed over (`bz2.open` and `lzma.open` do).
+Several compressed streams one behind the other are one, as their own programs have it, and zeros may follow. Anything
+else behind the end of a stream is an error, never passed over (`bz2.open` and `lzma.open` do).
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ _PIECE, _BITE = 1 << 16, 1 << 12
 """How many compressed bytes are read at once, and given to zstd, which makes of them at most 128 MB."""
 _WINDOW = 1 << 31
 """As far back as zstd looks at most (`--long=31`)."""
-_KINDS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"]\0\0": "lzma", b"(\xb5/\xfd": "zstd", b"P*M\x18": "zstd"}
+_KINDS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"]\0\0": "lzma",
+    b"(\xb5/\xfd": "zstd",
+    b"P*M\x18": "zstd",
+}
 """How files begin that can be unpacked."""
 _UNPACKING: dict[str, Callable[[Any, str], Any]] = {
     "gzip": lambda file, who: gzip.GzipFile(fileobj=file),
@@ -53,7 +60,11 @@ def packing(first: bytes) -> str | None:
     >>> packing(gzip.compress(b"")), packing(b"a.txt")
     ('gzip', None)
     """
-    return None if first[257:LOOK] == b"ustar" else next((kind for magic, kind in _KINDS.items() if first.startswith(magic)), None)
+    return (
+        None
+        if first[257:LOOK] == b"ustar"
+        else next((kind for magic, kind in _KINDS.items() if first.startswith(magic)), None)
+    )
 
 
 def known_as(first: bytes) -> str | None:
@@ -152,7 +163,8 @@ class _Streams(io.RawIOBase):
 
 
 class _Zstd:
-    """Unpacks a frame as `bz2.BZ2Decompressor` does a stream; the library's own reader takes a torn frame for its end."""
+    """Unpacks a frame as `bz2.BZ2Decompressor` does a stream;
+    the library's own reader takes a torn frame for its end."""
 
     def __init__(self, library: Any) -> None:
         self.frame = library.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()

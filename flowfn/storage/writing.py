@@ -25,7 +25,16 @@ from flowfn.storage.unfinished import aside_of, folder_beside, remove
 if sys.platform != "win32":
     import fcntl
 
-_NOT_FOR_THE_ASKING = {errno.EACCES, errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
+_NOT_FOR_THE_ASKING = {
+    errno.EACCES,
+    errno.EBADF,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EPERM,
+}
 """How systems say that a file or a folder cannot be opened to be synced, or not be synced; nothing is lost by that."""
 
 _PART = re.compile(r"\.part(-[0-9a-f]{8}([/\\]|$)|$|\.json)")
@@ -36,9 +45,9 @@ _PART = re.compile(r"\.part(-[0-9a-f]{8}([/\\]|$)|$|\.json)")
 def written(path: Any, overwrite: bool, who: str, *, folder: bool = False) -> Iterator[str]:
     """The path of a new file (or, with `folder`, of a new empty folder) that becomes `path` when all has gone well.
 
-    It lies in a folder beside the final place (`folder_beside`), is on the disk before it is moved there, and is removed if
-    anything is raised. What goes behind a URL is written to a temporary file, and sent when it is whole. `who` is the
-    function that writes, as in "write_lmdb".
+    It lies in a folder beside the final place (`folder_beside`), is on the disk before it is moved there, and is
+    removed if anything is raised. What goes behind a URL is written to a temporary file, and sent when it is whole.
+    `who` is the function that writes, as in "write_lmdb".
 
     Raises:
         FileExistsError: there is something at `path`, and `overwrite` is False.
@@ -74,13 +83,16 @@ def written(path: Any, overwrite: bool, who: str, *, folder: bool = False) -> It
 
 @contextlib.contextmanager
 def _naming(final: str, who: str) -> Iterator[None]:
-    """That the system could not write, in an OSError of its number that names the file; errors of the flow are its own."""
+    """That the system could not write, in an OSError of its number that names the file;
+    errors of the flow are its own."""
     try:
         yield
     except Exception as error:
         number = next(filter(None, map(errno_of, [error] if isinstance(error, OSError) else _chain(error))), None)
         of_the_flow = any(hasattr(one, "__flowfn__") for one in _chain(error))
-        named = isinstance(error, OSError) and error.filename is not None and not _PART.search(os.fsdecode(error.filename))
+        named = (
+            isinstance(error, OSError) and error.filename is not None and not _PART.search(os.fsdecode(error.filename))
+        )
         if number is None or of_the_flow or named:
             raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else os.strerror(number)
@@ -101,7 +113,8 @@ def refuse(final: str, overwrite: bool, who: str) -> None:
 
 
 def into_place(beside: str, final: str, overwrite: bool, who: str) -> None:
-    """Move a whole file or folder to its final place, once it is on the disk; what is there is replaced, if it may be."""
+    """Move a whole file or folder to its final place, once it is on the disk;
+    what is there is replaced, if it may be."""
     for folder, _, names in os.walk(beside):
         for name in names:
             _sync(os.path.join(folder, name))
@@ -131,7 +144,8 @@ def resumable(path: Any, overwrite: bool, who: str, *, resume: bool) -> Iterator
     It is then there for the next call, which goes on with it.
 
     Raises:
-        FileExistsError: there is something at `path`, and `overwrite` is False; or somebody else is writing the new file.
+        FileExistsError: there is something at `path`, and `overwrite` is False;
+            or somebody else is writing the new file.
         ValueError: what goes behind a URL is to be resumed.
     """
     rules.boolean.check(who, "resume", resume, {})
@@ -141,7 +155,9 @@ def resumable(path: Any, overwrite: bool, who: str, *, resume: bool) -> Iterator
         return
     final = file_path(path, who)
     if is_url(final):
-        raise ValueError(f"{who}(): only a local file can be resumed, got {final!r}; write one, and send it when it is whole")
+        raise ValueError(
+            f"{who}(): only a local file can be resumed, got {final!r}; write one, and send it when it is whole"
+        )
     refuse(final, overwrite, who)
     with _naming(final, who), _alone(f"{final}.part", who):
         yield f"{final}.part"
@@ -158,7 +174,9 @@ def _alone(path: str, who: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise FileExistsError(f"{who}(): {path!r} is being written by somebody else; wait until that is done") from error
+            raise FileExistsError(
+                f"{who}(): {path!r} is being written by somebody else; wait until that is done"
+            ) from error
         except OSError:  # a file system without locks
             pass
         yield
@@ -181,7 +199,9 @@ def resumed(datapoints: FlowIterator[Any], known: Any, origin: str, path: str, w
             )
         if datapoints.position == known["count"]:
             return datapoints.position
-    raise ValueError(f"{who}(): what was noted of how far the unfinished file has come is damaged; remove it, and write anew")
+    raise ValueError(
+        f"{who}(): what was noted of how far the unfinished file has come is damaged; remove it, and write anew"
+    )
 
 
 def shown(flow: Any, caption: str, unit: str = "datapoint") -> FlowIterator[Any]:

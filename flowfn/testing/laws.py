@@ -9,8 +9,8 @@ strategy of random compositions of the built-in stages (it needs `pip install hy
 4. resume       for every k, the state after k outputs gives the rest, in this epoch and the next
 5. workers      any prefetch is the identity, and its state is the same
 6. shards       with the remainder kept they are disjoint and together the whole, and augmented alike in every world
-7. purity       inputs are not changed (a stage may do as it likes with what was made for it), no global random state moves
-8. cleanliness  nothing is left behind, wherever one stopped
+7. purity       inputs are not changed (a stage may do as it likes with what was made for it), no global random state
+moves 8. cleanliness  nothing is left behind, wherever one stopped
 """
 
 from __future__ import annotations
@@ -81,7 +81,10 @@ def check(
     >>> check(lambda: ff.pipe(range(10), ff.shuffle(), ff.map(float), ff.batch(3)))
     """
     if not callable(make_flow):
-        raise TypeError(f"check(): make_flow must be a function that returns a flow, got {brief(make_flow)}; write check(lambda: flow)")
+        raise TypeError(
+            f"check(): make_flow must be a function that returns a flow, got {brief(make_flow)}; write check(lambda: "
+            "flow)"
+        )
     if any("processes" in keywords for keywords in workers):
         for tracker in (multiprocessing.resource_tracker, loky.backend.resource_tracker):
             tracker.ensure_running()  # one each for the life of this process
@@ -90,7 +93,9 @@ def check(
     before = left_behind()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NothingLeft)  # that is no matter of laws, and is told in a pass of one's own
-        _check_purity(make_flow, seed)  # first: a stage that changes its inputs breaks other laws too, which do not name it
+        _check_purity(
+            make_flow, seed
+        )  # first: a stage that changes its inputs breaks other laws too, which do not name it
         for epoch in epochs:
             whole = outputs(make_flow(), seed, epoch)
             _check_again(make_flow, seed, epoch, whole)
@@ -177,9 +182,15 @@ def _check_index(make_flow: Callable[[], Flow[Any]], seed: int, epoch: int, whol
         return
     for index in _spread(len(whole), 8):
         if not same(whole[index], flow[index]):
-            raise LawBroken(_message("index", make_flow, epoch, f"output {index} is", whole[index], f"but flow[{index}] is", flow[index]))
+            raise LawBroken(
+                _message(
+                    "index", make_flow, epoch, f"output {index} is", whole[index], f"but flow[{index}] is", flow[index]
+                )
+            )
     some = np.random.Generator(np.random.Philox(key=len(whole))).integers(0, len(whole), 2 * len(whole))
-    _compare("index", make_flow, epoch, f"reading {brief(some)}", [whole[i] for i in some], flow.__getitems__(some.tolist()))
+    _compare(
+        "index", make_flow, epoch, f"reading {brief(some)}", [whole[i] for i in some], flow.__getitems__(some.tolist())
+    )
 
 
 def _check_resume(make_flow: Callable[[], Flow[Any]], seed: int, epoch: int, whole: list[Any], stops: int) -> None:
@@ -192,16 +203,30 @@ def _check_resume(make_flow: Callable[[], Flow[Any]], seed: int, epoch: int, who
             state = json.loads(json.dumps(iterator.state_dict()))
         flow = make_flow().load_state_dict(state)
         with iter(flow) as iterator:
-            _compare("resume", make_flow, epoch, f"after {k} outputs", whole[k:], list(islice(iterator, len(whole) - k + beyond)))
+            _compare(
+                "resume",
+                make_flow,
+                epoch,
+                f"after {k} outputs",
+                whole[k:],
+                list(islice(iterator, len(whole) - k + beyond)),
+            )
         _compare("resume", make_flow, epoch, f"the epoch after resuming at {k}", after, list(islice(flow, 5)))
 
 
 def _check_workers(
-    make_flow: Callable[[], Flow[Any]], seed: int, epoch: int, whole: list[Any], workers: Sequence[Mapping[str, Any]], stops: int
+    make_flow: Callable[[], Flow[Any]],
+    seed: int,
+    epoch: int,
+    whole: list[Any],
+    workers: Sequence[Mapping[str, Any]],
+    stops: int,
 ) -> None:
     for keywords in workers:
         fetched = pipe(make_flow(), prefetch(2, **keywords))
-        _compare("workers", make_flow, epoch, f"under prefetch(2, **{dict(keywords)})", whole, outputs(fetched, seed, epoch))
+        _compare(
+            "workers", make_flow, epoch, f"under prefetch(2, **{dict(keywords)})", whole, outputs(fetched, seed, epoch)
+        )
         endless = fetched.node.length_or_none() == math.inf
         for k in _spread(len(whole) + (not endless), min(stops, 3)):
             left, beyond = max(len(whole) - k - 1, 0), int(not endless)
@@ -209,7 +234,10 @@ def _check_workers(
                 for _ in islice(iterator, k):
                     pass
                 state = json.loads(json.dumps(iterator.state_dict()))
-            for resumed, how in ((make_flow(), "loaded without"), (pipe(make_flow(), prefetch(2, **keywords)), "and loaded so")):
+            for resumed, how in (
+                (make_flow(), "loaded without"),
+                (pipe(make_flow(), prefetch(2, **keywords)), "and loaded so"),
+            ):
                 with iter(resumed.load_state_dict(state)) as iterator:
                     rest = list(islice(iterator, 1))
                     again = json.loads(json.dumps(iterator.state_dict()))
@@ -217,7 +245,14 @@ def _check_workers(
                 _compare("workers", make_flow, epoch, f"saved after {k} with {dict(keywords)}, {how}", whole[k:], rest)
                 with iter(make_flow().load_state_dict(again)) as iterator:
                     rest = list(islice(iterator, left + beyond if k < len(whole) else 0))  # else it is the next epoch
-                _compare("workers", make_flow, epoch, f"saved after {k} with {dict(keywords)}, {how}, and again", whole[k + 1 :], rest)
+                _compare(
+                    "workers",
+                    make_flow,
+                    epoch,
+                    f"saved after {k} with {dict(keywords)}, {how}, and again",
+                    whole[k + 1 :],
+                    rest,
+                )
 
 
 def _check_shards(make_flow: Callable[[], Flow[Any]], seed: int, epoch: int, whole: list[Any]) -> None:
@@ -228,7 +263,14 @@ def _check_shards(make_flow: Callable[[], Flow[Any]], seed: int, epoch: int, who
             expected = whole[rank::world]
             _compare("shards", make_flow, epoch, f"rank {rank} of {world}", expected, share[: len(expected)])
             ours = outputs(pipe(make_flow(), shard(rank, world), mapped(_tag, rng=True, name="shards")), seed, epoch)
-            _compare("shards", make_flow, epoch, f"draws of rank {rank} of {world}", tagged[rank::world], ours[: len(expected)])
+            _compare(
+                "shards",
+                make_flow,
+                epoch,
+                f"draws of rank {rank} of {world}",
+                tagged[rank::world],
+                ours[: len(expected)],
+            )
 
 
 def _check_purity(make_flow: Callable[[], Flow[Any]], seed: int) -> None:
@@ -249,7 +291,8 @@ def _check_purity(make_flow: Callable[[], Flow[Any]], seed: int) -> None:
 def _check_cleanliness(
     make_flow: Callable[[], Flow[Any]], seed: int, workers: Sequence[Mapping[str, Any]], before: Mapping[str, int]
 ) -> None:
-    """What is opened once for the life of a process (by loky, or an import) may stay, so growth has to be seen twice."""
+    """What is opened once for the life of a process (by loky, or an import) may stay,
+    so growth has to be seen twice."""
     for _ in range(2):
         _abandon(make_flow, seed, workers)
         if _settled(before):
@@ -308,9 +351,13 @@ def _is_tracker(child: str) -> bool:
     return True
 
 
-def _compare(law: str, make_flow: Callable[[], Flow[Any]], epoch: int, where: str, expected: list[Any], got: list[Any]) -> None:
+def _compare(
+    law: str, make_flow: Callable[[], Flow[Any]], epoch: int, where: str, expected: list[Any], got: list[Any]
+) -> None:
     if len(expected) != len(got):
-        raise LawBroken(_message(law, make_flow, epoch, f"{where}: expected a count of", len(expected), "got", len(got)))
+        raise LawBroken(
+            _message(law, make_flow, epoch, f"{where}: expected a count of", len(expected), "got", len(got))
+        )
     for index, (a, b) in enumerate(zip(expected, got)):
         if not same(a, b):
             raise LawBroken(_message(law, make_flow, epoch, f"{where}: number {index} should be", a, "it is", b))

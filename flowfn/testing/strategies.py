@@ -115,7 +115,9 @@ sources: Any = st.one_of(
     st.integers(0, ITEMS).map(lambda n: lambda: [[number] for number in range(n)]),
     st.integers(1, ITEMS).map(lambda n: lambda: ff.from_arrays(np.arange(n), np.arange(2 * n).reshape(n, 2))),
     st.integers(0, ITEMS).map(lambda n: lambda: ff.flow(Stream(n))),
-    st.integers(0, ITEMS).map(lambda n: lambda: ff.flow(lambda rng, start: iter(rng.integers(99, size=n)[start:].tolist()))),
+    st.integers(0, ITEMS).map(
+        lambda n: lambda: ff.flow(lambda rng, start: iter(rng.integers(99, size=n)[start:].tolist()))
+    ),
 )
 _REMAINDERS: tuple[Literal["keep", "drop", "pad"], ...] = ("keep", "drop", "pad")
 

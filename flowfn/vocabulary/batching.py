@@ -28,19 +28,20 @@ def batch(size: int, source: Any, *, drop_remainder: bool = False, collate: Any 
 
     A batch has the form of its datapoints: lists give a list of arrays, dicts a dict, namedtuples a namedtuple,
     dataclasses a dataclass, bare numbers or arrays one array. `collate` says how: `stack` (the default; int -> int64,
-    float -> float64, arrays keep their dtype, strings and bytes stay lists, tensors become arrays, None among numbers is an
-    error, so that a component has one form in every batch), `pad(0)` (arrays of
+    float -> float64, arrays keep their dtype, strings and bytes stay lists, tensors become arrays, None among numbers
+    is an error, so that a component has one form in every batch), `pad(0)` (arrays of
     different sizes), `as_list`, any function of the list of values of a component, or one for each component:
     `{"image": stack, "boxes": as_list}`. With None a batch is the list of its datapoints (see `inside`, `collate`).
 
-    A component that is a list of numbers (or of such lists) is stacked as an array would be: lists of one length make an
-    array (size, length), of different lengths an error; `as_list` keeps them lists. A datapoint that is a list of numbers
-    is a list of components: of a batch of [1, 2, 3], [4, 5, 6] there are three, of 2 numbers each. For one array (2, 3)
-    make arrays of them before, by `map(np.array)`. `collate=torch.stack` keeps tensors.
+    A component that is a list of numbers (or of such lists) is stacked as an array would be: lists of one length make
+    an array (size, length), of different lengths an error; `as_list` keeps them lists. A datapoint that is a list of
+    numbers is a list of components: of a batch of [1, 2, 3], [4, 5, 6] there are three, of 2 numbers each. For one
+    array (2, 3) make arrays of them before, by `map(np.array)`. `collate=torch.stack` keeps tensors.
 
     Raises:
         TypeError: tensors cannot become arrays (bfloat16, with gradients); `collate=torch.stack` keeps them.
-        ValueError: datapoints differ in their number of components, or arrays in shape; None is among numbers; they are shown.
+        ValueError: datapoints differ in their number of components, or arrays in shape;
+            None is among numbers; they are shown.
 
     >>> import flowfn as ff
     >>> list(ff.batch(2, [[1, "a"], [2, "b"], [3, "c"]]))
@@ -57,8 +58,12 @@ def batch(size: int, source: Any, *, drop_remainder: bool = False, collate: Any 
         yield batched(datapoints, collate)
 
 
-@stage.group(size="size", step="step", whole="drop_remainder", where={"size": rules.positive, "step": rules.positive, **BATCHING})
-def window(size: int, source: Any, *, step: int = 1, drop_remainder: bool = False, collate: Any = stack) -> Iterator[Any]:
+@stage.group(
+    size="size", step="step", whole="drop_remainder", where={"size": rules.positive, "step": rules.positive, **BATCHING}
+)
+def window(
+    size: int, source: Any, *, step: int = 1, drop_remainder: bool = False, collate: Any = stack
+) -> Iterator[Any]:
     """Put `size` datapoints together, beginning anew every `step`: windows overlap, or leave gaps.
 
     The last window may be short, unless it is dropped; there is none that holds nothing but what the one before held.
@@ -80,8 +85,8 @@ def window(size: int, source: Any, *, step: int = 1, drop_remainder: bool = Fals
 def collate(how: Any = stack, source: Any = None) -> Iterator[Any]:
     """Make a batch of each list of datapoints, as `batch` would: `how` is what its `collate` is.
 
-    It ends what `batch(..., collate=None)` began, so that the datapoints of a batch can be chosen first and loaded later
-    (see `inside`).
+    It ends what `batch(..., collate=None)` began, so that the datapoints of a batch can be chosen
+    first and loaded later (see `inside`).
 
     Raises:
         TypeError: a datapoint is no list (or tuple) of datapoints.
@@ -94,7 +99,8 @@ def collate(how: Any = stack, source: Any = None) -> Iterator[Any]:
     for datapoint in source:
         if not isinstance(datapoint, (list, tuple)):
             raise TypeError(
-                f"collate(): a datapoint must be a list of datapoints, got {brief(datapoint)}; batch(n, collate=None) makes them"
+                f"collate(): a datapoint must be a list of datapoints, got {brief(datapoint)}; batch(n, collate=None) "
+                "makes them"
             )
         if not datapoint:
             raise ValueError("collate(): a list of datapoints must not be empty; filter(len) leaves empty ones out")
@@ -105,12 +111,13 @@ def collate(how: Any = stack, source: Any = None) -> Iterator[Any]:
 def unbatch(source: Any) -> Iterator[Any]:
     """Take batches apart: the inverse of `batch`, whatever its `collate`. Rows of arrays are views.
 
-    What `batch` has changed stays so: numbers are those of arrays, lists of numbers are arrays, what was padded is padded.
+    What `batch` has changed stays so: numbers are those of arrays, lists of numbers are arrays,
+    what was padded is padded.
 
-    A list is a batch of datapoints with components, each an array or a list with one value for each datapoint. The lists
-    that `batch` makes of bare strings (and bytes, None, whatever stays a list) or with `collate=None` are of a class of
-    their own, and so are told from these. A plain list of datapoints, as a function makes it, is taken apart by
-    `flat_map(iter)`.
+    A list is a batch of datapoints with components, each an array or a list with one value for each datapoint. The
+    lists that `batch` makes of bare strings (and bytes, None, whatever stays a list) or with `collate=None` are of a
+    class of their own, and so are told from these. A plain list of datapoints, as a function makes it, is taken apart
+    by `flat_map(iter)`.
 
     Raises:
         ValueError: the components of a batch have different lengths, or there are none.
@@ -135,24 +142,35 @@ def rows_of(batched: Any) -> Iterator[Any]:
     if isinstance(batched, Mapping):
         columns, make = batched, lambda row: dict(zip(batched, row))
     elif isinstance(batched, (list, tuple)):
-        columns, make = dict(enumerate(batched)), list if isinstance(batched, list) else getattr(batched, "_make", tuple)
+        columns, make = (
+            dict(enumerate(batched)),
+            list if isinstance(batched, list) else getattr(batched, "_make", tuple),
+        )
     elif dataclasses.is_dataclass(batched) and not isinstance(batched, type):
         names = [field.name for field in dataclasses.fields(batched)]
-        columns, make = {name: getattr(batched, name) for name in names}, lambda row: with_fields(batched, dict(zip(names, row)))
+        columns, make = (
+            {name: getattr(batched, name) for name in names},
+            lambda row: with_fields(batched, dict(zip(names, row))),
+        )
     elif _is_column(batched) or hasattr(batched, "__next__"):
         return iter(batched)
     else:
         raise TypeError(
-            f"unbatch(): a batch must be an array, or a list, tuple, dict or dataclass of arrays and lists, got {brief(batched)}; "
+            "unbatch(): a batch must be an array, or a list, tuple, dict or dataclass of arrays and lists, got "
+            f"{brief(batched)}; "
             "is there a batch() before it?"
         )
     if _rows(columns) is None:
-        raise ValueError(f"unbatch(): a batch without components does not tell how many datapoints it was made of, got {brief(batched)}")
+        raise ValueError(
+            "unbatch(): a batch without components does not tell how many datapoints it was made of, got "
+            f"{brief(batched)}"
+        )
     return map(make, zip(*map(_items, columns.values())))
 
 
 def _items(column: Any) -> Iterator[Any]:
-    """The values of a component of a batch; a nested dict is a batch itself, and an empty one is so in every datapoint."""
+    """The values of a component of a batch; a nested dict is a batch itself,
+    and an empty one is so in every datapoint."""
     if not isinstance(column, Mapping):
         return iter(column)
     return ({} for _ in repeat(None)) if _rows(column) is None else rows_of(column)
@@ -172,7 +190,8 @@ def _length(name: Any, column: Any) -> int | None:
         return _rows(column)
     if not _is_column(column):
         raise TypeError(
-            f"unbatch(): a component of a batch must be an array or a list, one value for each datapoint, but component {name!r} is "
+            "unbatch(): a component of a batch must be an array or a list, one value for each datapoint, but "
+            f"component {name!r} is "
             f"{brief(column)}; flat_map(iter) takes lists of datapoints apart"
         )
     return len(column)
@@ -181,5 +200,7 @@ def _length(name: Any, column: Any) -> int | None:
 def _is_column(column: Any) -> bool:
     """Whether there is one value for each datapoint in it."""
     return (
-        hasattr(column, "__len__") and hasattr(column, "__getitem__") and getattr(column, "ndim", not isinstance(column, (str, bytes))) > 0
+        hasattr(column, "__len__")
+        and hasattr(column, "__getitem__")
+        and getattr(column, "ndim", not isinstance(column, (str, bytes))) > 0
     )

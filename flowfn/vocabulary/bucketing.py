@@ -24,21 +24,30 @@ from flowfn.showing import brief
 
 _WAITING = rules.Rule(
     "how many inputs are read again, and which of them are the first of their group",
-    lambda note: naturals(note, len(note)) and (not note or (note[1:2] == (0,) and all(a < b for a, b in pairwise((*note[1:], note[0]))))),
+    lambda note: (
+        naturals(note, len(note))
+        and (not note or (note[1:2] == (0,) and all(a < b for a, b in pairwise((*note[1:], note[0])))))
+    ),
     lambda note, told: not note or told["start"] + note[0] <= told["length"],
 )
 
 
 @stage.stream(where={"key": rules.of_datapoint, "size": rules.positive, **BATCHING}, note=_WAITING)
 def batch_by_key(
-    key: Callable[[Any], Hashable], size: int, source: Any, *, drop_remainder: bool = False, collate: Any = stack, mark: Mark
+    key: Callable[[Any], Hashable],
+    size: int,
+    source: Any,
+    *,
+    drop_remainder: bool = False,
+    collate: Any = stack,
+    mark: Mark,
 ) -> Iterator[Any]:
     """Put `size` datapoints of one key together: images of one shape, texts of one language.
 
-    A batch is given as soon as `size` datapoints with the same `key(datapoint)` are there. What is left in the end comes
-    in smaller batches, in the order in which their first datapoints came, unless it is dropped. It holds fewer than
-    `size` datapoints of every key, and a state has one number for each key that is waiting. `collate` is that of `batch`.
-    As tf.data's `group_by_window` and tensorpack's `BatchDataByShape`.
+    A batch is given as soon as `size` datapoints with the same `key(datapoint)` are there. What is left in the end
+    comes in smaller batches, in the order in which their first datapoints came, unless it is dropped. It holds fewer
+    than `size` datapoints of every key, and a state has one number for each key that is waiting. `collate` is that of
+    `batch`. As tf.data's `group_by_window` and tensorpack's `BatchDataByShape`.
 
     Raises:
         TypeError: a key cannot be hashed.
@@ -84,7 +93,9 @@ _ZEROS = pad(0)
 
 
 def _integers(value: Any) -> bool:
-    return hasattr(value, "__len__") and not isinstance(value, (str, bytes, Mapping)) and all(map(rules.is_integer, value))
+    return (
+        hasattr(value, "__len__") and not isinstance(value, (str, bytes, Mapping)) and all(map(rules.is_integer, value))
+    )
 
 
 def _increasing(value: Any, others: Mapping[str, Any]) -> bool:
@@ -100,7 +111,9 @@ def _sizes_fit(value: Any, others: Mapping[str, Any]) -> bool:
 
 def _can_pad(value: Any, others: Mapping[str, Any]) -> bool:
     boundaries, tokens = others["boundaries"], others["tokens"]
-    return value == "longest" or (value == "bucket" and boundaries is not None and (tokens is None or tokens >= boundaries[-1]))
+    return value == "longest" or (
+        value == "bucket" and boundaries is not None and (tokens is None or tokens >= boundaries[-1])
+    )
 
 
 _LENGTHS = {
@@ -112,11 +125,14 @@ _LENGTHS = {
     "boundaries": rules.optional(rules.Rule("positive integers, each above the one before", _integers, _increasing)),
     "tokens": rules.optional(rules.positive),
     "sizes": rules.Rule(
-        "positive integers, one for each boundary and perhaps one more for what is longer (or else tokens= be given, and sizes= left out)",
+        "positive integers, one for each boundary and perhaps one more for what is longer (or else tokens= be given, "
+        "and sizes= left out)",
         lambda value: value is None or _integers(value),
         _sizes_fit,
     ),
-    "pad_to": rules.Rule("'longest', or 'bucket' where there are boundaries (none of them above tokens)", lambda value: True, _can_pad),
+    "pad_to": rules.Rule(
+        "'longest', or 'bucket' where there are boundaries (none of them above tokens)", lambda value: True, _can_pad
+    ),
 }
 
 
@@ -135,18 +151,19 @@ def batch_by_length(
 ) -> Iterator[Any]:
     """Put sequences of about one length together, so that little is padded.
 
-    `length` is a function of a datapoint, or the position or key of the component whose `len` counts. Bucket i holds the
-    lengths up to and including `boundaries[i]`, and above the boundary before it: the bounds [2, 4] are those that
+    `length` is a function of a datapoint, or the position or key of the component whose `len` counts. Bucket i holds
+    the lengths up to and including `boundaries[i]`, and above the boundary before it: the bounds [2, 4] are those that
     `tf.data.Dataset.bucket_by_sequence_length`, whose bounds are exclusive, writes as [3, 5].
 
     `sizes` says how many datapoints of each bucket make a batch; one number more than boundaries is for what is longer
-    than all of them. Or `tokens` says how large a batch may be, as its number of rows times their padded length: a batch
-    is given when no datapoint, or not the one that has come, could be added. Then what is longer than all boundaries has
-    a bucket of its own, and without boundaries batches are made of what comes in a row. What is left in the end comes in
-    the order of the buckets, unless it is dropped.
+    than all of them. Or `tokens` says how large a batch may be, as its number of rows times their padded length: a
+    batch is given when no datapoint, or not the one that has come, could be added. Then what is longer than all
+    boundaries has a bucket of its own, and without boundaries batches are made of what comes in a row. What is left in
+    the end comes in the order of the buckets, unless it is dropped.
 
-    `collate` is that of `batch`. Sequences are padded to the longest in their batch; `pad_to="bucket"` makes every `pad`
-    in `collate` pad its axis to the boundary of the bucket instead (in the bucket of what is longer, to the longest).
+    `collate` is that of `batch`. Sequences are padded to the longest in their batch; `pad_to="bucket"` makes every
+    `pad` in `collate` pad its axis to the boundary of the bucket instead (in the bucket of what is longer, to the
+    longest).
 
     Raises:
         ValueError: a datapoint is longer than the last boundary and there is no size for it, or longer than `tokens`.
@@ -189,8 +206,9 @@ class Open:
 class Groups:
     """Datapoints that wait for others of their key.
 
-    From its first on, every input of a key that waits is in the group. So the numbers of the first ones say it all: read
-    again from the oldest of them, an input that opens no group then, and whose key waits for nothing, has been given.
+    From its first on, every input of a key that waits is in the group. So the numbers of the first ones say it all:
+    read again from the oldest of them, an input that opens no group then, and whose key waits for nothing, has been
+    given.
     """
 
     def __init__(self, source: Any, mark: Mark) -> None:
@@ -200,7 +218,8 @@ class Groups:
         self.until = self.start + (mark.note[0] if mark.note else 0)
 
     def held(self) -> tuple[int, ...]:
-        """How many inputs back the oldest is, how many of those are to be sorted again, and which are first in a group."""
+        """How many inputs back the oldest is, how many of those are to be sorted again,
+        and which are first in a group."""
         back = self.source.position
         if self.position < self.until:  # not there yet
             self.mark.upstream = self.known
@@ -210,7 +229,11 @@ class Groups:
             self.mark.upstream = {}
             return (back - self.position,)
         self.mark.upstream = oldest.upstream
-        return back - oldest.first, self.position - oldest.first, *(group.first - oldest.first for group in self.open.values())
+        return (
+            back - oldest.first,
+            self.position - oldest.first,
+            *(group.first - oldest.first for group in self.open.values()),
+        )
 
     def add(self, key: Any, datapoint: Any, length: int = 0) -> int:
         """Put the last input into its group, and say how many there are now; 0 if the input has been given before."""
@@ -218,7 +241,8 @@ class Groups:
             group = self.open.get(key)
         except TypeError:
             raise TypeError(
-                f"batch_by_key(): keys must be hashable, got {brief(key)}; let key return a string, a number or a tuple of them"
+                f"batch_by_key(): keys must be hashable, got {brief(key)}; let key return a string, a number or a "
+                "tuple of them"
             ) from None
         number, self.position = self.position, self.position + 1
         if group is None:
@@ -261,17 +285,23 @@ class Buckets:
         if type(told) is int and told >= 0:
             return told
         if not rules.is_integer(told) or told < 0:
-            raise TypeError(f"batch_by_length(): a length must be an integer >= 0, got {brief(told)} for {brief(datapoint)}")
+            raise TypeError(
+                f"batch_by_length(): a length must be an integer >= 0, got {brief(told)} for {brief(datapoint)}"
+            )
         return operator.index(told)
 
     def of(self, length: int, datapoint: Any) -> int:
         """The bucket of a length."""
         if self.tokens is not None and length > self.tokens:
-            raise ValueError(f"batch_by_length(): a datapoint of length {length} is longer than tokens={self.tokens}: {brief(datapoint)}")
+            raise ValueError(
+                f"batch_by_length(): a datapoint of length {length} is longer than tokens={self.tokens}: "
+                f"{brief(datapoint)}"
+            )
         bucket = bisect_left(self.bounds, length)
         if self.sizes is not None and bucket == len(self.sizes):
             raise ValueError(
-                f"batch_by_length(): a datapoint of length {length} is longer than the last boundary, {self.bounds[-1]}: "
+                f"batch_by_length(): a datapoint of length {length} is longer than the last boundary, "
+                f"{self.bounds[-1]}: "
                 f"{brief(datapoint)}; one more number in sizes= makes a bucket for what is longer"
             )
         return bucket

@@ -61,10 +61,10 @@ def mix(
     `random=True` shuffles which source comes next, in blocks of 4096 outputs that have the shares exactly; the
     datapoints of each source stay in order. (With a function as weights, every step is a draw.)
     `until`: "first" stops where a source has ended and is wanted again; "all" goes on with the others until every
-    datapoint was given once, and they share, by their weights, all but what those gave that have ended; "cycle_all" lets
-    sources begin again, in rounds with new randomness, until each has ended once; "forever" does not stop.
-    `tag`: adds the source's name (or its number): under this key to dicts, as one more component to lists and tuples,
-    and as (datapoint, name) to anything else.
+    datapoint was given once, and they share, by their weights, all but what those gave that have ended; "cycle_all"
+    lets sources begin again, in rounds with new randomness, until each has ended once; "forever" does not stop. `tag`:
+    adds the source's name (or its number): under this key to dicts, as one more component to lists and tuples, and as
+    (datapoint, name) to anything else.
 
     Where all sources can be indexed and weights are numbers the mix can be indexed too. `quotas(iterator)` tells what
     has been given of what was due. A state loaded with `strict=False` into a mix of other sources lets those of the
@@ -97,7 +97,9 @@ def mix(
     options = {"weights": weights, "until": until, "random": random, "tag": tag, "name": name}
     given = [dict(builtins.zip(names, flows))] if named else flows
     unless = {"weights": None, "until": "first", "random": False, "tag": None, "name": None}
-    options = {key: value for key, value in options.items() if type(value) is not type(unless[key]) or value != unless[key]}
+    options = {
+        key: value for key, value in options.items() if type(value) is not type(unless[key]) or value != unless[key]
+    }
     return Flow(made.part, made.sources, made=Call("mix", given, options))
 
 
@@ -110,7 +112,8 @@ def _refuse_weights(sources: tuple[Any, ...], weights: Any) -> None:
     listed = isinstance(last, (list, tuple)) and len(last) == len(sources) - 1 and all(map(rules.is_number, last))
     if listed and weights is None and sources[2:] and all(isinstance(source, Flow) for source in sources[:-1]):
         raise TypeError(
-            f"mix(): weights are given by name, got {last!r} among the sources; write weights={last!r}, or flow({last!r}) for a source"
+            f"mix(): weights are given by name, got {last!r} among the sources; write weights={last!r}, or "
+            f"flow({last!r}) for a source"
         )
 
 
@@ -121,7 +124,9 @@ def _weights(weights: Any, names: list[Any], flows: list[Flow[Any]]) -> Any:
     if isinstance(weights, str) and weights == "length":
         for name, source in builtins.zip(names, flows):
             if source.node.length_or_none() in (None, math.inf):
-                raise TypeError(f'mix(): weights="length" needs the length of source {name!r}, which is not known or endless')
+                raise TypeError(
+                    f'mix(): weights="length" needs the length of source {name!r}, which is not known or endless'
+                )
         return weights
     if isinstance(weights, Mapping):
         if set(weights) != set(names):
@@ -131,8 +136,14 @@ def _weights(weights: Any, names: list[Any], flows: list[Flow[Any]]) -> Any:
         return [1] * len(names)
     due = [one.item() if hasattr(one, "item") else one for one in weights] if hasattr(weights, "__iter__") else []
     if len(due) != len(names) or not all(rules.is_number(weight) and 0 < weight < math.inf for weight in due):
-        others = "" if hasattr(weights, "__iter__") and not isinstance(weights, str) else ', "length" or a function of the step'
-        raise ValueError(f"mix(): weights must be a number > 0 for each of {len(names)} sources{others}, got {brief(weights)}")
+        others = (
+            ""
+            if hasattr(weights, "__iter__") and not isinstance(weights, str)
+            else ', "length" or a function of the step'
+        )
+        raise ValueError(
+            f"mix(): weights must be a number > 0 for each of {len(names)} sources{others}, got {brief(weights)}"
+        )
     return due
 
 

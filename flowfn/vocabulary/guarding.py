@@ -1,8 +1,8 @@
 """What happens when a stage fails: the one policy for errors, as a stage around a stage.
 
 A guarded stage runs as it would alone. When it fails, its generator is started again behind the datapoint in work, and
-that datapoint is tried again by itself, with the random numbers it had. What has failed for good is counted in the order
-of delivery, whoever ran it: the count travels with outputs, as anchors do, and is part of a state.
+that datapoint is tried again by itself, with the random numbers it had. What has failed for good is counted in the
+order of delivery, whoever ran it: the count travels with outputs, as anchors do, and is part of a state.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ from flowfn.randomness.generators import Label
 
 _ERRORS = rules.Rule(
     "a subclass of Exception or a tuple of them",
-    lambda value: all(isinstance(one, type) and issubclass(one, Exception) for one in (value if isinstance(value, tuple) else (value,))),
+    lambda value: all(
+        isinstance(one, type) and issubclass(one, Exception)
+        for one in (value if isinstance(value, tuple) else (value,))
+    ),
     lambda value, others: value != (),
 )
 _THEN = rules.Rule(
@@ -49,15 +52,17 @@ _BUDGET = rules.Rule(
 
 
 @speaks
-def guard(stage: Any, *, errors: Any = Exception, retry: int = 0, then: Any = "raise", budget: float | None = None) -> Stage:
+def guard(
+    stage: Any, *, errors: Any = Exception, retry: int = 0, then: Any = "raise", budget: float | None = None
+) -> Stage:
     """Decide what happens when a stage fails on a datapoint: try again, leave it out, or put something in its place.
 
     `errors` (a class, or a tuple of them) raised by the stage itself are handled; those from further up are not.
     The datapoint is tried `retry` times more, each time with the same random numbers; outputs that it has given before
     it failed stay, and are not given again. Then:
     "raise" raises; "drop" leaves it out, so the flow has no length any more; "next" takes the first datapoint behind it
-    that works, cyclically (for stages like `map`, over a source that can be indexed); a function `then(datapoint, error)`
-    gives what to put in its place.
+    that works, cyclically (for stages like `map`, over a source that can be indexed); a function `then(datapoint,
+    error)` gives what to put in its place.
     `budget`: how many may fail before the error is raised after all: a number, or a share of the datapoints so far,
     judged at each failure from datapoint 1/budget on. It does not depend on who does the work.
     What failed is in `iterator.dropped` (the newest 100): `index` (the datapoint's own, as in `indices`), `error`,
@@ -82,9 +87,13 @@ def guard(stage: Any, *, errors: Any = Exception, retry: int = 0, then: Any = "r
     for name, rule in (("errors", _ERRORS), ("retry", rules.natural), ("then", _THEN), ("budget", _BUDGET)):
         policy[name] = rule.check("guard", name, policy[name], policy)
     if then == "next" and _guarding(inner) is not GuardedEach:
-        raise ValueError(f"guard(): then='next' is for stages like map, that give one output for one datapoint, got {inner!r}")
+        raise ValueError(
+            f"guard(): then='next' is for stages like map, that give one output for one datapoint, got {inner!r}"
+        )
     if then == "raise" and budget is not None:
-        raise ValueError("guard(): budget counts what is dropped or replaced, so it needs then='drop', 'next' or a function")
+        raise ValueError(
+            "guard(): budget counts what is dropped or replaced, so it needs then='drop', 'next' or a function"
+        )
     return Guarded(inner, policy)
 
 
@@ -153,9 +162,13 @@ class _Guarding(Node):
         super().setup()
         self.inner: Node = self.part.inner.kind(self.part.inner, self.sources, self.place, self.number)
 
-    def begin(self, run: Run, inputs: Sequence[Outputs], labels: Iterable[Label], trail: Trail | None = None) -> Outputs:
+    def begin(
+        self, run: Run, inputs: Sequence[Outputs], labels: Iterable[Label], trail: Trail | None = None
+    ) -> Outputs:
         """The guarded generator."""
-        return Outputs(Work(self, run, inputs[0], labels, trail is not None).guarded(inputs[0]), self, inputs, trail=trail)
+        return Outputs(
+            Work(self, run, inputs[0], labels, trail is not None).guarded(inputs[0]), self, inputs, trail=trail
+        )
 
 
 class GuardedEach(_Guarding, Each):
@@ -170,11 +183,16 @@ class GuardedExpand(_Guarding, Expand):
     """A guarded stage that gives any number of outputs for each input, or that leaves some out."""
 
 
-_KINDS: tuple[tuple[type[Node], type[Node]], ...] = ((Each, GuardedEach), (Group, GuardedGroup), (Expand, GuardedExpand))
+_KINDS: tuple[tuple[type[Node], type[Node]], ...] = (
+    (Each, GuardedEach),
+    (Group, GuardedGroup),
+    (Expand, GuardedExpand),
+)
 
 
 class Work:
-    """One guarded generator: the datapoints that the stage has taken and not yet answered, and what to do when it fails."""
+    """One guarded generator: the datapoints that the stage has taken and not yet answered,
+    and what to do when it fails."""
 
     intake: Any = None
     pairs: Iterator[tuple[Any, ...]] | None = None
@@ -186,7 +204,9 @@ class Work:
         self.labels = tee(labels, 1)[0]
         self.counts = not isinstance(node.inner, Expand)  # one output for one input: an output answers the oldest
         self.alone = self.counts and isinstance(node, Expand)
-        self.unanswered: deque[tuple[Any, ...]] = deque()  # (datapoint, label, number), or (datapoint, label) if that is its number
+        self.unanswered: deque[tuple[Any, ...]] = (
+            deque()
+        )  # (datapoint, label, number), or (datapoint, label) if that is its number
         self.given = 0  # outputs of the input in work, where an input can have several
         self.over = self.again = self.looking = False
 
@@ -212,7 +232,8 @@ class Work:
         self.over = True
 
     def _numbered(self) -> Iterator[tuple[Any, ...]]:
-        """The inputs with their labels and, where these do not number them in the order in which they come, with numbers."""
+        """The inputs with their labels and, where these do not number them in the order in which
+        they come, with numbers."""
         tally = self.run.tallies.of(self.node.place)
         if self.indexed and self.run.ordered:
             first = next(copy.copy(self.labels), 0)
@@ -250,7 +271,11 @@ class Work:
                     raise
                 failed = error if len(unanswered) == 1 else None
             else:
-                if self.counts and not self.again and (unanswered or (not self.over and next(self.source, MISSING) is not MISSING)):
+                if (
+                    self.counts
+                    and not self.again
+                    and (unanswered or (not self.over and next(self.source, MISSING) is not MISSING))
+                ):
                     raise self._uneven()
                 if not self.again:
                     if unanswered:
@@ -267,7 +292,8 @@ class Work:
         return self.node.inner.begin(self.run, [inputs], labels).source  # type: ignore[list-item]
 
     def _settled(self, unit: tuple[Any, ...], error: Exception | None) -> Iterator[Any]:
-        """The outputs of one input on its own: tried again, dropped or replaced. `error` is what it failed with before."""
+        """The outputs of one input on its own: tried again, dropped or replaced.
+        `error` is what it failed with before."""
         datapoint, label = unit[:2]
         for _ in range(self.policy["retry"] + (error is None)):
             try:
@@ -306,7 +332,9 @@ class Work:
         (source,) = self.node.sources
         offset, stride = source.labels(self.run)
         index, n = (label - offset) // stride, source.length(self.run)  # type: ignore[operator]
-        aside = replace(self.run, engine="none", tallies=Tallies(counts=False))  # nobody starts to work ahead there, and nobody counts
+        aside = replace(
+            self.run, engine="none", tallies=Tallies(counts=False)
+        )  # nobody starts to work ahead there, and nobody counts
         for tried in count(index + 1) if n == math.inf else range(index + 1, index + int(n)):  # type: ignore[arg-type]
             self.looking = True
             (other,) = source.read(aside, iter((np.array([tried % n], np.int64),)))  # type: ignore[operator]
@@ -317,7 +345,8 @@ class Work:
 
     def _uneven(self) -> ValueError:
         return ValueError(
-            f"{self.stage} gave the wrong number of outputs: a stage.each or stage.group function yields exactly one output for each input"
+            f"{self.stage} gave the wrong number of outputs: a stage.each or stage.group function yields exactly one "
+            "output for each input"
         )
 
 
@@ -328,7 +357,9 @@ def blocks(size: int, source: Any, *, step: int, whole: bool) -> Iterator[Any]:
 
 
 @kinds.each
-def _guarded(stage: Any, source: Any, *, errors: Any = Exception, retry: int = 0, then: Any = "raise", budget: Any = None) -> Iterator[Any]:
+def _guarded(
+    stage: Any, source: Any, *, errors: Any = Exception, retry: int = 0, then: Any = "raise", budget: Any = None
+) -> Iterator[Any]:
     yield from source
 
 

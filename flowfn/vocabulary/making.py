@@ -24,7 +24,9 @@ from flowfn.randomness.generators import generator, generators, hashed
 from flowfn.showing import brief
 
 _PATTERN = rules.Rule(
-    "a path, a glob pattern, or a list of them", lambda value: bool(_patterns(value)), lambda value, others: all(_patterns(value))
+    "a path, a glob pattern, or a list of them",
+    lambda value: bool(_patterns(value)),
+    lambda value, others: all(_patterns(value)),
 )
 _SHAPES = rules.Rule(
     "a shape (a tuple of integers >= 0), or a list or dict of shapes",
@@ -43,12 +45,13 @@ def files(pattern: Any) -> Flow[str]:
     """A flow of the paths of the files that match a glob pattern, as strings in natural order ("img2" before "img10").
 
     `pattern` is a string, an os.PathLike, or a list of them, each of which has to match something; `*`, `?` and `[...]`
-    stand for parts of a name, `**` for any number of folders, a leading `~` for the home folder. Folders do not count as
-    files; names that begin with a dot match only patterns that say so. The files are listed once, in this call; each
+    stand for parts of a name, `**` for any number of folders, a leading `~` for the home folder. Folders do not count
+    as files; names that begin with a dot match only patterns that say so. The files are listed once, in this call; each
     path comes once, compared folder by folder.
 
     Raises:
-        FileNotFoundError: no file matches; the message names the folder that does exist. Or one is a link to what is gone.
+        FileNotFoundError: no file matches; the message names the folder that does exist.
+            Or one is a link to what is gone.
 
     >>> import os, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -82,10 +85,14 @@ def matching(pattern: str, folders: bool = False) -> list[str]:
         PermissionError: the folder in which they would lie cannot be listed.
     """
     expanded = os.path.expanduser(pattern)
-    found = glob.glob(expanded, recursive=True) or [expanded] * os.path.lexists(expanded)  # a name may have brackets in it
+    found = glob.glob(expanded, recursive=True) or [expanded] * os.path.lexists(
+        expanded
+    )  # a name may have brackets in it
     for path in found:
         if os.path.islink(path) and not os.path.exists(path):
-            raise FileNotFoundError(f"{path!r} is a link to {os.readlink(path)!r}, which is not there; restore that, or remove the link")
+            raise FileNotFoundError(
+                f"{path!r} is a link to {os.readlink(path)!r}, which is not there; restore that, or remove the link"
+            )
     wanted = [path for path in found if folders or os.path.isfile(path)]
     if not wanted:
         _refuse(pattern, expanded)
@@ -95,7 +102,9 @@ def matching(pattern: str, folders: bool = False) -> list[str]:
 def _refuse(pattern: str, expanded: str) -> NoReturn:
     folder = next((parent for parent in Path(expanded).parents if parent.is_dir()), None)
     if folder is not None and not os.access(folder, os.R_OK | os.X_OK):
-        raise PermissionError(f"no file can be looked for that matches {pattern!r}: the folder {str(folder)!r} may not be listed")
+        raise PermissionError(
+            f"no file can be looked for that matches {pattern!r}: the folder {str(folder)!r} may not be listed"
+        )
     raise FileNotFoundError(f"no file matches {pattern!r}; {_what_there_is(expanded)}")
 
 
@@ -136,7 +145,9 @@ def _natural(name: str) -> list[Any]:
 
 
 @speaks
-def fake(shapes: Any, size: int | None = 1000, *, random: bool = True, dtype: Any = "float32", domain: Any = (0, 1)) -> Flow[Any]:
+def fake(
+    shapes: Any, size: int | None = 1000, *, random: bool = True, dtype: Any = "float32", domain: Any = (0, 1)
+) -> Flow[Any]:
     """A flow of made-up arrays, to measure a pipeline or to try it out without data.
 
     One shape (a tuple) gives bare arrays, a list of shapes lists of arrays, a dict of shapes dicts. Numbers are uniform
@@ -159,13 +170,19 @@ def fake(shapes: Any, size: int | None = 1000, *, random: bool = True, dtype: An
     count = _SIZE.check("fake", "size", size, {})
     rules.boolean.check("fake", "random", random, {})
     _SHAPES.check("fake", "shapes", shapes, {})
-    named: dict[Any, Any] | None = None if _is_shape(shapes) else dict(shapes if isinstance(shapes, Mapping) else enumerate(shapes))
+    named: dict[Any, Any] | None = (
+        None if _is_shape(shapes) else dict(shapes if isinstance(shapes, Mapping) else enumerate(shapes))
+    )
     dtypes = _for_each("dtype", dtype, named, not isinstance(dtype, (list, tuple, Mapping)))
     domains = _for_each("domain", domain, named, _is_interval(domain))
     parts = map(_component, [shapes] if named is None else named.values(), dtypes, domains)
     spec = Fake(tuple(parts), tuple(shapes) if isinstance(shapes, Mapping) else None, named is None, count)
     options = {"random": (random, True), "dtype": (dtype, "float32"), "domain": (domain, (0, 1))}
-    words = [repr(shapes), *[repr(size)] * (size != 1000), *(f"{k}={given!r}" for k, (given, usual) in options.items() if given != usual)]
+    words = [
+        repr(shapes),
+        *[repr(size)] * (size != 1000),
+        *(f"{k}={given!r}" for k, (given, usual) in options.items() if given != usual),
+    ]
     return Flow(Source(spec, FakeNode, random=random, name="fake", shown=f"fake({', '.join(words)})"))
 
 
@@ -275,12 +292,17 @@ def _component(shape: tuple[int, ...], dtype: Any, domain: Any) -> Component:
     if kind.kind in "iu":
         least, most = np.iinfo(kind).min, np.iinfo(kind).max
         if not (float(low).is_integer() and float(high).is_integer() and least <= low < high <= most + 1):
-            raise ValueError(f"fake(): domain must be two integers low < high within {least} and {most + 1} for {kind}, got {domain!r}")
+            raise ValueError(
+                f"fake(): domain must be two integers low < high within {least} and {most + 1} for {kind}, got "
+                f"{domain!r}"
+            )
         low, high = int(low), int(high)
     elif kind.kind == "f":
         limit = float(np.finfo(kind if kind.itemsize <= 8 else float).max)
         fits = all(abs(end) <= limit for end in domain)
         low, high = (float(kind.type(end)) for end in domain) if fits else (0.0, 0.0)
         if not 0 < high - low <= limit:
-            raise ValueError(f"fake(): domain must be two finite numbers low < high that {kind} tells apart, got {domain!r}")
+            raise ValueError(
+                f"fake(): domain must be two finite numbers low < high that {kind} tells apart, got {domain!r}"
+            )
     return Component(tuple(map(int, shape)), kind, low, high)

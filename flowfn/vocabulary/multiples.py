@@ -64,7 +64,9 @@ def with_mask(datapoint: Any, mask: str, real: bool) -> Any:
             raise ValueError(f"pad_to_multiple(): datapoints have the key {mask!r} already; give another name: mask=")
         return {**datapoint, mask: real}
     if hasattr(datapoint, "_make") or (dataclasses.is_dataclass(datapoint) and not isinstance(datapoint, type)):
-        raise TypeError(f"pad_to_multiple(): there is no place for the mask in {brief(datapoint)}; map it to a dict before")
+        raise TypeError(
+            f"pad_to_multiple(): there is no place for the mask in {brief(datapoint)}; map it to a dict before"
+        )
     if isinstance(datapoint, list):  # of a class of its own
         return [*datapoint, real]
     return (*datapoint, real) if isinstance(datapoint, tuple) else (datapoint, real)
@@ -76,7 +78,9 @@ def _filled_up(sources: int, multiple: int) -> Generator[Stretch, int, None]:
     while short:
         again = yield Stretch(1, stop=min(short, found))
         if not again:
-            raise ValueError("pad_to_multiple(): the source gave datapoints, but none when it was read again from its beginning")
+            raise ValueError(
+                "pad_to_multiple(): the source gave datapoints, but none when it was read again from its beginning"
+            )
         short -= again
 
 
@@ -87,7 +91,8 @@ def _rounded_up(multiple: int, *sources: float) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class RoundedUp:
-    """All `size` inputs of the first source, and then of the second, from its beginning and over and over, what is short."""
+    """All `size` inputs of the first source, and then of the second,
+    from its beginning and over and over, what is short."""
 
     size: float
     multiple: int

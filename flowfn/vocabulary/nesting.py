@@ -27,14 +27,16 @@ def inside(*stages: Any, source: Any = NOT_GIVEN, name: str | None = None) -> An
     They run under a seed that the datapoint's own generator draws; a `prefetch` among them uses threads.
 
     Raises:
-        TypeError: a datapoint is no list or tuple; an argument is no stage; the stages never end, or are a `cache`, which
-            would remember the elements of one datapoint for all.
+        TypeError: a datapoint is no list or tuple; an argument is no stage; the stages never end, or are a `cache`,
+            which would remember the elements of one datapoint for all.
 
     >>> import flowfn as ff
     >>> list(ff.inside(ff.map(abs), ff.take(2), source=[[-1, 2, -3], [], (4,)]))
     [[1, 2], [], (4,)]
     """
-    made = Inside(tuple(as_stage(one, number, "inside") for number, one in enumerate(stages, 1) if one is not None), name)
+    made = Inside(
+        tuple(as_stage(one, number, "inside") for number, one in enumerate(stages, 1) if one is not None), name
+    )
     return made if source is NOT_GIVEN else made(source)
 
 
@@ -61,7 +63,8 @@ class Inside(Stage):
 
 
 def _may_draw(one: Any) -> bool:
-    """Whether a stage may draw random numbers: of one that is made of others, that is not known before it has a source."""
+    """Whether a stage may draw random numbers: of one that is made of others,
+    that is not known before it has a source."""
     if isinstance(one, Stage):
         return one.random or one.kind is None
     return any(map(_may_draw, one.stages))
@@ -84,7 +87,13 @@ def _definition() -> Definition:
                 with iterator:
                     made.extend(iterator)
                 elements.held = ()
-            yield Datapoints(made) if isinstance(datapoint, Datapoints) else made if isinstance(datapoint, list) else tuple(made)
+            yield (
+                Datapoints(made)
+                if isinstance(datapoint, Datapoints)
+                else made
+                if isinstance(datapoint, list)
+                else tuple(made)
+            )
 
     return inside.definition  # type: ignore[attr-defined]
 

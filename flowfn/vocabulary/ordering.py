@@ -77,7 +77,9 @@ def skip(count: int, n: float) -> Span:
     return Span(count, 1, max(n - count, 0))
 
 
-_INDICES = rules.Rule("a sequence of integers", lambda value: hasattr(value, "__len__") and not isinstance(value, (str, bytes, dict)))
+_INDICES = rules.Rule(
+    "a sequence of integers", lambda value: hasattr(value, "__len__") and not isinstance(value, (str, bytes, dict))
+)
 _BOUND = rules.optional(rules.integer)
 _STEP = rules.optional(rules.Rule("an integer other than 0", rules.is_integer, lambda value, others: value != 0))
 
@@ -116,7 +118,9 @@ def _sharded(rank: int, world: int, remainder: str) -> Generator[Stretch, int, N
         yield Stretch(start=(rank - short) % found, stop=(rank - short) % found + 1, anew=True)
 
 
-@stage.order(where={"world": rules.positive, "rank": _RANK, "remainder": _REMAINDER}, shards=("rank", "world"), stream=_sharded)
+@stage.order(
+    where={"world": rules.positive, "rank": _RANK, "remainder": _REMAINDER}, shards=("rank", "world"), stream=_sharded
+)
 def shard(rank: int, world: int, n: float, *, remainder: str = "keep") -> Any:
     """Every `world`-th datapoint from `rank` on: the share of one of `world` equal processes.
 
@@ -162,7 +166,10 @@ def subset(indices: Any, n: float) -> Any:
     if not len(listed) or listed.dtype.kind not in "iu" or n == math.inf:
         return listed
     if listed.min() < -n or listed.max() >= n:
-        raise IndexError(f"subset(): index {int(listed.min() if listed.min() < -n else listed.max())} is out of range for {n} datapoints")
+        raise IndexError(
+            f"subset(): index {int(listed.min() if listed.min() < -n else listed.max())} is out of range for {n} "
+            "datapoints"
+        )
     return np.where(listed < 0, listed + int(n), listed)
 
 
@@ -207,11 +214,15 @@ def sample(count: int, n: int, *, weights: Any = None, replacement: bool = True,
     key = drawn_key(rng)
     given = None if weights is None else np.asarray(weights, np.float64)
     if given is not None and len(given) != n:
-        raise ValueError(f"sample(): there must be one weight for each datapoint, got {len(given)} weights for {n} datapoints")
+        raise ValueError(
+            f"sample(): there must be one weight for each datapoint, got {len(given)} weights for {n} datapoints"
+        )
     there = n if given is None else int(np.count_nonzero(given))
     if count > (there if not replacement else count * there):
         what = "datapoints" if given is None else "datapoints with a weight above 0"
-        raise ValueError(f"sample(): cannot draw {count} of {there} {what}{'' if replacement else ' without replacement'}")
+        raise ValueError(
+            f"sample(): cannot draw {count} of {there} {what}{'' if replacement else ' without replacement'}"
+        )
     if given is not None:
         return WeightedDraws(given, count, key) if replacement else DistinctDraws(given, count, key)
     return Draws(n, count, key) if replacement else Table(permutation(n, rng), count)
@@ -242,10 +253,14 @@ def split(source: Any, *fractions: float, seed: int = 0) -> list[Flow[Any]]:
     n = len(whole)
     for fraction in fractions:
         if not rules.is_number(fraction) or fraction < 0:
-            raise ValueError(f"split(): fractions must be shares between 0 and 1 or numbers of datapoints, got {fraction!r}")
+            raise ValueError(
+                f"split(): fractions must be shares between 0 and 1 or numbers of datapoints, got {fraction!r}"
+            )
     shares = [rules.is_integer(fraction) for fraction in fractions]
     if not fractions or len(set(shares)) > 1:
-        raise ValueError(f"split(): give all fractions as shares (floats) or all as numbers of datapoints (ints), got {fractions}")
+        raise ValueError(
+            f"split(): give all fractions as shares (floats) or all as numbers of datapoints (ints), got {fractions}"
+        )
     exact = list(np.cumsum(fractions)) if shares[0] else [round(total * n) for total in np.cumsum(fractions).round(12)]
     if exact[-1] > n:
         raise ValueError(f"split(): the fractions {fractions} are more than the {n} datapoints there are")

@@ -27,11 +27,11 @@ from flowfn.showing import brief
 def rebatch(size: int, source: Any, *, drop_remainder: bool = False, mark: Mark) -> Iterator[Any]:
     """Make batches of `size` rows out of batches of any sizes; the last may be smaller, unless it is dropped.
 
-    Batches are lists, tuples, namedtuples, dicts (nested ones too) or dataclasses of arrays and lists, or bare arrays, or
-    the lists that `batch` makes of bare strings, and keep their form. Rows are not taken apart: what comes out of one batch
-    is a slice of it (of arrays a view, not a copy, so that editing it edits the batch that came in), what comes out of
-    several is one array, of the dtype that NumPy has for theirs if that holds all of them as they are (integers on both sides
-    of 2**63 are uint64). Batches without rows are left out.
+    Batches are lists, tuples, namedtuples, dicts (nested ones too) or dataclasses of arrays and lists, or bare arrays,
+    or the lists that `batch` makes of bare strings, and keep their form. Rows are not taken apart: what comes out of
+    one batch is a slice of it (of arrays a view, not a copy, so that editing it edits the batch that came in), what
+    comes out of several is one array, of the dtype that NumPy has for theirs if that holds all of them as they are
+    (integers on both sides of 2**63 are uint64). Batches without rows are left out.
 
     Raises:
         ValueError: the components of a batch have different lengths, batches have different components, or arrays have
@@ -82,7 +82,10 @@ class Rest:
         columns = columns_of(batch)
         rows = _rows(columns, batch)
         if self.taken > rows > 0 and not self.pieces:
-            raise ValueError(f"rebatch(): the state says that {self.taken} rows of a batch are gone, but it has {rows}: the data differs")
+            raise ValueError(
+                f"rebatch(): the state says that {self.taken} rows of a batch are gone, but it has {rows}: the data "
+                "differs"
+            )
         if rows:
             form = _rebuilt(batch, dict.fromkeys(columns))
             self.pieces.append(Piece(self.position, self.source.facts(before_last=True), form, columns, rows))
@@ -115,7 +118,9 @@ def _put_together(parts: list[tuple[Piece, slice]]) -> Any:
         if type(piece.form) is not type(first.form) or piece.columns.keys() != first.columns.keys():
             shown = [brief(_rebuilt(one.form, one.columns)) for one in (first, piece)]
             raise ValueError(f"rebatch(): batches must have the same components, got {shown[0]} and {shown[1]}")
-    return _rebuilt(first.form, {path: _joined([piece.columns[path][rows] for piece, rows in parts]) for path in first.columns})
+    return _rebuilt(
+        first.form, {path: _joined([piece.columns[path][rows] for piece, rows in parts]) for path in first.columns}
+    )
 
 
 def joined(batches: Sequence[Any]) -> Any:
@@ -131,17 +136,29 @@ def joined(batches: Sequence[Any]) -> Any:
     columns = [columns_of(batch) for batch in batches]
     first, forms = columns[0], {type(batch) for batch in batches}
     rows = [{len(column) for column in one.values() if hasattr(column, "__len__")} for one in columns]
-    if len(forms) > 1 or any(one.keys() != first.keys() for one in columns) or any(len(lengths) != 1 for lengths in rows):
+    if (
+        len(forms) > 1
+        or any(one.keys() != first.keys() for one in columns)
+        or any(len(lengths) != 1 for lengths in rows)
+    ):
         return None
     kinds = [{_kind_of(one[path]) for one in columns} for path in first]
-    if any(len(kind) != 1 or kind == {None} for kind in kinds) or not any(isinstance(column, np.ndarray) for column in first.values()):
+    if any(len(kind) != 1 or kind == {None} for kind in kinds) or not any(
+        isinstance(column, np.ndarray) for column in first.values()
+    ):
         return None
     return _rebuilt(batches[0], {path: _joined([one[path] for one in columns]) for path in first})
 
 
 def _kind_of(column: Any) -> Any:
     """What columns have in common that can be joined; None if there is no such thing."""
-    return (column.dtype, column.shape[1:]) if type(column) is np.ndarray and column.ndim else list if type(column) is list else None
+    return (
+        (column.dtype, column.shape[1:])
+        if type(column) is np.ndarray and column.ndim
+        else list
+        if type(column) is list
+        else None
+    )
 
 
 def columns_of(batch: Any, path: tuple[Any, ...] = ()) -> dict[Any, Any]:
@@ -175,7 +192,9 @@ def _rebuilt(form: Any, columns: Mapping[Any, Any], path: tuple[Any, ...] = ()) 
 def _rows(columns: Mapping[Any, Any], batch: Any) -> int:
     for column in columns.values():
         if isinstance(column, (str, bytes)) or not hasattr(column, "__len__") or not getattr(column, "shape", (0,)):
-            raise TypeError(f"rebatch(): a batch is made of arrays and lists, one value for each row, got {brief(batch)}")
+            raise TypeError(
+                f"rebatch(): a batch is made of arrays and lists, one value for each row, got {brief(batch)}"
+            )
     lengths = {_named(path): len(column) for path, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"rebatch(): the components of a batch have different lengths: {lengths}")
@@ -206,4 +225,6 @@ def _concatenated(arrays: Sequence[np.ndarray]) -> np.ndarray:
             "(pad(0, length=n)), or take the batches apart (unbatch)"
         )
     dtype = promotion.common(arrays, "rebatch")
-    return np.concatenate(arrays, out=buffers.empty((sum(map(len, arrays)), *arrays[0].shape[1:]), dtype), casting="unsafe")
+    return np.concatenate(
+        arrays, out=buffers.empty((sum(map(len, arrays)), *arrays[0].shape[1:]), dtype), casting="unsafe"
+    )

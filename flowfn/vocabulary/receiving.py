@@ -41,13 +41,14 @@ _SECONDS = rules.optional(rules.Rule("a positive number of seconds", rules.is_nu
 
 
 def from_queue(queue: Any, *, sentinel: Any = None, timeout: float | None = None) -> Flow[Any]:
-    """A flow of what comes out of a queue: queue.Queue, SimpleQueue, multiprocessing.Queue, anything with get(timeout=).
+    """A flow of what comes out of a queue: queue.Queue, SimpleQueue, multiprocessing.Queue,
+    anything with get(timeout=).
 
     A pass reads until the sentinel comes, an item that is the sentinel or is equal to it and of its type; the next pass
     reads on behind it, up to the next one. (Through a multiprocessing.Queue only equality survives, so object() does
-    not do there.) A queue that has been shut down ends a pass too. Each item comes once, so there is one pass at a time,
-    and what a `prefetch` has read ahead is lost with the pass. A pass that goes on from a saved state takes as many
-    items as it had delivered from the queue, and drops them: the producer starts again from the beginning.
+    not do there.) A queue that has been shut down ends a pass too. Each item comes once, so there is one pass at a
+    time, and what a `prefetch` has read ahead is lost with the pass. A pass that goes on from a saved state takes as
+    many items as it had delivered from the queue, and drops them: the producer starts again from the beginning.
 
     It is read in the process that iterates. Who waits can be interrupted; `timeout` is how many seconds to wait for one
     datapoint.
@@ -71,7 +72,9 @@ def from_queue(queue: Any, *, sentinel: Any = None, timeout: float | None = None
         *[f"sentinel={brief(sentinel)}"] * (sentinel is not None),
         *[f"timeout={timeout}"] * (timeout is not None),
     ]
-    return Flow(Source(Queued(queue, sentinel, timeout), QueueNode, name="from_queue", shown=f"from_queue({', '.join(words)})"))
+    return Flow(
+        Source(Queued(queue, sentinel, timeout), QueueNode, name="from_queue", shown=f"from_queue({', '.join(words)})")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,9 @@ class Queued:
     queue: Any
     sentinel: Any
     timeout: float | None
-    reading: dict[int, object] = field(default_factory=dict, compare=False)  # by process: a forked child has a pass of its own
+    reading: dict[int, object] = field(
+        default_factory=dict, compare=False
+    )  # by process: a forked child has a pass of its own
 
     def items(self) -> Iterator[Any]:
         """What comes until the sentinel does."""

@@ -88,7 +88,8 @@ def take_while(predicate: Callable[[Any], Any], source: Any, *, mark: Mark) -> I
 def unique(source: Any, *, key: Callable[[Any], Any] | None = None) -> Iterator[Any]:
     """Leave out every datapoint that was there before, or whose `key(datapoint)` was.
 
-    It remembers the keys it has seen, so its memory grows with their number; a short key (a hash, an id) keeps it small.
+    It remembers the keys it has seen, so its memory grows with their number;
+    a short key (a hash, an id) keeps it small.
 
     Raises:
         TypeError: a datapoint (or key) cannot be hashed.
@@ -104,7 +105,8 @@ def unique(source: Any, *, key: Callable[[Any], Any] | None = None) -> Iterator[
             known = value in seen
         except TypeError:
             raise TypeError(
-                f"unique(): datapoints or their keys must be hashable, got {brief(value)}; give key=, a function that returns "
+                f"unique(): datapoints or their keys must be hashable, got {brief(value)}; give key=, a function that "
+                "returns "
                 "a string, a number or a tuple of them"
             ) from None
         if not known:
@@ -118,19 +120,38 @@ def _are_slots(note: tuple[Any, ...], told: Mapping[str, Any]) -> bool:
     opened = [number for number in numbers if number >= 0]
     placed = at < cycle and within < told["block"] and told["start"] == min(opened, default=taken)
     placed = placed and not any(some for number, some in zip(numbers, given) if number < 0)
-    return placed and max(opened, default=-1) < taken <= told["length"] and len({*opened}) == len(opened) and sum(given) <= told["outputs"]
+    return (
+        placed
+        and max(opened, default=-1) < taken <= told["length"]
+        and len({*opened}) == len(opened)
+        and sum(given) <= told["outputs"]
+    )
 
 
 _SLOTS = rules.Rule(
-    "how many were taken, whose turn it is, and of each of `cycle` slots the number of its input (or -1) and what it has given]",
+    "how many were taken, whose turn it is, and of each of `cycle` slots the number of its input (or -1) and what it "
+    "has given]",
     lambda note: len(note) > 3 and len(note) % 2 == 1 and all(type(number) is int and number >= -1 for number in note),
-    lambda note, told: len(note) == 3 + 2 * told["cycle"] and min(*note[:3], *note[3 + told["cycle"] :]) >= 0 and _are_slots(note, told),
+    lambda note, told: (
+        len(note) == 3 + 2 * told["cycle"]
+        and min(*note[:3], *note[3 + told["cycle"] :]) >= 0
+        and _are_slots(note, told)
+    ),
 )
 
 
-@stage.stream(where={"f": rules.of_datapoint, "cycle": rules.positive, "block": rules.positive}, reads=OpeningNode, note=_SLOTS)
+@stage.stream(
+    where={"f": rules.of_datapoint, "cycle": rules.positive, "block": rules.positive}, reads=OpeningNode, note=_SLOTS
+)
 def interleave(
-    f: Callable[[Any], Any], source: Any, *, cycle: int = 16, block: int = 1, rng: np.random.Generator, mark: Mark, opener: Opener
+    f: Callable[[Any], Any],
+    source: Any,
+    *,
+    cycle: int = 16,
+    block: int = 1,
+    rng: np.random.Generator,
+    mark: Mark,
+    opener: Opener,
 ) -> Iterator[Any]:
     """Open `f(datapoint)`, an iterable or a flow, for `cycle` datapoints at a time, and give `block` of each in turn.
 
@@ -165,7 +186,9 @@ class Slot(NamedTuple):
 class Slots:
     """What is open in an `interleave`: a row of slots, and how much each has given."""
 
-    def __init__(self, opener: Opener, source: Any, cycle: int, block: int, rng: np.random.Generator, mark: Mark) -> None:
+    def __init__(
+        self, opener: Opener, source: Any, cycle: int, block: int, rng: np.random.Generator, mark: Mark
+    ) -> None:
         self.opener, self.source, self.block, self.rng, self.mark = opener, source, block, rng, mark
         self.open: list[Slot | None] = [None] * cycle
         self.given = [0] * cycle
@@ -189,7 +212,8 @@ class Slots:
             pass
 
     def _take(self, place: int | None) -> bool:
-        """Take one input and open what it makes at a place, behind what has been given there; False if there is none."""
+        """Take one input and open what it makes at a place, behind what has been given there;
+        False if there is none."""
         if self.broken is not None:
             raise self.broken
         upstream = self.source.facts()
@@ -207,7 +231,8 @@ class Slots:
         self.open[place] = Slot(self.taken, self.opener(opening), upstream)
 
     def _take_early(self) -> None:
-        """Fill the other empty slots as well, in the order in which they will be come to; an error waits for its turn."""
+        """Fill the other empty slots as well, in the order in which they will be come to;
+        an error waits for its turn."""
         cycle = len(self.open)
         try:
             for place in [(self.at + step) % cycle for step in range(1, cycle)]:

@@ -28,7 +28,9 @@ T = TypeVar("T")
 
 _FUNCTION = {"f": rules.of_datapoint, "rng": rules.boolean}
 _COMPONENTS = rules.Rule("a list of positions or keys", lambda value: isinstance(value, (list, tuple)))
-_INDEX = rules.Rule("a component's position or key", lambda value: rules.is_integer(value) or isinstance(value, (str, bytes, tuple)))
+_INDEX = rules.Rule(
+    "a component's position or key", lambda value: rules.is_integer(value) or isinstance(value, (str, bytes, tuple))
+)
 
 
 @stage.each(where=_FUNCTION)
@@ -263,9 +265,9 @@ def tap(f: Callable[[Any], Any], source: Any, *, first: int | None = None, ticke
 class seeded(Picklable, Generic[T]):
     """Let a function that draws from the global random state draw from a datapoint's own: `map(seeded(f), rng=True)`.
 
-    While `f(datapoint)` runs, the global states of `random`, `numpy.random` and (if it is imported) torch on the CPU are
-    set from the datapoint's generator; afterwards they are what they were. Threads take turns. It costs some 50 µs a
-    call; a function that takes `rng` itself costs nothing.
+    While `f(datapoint)` runs, the global states of `random`, `numpy.random` and (if it is imported) torch on the CPU
+    are set from the datapoint's generator; afterwards they are what they were. Threads take turns. It costs some 50 µs
+    a call; a function that takes `rng` itself costs nothing.
 
     Raises:
         TypeError: it is called without a generator, because `rng=True` is missing.

@@ -67,7 +67,10 @@ def one_place(quick: bool) -> list[Finding]:
     contestants["numpy"] = Contestant(lambda: rng.permutation(10**6 + 3), 10**6 + 3)
     times = fastest(contestants, 3 if quick else 40)
     theirs = f"a numpy permutation of 10^6 + 3: {shown(times['numpy'] * 1e9)} ns"
-    return [Finding(f"an index of shuffle, n = {name}", f"blocks of {BLOCK}; {theirs}", times[name] * 1e9, "ns", "<= 25") for name in SIZES]
+    return [
+        Finding(f"an index of shuffle, n = {name}", f"blocks of {BLOCK}; {theirs}", times[name] * 1e9, "ns", "<= 25")
+        for name in SIZES
+    ]
 
 
 def resuming(quick: bool) -> list[Finding]:
@@ -104,7 +107,9 @@ def states(quick: bool) -> list[Finding]:
         for _ in range(far // 8):
             next(iterator)
         size = len(json.dumps(iterator.state_dict()))
-        findings.append(Finding(f"size of the state: {name}", f"at output {iterator.position}", size, "bytes", "< 1000"))
+        findings.append(
+            Finding(f"size of the state: {name}", f"at output {iterator.position}", size, "bytes", "< 1000")
+        )
         iterator.close()
     return findings
 
@@ -113,7 +118,9 @@ def endless_data(quick: bool) -> list[Finding]:
     """How long does it take to shuffle a thousand million, and take ten?"""
     contestants = {"flowfn": Contestant(lambda: list(ff.pipe(range(10**9), ff.shuffle(), ff.take(10))))}
     seconds = fastest(contestants, 5 if quick else 100)["flowfn"]
-    return [Finding("pipe(range(10**9), shuffle(), take(10))", "built, and read to its end", seconds * 1e3, "ms", "< 10")]
+    return [
+        Finding("pipe(range(10**9), shuffle(), take(10))", "built, and read to its end", seconds * 1e3, "ms", "< 10")
+    ]
 
 
 def _read(dataset: Any, at: list[int]) -> None:
@@ -137,7 +144,11 @@ def _start(flows: Any) -> None:
 
 def benchmark(quick: bool) -> list[Finding]:
     """All findings."""
-    return [finding for question in (one_datapoint, one_place, resuming, states, endless_data) for finding in question(quick)]
+    return [
+        finding
+        for question in (one_datapoint, one_place, resuming, states, endless_data)
+        for finding in question(quick)
+    ]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What does an augmentor cost beyond the OpenCV or numpy call that it stands on?
 
-Both treat the same picture in the same way (which is compared before), OpenCV in one thread. An augmentor's time is that of
-drawing a transform and of applying it. Where the bare call takes next to no time (a crop is a view), what is told is not the
-ratio but the difference.
+Both treat the same picture in the same way (which is compared before), OpenCV in one thread. An augmentor's time is
+that of drawing a transform and of applying it. Where the bare call takes next to no time (a crop is a view), what is
+told is not the ratio but the difference.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def remap(transform: Any) -> Call:
     weights = np.exp(np.stack(distances, -1) / (-2 * transform.sigma**2)).astype(np.float32)
     pulls = np.array(transform.pulls, np.float32) * np.array([width, height], np.float32)
     grid = np.stack([columns, rows], -1)
-    return lambda image: cv2.remap(image, grid + weights @ pulls, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return lambda image: cv2.remap(
+        image, grid + weights @ pulls, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def crop(transform: Any) -> Call:
@@ -79,7 +81,10 @@ def crop_and_resize(transform: Any) -> Call:
 
 def cut_out(transform: Any) -> Call:
     """A copy, and a slice of it painted."""
-    where = slice(transform.top, transform.top + transform.height), slice(transform.left, transform.left + transform.width)
+    where = (
+        slice(transform.top, transform.top + transform.height),
+        slice(transform.left, transform.left + transform.width),
+    )
 
     def painted(image: Picture) -> Picture:
         made = image.copy()
@@ -93,7 +98,9 @@ def paste(transform: Any) -> Call:
     """One call of copyMakeBorder."""
     bottom = transform.target[0] - transform.top - transform.size[0]
     right = transform.target[1] - transform.left - transform.size[1]
-    return lambda image: cv2.copyMakeBorder(image, transform.top, bottom, transform.left, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+    return lambda image: cv2.copyMakeBorder(
+        image, transform.top, bottom, transform.left, right, cv2.BORDER_CONSTANT, value=(0, 0, 0)
+    )
 
 
 def clip_floats(made: Picture) -> Picture:
@@ -207,7 +214,8 @@ def mean_variance(image: Picture) -> Picture:
 
 
 def min_max(image: Picture) -> Picture:
-    """numpy's formula, with OpenCV's extremes; cv2.normalize is quicker still, but does not bring the minimum to 0 exactly."""
+    """numpy's formula, with OpenCV's extremes; cv2.normalize is quicker still,
+    but does not bring the minimum to 0 exactly."""
     low, high = cv2.minMaxLoc(image.reshape(len(image), -1))[:2]
     made = image.astype(np.float32)
     made -= np.float32(low)
@@ -244,7 +252,9 @@ CASES = [
     Case(words.saturation((0.6, 0.9)), saturation, "cv2.cvtColor, cv2.addWeighted", tolerance=2),
     Case(words.lighting(), scale, "cv2.transform"),
     Case(words.gamma((1.5, 2)), gamma, "cv2.LUT, cv2.pow"),
-    Case(words.color_space("hsv"), just(lambda image: cv2.cvtColor(image, cv2.COLOR_RGB2HSV)), "cv2.cvtColor", [np.uint8]),
+    Case(
+        words.color_space("hsv"), just(lambda image: cv2.cvtColor(image, cv2.COLOR_RGB2HSV)), "cv2.cvtColor", [np.uint8]
+    ),
     Case(words.grayscale(None), just(lambda image: cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)), "cv2.cvtColor"),
     Case(words.clip(10, 200), just(lambda image: np.clip(image, 10, 200)), "np.clip"),
     Case(words.mean_variance_normalize(), just(mean_variance), "cv2.meanStdDev, two numpy calls"),
@@ -276,7 +286,8 @@ def measured(case: Case, dtype: type, quick: bool) -> Finding:
     )
     ours, question = times["applying"] + times["drawing"], f"{case.augmentor!r}, {np.dtype(dtype)}"
     told = (
-        f"{case.like} {shown(times['bare'] * 1e6)} µs, {shown(times['applying'] * 1e6)} µs and {shown(times['drawing'] * 1e6)} µs to draw"
+        f"{case.like} {shown(times['bare'] * 1e6)} µs, {shown(times['applying'] * 1e6)} µs and "
+        f"{shown(times['drawing'] * 1e6)} µs to draw"
     )
     if times["bare"] < SMALL:
         return Finding(f"{question}: more than the bare call", told, (ours - times["bare"]) * 1e6, "µs", "<= 10")

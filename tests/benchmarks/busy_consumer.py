@@ -1,8 +1,9 @@
 """By how much do workers slow down a consumer that computes in pure Python all the time?
 
-Batches of 32 images of 224x224x3, mirrored and stacked elsewhere while this process computes for some 35 ms at each of them and never
-lets go of the interpreter's lock of its own accord. The yardstick is the same computation over batches that are ready in memory; it
-takes turns with the other in the same process. The workers need less than half a core, so that two cores are enough for all.
+Batches of 32 images of 224x224x3, mirrored and stacked elsewhere while this process computes for some 35 ms at each of
+them and never lets go of the interpreter's lock of its own accord. The yardstick is the same computation over batches
+that are ready in memory; it takes turns with the other in the same process. The workers need less than half a core, so
+that two cores are enough for all.
 """
 
 from __future__ import annotations

@@ -126,7 +126,9 @@ def chunks(size: int, source: Iterable[Any]) -> Iterator[list[Any]]:
         yield chunk
 
 
-def batched(size: int, source: Iterable[Sequence[Any]], stacked: Callable[[Sequence[Any]], Any] = np.array) -> Iterator[list[Any]]:
+def batched(
+    size: int, source: Iterable[Sequence[Any]], stacked: Callable[[Sequence[Any]], Any] = np.array
+) -> Iterator[list[Any]]:
     for chunk in chunks(size, source):
         yield [stacked(column) for column in zip(*chunk)]
 
@@ -430,7 +432,9 @@ def rows(*arrays: np.ndarray) -> Iterator[list[Any]]:
 def found(pattern: str) -> list[str]:
     """The files that match, in natural order."""
     paths = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
-    return sorted(paths, key=lambda path: [int(part) if part.isdigit() else part for part in re.split("([0-9]+)", path)])
+    return sorted(
+        paths, key=lambda path: [int(part) if part.isdigit() else part for part in re.split("([0-9]+)", path)]
+    )
 
 
 def taken_out(items: Any, sentinel: Any = None) -> Iterator[Any]:

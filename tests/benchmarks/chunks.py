@@ -1,6 +1,8 @@
-"""What do scattered rows of small chunks cost through flowfn, next to the best call of the library: `oindex`, and lists of indices?
+"""What do scattered rows of small chunks cost through flowfn, next to the best call of the library:
+`oindex`, and lists of indices?
 
-Batches of 32 rows at random, and in order, of arrays in HDF5 and Zarr. A ratio of 1.5 says that the flow takes 1.5 times as long.
+Batches of 32 rows at random, and in order, of arrays in HDF5 and Zarr.
+A ratio of 1.5 says that the flow takes 1.5 times as long.
 """
 
 from __future__ import annotations
@@ -38,7 +40,16 @@ def compared(question: str, library: Any, at_random: Any, flow: Any, count: int,
     findings = []
     for how, (theirs, ours) in contestants.items():
         times = fastest({"library": Contestant(theirs, count), "flowfn": Contestant(ours, count)}, rounds)
-        findings.append(ratio(f"{question}: batches {how}, time over the library's", times, "flowfn", "library", unit="µs", target=TARGET))
+        findings.append(
+            ratio(
+                f"{question}: batches {how}, time over the library's",
+                times,
+                "flowfn",
+                "library",
+                unit="µs",
+                target=TARGET,
+            )
+        )
     return findings
 
 
@@ -62,11 +73,16 @@ def of_zarr(folder: Path, count: int, rounds: int) -> list[Finding]:
     import zarr
 
     findings = []
-    for name, chunk, shards in [*((name, chunk, None) for name, chunk in CHUNKS.items()), ("1 row, in shards", 1, (1000, 50))]:
+    for name, chunk, shards in [
+        *((name, chunk, None) for name, chunk in CHUNKS.items()),
+        ("1 row, in shards", 1, (1000, 50)),
+    ]:
         path = str(folder / f"{chunk}-{bool(shards)}.zarr")
         stored = zarr.create_array(path, data=np.arange(50 * ROWS).reshape(ROWS, 50), chunks=(chunk, 50), shards=shards)
         flow = formats.read_zarr(path)
-        findings += compared(f"Zarr, chunks of {name}", stored, lambda pick, of=stored: of.oindex[pick], flow, count, rounds)
+        findings += compared(
+            f"Zarr, chunks of {name}", stored, lambda pick, of=stored: of.oindex[pick], flow, count, rounds
+        )
     return findings
 
 
@@ -78,7 +94,9 @@ def benchmark(quick: bool) -> list[Finding]:
             try:
                 findings += question(Path(folder), *(2, 1) if quick else (20, 10))
             except ImportError as error:
-                findings.append(Finding((question.__doc__ or "").partition(":")[0], f"{error.name} absent", None, target=TARGET))
+                findings.append(
+                    Finding((question.__doc__ or "").partition(":")[0], f"{error.name} absent", None, target=TARGET)
+                )
     return findings
 
 

@@ -52,7 +52,14 @@ class Cost:
     def cells(self) -> tuple[str, ...]:
         """The line as it is printed."""
         times = shown(self.by_hand * 1e9), shown(self.flowfn * 1e9)
-        return f"`{self.word}`", self.compared, self.per, *times, f"{self.ratio:.2f}", self.reason if self.ratio > DEAR else ""
+        return (
+            f"`{self.word}`",
+            self.compared,
+            self.per,
+            *times,
+            f"{self.ratio:.2f}",
+            self.reason if self.ratio > DEAR else "",
+        )
 
 
 # Measuring
@@ -62,7 +69,8 @@ def measured(case: Case, quick: bool) -> Cost:
     """A line of the table."""
     race = case.make()
     contestants = {
-        name: Contestant(lambda read=read: consume(read()), race.units) for name, read in zip(("by_hand", "flowfn"), race.sides())
+        name: Contestant(lambda read=read: consume(read()), race.units)
+        for name, read in zip(("by_hand", "flowfn"), race.sides())
     }
     times = fastest(contestants, 2 if quick else _rounds(contestants))
     return Cost(case.word, case.compared, case.per, **times, reason=case.reason)
@@ -129,7 +137,12 @@ def summary(costs: Sequence[Cost], quick: bool) -> list[Finding]:
     about = f"{len(costs)} comparisons, {dear} of them above {DEAR}: COSTS.md says why"
     return [
         Finding("what a word costs: times a loop by hand, the median", about, median(cost.ratio for cost in costs)),
-        Finding(f"words above {DEAR} without a reason", ", ".join(unexplained) or "none", len(unexplained), target="" if quick else "<= 0"),
+        Finding(
+            f"words above {DEAR} without a reason",
+            ", ".join(unexplained) or "none",
+            len(unexplained),
+            target="" if quick else "<= 0",
+        ),
     ]
 
 
@@ -137,8 +150,12 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("words", nargs="*", metavar="WORD", help="only these words")
-    parser.add_argument("--quick", action="store_true", help="few short rounds: to see that it runs, not to believe the figures")
-    parser.add_argument("--strict", action="store_true", help=f"fail if a word takes more than {DEAR} times as long without a reason")
+    parser.add_argument(
+        "--quick", action="store_true", help="few short rounds: to see that it runs, not to believe the figures"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help=f"fail if a word takes more than {DEAR} times as long without a reason"
+    )
     parser.add_argument("--write", action="store_true", help=f"write the table into {TABLE.name}")
     parser.add_argument("--json", metavar="PATH", help="also write the findings here")
     given = parser.parse_args()
@@ -161,7 +178,11 @@ def main() -> None:
     if given.write:
         TABLE.write_text(page(costs))
     if given.json:
-        found = {"machine": machine(), "findings": [as_json(one) for one in summary(costs, given.quick)], "costs": [*map(asdict, costs)]}
+        found = {
+            "machine": machine(),
+            "findings": [as_json(one) for one in summary(costs, given.quick)],
+            "costs": [*map(asdict, costs)],
+        }
         Path(given.json).write_text(json.dumps(found, indent=1) + "\n")
     unexplained = [cost for cost in costs if cost.unexplained]
     if given.strict and unexplained:

@@ -100,7 +100,9 @@ def overhead(quick: bool) -> list[Finding]:
         "grain": (with_grain, 40, peers.grain() is not None),
     }
     contestants = {
-        name: Contestant(_reading(make, data[: n // fewer]), n // fewer) for name, (make, fewer, present) in makers.items() if present
+        name: Contestant(_reading(make, data[: n // fewer]), n // fewer)
+        for name, (make, fewer, present) in makers.items()
+        if present
     }
     times = fastest(contestants, 3 if quick else 40)
     return [

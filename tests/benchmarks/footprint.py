@@ -1,8 +1,9 @@
 """How much memory do all processes together take for a list of two million paths and four workers?
 
-Each datapoint is the length of a path, in random order and batches of 256. Workers that are forked share the list at first, and copy
-it bit by bit, since Python counts references inside of the objects. The figure is the largest sum that was seen, while a pass is read, of
-what each process has to itself (USS); beside it the same with everybody's share of what several of them have (PSS).
+Each datapoint is the length of a path, in random order and batches of 256. Workers that are forked share the list at
+first, and copy it bit by bit, since Python counts references inside of the objects. The figure is the largest sum that
+was seen, while a pass is read, of what each process has to itself (USS); beside it the same with everybody's share of
+what several of them have (PSS).
 """
 
 from __future__ import annotations
@@ -58,12 +59,15 @@ def with_torch(held: list[str]) -> Iterable[Any] | None:
         def __getitem__(self, index: int) -> int:
             return length(held[index])
 
-    loader: Iterable[Any] = torch.utils.data.DataLoader(Dataset(), batch_size=SIZE, shuffle=True, num_workers=WORKERS, prefetch_factor=4)
+    loader: Iterable[Any] = torch.utils.data.DataLoader(
+        Dataset(), batch_size=SIZE, shuffle=True, num_workers=WORKERS, prefetch_factor=4
+    )
     return loader
 
 
 def with_tensorpack(held: list[str]) -> Iterable[Any] | None:
-    """DataFlow; each of its processes goes through the whole list, in an order of its own, so a pass reads a fourth of each."""
+    """DataFlow; each of its processes goes through the whole list, in an order of its own,
+    so a pass reads a fourth of each."""
     dataflow = peers.tensorpack()
     if dataflow is None:
         return None
@@ -76,7 +80,9 @@ def with_tensorpack(held: list[str]) -> Iterable[Any] | None:
 def no_workers(held: list[str]) -> Iterable[Any]:
     """The list, and no library: the least that there is to be had."""
     order = np.random.default_rng(0).permutation(len(held))
-    return (np.array([length(held[index]) for index in order[start : start + SIZE]]) for start in range(0, len(held), SIZE))
+    return (
+        np.array([length(held[index]) for index in order[start : start + SIZE]]) for start in range(0, len(held), SIZE)
+    )
 
 
 def reading(make: Callable[[list[str]], Iterable[Any] | None], n: int) -> Round | None:
@@ -153,7 +159,9 @@ def benchmark(quick: bool) -> list[Finding]:
             findings.append(Finding(f"{about}: {name}", f"{name} absent", None, "MB"))
             continue
         uss, pss = peaks[name]
-        findings.append(Finding(f"{about}: {name}", f"with shares of what is common {shown(pss / 1e6)} MB", uss / 1e6, "MB"))
+        findings.append(
+            Finding(f"{about}: {name}", f"with shares of what is common {shown(pss / 1e6)} MB", uss / 1e6, "MB")
+        )
     for name in list(CONTESTANTS)[2:]:
         if name in peaks:
             told = f"flowfn {shown(peaks['flowfn'][0] / 1e6)} MB, {name} {shown(peaks[name][0] / 1e6)} MB"

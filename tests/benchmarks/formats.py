@@ -1,6 +1,7 @@
 """What does it cost to read a file through flowfn, next to a bare loop over the library that the format stands on?
 
-Sequential and random reading, images and small records. A ratio of 0.9 says that the flow is at least 0.9 times as fast.
+Sequential and random reading, images and small records.
+A ratio of 0.9 says that the flow is at least 0.9 times as fast.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def datapoints(kind: str, sizes: Sizes) -> list[Any]:
     return [[rng.integers(0, 256, (224, 224, 3), np.uint8), number] for number in range(sizes.images)]
 
 
-def compared(question: str, bare: Callable[[], object], ours: Callable[[], object], count: int, sizes: Sizes) -> Finding:
+def compared(
+    question: str, bare: Callable[[], object], ours: Callable[[], object], count: int, sizes: Sizes
+) -> Finding:
     """How many times as fast as the bare loop the flow is."""
     times = fastest({"bare": Contestant(bare, count), "flowfn": Contestant(ours, count)}, sizes.rounds)
     return ratio(question, times, "bare", "flowfn", unit="µs", target=TARGET)
@@ -134,24 +137,41 @@ def of_tfrecord(sizes: Sizes, folder: Path) -> list[Finding]:
                 loads(frame(file))
 
     def as_dict(datapoint: Any) -> dict[str, Any]:
-        return {str(number): value.tobytes() if isinstance(value, np.ndarray) else value for number, value in enumerate(datapoint)}
+        return {
+            str(number): value.tobytes() if isinstance(value, np.ndarray) else value
+            for number, value in enumerate(datapoint)
+        }
 
     findings = []
     for kind, form in (("small", "pickle"), ("small", "Example"), ("images", "pickle"), ("images", "Example")):
         held, path = datapoints(kind, sizes), str(folder / f"{kind}-{form}.tfrecord")
         encode: Any = pickle.dumps if form == "pickle" else lambda datapoint: formats.as_example(as_dict(datapoint))
         formats.write_tfrecord(path, held, encode=encode)
-        flow, loads = formats.read_tfrecord(path, allow_pickle=form == "pickle"), pickle.loads if form == "pickle" else from_example
+        flow, loads = (
+            formats.read_tfrecord(path, allow_pickle=form == "pickle"),
+            pickle.loads if form == "pickle" else from_example,
+        )
         order = random.Random(0).sample(range(len(held)), len(held))
         starts = flow.part.object.index(0).tolist()
         places, named = [starts[index] for index in order], f"TFRecord, {kind}, {form}"
-        findings.append(compared(f"{named}: in order", partial(sequential, path, loads), partial(consume, flow), len(held), sizes))
-        findings.append(compared(f"{named}: shuffled", partial(anywhere, path, loads, places), in_any_order(flow, order), len(held), sizes))
+        findings.append(
+            compared(f"{named}: in order", partial(sequential, path, loads), partial(consume, flow), len(held), sizes)
+        )
+        findings.append(
+            compared(
+                f"{named}: shuffled",
+                partial(anywhere, path, loads, places),
+                in_any_order(flow, order),
+                len(held),
+                sizes,
+            )
+        )
     return findings
 
 
 def of_webdataset(sizes: Sizes, folder: Path) -> list[Finding]:
-    """Tar shards in WebDataset's layout: next to a loop over Python's tarfile, whose files are not even put together to samples."""
+    """Tar shards in WebDataset's layout: next to a loop over Python's tarfile,
+    whose files are not even put together to samples."""
     import tarfile
 
     findings = []
@@ -177,9 +197,17 @@ def of_webdataset(sizes: Sizes, folder: Path) -> list[Finding]:
         flow, stream = read(), read(index=False)
         findings.append(compared(f"{named}: in order", partial(sequential, "r"), partial(consume, flow), count, sizes))
         findings.append(
-            compared(f"{named}: in order, the first time", partial(sequential, "r"), lambda read=read: consume(read()), count, sizes)
+            compared(
+                f"{named}: in order, the first time",
+                partial(sequential, "r"),
+                lambda read=read: consume(read()),
+                count,
+                sizes,
+            )
         )
-        findings.append(compared(f"{named}: as a stream", partial(sequential, "r|"), partial(consume, stream), count, sizes))
+        findings.append(
+            compared(f"{named}: as a stream", partial(sequential, "r|"), partial(consume, stream), count, sizes)
+        )
         findings.append(compared(f"{named}: shuffled", anywhere, in_any_order(flow, order), count, sizes))
     return findings
 
@@ -200,7 +228,13 @@ def of_columns(sizes: Sizes, folder: Path) -> list[Finding]:
         consume({"x": x[at : at + 128].copy(), "y": y[at : at + 128].copy()} for at in range(0, sizes.small, 128))
 
     findings = [
-        compared("npz: in order", lambda: consume({"x": a, "y": b} for a, b in zip(x, y)), partial(consume, flow), sizes.small, sizes),
+        compared(
+            "npz: in order",
+            lambda: consume({"x": a, "y": b} for a, b in zip(x, y)),
+            partial(consume, flow),
+            sizes.small,
+            sizes,
+        ),
         compared("npz: batches", copied, partial(consume, ff.pipe(flow, ff.batch(128))), sizes.small, sizes),
     ]
     with h5py.File(folder / "a.h5", "w") as file:
@@ -233,7 +267,9 @@ def of_columns(sizes: Sizes, folder: Path) -> list[Finding]:
         consume(table.slice(i, 1).to_pylist()[0] for i in order)
 
     findings.append(compared("Parquet: in order", batches, partial(consume, flow), sizes.small, sizes))
-    findings.append(compared("Parquet: shuffled, next to a table in memory", slices, in_any_order(flow, order), sizes.small, sizes))
+    findings.append(
+        compared("Parquet: shuffled, next to a table in memory", slices, in_any_order(flow, order), sizes.small, sizes)
+    )
     return findings
 
 
@@ -287,7 +323,9 @@ def answered(question: Callable[[Sizes, Path], list[Finding]], sizes: Sizes, fol
 def benchmark(quick: bool) -> list[Finding]:
     """All findings."""
     with tempfile.TemporaryDirectory() as folder, hushed():
-        return [finding for question in QUESTIONS for finding in answered(question, QUICK if quick else FULL, Path(folder))]
+        return [
+            finding for question in QUESTIONS for finding in answered(question, QUICK if quick else FULL, Path(folder))
+        ]
 
 
 if __name__ == "__main__":

@@ -79,11 +79,18 @@ def benchmark(quick: bool) -> list[Finding]:
     }
     for name, make, present, fewer in _peers():
         if present:
-            contestants[name] = Contestant(partial(consume, make(images[: n // fewer], labels[: n // fewer])), n // fewer)
+            contestants[name] = Contestant(
+                partial(consume, make(images[: n // fewer], labels[: n // fewer])), n // fewer
+            )
     times = fastest(contestants, 3 if quick else 25)
     return [
         ratio("arrays in memory: times as fast as numpy, order given", times, "numpy", "flowfn", target=">= 0.9"),
-        ratio("arrays in memory: times as fast as numpy, order drawn in the pass", times, "numpy drawing its order", "flowfn"),
+        ratio(
+            "arrays in memory: times as fast as numpy, order drawn in the pass",
+            times,
+            "numpy drawing its order",
+            "flowfn",
+        ),
         *(ratio(f"arrays in memory: times as fast as {name}", times, name, "flowfn") for name, *_ in _peers()),
     ]
 

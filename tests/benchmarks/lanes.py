@@ -1,8 +1,8 @@
 """Contestants in processes of their own, which still take turns.
 
-A library must not pay for what another one imports, and its workers, memory and CPU time are to be told from the others'. So
-each contestant gets a lane: a process that imports a benchmark's module, makes the contestant of that name out of the module's
-`CONTESTANTS`, and runs one round whenever it is asked. A round answers with figures, as a dict.
+A library must not pay for what another one imports, and its workers, memory and CPU time are to be told from the
+others'. So each contestant gets a lane: a process that imports a benchmark's module, makes the contestant of that name
+out of the module's `CONTESTANTS`, and runs one round whenever it is asked. A round answers with figures, as a dict.
 
 python lanes.py MODULE CONTESTANT SETTINGS is such a process.
 """
@@ -62,7 +62,9 @@ class Lane:
         line = self.process.stdout.readline() if ready else ""
         if not line:
             self.kill()
-            raise LeftOut(f"it did not answer within {PATIENCE:.0f} s" if not ready else f"it ended: {self._last_words()}")
+            raise LeftOut(
+                f"it did not answer within {PATIENCE:.0f} s" if not ready else f"it ended: {self._last_words()}"
+            )
         told: Report = json.loads(line)
         if not told.get("here", True):
             raise LeftOut("not installed")
@@ -132,7 +134,9 @@ def race(lanes: dict[str, Lane], rounds: int, groups: Sequence[Sequence[str]] = 
     return reports
 
 
-def held(module: str, names: Sequence[str], rounds: int, groups: Sequence[Sequence[str]] = (), **settings: Any) -> dict[str, list[Report]]:
+def held(
+    module: str, names: Sequence[str], rounds: int, groups: Sequence[Sequence[str]] = (), **settings: Any
+) -> dict[str, list[Report]]:
     """A whole race: all enter, take turns, and leave."""
     lanes = enter(module, names, **settings)
     try:

@@ -1,8 +1,9 @@
 """How long does one wait: for the first batch, at the change of epochs, for the end?
 
-Epochs of 16 batches of 32 small images from two worker processes. Cold: the first batch of a process that has imported the library and
-no more. Warm: the first of another pipeline in the same process, later. An epoch change: from the last batch of a pass to the first
-of the next pass of the same pipeline. The end: how long a script takes to be gone, with all its processes, when it ends within a pass.
+Epochs of 16 batches of 32 small images from two worker processes. Cold: the first batch of a process that has imported
+the library and no more. Warm: the first of another pipeline in the same process, later. An epoch change: from the last
+batch of a pass to the first of the next pass of the same pipeline. The end: how long a script takes to be gone, with
+all its processes, when it ends within a pass.
 """
 
 from __future__ import annotations
@@ -127,9 +128,16 @@ def benchmark(quick: bool) -> list[Finding]:
         if which == "change":
             times.pop("tensorpack, processes", None)  # it has no epochs: its workers go round and round
         findings.append(Finding(question, "flowfn, two processes", times[OURS] * 1e3, "ms"))
-        findings += [ratio(f"{question}: times as fast as {name}", times, name, OURS, unit="ms") for name in PEERS if name in times]
+        findings += [
+            ratio(f"{question}: times as fast as {name}", times, name, OURS, unit="ms")
+            for name in PEERS
+            if name in times
+        ]
     least, *_, most = sorted([one["shut down"] for one in reports[SHUT_DOWN]] * 2)
-    return [*findings, Finding("shut_down() within a pass, the longest", f"the shortest {shown(least)} s", most, "s", "< 0.2")]
+    return [
+        *findings,
+        Finding("shut_down() within a pass, the longest", f"the shortest {shown(least)} s", most, "s", "< 0.2"),
+    ]
 
 
 if __name__ == "__main__":

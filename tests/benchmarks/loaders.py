@@ -1,7 +1,7 @@
 """The same pipeline in flowfn and in its peers: a function of an index, batches of what it returns, two workers.
 
-Each loader is made as its documentation says for this case, reads ahead about as far as the others, and can be read again
-and again; None stands for a peer that is not installed.
+Each loader is made as its documentation says for this case, reads ahead about as far as the others, and can be read
+again and again; None stands for a peer that is not installed.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def tensorpack_processes(work: Work) -> Iterable[Any] | None:
     dataflow = peers.tensorpack()
     if dataflow is None:
         return None
-    batches = dataflow.BatchData(dataflow.MapData(dataflow.DataFromList(range(work.n), shuffle=False), _InList(work.f)), work.size)
+    batches = dataflow.BatchData(
+        dataflow.MapData(dataflow.DataFromList(range(work.n), shuffle=False), _InList(work.f)), work.size
+    )
     return _first_components(dataflow.MultiProcessRunnerZMQ(batches, WORKERS, hwm=AHEAD // WORKERS))
 
 
@@ -99,7 +101,8 @@ def tensorpack_threads(work: Work) -> Iterable[Any] | None:
 
 
 def grain_processes(work: Work) -> Iterable[Any] | None:
-    """grain with two worker processes, and in each of them two read threads: its default, 16 of them, is slower by far."""
+    """grain with two worker processes, and in each of them two read threads: its default,
+    16 of them, is slower by far."""
     grain = peers.grain()
     if grain is None:
         return None
@@ -116,7 +119,9 @@ def grain_threads(work: Work) -> Iterable[Any] | None:
     if grain is None:
         return None
     dataset = grain.MapDataset.range(work.n).map(work.f).batch(work.size)
-    iterable: Iterable[Any] = dataset.to_iter_dataset(grain.ReadOptions(num_threads=WORKERS, prefetch_buffer_size=AHEAD))
+    iterable: Iterable[Any] = dataset.to_iter_dataset(
+        grain.ReadOptions(num_threads=WORKERS, prefetch_buffer_size=AHEAD)
+    )
     return iterable
 
 

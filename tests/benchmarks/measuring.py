@@ -1,7 +1,7 @@
 """How the benchmarks measure and report: contestants take turns, the fastest round of each counts, ratios are told.
 
-A machine is never quiet. Turns (A B C A B C ...) let a busy moment hit everybody, and the fastest of many short rounds is
-the one that was disturbed least.
+A machine is never quiet. Turns (A B C A B C ...) let a busy moment hit everybody, and the fastest of many short rounds
+is the one that was disturbed least.
 """
 
 from __future__ import annotations
@@ -86,9 +86,14 @@ def consume(iterable: Iterable[Any]) -> None:
     deque(iterable, 0)
 
 
-def ratio(question: str, times: Mapping[str, float], above: str, below: str, *, unit: str = "ns", target: str = "") -> Finding:
+def ratio(
+    question: str, times: Mapping[str, float], above: str, below: str, *, unit: str = "ns", target: str = ""
+) -> Finding:
     """One contestant's time over another's: how many times as fast the second is; absent where one of them is."""
-    told = [f"{name} {shown(times[name] * PER[unit])} {unit}" if name in times else f"{name} absent" for name in (below, above)]
+    told = [
+        f"{name} {shown(times[name] * PER[unit])} {unit}" if name in times else f"{name} absent"
+        for name in (below, above)
+    ]
     result = times[above] / times[below] if above in times and below in times else None
     return Finding(question, ", ".join(told), result, "x", target)
 
@@ -116,7 +121,17 @@ def table(findings: Sequence[Finding]) -> str:
 def machine() -> dict[str, Any]:
     """What the figures depend on: the machine, and the versions of all who took part."""
     versions = {}
-    for name in ("flowfn", "numpy", "loky", "tensorpack", "torch", "grain", "spdl", "tensorflow-cpu", "opencv-python-headless"):
+    for name in (
+        "flowfn",
+        "numpy",
+        "loky",
+        "tensorpack",
+        "torch",
+        "grain",
+        "spdl",
+        "tensorflow-cpu",
+        "opencv-python-headless",
+    ):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -137,7 +152,9 @@ def as_json(finding: Finding) -> dict[str, Any]:
 def arguments(about: str | None) -> argparse.Namespace:
     """The command line that all benchmarks share."""
     parser = argparse.ArgumentParser(description=(about or "").split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="few short rounds: to see that it runs, not to believe the figures")
+    parser.add_argument(
+        "--quick", action="store_true", help="few short rounds: to see that it runs, not to believe the figures"
+    )
     parser.add_argument("--json", metavar="PATH", help="also write the findings here")
     return parser.parse_args()
 

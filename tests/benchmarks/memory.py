@@ -1,6 +1,7 @@
 """Does flowfn copy a large source, and does anything stay behind of iterators that are not read to their end?
 
-Memory is what `tracemalloc` sees in this process: all objects and arrays. Threads are counted, since it does not see them.
+Memory is what `tracemalloc` sees in this process: all objects and arrays. Threads are counted,
+since it does not see them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def large_source(quick: bool) -> list[Finding]:
         "flow[i]": lambda: _indexed(ff.pipe(data, ff.map(add_one)), size),
         "shuffle, iterate": lambda: _first(ff.pipe(data, ff.shuffle(), ff.map(add_one))),
         "prefetch(2)": lambda: _first(ff.pipe(data, ff.map(add_one), ff.prefetch(2))),
-        "shuffle, prefetch(2, processes=2)": lambda: _first(ff.pipe(data, ff.shuffle(), ff.map(add_one), ff.prefetch(2, processes=2))),
+        "shuffle, prefetch(2, processes=2)": lambda: _first(
+            ff.pipe(data, ff.shuffle(), ff.map(add_one), ff.prefetch(2, processes=2))
+        ),
     }
     findings = []
     for way, read in readings.items():
@@ -60,7 +63,9 @@ def abandoned(quick: bool) -> list[Finding]:
     for name, flow in pipelines.items():
         most, left, threads = _growth(flow, iterators)
         measured = f"at most at a time; left in the end {shown(left)} bytes each, {threads} threads"
-        findings.append(Finding(f"memory for {iterators} abandoned iterators: {name}", measured, most / 1e6, "MB", "< 1"))
+        findings.append(
+            Finding(f"memory for {iterators} abandoned iterators: {name}", measured, most / 1e6, "MB", "< 1")
+        )
     return findings
 
 

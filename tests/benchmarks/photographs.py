@@ -1,8 +1,10 @@
 """How fast are photographs read, shrunk and cropped by two processes, and by two threads?
 
-3000 JPEG files of 430x350, made from scikit-learn's sample photographs: the shortest edge to 256, the 224x224 in the middle, batches
-of 64. All use the same function around OpenCV, except tf.data, which uses its own operations. The yardstick is the plain loop,
-twice: as fast as two cores can be that have nothing in common. What two such loops side by side reach says what the machine allows.
+3000 JPEG files of 430x350, made from scikit-learn's sample photographs: the shortest edge to 256, the 224x224 in the
+middle, batches of 64. All use the same function around OpenCV, except tf.data, which uses its own operations. The
+yardstick is the plain loop,
+twice: as fast as two cores can be that have nothing in common.
+What two such loops side by side reach says what the machine allows.
 """
 
 from __future__ import annotations
@@ -124,12 +126,26 @@ def benchmark(quick: bool) -> list[Finding]:
     for ours in OURS:
         question = f"photographs by two {ours.split(', ')[1]}"
         findings.append(
-            ratio(f"{question}: share of twice the plain loop", times, "twice the plain loop", ours, unit="ms", target=">= 0.93")
+            ratio(
+                f"{question}: share of twice the plain loop",
+                times,
+                "twice the plain loop",
+                ours,
+                unit="ms",
+                target=">= 0.93",
+            )
         )
-        findings.append(ratio(f"{question}: share of two loops side by side", times, "two such loops side by side", ours, unit="ms"))
+        findings.append(
+            ratio(f"{question}: share of two loops side by side", times, "two such loops side by side", ours, unit="ms")
+        )
         findings += [ratio(f"{question}: times as fast as {name}", times, name, ours, unit="ms") for name in PEERS]
     return findings + [
-        Finding(f"computing for 1000 photographs: {name}", f"{shown(1 / times[name])} photographs a second", computing[name] * 1e3, "s")
+        Finding(
+            f"computing for 1000 photographs: {name}",
+            f"{shown(1 / times[name])} photographs a second",
+            computing[name] * 1e3,
+            "s",
+        )
         for name in ("serial", *OURS, *PEERS)
         if name in computing
     ]

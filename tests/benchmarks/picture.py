@@ -1,4 +1,5 @@
-"""Draw what the benchmarks have found: how many times as fast as each peer flowfn is, as bars, on a scale where each step doubles.
+"""Draw what the benchmarks have found: how many times as fast as each peer flowfn is, as bars,
+on a scale where each step doubles.
 
 python tests/benchmarks/picture.py FINDINGS.json PICTURE.svg [BENCHMARK ...]
 """
@@ -43,11 +44,17 @@ class Bar(NamedTuple):
 
 
 def bars(findings: Sequence[Mapping[str, Any]], benchmarks: Sequence[str] = DRAWN) -> list[Bar]:
-    """The findings that compare with a peer that took part; findings of one benchmark alone do not name it, and are all taken."""
+    """The findings that compare with a peer that took part;
+    findings of one benchmark alone do not name it, and are all taken."""
     found = []
     for finding in findings:
         match = RATIO.fullmatch(finding["question"])
-        if match and finding["result"] and match["peer"].startswith(PEERS) and finding.get("benchmark", benchmarks[0]) in benchmarks:
+        if (
+            match
+            and finding["result"]
+            and match["peer"].startswith(PEERS)
+            and finding.get("benchmark", benchmarks[0]) in benchmarks
+        ):
             found.append(Bar(match["topic"], match["peer"], finding["result"]))
     return found
 
@@ -73,12 +80,16 @@ def picture(found: Sequence[Bar], about: str) -> str:
     height = bottom + 24 + 16 * len(said)
     lines = [_line(2.0**step, place(2.0**step), bottom) for step in range(low, high + 1, max(1, (high - low) // 8))]
     head = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
+        'role="img">',
         f"<title>How many times as fast as its peers flowfn is</title><style>{STYLE}</style>",
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         '<text class="title" x="16" y="30">How many times as fast as its peers flowfn is</text>',
     ]
-    foot = [f'<text class="pale" x="16" y="{bottom + 30 + 16 * number}">{escape(line)}</text>' for number, line in enumerate(said)]
+    foot = [
+        f'<text class="pale" x="16" y="{bottom + 30 + 16 * number}">{escape(line)}</text>'
+        for number, line in enumerate(said)
+    ]
     return "\n".join([*head, *lines, *drawn, *foot, "</svg>"]) + "\n"
 
 

@@ -22,15 +22,17 @@ import flowfn as ff
 
 N = 10_000
 TAKEN = 1024
-"""Words that give datapoints are read in lists of so many, by hand and in flowfn, as they would be in front of a `batch`."""
+"""Words that give datapoints are read in lists of so many, by hand and in flowfn,
+as they would be in front of a `batch`."""
 
 
 @dataclass(frozen=True)
 class Race:
-    """The two sides of a line: what makes something to be read to its end, and how many units (datapoints, ...) that is.
+    """The two sides of a line: what makes something to be read to its end,
+    and how many units (datapoints, ...) that is.
 
-    `chunked`: to be read in lists. `same`: what is equal on both sides: "all" of it, its "count" where it is drawn at random,
-    or "nothing" where that is random too.
+    `chunked`: to be read in lists. `same`: what is equal on both sides: "all" of it, its "count" where it is drawn at
+    random, or "nothing" where that is random too.
     """
 
     by_hand: Callable[[], Iterable[Any]]
@@ -119,7 +121,9 @@ def own_stage(source: Any) -> Iterator[int]:
 # How lines are made
 
 
-def race(hand: Callable[[Any], Iterable[Any]], *stages: Any, source: Any = NUMBERS, units: int = 0, **options: Any) -> Race:
+def race(
+    hand: Callable[[Any], Iterable[Any]], *stages: Any, source: Any = NUMBERS, units: int = 0, **options: Any
+) -> Race:
     """A function of the source, by hand, against stages over it."""
     return against(lambda: hand(source), ff.pipe(source, *stages), units or len(source), **options)
 
@@ -136,7 +140,12 @@ def against(hand: Callable[[], Iterable[Any]], flow: Any, units: int = N, **opti
 
 def calls(hand: Callable[..., Any], ours: Callable[..., Any], *arguments: Any, times: int = 100) -> Race:
     """Two functions, called again and again."""
-    return Race(lambda: [hand(*arguments) for _ in range(times)], lambda: [ours(*arguments) for _ in range(times)], times, chunked=False)
+    return Race(
+        lambda: [hand(*arguments) for _ in range(times)],
+        lambda: [ours(*arguments) for _ in range(times)],
+        times,
+        chunked=False,
+    )
 
 
 def beginning() -> Race:
@@ -148,13 +157,19 @@ def beginning() -> Race:
 def at_an_index() -> Race:
     """Single datapoints."""
     flow, places = ff.pipe(NUMBERS, ff.map(add_one)), NUMBERS[::100]
-    return Race(lambda: [add_one(NUMBERS[i]) for i in places], lambda: [flow[i] for i in places], len(places), chunked=False)
+    return Race(
+        lambda: [add_one(NUMBERS[i]) for i in places], lambda: [flow[i] for i in places], len(places), chunked=False
+    )
 
 
 def rows_in_batches() -> Race:
     """Arrays cut into batches."""
     flow = ff.pipe(ff.from_arrays(COLUMN, COLUMN), ff.batch(64))
-    return against(lambda: ([column[i : i + 64].copy() for column in (COLUMN, COLUMN)] for i in range(0, N, 64)), flow, chunked=False)
+    return against(
+        lambda: ([column[i : i + 64].copy() for column in (COLUMN, COLUMN)] for i in range(0, N, 64)),
+        flow,
+        chunked=False,
+    )
 
 
 def out_of_a_queue() -> Race:

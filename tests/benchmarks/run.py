@@ -60,7 +60,9 @@ def page(found: list[dict[str, Any]], versions: dict[str, Any]) -> str:
     """A page of all findings, under the question of each benchmark."""
     parts = ["# What the benchmarks find", ABOUT, ", ".join(f"{name} {version}" for name, version in versions.items())]
     for name, findings in groupby(found, key=itemgetter("benchmark")):
-        question = (ast.get_docstring(ast.parse(Path(__file__).with_name(f"{name}.py").read_text())) or name).split("\n")[0]
+        question = (ast.get_docstring(ast.parse(Path(__file__).with_name(f"{name}.py").read_text())) or name).split(
+            "\n"
+        )[0]
         lines = [Finding(*(finding[field] for field in Finding.__dataclass_fields__)) for finding in findings]
         parts += [f"## {question}", f"`python tests/benchmarks/{name}.py`", table(lines)]
     return "\n\n".join(parts)

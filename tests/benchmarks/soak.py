@@ -4,13 +4,14 @@
 
 Every pass is held against the serial one: whole passes, passes that stop early and go on elsewhere, passes that end in
 an error, several at once, with arrays that go through shared memory and are kept for a while. Once a minute it says how
-far it is, and what it holds. It ends with a status other than 0 if anything differed, hung, or grew. A pass is determined
-by the seed and its number: `--seed 3 --number 41` has that one again (the moments of the kills are the clock's).
+far it is, and what it holds. It ends with a status other than 0 if anything differed, hung, or grew. A pass is
+determined by the seed and its number: `--seed 3 --number 41` has that one again (the moments of the kills are the
+clock's).
 
-What grows is told from what is free. In a few minutes some 60 to 150 MB come to be resident, of which 8 to 12 MB are in use,
-from beginning to end: much of the rest is what threads have freed, in the C library's arenas, of which there are up to eight
-for each core. It is used again, and `malloc_trim` gives it back to the system. So what is in use has to be flat, and the small
-objects of Python's own allocator; `--trace` names the lines that hold more.
+What grows is told from what is free. In a few minutes some 60 to 150 MB come to be resident, of which 8 to 12 MB are in
+use, from beginning to end: much of the rest is what threads have freed, in the C library's arenas, of which there are
+up to eight for each core. It is used again, and `malloc_trim` gives it back to the system. So what is in use has to be
+flat, and the small objects of Python's own allocator; `--trace` names the lines that hold more.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ GROWTH = 48e6
 """Bytes by which what is resident may grow meanwhile, most of which lies free in the arenas of the C library."""
 
 KILLS = 2
-"""How often workers are killed in one pass at most: a datapoint that meets a third death is named and not tried again."""
+"""How often workers are killed in one pass at most:
+a datapoint that meets a third death is named and not tried again."""
 
 KEPT = 30
 """How many outputs are kept, to see that nobody writes into them."""
@@ -79,7 +81,11 @@ class Record:
 
     def __call__(self, number: int, rng: np.random.Generator) -> Any:
         time.sleep(self.seconds * rng.random() * 2)
-        return {"number": int(number), "array": rng.integers(256, size=(self.side, self.side), dtype=np.uint8), "name": str(number)}
+        return {
+            "number": int(number),
+            "array": rng.integers(256, size=(self.side, self.side), dtype=np.uint8),
+            "name": str(number),
+        }
 
 
 class Failing:
@@ -165,7 +171,9 @@ def pipeline(seed: str) -> Any:
         if rng.random() < 0.3:
             flow = ff.pipe(flow, ff.batch(size, collate=ff.as_list))
         else:
-            after = rng.choice([[], [ff.map(turned)], [ff.map(noisy, rng=True)], [ff.shuffle_buffer(3), ff.map(turned)]])
+            after = rng.choice(
+                [[], [ff.map(turned)], [ff.map(noisy, rng=True)], [ff.shuffle_buffer(3), ff.map(turned)]]
+            )
             flow = ff.pipe(flow, ff.batch(size), *after)
     return flow
 
@@ -281,7 +289,11 @@ class Soak:
         said = said or self.changed()
         if said:
             self.faults += 1
-            print(f"{name} (epoch {epoch}, {way.__name__}, {settings}, {killer.kills} kills): {said}\n    {pipeline(name)!r}", flush=True)
+            print(
+                f"{name} (epoch {epoch}, {way.__name__}, {settings}, {killer.kills} kills): {said}\n    "
+                f"{pipeline(name)!r}",
+                flush=True,
+            )
         if rng.random() < 0.1:
             ff.shut_down()
 
@@ -382,8 +394,9 @@ def resident(pid: int) -> int:
 class Memory:
     """What this process has of memory, in bytes, and who has it.
 
-    The C library gives freed memory back to the system only where it lies at the end of an arena, and every thread may have
-    an arena of its own: so what is resident can grow while what is in use does not. Only the latter tells of a leak.
+    The C library gives freed memory back to the system only where it lies at the end of an arena, and every thread may
+    have an arena of its own: so what is resident can grow while what is in use does not. Only the latter tells of a
+    leak.
     """
 
     resident: int
@@ -394,7 +407,8 @@ class Memory:
 
     def __str__(self) -> str:
         return (
-            f"{self.resident / 1e6:.0f} MB resident ({self.in_use / 1e6:.1f} MB in use and {self.free / 1e6:.1f} MB free in "
+            f"{self.resident / 1e6:.0f} MB resident ({self.in_use / 1e6:.1f} MB in use and {self.free / 1e6:.1f} MB "
+            "free in "
             f"{self.arenas} arenas of malloc, {self.objects:,} small objects)"
         )
 
@@ -425,7 +439,8 @@ def malloc_info() -> ElementTree.Element:
 
 
 def holdings(soak: Soak) -> dict[str, int]:
-    """What this process holds when nothing is under way, what was kept has been let go, and free memory has been given back."""
+    """What this process holds when nothing is under way, what was kept has been let go,
+    and free memory has been given back."""
     soak.held.clear()
     ff.shut_down()
     deadline = time.monotonic() + 5
@@ -448,7 +463,11 @@ def holdings(soak: Soak) -> dict[str, int]:
 
 def grown(before: dict[str, int], after: dict[str, int]) -> str:
     """What there is more of than there was."""
-    bounds = {"bytes in use": FLAT * before["bytes in use"], "small objects": FLAT * before["small objects"], "resident bytes": GROWTH}
+    bounds = {
+        "bytes in use": FLAT * before["bytes in use"],
+        "small objects": FLAT * before["small objects"],
+        "resident bytes": GROWTH,
+    }
     more = (kind for kind in before if after[kind] > before[kind] + bounds.get(kind, 0))
     return ", ".join(f"{kind} from {before[kind]:,} to {after[kind]:,}" for kind in more)
 
@@ -458,7 +477,10 @@ def line(soak: Soak, began: float) -> str:
     there, own = workers(), left_behind()
     sizes = f"{memory()}, {sum(map(resident, there)) / 1e6:.0f} MB in {len(there)} workers"
     counts = f"{own.get('descriptors')} descriptors, {own['threads']} threads"
-    return f"{(time.monotonic() - began) / 60:.1f} min: {soak.passes} passes, {soak.kills} kills, {soak.faults} faults, {sizes}, {counts}"
+    return (
+        f"{(time.monotonic() - began) / 60:.1f} min: {soak.passes} passes, {soak.kills} kills, {soak.faults} "
+        f"faults, {sizes}, {counts}"
+    )
 
 
 # The whole
@@ -467,10 +489,14 @@ def line(soak: Soak, began: float) -> str:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--minutes", type=float, default=60, help="how long, after which the pass under way is finished")
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="how long, after which the pass under way is finished"
+    )
     parser.add_argument("--seed", type=int, default=0, help="which pipelines")
     parser.add_argument("--number", type=int, help="only the pass with this number")
-    parser.add_argument("--trace", action="store_true", help="say which lines hold more memory than in the middle; it is slower")
+    parser.add_argument(
+        "--trace", action="store_true", help="say which lines hold more memory than in the middle; it is slower"
+    )
     return parser.parse_args()
 
 

@@ -1,7 +1,8 @@
 """How well is work spread over two workers where datapoints are tiny, and where some take much longer than others?
 
-Tiny: 200 000 ints through a function of about 2 µs, against the same pipeline in this process. Unequal: 1 of 100 datapoints, drawn at
-random, takes 50 times as long, against half the time that one worker takes. There the time is slept, so that cores are no limit.
+Tiny: 200 000 ints through a function of about 2 µs, against the same pipeline in this process. Unequal: 1 of 100
+    datapoints, drawn at random, takes 50 times as long, against half the time that one worker takes. There the time is
+    slept, so that cores are no limit.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def tiny(quick: bool) -> list[Finding]:
         "batches, two processes, 4 ahead": (*batches, ff.prefetch(4, processes=2)),
     }
     contestants = {
-        name: Contestant(partial(consume, ff.pipe(range(n), ff.map(some_microseconds), *stages)), n) for name, stages in pipelines.items()
+        name: Contestant(partial(consume, ff.pipe(range(n), ff.map(some_microseconds), *stages)), n)
+        for name, stages in pipelines.items()
     }
     for name in contestants:
         consume(ff.pipe(range(1000), ff.map(some_microseconds), *pipelines[name]))  # the workers are there
@@ -53,7 +55,9 @@ def tiny(quick: bool) -> list[Finding]:
     findings = []
     for name in list(pipelines)[2:]:
         serial = "batches, in this process" if "batches" in name else "in this process"
-        findings.append(ratio(f"tiny datapoints: times as fast as {serial}, {name}", times, serial, name, target=">= 0.8"))
+        findings.append(
+            ratio(f"tiny datapoints: times as fast as {serial}, {name}", times, serial, name, target=">= 0.8")
+        )
     return findings
 
 
@@ -140,7 +144,9 @@ def unequal(quick: bool) -> list[Finding]:
         target = "<= 1.1" if name.startswith("flowfn") else ""
         told = f"{name} {shown(times[name])} s, ideal {shown(ideal)} s" if name in times else f"{name} absent"
         result = times[name] / ideal if name in times else None
-        findings.append(Finding(f"unequal datapoints: times as long as the ideal schedule, {name}", told, result, target=target))
+        findings.append(
+            Finding(f"unequal datapoints: times as long as the ideal schedule, {name}", told, result, target=target)
+        )
     return findings
 
 

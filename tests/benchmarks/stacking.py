@@ -1,8 +1,9 @@
 """How fast is a batch of large arrays stacked in this process?
 
-128 images of 224x224x3, as uint8 (19 MB) and as float32 (77 MB), where nothing but the last batch is alive, and where some more are, as in
-a prefetch. The yardsticks: a copy of as many bytes into memory that has been written before, and `np.stack`, into new memory each time
-as everybody calls it, into a buffer of one's own, and into as many in turn as have to be alive.
+128 images of 224x224x3, as uint8 (19 MB) and as float32 (77 MB), where nothing but the last batch is alive, and where
+some more are, as in a prefetch. The yardsticks: a copy of as many bytes into memory that has been written before, and
+`np.stack`, into new memory each time as everybody calls it, into a buffer of one's own, and into as many in turn as
+have to be alive.
 """
 
 from __future__ import annotations
@@ -45,8 +46,16 @@ def stacked(dtype: type, alive: int, quick: bool) -> list[Finding]:
     return [
         Finding(f"{question}: share of the bandwidth of a memory copy", told, share, target=">= 0.85"),
         ratio(f"{question}: times as fast as np.stack", times, "np.stack", "flowfn", unit="ms", target=">= 2"),
-        ratio(f"{question}: times as fast as a buffer of one's own", times, "a buffer of one's own", "flowfn", unit="ms"),
-        ratio(f"{question}: times as fast as buffers of one's own, in turn", times, "buffers of one's own, in turn", "flowfn", unit="ms"),
+        ratio(
+            f"{question}: times as fast as a buffer of one's own", times, "a buffer of one's own", "flowfn", unit="ms"
+        ),
+        ratio(
+            f"{question}: times as fast as buffers of one's own, in turn",
+            times,
+            "buffers of one's own, in turn",
+            "flowfn",
+            unit="ms",
+        ),
         ratio(f"{question}: times as fast as torch.stack", times, "torch.stack", "flowfn", unit="ms"),
     ]
 

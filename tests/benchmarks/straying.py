@@ -1,7 +1,7 @@
 """How far do points, boxes and masks stray from their image in the transforms of albumentations and torchvision?
 
-One disc after the other, with its middle as a point, a box around it and a mask of it, goes through `augment`. Where the disc is
-found again in the image is where all of that should be.
+One disc after the other, with its middle as a point, a box around it and a mask of it, goes through `augment`. Where
+the disc is found again in the image is where all of that should be.
 
     python tests/benchmarks/straying.py            # prints the table
     python tests/benchmarks/straying.py --write    # writes it into examples/other_transforms.md
@@ -97,7 +97,11 @@ TRANSFORMS: list[tuple[str, str, Callable[[], Any]]] = [
     ("T.RandomResizedCrop", "", lambda: v2.RandomResizedCrop((80, 80), scale=(0.3, 0.9))),
     ("T.RandomRotation", "", lambda: v2.RandomRotation(60, interpolation=BILINEAR)),
     ("T.RandomRotation", "expand=True", lambda: v2.RandomRotation(60, interpolation=BILINEAR, expand=True)),
-    ("T.RandomRotation", "center=, expand=True", lambda: v2.RandomRotation(60, interpolation=BILINEAR, expand=True, center=[40, 60])),
+    (
+        "T.RandomRotation",
+        "center=, expand=True",
+        lambda: v2.RandomRotation(60, interpolation=BILINEAR, expand=True, center=[40, 60]),
+    ),
     ("T.RandomShortestSize", "smaller", lambda: v2.RandomShortestSize([41, 47])),
     ("T.RandomShortestSize", "larger", lambda: v2.RandomShortestSize([201, 211])),
     ("T.RandomVerticalFlip", "", lambda: v2.RandomVerticalFlip(1.0)),
@@ -110,7 +114,15 @@ TRANSFORMS: list[tuple[str, str, Callable[[], Any]]] = [
 
 
 MOVE_NOTHING = {
-    *("A.CoarseDropout", "A.ConstrainedCoarseDropout", "A.Erasing", "A.FrequencyMasking", "A.GridDropout", "A.MaskDropout", "A.NoOp"),
+    *(
+        "A.CoarseDropout",
+        "A.ConstrainedCoarseDropout",
+        "A.Erasing",
+        "A.FrequencyMasking",
+        "A.GridDropout",
+        "A.MaskDropout",
+        "A.NoOp",
+    ),
     *("A.PixelDropout", "A.TimeMasking", "A.XYMasking"),
 }
 """Transforms that are given masks, points or boxes too, and leave them where they are."""
@@ -149,7 +161,12 @@ def marked(number: int) -> list[np.ndarray]:
     away = np.hypot(columns - x, rows - y)
     disc, spot = np.clip(RADIUS + 0.5 - away, 0, 1), np.exp(-(away**2) / (2 * SPOT**2))
     picture = np.round(np.stack([disc, spot, 0 * disc], -1) * 255).astype(np.uint8)
-    return [picture, (away <= RADIUS).astype(np.uint8), np.array([[x, y]]), np.array([[x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS]])]
+    return [
+        picture,
+        (away <= RADIUS).astype(np.uint8),
+        np.array([[x, y]]),
+        np.array([[x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS]]),
+    ]
 
 
 def centre(picture: np.ndarray) -> np.ndarray:
@@ -184,7 +201,9 @@ def measured(name: str, how: str, make: Callable[[], Any]) -> Straying:
         warnings.simplefilter("ignore")  # one is slow, and some are old
         discs = [marked(number) for number in range(5 if name == "A.PiecewiseAffine" else 40)]
         made = list(ff.pipe(discs, augment([make()], image=0, mask=1, coords=2, boxes=3)))
-    off = np.array([_off(*datapoint) for datapoint in made if whole(datapoint[0]) and len(datapoint[3]) and datapoint[1].any()])
+    off = np.array(
+        [_off(*datapoint) for datapoint in made if whole(datapoint[0]) and len(datapoint[3]) and datapoint[1].any()]
+    )
     means, most = np.hypot(*off.mean(0).T), np.hypot(off[..., 0], off[..., 1]).max(0)
     points, boxes, masks = ((float(a), float(b)) for a, b in zip(means, most))
     return Straying(f"{name}, {how}" if how else name, points, boxes, masks)
@@ -200,14 +219,18 @@ def table(rows: list[Straying]) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("albumentations", "torchvision"))
     return (
         f"{versions} (A. and T., transforms.v2); pixels of the image that comes out.\n\n"
-        "| transform | points: mean | largest | boxes: mean | largest | masks: mean | largest |\n| --- |" + " --: |" * 6 + "\n"
+        "| transform | points: mean | largest | boxes: mean | largest | masks: mean | largest |\n| --- |"
+        + " --: |" * 6
+        + "\n"
     ) + "".join(row.line for row in rows)
 
 
 def published() -> dict[str, Straying]:
     """The rows of the page by their transforms."""
     lines = PAGE.read_text().split(BEGIN)[1].split(END)[0].splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith(("| A.", "| T."))]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith(("| A.", "| T."))
+    ]
     numbers = {name: tuple(map(float, cells)) for name, *cells in rows}
     return {name: Straying(name, of[0:2], of[2:4], of[4:6]) for name, of in numbers.items()}  # type: ignore[arg-type]
 

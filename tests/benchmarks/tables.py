@@ -1,7 +1,8 @@
-"""What do rows of tables cost: at random from a large Arrow file that is mapped, and from arrays of which one holds strings?
+"""What do rows of tables cost: at random from a large Arrow file that is mapped,
+and from arrays of which one holds strings?
 
-Hugging Face's datasets reads the same file in the same run. A ratio of 1.2 says that the flow is 1.2 times as fast as what
-it is held against.
+Hugging Face's datasets reads the same file in the same run.
+A ratio of 1.2 says that the flow is 1.2 times as fast as what it is held against.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def counted(rows: Any, picks: list[int]) -> None:
 
 
 def of_arrow(sizes: Sizes, folder: Path) -> list[Finding]:
-    """Rows at random of an Arrow file: by index and shuffled next to datasets, and by two worker processes next to one."""
+    """Rows at random of an Arrow file: by index and shuffled next to datasets,
+    and by two worker processes next to one."""
     path = written(str(folder / "a.arrow"), sizes.rows)
     picks = np.random.default_rng(0).permutation(sizes.rows)[: sizes.picks].tolist()
     flow = read_arrow(path)
@@ -73,7 +75,10 @@ def of_arrow(sizes: Sizes, folder: Path) -> list[Finding]:
         contestants["datasets, shuffled"] = Contestant(partial(counted, held.select(picks), picks), sizes.picks)
     except ImportError:
         pass
-    times, told = fastest(contestants, sizes.rounds), f"Arrow file of {sizes.rows * len(TEXT) // 10**6} MB, rows at random"
+    times, told = (
+        fastest(contestants, sizes.rounds),
+        f"Arrow file of {sizes.rows * len(TEXT) // 10**6} MB, rows at random",
+    )
     findings = [
         ratio(f"{told}: one by one", times, "datasets, dataset[i]", "flowfn, flow[i]", unit="µs", target=">= 0.8"),
         ratio(f"{told}: a shuffled pass", times, "datasets, shuffled", "flowfn, shuffled", unit="µs", target=">= 0.8"),
@@ -87,7 +92,8 @@ def worked(row: dict[str, Any]) -> int:
 
 
 def by_workers(flow: Any, picks: list[int], sizes: Sizes, told: str) -> list[Finding]:
-    """Two processes next to one: rows are read in the workers, and cross as they are, or their letters are counted there."""
+    """Two processes next to one: rows are read in the workers, and cross as they are,
+    or their letters are counted there."""
     findings = []
     for what, work in (("in batches of 64", None), ("their letters counted", ff.map(worked))):
         contestants = {}
@@ -104,16 +110,30 @@ def of_arrays(sizes: Sizes, folder: Path) -> list[Finding]:
     """Shuffled batches of 32 columns of numbers, with one of strings beside them and alone, next to a list of dicts."""
     numbers = {f"c{number}": np.random.default_rng(number).random(sizes.arrays) for number in range(32)}
     names = np.array([f"name {number}" for number in range(sizes.arrays)], object)
-    columns = {"strings": numbers | {"name": names}, "numbers": numbers, "texts of numpy": numbers | {"name": names.astype(str)}}
+    columns = {
+        "strings": numbers | {"name": names},
+        "numbers": numbers,
+        "texts of numpy": numbers | {"name": names.astype(str)},
+    }
     sources: dict[str, Any] = {f"from_arrays, {name}": ff.from_arrays(**one) for name, one in columns.items()}
     sources["dicts"] = list(ff.from_arrays(**columns["strings"]))
     contestants = {
-        name: Contestant(partial(consume, ff.pipe(source, ff.shuffle(), ff.batch(32))), sizes.arrays) for name, source in sources.items()
+        name: Contestant(partial(consume, ff.pipe(source, ff.shuffle(), ff.batch(32))), sizes.arrays)
+        for name, source in sources.items()
     }
     times, told = fastest(contestants, sizes.rounds), "32 columns of numbers, shuffled batches of 32"
     return [
-        ratio(f"{told}: one of strings beside them", times, "dicts", "from_arrays, strings", unit="µs", target=">= 0.67"),
-        ratio(f"{told}: one of numpy's texts beside them", times, "dicts", "from_arrays, texts of numpy", unit="µs", target=">= 0.67"),
+        ratio(
+            f"{told}: one of strings beside them", times, "dicts", "from_arrays, strings", unit="µs", target=">= 0.67"
+        ),
+        ratio(
+            f"{told}: one of numpy's texts beside them",
+            times,
+            "dicts",
+            "from_arrays, texts of numpy",
+            unit="µs",
+            target=">= 0.67",
+        ),
         Finding(f"{told}: alone", "from_arrays", times["from_arrays, numbers"] * 1e6, "µs"),
     ]
 
@@ -133,7 +153,9 @@ def answered(question: Callable[[Sizes, Path], list[Finding]], sizes: Sizes, fol
 def benchmark(quick: bool) -> list[Finding]:
     """All findings."""
     with tempfile.TemporaryDirectory() as folder:
-        return [finding for question in QUESTIONS for finding in answered(question, QUICK if quick else FULL, Path(folder))]
+        return [
+            finding for question in QUESTIONS for finding in answered(question, QUICK if quick else FULL, Path(folder))
+        ]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What do tensors that cross processes cost, beside arrays?
 
-Batches of 64 float32 images of 3x224x224 (38 MB), stacked in one process: there tensors are made of the stacked array, or the
-collation gives them, or they are datapoints that go into the process and come back. The yardstick is the same pipeline with arrays.
+Batches of 64 float32 images of 3x224x224 (38 MB), stacked in one process: there tensors are made of the stacked array,
+or the collation gives them, or they are datapoints that go into the process and come back. The yardstick is the same
+pipeline with arrays.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def pipelines(make: Callable[[Any], Any]) -> dict[str, Any]:
     return {
         "made of batches in a worker": ff.pipe(images, ff.batch(IMAGES), ff.map(make), ahead),
         "given by collate=": ff.pipe(images, ff.batch(IMAGES, collate=partial(collated, make)), ahead),
-        "sent to a worker and back": ff.pipe(lambda: iter(made * (BATCHES // 2)), ff.map(same), ff.prefetch(2, processes=2)),
+        "sent to a worker and back": ff.pipe(
+            lambda: iter(made * (BATCHES // 2)), ff.map(same), ff.prefetch(2, processes=2)
+        ),
     }
 
 
@@ -54,7 +57,9 @@ def benchmark(quick: bool) -> list[Finding]:
     ways = {(way, name): flow for name, make in makers.items() for way, flow in pipelines(make).items()}
     for flow in ways.values():  # the first pass starts workers, and imports libraries there
         consume(flow)
-    times = fastest({key: Contestant(partial(consume, flow), BATCHES) for key, flow in ways.items()}, 2 if quick else 12)
+    times = fastest(
+        {key: Contestant(partial(consume, flow), BATCHES) for key, flow in ways.items()}, 2 if quick else 12
+    )
     return [
         ratio(
             f"{name} {way}: times the time of arrays",

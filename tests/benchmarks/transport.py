@@ -1,8 +1,8 @@
 """How fast do large batches come out of worker processes?
 
-Batches of 128 uint8 images of 224x224x3 (19 MB), stacked in two processes from arrays that are ready there, looked at in this one.
-The yardstick is a copy of as many bytes into memory that has been written before: always the same, which stays in the processor's
-cache in part, and a different one each time, as the batches of a pipeline are.
+Batches of 128 uint8 images of 224x224x3 (19 MB), stacked in two processes from arrays that are ready there, looked at
+in this one. The yardstick is a copy of as many bytes into memory that has been written before: always the same, which
+stays in the processor's cache in part, and a different one each time, as the batches of a pipeline are.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def benchmark(quick: bool) -> list[Finding]:
     """All contestants, turn by turn."""
     times = best(held("transport", tuple(CONTESTANTS), 1 if quick else 6, seconds=0.05 if quick else 0.5))
     question = f"batches of {shown(MEGABYTES)} MB from two processes"
-    ours, copied, around = (MEGABYTES / 1e3 / times[name] for name in ("flowfn, processes", "memory copy", "memory copy, going round"))
+    ours, copied, around = (
+        MEGABYTES / 1e3 / times[name] for name in ("flowfn, processes", "memory copy", "memory copy, going round")
+    )
     told = f"flowfn {shown(ours)} GB/s, memory copy {shown(copied)} GB/s"
     going = f"flowfn {shown(ours)} GB/s, memory copy {shown(around)} GB/s"
     return [

@@ -1,7 +1,7 @@
 """Every word of the vocabulary, with work for it in flowfn and by hand: the lines of the table of costs.
 
-A line is made when it is measured. Both sides do the same job; a test compares what they give. Where a word costs more than
-by hand, the reason stands beside it.
+A line is made when it is measured. Both sides do the same job; a test compares what they give. Where a word costs more
+than by hand, the reason stands beside it.
 """
 
 from __future__ import annotations
@@ -87,7 +87,12 @@ COMPOSING = (
         "a pass is bound to its tree, seed and epoch, and knows how to resume: some 10 µs, once a pass",
         "pass",
     ),
-    Case("stage", "a stage of one's own that calls `f(x)`", lambda: race(partial(by_hand.mapped, add_one), races.own_stage()), COUNTED),
+    Case(
+        "stage",
+        "a stage of one's own that calls `f(x)`",
+        lambda: race(partial(by_hand.mapped, add_one), races.own_stage()),
+        COUNTED,
+    ),
     Case(
         "Flow",
         "`flow[i]` through `map`",
@@ -99,7 +104,8 @@ COMPOSING = (
         "FlowIterator",
         "`for x in flow` through `map`",
         lambda: batches(partial(by_hand.mapped, add_one), ff.map(add_one)),
-        "the end of a pipeline is a method in Python, where errors are told and a state can be had: some 40 ns for each output",
+        "the end of a pipeline is a method in Python, where errors are told and a state can be had: some 40 ns for "
+        "each output",
         "output",
     ),
 )
@@ -123,7 +129,8 @@ SOURCES = (
         "from_queue",
         "put into a `SimpleQueue` and taken out",
         races.out_of_a_queue,
-        "it waits for a moment at a time, so that it can be interrupted, and takes what is equal to the sentinel for it",
+        "it waits for a moment at a time, so that it can be interrupted, and takes what is equal to the sentinel for "
+        "it",
     ),
     Case("files", "500 files, listed in natural order", races.listed_files, per="file"),
     Case(
@@ -138,7 +145,9 @@ TRANSFORM = (
     Case(
         "map",
         "`f(x, rng)`, random numbers by index",
-        lambda: race(partial(by_hand.mapped_at_random, races.with_noise), ff.map(races.with_noise, rng=True), same="count"),
+        lambda: race(
+            partial(by_hand.mapped_at_random, races.with_noise), ff.map(races.with_noise, rng=True), same="count"
+        ),
     ),
     Case(
         "map_component",
@@ -158,7 +167,12 @@ TRANSFORM = (
         lambda: race(partial(by_hand.component_mapped, add_one, "x"), ff.map_component(add_one, "x"), source=DICTS),
         COUNTED,
     ),
-    Case("filter", "half is kept", lambda: race(partial(by_hand.filtered, races.is_even), ff.filter(races.is_even)), RESUMES),
+    Case(
+        "filter",
+        "half is kept",
+        lambda: race(partial(by_hand.filtered, races.is_even), ff.filter(races.is_even)),
+        RESUMES,
+    ),
     Case(
         "filter_map",
         "half is kept",
@@ -213,13 +227,21 @@ TRANSFORM = (
     Case(
         "guard",
         "`map`, where nothing fails",
-        lambda: race(partial(by_hand.guarded, add_one, ValueError, -1), ff.guard(ff.map(add_one), then=lambda x, error: -1)),
-        "each datapoint and its index are remembered until they are answered, whatever the stage, and counted for the budget",
+        lambda: race(
+            partial(by_hand.guarded, add_one, ValueError, -1), ff.guard(ff.map(add_one), then=lambda x, error: -1)
+        ),
+        "each datapoint and its index are remembered until they are answered, whatever the stage, and counted for the "
+        "budget",
     ),
 )
 
 BATCHING = (
-    Case("batch", "64 lists of two ints", lambda: batches(partial(by_hand.batched, 64), ff.batch(64), source=LISTS), BATCH),
+    Case(
+        "batch",
+        "64 lists of two ints",
+        lambda: batches(partial(by_hand.batched, 64), ff.batch(64), source=LISTS),
+        BATCH,
+    ),
     Case(
         "batch",
         "64 dicts of three ints",
@@ -249,12 +271,21 @@ BATCHING = (
         "it looks whether the value fits the dtype, and which axes differ",
         "call",
     ),
-    Case("collate", "lists of 64 ints", lambda: batches(partial(map, np.array), ff.collate(), source=IN_LISTS), BATCH, "batch"),
+    Case(
+        "collate",
+        "lists of 64 ints",
+        lambda: batches(partial(map, np.array), ff.collate(), source=IN_LISTS),
+        BATCH,
+        "batch",
+    ),
     Case(
         "inside",
         "`map` over lists of 64",
         lambda: batches(
-            partial(map, lambda xs: [add_one(x) for x in xs]), ff.inside(ff.map(add_one)), source=IN_LISTS, units=64 * len(IN_LISTS)
+            partial(map, lambda xs: [add_one(x) for x in xs]),
+            ff.inside(ff.map(add_one)),
+            source=IN_LISTS,
+            units=64 * len(IN_LISTS),
         ),
         "a pass begins for each list: some 15 µs, which its elements share",
         "element",
@@ -278,22 +309,30 @@ BATCHING = (
         lambda: batches(partial(by_hand.batched_by, np.shape, 64), ff.batch_by_key(np.shape, 64), source=IMAGES),
         HELD,
     ),
-    Case("shape_of", "an image", lambda: calls(np.shape, ff.shape_of(), IMAGES[0]), "an object around `np.shape`", "call"),
+    Case(
+        "shape_of", "an image", lambda: calls(np.shape, ff.shape_of(), IMAGES[0]), "an object around `np.shape`", "call"
+    ),
     Case(
         "batch_by_length",
         "32 of each of 4 buckets",
         lambda: batches(
-            partial(by_hand.batched_by_length, SIZES, 32), ff.batch_by_length(len, boundaries=SIZES, sizes=[32] * 4), source=SEQUENCES
+            partial(by_hand.batched_by_length, SIZES, 32),
+            ff.batch_by_length(len, boundaries=SIZES, sizes=[32] * 4),
+            source=SEQUENCES,
         ),
         "one rule for sizes, tokens and both; " + HELD,
     ),
     Case(
         "batch_by_length",
         "at most 2048 tokens",
-        lambda: batches(partial(by_hand.batched_by_tokens, 2048), ff.batch_by_length(len, tokens=2048), source=SEQUENCES),
+        lambda: batches(
+            partial(by_hand.batched_by_tokens, 2048), ff.batch_by_length(len, tokens=2048), source=SEQUENCES
+        ),
         "one rule for sizes, tokens and both; " + HELD,
     ),
-    Case("window", "16 ints, from each on", lambda: batches(partial(by_hand.windows, 16), ff.window(16)), BATCH, "window"),
+    Case(
+        "window", "16 ints, from each on", lambda: batches(partial(by_hand.windows, 16), ff.window(16)), BATCH, "window"
+    ),
     Case(
         "pack",
         "1 to 128 tokens into rows of 512",
@@ -303,19 +342,27 @@ BATCHING = (
     Case(
         "first_fit",
         "1 to 128 tokens into rows of 512",
-        lambda: batches(lambda lengths: by_hand.fitted(lengths, 512, 64, False), partial(ff.first_fit, capacity=512), source=LENGTHS),
+        lambda: batches(
+            lambda lengths: by_hand.fitted(lengths, 512, 64, False), partial(ff.first_fit, capacity=512), source=LENGTHS
+        ),
         ROOMS,
     ),
     Case(
         "best_fit",
         "1 to 128 tokens into rows of 512",
-        lambda: batches(lambda lengths: by_hand.fitted(lengths, 512, 64, True), partial(ff.best_fit, capacity=512), source=LENGTHS),
+        lambda: batches(
+            lambda lengths: by_hand.fitted(lengths, 512, 64, True), partial(ff.best_fit, capacity=512), source=LENGTHS
+        ),
         ROOMS,
     ),
     Case(
         "concat_then_split",
         "1 to 128 tokens into rows of 512",
-        lambda: batches(lambda lengths: by_hand.laid_end_to_end(lengths, 512), partial(ff.concat_then_split, capacity=512), source=LENGTHS),
+        lambda: batches(
+            lambda lengths: by_hand.laid_end_to_end(lengths, 512),
+            partial(ff.concat_then_split, capacity=512),
+            source=LENGTHS,
+        ),
         "it cuts by a loop that knows no special case, and is read as a stage here",
     ),
     Case(
@@ -340,21 +387,38 @@ ORDERING = (
         lambda: race(partial(by_hand.shuffled_in_a_buffer, 1000), ff.shuffle_buffer(1000), same="count"),
         "its draws are the same in every version of Python and numpy",
     ),
-    Case("take", "most of a list", lambda: race(lambda source: islice(source, 9000), ff.take(9000), units=9000), COUNTED),
-    Case("skip", "some of a list", lambda: race(lambda source: islice(source, 1000, None), ff.skip(1000), units=9000), COUNTED),
+    Case(
+        "take", "most of a list", lambda: race(lambda source: islice(source, 9000), ff.take(9000), units=9000), COUNTED
+    ),
+    Case(
+        "skip",
+        "some of a list",
+        lambda: race(lambda source: islice(source, 1000, None), ff.skip(1000), units=9000),
+        COUNTED,
+    ),
     Case(
         "slice",
         "every second of a list",
         lambda: race(lambda source: islice(source, 0, None, 2), ff.slice(None, None, 2), units=5000),
         INDEXED,
     ),
-    Case("shard", "a fourth of a list", lambda: race(lambda source: islice(source, 1, None, 4), ff.shard(1, 4), units=2500), INDEXED),
-    Case("subset", "half of a list", lambda: race(partial(by_hand.at, HALF), ff.subset(HALF), units=len(HALF)), INDEXED),
+    Case(
+        "shard",
+        "a fourth of a list",
+        lambda: race(lambda source: islice(source, 1, None, 4), ff.shard(1, 4), units=2500),
+        INDEXED,
+    ),
+    Case(
+        "subset", "half of a list", lambda: race(partial(by_hand.at, HALF), ff.subset(HALF), units=len(HALF)), INDEXED
+    ),
     Case("split", "the larger part of a list", races.parted, INDEXED),
     Case("repeat", "a list 3 times", lambda: race(partial(by_hand.rounds, 3), ff.repeat(3), units=3 * N), TURNS),
     Case("repeat_each", "twice", lambda: race(partial(by_hand.copies, 2), ff.repeat_each(2), units=2 * N), INDEXED),
     Case(
-        "cycle", "a list 3 times", lambda: race(lambda source: islice(cycle(source), 3 * N), ff.cycle(), ff.take(3 * N), units=3 * N), TURNS
+        "cycle",
+        "a list 3 times",
+        lambda: race(lambda source: islice(cycle(source), 3 * N), ff.cycle(), ff.take(3 * N), units=3 * N),
+        TURNS,
     ),
     Case(
         "epoch_of",
@@ -370,7 +434,10 @@ ORDERING = (
         INDEXED,
     ),
     Case(
-        "sample", "weighted", lambda: race(partial(by_hand.sampled, N, weights=COLUMN), ff.sample(N, weights=COLUMN), same="count"), INDEXED
+        "sample",
+        "weighted",
+        lambda: race(partial(by_hand.sampled, N, weights=COLUMN), ff.sample(N, weights=COLUMN), same="count"),
+        INDEXED,
     ),
     Case(
         "take_while",
@@ -382,14 +449,24 @@ ORDERING = (
     Case(
         "interleave",
         "16 ranges of ten at a time",
-        lambda: race(partial(by_hand.interleaved, races.ten_from, 16), ff.interleave(races.ten_from), source=NUMBERS[:1000], units=N),
+        lambda: race(
+            partial(by_hand.interleaved, races.ten_from, 16),
+            ff.interleave(races.ten_from),
+            source=NUMBERS[:1000],
+            units=N,
+        ),
         "how far each has come is counted, so that a pass can go on from anywhere",
     ),
 )
 
 SEVERAL = (
     Case("concat", "three lists", lambda: against(lambda: chain(*PARTS), ff.concat(*PARTS)), TURNS),
-    Case("zip", "two lists", lambda: against(lambda: zip(NUMBERS, NUMBERS), ff.zip(NUMBERS, NUMBERS)), COUNTED + ", and for each source"),
+    Case(
+        "zip",
+        "two lists",
+        lambda: against(lambda: zip(NUMBERS, NUMBERS), ff.zip(NUMBERS, NUMBERS)),
+        COUNTED + ", and for each source",
+    ),
     Case(
         "zip_components",
         "two lists of lists",
@@ -441,14 +518,27 @@ HELD_FAST = (
 
 IN_PARALLEL = (
     Case(
-        "prefetch", "batches of 64 ints by a thread", races.in_a_thread, "outputs bring along where a pass would go on from them", "batch"
+        "prefetch",
+        "batches of 64 ints by a thread",
+        races.in_a_thread,
+        "outputs bring along where a pass would go on from them",
+        "batch",
     ),
-    Case("prefetch", "two threads, `f` takes 0.1 ms", races.in_threads, "outputs bring along where a pass would go on from them"),
+    Case(
+        "prefetch",
+        "two threads, `f` takes 0.1 ms",
+        races.in_threads,
+        "outputs bring along where a pass would go on from them",
+    ),
     Case("prefetch", "two processes, `f` takes 0.1 ms", races.in_processes),
 )
 
 SEEING = (
-    Case("progress", "tqdm around a list", lambda: race(lambda source: tqdm(source, file=io.StringIO()), ff.progress(file=io.StringIO()))),
+    Case(
+        "progress",
+        "tqdm around a list",
+        lambda: race(lambda source: tqdm(source, file=io.StringIO()), ff.progress(file=io.StringIO())),
+    ),
 )
 
 CASES = (*COMPOSING, *SOURCES, *TRANSFORM, *BATCHING, *ORDERING, *SEVERAL, *HELD_FAST, *IN_PARALLEL, *SEEING)

@@ -47,11 +47,15 @@ def write10(folder, form):
         name = f"data_batch_{number + 1}" if number < 5 else "test_batch"
         folder.mkdir(exist_ok=True, parents=True)
         if form == "binary":
-            (folder / f"{name}.bin").write_bytes(b"".join(bytes([label]) + row.tobytes() for label, row in zip(labels, rows)))
+            (folder / f"{name}.bin").write_bytes(
+                b"".join(bytes([label]) + row.tobytes() for label, row in zip(labels, rows))
+            )
         elif form == "python2":
             (folder / name).write_bytes(python2(rows, {b"labels": labels}))
         else:
-            (folder / name).write_bytes(pickle.dumps({"data": rows, "labels": labels, "filenames": ["é.png"] * 8}, protocol=form))
+            (folder / name).write_bytes(
+                pickle.dumps({"data": rows, "labels": labels, "filenames": ["é.png"] * 8}, protocol=form)
+            )
 
 
 def write100(folder, form):
@@ -119,7 +123,9 @@ def test_a_flow_is_small_to_pickle(tmp_path):
 
 
 def test_a_missing_file_is_the_one_that_is_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"cifar10\(\): 'cifar-10-batches-py/data_batch_1' is not in .*cifar\.html"):
+    with pytest.raises(
+        FileNotFoundError, match=r"cifar10\(\): 'cifar-10-batches-py/data_batch_1' is not in .*cifar\.html"
+    ):
         cifar10(tmp_path)
     write10(tmp_path, "binary")
     (tmp_path / "data_batch_4.bin").unlink()
@@ -131,10 +137,14 @@ def test_an_archive_that_is_still_packed_is_named(tmp_path):
     archive = tmp_path / "cifar-10-python.tar.gz"
     archive.write_bytes(b"")
     with pytest.raises(
-        FileNotFoundError, match=r"get it from .*cifar-10-python\.tar\.gz.*\(or unpack 'cifar-10-python\.tar\.gz', if it is in that\)"
+        FileNotFoundError,
+        match=r"get it from .*cifar-10-python\.tar\.gz.*\(or unpack 'cifar-10-python\.tar\.gz', if it is in that\)",
     ):
         cifar10(tmp_path)
-    with pytest.raises(NotADirectoryError, match=r"cifar10\(\): dir must be the folder of the data, but '.*tar\.gz' is a file; unpack it"):
+    with pytest.raises(
+        NotADirectoryError,
+        match=r"cifar10\(\): dir must be the folder of the data, but '.*tar\.gz' is a file; unpack it",
+    ):
         cifar10(archive)
 
 
@@ -197,7 +207,11 @@ def unpickled(tmp_path):
     return unpickle
 
 
-VALUES = {"a": [1, -1, 2**40, 1.5, None, True, (1, (2,), "é", b"\xff")], "b": {"c": [], "d": ()}, "array": np.arange(6.0).reshape(2, 3).T}
+VALUES = {
+    "a": [1, -1, 2**40, 1.5, None, True, (1, (2,), "é", b"\xff")],
+    "b": {"c": [], "d": ()},
+    "array": np.arange(6.0).reshape(2, 3).T,
+}
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -238,7 +252,9 @@ HOSTILE = {
     "arrays of objects": pickle.dumps(np.array([Running(os.system, "touch ran")], object)),
     "arrays of records": pickle.dumps(np.zeros(2, "i4,f8")),
     "arrays of texts": pickle.dumps(np.array(["ab"])),
-    "an array larger than its bytes": pickle.dumps(np.zeros(3, np.uint8), protocol=2).replace(b"K\x03\x85", b"J\xff\xff\xff\x7f\x85"),
+    "an array larger than its bytes": pickle.dumps(np.zeros(3, np.uint8), protocol=2).replace(
+        b"K\x03\x85", b"J\xff\xff\xff\x7f\x85"
+    ),
     "more bytes than there are": b"\x80\x04\x8e" + b"\xff\xff\xff\xff\xff\xff\x00\x00" + b"abc.",
     "a bytearray of a terabyte": b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b"abc.",
     "keys that take for ever to hash": b"}(" + pickle.dumps(nested(60), 2)[2:-1] + b"K\x01u.",

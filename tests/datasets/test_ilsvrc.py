@@ -15,7 +15,9 @@ from flowfn.testing import check, same
 
 SYNSETS = ["n01440764", "n01443537", "n01484850"]
 WORDS = ["tench, Tinca tinca", "goldfish, Carassius auratus", "great white shark, white shark, man-eater"]
-TRAIN = [(f"{synset}/{synset}_{number}.JPEG", label) for label, synset in enumerate(SYNSETS) for number in (10026, 18, 9)]
+TRAIN = [
+    (f"{synset}/{synset}_{number}.JPEG", label) for label, synset in enumerate(SYNSETS) for number in (10026, 18, 9)
+]
 VAL = [(f"ILSVRC2012_val_0000000{number + 1}.JPEG", label) for number, label in enumerate([2, 0, 1, 2])]
 
 
@@ -66,13 +68,17 @@ def test_the_validation_set_may_lie_in_folders(tmp_path):
 
 def test_folders_of_synsets_can_do_without_lists(tmp_path):
     write(tmp_path, in_folders=True)
-    expected = [(f"{synset}/{synset}_{number}.JPEG", label) for label, synset in enumerate(SYNSETS) for number in (9, 18, 10026)]
+    expected = [
+        (f"{synset}/{synset}_{number}.JPEG", label) for label, synset in enumerate(SYNSETS) for number in (9, 18, 10026)
+    ]
     assert names(ilsvrc12_files(tmp_path), tmp_path / "train") == expected
     assert [label for _, label in ilsvrc12_files(tmp_path, "val")] == [0, 1, 2, 2]
     (tmp_path / "synsets.txt").write_text("\n".join(reversed(SYNSETS)))
     assert [label for _, label in ilsvrc12_files(tmp_path, "val")] == [0, 0, 1, 2]
     (tmp_path / "synsets.txt").write_text("\n".join(SYNSETS[:2]))
-    with pytest.raises(ValueError, match=r"the folder 'n01484850' in '.*train' is none of the 2 synsets in the metadata"):
+    with pytest.raises(
+        ValueError, match=r"the folder 'n01484850' in '.*train' is none of the 2 synsets in the metadata"
+    ):
         ilsvrc12_files(tmp_path)
 
 
@@ -119,10 +125,14 @@ def test_a_list_pickles_small(tmp_path):
 
 
 def test_what_is_missing_is_named_with_its_page(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"ilsvrc12_files\(\): 'train' is not in .*image-net\.org.*ILSVRC2012_img_train"):
+    with pytest.raises(
+        FileNotFoundError, match=r"ilsvrc12_files\(\): 'train' is not in .*image-net\.org.*ILSVRC2012_img_train"
+    ):
         ilsvrc12_files(tmp_path)
     write(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"'val\.txt' is not in .*caffe_ilsvrc12\.tar\.gz.* there must be folders of synsets"):
+    with pytest.raises(
+        FileNotFoundError, match=r"'val\.txt' is not in .*caffe_ilsvrc12\.tar\.gz.* there must be folders of synsets"
+    ):
         ilsvrc12_files(tmp_path, "val")
     write(tmp_path, lists=tmp_path)
     (tmp_path / "val" / VAL[2][0]).unlink()
@@ -191,7 +201,8 @@ def test_the_mean_image_is_rgb(tmp_path, packed):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\x2a\xff", b"\xff" * 20, b"\x2a\xff\xff\xff\xff\x0f" + b"a" * 9, blob(np.zeros((2, 3, 3), "f4")), b"\x0b"]
+    "content",
+    [b"", b"\x2a\xff", b"\xff" * 20, b"\x2a\xff\xff\xff\xff\x0f" + b"a" * 9, blob(np.zeros((2, 3, 3), "f4")), b"\x0b"],
 )
 def test_a_broken_mean_image_is_named(tmp_path, content):
     (tmp_path / "imagenet_mean.binaryproto").write_bytes(content)
@@ -258,6 +269,8 @@ BOMB = '<!DOCTYPE annotation [<!ENTITY a "aaaaaaaaaa">' + "".join(
 )
 def test_a_hostile_or_broken_annotation_is_refused(tmp_path, content, message):
     (tmp_path / "a.xml").write_text(content)
-    with pytest.raises(ValueError, match=r"read_annotation\(\): '.*a\.xml' is not an annotation in the form of PASCAL VOC") as caught:
+    with pytest.raises(
+        ValueError, match=r"read_annotation\(\): '.*a\.xml' is not an annotation in the form of PASCAL VOC"
+    ) as caught:
         read_annotation(tmp_path / "a.xml")
     caught.match(message)

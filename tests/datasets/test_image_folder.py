@@ -27,7 +27,15 @@ def listed(folder, **options):
 
 
 def test_labels_are_the_folders_and_everything_is_in_natural_order(tmp_path):
-    write(tmp_path, "class10/a.png", "class2/image10.jpg", "class2/image2.JPEG", "class2/image2b.png", "class2/b/1.png", "Class1/x.webp")
+    write(
+        tmp_path,
+        "class10/a.png",
+        "class2/image10.jpg",
+        "class2/image2.JPEG",
+        "class2/image2b.png",
+        "class2/b/1.png",
+        "Class1/x.webp",
+    )
     assert listed(tmp_path) == [
         ("Class1/x.webp", 0),
         ("class2/image2.JPEG", 1),
@@ -101,7 +109,14 @@ def test_a_pipe_is_not_waited_for_and_a_link_to_nothing_is_an_error_when_it_is_r
     assert listed(tmp_path) == [("a/1.png", 0), ("a/2.png", 0)]
     with pytest.raises(FileNotFoundError, match=r"1\.png"):
         image_folder(tmp_path)[0]
-    assert list(ff.pipe(image_folder_files(tmp_path), ff.guard(ff.map_component(open, 0), errors=OSError, then="drop", budget=2))) == []
+    assert (
+        list(
+            ff.pipe(
+                image_folder_files(tmp_path), ff.guard(ff.map_component(open, 0), errors=OSError, then="drop", budget=2)
+            )
+        )
+        == []
+    )
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
@@ -114,19 +129,26 @@ def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(PermissionError, match=r"the folder '.*b' cannot be read \(Permission denied\), and what is in it would be missed"):
+    with pytest.raises(
+        PermissionError,
+        match=r"the folder '.*b' cannot be read \(Permission denied\), and what is in it would be missed",
+    ):
         image_folder_files(tmp_path)
 
 
 def test_a_folder_that_is_gone_before_it_is_entered_is_an_error(tmp_path):
     write(tmp_path, "a/1.png")
-    with pytest.raises(FileNotFoundError, match=r"who\(\): the folder '.*gone' cannot be read \(No such file or directory\)"):
+    with pytest.raises(
+        FileNotFoundError, match=r"who\(\): the folder '.*gone' cannot be read \(No such file or directory\)"
+    ):
         list(images_below(str(tmp_path), "gone", (".png",), "who"))
 
 
 def test_where_there_is_nothing_the_message_says_what_there_is(tmp_path):
     write(tmp_path, "1.png")
-    with pytest.raises(FileNotFoundError, match=r"no image .* a folder stands for a label; there are no folders in it.*write files\('"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no image .* a folder stands for a label; there are no folders in it.*write files\('"
+    ):
         image_folder_files(tmp_path)
     write(tmp_path, "cats/notes.txt")
     with pytest.raises(FileNotFoundError, match=r"its folders are 'cats'"):
@@ -135,7 +157,10 @@ def test_where_there_is_nothing_the_message_says_what_there_is(tmp_path):
         image_folder(tmp_path, labels=["dog"])
     with pytest.raises(NotADirectoryError, match=r"image_folder\(\): dir must be .*, but '.*1\.png' is a file$"):
         image_folder(tmp_path / "1.png")
-    with pytest.raises(FileNotFoundError, match=r"image_folder\(\): dir must be the folder of the data, but there is no folder '.*gone'$"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"image_folder\(\): dir must be the folder of the data, but there is no folder '.*gone'$",
+    ):
         image_folder(tmp_path / "gone")
 
 
@@ -177,7 +202,9 @@ def test_the_repr_is_the_call(tmp_path):
     assert repr(image_folder_files(tmp_path)) == f"image_folder_files({str(tmp_path)!r})"
     assert repr(image_folder_files(tmp_path, labels=["a"])) == f"image_folder_files({str(tmp_path)!r}, labels=['a'])"
     shown = repr(image_folder_files(tmp_path, extensions={".png", ".jpg", ".PNM"}))
-    assert shown == f"image_folder_files({str(tmp_path)!r}, extensions=('.jpg', '.png', '.pnm'))"  # whatever order the set has
+    assert (
+        shown == f"image_folder_files({str(tmp_path)!r}, extensions=('.jpg', '.png', '.pnm'))"
+    )  # whatever order the set has
 
 
 @pytest.mark.alone

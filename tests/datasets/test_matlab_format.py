@@ -18,7 +18,9 @@ def element(kind, content, order="<"):
 
 
 def matrix(kind, sizes, *content, name=b"x", order="<", flags=0):
-    front = element(6, struct.pack(f"{order}II", kind | flags, 0), order) + element(5, struct.pack(f"{order}{len(sizes)}i", *sizes), order)
+    front = element(6, struct.pack(f"{order}II", kind | flags, 0), order) + element(
+        5, struct.pack(f"{order}{len(sizes)}i", *sizes), order
+    )
     return element(14, front + element(1, name, order) + b"".join(content), order)
 
 
@@ -30,7 +32,11 @@ def write(path, *elements, order="<"):
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8", "bool"])
 def test_numbers_are_those_that_scipy_wrote(tmp_path, packed, dtype):
-    arrays = {"a": np.arange(24).reshape(2, 3, 4).astype(dtype), "b": np.ones((1, 1), dtype), "c": np.zeros((0, 3), dtype)}
+    arrays = {
+        "a": np.arange(24).reshape(2, 3, 4).astype(dtype),
+        "b": np.ones((1, 1), dtype),
+        "c": np.zeros((0, 3), dtype),
+    }
     scipy.io.savemat(tmp_path / "m.mat", arrays, do_compression=packed)
     found = matlab_variables(str(tmp_path / "m.mat"), "test", "c", "a", "b")
     read = scipy.io.loadmat(tmp_path / "m.mat", mat_dtype=True)
@@ -44,7 +50,9 @@ def test_numbers_are_those_that_scipy_wrote(tmp_path, packed, dtype):
 def test_texts_cells_and_structs_come_back(tmp_path, packed):
     cells = np.empty((2, 2), object)
     cells[:] = [["a", np.eye(2)], ["b\u00e9", {"inner": np.empty(0), "name": "x"}]]
-    scipy.io.savemat(tmp_path / "m.mat", {"cells": cells, "one": {"f": 1, "longer_name": "text"}}, do_compression=packed)
+    scipy.io.savemat(
+        tmp_path / "m.mat", {"cells": cells, "one": {"f": 1, "longer_name": "text"}}, do_compression=packed
+    )
     found = matlab_variables(str(tmp_path / "m.mat"), "test", "cells", "one")
     a, b, square, inner = found["cells"]
     assert (a, b, inner["name"]) == ("a", "b\u00e9", "x")

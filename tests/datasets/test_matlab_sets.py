@@ -48,13 +48,19 @@ def test_the_laws_hold_for_svhn(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"svhn\(\): 'train_32x32\.mat' is not in .*ufldl\.stanford\.edu/housenumbers"):
+    with pytest.raises(
+        FileNotFoundError, match=r"svhn\(\): 'train_32x32\.mat' is not in .*ufldl\.stanford\.edu/housenumbers"
+    ):
         svhn(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"'train/digitStruct\.mat' is not in .* \(train\.tar\.gz\)"):
         svhn_numbers_files(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"caltech101_silhouettes_28_split1\.mat' is not in .*people\.cs\.umass\.edu"):
+    with pytest.raises(
+        FileNotFoundError, match=r"caltech101_silhouettes_28_split1\.mat' is not in .*people\.cs\.umass\.edu"
+    ):
         caltech101_silhouettes(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"caltech101_silhouettes_labels\(\): 'caltech101_silhouettes_16_split1\.mat' is not in"):
+    with pytest.raises(
+        FileNotFoundError, match=r"caltech101_silhouettes_labels\(\): 'caltech101_silhouettes_16_split1\.mat' is not in"
+    ):
         caltech101_silhouettes_labels(tmp_path, size=16)
     with pytest.raises(FileNotFoundError, match=r"'BSR/BSDS500/data/images/train' .*BSR_bsds500\.tgz"):
         bsds500_files(tmp_path)
@@ -79,7 +85,9 @@ def test_a_broken_matlab_file_is_named(tmp_path):
     path = write_digits(tmp_path) / "train_32x32.mat"
     for content in list(broken(path)):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"svhn\(\): '.*train_32x32\.mat' (cannot be read as a MATLAB file|must hold)"):
+        with pytest.raises(
+            ValueError, match=r"svhn\(\): '.*train_32x32\.mat' (cannot be read as a MATLAB file|must hold)"
+        ):
             len(svhn(tmp_path))
 
 
@@ -114,12 +122,17 @@ def test_other_variables_than_images_and_labels_are_refused(tmp_path):
 
 # SVHN's whole numbers
 
-NUMBERS = {"1.png": [(246, 77, 81, 219, 1), (323, 81, 96, 219, 9)], "2.png": [(77, 29, 23, 32, 10)], "3.png": [(1, 2, 3, 4, 2)] * 3}
+NUMBERS = {
+    "1.png": [(246, 77, 81, 219, 1), (323, 81, 96, 219, 9)],
+    "2.png": [(77, 29, 23, 32, 10)],
+    "3.png": [(1, 2, 3, 4, 2)] * 3,
+}
 SIDES = ("left", "top", "width", "height", "label")
 
 
 def write_numbers(folder, numbers=NUMBERS):
-    """digitStruct.mat as MATLAB 7.3 writes it: references to names, and to groups of numbers or of references to numbers."""
+    """digitStruct.mat as MATLAB 7.3 writes it: references to names,
+    and to groups of numbers or of references to numbers."""
     (folder / "train").mkdir(exist_ok=True)
     with h5py.File(folder / "train" / "digitStruct.mat", "w", userblock_size=512) as file:
         inner, struct = file.create_group("#refs#"), file.create_group("digitStruct")
@@ -204,7 +217,9 @@ def write_silhouettes(folder, size=28, **change):
         shapes = SHAPES[number * 3 : number * 3 + 3, :size, :size]
         held[f"{split}_data"] = np.stack([shape.ravel(order="F") for shape in shapes])  # as MATLAB's image(:)' is
         held[f"{split}_labels"] = np.array([[1], [101], [number + 2]], np.uint8)
-    scipy.io.savemat(folder / f"caltech101_silhouettes_{size}_split1.mat", held | {"classnames": NAMES} | change, do_compression=True)
+    scipy.io.savemat(
+        folder / f"caltech101_silhouettes_{size}_split1.mat", held | {"classnames": NAMES} | change, do_compression=True
+    )
     return folder
 
 
@@ -213,7 +228,10 @@ def test_silhouettes_stand_upright(tmp_path, size):
     write_silhouettes(tmp_path, size)
     for number, split in enumerate(("train", "val", "test")):
         flow = caltech101_silhouettes(tmp_path, split, size=size)
-        assert same([image for image, _ in flow], [np.ascontiguousarray(one) for one in SHAPES[number * 3 : number * 3 + 3, :size, :size]])
+        assert same(
+            [image for image, _ in flow],
+            [np.ascontiguousarray(one) for one in SHAPES[number * 3 : number * 3 + 3, :size, :size]],
+        )
         assert same([label for _, label in flow], [np.int64(0), np.int64(100), np.int64(number + 1)])
     assert caltech101_silhouettes_labels(tmp_path, size=size) == ["Faces", "ant", "yin_yang"]
 
@@ -243,7 +261,10 @@ def write_berkeley(folder, split="train"):
         image = np.full((*shape, 3), 40 * number + 10, np.uint8)
         cv2.imwrite(str(data / "images" / split / f"{name}.jpg"), image)
         people = 5 if number else 1
-        segments, lines = rng.integers(1, 9, (people, *shape)).astype(np.uint16), rng.integers(0, 2, (people, *shape)).astype(np.uint8)
+        segments, lines = (
+            rng.integers(1, 9, (people, *shape)).astype(np.uint16),
+            rng.integers(0, 2, (people, *shape)).astype(np.uint8),
+        )
         cells = np.empty((1, people), object)
         for person in range(people):
             cells[0, person] = {"Segmentation": segments[person], "Boundaries": lines[person]}
@@ -257,7 +278,9 @@ def write_berkeley(folder, split="train"):
 def test_images_are_listed_beside_what_people_have_drawn(tmp_path, inner):
     write_berkeley(tmp_path)
     listed = list(bsds500_files(tmp_path / inner))
-    assert [[os.path.basename(path) for path in pair] for pair in listed] == [[f"{n}.jpg", f"{n}.mat"] for n in ("8", "23", "100")]
+    assert [[os.path.basename(path) for path in pair] for pair in listed] == [
+        [f"{n}.jpg", f"{n}.mat"] for n in ("8", "23", "100")
+    ]
     assert all(os.path.isfile(path) for pair in listed for path in pair)
 
 
@@ -299,7 +322,11 @@ def test_the_laws_hold_in_processes(tmp_path):
 def test_ground_truth_that_is_missing_or_broken_is_named(tmp_path):
     write_berkeley(tmp_path)
     path = tmp_path / "BSR/BSDS500/data/groundTruth/train/23.mat"
-    for held in ({"groundTruth": np.zeros((1, 2))}, {"groundTruth": np.empty((1, 0), object)}, {"groundTruth": {"a": 1}}):
+    for held in (
+        {"groundTruth": np.zeros((1, 2))},
+        {"groundTruth": np.empty((1, 0), object)},
+        {"groundTruth": {"a": 1}},
+    ):
         scipy.io.savemat(path, held)
         with pytest.raises(ValueError, match=r"read_ground_truth\(\): '.*23\.mat' must hold groundTruth, cells of"):
             bsds500(tmp_path)[1]

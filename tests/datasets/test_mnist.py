@@ -100,7 +100,9 @@ def test_fashion_mnist_has_files_of_the_same_names(tmp_path):
 
 @pytest.mark.parametrize("function", [mnist, fashion_mnist])
 def test_a_missing_file_is_named_with_its_page_and_its_place(tmp_path, function):
-    with pytest.raises(FileNotFoundError, match=r"'train-images-idx3-ubyte' \(or 'train-images-idx3-ubyte\.gz'\) is not in .*https?://"):
+    with pytest.raises(
+        FileNotFoundError, match=r"'train-images-idx3-ubyte' \(or 'train-images-idx3-ubyte\.gz'\) is not in .*https?://"
+    ):
         function(tmp_path)
     write(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte.gz").unlink()
@@ -131,7 +133,8 @@ def test_verify_compares_with_the_published_sum(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "code"), [("uint8", 0x08), ("int8", 0x09), ("int16", 0x0B), ("int32", 0x0C), ("float32", 0x0D), ("float64", 0x0E)]
+    ("dtype", "code"),
+    [("uint8", 0x08), ("int8", 0x09), ("int16", 0x0B), ("int32", 0x0C), ("float32", 0x0D), ("float64", 0x0E)],
 )
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 3, 1, 2), (0, 4)])
 def test_every_type_and_number_of_axes_is_read(tmp_path, dtype, code, shape):

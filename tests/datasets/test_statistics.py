@@ -37,12 +37,16 @@ def test_a_large_offset_cancels_nothing():
 def test_images_of_any_sizes_have_statistics_for_each_channel():
     made = [np.zeros((2, 3, 3), np.uint8), np.full((1, 1, 3), 7, np.uint8)]
     assert image_statistics([{"image": one} for one in made], "image").mean.tolist() == [1.0, 1.0, 1.0]
-    with pytest.raises(ValueError, match=r"images must have the same shape, but \(2, 3, 3\) is followed by \(1, 1, 3\) at 1"):
+    with pytest.raises(
+        ValueError, match=r"images must have the same shape, but \(2, 3, 3\) is followed by \(1, 1, 3\) at 1"
+    ):
         image_statistics([[one] for one in made], per="pixel")
 
 
 def test_what_is_no_image_is_refused():
-    with pytest.raises(ValueError, match=r"image of datapoint 0 must be numbers in \(height, width\) or .*, got int64\(3,\); index="):
+    with pytest.raises(
+        ValueError, match=r"image of datapoint 0 must be numbers in \(height, width\) or .*, got int64\(3,\); index="
+    ):
         image_statistics([[np.arange(3)]])
     with pytest.raises(ValueError, match="there are no images"):
         image_statistics([])

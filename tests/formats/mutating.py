@@ -1,13 +1,15 @@
-"""Small files of every kind, made by the tools that make them; what damage does to them; and whether reading them keeps its word.
+"""Small files of every kind, made by the tools that make them; what damage does to them;
+and whether reading them keeps its word.
 
-The tests try a few damaged files of each kind. To search for faults, run it by hand: `python tests/formats/mutating.py --seconds 5`
-tries all kinds for so long each (`--seed` goes on elsewhere), or those that are named ("npz compressed" parquet); it prints
-what it found, and exits with 1 if that was anything.
+The tests try a few damaged files of each kind. To search for faults, run it by hand: `python tests/formats/mutating.py
+--seconds 5` tries all kinds for so long each (`--seed` goes on elsewhere), or those that are named ("npz compressed"
+parquet); it prints what it found, and exits with 1 if that was anything.
 
-Files are read by a process of its own (`Reader`), which is asked for one kind after the other, a line of JSON each: whatever
-a damaged file does (a crash, a loop without end, all the memory) it does to that process. Every damaged file gives datapoints,
-or a ValueError or an OSError whose message names it; what knows its own length, or has checksums, gives those that were written
-and no others. (LMDB believes its pages, and pickles that are trusted are programs: what damage does to these is not tried.)
+Files are read by a process of its own (`Reader`), which is asked for one kind after the other, a line of JSON each:
+whatever a damaged file does (a crash, a loop without end, all the memory) it does to that process. Every damaged file
+gives datapoints, or a ValueError or an OSError whose message names it; what knows its own length, or has checksums,
+gives those that were written and no others. (LMDB believes its pages, and pickles that are trusted are programs: what
+damage does to these is not tried.)
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ HUGE = (0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 10**13, 2**62, 2**63 - 1, 2**64 - 
 
 
 class Kind(NamedTuple):
-    """How a small file is made in a folder (what is returned is damaged), how the folder is read, what that cannot hide."""
+    """How a small file is made in a folder (what is returned is damaged), how the folder is read,
+    what that cannot hide."""
 
     make: Callable[[Path], Path]
     read: Callable[[Path], Any]
@@ -64,7 +67,9 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {}
 
 
-def kind(name: str, read: Callable[[Path], Any], **told: bool) -> Callable[[Callable[[Path], Path]], Callable[[Path], Path]]:
+def kind(
+    name: str, read: Callable[[Path], Any], **told: bool
+) -> Callable[[Callable[[Path], Path]], Callable[[Path], Path]]:
     """Tell how files of a kind are made."""
 
     def added(make: Callable[[Path], Path]) -> Callable[[Path], Path]:
@@ -121,7 +126,12 @@ def _csv(folder: Path) -> Path:
     return _texts(folder, "a.csv", _csv_text())
 
 
-@kind("csv typed", lambda folder: formats.read_csv(folder / "a.csv", types={"n": int, "x": float}), whole=False, lines=True)
+@kind(
+    "csv typed",
+    lambda folder: formats.read_csv(folder / "a.csv", types={"n": int, "x": float}),
+    whole=False,
+    lines=True,
+)
 def _csv_typed(folder: Path) -> Path:
     return _texts(folder, "a.csv", _csv_text())
 
@@ -137,7 +147,9 @@ def _csv_held(folder: Path) -> Path:
 
 
 def _jsonl_text() -> bytes:
-    return b"".join(json.dumps({"n": n, "word": word, "more": [x, None, {"a": True}]}).encode() + b"\n" for n, word, x in ROWS)
+    return b"".join(
+        json.dumps({"n": n, "word": word, "more": [x, None, {"a": True}]}).encode() + b"\n" for n, word, x in ROWS
+    )
 
 
 @kind("jsonl", lambda folder: formats.read_jsonl(folder / "a.jsonl"), whole=False, lines=True)
@@ -155,7 +167,12 @@ def _svmlight(folder: Path) -> Path:
     return _texts(folder, "a.svm", b"# of three\n1 1:0.5 7:-2.25\n-1 2:1e-3 # why\n1\n0.5 1:12 2:13 3:14\n")
 
 
-@kind("svmlight queries", lambda folder: formats.read_svmlight(folder / "a.svm", 9, queries=True, multilabel=True), whole=False, lines=True)
+@kind(
+    "svmlight queries",
+    lambda folder: formats.read_svmlight(folder / "a.svm", 9, queries=True, multilabel=True),
+    whole=False,
+    lines=True,
+)
 def _svmlight_queries(folder: Path) -> Path:
     return _texts(folder, "a.svm", b"1,2 qid:3 1:0.5 7:-2.25\n-1 qid:4 2:1e-3\n qid:5 1:12 2:13 3:14\n")
 
@@ -178,7 +195,9 @@ def _hdf5_texts(folder: Path) -> Path:
     import h5py
 
     with h5py.File(folder / "a.h5", "w", libver="latest") as file:
-        file.create_dataset("t", data=["a", "bb", "ccc"], dtype=h5py.string_dtype(), maxshape=(None,), compression="gzip")
+        file.create_dataset(
+            "t", data=["a", "bb", "ccc"], dtype=h5py.string_dtype(), maxshape=(None,), compression="gzip"
+        )
     return folder / "a.h5"
 
 
@@ -229,7 +248,14 @@ def _zarr_zip(folder: Path) -> Path:
 def _table() -> Any:
     import pyarrow as pa
 
-    return pa.table({"n": [1, 2, 3, None], "word": ["a", "bb", None, "dddd"], "list": [[1.5], [], [2.5, 3.5], None], "f": [True] * 4})
+    return pa.table(
+        {
+            "n": [1, 2, 3, None],
+            "word": ["a", "bb", None, "dddd"],
+            "list": [[1.5], [], [2.5, 3.5], None],
+            "f": [True] * 4,
+        }
+    )
 
 
 @kind("parquet", lambda folder: formats.read_parquet(folder / "a.parquet"))
@@ -253,7 +279,9 @@ def _arrow(folder: Path) -> Path:
 def _arrow_zstd(folder: Path) -> Path:
     import pyarrow as pa
 
-    with pa.ipc.new_file(str(folder / "a.arrow"), _table().schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
+    with pa.ipc.new_file(
+        str(folder / "a.arrow"), _table().schema, options=pa.ipc.IpcWriteOptions(compression="zstd")
+    ) as file:
         file.write_table(_table(), max_chunksize=2)
     return folder / "a.arrow"
 
@@ -304,7 +332,9 @@ def _tfrecord_of(name: str, **options: Any) -> Callable[[Path], Path]:
     return make
 
 
-KINDS["tfrecord"] = Kind(_tfrecord_of("a.tfrecord"), lambda folder: formats.read_tfrecord(folder / "a.tfrecord"), whole=False, lines=True)
+KINDS["tfrecord"] = Kind(
+    _tfrecord_of("a.tfrecord"), lambda folder: formats.read_tfrecord(folder / "a.tfrecord"), whole=False, lines=True
+)
 for _packing in ("gzip", "zlib"):
     KINDS[f"tfrecord {_packing}"] = Kind(
         _tfrecord_of("a.tfrecord", compression=_packing),
@@ -377,7 +407,9 @@ def _member(name: str, value: Any, **options: Any) -> None:
         (folder / "a.payload").write_bytes(formats.read_webdataset(folder / "inner.tar", decode=False)[0][name])
         return folder / "a.payload"
 
-    KINDS[f"tar of {name}"] = Kind(make, lambda folder: formats.read_webdataset(folder / "a.tar", **options), whole=False)
+    KINDS[f"tar of {name}"] = Kind(
+        make, lambda folder: formats.read_webdataset(folder / "a.tar", **options), whole=False
+    )
 
 
 _member("npy", np.arange(6.0).reshape(2, 3))
@@ -428,7 +460,9 @@ def _cifar10_binary(folder: Path) -> Path:
 def _svhn(folder: Path) -> Path:
     from scipy.io import savemat
 
-    savemat(folder / "test_32x32.mat", {"X": np.arange(48, dtype=np.uint8).reshape(2, 2, 3, 4), "y": [[7], [10], [1], [2]]})
+    savemat(
+        folder / "test_32x32.mat", {"X": np.arange(48, dtype=np.uint8).reshape(2, 2, 3, 4), "y": [[7], [10], [1], [2]]}
+    )
     return folder / "test_32x32.mat"
 
 
@@ -450,13 +484,18 @@ def _svhn_numbers(folder: Path) -> Path:
         held = file.create_group("#refs#")
         names, boxes = [], []
         for number, digits in enumerate(([5], [1, 10])):
-            names.append(held.create_dataset(f"n{number}", data=np.array([[ord(c)] for c in f"{number + 1}.png"], "u2")).ref)
+            names.append(
+                held.create_dataset(f"n{number}", data=np.array([[ord(c)] for c in f"{number + 1}.png"], "u2")).ref
+            )
             box = held.create_group(f"b{number}")
             for side in ("left", "top", "width", "height", "label"):
                 if len(digits) == 1:
                     box.create_dataset(side, data=np.array([[float(digits[0])]]))
                     continue
-                values = [held.create_dataset(f"{side}{number}{at}", data=np.array([[float(d)]])).ref for at, d in enumerate(digits)]
+                values = [
+                    held.create_dataset(f"{side}{number}{at}", data=np.array([[float(d)]])).ref
+                    for at, d in enumerate(digits)
+                ]
                 box.create_dataset(side, data=np.array(values, h5py.ref_dtype).reshape(-1, 1), dtype=h5py.ref_dtype)
             boxes.append(box.ref)
         struct_ = file.create_group("digitStruct")
@@ -517,7 +556,9 @@ def _places_labels(folder: Path) -> Path:
 def _tiny(folder: Path) -> Path:
     (folder / "val").mkdir()
     (folder / "wnids.txt").write_text("n02124075\nn04067472\n")
-    (folder / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn04067472\t0\t32\t44\t62\nval_1.JPEG\tn02124075\t0\t1\t2\t3\n")
+    (folder / "val" / "val_annotations.txt").write_text(
+        "val_0.JPEG\tn04067472\t0\t32\t44\t62\nval_1.JPEG\tn02124075\t0\t1\t2\t3\n"
+    )
     return folder / "val" / "val_annotations.txt"
 
 
@@ -553,7 +594,9 @@ def _picture(ending: str) -> None:
 
     def read(folder: Path) -> Any:
         return ff.pipe(
-            [str(folder / f"a.{ending}")], image.read_images(channels=None), ff.map(lambda image: [image.shape, image.dtype.str])
+            [str(folder / f"a.{ending}")],
+            image.read_images(channels=None),
+            ff.map(lambda image: [image.shape, image.dtype.str]),
         )
 
     KINDS[ending] = Kind(make, read, whole=False)
@@ -590,15 +633,23 @@ def _kept(folder: Path) -> Any:
 
 
 def damaged(data: bytes, seed: int, count: int) -> Iterator[tuple[str, bytes]]:
-    """So many damaged forms of a file, drawn from all, and an empty one; with `count` 0 all cuts, all bytes exchanged, many others."""
+    """So many damaged forms of a file, drawn from all, and an empty one; with `count` 0 all cuts,
+    all bytes exchanged, many others."""
     draw = random.Random(seed)
     cuts = [("cut", at) for at in range(len(data))]
     flips = [("bit", at) for at in range(len(data))]
-    others = [(name, at) for name in ("zeros", "huge", "digits", "garbage", "swap", "random", "twice") for at in range(300)]
+    others = [
+        (name, at) for name in ("zeros", "huge", "digits", "garbage", "swap", "random", "twice") for at in range(300)
+    ]
     if count:
-        chosen = [cuts[0], *(draw.choice(group) for group in (cuts, flips, others, others) for _ in range(-(-count // 4)))]
+        chosen = [
+            cuts[0],
+            *(draw.choice(group) for group in (cuts, flips, others, others) for _ in range(-(-count // 4))),
+        ]
     else:
-        chosen = [one for group in (cuts, flips) for one in (group if len(group) <= 4000 else draw.sample(group, 4000))] + others
+        chosen = [
+            one for group in (cuts, flips) for one in (group if len(group) <= 4000 else draw.sample(group, 4000))
+        ] + others
     for name, at in chosen:
         made = _damage(data, name, at, draw)
         if made != data:
@@ -652,7 +703,9 @@ def placed(name: str, folder: Path, target: Path, data: bytes) -> None:
 
 WAYS: dict[str, Callable[[Any], Any]] = {
     "in order": lambda flow: list(itertools.islice(flow, MOST)),
-    "by index": lambda flow: [flow[at] for at in range(min(len(flow), MOST))] + ([flow[-1]] if len(flow) > MOST else []),
+    "by index": lambda flow: (
+        [flow[at] for at in range(min(len(flow), MOST))] + ([flow[-1]] if len(flow) > MOST else [])
+    ),
     "at random": lambda flow: list(itertools.islice(ff.shuffle(flow), MOST)),
     "batched": lambda flow: list(itertools.islice(ff.batch(2, flow), 100)),
 }
@@ -683,7 +736,11 @@ def faults(name: str, seed: int, count: int, before: Callable[[str], Any]) -> li
         data = target.read_bytes()
         placed(name, folder, target, data)
         right = tried(name, folder)
-        wrong = [f"{name}: {way} of the whole file: {error!r}" for way, error in right.items() if isinstance(error, Exception)]
+        wrong = [
+            f"{name}: {way} of the whole file: {error!r}"
+            for way, error in right.items()
+            if isinstance(error, Exception)
+        ]
         wrong = [one for one in wrong if "batched" not in one]
         if wrong:
             return wrong
@@ -710,11 +767,19 @@ def fault(name: str, what: str, way: str, result: Any, right: Any, folder: str) 
             return None
         if way == "batched" and isinstance(result, ValueError) and str(result).startswith("batch()"):
             return None  # rows that are not alike
-        if not isinstance(result, (ValueError, OSError)) or isinstance(result, UnicodeError) or type(result).__module__ != "builtins":
+        if (
+            not isinstance(result, (ValueError, OSError))
+            or isinstance(result, UnicodeError)
+            or type(result).__module__ != "builtins"
+        ):
             told = type(result)
             if not (issubclass(told, ValueError) and told.__module__.startswith("flowfn") and folder in str(result)):
                 return f"{told.__module__}.{told.__name__}: {result}" + _frame(result)
-        return None if folder in str(result) else f"the file is not named: {type(result).__name__}: {result}" + _frame(result)
+        return (
+            None
+            if folder in str(result)
+            else f"the file is not named: {type(result).__name__}: {result}" + _frame(result)
+        )
     if way == "batched" or (KINDS[name].empty and what.startswith("cut 0 ") and not result):
         return None
     plain = _plain(result)
@@ -722,7 +787,12 @@ def fault(name: str, what: str, way: str, result: Any, right: Any, folder: str) 
         return f"others than were written: {plain[:200]}"
     if KINDS[name].whole and what.startswith("cut") and len(result) < len(right):
         return f"{len(result)} of {len(right)} without a word"
-    if KINDS[name].lines and way != "at random" and what.startswith("cut") and _plain(result) != _plain(right[: len(result)]):
+    if (
+        KINDS[name].lines
+        and way != "at random"
+        and what.startswith("cut")
+        and _plain(result) != _plain(right[: len(result)])
+    ):
         return f"half a datapoint without a word: {plain[-100:]}"
     return None
 
@@ -751,7 +821,10 @@ class Reader:
         """How many damaged files were tried, and what was wrong."""
         if self.process is None:
             self.process = subprocess.Popen(
-                [sys.executable, __file__, "--answer"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                [sys.executable, __file__, "--answer"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
             )
         self.process.stdin.write(json.dumps([name, seed, count]).encode() + b"\n")
         self.process.stdin.flush()
@@ -811,7 +884,9 @@ def search(names: Sequence[str], seconds: float, seed: int) -> int:
 def main() -> None:
     """What is given on the command line."""
     parser = argparse.ArgumentParser(description="Damage small files, and see what is said of them.")
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"one of {', '.join(map(repr, KINDS))}; all, if none is given")
+    parser.add_argument(
+        "kinds", nargs="*", metavar="KIND", help=f"one of {', '.join(map(repr, KINDS))}; all, if none is given"
+    )
     parser.add_argument("--seconds", type=float, default=5, help="for each kind (5)")
     parser.add_argument("--seed", type=int, default=100, help="of the first two hundred damaged files (100)")
     parser.add_argument("--answer", action="store_true", help="answer questions that come in, as the tests ask them")

@@ -63,7 +63,11 @@ def test_very_many_rows_are_read_one_by_one_and_never_counted(name, tmp_path):
     count = 10**9 if name.startswith("npz") else MANY
     assert len(flow) == count
     row = np.asarray(flow[count - 1])
-    assert [len(list(itertools.islice(flow, 100))), np.shape(flow[7]), np.shape(ff.shuffle(flow)[3])] == [100, row.shape, row.shape]
+    assert [len(list(itertools.islice(flow, 100))), np.shape(flow[7]), np.shape(ff.shuffle(flow)[3])] == [
+        100,
+        row.shape,
+        row.shape,
+    ]
     assert np.shape(ff.batch(4, flow)[count // 4 - 1]) == (4, *row.shape)
     assert np.shape(ff.batch(4, ff.shuffle(flow))[5]) == (4, *row.shape)
     assert np.shape(ff.pipe(flow, ff.batch(4), ff.prefetch(1))[9]) == (4, *row.shape)

@@ -1,4 +1,5 @@
-"""npy and npz: numpy's own files, mapped where they can be, read and written as numpy does, and nothing in them is run."""
+"""npy and npz: numpy's own files, mapped where they can be, read and written as numpy does,
+and nothing in them is run."""
 
 import gc
 import io
@@ -16,7 +17,9 @@ from flowfn.formats.arrays.numpy_reading import read_npy, read_npz, write_npy, w
 from flowfn.testing import check, left_behind, same
 
 in_workers = pytest.mark.parametrize(
-    "workers", [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.alone)], ids=["threads", "processes"]
+    "workers",
+    [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.alone)],
+    ids=["threads", "processes"],
 )
 ARRAYS = {
     "bool": np.array([True, False, True]),
@@ -96,7 +99,15 @@ def test_uncompressed_arrays_are_mapped_and_rows_are_views_that_nobody_writes_to
 @pytest.mark.parametrize("compressed", [False, True])
 def test_numpy_reads_what_is_written(tmp_path, compressed):
     datapoints = [
-        {"n": i, "f": i / 3, "t": "x" * i, "b": bytes([1]) * i, "a": np.full((2, 3), i, np.uint8), "y": i > 1, "s": np.float32(i)}
+        {
+            "n": i,
+            "f": i / 3,
+            "t": "x" * i,
+            "b": bytes([1]) * i,
+            "a": np.full((2, 3), i, np.uint8),
+            "y": i > 1,
+            "s": np.float32(i),
+        }
         for i in range(9)
     ]
     write_npz(tmp_path / "a.npz", datapoints, compressed=compressed)
@@ -137,10 +148,13 @@ def test_many_rows_are_written_in_blocks(tmp_path):
     assert os.listdir(tmp_path) == ["a.npy"]
 
 
-@pytest.mark.parametrize("datapoints", [[[1], [1, 2]], [1, 2.5], [1, "a"], ["a", b"a"], [np.zeros(2, np.float32), np.zeros(2)]])
+@pytest.mark.parametrize(
+    "datapoints", [[[1], [1, 2]], [1, 2.5], [1, "a"], ["a", b"a"], [np.zeros(2, np.float32), np.zeros(2)]]
+)
 def test_rows_that_differ_are_refused_and_leave_nothing(tmp_path, datapoints):
     with pytest.raises(
-        ValueError, match=r"write_npy\(\): all rows of an array have one dtype and shape, but component 'a row' of datapoint 1"
+        ValueError,
+        match=r"write_npy\(\): all rows of an array have one dtype and shape, but component 'a row' of datapoint 1",
     ):
         write_npy(tmp_path / "a.npy", datapoints)
     with pytest.raises(ValueError, match="of datapoint 1"):
@@ -238,13 +252,22 @@ def npy(header, version=(1, 0), content=b""):
         (npy("{'descr': '<f8', 'fortran_order': False, 'shape': 3}"), "the shape 3, which is none"),
         (npy("{'descr': '<f8', 'fortran_order': False, 'shape': ()}", content=bytes(8)), "holds a single value"),
         (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (4611686018427387904, 0)}"), "larger than any can be"),
-        (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (0, 1180591620717411303424)}"), "larger than any can be"),
-        (npy("{'descr': 'nonsense', 'fortran_order': False, 'shape': (1,)}"), "dtype 'nonsense', which numpy does not know"),
+        (
+            npy("{'descr': '<f8', 'fortran_order': False, 'shape': (0, 1180591620717411303424)}"),
+            "larger than any can be",
+        ),
+        (
+            npy("{'descr': 'nonsense', 'fortran_order': False, 'shape': (1,)}"),
+            "dtype 'nonsense', which numpy does not know",
+        ),
         (npy("{'descr': '<f8', 'fortran_order': 1, 'shape': (1,)}"), "fortran_order=1"),
         (npy("{'descr': '<f8', 'shape': (1,)}"), "no description of an array"),
         (npy("__import__('os').system('touch exploded')"), "cannot be parsed"),
         (npy("(" * 5000), "cannot be parsed"),
-        (npy("{'descr': '<f8', 'fortran_order': False, 'shape': (%s)}" % ("1," * 40), content=bytes(8)), "which is none"),
+        (
+            npy("{'descr': '<f8', 'fortran_order': False, 'shape': (%s)}" % ("1," * 40), content=bytes(8)),
+            "which is none",
+        ),
     ],
 )
 def test_a_broken_file_says_what_is_wrong(tmp_path, content, message):
@@ -265,7 +288,9 @@ def test_rows_of_no_bytes_take_no_memory_however_many_there_are(tmp_path):
 
 
 def test_headers_of_python_2_are_read(tmp_path):
-    (tmp_path / "a.npy").write_bytes(npy("{'descr': '<i2', 'fortran_order': False, 'shape': (2L,)}", content=bytes([1, 0, 2, 0])))
+    (tmp_path / "a.npy").write_bytes(
+        npy("{'descr': '<i2', 'fortran_order': False, 'shape': (2L,)}", content=bytes([1, 0, 2, 0]))
+    )
     assert list(read_npy(tmp_path / "a.npy")) == [1, 2]
 
 

@@ -15,7 +15,12 @@ from flowfn.testing import same
 
 NUMBERS = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"]
 TEXTS = ["a", None, "b" * 20]
-LISTS = {"list": pa.list_, "large_list": pa.large_list, "list_view": pa.list_view, "large_list_view": pa.large_list_view}
+LISTS = {
+    "list": pa.list_,
+    "large_list": pa.large_list,
+    "list_view": pa.list_view,
+    "large_list_view": pa.large_list_view,
+}
 DATES = [datetime.date(2020, 1, 2), None, datetime.date(1969, 1, 1)]
 DECIMALS = [decimal.Decimal("1.25"), None, decimal.Decimal("-3.50")]
 RUNS = pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array(["a", None]))
@@ -34,7 +39,10 @@ TYPES = {
     "bool": pa.array([True, None, False]),
     **{name: pa.array([1, None, 3], pa.float64()).cast(getattr(pa, name)()) for name in NUMBERS},
     **{name: pa.array(TEXTS, getattr(pa, name)()) for name in ("string", "large_string", "string_view")},
-    **{name: pa.array([b"a", None, b"b" * 20], getattr(pa, name)()) for name in ("binary", "large_binary", "binary_view")},
+    **{
+        name: pa.array([b"a", None, b"b" * 20], getattr(pa, name)())
+        for name in ("binary", "large_binary", "binary_view")
+    },
     "fixed_size_binary": pa.array([b"ab", None, b"ef"], pa.binary(2)),
     "date32": pa.array(DATES),
     "date64": pa.array(DATES, pa.date64()),
@@ -60,7 +68,9 @@ TYPES = {
     "dictionary of numbers": pa.array([1.5, None, 1.5]).dictionary_encode(),
     "run ends": RUNS,
     "run ends of numbers": pa.RunEndEncodedArray.from_arrays(pa.array([1, 3], pa.int16()), pa.array([1, 2])),
-    "sparse union": pa.UnionArray.from_sparse(pa.array([0, 1, 0], pa.int8()), [pa.array([1, 2, None]), pa.array(["a", "b", "c"])]),
+    "sparse union": pa.UnionArray.from_sparse(
+        pa.array([0, 1, 0], pa.int8()), [pa.array([1, 2, None]), pa.array(["a", "b", "c"])]
+    ),
     "dense union": pa.UnionArray.from_dense(
         pa.array([0, 1, 0], pa.int8()), pa.array([0, 0, 1], pa.int32()), [pa.array([1, None]), pa.array(["b"])]
     ),
@@ -77,7 +87,10 @@ WAYS = {
     "subset": (lambda flow: list(ff.subset([8, 0, 4, 4, 1], flow)), [8, 0, 4, 4, 1]),
     "backwards": (lambda flow: list(ff.slice(None, None, -1, source=flow)), range(8, -1, -1)),
     "slice": (lambda flow: list(flow[2:7]), range(2, 7)),
-    "shards": (lambda flow: [row for rank in range(2) for row in ff.shard(rank, 2, source=flow)], [0, 2, 4, 6, 8, 1, 3, 5, 7]),
+    "shards": (
+        lambda flow: [row for rank in range(2) for row in ff.shard(rank, 2, source=flow)],
+        [0, 2, 4, 6, 8, 1, 3, 5, 7],
+    ),
     "shuffled": (lambda flow: sorted(ff.shuffle(source=flow), key=lambda row: row["number"]), None),
     "in batches": (lambda flow: list(ff.unbatch(ff.batch(2, flow, collate=ff.as_list))), None),
     "in batches at random": (
@@ -110,9 +123,14 @@ def expected(columns):
 
 
 def test_all_types_that_arrow_has_are_here():
-    """What tells types apart is `pa.types`: each of its words is true of one of those below, or of one of its names for many."""
+    """What tells types apart is `pa.types`: each of its words is true of one of those below,
+    or of one of its names for many."""
     kinds = [column.type for column in TYPES.values()]
-    asked = {name: getattr(pa.types, name) for name in dir(pa.types) if name.startswith("is_") and not name.endswith("_value")}
+    asked = {
+        name: getattr(pa.types, name)
+        for name in dir(pa.types)
+        if name.startswith("is_") and not name.endswith("_value")
+    }
     unseen = {name for name, is_such in asked.items() if not any(is_such(kind) for kind in kinds)}
     assert not unseen
 
@@ -151,7 +169,10 @@ def test_all_lists_of_numbers_are_arrays_if_asked(tmp_path, name):
     table = pa.table({"x": pa.array([[1, 2], None, [3, None], [5, 6]], kind)})
     with pa.ipc.new_file(str(tmp_path / "a"), table.schema) as file:
         file.write_table(table)
-    flow, rows = read_arrow(tmp_path / "a", arrays=True), [np.array([1, 2], np.int16), None, [3, None], np.array([5, 6], np.int16)]
+    flow, rows = (
+        read_arrow(tmp_path / "a", arrays=True),
+        [np.array([1, 2], np.int16), None, [3, None], np.array([5, 6], np.int16)],
+    )
     assert all(map(same, flow, [{"x": row} for row in rows]))
     assert all(map(same, ff.subset([3, 1, 2, 0], flow), [{"x": rows[at]} for at in (3, 1, 2, 0)]))
 
@@ -162,15 +183,22 @@ def test_all_lists_of_numbers_are_arrays_if_asked(tmp_path, name):
 TEXT = pa.array(["b", None])
 ALIKE = {
     "texts": [TEXT, TEXT.cast(pa.large_string()), TEXT.cast(pa.string_view()), TEXT.dictionary_encode(), RUNS[1:]],
-    "bytes": [pa.array([b"ab", None], kind) for kind in (pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(2))],
+    "bytes": [
+        pa.array([b"ab", None], kind) for kind in (pa.binary(), pa.large_binary(), pa.binary_view(), pa.binary(2))
+    ],
     "integers": [pa.array([3, None], getattr(pa, name)()) for name in NUMBERS[:8]],
     "floats": [pa.array([1.5, None], getattr(pa, name)()) for name in NUMBERS[8:]],
     "times": [pa.array([datetime.datetime(2020, 1, 2), None], pa.timestamp(unit)) for unit in ("s", "ms", "us")],
     "dates": [pa.array(DATES[:2]), pa.array(DATES[:2], pa.date64())],
     "decimals": [pa.array(DECIMALS[:2], pa.decimal128(5, 2)), pa.array(DECIMALS[:2], pa.decimal256(40, 4))],
-    "lists": [pa.array([[1], None], make(pa.int32())) for make in LISTS.values()] + [pa.array([[1], None], pa.list_(pa.int8(), 1))],
-    "lists of texts": [pa.array([["a"], []], pa.list_(kind)) for kind in (pa.string(), pa.large_string())] + [pa.array([[], [None]])],
-    "structs": [pa.array([{"a": 1, "b": "c"}]), pa.array([{"b": "c", "a": None}], pa.struct([("b", pa.large_string()), ("a", pa.null())]))],
+    "lists": [pa.array([[1], None], make(pa.int32())) for make in LISTS.values()]
+    + [pa.array([[1], None], pa.list_(pa.int8(), 1))],
+    "lists of texts": [pa.array([["a"], []], pa.list_(kind)) for kind in (pa.string(), pa.large_string())]
+    + [pa.array([[], [None]])],
+    "structs": [
+        pa.array([{"a": 1, "b": "c"}]),
+        pa.array([{"b": "c", "a": None}], pa.struct([("b", pa.large_string()), ("a", pa.null())])),
+    ],
 }
 
 
@@ -183,7 +211,11 @@ def test_columns_whose_values_are_alike_are_read_together(tmp_path, name):
             file.write_table(table)
     for paths in (sorted(tmp_path.glob("*.arrow")), sorted(tmp_path.glob("*.arrow"), reverse=True)):
         flow = read_arrow(paths)
-        rows = [{"x": value} for column in (columns if paths[0].name == "00.arrow" else columns[::-1]) for value in column.to_pylist()]
+        rows = [
+            {"x": value}
+            for column in (columns if paths[0].name == "00.arrow" else columns[::-1])
+            for value in column.to_pylist()
+        ]
         assert all(map(same, flow, rows))
         assert all(same(flow[at], row) for at, row in enumerate(rows))
         assert all(map(same, ff.slice(None, None, -1, source=flow), rows[::-1]))
@@ -213,9 +245,13 @@ def test_columns_whose_values_are_others_are_refused(tmp_path, one, other):
         table = pa.table({"x": column})
         with pa.ipc.new_stream(str(tmp_path / f"{at}.arrow"), table.schema) as file:
             file.write_table(table)
-    with pytest.raises(ValueError, match=r"files must have the same columns, but 'x' is .* in .*/2.arrow, .* in .*/0.arrow"):
+    with pytest.raises(
+        ValueError, match=r"files must have the same columns, but 'x' is .* in .*/2.arrow, .* in .*/0.arrow"
+    ):
         read_arrow(str(tmp_path / "{0..2}.arrow"))
-    with pytest.raises(ValueError, match=r"files must have the same columns, but 'x' is .* in .*/0.arrow, .* in .*/2.arrow"):
+    with pytest.raises(
+        ValueError, match=r"files must have the same columns, but 'x' is .* in .*/0.arrow, .* in .*/2.arrow"
+    ):
         read_arrow([tmp_path / "1.arrow", tmp_path / "2.arrow", tmp_path / "0.arrow"])
 
 

@@ -82,7 +82,9 @@ def test_a_zip_file_whose_directory_passes_over_a_member_is_refused(name, tmp_pa
         assert damaged.namelist() == names[:-1]
     if put:
         put(bytes(held))
-    with pytest.raises(ValueError, match=rf"{tmp_path}.*its directory lists {len(names) - 1} members where its end says {len(names)}"):
+    with pytest.raises(
+        ValueError, match=rf"{tmp_path}.*its directory lists {len(names) - 1} members where its end says {len(names)}"
+    ):
         list(ARCHIVES[name](tmp_path))
 
 
@@ -98,7 +100,9 @@ def test_a_zip_file_of_more_members_than_its_end_has_room_to_count_is_whole(tmp_
 @pytest.mark.parametrize("name", ["x", "y"])
 @pytest.mark.parametrize("count", [2**48, 2**62, 10**19, 10**30])
 @pytest.mark.parametrize("place", ["shape", "chunk_shape"])
-def test_a_row_for_which_there_is_no_memory_is_refused_and_a_chunk_is_no_longer_than_its_array(name, count, place, tmp_path):
+def test_a_row_for_which_there_is_no_memory_is_refused_and_a_chunk_is_no_longer_than_its_array(
+    name, count, place, tmp_path
+):
     path = mutating.KINDS["zarr metadata"].make(tmp_path).parent.parent / name / "zarr.json"
     told = json.loads(path.read_text())
     (told if place == "shape" else told["chunk_grid"]["configuration"])[place][-1] = count
@@ -122,7 +126,9 @@ def test_a_text_that_is_none_is_told_with_the_file(name, tmp_path):
             file.write_table(table)
     read = {"parquet": formats.read_parquet, "arrow": formats.read_arrow}[name]
     for of in (list, lambda flow: flow[1], lambda flow: list(ff.shuffle(flow))):
-        with pytest.raises(ValueError, match=rf"^read_{name}\(\): group 0 of {path} \(datapoints 0 to 1\) cannot be read: ") as caught:
+        with pytest.raises(
+            ValueError, match=rf"^read_{name}\(\): group 0 of {path} \(datapoints 0 to 1\) cannot be read: "
+        ) as caught:
             of(read(path))
         assert type(caught.value) is ValueError
 
@@ -165,7 +171,9 @@ def test_a_last_line_without_an_end_is_read_and_warned_of_unless_it_shows_that_i
     assert [str(one.message) for one in recwarn] == []
     path = tmp_path / name
     path.write_bytes(doubtful[name])
-    with pytest.warns(UserWarning, match=rf"^{read.__name__}\(\): the last line of {path} has no line break at its end") as said:
+    with pytest.warns(
+        UserWarning, match=rf"^{read.__name__}\(\): the last line of {path} has no line break at its end"
+    ) as said:
         flow = read(path)
     assert said[0].filename == __file__
     assert len(flow) == 2

@@ -1,4 +1,5 @@
-"""Files to read from: opened by whoever reads, closed by nobody else, and optional libraries that are missed in clear words."""
+"""Files to read from: opened by whoever reads, closed by nobody else,
+and optional libraries that are missed in clear words."""
 
 import gc
 import os
@@ -18,7 +19,21 @@ from flowfn.formats import read_tfrecord, read_webdataset, write_tfrecord, write
 from flowfn.storage.damage import reading
 from flowfn.storage.files import InOrder, Opened, Pieces, call, file_path, flow_of, is_url, open_file, stamp
 
-OPTIONAL = ["lmdb", "msgpack", "h5py", "pyarrow", "google.protobuf", "crc32c", "cv2", "sklearn", "scipy", "fsspec", "zarr", "tqdm", "PIL"]
+OPTIONAL = [
+    "lmdb",
+    "msgpack",
+    "h5py",
+    "pyarrow",
+    "google.protobuf",
+    "crc32c",
+    "cv2",
+    "sklearn",
+    "scipy",
+    "fsspec",
+    "zarr",
+    "tqdm",
+    "PIL",
+]
 
 
 class Lines(Opened):
@@ -168,7 +183,9 @@ def test_what_is_kept_is_not_taken_for_that_of_another_file(path, tmp_path):
 
 
 def test_urls_are_told_from_paths(tmp_path):
-    assert [is_url(one) for one in ("s3://b/k", "http://host/f", "memory://x", "/a/b", "a://", "C://x", "x:y", tmp_path)] == [
+    assert [
+        is_url(one) for one in ("s3://b/k", "http://host/f", "memory://x", "/a/b", "a://", "C://x", "x:y", tmp_path)
+    ] == [
         *[True] * 3,
         *[False] * 5,
     ]
@@ -225,7 +242,9 @@ def test_threads_share_pieces(tmp_path):
 
 def test_a_missing_library_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "lmdb", None)
-    with pytest.raises(ImportError, match=r'^read_lmdb\(\) needs lmdb, which is not installed: pip install "flowfn\[lmdb\]"$'):
+    with pytest.raises(
+        ImportError, match=r'^read_lmdb\(\) needs lmdb, which is not installed: pip install "flowfn\[lmdb\]"$'
+    ):
         formats.read_lmdb("x")
 
 
@@ -279,7 +298,11 @@ def test_a_file_that_is_listed_twice_is_read_twice(tmp_path, how):
     [
         (KeyError("shape"), ValueError, r"^read_x\(\): /a cannot be read: KeyError: 'shape'; hint$"),
         (RecursionError(), ValueError, r"^read_x\(\): /a cannot be read: RecursionError; hint$"),
-        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "in /a"), ValueError, r"^read_x\(\): /a cannot be read: 'utf-8' codec .*; hint$"),
+        (
+            UnicodeDecodeError("utf-8", b"\xff", 0, 1, "in /a"),
+            ValueError,
+            r"^read_x\(\): /a cannot be read: 'utf-8' codec .*; hint$",
+        ),
         (zlib.error("Error -3"), ValueError, r"^read_x\(\): /a cannot be read: error: Error -3; hint$"),
         (OSError("Can't read data (/b)"), ValueError, r"^read_x\(\): /a cannot be read: Can't read data \(/b\); hint$"),
         (OSError(5, "Input/output error"), OSError, r"^\[Errno 5\] Input/output error: '/a'$"),

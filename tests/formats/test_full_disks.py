@@ -101,7 +101,9 @@ def written_or_refused(name, folder, most):
         refused = error
     if refused is not None:
         assert type(refused) is OSError, refused
-        assert refused.errno in (errno.EFBIG, *[errno.EIO, errno.ENOSPC] * name.endswith("lmdb")), refused  # as LMDB says it
+        assert refused.errno in (errno.EFBIG, *[errno.EIO, errno.ENOSPC] * name.endswith("lmdb")), (
+            refused
+        )  # as LMDB says it
         beside = (path.format(shard=0) + ".index", os.path.join(folder, f".{name.format(shard='N')}.flow"))
         assert refused.filename in (path, path.format(shard=0), *beside), refused
         assert os.listdir(folder) == [], refused
@@ -128,7 +130,12 @@ def test_what_was_there_stays_when_the_disk_is_full(name, tmp_path):
             write(tmp_path / name, rows(), overwrite=True)
     assert os.listdir(tmp_path) == [name]
     assert (
-        len({"a.h5": formats.read_hdf5, "a.zarr": formats.read_zarr, "a.lmdb": formats.read_lmdb}.get(name, headless)(tmp_path / name)) == 1
+        len(
+            {"a.h5": formats.read_hdf5, "a.zarr": formats.read_zarr, "a.lmdb": formats.read_lmdb}.get(name, headless)(
+                tmp_path / name
+            )
+        )
+        == 1
     )
 
 
@@ -149,7 +156,10 @@ def test_errors_of_the_flow_are_its_own(tmp_path):
 
 def test_what_is_kept_before_the_disk_was_full_can_be_read(tmp_path):
     flow = ff.pipe(range(50), ff.map(np.arange), ff.cache_to(tmp_path / "kept", version="1"))
-    with pytest.raises(OSError, match=r"cache_to\(\) cannot keep more datapoints: File too large") as caught, SmallDisk(2000):
+    with (
+        pytest.raises(OSError, match=r"cache_to\(\) cannot keep more datapoints: File too large") as caught,
+        SmallDisk(2000),
+    ):
         list(flow)
     assert caught.value.errno == errno.EFBIG
     assert caught.value.filename == str(tmp_path / "kept")

@@ -1,4 +1,5 @@
-"""HDF5: what h5py and pandas write is read, h5py reads what is written, rows come as they are wanted, damage is named."""
+"""HDF5: what h5py and pandas write is read, h5py reads what is written,
+rows come as they are wanted, damage is named."""
 
 import os
 import pickle
@@ -13,7 +14,9 @@ from flowfn.formats.arrays.hdf5_reading import read_hdf5, write_hdf5
 from flowfn.testing import check, left_behind, same
 
 in_workers = pytest.mark.parametrize(
-    "workers", [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.alone)], ids=["threads", "processes"]
+    "workers",
+    [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.alone)],
+    ids=["threads", "processes"],
 )
 ARRAYS = {
     "uint8": np.arange(50 * 12, dtype=np.uint8).reshape(50, 3, 4) % 251,
@@ -69,7 +72,13 @@ def test_texts_bytes_and_arrays_of_any_length_are_read(tmp_path):
         for i in range(3):
             vectors[i] = np.arange(i)
     flow = read_hdf5(tmp_path / "a.h5", ["text", "vector"])
-    assert all(map(same, flow, [["a", np.arange(0, dtype="f4")], ["längere", np.arange(1, dtype="f4")], ["", np.arange(2, dtype="f4")]]))
+    assert all(
+        map(
+            same,
+            flow,
+            [["a", np.arange(0, dtype="f4")], ["längere", np.arange(1, dtype="f4")], ["", np.arange(2, dtype="f4")]],
+        )
+    )
     assert same(flow[1], ["längere", np.arange(1, dtype="f4")])
     assert next(iter(ff.pipe(flow, ff.subset([2, 0]), ff.select([0]), ff.batch(2)))) == [["", "a"]]
 
@@ -167,7 +176,9 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path, datapoin
 
 
 def test_arguments_are_checked(tmp_path):
-    with pytest.raises(ValueError, match=r"write_hdf5\(\): compression must be 'gzip', 'lzf', 'szip' or None, got 'zip'"):
+    with pytest.raises(
+        ValueError, match=r"write_hdf5\(\): compression must be 'gzip', 'lzf', 'szip' or None, got 'zip'"
+    ):
         write_hdf5(tmp_path / "a.h5", [1], compression="zip")
     with pytest.raises(ValueError, match="chunk must be a positive integer or None, got 0"):
         write_hdf5(tmp_path / "a.h5", [1], chunk=0)
@@ -203,7 +214,9 @@ def test_a_cut_file_is_an_error(tmp_path):
 
 
 def test_a_damaged_chunk_says_which_rows(tmp_path):
-    path = stored(tmp_path / "a.h5", np.random.Generator(np.random.PCG64(0)).random(10_000), chunks=1000, compression="gzip")
+    path = stored(
+        tmp_path / "a.h5", np.random.Generator(np.random.PCG64(0)).random(10_000), chunks=1000, compression="gzip"
+    )
     with h5py.File(path) as file:
         place = file["x"].id.get_chunk_info(5)
     with open(path, "r+b") as file:
@@ -241,9 +254,14 @@ def test_an_empty_dataset_is_an_empty_flow(tmp_path):
 @pytest.mark.timeout(180)
 @in_workers
 def test_all_laws_hold(tmp_path, workers):
-    write_hdf5(tmp_path / "a.h5", ({"x": np.full((3, 2), i), "t": str(i)} for i in range(23)), chunk=5, compression="gzip")
+    write_hdf5(
+        tmp_path / "a.h5", ({"x": np.full((3, 2), i), "t": str(i)} for i in range(23)), chunk=5, compression="gzip"
+    )
     check(lambda: read_hdf5(tmp_path / "a.h5"), workers=workers)
-    check(lambda: ff.pipe(read_hdf5(tmp_path / "a.h5", ["x", "t"]), ff.shuffle(), ff.select([0]), ff.batch(4)), workers=workers)
+    check(
+        lambda: ff.pipe(read_hdf5(tmp_path / "a.h5", ["x", "t"]), ff.shuffle(), ff.select([0]), ff.batch(4)),
+        workers=workers,
+    )
 
 
 def test_flows_travel_as_their_paths(tmp_path):

@@ -84,7 +84,10 @@ def nested(folder):
 
 MADE = {
     "virtual": (whole, (0, 1)),
-    "virtual, in a folder": (lambda folder: whole(folder / "sub", sources=(f"{folder}/part0.h5", "../part1.h5")), (0, 1)),
+    "virtual, in a folder": (
+        lambda folder: whole(folder / "sub", sources=(f"{folder}/part0.h5", "../part1.h5")),
+        (0, 1),
+    ),
     "virtual of virtual": (nested, (0,)),
     "virtual by a pattern": (numbered, (0, 1)),
     "virtual without end": (endless, (0,)),
@@ -120,7 +123,9 @@ def test_a_file_that_is_gone_or_of_no_use_is_named(name, how, folder):
         os.rename(folder / "part0.h5", folder / "elsewhere.h5")
     else:
         (folder / "part0.h5").write_bytes(b"" if how == "empty" else b"other")
-    with pytest.raises(ValueError, match=r"^read_hdf5\(\): 'x' in .* (is made of .*|is kept in .*|is a link to .*)part0\.h5"):
+    with pytest.raises(
+        ValueError, match=r"^read_hdf5\(\): 'x' in .* (is made of .*|is kept in .*|is a link to .*)part0\.h5"
+    ):
         read_hdf5(path, "x")
     if name == "external link":
         with pytest.raises(ValueError, match=r"part0\.h5"):
@@ -129,7 +134,11 @@ def test_a_file_that_is_gone_or_of_no_use_is_named(name, how, folder):
 
 @pytest.mark.parametrize(
     ("wanted", "message"),
-    [({"inside": "y"}, "there is no such dataset in"), ({"told": 9}, None), ({"told": LENGTH}, r"has the shape \(2,\)")],
+    [
+        ({"inside": "y"}, "there is no such dataset in"),
+        ({"told": 9}, None),
+        ({"told": LENGTH}, r"has the shape \(2,\)"),
+    ],
     ids=["another name", "a part of what was longer", "a source that became shorter"],
 )
 def test_a_source_without_what_is_wanted_of_it_is_named(wanted, message, folder):
@@ -179,7 +188,9 @@ def test_sources_in_the_same_file_are_read_and_missed(tmp_path):
             file["src"] = rows(0)
             file.create_virtual_dataset("x", layout)
     assert list(read_hdf5(tmp_path / "of_src.h5", "x")) == rows(0).tolist()
-    with pytest.raises(ValueError, match=r"'x' in .*of_gone\.h5 is made of '/?gone' of \., and there is no such dataset"):
+    with pytest.raises(
+        ValueError, match=r"'x' in .*of_gone\.h5 is made of '/?gone' of \., and there is no such dataset"
+    ):
         read_hdf5(tmp_path / "of_gone.h5", "x")
 
 
@@ -188,10 +199,13 @@ def test_more_sources_than_can_be_open_are_an_error(tmp_path):
         part(tmp_path, number)
     path = whole(tmp_path, sources=[f"part{number}.h5" for number in range(60)])
     code = (
-        "import resource, sys; from flowfn.formats import read_hdf5; import h5py; resource.setrlimit(resource.RLIMIT_NOFILE, (50, 50));"
+        "import resource, sys; from flowfn.formats import read_hdf5; import h5py; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (50, 50));"
         "print(list(read_hdf5(sys.argv[1], 'x')))"
     )
-    told = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60, check=False)
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
     assert told.returncode
     assert "part" in told.stderr.splitlines()[-1]
     assert "Too many open files" in told.stderr.splitlines()[-1]
@@ -209,7 +223,8 @@ def test_external_storage_that_is_too_short_is_named(folder):
     path = kept_outside(folder)
     os.truncate(folder / "part0.h5", 20)
     with pytest.raises(
-        ValueError, match=r"is kept in .*part0\.h5, which must have 24 bytes, and has 20; it is truncated, or was never written"
+        ValueError,
+        match=r"is kept in .*part0\.h5, which must have 24 bytes, and has 20; it is truncated, or was never written",
     ):
         read_hdf5(path, "x")
 
@@ -222,7 +237,14 @@ def test_a_prefix_says_where_sources_are(prefix, folder):
         os.rename(folder / f"part{number}.h5", folder / "sub" / f"part{number}.h5")
     code = "import sys; from flowfn.formats import read_hdf5; print([int(x) for x in read_hdf5(sys.argv[1], 'x')])"
     environment = os.environ | {"HDF5_VDS_PREFIX": prefix.format(folder)}
-    told = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=50, env=environment, check=False)
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env=environment,
+        check=False,
+    )
     assert told.stdout.strip() == str([*rows(0).tolist(), *rows(1).tolist()])
 
 
@@ -240,7 +262,9 @@ def test_soft_links_are_followed_and_those_to_nothing_are_named(tmp_path):
         file["deep/x"], file["to"] = [1, 2], h5py.SoftLink("/deep/x")
         file["deep/gone"] = h5py.SoftLink("/nowhere")
     assert list(read_hdf5(tmp_path / "a.h5")) == [{"to": 1}, {"to": 2}]
-    with pytest.raises(ValueError, match=r"'deep/gone' in .* is a link to '/nowhere', which leads nowhere.*datasets=\[...\]"):
+    with pytest.raises(
+        ValueError, match=r"'deep/gone' in .* is a link to '/nowhere', which leads nowhere.*datasets=\[...\]"
+    ):
         read_hdf5(tmp_path / "a.h5", "deep/gone")
     with pytest.raises(ValueError, match=r"'deep/gone/x' in .* is a link to '/nowhere'"):
         read_hdf5(tmp_path / "a.h5", "deep/gone/x")
@@ -259,7 +283,9 @@ def test_a_filter_that_is_not_there_is_named(tmp_path):
         h5py.h5d.create(file.id, b"unwritten", h5py.h5t.STD_I64LE, space, how)
     assert list(read_hdf5(tmp_path / "a.h5", "around")) == [0, 1, 2, 3]
     assert list(read_hdf5(tmp_path / "a.h5", "unwritten")) == [0] * 4
-    with pytest.raises(ValueError, match=r"'through' in .*a\.h5 is stored through filter 32999, which HDF5 does not have.*hdf5plugin"):
+    with pytest.raises(
+        ValueError, match=r"'through' in .*a\.h5 is stored through filter 32999, which HDF5 does not have.*hdf5plugin"
+    ):
         read_hdf5(tmp_path / "a.h5", "through")
 
 
@@ -321,7 +347,9 @@ def writer():
     writers = []
 
     def start(path, mode, version=""):
-        made = subprocess.Popen([sys.executable, "-c", WRITE, str(path), mode, version], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        made = subprocess.Popen(
+            [sys.executable, "-c", WRITE, str(path), mode, version], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         writers.append(made)
         assert made.stdout.readline() == b"open\n"
         return made
@@ -336,7 +364,9 @@ def writer():
 @pytest.mark.parametrize("version", ["", "latest"])
 def test_a_file_that_is_being_written_is_named_as_locked(version, writer, folder):
     held = writer(folder / "part0.h5", "plain", version)
-    with pytest.raises(OSError, match=r"^read_hdf5\(\): .*part0\.h5 is locked: it is open for writing.*when it has been closed"):
+    with pytest.raises(
+        OSError, match=r"^read_hdf5\(\): .*part0\.h5 is locked: it is open for writing.*when it has been closed"
+    ):
         read_hdf5(folder / "part0.h5")
     with pytest.raises(OSError, match=r"'x' in .*whole\.h5 is made of 'x' of part0\.h5, and .*part0\.h5 is locked"):
         read_hdf5(whole(folder))

@@ -29,8 +29,21 @@ from flowfn.testing import check, same
 ANYTHING = [
     *[None, True, 1, -5, 2**70, -(2**90), 1.5, float("inf"), "x", "\ud800", b"ab", 1j, "", [], {}, ()],
     *[(1, (2, 3)), [1, (2,)], {"a": 1, 2: 3, (1, 2): 4, b"k": 5}, {1, 2}, frozenset("ab")],
-    *[np.arange(6).reshape(2, 3), np.zeros((0, 3), "f4"), np.array(3.5), np.asfortranarray(np.arange(6).reshape(2, 3)), np.arange(10)[::2]],
-    *[np.float64(2), np.float32(2), np.bool_(True), np.str_("hé"), np.datetime64("2020-01-01"), np.array(["2020"], "M8[D]")],
+    *[
+        np.arange(6).reshape(2, 3),
+        np.zeros((0, 3), "f4"),
+        np.array(3.5),
+        np.asfortranarray(np.arange(6).reshape(2, 3)),
+        np.arange(10)[::2],
+    ],
+    *[
+        np.float64(2),
+        np.float32(2),
+        np.bool_(True),
+        np.str_("hé"),
+        np.datetime64("2020-01-01"),
+        np.array(["2020"], "M8[D]"),
+    ],
     *[
         np.arange(3, dtype=">i2"),
         np.array(["a", "bb"]),
@@ -62,7 +75,10 @@ def path(tmp_path):
 
 def bare(path, entries):
     """A database that only LMDB wrote."""
-    with lmdb.open(path, subdir=False, lock=False, map_size=1 << 26) as environment, environment.begin(write=True) as transaction:
+    with (
+        lmdb.open(path, subdir=False, lock=False, map_size=1 << 26) as environment,
+        environment.begin(write=True) as transaction,
+    ):
         for key, value in entries:
             transaction.put(key, value)
     return path
@@ -143,7 +159,10 @@ def test_two_flows_over_one_file_live_together(path):
 
 def test_a_file_that_somebody_else_has_open_is_told(path):
     formats.write_lmdb(path, [1])
-    with lmdb.open(path, subdir=False, lock=False, readonly=True), pytest.raises(ValueError, match=r"already open.*close the other first"):
+    with (
+        lmdb.open(path, subdir=False, lock=False, readonly=True),
+        pytest.raises(ValueError, match=r"already open.*close the other first"),
+    ):
         len(formats.read_lmdb(path))
 
 
@@ -279,7 +298,9 @@ def test_an_existing_file_is_not_replaced_unless_told(path):
 
 
 @pytest.mark.parametrize(
-    "stages", [(), (ff.shuffle(), ff.map(lambda x, rng: (x, int(rng.integers(1000))), rng=True))], ids=["plain", "random"]
+    "stages",
+    [(), (ff.shuffle(), ff.map(lambda x, rng: (x, int(rng.integers(1000))), rng=True))],
+    ids=["plain", "random"],
 )
 def test_writing_goes_on_where_it_was_broken_off(stages, path, monkeypatch):
     monkeypatch.setattr(keyvalue, "FULL", 5)
@@ -408,7 +429,9 @@ def test_a_truncated_database_is_not_read(size, path):
     formats.write_lmdb(path, [np.zeros(5000) for _ in range(20)])
     whole = os.path.getsize(path)
     os.truncate(path, int(whole * size) if isinstance(size, float) else size % whole)
-    with pytest.raises(ValueError, match=r"read_lmdb\(\): .*data\.lmdb (is truncated: it must have|is empty|cannot be opened as LMDB)"):
+    with pytest.raises(
+        ValueError, match=r"read_lmdb\(\): .*data\.lmdb (is truncated: it must have|is empty|cannot be opened as LMDB)"
+    ):
         len(formats.read_lmdb(path))
 
 
@@ -452,7 +475,9 @@ HOSTILE = {
     "an array of objects": packed({b"nd": True, b"type": "O", b"shape": [1], b"data": bytes(8)}),
     "an array that is too large": packed({b"nd": True, b"type": "<f4", b"shape": [1 << 60], b"data": bytes(8)}),
     "a negative shape": packed({b"nd": True, b"type": "<f4", b"shape": [-1, -2], b"data": bytes(8)}),
-    "objects in a structure": packed({b"nd": True, b"type": [["a", "O"]], b"kind": b"V", b"shape": [1], b"data": bytes(8)}),
+    "objects in a structure": packed(
+        {b"nd": True, b"type": [["a", "O"]], b"kind": b"V", b"shape": [1], b"data": bytes(8)}
+    ),
     "an unknown extension": msgpack.packb(msgpack.ExtType(77, b"")),
     "tuples in tuples": msgpack.packb(msgpack.ExtType(0, packed(3))),
 }
@@ -570,7 +595,11 @@ def test_encoded_images_of_caffe_are_decoded(path, cv2):
 
 BOUNDLESS = b"\x89PNG\r\n\x1a\n" + b"".join(
     struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    for kind, data in ((b"IHDR", struct.pack(">IIBBBBB", 200_000, 200_000, 8, 2, 0, 0, 0)), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    for kind, data in (
+        (b"IHDR", struct.pack(">IIBBBBB", 200_000, 200_000, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"")),
+        (b"IEND", b""),
+    )
 )
 """A picture file that says that it has 120 GB."""
 
@@ -647,7 +676,9 @@ def test_copies_and_a_database_of_any_number_of_commits_are_read(own, path, tmp_
             bare(str(tmp_path / f"{commits}.lmdb"), [(b"%d" % commit, b"")])
         assert len(formats.read_lmdb(tmp_path / f"{commits}.lmdb", decode=bytes)) == commits
     whole = list(map(str, formats.read_lmdb(path, decode=bytes)))
-    assert [list(map(str, formats.read_lmdb(tmp_path / name, decode=bytes))) for name in ("plain", "compact")] == [whole] * 2
+    assert [list(map(str, formats.read_lmdb(tmp_path / name, decode=bytes))) for name in ("plain", "compact")] == [
+        whole
+    ] * 2
 
 
 # Databases of other kinds
@@ -665,7 +696,9 @@ def test_databases_within_the_database_are_no_datapoints(path):
     flow = formats.read_lmdb(path, decode=bytes)
     assert flow[0] == bytes(48)
     for index in (1, 2):
-        with pytest.raises(ValueError, match=r"datapoint \d \(key b'(train|val)'\) of .* is a database of its own, which is not read"):
+        with pytest.raises(
+            ValueError, match=r"datapoint \d \(key b'(train|val)'\) of .* is a database of its own, which is not read"
+        ):
             flow[index]
     with pytest.raises(ValueError, match="is a database of its own"):
         list(flow)

@@ -1,4 +1,5 @@
-"""Protocol buffers, byte by byte: what they allow is read as they say, and what a message does not know is never passed over."""
+"""Protocol buffers, byte by byte: what they allow is read as they say,
+and what a message does not know is never passed over."""
 
 import gzip
 import struct
@@ -68,13 +69,22 @@ READ = {
         field(1, entry(b"i", ints(1, 2**64 - 1)) + entry(b"f", floats(0.5, -2)) + entry(b"b", texts(b"", b"\xff"))),
         {"b": [b"", b"\xff"], "f": np.array([0.5, -2], np.float32), "i": np.array([1, -1])},
     ),
-    "integers that are not packed": (field(1, entry(b"a", field(3, number(1, 5) + number(1, 300)))), {"a": np.array([5, 300])}),
+    "integers that are not packed": (
+        field(1, entry(b"a", field(3, number(1, 5) + number(1, 300)))),
+        {"a": np.array([5, 300])},
+    ),
     "floats that are not packed": (
         field(1, entry(b"a", field(2, b"\x0d" + struct.pack("<f", 1.5)))),
         {"a": np.array([1.5], np.float32)},
     ),
-    "packed and not": (field(1, entry(b"a", field(3, number(1, 5) + field(1, b"\6\7") + number(1, 8)))), {"a": np.array([5, 6, 7, 8])}),
-    "an integer longer than needs be": (field(1, entry(b"a", field(3, field(1, b"\x85\x80\x00")))), {"a": np.array([5])}),
+    "packed and not": (
+        field(1, entry(b"a", field(3, number(1, 5) + field(1, b"\6\7") + number(1, 8)))),
+        {"a": np.array([5, 6, 7, 8])},
+    ),
+    "an integer longer than needs be": (
+        field(1, entry(b"a", field(3, field(1, b"\x85\x80\x00")))),
+        {"a": np.array([5])},
+    ),
     "a name twice": (field(1, entry(b"a", ints(1)) + entry(b"a", texts(b"x"))), {"a": [b"x"]}),
     "a kind twice": (field(1, entry(b"a", ints(1) + ints(2))), {"a": np.array([1, 2])}),
     "two kinds": (field(1, entry(b"a", ints(1) + texts(b"x"))), {"a": [b"x"]}),
@@ -88,13 +98,19 @@ READ = {
     "an empty list of integers": (field(1, entry(b"a", field(3, b""))), {"a": np.array([], np.int64)}),
     "an empty list of bytes": (field(1, entry(b"a", field(1, b""))), {"a": []}),
     "a feature of no kind": (field(1, entry(b"a", b"")), {"a": NONE}),
-    "a context and lists": (ONE + lists(t=steps(ints(1, 2), ints(3))), {"a": np.array([1]), "t": [np.array([1, 2]), np.array([3])]}),
+    "a context and lists": (
+        ONE + lists(t=steps(ints(1, 2), ints(3))),
+        {"a": np.array([1]), "t": [np.array([1, 2]), np.array([3])]},
+    ),
     "lists before the context": (lists(t=steps(ints(1))) + ONE, {"a": np.array([1]), "t": [np.array([1])]}),
     "lists alone": (lists(t=steps(texts(b"x"), texts()), u=b""), {"t": [[b"x"], []], "u": []}),
     "empty lists": (ONE + field(2, b""), {"a": np.array([1])}),
     "steps of other kinds": (lists(t=steps(ints(1), texts(b"x"), b"")), {"t": [np.array([1]), [b"x"], NONE]}),
     "lists twice": (lists(t=steps(ints(1))) + lists(u=steps(ints(2))), {"t": [np.array([1])], "u": [np.array([2])]}),
-    "a list's name twice": (field(2, entry(b"t", steps(ints(1))) + entry(b"t", steps(ints(2)))), {"t": [np.array([2])]}),
+    "a list's name twice": (
+        field(2, entry(b"t", steps(ints(1))) + entry(b"t", steps(ints(2)))),
+        {"t": [np.array([2])]},
+    ),
 }
 """The bytes of a message, and what TensorFlow and protobuf's own library read in them."""
 
@@ -103,7 +119,10 @@ REFUSED = {
     "an integer in front": (number(7, 3) + ONE, None),
     "a group": (ONE + GROUP, "its SequenceExample has a field 5"),
     "a field of Features": (field(1, entry(b"a", ints(1)) + field(2, b"x")), "its Features has a field 2"),
-    "a field of an entry": (field(1, field(1, field(1, b"k") + field(2, ints(4)) + field(3, b"x"))), "its FeatureEntry has a field 3"),
+    "a field of an entry": (
+        field(1, field(1, field(1, b"k") + field(2, ints(4)) + field(3, b"x"))),
+        "its FeatureEntry has a field 3",
+    ),
     "a group in an entry": (field(1, field(1, field(1, b"k") + GROUP)), "its FeatureEntry has a field 5"),
     "a kind of feature": (field(1, entry(b"a", field(4, b"x"))), "its Feature has a field 4"),
     "a field of a list": (field(1, entry(b"a", field(3, field(2, b"x")))), "its Int64List has a field 2"),
@@ -111,16 +130,37 @@ REFUSED = {
         field(1, entry(b"a", field(3, b"\x09" + bytes(8)))),
         r"field 1 \(value\) of its Int64List is of the wire type 1, not 0",
     ),
-    "doubles": (field(1, entry(b"a", field(2, b"\x09" + bytes(8)))), r"field 1 \(value\) of its FloatList is of the wire type 1, not 5"),
-    "integers for floats": (field(1, entry(b"a", field(2, number(1, 5)))), "of its FloatList is of the wire type 0, not 5"),
-    "integers for bytes": (field(1, entry(b"a", field(1, number(1, 5)))), "of its BytesList is of the wire type 0, not 2"),
-    "an integer for a list": (field(1, entry(b"a", number(3, 5))), r"field 3 \(int64_list\) of its Feature is of the wire type 0, not 2"),
+    "doubles": (
+        field(1, entry(b"a", field(2, b"\x09" + bytes(8)))),
+        r"field 1 \(value\) of its FloatList is of the wire type 1, not 5",
+    ),
+    "integers for floats": (
+        field(1, entry(b"a", field(2, number(1, 5)))),
+        "of its FloatList is of the wire type 0, not 5",
+    ),
+    "integers for bytes": (
+        field(1, entry(b"a", field(1, number(1, 5)))),
+        "of its BytesList is of the wire type 0, not 2",
+    ),
+    "an integer for a list": (
+        field(1, entry(b"a", number(3, 5))),
+        r"field 3 \(int64_list\) of its Feature is of the wire type 0, not 2",
+    ),
     "a field of a feature list": (lists(t=steps(ints(1)) + field(2, b"x")), "its FeatureList has a field 2"),
     "a field of feature lists": (ONE + field(2, field(7, b"x")), "its FeatureLists has a field 7"),
-    "a name in both": (ONE + lists(a=steps(ints(1))), "its SequenceExample has 'a' both in its context and among its feature lists"),
+    "a name in both": (
+        ONE + lists(a=steps(ints(1))),
+        "its SequenceExample has 'a' both in its context and among its feature lists",
+    ),
     "a picture and who took it": (field(1, number(1, 5) + field(2, b"jpeg")) + field(2, b"camera"), None),
-    "a name that is no text": (field(1, entry(b"\xff", ints(1))), "it is no tf.train.Example or SequenceExample: .*UTF-8"),
-    "a part of a float": (field(1, entry(b"a", field(2, field(1, bytes(5))))), "it is no tf.train.Example or SequenceExample"),
+    "a name that is no text": (
+        field(1, entry(b"\xff", ints(1))),
+        "it is no tf.train.Example or SequenceExample: .*UTF-8",
+    ),
+    "a part of a float": (
+        field(1, entry(b"a", field(2, field(1, bytes(5))))),
+        "it is no tf.train.Example or SequenceExample",
+    ),
 }
 """The bytes of other messages, and what is said of them."""
 
@@ -173,7 +213,13 @@ def test_sequence_examples_of_tensorflow_are_read(tmp_path):
 
 def test_feature_lists_are_chosen_and_formed(tmp_path):
     path = written(tmp_path / "a.tfrecord", "tensorflow-sequence.tfrecord")
-    form = {"id": int, "frames": ("uint8", (2,)), "scores": ("float64", (3, 1)), "tokens": ("int64", (-1,)), "empty": ("int8", (4,))}
+    form = {
+        "id": int,
+        "frames": ("uint8", (2,)),
+        "scores": ("float64", (3, 1)),
+        "tokens": ("int64", (-1,)),
+        "empty": ("int8", (4,)),
+    }
     first, _, third = formats.read_tfrecord(path, features={**form, "words": len})
     right = {
         "id": 2,
@@ -216,7 +262,9 @@ def test_what_stands_behind_a_zlib_stream_is_not_dropped(more, tmp_path):
     whole = zlib.compress(framed(ONE, crc32c.crc32c) * 3)
     path = tmp_path / "a.tfrecord"
     path.write_bytes(whole + more)
-    with pytest.raises(ValueError, match=rf"in record 3 .*: there is more behind byte {len(whole)} of it, where its zlib stream ends"):
+    with pytest.raises(
+        ValueError, match=rf"in record 3 .*: there is more behind byte {len(whole)} of it, where its zlib stream ends"
+    ):
         list(formats.read_tfrecord(path, compression="zlib"))
     path.write_bytes(gzip.compress(framed(ONE, crc32c.crc32c)) * 2)
     assert len(list(formats.read_tfrecord(path, compression="gzip"))) == 2

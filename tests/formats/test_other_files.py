@@ -1,4 +1,5 @@
-"""Files that are whole, and not what a reader takes: each is named for what it is, with what to do; none is called damaged."""
+"""Files that are whole, and not what a reader takes: each is named for what it is, with what to do;
+none is called damaged."""
 
 import bz2
 import gzip
@@ -44,7 +45,10 @@ def refusal(read, path, kind=ValueError, **options):
 @pytest.mark.parametrize("reader", ["read_csv", "read_jsonl", "read_svmlight", "read_npy", "read_hdf5", "read_parquet"])
 @pytest.mark.parametrize("kind", WHOLE)
 def test_another_format_is_named_with_the_function_that_reads_it(kind, reader, tmp_path):
-    if kind == reader or (kind, reader) in {("read_webdataset", "read_npy"), ("read_lmdb", "read_npy")}:  # of ten bytes nobody can tell
+    if kind == reader or (kind, reader) in {
+        ("read_webdataset", "read_npy"),
+        ("read_lmdb", "read_npy"),
+    }:  # of ten bytes nobody can tell
         return
     path = str(tmp_path / "data")
     WHOLE[kind](path)
@@ -60,7 +64,9 @@ def test_what_is_not_there_is_told_with_its_name(reader, tmp_path):
     assert f"{reader}(): no file matches {str(path)!r}" in refusal(read, path, FileNotFoundError)
     (tmp_path / "link").symlink_to(path)
     for given in (tmp_path / "link", str(tmp_path / "l*"), [tmp_path / "link"]):
-        with pytest.raises(FileNotFoundError, match=rf"{reader}\(\): .*link' is a link to '.*data', which is not there"):
+        with pytest.raises(
+            FileNotFoundError, match=rf"{reader}\(\): .*link' is a link to '.*data', which is not there"
+        ):
             read(given)
 
 
@@ -95,12 +101,16 @@ NAMED = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}
 def test_what_is_compressed_otherwise_than_its_name_says_is_told(reader, suffix, tmp_path):
     read, text = READERS[reader], TEXTS[reader]
     (tmp_path / "packed.txt").write_bytes(PACKED[suffix](text))
-    assert f"it is compressed with {NAMED[suffix]}: its name must end with {suffix}" in refusal(read, tmp_path / "packed.txt")
+    assert f"it is compressed with {NAMED[suffix]}: its name must end with {suffix}" in refusal(
+        read, tmp_path / "packed.txt"
+    )
     (tmp_path / f"plain{suffix}").write_bytes(text)
     assert f"is not compressed, although its name ends with {suffix}" in refusal(read, tmp_path / f"plain{suffix}")
     for other in PACKED.keys() - {suffix}:
         (tmp_path / f"packed{other}").write_bytes(PACKED[suffix](text))
-        assert f"is compressed with {NAMED[suffix]}, although its name ends with {other}" in refusal(read, tmp_path / f"packed{other}")
+        assert f"is compressed with {NAMED[suffix]}, although its name ends with {other}" in refusal(
+            read, tmp_path / f"packed{other}"
+        )
     (tmp_path / "zstd.txt").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(20))
     assert "zstd (Zstandard): decompress it before" in refusal(read, tmp_path / "zstd.txt")
     (tmp_path / f"zstd{suffix}").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(20))
@@ -166,7 +176,9 @@ def test_an_empty_file_has_no_rows_or_is_named(reader, tmp_path):
         refusal(READERS[reader], path)
 
 
-@pytest.mark.parametrize("head", ["PAR1,PAR2\n1,2\n", "ARROW1,b\n1,2\n", "BZh9,b\n1,2\n", "PK,b\n1,2\n", "GIF89a,b\n1,2\n"])
+@pytest.mark.parametrize(
+    "head", ["PAR1,PAR2\n1,2\n", "ARROW1,b\n1,2\n", "BZh9,b\n1,2\n", "PK,b\n1,2\n", "GIF89a,b\n1,2\n"]
+)
 def test_text_that_begins_like_another_format_is_text(head, tmp_path):
     (tmp_path / "a.csv").write_text(head)
     assert list(formats.read_csv(tmp_path / "a.csv")[0].values()) == ["1", "2"]

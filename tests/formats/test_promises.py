@@ -1,4 +1,5 @@
-"""The table of examples/formats.md, cell by cell: readers and writers keep what is promised, and what is not promised is not there."""
+"""The table of examples/formats.md, cell by cell: readers and writers keep what is promised,
+and what is not promised is not there."""
 
 import functools
 import inspect
@@ -55,7 +56,10 @@ def written_by_caffe(path, flow, overwrite=False):
     import lmdb
 
     message = datum("test", "lmdb")
-    with lmdb.open(str(path), subdir=False, lock=False, map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
+    with (
+        lmdb.open(str(path), subdir=False, lock=False, map_size=1 << 24) as environment,
+        environment.begin(write=True) as transaction,
+    ):
         for number, label in enumerate(flow):
             one = message(channels=1, height=1, width=1, data=bytes([label]), label=label)
             transaction.put(b"%08d" % number, one.SerializeToString())
@@ -72,7 +76,8 @@ def object_arrays(path):
 
 @dataclass(frozen=True)
 class Format:
-    """A reader, a writer, and what they read and write; `number` finds the number in a datapoint that was made of it."""
+    """A reader, a writer, and what they read and write;
+    `number` finds the number in a datapoint that was made of it."""
 
     ending: str
     write: Callable[..., Any]
@@ -101,7 +106,11 @@ FORMATS = {
     "CSV": text("csv", formats.write_csv, formats.read_csv, make=lambda n: {"x": n}, number=lambda row: int(row["x"])),
     "JSON lines": text("jsonl", formats.write_jsonl, formats.read_jsonl, make=lambda n: n, number=int),
     "SVMlight": text(
-        "svm", formats.write_svmlight, formats.read_svmlight, make=lambda n: [([0], [1.0]), n], number=lambda row: int(row[1])
+        "svm",
+        formats.write_svmlight,
+        formats.read_svmlight,
+        make=lambda n: [([0], [1.0]), n],
+        number=lambda row: int(row[1]),
     ),
     "npy": Format(
         "npy",
@@ -112,12 +121,23 @@ FORMATS = {
         pickled=object_array,
     ),
     "npz": Format(
-        "npz", formats.write_npz, formats.read_npz, packed=functools.partial(formats.write_npz, compressed=True), pickled=object_arrays
+        "npz",
+        formats.write_npz,
+        formats.read_npz,
+        packed=functools.partial(formats.write_npz, compressed=True),
+        pickled=object_arrays,
     ),
-    "HDF5": Format("h5", formats.write_hdf5, formats.read_hdf5, packed=functools.partial(formats.write_hdf5, compression="gzip")),
+    "HDF5": Format(
+        "h5", formats.write_hdf5, formats.read_hdf5, packed=functools.partial(formats.write_hdf5, compression="gzip")
+    ),
     "Zarr": Format("zarr", formats.write_zarr, formats.read_zarr, packed=formats.write_zarr),
     "Parquet": Format("parquet", formats.write_parquet, formats.read_parquet, packed=formats.write_parquet),
-    "Arrow": Format("arrow", formats.write_arrow, formats.read_arrow, packed=functools.partial(formats.write_arrow, compression="zstd")),
+    "Arrow": Format(
+        "arrow",
+        formats.write_arrow,
+        formats.read_arrow,
+        packed=functools.partial(formats.write_arrow, compression="zstd"),
+    ),
     "TFRecord": Format(
         "tfrecord",
         formats.write_tfrecord,
@@ -136,8 +156,15 @@ FORMATS = {
         suffix=".gz",
         pickled=lambda path: formats.write_webdataset(path, [{"pyd": 1}]),
     ),
-    "LMDB": Format("lmdb", formats.write_lmdb, formats.read_lmdb, pickled=lambda path: formats.write_lmdb(path, [1], encode=pickle.dumps)),
-    "Caffe's LMDB": Format("mdb", written_by_caffe, formats.read_caffe_lmdb, make=lambda n: n, number=lambda row: row[1], makes=False),
+    "LMDB": Format(
+        "lmdb",
+        formats.write_lmdb,
+        formats.read_lmdb,
+        pickled=lambda path: formats.write_lmdb(path, [1], encode=pickle.dumps),
+    ),
+    "Caffe's LMDB": Format(
+        "mdb", written_by_caffe, formats.read_caffe_lmdb, make=lambda n: n, number=lambda row: row[1], makes=False
+    ),
 }
 
 
@@ -263,7 +290,9 @@ def test_endless_flows_are_refused_before_anything_is_written(name, said, how, o
     kind = FORMATS.get(name, FORMATS["JSON lines"])
     write = functools.partial(formats.write_shards, kind.write, shards=2) if name == "write_shards" else kind.write
     path = tmp_path / (f"{{shard}}.{kind.ending}" if name == "write_shards" else f"a.{kind.ending}")
-    with pytest.raises(ValueError, match=r"write_\w+\(\): the flow must have an end, but .* is endless; take\(n\)") as caught:
+    with pytest.raises(
+        ValueError, match=r"write_\w+\(\): the flow must have an end, but .* is endless; take\(n\)"
+    ) as caught:
         write(path, ENDLESS[how](kind.make), overwrite=overwrite)
     kept(said, os.listdir(tmp_path) == [])
     assert "__notes__" not in vars(caught.value)
@@ -366,7 +395,9 @@ def test_every_writer_shows_a_bar_that_knows_its_total(name, sized, tmp_path, mo
 def test_shards_have_one_bar_of_files_or_of_datapoints(tmp_path, monkeypatch, processes):
     made = bars(monkeypatch)
     formats.write_shards(formats.write_jsonl, tmp_path / "{shard}.jsonl", range(9), shards=3, processes=processes)
-    formats.write_shards(formats.write_jsonl, tmp_path / "{shard}-of.jsonl", Sized(list(range(9))), shards=3, processes=processes)
+    formats.write_shards(
+        formats.write_jsonl, tmp_path / "{shard}-of.jsonl", Sized(list(range(9))), shards=3, processes=processes
+    )
     assert made == [("write_shards", 3, 0), ("write_shards", 9, 0)]
 
 

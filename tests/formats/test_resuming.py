@@ -213,7 +213,9 @@ def test_another_program_run_goes_on_where_its_function_is_the_same(tmp_path):
 
     def run(value):
         script.write_text(SCRIPT.format(value=value))
-        return subprocess.run([sys.executable, "-P", str(script), str(tmp_path)], capture_output=True, text=True, timeout=50, check=False)
+        return subprocess.run(
+            [sys.executable, "-P", str(script), str(tmp_path)], capture_output=True, text=True, timeout=50, check=False
+        )
 
     assert run(1).returncode == 0
     (tmp_path / "1.jsonl").unlink()
@@ -243,8 +245,12 @@ def test_behind_a_url_it_is_the_same():
         formats.write_shards(formats.write_jsonl, "memory://resuming/{shard}.jsonl", range(6), shards=2)
         memory.rm("/resuming/1.jsonl")
         with pytest.raises(ValueError, match="are of another flow"):
-            formats.write_shards(formats.write_jsonl, "memory://resuming/{shard}.jsonl", range(7), shards=2, resume=True)
+            formats.write_shards(
+                formats.write_jsonl, "memory://resuming/{shard}.jsonl", range(7), shards=2, resume=True
+            )
         formats.write_shards(formats.write_jsonl, "memory://resuming/{shard}.jsonl", range(6), shards=2, resume=True)
-        assert read_all(formats.read_jsonl, [f"memory://resuming/{shard}.jsonl" for shard in range(2)]) == list(range(6))
+        assert read_all(formats.read_jsonl, [f"memory://resuming/{shard}.jsonl" for shard in range(2)]) == list(
+            range(6)
+        )
     finally:
         memory.store.clear()

@@ -1,4 +1,5 @@
-"""Several files as one, of every reader: by lists, patterns and braces, read in order, at random, in batches and by workers."""
+"""Several files as one, of every reader: by lists, patterns and braces, read in order, at random,
+in batches and by workers."""
 
 import copy
 import gc
@@ -58,7 +59,13 @@ def made(request, tmp_path):
 def test_lists_patterns_and_braces_stand_for_the_rows_of_all_in_natural_order(made):
     read, paths, expected = made
     folder, ending = os.path.split(paths[0])[0], paths[0].rpartition(".")[2]
-    for given in (paths, tuple(paths), f"{folder}/*.{ending}", f"{folder}/{{8..10}}.{ending}", [paths[0], f"{folder}/{{9,10}}.{ending}"]):
+    for given in (
+        paths,
+        tuple(paths),
+        f"{folder}/*.{ending}",
+        f"{folder}/{{8..10}}.{ending}",
+        [paths[0], f"{folder}/{{9,10}}.{ending}"],
+    ):
         flow = read(given)
         assert len(flow) == 11
         assert same(list(flow), expected)
@@ -119,7 +126,9 @@ def test_some_may_be_compressed(name, hold, tmp_path):
     for start in range(12):
         assert same(list(flow.run(start=start)), expected[start:])
     if hold:
-        assert same(list(ff.pipe(flow, ff.shuffle())), [expected[number] for number in ff.pipe(range(11), ff.shuffle())])
+        assert same(
+            list(ff.pipe(flow, ff.shuffle())), [expected[number] for number in ff.pipe(range(11), ff.shuffle())]
+        )
 
 
 def open_files(folder):

@@ -24,7 +24,11 @@ pytestmark = pytest.mark.timeout(60)
 
 def write_lines(path, flow, *, overwrite=False):
     """A writer as small as can be."""
-    with written(path, overwrite, "write_lines") as beside, open(beside, "w") as file, shown(flow, "write_lines") as datapoints:
+    with (
+        written(path, overwrite, "write_lines") as beside,
+        open(beside, "w") as file,
+        shown(flow, "write_lines") as datapoints,
+    ):
         for datapoint in datapoints:
             file.write(json.dumps(datapoint) + "\n")
 
@@ -117,7 +121,10 @@ def test_large_arrays_are_written_by_processes(tmp_path):
     images = np.arange(40 * 256 * 256, dtype=np.uint8).reshape(40, 256, 256)
     flow = ff.map(lambda row: {"npy": row[0]}, ff.from_arrays(images))
     write_shards(write_webdataset, tmp_path / "{shard}.tar", flow, shards=2, processes=2)
-    found = [sample["npy"] for sample in ff.interleave(read_webdataset, [str(tmp_path / name) for name in names(tmp_path)], cycle=2)]
+    found = [
+        sample["npy"]
+        for sample in ff.interleave(read_webdataset, [str(tmp_path / name) for name in names(tmp_path)], cycle=2)
+    ]
     assert np.array_equal(found, images)
 
 
@@ -132,7 +139,9 @@ def test_options_of_a_writer_are_given_by_partial(tmp_path):
 
 def test_existing_files_are_replaced_only_when_told(tmp_path):
     write_shards(write_lines, pattern(tmp_path), range(4), shards=2)
-    with pytest.raises(FileExistsError, match=r"write_shards\(\): '.*00-of-02.txt' exists; pass overwrite=True .*, or resume=True"):
+    with pytest.raises(
+        FileExistsError, match=r"write_shards\(\): '.*00-of-02.txt' exists; pass overwrite=True .*, or resume=True"
+    ):
         write_shards(write_lines, pattern(tmp_path), range(9), shards=2)
     assert contents(tmp_path) == [[0, 2], [1, 3]]
     for flow in (range(6), iter(range(6))):
@@ -288,7 +297,9 @@ def test_no_threads_are_left(tmp_path):
 
 
 def test_a_writer_that_writes_elsewhere_is_told_of(tmp_path):
-    with pytest.raises(ValueError, match="write must leave a file at the path that it is given, but elsewhere left none at"):
+    with pytest.raises(
+        ValueError, match="write must leave a file at the path that it is given, but elsewhere left none at"
+    ):
         write_shards(elsewhere, pattern(tmp_path), range(4), shards=2)
 
 
@@ -340,7 +351,13 @@ def test_every_writer_writes_shards(tmp_path, name, streams):
     rows = [{"name": f"row {number}", "value": number} for number in range(20)]
     if name in ("npz", "hdf5"):
         rows = [{"value": np.array([row["value"]])} for row in rows]
-    write_shards(write, tmp_path / ("{shard}." + name), iter(rows) if streams else rows, shards=3, processes=None if streams else 2)
+    write_shards(
+        write,
+        tmp_path / ("{shard}." + name),
+        iter(rows) if streams else rows,
+        shards=3,
+        processes=None if streams else 2,
+    )
     assert len(names(tmp_path)) == 3
     assert same(list(ff.interleave(read, [str(tmp_path / f"{shard}.{name}") for shard in range(3)], cycle=3)), rows)
 
@@ -349,7 +366,9 @@ def test_every_writer_writes_shards(tmp_path, name, streams):
 @pytest.mark.parametrize("processes", [None, 2])
 def test_one_bar_is_shown_and_not_one_for_each_shard(tmp_path, streams, processes, capfd):
     rows = [{"value": number} for number in range(20)]
-    write_shards(formats.write_jsonl, tmp_path / "{shard}.jsonl", iter(rows) if streams else rows, shards=3, processes=processes)
+    write_shards(
+        formats.write_jsonl, tmp_path / "{shard}.jsonl", iter(rows) if streams else rows, shards=3, processes=processes
+    )
     said = capfd.readouterr().err
     assert said.count("\n") == 1
     assert said.startswith("\rwrite_shards: ")

@@ -1,4 +1,5 @@
-"""Parquet and Arrow: what pyarrow and pandas write is read, they read what is written, values come back, damage is named."""
+"""Parquet and Arrow: what pyarrow and pandas write is read, they read what is written,
+values come back, damage is named."""
 
 import datetime
 import decimal
@@ -19,7 +20,9 @@ from flowfn.formats.tables.reading import read_arrow, read_parquet, write_arrow,
 from flowfn.testing import check, left_behind, same
 
 in_workers = pytest.mark.parametrize(
-    "workers", [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.alone)], ids=["threads", "processes"]
+    "workers",
+    [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.alone)],
+    ids=["threads", "processes"],
 )
 FORMATS = {"parquet": (write_parquet, read_parquet), "arrow": (write_arrow, read_arrow)}
 COLUMNS = {
@@ -147,7 +150,15 @@ def test_pyarrow_reads_what_is_written(tmp_path):
 def test_numbers_and_texts_of_numpy_come_back_as_pythons(tmp_path):
     write_parquet(
         tmp_path / "a.parquet",
-        [{"i": np.int16(3), "f": np.float32(0.5), "t": np.str_("a"), "z": np.array(7), "d": np.datetime64("2020-01-01")}],
+        [
+            {
+                "i": np.int16(3),
+                "f": np.float32(0.5),
+                "t": np.str_("a"),
+                "z": np.array(7),
+                "d": np.datetime64("2020-01-01"),
+            }
+        ],
     )
     (row,) = read_parquet(tmp_path / "a.parquet")
     assert row == {"i": 3, "f": 0.5, "t": "a", "z": 7, "d": datetime.date(2020, 1, 1)}
@@ -227,7 +238,9 @@ def test_groups_are_decoded_once_in_order_and_a_few_are_kept(tmp_path, monkeypat
     decoded = []
     whole = tables.ParquetRows.decoded
     monkeypatch.setattr(
-        tables.ParquetRows, "decoded", lambda self, file, number, names: decoded.append(number) or whole(self, file, number, names)
+        tables.ParquetRows,
+        "decoded",
+        lambda self, file, number, names: decoded.append(number) or whole(self, file, number, names),
     )
     assert [row["x"] for row in read_parquet(path)] == list(range(20_000))
     assert decoded == list(range(20))
@@ -266,7 +279,10 @@ def test_many_files_are_not_all_held_open(tmp_path, monkeypatch):
         ([{}], "datapoints must have components"),
         ([{"x": 1 << 70}], "column 'x'"),
         ([{"x": [1]}] * 1500 + [{"x": [2.5]}], "column 'x' of datapoints 1000 to 1500 cannot be written as list"),
-        ([{"x": np.zeros((2, 2), np.int8)}] * 1500 + [{"x": np.zeros((2, 2))}], "but datapoint 1500 has an array of float64"),
+        (
+            [{"x": np.zeros((2, 2), np.int8)}] * 1500 + [{"x": np.zeros((2, 2))}],
+            "but datapoint 1500 has an array of float64",
+        ),
         (
             [{"x": np.zeros(2, np.int8)}] * 1500 + [{"x": np.full(2, 0.5)}],
             "column 'x' of datapoints 1000 to 1500 cannot be written as list",
@@ -304,7 +320,9 @@ def test_a_file_is_not_replaced_unless_told(tmp_path):
             write(tmp_path / "a", [2])
         write(tmp_path / "a", [2, 3], overwrite=True)
         assert list(read(tmp_path / "a")) == [2, 3]
-    with pytest.raises(ValueError, match="compression must be 'zstd', 'snappy', 'gzip', 'brotli', 'lz4' or None, got 'zip'"):
+    with pytest.raises(
+        ValueError, match="compression must be 'zstd', 'snappy', 'gzip', 'brotli', 'lz4' or None, got 'zip'"
+    ):
         write_parquet(tmp_path / "b", [1], compression="zip")
 
 
@@ -314,7 +332,13 @@ def test_a_file_is_not_replaced_unless_told(tmp_path):
 @pytest.mark.parametrize("kind", FORMATS)
 def test_what_is_no_such_file_is_named(tmp_path, kind):
     read = FORMATS[kind][1]
-    for content in (b"", b"something else", b"PAR1" + bytes(100) + b"PAR1", b"ARROW1" + bytes(100) + b"ARROW1", bytes(100)):
+    for content in (
+        b"",
+        b"something else",
+        b"PAR1" + bytes(100) + b"PAR1",
+        b"ARROW1" + bytes(100) + b"ARROW1",
+        bytes(100),
+    ):
         (tmp_path / "a").write_bytes(content)
         if kind == "arrow" and not any(content):
             continue
@@ -430,7 +454,9 @@ def test_a_stream_that_was_cut_off_between_batches_is_told(tmp_path):
     assert len(list(read_arrow(tmp_path / "whole"))) == 1000
     for rows, end in zip(range(0, 1100, 100), ends):
         (tmp_path / "cut").write_bytes(whole[:end])
-        with pytest.warns(UserWarning, match=rf"read_arrow\(\): {tmp_path}/cut ends without the mark .*, after {rows} rows") as told:
+        with pytest.warns(
+            UserWarning, match=rf"read_arrow\(\): {tmp_path}/cut ends without the mark .*, after {rows} rows"
+        ) as told:
             flow = read_arrow(tmp_path / "cut")
         assert told[0].filename == __file__
         assert len(list(flow)) == rows
@@ -443,7 +469,9 @@ def test_a_stream_that_was_cut_off_between_batches_is_told(tmp_path):
 
 def test_the_end_of_a_stream_is_known_in_its_old_form_too(tmp_path):
     table = pa.table({"x": range(10)})
-    with pa.ipc.new_stream(str(tmp_path / "a"), table.schema, options=pa.ipc.IpcWriteOptions(use_legacy_format=True)) as file:
+    with pa.ipc.new_stream(
+        str(tmp_path / "a"), table.schema, options=pa.ipc.IpcWriteOptions(use_legacy_format=True)
+    ) as file:
         file.write_table(table)
     assert list(read_arrow(tmp_path / "a")) == table.to_pylist()
     (tmp_path / "b").write_bytes((tmp_path / "a").read_bytes()[:-4])
@@ -458,16 +486,28 @@ def test_what_lies_behind_the_end_of_a_stream_is_refused(tmp_path):
     whole = (tmp_path / "a").read_bytes()
     for more in (whole, b"\0", b"something"):
         (tmp_path / "b").write_bytes(whole + more)
-        with pytest.raises(ValueError, match=f"/b has {len(more)} bytes behind the end of its stream, after 1 record batches"):
+        with pytest.raises(
+            ValueError, match=f"/b has {len(more)} bytes behind the end of its stream, after 1 record batches"
+        ):
             read_arrow(tmp_path / "b")
 
 
 @pytest.mark.parametrize("deltas", [False, True])
 def test_dictionaries_may_grow_and_be_replaced_in_a_stream(tmp_path, deltas):
     schema = pa.schema([("word", pa.dictionary(pa.int8(), pa.string()))])
-    parts = [(["a", "b"], [0, 1, None]), (["a", "b", "c"], [2, 1]), (["x", "b", "c"], [0]), ([], []), (["x", "b", "c", "d"], [3, 0])]
-    columns = [pa.DictionaryArray.from_arrays(pa.array(at, pa.int8()), pa.array(words, pa.string())) for words, at in parts]
-    with pa.ipc.new_stream(str(tmp_path / "a"), schema, options=pa.ipc.IpcWriteOptions(emit_dictionary_deltas=deltas)) as file:
+    parts = [
+        (["a", "b"], [0, 1, None]),
+        (["a", "b", "c"], [2, 1]),
+        (["x", "b", "c"], [0]),
+        ([], []),
+        (["x", "b", "c", "d"], [3, 0]),
+    ]
+    columns = [
+        pa.DictionaryArray.from_arrays(pa.array(at, pa.int8()), pa.array(words, pa.string())) for words, at in parts
+    ]
+    with pa.ipc.new_stream(
+        str(tmp_path / "a"), schema, options=pa.ipc.IpcWriteOptions(emit_dictionary_deltas=deltas)
+    ) as file:
         for column in columns:
             file.write_batch(pa.record_batch([column], schema=schema))
     rows = [{"word": word} for column in columns for word in column.to_pylist()]
@@ -478,7 +518,12 @@ def test_dictionaries_may_grow_and_be_replaced_in_a_stream(tmp_path, deltas):
 
 def test_checksums_of_pages_are_looked_at(tmp_path):
     path = stored(
-        tmp_path / "a", pa.table({"x": range(1000)}), "parquet", write_page_checksum=True, compression="none", use_dictionary=False
+        tmp_path / "a",
+        pa.table({"x": range(1000)}),
+        "parquet",
+        write_page_checksum=True,
+        compression="none",
+        use_dictionary=False,
     )
     assert len(list(read_parquet(path))) == 1000
     at = pq.ParquetFile(path).metadata.row_group(0).column(0).data_page_offset + 200
@@ -503,7 +548,9 @@ def test_what_python_has_no_value_for_is_named_and_not_called_damaged(tmp_path, 
     column, message = UNREADABLE[name]
     path = stored(tmp_path / "a", pa.table({"x": [1], "y": column}), kind)
     for read in (list, lambda flow: flow[0], lambda flow: list(ff.subset([0, 0], flow))):
-        with pytest.raises(ValueError, match=rf"(?s){message}.*; its column 'y' holds what cannot be a Python value") as caught:
+        with pytest.raises(
+            ValueError, match=rf"(?s){message}.*; its column 'y' holds what cannot be a Python value"
+        ) as caught:
             read(FORMATS[kind][1](path))
         assert "damaged" not in str(caught.value)
     assert list(FORMATS[kind][1](path, ["x"])) == [{"x": 1}]
@@ -518,7 +565,10 @@ def test_files_of_other_kinds_are_named(tmp_path):
     orc.write_table(table, str(tmp_path / "a.orc"))
     (tmp_path / "a.feather").write_bytes(b"FEA1" + bytes(100) + b"FEA1")
     (tmp_path / "a.encrypted").write_bytes(b"PARE" + bytes(100) + b"PARE")
-    for read, ends in ((read_arrow, ("parquet", "orc", "feather", "encrypted")), (read_parquet, ("arrow", "orc", "feather", "encrypted"))):
+    for read, ends in (
+        (read_arrow, ("parquet", "orc", "feather", "encrypted")),
+        (read_parquet, ("arrow", "orc", "feather", "encrypted")),
+    ):
         for end in ends:
             with pytest.raises(
                 ValueError, match=rf"{read.__name__}\(\): .*/a.{end} is (a Parquet|an Arrow|an ORC|of the|an encrypted)"
@@ -541,18 +591,33 @@ def test_types_of_polars_that_arrow_does_not_know_are_not_called_damaged(tmp_pat
 # Missing values
 
 
-HOLES = {"i": [1, None, 3, None], "f": [0.5, 1.5, None, None], "t": ["a", None, None, "b"], "b": [True, None, True, True]}
+HOLES = {
+    "i": [1, None, 3, None],
+    "f": [0.5, 1.5, None, None],
+    "t": ["a", None, None, "b"],
+    "b": [True, None, True, True],
+}
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_column_with_missing_values_has_one_form_in_every_batch(tmp_path, kind):
     path, read = stored(tmp_path / "a", pa.table(HOLES), kind), FORMATS[kind][1]
     for name in ("i", "f", "b"):
-        with pytest.raises(ValueError, match=r"batch\(\): None is among values .*missing= of read_parquet and read_arrow.*as_list"):
+        with pytest.raises(
+            ValueError, match=r"batch\(\): None is among values .*missing= of read_parquet and read_arrow.*as_list"
+        ):
             list(ff.batch(4, read(path, [name])))
-        assert [batch[name] for batch in ff.batch(2, read(path, [name]), collate=ff.as_list)] == [HOLES[name][:2], HOLES[name][2:]]
+        assert [batch[name] for batch in ff.batch(2, read(path, [name]), collate=ff.as_list)] == [
+            HOLES[name][:2],
+            HOLES[name][2:],
+        ]
     given = {"i": -1, "f": math.nan, "t": "", "b": False}
-    expected = {"i": [1, -1, 3, -1], "f": [0.5, 1.5, math.nan, math.nan], "t": ["a", "", "", "b"], "b": [True, False, True, True]}
+    expected = {
+        "i": [1, -1, 3, -1],
+        "f": [0.5, 1.5, math.nan, math.nan],
+        "t": ["a", "", "", "b"],
+        "b": [True, False, True, True],
+    }
     for order in (ff.skip(0), ff.subset([0, 1, 2, 3]), ff.map(lambda row: row), ff.shuffle()):
         for batch in ff.pipe(read(path, missing=given), order, ff.batch(2)):
             assert {name: getattr(column, "dtype", type(column)) for name, column in batch.items()} == {
@@ -563,17 +628,25 @@ def test_a_column_with_missing_values_has_one_form_in_every_batch(tmp_path, kind
             }
     assert all(map(same, read(path, missing=given), pa.table(expected).to_pylist()))
     assert [row["i"] for row in read(path, missing={"i": 0.5})] == [1.0, 0.5, 3.0, 0.5]
-    assert {type(row["i"]) for row in read(path, missing={"i": 0.5})} == {type(row["f"]) for row in read(path, missing={"f": 0})} == {float}
+    assert (
+        {type(row["i"]) for row in read(path, missing={"i": 0.5})}
+        == {type(row["f"]) for row in read(path, missing={"f": 0})}
+        == {float}
+    )
 
 
 def test_what_stands_for_missing_values_must_be_like_the_others(tmp_path):
     path = stored(tmp_path / "a", pa.table(HOLES), "parquet")
     for given in ({"i": "x"}, {"f": True}, {"t": 0}, {"b": 1}):
-        with pytest.raises(ValueError, match=r"read_parquet\(\): missing must have a value like the others of '\w', \w+, got"):
+        with pytest.raises(
+            ValueError, match=r"read_parquet\(\): missing must have a value like the others of '\w', \w+, got"
+        ):
             read_parquet(path, missing=given)
     with pytest.raises(ValueError, match="missing must name some of 'i', 'f', got 't'"):
         read_parquet(path, ["i", "f"], missing={"t": ""})
-    with pytest.raises(TypeError, match=r"missing must be a dict, \{column: what stands there for a missing value\} or None, got 0"):
+    with pytest.raises(
+        TypeError, match=r"missing must be a dict, \{column: what stands there for a missing value\} or None, got 0"
+    ):
         read_parquet(path, missing=0)
     assert repr(read_parquet(path, missing={"i": 0})) == f"read_parquet({path!r}, missing={{'i': 0}})"
 
@@ -585,7 +658,9 @@ def counted(monkeypatch):
     decoded = []
     whole = tables.ArrowRows.decoded
     monkeypatch.setattr(
-        tables.ArrowRows, "decoded", lambda self, file, number, names: decoded.append(number) or whole(self, file, number, names)
+        tables.ArrowRows,
+        "decoded",
+        lambda self, file, number, names: decoded.append(number) or whole(self, file, number, names),
     )
     return decoded
 
@@ -628,6 +703,12 @@ def test_a_damaged_row_is_found_among_others_that_are_sound(tmp_path):
     (tmp_path / "a").write_bytes(whole[:place] + offsets[:20] + np.int32(1 << 30).tobytes() + whole[place + 24 :])
     assert read_arrow(path)[900] == {"t": "some"}
     assert list(ff.subset([900, 901], read_arrow(path))) == [{"t": "some"}, {"t": "words"}]
-    for read in (list, lambda flow: flow[4], lambda flow: flow[5], lambda flow: list(ff.subset([900, 5], flow)), ff.shuffle()):
+    for read in (
+        list,
+        lambda flow: flow[4],
+        lambda flow: flow[5],
+        lambda flow: list(ff.subset([900, 5], flow)),
+        ff.shuffle(),
+    ):
         with pytest.raises(ValueError, match=r"(?s)group 0 of .*/a \(datapoints 0 to 999\) cannot be read: .*damaged"):
             list(read(read_arrow(path)))

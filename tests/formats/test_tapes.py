@@ -1,4 +1,5 @@
-"""Tar files of many programs: each is read as what was put in, or named for what it is; nothing in one is dropped in silence."""
+"""Tar files of many programs: each is read as what was put in, or named for what it is;
+nothing in one is dropped in silence."""
 
 import bz2
 import functools
@@ -78,14 +79,24 @@ def both(path, **options):
 
 
 def streamed(path):
-    return {f"{sample['__key__']}.{key}": sample[key] for sample in read_webdataset(path, decode=False) for key in sample if key[0] != "_"}
+    return {
+        f"{sample['__key__']}.{key}": sample[key]
+        for sample in read_webdataset(path, decode=False)
+        for key in sample
+        if key[0] != "_"
+    }
 
 
 def files(path):
     """The files in a tar file, by their names."""
     samples, said = both(path, decode=False)
     assert said == []
-    return {f"{sample['__key__']}.{extension}": data for sample in samples for extension, data in sample.items() if extension != "__key__"}
+    return {
+        f"{sample['__key__']}.{extension}": data
+        for sample in samples
+        for extension, data in sample.items()
+        if extension != "__key__"
+    }
 
 
 def refused(path, words, ways=(True, False)):
@@ -139,7 +150,11 @@ def test_what_programs_pack_is_read(options, folder, tmp_path):
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_what_python_packs_is_read(form, tmp_path):
-    names = {name: data for name, data in {**FILES, BYTES: b"latin", LONG: b"long"}.items() if form != tarfile.USTAR_FORMAT or name != LONG}
+    names = {
+        name: data
+        for name, data in {**FILES, BYTES: b"latin", LONG: b"long"}.items()
+        if form != tarfile.USTAR_FORMAT or name != LONG
+    }
     with tarfile.open(tmp_path / "a.tar", "w", format=form) as archive:
         for name, data in names.items():
             archive.addfile(about(name, len(data)), io.BytesIO(data))
@@ -211,7 +226,9 @@ def test_a_sparse_file_is_named_for_what_it_is(options, tmp_path):
         file.seek(1 << 20)
         file.write(b"end")
     run(options[0], "-c", "-f", tmp_path / "a.tar", "-C", tmp_path, *options[1:], "hole.bin")
-    refused(tmp_path / "a.tar", r"holds a sparse file, 'hole\.bin' at byte \d+, .*pack it anew \(without -S or --sparse")
+    refused(
+        tmp_path / "a.tar", r"holds a sparse file, 'hole\.bin' at byte \d+, .*pack it anew \(without -S or --sparse"
+    )
     if options[0] == "bsdtar":
         run("bsdtar", "-c", "--no-read-sparse", "-f", tmp_path / "b.tar", "-C", tmp_path, "hole.bin")
         assert files(tmp_path / "b.tar") == {"hole.bin": bytes(1 << 20) + b"end"}
@@ -226,9 +243,24 @@ def test_records_tell_of_sparse_files(key, tmp_path):
 def test_volumes_are_named_for_what_they_are(form, tmp_path):
     (tmp_path / "a.bin").write_bytes(os.urandom(30_000))
     volumes = [tmp_path / f"{number}.tar" for number in range(3)]
-    run("tar", "-c", f"--format={form}", "-M", "-L", 20, *(f"--file={path}" for path in volumes), "-C", tmp_path, "a.bin", check=False)
+    run(
+        "tar",
+        "-c",
+        f"--format={form}",
+        "-M",
+        "-L",
+        20,
+        *(f"--file={path}" for path in volumes),
+        "-C",
+        tmp_path,
+        "a.bin",
+        check=False,
+    )
     refused(volumes[0], r"it ends within 'a\.bin', .* if it is the first of several volumes, pack them as one")
-    refused(volumes[1], r"holds a part of a file that begins in another volume, '.*a\.bin.*pack it anew \(without --multi-volume\)")
+    refused(
+        volumes[1],
+        r"holds a part of a file that begins in another volume, '.*a\.bin.*pack it anew \(without --multi-volume\)",
+    )
 
 
 OTHERS = {
@@ -253,7 +285,9 @@ def test_what_is_no_tar_file_is_named_for_what_it_is(what, size, tmp_path):
     refused(tmp_path / "b.tar.gz", f"is no tar file but .*{what}", ways=(None,))
 
 
-@pytest.mark.parametrize("name", ["BZh9.txt", "PK\x03\x04.txt", "LZIP.txt", "070701.txt", "Rar!.txt", "(\u00b5.txt", "]"])
+@pytest.mark.parametrize(
+    "name", ["BZh9.txt", "PK\x03\x04.txt", "LZIP.txt", "070701.txt", "Rar!.txt", "(\u00b5.txt", "]"]
+)
 def test_a_tar_file_may_begin_with_any_name(name, tmp_path):
     name = name if "." in name else name + "/x.txt"
     for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
@@ -287,17 +321,28 @@ def test_what_is_compressed_is_read_whole_or_refused(ending, tmp_path):
             path.write_bytes(b"".join(pack(part) + zeros for part in parts))
             assert streamed(path) == FILES
     assert not read_webdataset(path).seekable
-    for broken in (pack(whole) + b"more", pack(whole)[:-3], pack(whole[:700]) + pack(whole[700:])[:-5], pack(whole[: len(whole) // 2])):
+    for broken in (
+        pack(whole) + b"more",
+        pack(whole)[:-3],
+        pack(whole[:700]) + pack(whole[700:])[:-5],
+        pack(whole[: len(whole) // 2]),
+    ):
         path.write_bytes(broken)
         refused(path, r"cut off", ways=(None,))
     path.write_bytes(pack(whole) + pack(whole))
-    refused(path, rf"goes on at byte {len(whole)}, behind the zeros at byte {len(whole) - 2 * BLOCK} that mark its end", ways=(None,))
+    refused(
+        path,
+        rf"goes on at byte {len(whole)}, behind the zeros at byte {len(whole) - 2 * BLOCK} that mark its end",
+        ways=(None,),
+    )
 
 
 def test_zstandard_is_asked_for_where_it_is_needed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zstandard", None)
     (tmp_path / "a.tar.zst").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(100))
-    with pytest.raises(ImportError, match=r'read_webdataset\(\) needs zstandard, which is not installed: pip install "flowfn\[zstd\]"'):
+    with pytest.raises(
+        ImportError, match=r'read_webdataset\(\) needs zstandard, which is not installed: pip install "flowfn\[zstd\]"'
+    ):
         list(read_webdataset(tmp_path / "a.tar.zst"))
 
 
@@ -314,7 +359,9 @@ def test_zeros_up_to_a_record_mark_an_end(zeros, tmp_path):
 @pytest.mark.parametrize("more", [b"\n", b"text behind it", member("b.txt", b"y")])
 def test_what_stands_behind_the_end_is_refused(zeros, more, tmp_path):
     path = written(tmp_path / "a.tar", member("a.txt", b"x"), end=bytes(zeros) + more)
-    refused(path, rf"a\.tar goes on at byte {2 * BLOCK + zeros}, behind the zeros at byte {2 * BLOCK} that mark its end")
+    refused(
+        path, rf"a\.tar goes on at byte {2 * BLOCK + zeros}, behind the zeros at byte {2 * BLOCK} that mark its end"
+    )
 
 
 @pytest.mark.parametrize("zeros", [MARK + BLOCK, 61_440, 20 << 20])
@@ -322,7 +369,9 @@ def test_more_zeros_than_mark_an_end_are_warned_of(zeros, tmp_path):
     path = written(tmp_path / "a.tar", member("a.txt", b"x"), end=bytes(zeros))
     samples, said = both(path)
     assert samples == [{"__key__": "a", "txt": "x"}]
-    assert [one[: one.index(", where")] for one in said] == [f"read_webdataset(): {path} has {zeros} zeros from byte 1024 on"]
+    assert [one[: one.index(", where")] for one in said] == [
+        f"read_webdataset(): {path} has {zeros} zeros from byte 1024 on"
+    ]
 
 
 def test_what_tar_adds_to_a_file_is_read_and_what_cat_adds_is_refused(folder, tmp_path):
@@ -333,7 +382,10 @@ def test_what_tar_adds_to_a_file_is_read_and_what_cat_adds_is_refused(folder, tm
     run("tar", "-r", "-f", tmp_path / "a.tar", "-C", inside, "d/b.txt")
     assert files(tmp_path / "a.tar") == {name: FILES[name] for name in ("a.cls", "d/b.bin", "d/b.txt")}
     joined = (tmp_path / "b.tar").read_bytes() + (tmp_path / "c.tar").read_bytes()
-    refused(written(tmp_path / "d.tar", joined, end=b""), r"goes on at byte 10240, behind the zeros at byte 5632 .*tar --concatenate")
+    refused(
+        written(tmp_path / "d.tar", joined, end=b""),
+        r"goes on at byte 10240, behind the zeros at byte 5632 .*tar --concatenate",
+    )
 
 
 # Samples that are not whole
@@ -356,7 +408,8 @@ def torn(path, *names):
 def test_files_of_a_sample_that_are_apart_are_refused(names, key, first, second, tmp_path):
     refused(
         torn(tmp_path / "a.tar", *names),
-        f"a.tar holds files of the sample '{key}' in two places, at byte {first} and at byte {second} .*tar --sort=name",
+        f"a.tar holds files of the sample '{key}' in two places, at byte {first} and at byte {second} .*tar "
+        "--sort=name",
     )
 
 
@@ -366,18 +419,24 @@ def test_files_of_a_sample_may_have_others_between_them_that_are_in_none(tmp_pat
     assert sample == {"__key__": "1", "cls": 7, "txt": "7"}
 
 
-@pytest.mark.parametrize(("names", "key"), [(("1.cls", "2.cls", "2.txt"), "1"), (("1.cls", "1.txt", "2.cls"), "2"), (("a/1.cls",), "a/1")])
+@pytest.mark.parametrize(
+    ("names", "key"), [(("1.cls", "2.cls", "2.txt"), "1"), (("1.cls", "1.txt", "2.cls"), "2"), (("a/1.cls",), "a/1")]
+)
 def test_a_sample_without_a_component_that_is_named_is_refused(names, key, tmp_path):
     path = torn(tmp_path / "a.tar", *names)
     for index in (True, False):
-        with pytest.raises(ValueError, match=rf"a\.tar has no 'txt' for the sample '{key}', whose 'cls' begin at byte \d+; leave comp"):
+        with pytest.raises(
+            ValueError, match=rf"a\.tar has no 'txt' for the sample '{key}', whose 'cls' begin at byte \d+; leave comp"
+        ):
             list(read_webdataset(path, components=["cls", "TXT"], index=index))
     assert all(sample["cls"] == 7 for sample in both(path, components=["cls"])[0])
 
 
 def test_a_stream_of_torn_samples_is_refused_where_components_are_named(tmp_path):
     path = torn(tmp_path / "a.tar", "1.cls", "2.cls", "1.txt", "2.txt")
-    with pytest.raises(ValueError, match=r"has no 'txt' for the sample '1', .*or pack the file anew if it stands elsewhere"):
+    with pytest.raises(
+        ValueError, match=r"has no 'txt' for the sample '1', .*or pack the file anew if it stands elsewhere"
+    ):
         list(read_webdataset(path, components=["cls", "txt"], index=False))
 
 
@@ -403,7 +462,10 @@ def test_a_file_that_is_in_no_sample_is_told_of(name, tmp_path):
     path = torn(tmp_path / "a.tar", name, "b.cls", "c/.y", "c/z.cls")
     samples, said = both(path)
     assert [sample["__key__"] for sample in samples] == ["b", "c/z"]
-    told = f"read_webdataset(): {path} leaves out {name!r} at byte 512, and whatever else begins with a dot or has no extension"
+    told = (
+        f"read_webdataset(): {path} leaves out {name!r} at byte 512, and whatever else begins with a dot or has no "
+        "extension"
+    )
     assert said == [told]
 
 
@@ -433,5 +495,7 @@ def test_remarks_about_many_files_are_few(tmp_path):
 
 def test_what_is_written_here_has_no_remarks(tmp_path):
     for bytes_of in (1, 5000, 10_000):
-        write_webdataset(tmp_path / "a.tar", [{"__key__": f"k{n}", "bin": b"x" * bytes_of} for n in range(5)], overwrite=True)
+        write_webdataset(
+            tmp_path / "a.tar", [{"__key__": f"k{n}", "bin": b"x" * bytes_of} for n in range(5)], overwrite=True
+        )
         assert len(files(Path(tmp_path / "a.tar"))) == 5

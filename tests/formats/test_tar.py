@@ -1,4 +1,5 @@
-"""Tar shards: what webdataset and tar write is read, what is written here they read, and nothing in a tar file does harm."""
+"""Tar shards: what webdataset and tar write is read, what is written here they read,
+and nothing in a tar file does harm."""
 
 import gzip
 import io
@@ -78,7 +79,9 @@ def refusals(path, words):
 @pytest.mark.parametrize("name", ["all.tar", "all.tar.gz", "all.tgz", "{shard:02d}.tar", "{shard:02d}.tar.gz"])
 def test_what_was_written_comes_back(tmp_path, name):
     write_webdataset(tmp_path / name, SAMPLES, shard_size=3 if "{" in name else None)
-    flow = read_webdataset(tmp_path / ("*" + name.partition(".")[2].join(["", ""]) if "{" not in name else "*"), images=True)
+    flow = read_webdataset(
+        tmp_path / ("*" + name.partition(".")[2].join(["", ""]) if "{" not in name else "*"), images=True
+    )
     assert same(list(flow), SAMPLES)
     assert flow.seekable is (not name.endswith(("gz",)))
 
@@ -94,7 +97,11 @@ def test_samples_are_read_by_index_and_as_a_stream_alike(tmp_path):
 
 def test_only_named_components_are_read(tmp_path):
     write_webdataset(tmp_path / "a.tar", SAMPLES)
-    assert both(tmp_path / "a.tar", components=["CLS", "left.png"], decode=False)[2].keys() == {"__key__", "cls", "left.png"}
+    assert both(tmp_path / "a.tar", components=["CLS", "left.png"], decode=False)[2].keys() == {
+        "__key__",
+        "cls",
+        "left.png",
+    }
 
 
 def test_decoding_can_be_left_out_or_replaced(tmp_path):
@@ -103,7 +110,9 @@ def test_decoding_can_be_left_out_or_replaced(tmp_path):
         {"__key__": "train/n003", "txt": "Ärger 3".encode(), "cls": b"3"}
     ]
     (sample,) = both(
-        tmp_path / "a.tar", decode={"png": len, "left.png": lambda data: data[:4], "cls": float}, components=["cls", "left.png"]
+        tmp_path / "a.tar",
+        decode={"png": len, "left.png": lambda data: data[:4], "cls": float},
+        components=["cls", "left.png"],
     )
     assert sample == {"__key__": "train/n003", "cls": 3.0, "left.png": b"\x89PNG"}
 
@@ -152,7 +161,9 @@ def test_shuffling_reads_only_what_it_gives(tmp_path, monkeypatch):
     flow = read_webdataset(tmp_path / "a.tar")
     read = []
     pieces = shards.Pieces.read
-    monkeypatch.setattr(shards.Pieces, "read", lambda self, offset, length: read.append(length) or pieces(self, offset, length))
+    monkeypatch.setattr(
+        shards.Pieces, "read", lambda self, offset, length: read.append(length) or pieces(self, offset, length)
+    )
     assert sorted(sample["__key__"] for sample in ff.take(5, ff.shuffle(source=flow)))
     assert len(flow) == 100
     assert read.count(10_000) == 5
@@ -198,7 +209,10 @@ def test_a_flow_of_paths_is_read_in_its_order(tmp_path):
 def test_the_repr_is_the_call(tmp_path):
     path = write(tmp_path, {"cls": 1})
     assert repr(read_webdataset(path, images=True)) == f"read_webdataset({path!r}, images=True)"
-    assert repr(ff.batch(2, read_webdataset(path, index=False))) == f"pipe(read_webdataset({path!r}, index=False), batch(2))"
+    assert (
+        repr(ff.batch(2, read_webdataset(path, index=False)))
+        == f"pipe(read_webdataset({path!r}, index=False), batch(2))"
+    )
 
 
 def write(folder, *samples):
@@ -228,7 +242,9 @@ def test_what_webdataset_writes_is_read(tmp_path, ending):
     assert same([{key: sample[key] for key in ours} for ours, sample in zip(SAMPLES, found)], SAMPLES)
 
 
-@pytest.mark.parametrize("options", [["--format=ustar"], ["--format=gnu"], ["--format=pax"], ["--format=v7"], ["-j"], ["-J"], ["-z"]])
+@pytest.mark.parametrize(
+    "options", [["--format=ustar"], ["--format=gnu"], ["--format=pax"], ["--format=v7"], ["-j"], ["-J"], ["-z"]]
+)
 def test_what_tar_packs_is_read(tmp_path, options):
     long = "deep/" * 12 if options != ["--format=v7"] else ""
     folder = tmp_path / "in" / long
@@ -239,7 +255,9 @@ def test_what_tar_packs_is_read(tmp_path, options):
     (folder / "README").write_text("no extension")
     path = tmp_path / {"-j": "a.tar.bz2", "-J": "a.tar.xz", "-z": "a.tgz"}.get(options[0], "a.tar")
     subprocess.run(["tar", "-c", *options, "--sort=name", "-f", str(path), "-C", str(tmp_path / "in"), "."], check=True)
-    with pytest.warns(UserWarning, match=r"a\..* leaves out './.*\.hidden\.txt' at byte \d+, and whatever else begins with a dot"):
+    with pytest.warns(
+        UserWarning, match=r"a\..* leaves out './.*\.hidden\.txt' at byte \d+, and whatever else begins with a dot"
+    ):
         found = texts(read_webdataset(path))
     assert found == [(f"./{long}a", "one"), (f"./{long}{'b' * (90 if long else 9)}", "two" * 1000)]
 
@@ -259,12 +277,27 @@ def test_tar_reads_long_names_written_here(tmp_path):
     assert texts(both(path)) == [(key, "here")]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore:.*leaves out 'a.d/bare':UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore:.*leaves out 'a.d/bare':UserWarning"
+)
 def test_extensions_are_told_apart_as_webdataset_does(tmp_path):
-    names = ["a/b.c.JPG", "a.d/b.jpg", "a.d/bare", "__meta__.json", "__meta__/x.txt", "._a.jpg", "a.d/.b.jpg", "ends.", "x.tar.gz"]
+    names = [
+        "a/b.c.JPG",
+        "a.d/b.jpg",
+        "a.d/bare",
+        "__meta__.json",
+        "__meta__/x.txt",
+        "._a.jpg",
+        "a.d/.b.jpg",
+        "ends.",
+        "x.tar.gz",
+    ]
     path = packed(tmp_path / "a.tar", *((name, b"?") for name in names))
     ours = [[*sample] for sample in both(path, decode=False)]
-    theirs = [[key for key in sample if key not in ("__url__", "__local_path__")] for sample in wds.WebDataset(path, shardshuffle=False)]
+    theirs = [
+        [key for key in sample if key not in ("__url__", "__local_path__")]
+        for sample in wds.WebDataset(path, shardshuffle=False)
+    ]
     assert ours == [keys for keys in theirs if keys != ["__key__", ""]]
     assert [keys[1:] for keys in ours] == [["c.jpg"], ["jpg"], ["json"], ["tar.gz"]]
 
@@ -286,7 +319,12 @@ def test_paths_are_patterns_ranges_lists_and_names_as_they_are(tmp_path, monkeyp
     def keys(paths):
         return [sample["__key__"] for sample in read_webdataset(paths)]
 
-    assert keys("s-*.tar") == keys("s-{1,2,10}.tar") == keys(["s-1.tar", "s-[2-9].tar", tmp_path / "s-10.tar"]) == ["s-1", "s-2", "s-10"]
+    assert (
+        keys("s-*.tar")
+        == keys("s-{1,2,10}.tar")
+        == keys(["s-1.tar", "s-[2-9].tar", tmp_path / "s-10.tar"])
+        == ["s-1", "s-2", "s-10"]
+    )
     assert keys("{odd,name}.tar") == ["{odd,name}"]
 
 
@@ -324,7 +362,8 @@ def test_an_index_is_saved_when_asked_for(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda index: index[:-1], lambda index: b"", lambda index: index[:60] + b"\1" + index[61:], lambda i: i * 2]
+    "damage",
+    [lambda index: index[:-1], lambda index: b"", lambda index: index[:60] + b"\1" + index[61:], lambda i: i * 2],
 )
 def test_a_damaged_index_is_not_believed(tmp_path, damage):
     write_webdataset(tmp_path / "a.tar", SAMPLES, save_index=True)
@@ -424,7 +463,9 @@ def test_what_is_no_regular_file_is_refused(tmp_path, kind, words):
     refusals(packed(tmp_path / "a.tar", ("a.txt", b"x"), member("b.txt", kind, linkname="/etc/passwd")), words)
 
 
-@pytest.mark.parametrize("name", ["../a.txt", "/etc/a.txt", "a/../../b.txt", "a/..", "..\\a.txt", "C:\\a.txt", "\\\\server\\a.txt"])
+@pytest.mark.parametrize(
+    "name", ["../a.txt", "/etc/a.txt", "a/../../b.txt", "a/..", "..\\a.txt", "C:\\a.txt", "\\\\server\\a.txt"]
+)
 def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, name):
     refusals(packed(tmp_path / "a.tar", (name, b"x")), "a file whose name leads out of the folder")
 
@@ -448,7 +489,8 @@ def test_absurd_sizes_set_no_memory_aside(tmp_path, size):
 
 
 @pytest.mark.parametrize(
-    ("field", "words"), [(b"\xff" * 12, "is said to have"), (b"-0000000001\0", "is said to have"), (b"7x000000000\0", "is said to have")]
+    ("field", "words"),
+    [(b"\xff" * 12, "is said to have"), (b"-0000000001\0", "is said to have"), (b"7x000000000\0", "is said to have")],
 )
 def test_sizes_that_are_no_sizes_are_refused(tmp_path, field, words):
     header = bytearray(member("a.bin", tarfile.REGTYPE).tobuf())
@@ -459,7 +501,8 @@ def test_sizes_that_are_no_sizes_are_refused(tmp_path, field, words):
 
 
 @pytest.mark.parametrize(
-    "records", [b"9999 path=x\n", b"x path=x\n", b"12 path=abcd", b"6 path\n", b"20 size=-99999999999\n", b"10 size=9e\n"]
+    "records",
+    [b"9999 path=x\n", b"x path=x\n", b"12 path=abcd", b"6 path\n", b"20 size=-99999999999\n", b"10 size=9e\n"],
 )
 def test_extended_headers_that_make_no_sense_are_refused(tmp_path, records):
     extended = member("pax", tarfile.XHDTYPE, size=len(records)).tobuf() + records.ljust(BLOCK, b"\0")
@@ -468,12 +511,16 @@ def test_extended_headers_that_make_no_sense_are_refused(tmp_path, records):
 
 
 def test_an_absurdly_long_name_is_refused(tmp_path):
-    (tmp_path / "a.tar").write_bytes(member("@", tarfile.GNUTYPE_LONGNAME, size=2**33 - 1).tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+    (tmp_path / "a.tar").write_bytes(
+        member("@", tarfile.GNUTYPE_LONGNAME, size=2**33 - 1).tobuf(tarfile.GNU_FORMAT) + bytes(2048)
+    )
     refusals(tmp_path / "a.tar", "the extended header at byte 0 is said to have 8589934591 bytes")
 
 
 def test_one_extension_twice_in_a_sample_is_refused(tmp_path):
-    refusals(packed(tmp_path / "a.tar", ("a.txt", b"x"), ("a.TXT", b"y")), r"holds two files a\.txt one after the other")
+    refusals(
+        packed(tmp_path / "a.tar", ("a.txt", b"x"), ("a.TXT", b"y")), r"holds two files a\.txt one after the other"
+    )
 
 
 class Bomb:
@@ -484,8 +531,14 @@ class Bomb:
 @pytest.mark.parametrize("extension", ["pyd", "pkl", "pickle", "pyd.gz"])
 def test_nothing_is_unpickled_unless_it_is_allowed(tmp_path, extension):
     data = pickle.dumps(Bomb())
-    path = packed(tmp_path / "a.tar", (f"a.{extension}", gzip.compress(data) if extension.endswith("gz") else data), ("b.cls", b"7"))
-    refusals(path, r"a\.py?[dk]\S* cannot be read as \S+: it is a pickle|a\.pickle cannot be read as pickle: it is a pickle")
+    path = packed(
+        tmp_path / "a.tar",
+        (f"a.{extension}", gzip.compress(data) if extension.endswith("gz") else data),
+        ("b.cls", b"7"),
+    )
+    refusals(
+        path, r"a\.py?[dk]\S* cannot be read as \S+: it is a pickle|a\.pickle cannot be read as pickle: it is a pickle"
+    )
     assert both(path, decode=False)[1]["cls"] == b"7"
 
 
@@ -498,7 +551,9 @@ def test_pickles_are_read_where_it_is_allowed(tmp_path):
 def test_arrays_of_objects_are_not_unpickled(tmp_path, extension):
     file = io.BytesIO()
     np.save(file, np.array([Bomb()], object)) if extension == "npy" else np.savez(file, np.array([Bomb()], object))
-    refusals(packed(tmp_path / "a.tar", (f"a.{extension}", file.getvalue())), f"a.{extension} cannot be read as {extension}")
+    refusals(
+        packed(tmp_path / "a.tar", (f"a.{extension}", file.getvalue())), f"a.{extension} cannot be read as {extension}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -510,13 +565,19 @@ def test_arrays_of_objects_are_not_unpickled(tmp_path, extension):
         ("a.json", b"{"),
         ("a.json", b"[" * 100_000),
         ("a.npy", b""),
-        ("a.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (" + b"9" * 17 + b",), }\n"),
+        (
+            "a.npy",
+            b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (" + b"9" * 17 + b",), }\n",
+        ),
         ("a.npz", b"PK\x03\x04?"),
         ("a.json.gz", b"no gzip"),
     ],
 )
 def test_a_component_that_is_not_what_it_is_called_says_which(tmp_path, name, data):
-    refusals(packed(tmp_path / "a.tar", (name, data)), rf"a\.tar: {name} cannot be read as {name[2:]}: .*decode=False gives its bytes")
+    refusals(
+        packed(tmp_path / "a.tar", (name, data)),
+        rf"a\.tar: {name} cannot be read as {name[2:]}: .*decode=False gives its bytes",
+    )
 
 
 def test_an_error_of_ones_own_decoder_keeps_its_type(tmp_path):
@@ -531,7 +592,9 @@ def test_an_error_of_ones_own_decoder_keeps_its_type(tmp_path):
 @given(data=st.data())
 def test_any_damage_is_read_over_or_refused_in_words(tmp_path, data):
     form = data.draw(st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
-    path = packed(tmp_path / "whole.tar", *((name, b"7") for name in ("a.txt", "a.cls", "n" * 150 + ".txt", "b.json")), form=form)
+    path = packed(
+        tmp_path / "whole.tar", *((name, b"7") for name in ("a.txt", "a.cls", "n" * 150 + ".txt", "b.json")), form=form
+    )
     whole = bytearray(Path(path).read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, 9 * BLOCK - 1))
@@ -559,7 +622,9 @@ def test_the_same_samples_give_the_same_bytes(tmp_path):
 
 
 def test_shards_have_at_most_so_many_bytes(tmp_path):
-    write_webdataset(tmp_path / "{shard}.tar", [{"bin": bytes(size)} for size in (3000, 3000, 9000, 100, 100)], shard_bytes=8 * BLOCK)
+    write_webdataset(
+        tmp_path / "{shard}.tar", [{"bin": bytes(size)} for size in (3000, 3000, 9000, 100, 100)], shard_bytes=8 * BLOCK
+    )
     sizes = [[len(sample["bin"]) for sample in read_webdataset(path)] for path in ff.files(str(tmp_path / "*.tar"))]
     assert sizes == [[3000], [3000], [9000], [100, 100]]
 
@@ -590,7 +655,9 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
         return {"cls": number}
 
     with pytest.raises(KeyError, match="mine"):
-        write_webdataset(tmp_path / "{shard}.tar", ff.map(fail, range(9)), shard_size=2, overwrite=True, save_index=True)
+        write_webdataset(
+            tmp_path / "{shard}.tar", ff.map(fail, range(9)), shard_size=2, overwrite=True, save_index=True
+        )
     assert os.listdir(tmp_path) == ["0.tar"]
     assert (tmp_path / "0.tar").read_bytes() == b"old"
 

@@ -1,4 +1,5 @@
-"""CSV, JSON lines and SVMlight: read as Python's csv, pandas and scikit-learn read them, written so that they read it, in any order."""
+"""CSV, JSON lines and SVMlight: read as Python's csv, pandas and scikit-learn read them,
+written so that they read it, in any order."""
 
 import bz2
 import csv
@@ -25,7 +26,9 @@ from flowfn.formats.text.sparse import read_svmlight, write_svmlight
 from flowfn.testing import check, left_behind, same
 
 in_workers = pytest.mark.parametrize(
-    "workers", [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.alone)], ids=["threads", "processes"]
+    "workers",
+    [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.alone)],
+    ids=["threads", "processes"],
 )
 OPENERS = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
@@ -81,7 +84,11 @@ fields = st.text(st.sampled_from(list('a,"\n\r ;ä1')), max_size=6)
 
 
 @settings(max_examples=100, deadline=None)
-@given(rows=st.lists(st.lists(fields, min_size=2, max_size=2), max_size=8), piece=st.sampled_from([1, 7, 1 << 20]), minimal=st.booleans())
+@given(
+    rows=st.lists(st.lists(fields, min_size=2, max_size=2), max_size=8),
+    piece=st.sampled_from([1, 7, 1 << 20]),
+    minimal=st.booleans(),
+)
 def test_whatever_pythons_writer_writes_comes_back(tmp_path_factory, rows, piece, minimal):
     path = tmp_path_factory.mktemp("csv") / "a.csv"
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -142,7 +149,11 @@ def test_columns_types_and_names(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("a,b\n1,2\n3\n", {}, r"datapoint 1 of .*a.csv cannot be read: it has 1 fields, where there are 2 columns: \['3'\]"),
+        (
+            "a,b\n1,2\n3\n",
+            {},
+            r"datapoint 1 of .*a.csv cannot be read: it has 1 fields, where there are 2 columns: \['3'\]",
+        ),
         ("a,b\n1,2\n3,4,5\n", {}, "datapoint 1 of .* it has 3 fields"),
         ('a,b\n1,2\n"3,4\n5,6\n', {}, "from datapoint .* unexpected end of data"),
         ('a,b\n1,2\n"3"x,4\n', {}, "expected after"),
@@ -308,7 +319,8 @@ def test_empty_lines_are_passed_over(tmp_path, monkeypatch, piece):
 
 def test_numpys_numbers_become_pythons(tmp_path):
     write_jsonl(
-        tmp_path / "a.jsonl", [{"x": np.float32(0.5), "y": np.arange(4).reshape(2, 2), "z": (np.bool_(True), np.int8(1)), "n": math.nan}]
+        tmp_path / "a.jsonl",
+        [{"x": np.float32(0.5), "y": np.arange(4).reshape(2, 2), "z": (np.bool_(True), np.int8(1)), "n": math.nan}],
     )
     (row,) = read_jsonl(tmp_path / "a.jsonl")
     assert math.isnan(row.pop("n"))
@@ -316,7 +328,18 @@ def test_numpys_numbers_become_pythons(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", [b"a", {1: 2}, {"a": {None: 1}}, object(), {1, 2}, [{"a": [{2: 3}]}], np.array([1j]), np.array([None]), np.longdouble(1)]
+    "value",
+    [
+        b"a",
+        {1: 2},
+        {"a": {None: 1}},
+        object(),
+        {1, 2},
+        [{"a": [{2: 3}]}],
+        np.array([1j]),
+        np.array([None]),
+        np.longdouble(1),
+    ],
 )
 def test_what_is_no_json_is_refused_and_leaves_nothing(tmp_path, value):
     with pytest.raises(TypeError, match=r"write_jsonl\(\): datapoint 1 is no JSON: .*"):
@@ -380,7 +403,9 @@ def test_scikit_learn_reads_what_is_written_and_the_other_way(tmp_path, first):
 def test_queries_labels_and_comments(tmp_path):
     import sklearn.datasets as datasets
 
-    path = stored(tmp_path / "a.svm", "# head\n  \t# indented\n1 qid:3 1:0.5 3:2 # behind\n\n  \n-1 qid:4\n#\n2.5 qid:4 2:1e3\r\n")
+    path = stored(
+        tmp_path / "a.svm", "# head\n  \t# indented\n1 qid:3 1:0.5 3:2 # behind\n\n  \n-1 qid:4\n#\n2.5 qid:4 2:1e3\r\n"
+    )
     assert all(
         map(
             same,
@@ -395,7 +420,8 @@ def test_queries_labels_and_comments(tmp_path):
     tabs = stored(tmp_path / "t.svm", "1,2\tqid:7\t1:0.5\t2:1\n")
     assert same(list(read_svmlight(tabs, 2, queries=True, multilabel=True)), [[np.array([0.5, 1]), (1.0, 2.0), 7]])
     assert same(
-        list(read_svmlight(stored(tmp_path / "u.svm", "1\t2:0.5 \n 1  1:2\n"), 2)), [[np.array([0, 0.5]), 1.0], [np.array([2.0, 0]), 1.0]]
+        list(read_svmlight(stored(tmp_path / "u.svm", "1\t2:0.5 \n 1  1:2\n"), 2)),
+        [[np.array([0, 0.5]), 1.0], [np.array([2.0, 0]), 1.0]],
     )
     write_svmlight(tmp_path / "d.svm", read_svmlight(several, multilabel=True))
     x, labels = datasets.load_svmlight_file(str(tmp_path / "d.svm"), multilabel=True, zero_based=False)
@@ -457,11 +483,16 @@ def test_what_is_no_example_is_refused_and_leaves_nothing(tmp_path, datapoint):
 
 
 @settings(max_examples=50, deadline=None)
-@given(rows=st.lists(st.tuples(st.lists(st.floats(allow_nan=False), min_size=4, max_size=4), st.floats(allow_nan=False))))
+@given(
+    rows=st.lists(st.tuples(st.lists(st.floats(allow_nan=False), min_size=4, max_size=4), st.floats(allow_nan=False)))
+)
 def test_all_floats_come_back(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("svm") / "a.svm"
     write_svmlight(path, [[np.array(x), label] for x, label in rows])
-    assert all(np.array_equal(x, again) and label == told for (x, label), (again, told) in zip(rows, read_svmlight(path, 4), strict=True))
+    assert all(
+        np.array_equal(x, again) and label == told
+        for (x, label), (again, told) in zip(rows, read_svmlight(path, 4), strict=True)
+    )
 
 
 # All of them

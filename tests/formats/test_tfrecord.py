@@ -1,4 +1,5 @@
-"""TFRecord: what TensorFlow and tensorpack wrote is read, without TensorFlow, and what is damaged is told with its place."""
+"""TFRecord: what TensorFlow and tensorpack wrote is read, without TensorFlow,
+and what is damaged is told with its place."""
 
 import base64
 import gzip
@@ -130,7 +131,15 @@ def test_files_of_tensorpack_are_read(form, tmp_path):
 
 
 def test_an_example_is_a_message_that_protobuf_reads():
-    datapoint = {"a": [1, -2, 2**62], "b": "text", "c": np.array([[0.5, 1]]), "d": [b"x", "y"], "e": True, "f": np.array(["u"]), "g": []}
+    datapoint = {
+        "a": [1, -2, 2**62],
+        "b": "text",
+        "c": np.array([[0.5, 1]]),
+        "d": [b"x", "y"],
+        "e": True,
+        "f": np.array(["u"]),
+        "g": [],
+    }
     read = example("a test", "tfrecord").FromString(formats.as_example(datapoint)).features.feature
     assert list(read["a"].int64_list.value) == [1, -2, 2**62]
     assert list(read["b"].bytes_list.value) == [b"text"]
@@ -336,7 +345,9 @@ def test_an_existing_file_is_not_replaced_unless_told(path):
 
 
 @pytest.mark.parametrize(
-    "stages", [(), (ff.shuffle(), ff.map(lambda x, rng: (x, int(rng.integers(1000))), rng=True))], ids=["plain", "random"]
+    "stages",
+    [(), (ff.shuffle(), ff.map(lambda x, rng: (x, int(rng.integers(1000))), rng=True))],
+    ids=["plain", "random"],
 )
 def test_writing_goes_on_where_it_was_broken_off(stages, path, monkeypatch):
     monkeypatch.setattr(tfrecord_writing, "OLD", -1)
@@ -460,7 +471,9 @@ def reads(path):
     """The ways of reading a file: by its index, and in order."""
     with open(path, "rb") as file:
         compressed = raw(path + ".gz", gzip.compress(file.read()))
-    return lambda: list(formats.read_tfrecord(path)), lambda: list(formats.read_tfrecord(compressed, compression="gzip"))
+    return lambda: list(formats.read_tfrecord(path)), lambda: list(
+        formats.read_tfrecord(compressed, compression="gzip")
+    )
 
 
 @pytest.mark.parametrize("left", [1, 11, 12, 15, 17])
@@ -468,7 +481,9 @@ def test_a_truncated_file_says_where(left, path, whole):
     sixth = sum(16 + len(packed([i, b"x" * 10 * i])) for i in range(6))
     raw(path, whole[: sixth + left])
     for read in reads(path):
-        with pytest.raises(ValueError, match=rf"is truncated: record 6, at byte {sixth}, must have \d+ bytes, and {left} are left"):
+        with pytest.raises(
+            ValueError, match=rf"is truncated: record 6, at byte {sixth}, must have \d+ bytes, and {left} are left"
+        ):
             read()
 
 
@@ -499,7 +514,9 @@ def test_a_pickle_is_not_opened_unless_it_may_be(path, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "payload", [b"\xc1", b"\x0a\xff\xff\xff\xff\xff", b"\x0a\x05ab", b"\xdd\xff\xff\xff\xff", packed([1])[:-1]], ids=repr
+    "payload",
+    [b"\xc1", b"\x0a\xff\xff\xff\xff\xff", b"\x0a\x05ab", b"\xdd\xff\xff\xff\xff", packed([1])[:-1]],
+    ids=repr,
 )
 def test_what_cannot_be_decoded_is_told_with_its_place(payload, path):
     raw(path, frame(packed(1)) + frame(payload))
@@ -546,7 +563,9 @@ def test_records_of_all_kinds_and_sizes_live_in_one_file(path):
     chosen = [draw.choice(forms) if number % 50 else (packed, bytes(draw.randrange(400_000))) for number in range(300)]
     chosen += [forms[1]] * 70 + [forms[3]] * 70 + [forms[4]] * 70
     raw(path, b"".join(framing.framed(encode(value), crc32c.crc32c) for encode, value in chosen))
-    expected = [formats.from_example(encode(value)) if encode is formats.as_example else value for encode, value in chosen]
+    expected = [
+        formats.from_example(encode(value)) if encode is formats.as_example else value for encode, value in chosen
+    ]
     flow = formats.read_tfrecord(path, allow_pickle=True)
     assert same(list(flow), expected)
     order = draw.sample(range(len(chosen)), len(chosen))
@@ -562,5 +581,7 @@ def test_records_before_a_damaged_one_come_out(size, path):
     raw(path, b"".join([*records[:20], bytes(damaged), *records[21:]]))
     found = iter(formats.read_tfrecord(path))
     assert [next(found)[0] for _ in range(20)] == list(range(20))
-    with pytest.raises(ValueError, match=rf"record 20 of .*, at byte {sum(map(len, records[:20]))}, .*checksum of its bytes is wrong"):
+    with pytest.raises(
+        ValueError, match=rf"record 20 of .*, at byte {sum(map(len, records[:20]))}, .*checksum of its bytes is wrong"
+    ):
         next(found)

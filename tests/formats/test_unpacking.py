@@ -1,4 +1,5 @@
-"""What is compressed is unpacked to its end: streams one behind the other are one, and what is none is never passed over."""
+"""What is compressed is unpacked to its end: streams one behind the other are one,
+and what is none is never passed over."""
 
 import bz2
 import gzip
@@ -26,7 +27,12 @@ def test_compressed_records_are_read_whole_or_refused(form, suffix, hold, tmp_pa
     for zeros in (0, 4, 512):
         path.write_bytes(pack(first) + bytes(zeros) + pack(second) + bytes(zeros))
         assert len(list(read(path, hold=hold))) == 2
-    for broken in (pack(first) + b"more", pack(first) + pack(second)[:-4], pack(first) + bytes(16) + b"more", pack(first)[:-4]):
+    for broken in (
+        pack(first) + b"more",
+        pack(first) + pack(second)[:-4],
+        pack(first) + bytes(16) + b"more",
+        pack(first)[:-4],
+    ):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match=f"a.{form}{suffix}"):
             list(read(path, hold=hold))

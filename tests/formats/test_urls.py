@@ -28,7 +28,10 @@ from flowfn.testing import same
 pytestmark = pytest.mark.timeout(60)
 
 ROWS = [{"name": f"row {number}", "value": number} for number in range(50)]
-SAMPLES = [{"__key__": f"n{number:02d}", "txt": f"row {number}", "cls": number, "bin": bytes(number * 100)} for number in range(50)]
+SAMPLES = [
+    {"__key__": f"n{number:02d}", "txt": f"row {number}", "cls": number, "bin": bytes(number * 100)}
+    for number in range(50)
+]
 TABLE = np.arange(100, dtype=np.float32).reshape(50, 2)
 FORMATS = {
     "webdataset": ("a.tar", write_webdataset, read_webdataset, SAMPLES),

@@ -1,4 +1,5 @@
-"""Two ways to the same rows give the same rows: all types of HDF5, Zarr and npy, read in every way, are what their own library gives."""
+"""Two ways to the same rows give the same rows: all types of HDF5, Zarr and npy, read in every way,
+are what their own library gives."""
 
 import h5py
 import numpy as np
@@ -9,7 +10,9 @@ import flowfn as ff
 from flowfn.formats import read_hdf5, read_npy, read_npz, read_zarr
 from flowfn.testing import same
 
-zarr.config.set({"threading.max_workers": 1})  # its own threads, which it starts as it likes, are not to be taken for ours
+zarr.config.set(
+    {"threading.max_workers": 1}
+)  # its own threads, which it starts as it likes, are not to be taken for ours
 
 ROWS = 6
 ORDER = [4, 0, 2, 2, 5, 1]
@@ -41,7 +44,11 @@ FIELDS = np.array([((i, 2), (3.0, i)) for i in range(ROWS)], [("p", [("x", ">i4"
 TITLED = np.array([(i, i / 2) for i in range(ROWS)], [(("Title", "x"), "i4"), ("y", ">f8")])
 TIMES = np.array(["2020-01-01", "NaT", "1970-01-02"] * 2, "M8[s]")
 FIXED = np.array([b"a", b"bc", b"", b"def", b"g", b"h"])
-EMPTY = {"no rows": np.zeros((0, 3)), "no columns": np.zeros((ROWS, 0)), "no columns, big-endian": np.zeros((ROWS, 0, 2), ">i4")}
+EMPTY = {
+    "no rows": np.zeros((0, 3)),
+    "no columns": np.zeros((ROWS, 0)),
+    "no columns, big-endian": np.zeros((ROWS, 0, 2), ">i4"),
+}
 
 NPY = {
     **dict(numbers("?bBhHiIlLefdgFDG")),
@@ -103,10 +110,17 @@ def check_all_ways(flow, rows):
         "shard": (list(ff.pipe(flow, ff.shard(1, 2))), rows[1::2]),
         "skip": (list(ff.pipe(flow, ff.skip(3))), rows[3:]),
         "batch": (list(ff.pipe(flow, ff.batch(4))), list(ff.pipe(rows, ff.batch(4)))),
-        "subset, batch": (list(ff.pipe(flow, ff.subset(order), ff.batch(3))), list(ff.pipe(rows, ff.subset(order), ff.batch(3)))),
+        "subset, batch": (
+            list(ff.pipe(flow, ff.subset(order), ff.batch(3))),
+            list(ff.pipe(rows, ff.subset(order), ff.batch(3))),
+        ),
         "threads": (list(ff.pipe(flow, ff.shuffle(), ff.prefetch(2, threads=2))), [rows[index] for index in shuffled]),
     }
-    wrong = {way: (found, right) for way, (found, right) in ways.items() if not (len(found) == len(right) and all(map(same, found, right)))}
+    wrong = {
+        way: (found, right)
+        for way, (found, right) in ways.items()
+        if not (len(found) == len(right) and all(map(same, found, right)))
+    }
     assert not wrong
 
 
@@ -167,7 +181,9 @@ def test_hdf5_fields_that_hold_texts_and_arrays(tmp_path):
         (list(ff.pipe(flow, ff.shard(1, 2))), range(1, ROWS, 2)),
     ):
         assert all(type(row) is np.void for row in rows)
-        assert [(bytes(row["s"]), row["v"].tolist(), int(row["x"])) for row in rows] == [(b"t%d" % i, list(range(i)), i) for i in order]
+        assert [(bytes(row["s"]), row["v"].tolist(), int(row["x"])) for row in rows] == [
+            (b"t%d" % i, list(range(i)), i) for i in order
+        ]
 
 
 def test_hdf5_of_types_that_only_the_format_has(tmp_path):
@@ -237,12 +253,16 @@ def test_zarr_in_every_layout(name, tmp_path):
     right = np.full((ROWS, 4), np.nan, "f4")
     right[2:5, 1:3] = np.arange(6).reshape(3, 2)
     path = str(tmp_path / "a.zarr")
-    zarr.create_array(path, shape=right.shape, dtype="f4", chunks=(2, 2), fill_value=np.nan, **LAYOUTS[name])[2:5, 1:3] = right[2:5, 1:3]
+    zarr.create_array(path, shape=right.shape, dtype="f4", chunks=(2, 2), fill_value=np.nan, **LAYOUTS[name])[
+        2:5, 1:3
+    ] = right[2:5, 1:3]
     check_all_ways(read_zarr(path), list(right))
 
 
 @pytest.mark.parametrize("driver", ["zarr", "zarr3"])
-@pytest.mark.parametrize("dtype", ["bool", "int8", "uint16", "int32", "uint64", "float16", "float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "uint16", "int32", "uint64", "float16", "float32", "float64", "complex64", "complex128"]
+)
 def test_zarr_that_tensorstore_wrote(dtype, driver, tmp_path):
     tensorstore = pytest.importorskip("tensorstore")
     right = np.arange(4 * ROWS).reshape(ROWS, 4).astype(dtype)
@@ -291,9 +311,13 @@ def test_processes_give_the_same(batched, tmp_path):
             if len(array):
                 file[name] = array
     root = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
-    for name, (array, dtype) in {name: held if isinstance(held, tuple) else (held, held.dtype) for name, held in ZARR.items()}.items():
+    for name, (array, dtype) in {
+        name: held if isinstance(held, tuple) else (held, held.dtype) for name, held in ZARR.items()
+    }.items():
         if len(array):
-            root.create_array(name, shape=array.shape, dtype=dtype, chunks=(2, *(max(n, 1) for n in array.shape[1:])))[...] = array
+            root.create_array(name, shape=array.shape, dtype=dtype, chunks=(2, *(max(n, 1) for n in array.shape[1:])))[
+                ...
+            ] = array
     stages = [ff.shuffle(), *[ff.batch(3, collate=ff.as_list)] * batched]
     for flow in (read_npz(tmp_path / "a.npz"), read_hdf5(tmp_path / "a.h5"), read_zarr(tmp_path / "a.zarr")):
         right = list(ff.pipe(flow, *stages))

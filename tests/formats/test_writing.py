@@ -1,4 +1,5 @@
-"""Writing: nothing is at the final place before it is whole, what is there is not replaced unless told, nothing is left beside."""
+"""Writing: nothing is at the final place before it is whole, what is there is not replaced unless told,
+nothing is left beside."""
 
 import errno
 import functools
@@ -142,9 +143,15 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 def test_arguments_are_checked(path):
-    with pytest.raises(TypeError, match=r"write_x\(\): overwrite must be True or False, got 'yes'"), written(path, "yes", "write_x"):
+    with (
+        pytest.raises(TypeError, match=r"write_x\(\): overwrite must be True or False, got 'yes'"),
+        written(path, "yes", "write_x"),
+    ):
         pass
-    with pytest.raises(TypeError, match=r"write_x\(\): path must be a path or a URL, got 3"), written(3, True, "write_x"):
+    with (
+        pytest.raises(TypeError, match=r"write_x\(\): path must be a path or a URL, got 3"),
+        written(3, True, "write_x"),
+    ):
         pass
 
 
@@ -287,7 +294,10 @@ def test_a_url_gets_it_when_it_is_whole():
         with written("memory://folder/more", True, "write_x", folder=True) as beside:
             fill(beside, "other", folder=True)
         assert system.cat("/folder/more/inside/file") == b"other"
-        with pytest.raises(ValueError, match="only a local file can be resumed"), resumable(url, True, "write_x", resume=True):
+        with (
+            pytest.raises(ValueError, match="only a local file can be resumed"),
+            resumable(url, True, "write_x", resume=True),
+        ):
             pass
     finally:
         system.store.clear()
@@ -309,7 +319,9 @@ def test_what_is_being_written_is_not_gone_on_with_by_another(path, tmp_path):
     with resumable(path, False, "write_x", resume=True) as beside:
         fill(beside, "ours")
         with (
-            pytest.raises(FileExistsError, match=r"^write_x\(\): '.*data\.txt\.part' is being written by somebody else; wait"),
+            pytest.raises(
+                FileExistsError, match=r"^write_x\(\): '.*data\.txt\.part' is being written by somebody else; wait"
+            ),
             resumable(path, True, "write_x", resume=True),
         ):
             raise AssertionError("two would write to one file")

@@ -14,10 +14,14 @@ from flowfn.formats.arrays import zarr_stores as chunked
 from flowfn.formats.arrays.zarr_stores import read_zarr, write_zarr
 from flowfn.testing import check, same
 
-zarr.config.set({"threading.max_workers": 1})  # its own threads, which it starts as it likes, are not to be taken for ours
+zarr.config.set(
+    {"threading.max_workers": 1}
+)  # its own threads, which it starts as it likes, are not to be taken for ours
 
 in_workers = pytest.mark.parametrize(
-    "workers", [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.alone)], ids=["threads", "processes"]
+    "workers",
+    [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.alone)],
+    ids=["threads", "processes"],
 )
 ARRAYS = {
     "uint8": np.arange(50 * 12, dtype=np.uint8).reshape(50, 3, 4) % 251,
@@ -34,7 +38,9 @@ ARRAYS = {
 def test_what_zarr_wrote_is_read_in_any_order(tmp_path, name, chunk, version):
     array = ARRAYS[name]
     path = str(tmp_path / "a.zarr")
-    made = zarr.create_array(path, shape=array.shape, dtype=array.dtype, chunks=(chunk, *array.shape[1:]), zarr_format=version)
+    made = zarr.create_array(
+        path, shape=array.shape, dtype=array.dtype, chunks=(chunk, *array.shape[1:]), zarr_format=version
+    )
     made[...] = array
     flow = read_zarr(path)
     order = [49, 0, 7, 7, 8, 21, 3, 48]
@@ -69,7 +75,9 @@ def test_a_store_in_a_zip_file_is_read(tmp_path):
 
 
 def test_what_was_written_comes_back_and_zarr_reads_it(tmp_path):
-    datapoints = [{"n": i, "f": i / 3, "s": np.float32(i), "image": np.full((2, 3), i, np.uint8), "flag": i > 3} for i in range(9)]
+    datapoints = [
+        {"n": i, "f": i / 3, "s": np.float32(i), "image": np.full((2, 3), i, np.uint8), "flag": i > 3} for i in range(9)
+    ]
     write_zarr(tmp_path / "a.zarr", datapoints, chunk=4)
     for given, read in zip(datapoints, read_zarr(tmp_path / "a.zarr", list(datapoints[0])), strict=True):
         assert all(np.array_equal(value, found) for value, found in zip(given.values(), read))
@@ -84,7 +92,9 @@ def calls(monkeypatch):
     """What the library is asked for: the first row of each stretch, or how many rows together."""
     asked = []
     whole = zarr.Array.__getitem__
-    monkeypatch.setattr(zarr.Array, "__getitem__", lambda self, at: asked.append((at.start, at.stop)) or whole(self, at))
+    monkeypatch.setattr(
+        zarr.Array, "__getitem__", lambda self, at: asked.append((at.start, at.stop)) or whole(self, at)
+    )
     together = zarr.Array.get_orthogonal_selection
 
     def selected(self, at, **how):
@@ -129,7 +139,12 @@ def test_chunks_that_are_kept_have_a_bound(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("datapoints", "message"),
-    [([[1], [2.5]], "datapoint 1 is float64"), ([b"a"], "no bytes of any length"), ([], "there are no datapoints"), ([None], "is None")],
+    [
+        ([[1], [2.5]], "datapoint 1 is float64"),
+        ([b"a"], "no bytes of any length"),
+        ([], "there are no datapoints"),
+        ([None], "is None"),
+    ],
 )
 def test_what_cannot_be_written_is_refused_and_leaves_nothing(tmp_path, datapoints, message):
     with pytest.raises((ValueError, TypeError), match=rf"write_zarr\(\): .*{message}"):
@@ -247,7 +262,9 @@ def test_what_was_consolidated_does_not_hide_what_was_written_since(tmp_path, ve
     path = str(tmp_path / "a.zarr")
     root = zarr.open_group(path, mode="w", zarr_format=version)
     root.create_array("x", data=np.arange(5), chunks=(2,))
-    with pytest.warns(UserWarning, match="[Cc]onsolidated") if version == 3 else contextlib.nullcontext():  # of its own format
+    with (
+        pytest.warns(UserWarning, match="[Cc]onsolidated") if version == 3 else contextlib.nullcontext()
+    ):  # of its own format
         zarr.consolidate_metadata(path)
     array = zarr.open_array(path + "/x", mode="r+")
     array.resize((8,))
@@ -262,9 +279,13 @@ def test_types_that_zarr_does_not_know_are_named_and_do_not_hide_others(tmp_path
     spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path / "b")}}
     tensorstore.open(spec, create=True, dtype=tensorstore.bfloat16, shape=(3,)).result()
     assert list(read_zarr(path, "x")) == [0, 1, 2]
-    with pytest.raises(ValueError, match=r"'b' of .*a\.zarr is of a kind that zarr does not read here: .*bfloat16.*write it anew"):
+    with pytest.raises(
+        ValueError, match=r"'b' of .*a\.zarr is of a kind that zarr does not read here: .*bfloat16.*write it anew"
+    ):
         read_zarr(path, "b")
-    with pytest.raises(ValueError, match=r"not all of the arrays that lie in .*bfloat16'; choose those that can: arrays="):
+    with pytest.raises(
+        ValueError, match=r"not all of the arrays that lie in .*bfloat16'; choose those that can: arrays="
+    ):
         read_zarr(path)
     with pytest.raises(ValueError, match=r"a\.zarr/b is of a kind that zarr does not read here"):
         read_zarr(path / "b")
@@ -275,9 +296,15 @@ def test_a_codec_that_is_not_there_is_named(tmp_path, codec):
     unwritten(tmp_path / "a.zarr", (3,), (2,), zarr_format=2 if codec == "compressor" else 3)
     described = tmp_path / "a.zarr" / (".zarray" if codec == "compressor" else "zarr.json")
     told = json.loads(described.read_text())
-    told[codec] = {"id": "vendor_magic"} if codec == "compressor" else [*told[codec], {"name": "vendor_magic", "configuration": {}}]
+    told[codec] = (
+        {"id": "vendor_magic"}
+        if codec == "compressor"
+        else [*told[codec], {"name": "vendor_magic", "configuration": {}}]
+    )
     described.write_text(json.dumps(told))
-    with pytest.raises(ValueError, match=r"is of a kind that zarr does not read here: .*vendor_magic.*install what it needs"):
+    with pytest.raises(
+        ValueError, match=r"is of a kind that zarr does not read here: .*vendor_magic.*install what it needs"
+    ):
         read_zarr(tmp_path / "a.zarr")
 
 
@@ -299,5 +326,8 @@ def test_fields_that_are_big_endian_are_refused(tmp_path):
         "attributes": {},
     }
     (tmp_path / "a.zarr" / "zarr.json").write_text(json.dumps(told))
-    with pytest.raises(ValueError, match="holds fields that are said to be big-endian, which zarr takes for little-endian; write it anew"):
+    with pytest.raises(
+        ValueError,
+        match="holds fields that are said to be big-endian, which zarr takes for little-endian; write it anew",
+    ):
         read_zarr(tmp_path / "a.zarr")

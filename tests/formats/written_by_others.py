@@ -6,8 +6,8 @@ tensorpack's, once with TENSORPACK_SERIALIZE=msgpack and once with =pickle, its 
     TFRecordSerializer.save(DataFromList(DATAPOINTS, shuffle=False), path)
 
 TensorFlow's, with tf.io.TFRecordWriter, without compression, with "GZIP" and with "ZLIB": three serialized
-tf.train.Example, of the features that are in EXAMPLES; and three tf.train.SequenceExample of what is in SEQUENCES, "id" and
-"name" in their contexts, the others feature lists (a step of "gaps" is a tf.train.Feature() of no kind).
+tf.train.Example, of the features that are in EXAMPLES; and three tf.train.SequenceExample of what is in SEQUENCES, "id"
+and "name" in their contexts, the others feature lists (a step of "gaps" is a tf.train.Feature() of no kind).
 """
 
 import base64

@@ -61,8 +61,12 @@ def test_the_table_holds_for_the_versions_that_are_installed(row):
 def test_every_transform_that_moves_is_in_the_table_or_the_page_says_why_not():
     named = {name for name, _, _ in straying.TRANSFORMS} | straying.MOVE_NOTHING | straying.CANNOT_STAND.keys()
     moves = [kind for kind in vars(A).values() if isinstance(kind, type) and issubclass(kind, A.DualTransform)]
-    flat = [f"A.{kind.__name__}" for kind in moves if not issubclass(kind, A.Transform3D) and kind is not A.DualTransform]
-    geometric = [f"T.{name}" for name, kind in vars(v2).items() if getattr(kind, "__module__", "").endswith("v2._geometry")]
+    flat = [
+        f"A.{kind.__name__}" for kind in moves if not issubclass(kind, A.Transform3D) and kind is not A.DualTransform
+    ]
+    geometric = [
+        f"T.{name}" for name, kind in vars(v2).items() if getattr(kind, "__module__", "").endswith("v2._geometry")
+    ]
     assert set(flat + geometric) <= named
     assert straying.published().keys() == {f"{name}, {how}" if how else name for name, how, _ in straying.TRANSFORMS}
     page = straying.PAGE.read_text()
@@ -75,7 +79,9 @@ def test_what_moves_nothing_leaves_all_where_it_is():
         datapoint = straying.marked(0)
         ((_, _, coords, ((left, top, right, bottom),)),) = through([getattr(A, name[2:])(p=1)], datapoint)
         np.testing.assert_allclose(coords, datapoint[2], atol=1e-4)
-        assert (np.array([left, top]) >= datapoint[3][0, :2] - 0.5).all()  # what is dropped may be cut off, in whole pixels
+        assert (
+            np.array([left, top]) >= datapoint[3][0, :2] - 0.5
+        ).all()  # what is dropped may be cut off, in whole pixels
         assert (np.array([right, bottom]) <= datapoint[3][0, 2:] + 0.5).all()
 
 
@@ -86,13 +92,21 @@ COMPOSED = {
     "A.Compose": lambda: A.Compose([A.Compose([A.Resize(211, 250)]), A.ElasticTransform(alpha=60, sigma=10, p=1)]),
     "A.OneOf": lambda: A.OneOf([A.SafeRotate((-40, 40), p=1), A.GridDistortion(distort_limit=0.1, p=1)], p=1),
     "A.SomeOf": lambda: A.SomeOf([A.Resize(211, 250, p=1), A.SafeRotate((-40, 40), p=1), A.Perspective(p=1)], n=2, p=1),
-    "A.Sequential": lambda: A.Sequential([A.RandomScale((0.5, 0.7), p=0.5), A.OpticalDistortion((-0.2, 0.2), p=0.5)], p=0.7),
+    "A.Sequential": lambda: A.Sequential(
+        [A.RandomScale((0.5, 0.7), p=0.5), A.OpticalDistortion((-0.2, 0.2), p=0.5)], p=0.7
+    ),
     "A., by probability": lambda: A.Affine(rotate=(-30, 30), fit_output=True, p=0.5),
-    "T.Compose": lambda: v2.Compose([v2.Resize((211, 250)), v2.Compose([v2.RandomRotation(40, BILINEAR, expand=True)])]),
+    "T.Compose": lambda: v2.Compose(
+        [v2.Resize((211, 250)), v2.Compose([v2.RandomRotation(40, BILINEAR, expand=True)])]
+    ),
     "T.RandomApply": lambda: v2.RandomApply([v2.RandomRotation(40, BILINEAR, expand=True), v2.Resize((71, 80))], p=0.5),
-    "T.RandomApply, ModuleList": lambda: v2.RandomApply(torch.nn.ModuleList([v2.RandomRotation(40, BILINEAR, expand=True)]), p=0.5),
+    "T.RandomApply, ModuleList": lambda: v2.RandomApply(
+        torch.nn.ModuleList([v2.RandomRotation(40, BILINEAR, expand=True)]), p=0.5
+    ),
     "T.RandomChoice": lambda: v2.RandomChoice([v2.RandomRotation(40, BILINEAR, expand=True), v2.Resize((171, 184))]),
-    "T.RandomOrder": lambda: v2.RandomOrder([v2.RandomRotation(40, BILINEAR, expand=True), v2.RandomHorizontalFlip(0.5)]),
+    "T.RandomOrder": lambda: v2.RandomOrder(
+        [v2.RandomRotation(40, BILINEAR, expand=True), v2.RandomHorizontalFlip(0.5)]
+    ),
 }
 
 
@@ -122,7 +136,10 @@ def test_whatever_the_form_of_the_image(moving, form):
 def test_several_masks_are_moved_alike_whatever_their_dtype(moving):
     image, mask, coords, _ = straying.marked(3)
     dtypes = [bool, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.float32, np.float64]
-    flow = ff.pipe([[image, coords, *(mask.astype(dtype) for dtype in dtypes)]], augment([moving], 0, coords=1, mask=tuple(range(2, 11))))
+    flow = ff.pipe(
+        [[image, coords, *(mask.astype(dtype) for dtype in dtypes)]],
+        augment([moving], 0, coords=1, mask=tuple(range(2, 11))),
+    )
     _, _, first, *others = flow[0]
     assert first.any()
     for dtype, other in zip(dtypes[1:], others):
@@ -136,7 +153,9 @@ def test_labels_that_a_library_would_change_are_refused():
         ((_, made, _, _),) = through([turn], [image, mask.astype(np.int64) * largest, coords, boxes])
         assert made.dtype == np.int64
         assert np.unique(made).tolist() == [0, largest]
-        with pytest.raises(ValueError, match=rf"labels from -{largest} to {largest}, .* got 0 to {largest + 1}; number them anew"):
+        with pytest.raises(
+            ValueError, match=rf"labels from -{largest} to {largest}, .* got 0 to {largest + 1}; number them anew"
+        ):
             through([turn], [image, mask.astype(np.int64) * (largest + 1), coords, boxes])
 
 
@@ -226,11 +245,16 @@ def test_masks_are_resized_to_the_pixel_that_is_there(size):
 def test_what_is_said_of_masks_and_boxes_by_class_holds_for_ours():
     image, mask, coords, boxes = straying.marked(0)
     fill = {tv_tensors.Image: 3, tv_tensors.Mask: 255}
-    for turn in (v2.Pad(5, fill=fill), v2.Compose([v2.RandomApply([v2.RandomRotation((20, 20), fill=fill, expand=True)], p=1.0)])):
+    for turn in (
+        v2.Pad(5, fill=fill),
+        v2.Compose([v2.RandomApply([v2.RandomRotation((20, 20), fill=fill, expand=True)], p=1.0)]),
+    ):
         ((picture, made, _, _),) = through([turn], [image, mask, coords, boxes])
         assert (picture[0, 0].tolist(), made[0, 0]) == ([3, 3, 3], 255)
         assert fill.keys() == {tv_tensors.Image, tv_tensors.Mask}
-    to = v2.ToDtype({tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64, tv_tensors.BoundingBoxes: None}, scale=True)
+    to = v2.ToDtype(
+        {tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64, tv_tensors.BoundingBoxes: None}, scale=True
+    )
     ((picture, made, _, _),) = through([to], [image, mask, coords, boxes])
     assert (picture.dtype, made.dtype) == (np.float32, np.int64)
 

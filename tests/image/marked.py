@@ -19,7 +19,10 @@ def smooth(shape=(HEIGHT, WIDTH), seed=0):
     draw = np.random.default_rng(seed)
     y, x = np.mgrid[: shape[0], : shape[1]] / max(shape[:2])
     waves = [
-        sum(draw.normal() * np.sin(2 * np.pi * (a * x + b * y) + 6 * draw.random()) for a, b in draw.uniform(-1, 1, (6, 2)))
+        sum(
+            draw.normal() * np.sin(2 * np.pi * (a * x + b * y) + 6 * draw.random())
+            for a, b in draw.uniform(-1, 1, (6, 2))
+        )
         for _ in range(shape[2] if len(shape) == 3 else 1)
     ]
     waves = np.stack(waves, -1).reshape(shape)

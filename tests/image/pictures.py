@@ -33,7 +33,9 @@ def check_all(data, whole, colours=None, alpha=None):
     if colours is None:
         return
     np.testing.assert_array_equal(decode_image(data), colours)
-    np.testing.assert_array_equal(decode_image(data, channels=4), np.dstack([colours, np.full(SIDES, 255) if alpha is None else alpha]))
+    np.testing.assert_array_equal(
+        decode_image(data, channels=4), np.dstack([colours, np.full(SIDES, 255) if alpha is None else alpha])
+    )
     gray = colours @ [0.299, 0.587, 0.114]
     assert np.abs(decode_image(data, channels=1)[..., 0] - gray).max() <= 1
 
@@ -47,7 +49,9 @@ def refused(data, *words, channels=None):
 
 
 def turned(image, orientation):
-    """By EXIF, as Pillow turns: 2 mirrored, 3 by 180 degrees, 4 upside down, 5 transposed, 6 to the right, 7 transverse, 8 to the left."""
-    turns = (lambda x: x, np.fliplr, lambda x: x[::-1, ::-1], np.flipud, lambda x: x.swapaxes(0, 1), lambda x: np.rot90(x, -1),
+    """By EXIF, as Pillow turns: 2 mirrored, 3 by 180 degrees, 4 upside down, 5 transposed, 6 to the right,
+    7 transverse, 8 to the left."""
+    turns = (lambda x: x, np.fliplr, lambda x: x[::-1, ::-1], np.flipud, lambda x: x.swapaxes(0, 1),
+    lambda x: np.rot90(x, -1),
              lambda x: x[::-1, ::-1].swapaxes(0, 1), np.rot90)  # fmt: skip
     return turns[orientation - 1](image)

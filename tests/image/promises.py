@@ -9,7 +9,11 @@ import flowfn.image
 from flowfn.image import color_spaces, colors, intensities, tones
 from flowfn.image import noise as noises
 
-NAMES = {name: value for module in (flowfn.image, colors, color_spaces, intensities, noises, tones) for name, value in vars(module).items()}
+NAMES = {
+    name: value
+    for module in (flowfn.image, colors, color_spaces, intensities, noises, tones)
+    for name, value in vars(module).items()
+}
 
 
 def keeps_its_promises(augmentor, shape=(13, 17, 3), dtype=np.uint8):

@@ -1,4 +1,5 @@
-"""`augment`: what belongs to an image goes where the image goes, in datapoints of every form, the same wherever it is computed."""
+"""`augment`: what belongs to an image goes where the image goes, in datapoints of every form,
+the same wherever it is computed."""
 
 import pickle
 from collections import namedtuple
@@ -54,7 +55,14 @@ def test_a_datapoint_may_be_the_image_itself():
 
 @pytest.mark.parametrize(
     ("datapoint", "index"),
-    [([IMAGE, 7], 0), ((7, IMAGE), 1), ([7, IMAGE], -1), (Labelled(IMAGE, 7), 0), ({"image": IMAGE, "label": 7}, "image"), ({3: IMAGE}, 3)],
+    [
+        ([IMAGE, 7], 0),
+        ((7, IMAGE), 1),
+        ([7, IMAGE], -1),
+        (Labelled(IMAGE, 7), 0),
+        ({"image": IMAGE, "label": 7}, "image"),
+        ({3: IMAGE}, 3),
+    ],
 )
 def test_a_datapoint_keeps_its_form(datapoint, index):
     made = one(ff.pipe([datapoint], augment([MIRROR], index)))
@@ -67,7 +75,8 @@ def test_a_datapoint_keeps_its_form(datapoint, index):
 
 def test_index_and_image_say_the_same():
     by_index, by_name = (
-        list(ff.pipe([[IMAGE, 1]] * 3, stage)) for stage in (augment([flip(horizontal=True)], 0), augment([flip(horizontal=True)], image=0))
+        list(ff.pipe([[IMAGE, 1]] * 3, stage))
+        for stage in (augment([flip(horizontal=True)], 0), augment([flip(horizontal=True)], image=0))
     )
     assert same(by_index, by_name)
 
@@ -141,7 +150,9 @@ def test_boxes_that_leave_take_their_labels_along():
 
 @pytest.mark.parametrize(("min_visible", "left"), [(0.0, 3), (0.25, 3), (0.26, 2), (0.5, 2), (0.51, 1), (1.0, 1)])
 def test_boxes_of_which_too_little_is_left_leave(min_visible, left):
-    boxes = np.array([[20.0, 10, 40, 30], [10, 15, 30, 25], [10, 0, 30, 20], [0, 0, 20, 10]])  # whole, a half, a quarter, nothing
+    boxes = np.array(
+        [[20.0, 10, 40, 30], [10, 15, 30, 25], [10, 0, 30, 20], [0, 0, 20, 10]]
+    )  # whole, a half, a quarter, nothing
     np.testing.assert_array_equal(boxes_after([center_crop(20)], boxes, min_visible=min_visible).shape, (left, 4))
 
 
@@ -224,7 +235,8 @@ def test_each_augmentor_sees_the_shape_that_comes_out_of_those_before():
 
 def test_a_function_that_moves_pixels_must_not_leave_points_behind():
     with pytest.raises(
-        ValueError, match=r"has made an image of \(40, 60\) one of \(20, 60\).*so it is not known where masks, coords and boxes"
+        ValueError,
+        match=r"has made an image of \(40, 60\) one of \(20, 60\).*so it is not known where masks, coords and boxes",
     ):
         one(ff.pipe([[IMAGE, [[1, 2]]]], augment([lambda image: image[:20]], 0, coords=1)))
     assert one(ff.pipe([[IMAGE, 1]], augment([lambda image: image[:20]], 0)))[0].shape == (20, 60, 3)
@@ -279,7 +291,9 @@ def pictures():
 
 
 def everything():
-    return augment(AUGMENTORS, image="image", mask="mask", coords="points", boxes="boxes", labels="ids", min_visible=0.1)
+    return augment(
+        AUGMENTORS, image="image", mask="mask", coords="points", boxes="boxes", labels="ids", min_visible=0.1
+    )
 
 
 @pytest.mark.timeout(60)
@@ -339,15 +353,20 @@ def test_the_augmentor_draws_from_the_datapoints_own_generator():
             return identity()(image_shape, rng)
 
     list(ff.pipe([IMAGE] * 2, augment([watch(), watch()], name="drawn")))
-    drawn = list(ff.pipe([0] * 2, ff.map(lambda _, rng: rng.integers(1 << 62, size=2).tolist(), rng=True, name="drawn")))
+    drawn = list(
+        ff.pipe([0] * 2, ff.map(lambda _, rng: rng.integers(1 << 62, size=2).tolist(), rng=True, name="drawn"))
+    )
     assert seen == [number for pair in drawn for number in pair]
 
 
 def test_the_stage_compares_pickles_and_is_shown_as_it_was_called():
-    stage = augment([flip(horizontal=True), random_crop(16), np.invert], "image", boxes="boxes", min_visible=0.1, name="train")
+    stage = augment(
+        [flip(horizontal=True), random_crop(16), np.invert], "image", boxes="boxes", min_visible=0.1, name="train"
+    )
     assert pickle.loads(pickle.dumps(stage)) == stage
     assert repr(stage) == (
-        "augment([flip(horizontal=True), random_crop(16), map_image(invert)], 'image', boxes='boxes', min_visible=0.1, name='train')"
+        "augment([flip(horizontal=True), random_crop(16), map_image(invert)], 'image', boxes='boxes', "
+        "min_visible=0.1, name='train')"
     )
     assert repr(augment([MIRROR])) == "augment([flip(horizontal=True, probability=1)])"
     assert stage != augment([flip(horizontal=True)], "image")
@@ -369,16 +388,28 @@ def test_a_failing_function_may_be_guarded():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: augment([7]), TypeError, r"augment\(\): augmentors must be augmentors, lists of them, or functions of an image, got 7"),
+        (
+            lambda: augment([7]),
+            TypeError,
+            r"augment\(\): augmentors must be augmentors, lists of them, or functions of an image, got 7",
+        ),
         (lambda: augment([flip]), TypeError, r"flip is an augmentor without its arguments: write flip\(...\)"),
         (lambda: augment(ff.shuffle()), TypeError, r"augmentors must be a list of augmentors.*, got stage shuffle\(\)"),
-        (lambda: augment([ff.map(abs)]), TypeError, r"must not be stages, got map\(abs\); put it beside augment in the pipe"),
+        (
+            lambda: augment([ff.map(abs)]),
+            TypeError,
+            r"must not be stages, got map\(abs\); put it beside augment in the pipe",
+        ),
         (
             lambda: augment([MIRROR], ff.flow([IMAGE])),
             TypeError,
             r"index must be .*; to give a source too, write augment\(augmentors, source=...\)",
         ),
-        (lambda: augment([MIRROR], 1.5), TypeError, "index must be a component's position or key, a tuple of them, or None, got 1.5"),
+        (
+            lambda: augment([MIRROR], 1.5),
+            TypeError,
+            "index must be a component's position or key, a tuple of them, or None, got 1.5",
+        ),
         (
             lambda: augment([MIRROR], 0, image=1),
             ValueError,
@@ -386,15 +417,27 @@ def test_a_failing_function_may_be_guarded():
         ),
         (lambda: augment([MIRROR], 0, mask=(1, 0)), ValueError, "component 0 is named twice"),
         (lambda: augment([MIRROR], coords=0), ValueError, "coords and boxes belong to an image: name it"),
-        (lambda: augment([MIRROR], 0, labels=1), ValueError, "labels belong to the boxes of one component, got boxes=None"),
+        (
+            lambda: augment([MIRROR], 0, labels=1),
+            ValueError,
+            "labels belong to the boxes of one component, got boxes=None",
+        ),
         (
             lambda: augment([MIRROR], 0, boxes=(1, 2), labels=3),
             ValueError,
             r"labels belong to the boxes of one component, got boxes=\(1, 2\)",
         ),
-        (lambda: augment([MIRROR], 0, mask=[1]), TypeError, "mask must be a component's position or key, a tuple of them, or None"),
+        (
+            lambda: augment([MIRROR], 0, mask=[1]),
+            TypeError,
+            "mask must be a component's position or key, a tuple of them, or None",
+        ),
         (lambda: augment([MIRROR], 0, min_visible=2), ValueError, "min_visible must be a number from 0 to 1, got 2"),
-        (lambda: augment([MIRROR], 0, min_visible="half"), TypeError, "min_visible must be a number from 0 to 1, got 'half'"),
+        (
+            lambda: augment([MIRROR], 0, min_visible="half"),
+            TypeError,
+            "min_visible must be a number from 0 to 1, got 'half'",
+        ),
     ],
 )
 def test_wrong_arguments_fail_in_the_call(call, error, message):
@@ -411,16 +454,61 @@ def test_wrong_arguments_fail_in_the_call(call, error, message):
             TypeError,
             r"image \(component 0\) must be an array .*'a.jpg'; decode it before: map_component\(read_image, 0\)",
         ),
-        ([IMAGE, 7], {}, TypeError, r"a datapoint must be an image, .*; name the component: augment\(augmentors, index\)"),
-        ([IMAGE[None]], {"index": 0}, TypeError, r"image \(component 0\) must be an array .*uint8 array \(1, 40, 60, 3\)"),
+        (
+            [IMAGE, 7],
+            {},
+            TypeError,
+            r"a datapoint must be an image, .*; name the component: augment\(augmentors, index\)",
+        ),
+        (
+            [IMAGE[None]],
+            {"index": 0},
+            TypeError,
+            r"image \(component 0\) must be an array .*uint8 array \(1, 40, 60, 3\)",
+        ),
         ([IMAGE, None], {"index": 0, "mask": 1}, TypeError, r"mask \(component 1\) must be an array .*, got None"),
-        ([IMAGE, IMAGE[:9]], {"index": 0, "mask": 1}, ValueError, r"of one height and width, got \[\(9, 60\), \(40, 60\)\]"),
-        ([IMAGE, [1, 2]], {"index": 0, "coords": 1}, ValueError, r"coords \(component 1\) must be numbers of shape \(n, 2\), got \[1, 2\]"),
-        ([IMAGE, [["a", "b"]]], {"index": 0, "coords": 1}, ValueError, r"coords \(component 1\) must be numbers of shape \(n, 2\)"),
-        ([IMAGE, np.zeros((2, 5))], {"index": 0, "boxes": 1}, ValueError, r"boxes \(component 1\) must be numbers of shape \(n, 4\)"),
-        ([IMAGE, [[9, 9, 4, 4]]], {"index": 0, "boxes": 1}, ValueError, r"x1 y1 x2 y2 with x1 <= x2 .* got \[9.0, 9.0, 4.0, 4.0\]"),
-        ([IMAGE, [[1, 1, np.nan, 4]]], {"index": 0, "boxes": 1}, ValueError, r"must be finite .* got \[1.0, 1.0, nan, 4.0\]"),
-        ([IMAGE, [[1, 1, np.inf, 4]]], {"index": 0, "boxes": 1}, ValueError, r"must be finite .* got \[1.0, 1.0, inf, 4.0\]"),
+        (
+            [IMAGE, IMAGE[:9]],
+            {"index": 0, "mask": 1},
+            ValueError,
+            r"of one height and width, got \[\(9, 60\), \(40, 60\)\]",
+        ),
+        (
+            [IMAGE, [1, 2]],
+            {"index": 0, "coords": 1},
+            ValueError,
+            r"coords \(component 1\) must be numbers of shape \(n, 2\), got \[1, 2\]",
+        ),
+        (
+            [IMAGE, [["a", "b"]]],
+            {"index": 0, "coords": 1},
+            ValueError,
+            r"coords \(component 1\) must be numbers of shape \(n, 2\)",
+        ),
+        (
+            [IMAGE, np.zeros((2, 5))],
+            {"index": 0, "boxes": 1},
+            ValueError,
+            r"boxes \(component 1\) must be numbers of shape \(n, 4\)",
+        ),
+        (
+            [IMAGE, [[9, 9, 4, 4]]],
+            {"index": 0, "boxes": 1},
+            ValueError,
+            r"x1 y1 x2 y2 with x1 <= x2 .* got \[9.0, 9.0, 4.0, 4.0\]",
+        ),
+        (
+            [IMAGE, [[1, 1, np.nan, 4]]],
+            {"index": 0, "boxes": 1},
+            ValueError,
+            r"must be finite .* got \[1.0, 1.0, nan, 4.0\]",
+        ),
+        (
+            [IMAGE, [[1, 1, np.inf, 4]]],
+            {"index": 0, "boxes": 1},
+            ValueError,
+            r"must be finite .* got \[1.0, 1.0, inf, 4.0\]",
+        ),
         (
             [IMAGE, [[1, 1, 4, 4]], {"a": 1}],
             {"index": 0, "boxes": 1, "labels": 2},
@@ -443,7 +531,10 @@ def test_datapoints_that_do_not_fit_are_shown(datapoint, options, error, message
 
 
 def test_a_function_that_returns_no_image_is_named():
-    for function, got in ((lambda image: None, "NoneType"), (lambda image: image[None], r"uint8 array \(1, 40, 60, 3\)")):
+    for function, got in (
+        (lambda image: None, "NoneType"),
+        (lambda image: image[None], r"uint8 array \(1, 40, 60, 3\)"),
+    ):
         with pytest.raises(TypeError, match=rf"must return an image, .*, but returned {got}"):
             one(ff.pipe([IMAGE], augment([function])))
 
@@ -458,7 +549,17 @@ def test_transforms_do_not_change_what_they_are_given():
 # The order of axes
 
 FIRST = [(3, 224, 224), (1, 28, 28), (4, 300, 300), (3, 8, 8), (2, 64, 48)]
-LAST = [(224, 224, 3), (28, 28, 1), (3, 224, 3), (1, 640, 4), (4, 7, 9), (3, 224, 5), (5, 64, 64), (224, 3, 224), (3, 224)]
+LAST = [
+    (224, 224, 3),
+    (28, 28, 1),
+    (3, 224, 3),
+    (1, 640, 4),
+    (4, 7, 9),
+    (3, 224, 5),
+    (5, 64, 64),
+    (224, 3, 224),
+    (3, 224),
+]
 
 
 @pytest.mark.parametrize("shape", FIRST, ids=str)
@@ -470,9 +571,14 @@ def test_an_image_whose_channels_come_first_is_refused(shape, augmentor):
         ({"x": np.zeros(shape, np.uint8)}, {"image": "x"}),
         ({"x": np.zeros(shape, np.uint8)}, {"mask": "x"}),
     ]:
-        with pytest.raises(ValueError, match=r'looks like \(channels, height, width\); write augment\(\.\.\., channels="first"\) if it is'):
+        with pytest.raises(
+            ValueError,
+            match=r'looks like \(channels, height, width\); write augment\(\.\.\., channels="first"\) if it is',
+        ):
             ff.pipe([datapoint], augment([augmentor], **options))[0]
-    with pytest.raises(ValueError, match=r"looks like \(channels, height, width\); np\.moveaxis\(image, 0, -1\) turns it"):
+    with pytest.raises(
+        ValueError, match=r"looks like \(channels, height, width\); np\.moveaxis\(image, 0, -1\) turns it"
+    ):
         size_of(shape)
     with pytest.raises(ValueError, match=r"looks like \(channels, height, width\)"):
         random_crop(5)(shape, np.random.default_rng(0))
@@ -487,7 +593,9 @@ def test_other_images_are_taken_as_they_are(shape):
 
 def test_channels_may_be_said_to_be_last():
     strip = np.random.default_rng(0).integers(0, 256, (1, 40, 200), np.uint8)
-    mirrored = ff.pipe([strip], augment([flip(horizontal=True, probability=1), lambda image: image], channels="last"))[0]
+    mirrored = ff.pipe([strip], augment([flip(horizontal=True, probability=1), lambda image: image], channels="last"))[
+        0
+    ]
     assert np.array_equal(mirrored, strip[:, ::-1])
 
 

@@ -10,7 +10,15 @@ from marked import noise, rng
 from promises import as_rounded, draws_alike, keeps_its_promises
 
 from flowfn.image.color_spaces import Converted, Grayed, color_space, grayscale
-from flowfn.image.colors import IMAGENET_EIGENVALUES, IMAGENET_EIGENVECTORS, HueShifted, Saturated, hue, lighting, saturation
+from flowfn.image.colors import (
+    IMAGENET_EIGENVALUES,
+    IMAGENET_EIGENVECTORS,
+    HueShifted,
+    Saturated,
+    hue,
+    lighting,
+    saturation,
+)
 from flowfn.image.tones import Contrasted, GammaCorrected, Scaled, brightness, brightness_scale, contrast, gamma
 
 ANY_CHANNELS = [
@@ -32,7 +40,12 @@ RGB = [
     lighting(3, clip=False),
     contrast(0.5, per_channel=False),
 ]
-SPACES = [grayscale(), grayscale(3), grayscale(None), *(color_space(name) for name in ("bgr", "gray", "hsv", "hls", "lab", "ycrcb"))]
+SPACES = [
+    grayscale(),
+    grayscale(3),
+    grayscale(None),
+    *(color_space(name) for name in ("bgr", "gray", "hsv", "hls", "lab", "ycrcb")),
+]
 WEIGHTS = np.array([0.299, 0.587, 0.114])
 
 
@@ -82,7 +95,8 @@ def test_hue_is_the_same_in_strips(shape):
     whole = np.concatenate([HueShifted(50).image(image[row : row + 1]) for row in range(len(image))])
     assert np.array_equal(HueShifted(50).image(image), whole)
     assert np.array_equal(
-        HueShifted(50).image(colours[None]), np.concatenate([HueShifted(50).image(one[None, None]) for one in colours], 1)
+        HueShifted(50).image(colours[None]),
+        np.concatenate([HueShifted(50).image(one[None, None]) for one in colours], 1),
     )
     exact = HueShifted(50).image(image.astype(np.float32))
     assert np.abs(exact - whole).max() <= 0.501
@@ -115,13 +129,19 @@ def test_hue_is_drawn_from_its_range_and_a_number_means_both_ways():
 
 
 @pytest.mark.parametrize("shape", [(30, 40, 3), (30, 40), (30, 40, 2), (30, 40, 5)])
-@pytest.mark.parametrize(("scale", "offset"), [(1, 12.25), (1, -300), (1, 1e12), (1.37, 0), (0, 0), (1e12, 0), (-1, 255), (0.5, 7)])
+@pytest.mark.parametrize(
+    ("scale", "offset"), [(1, 12.25), (1, -300), (1, 1e12), (1.37, 0), (0, 0), (1e12, 0), (-1, 255), (0.5, 7)]
+)
 def test_scaling_and_shifting_is_rounded_and_clipped_and_never_wraps(shape, scale, offset):
     image, values = exact(shape)
     assert np.array_equal(Scaled(scale, (offset,)).image(image), as_rounded(values * scale + offset))
     expected = values * scale + offset
-    np.testing.assert_allclose(Scaled(scale, (offset,), clip=False).image(values.astype(np.float32)), expected, rtol=2e-5, atol=1e-4)
-    np.testing.assert_allclose(Scaled(scale, (offset,)).image(values.astype(np.float32)), expected.clip(0, 255), atol=1e-4)
+    np.testing.assert_allclose(
+        Scaled(scale, (offset,), clip=False).image(values.astype(np.float32)), expected, rtol=2e-5, atol=1e-4
+    )
+    np.testing.assert_allclose(
+        Scaled(scale, (offset,)).image(values.astype(np.float32)), expected.clip(0, 255), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5])
@@ -129,8 +149,12 @@ def test_an_offset_for_each_channel(count):
     image, values = exact((30, 40, count))
     offsets = tuple(rng().normal(0, 60, count).tolist())
     assert np.array_equal(Scaled(1.1, offsets).image(image), as_rounded(values * 1.1 + offsets))
-    np.testing.assert_allclose(Scaled(1.1, offsets, clip=False).image(values.astype(np.float32)), values * 1.1 + offsets, atol=1e-4)
-    with pytest.raises(ValueError, match=rf"Scaled\(\): an image must have {count} channels, one for each offset, got shape \(3, 4\)"):
+    np.testing.assert_allclose(
+        Scaled(1.1, offsets, clip=False).image(values.astype(np.float32)), values * 1.1 + offsets, atol=1e-4
+    )
+    with pytest.raises(
+        ValueError, match=rf"Scaled\(\): an image must have {count} channels, one for each offset, got shape \(3, 4\)"
+    ):
         Scaled(1.1, offsets).image(np.zeros((3, 4), np.uint8))
 
 
@@ -141,7 +165,9 @@ def test_brightness_adds_what_is_drawn_and_brightness_scale_multiplies():
     factors = [brightness_scale(0.4)((2, 2), rng(seed)).scale for seed in range(200)]
     assert 0.6 <= min(factors) < 0.65
     assert 1.35 < max(factors) <= 1.4
-    assert brightness_scale((0.6, 1.4))((2, 2), rng(1)).scale == pytest.approx(brightness_scale(0.4)((2, 2), rng(1)).scale)
+    assert brightness_scale((0.6, 1.4))((2, 2), rng(1)).scale == pytest.approx(
+        brightness_scale(0.4)((2, 2), rng(1)).scale
+    )
     assert brightness(3, clip=False)((2, 2), rng()).clip is False
 
 
@@ -169,7 +195,9 @@ def test_contrast_multiplies_distances_from_the_mean_of_each_channel(factor, sha
 def test_contrast_around_the_mean_of_the_gray_image(factor):
     image, values = exact()
     mean = (values @ WEIGHTS).mean()
-    assert np.array_equal(Contrasted(factor, per_channel=False).image(image), as_rounded((values - mean) * factor + mean))
+    assert np.array_equal(
+        Contrasted(factor, per_channel=False).image(image), as_rounded((values - mean) * factor + mean)
+    )
     gray = noise((30, 40))
     assert np.array_equal(Contrasted(factor, per_channel=False).image(gray), Contrasted(factor).image(gray))
 
@@ -182,7 +210,9 @@ def test_saturation_multiplies_distances_from_gray(factor):
     if factor < 100:  # of more, fixed-point arithmetic cannot say what a hundredth of a level becomes
         assert np.abs(Saturated(factor).image(image).astype(int) - as_rounded(expected)).max() <= 1
         np.testing.assert_allclose(Saturated(factor, clip=False).image(values.astype(np.float32)), expected, atol=1e-3)
-    np.testing.assert_allclose(Saturated(factor).image(values.astype(np.float32)), expected.clip(0, 255), atol=1e-3 * max(1, factor))
+    np.testing.assert_allclose(
+        Saturated(factor).image(values.astype(np.float32)), expected.clip(0, 255), atol=1e-3 * max(1, factor)
+    )
     far = np.abs(values - gray) > 3
     direction = np.where(values > gray, 255, 0)
     assert factor < 100 or np.array_equal(Saturated(factor).image(image)[far], direction[far])
@@ -259,7 +289,9 @@ def test_color_spaces_lead_back(name):
 def test_xyz_is_the_matrix_of_rec_709():
     _, values = exact()
     np.testing.assert_allclose(
-        Converted("xyz").image(values.astype(np.float32)), values / 255 @ skimage.color.colorconv.xyz_from_rgb.T, atol=1e-3
+        Converted("xyz").image(values.astype(np.float32)),
+        values / 255 @ skimage.color.colorconv.xyz_from_rgb.T,
+        atol=1e-3,
     )
 
 
@@ -287,21 +319,31 @@ def test_gray_images_are_only_given_the_shape(shape):
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 4)])
 @pytest.mark.parametrize(
-    ("augmentor", "name"), [(hue(), "hue"), (saturation(), "saturation"), (lighting(), "lighting"), (color_space("hsv"), "color_space")]
+    ("augmentor", "name"),
+    [(hue(), "hue"), (saturation(), "saturation"), (lighting(), "lighting"), (color_space("hsv"), "color_space")],
 )
 def test_the_hue_of_a_gray_image_is_an_error(augmentor, name, shape):
-    with pytest.raises(ValueError, match=rf"^{name}\(\): an image must have 3 channels, got shape \({', '.join(map(str, shape))}\)$"):
+    with pytest.raises(
+        ValueError, match=rf"^{name}\(\): an image must have 3 channels, got shape \({', '.join(map(str, shape))}\)$"
+    ):
         augmentor(shape, rng())
 
 
-@pytest.mark.parametrize("transform", [HueShifted(9), Saturated(2), Converted("lab"), Contrasted(2, per_channel=False)], ids=repr)
+@pytest.mark.parametrize(
+    "transform", [HueShifted(9), Saturated(2), Converted("lab"), Contrasted(2, per_channel=False)], ids=repr
+)
 def test_a_transform_for_colours_refuses_other_images(transform):
-    with pytest.raises(ValueError, match=rf"{type(transform).__name__}\(\): an image must have .*3 channels.*got shape \(4, 5, 4\)"):
+    with pytest.raises(
+        ValueError, match=rf"{type(transform).__name__}\(\): an image must have .*3 channels.*got shape \(4, 5, 4\)"
+    ):
         transform.image(np.zeros((4, 5, 4), np.uint8))
 
 
 def test_wrong_numbers_of_channels_are_named():
-    with pytest.raises(ValueError, match=r"contrast\(\): an image must have 1 or 3 channels for per_channel=False, got shape \(4, 5, 4\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"contrast\(\): an image must have 1 or 3 channels for per_channel=False, got shape \(4, 5, 4\)",
+    ):
         contrast(0.5, per_channel=False)((4, 5, 4), rng())
     with pytest.raises(ValueError, match=r"grayscale\(\): an image must have 3 channels, got shape \(4, 5, 2\)"):
         grayscale()((4, 5, 2), rng())
@@ -312,13 +354,16 @@ def test_wrong_numbers_of_channels_are_named():
 
 
 @pytest.mark.parametrize(
-    "transform", [HueShifted(9), Scaled(2), Contrasted(2), Saturated(2), GammaCorrected(2), Grayed(), Converted("hsv")], ids=repr
+    "transform",
+    [HueShifted(9), Scaled(2), Contrasted(2), Saturated(2), GammaCorrected(2), Grayed(), Converted("hsv")],
+    ids=repr,
 )
 @pytest.mark.parametrize("dtype", [np.float64, np.uint16, np.int64, bool])
 def test_other_dtypes_are_refused_with_the_remedy(transform, dtype):
     name = type(transform).__name__
     with pytest.raises(
-        TypeError, match=rf"^{name}\(\): an image must be uint8 or float32, got {np.dtype(dtype)}; to_uint8\(\) or to_float32\(\)"
+        TypeError,
+        match=rf"^{name}\(\): an image must be uint8 or float32, got {np.dtype(dtype)}; to_uint8\(\) or to_float32\(\)",
     ):
         transform.image(np.zeros((4, 5, 3), dtype))
 
@@ -331,15 +376,31 @@ def test_other_dtypes_are_refused_with_the_remedy(transform, dtype):
         (lambda: brightness(-3), ValueError, r"brightness\(\): change must be a number .*, got -3"),
         (lambda: brightness(float("inf")), ValueError, r"brightness\(\): change must be"),
         (lambda: brightness(3, clip=1), TypeError, r"brightness\(\): clip must be True or False, got 1"),
-        (lambda: brightness_scale(1.4), ValueError, r"brightness_scale\(\): factor must be a number n from 0 to 1 .*, got 1.4"),
-        (lambda: brightness_scale((-1, 2)), ValueError, r"brightness_scale\(\): factor must be .*0 <= low <= high, got \(-1, 2\)"),
+        (
+            lambda: brightness_scale(1.4),
+            ValueError,
+            r"brightness_scale\(\): factor must be a number n from 0 to 1 .*, got 1.4",
+        ),
+        (
+            lambda: brightness_scale((-1, 2)),
+            ValueError,
+            r"brightness_scale\(\): factor must be .*0 <= low <= high, got \(-1, 2\)",
+        ),
         (lambda: contrast((1, 2, 3)), TypeError, r"contrast\(\): factor must be .*got \(1, 2, 3\)"),
-        (lambda: contrast(0.5, per_channel=None), TypeError, r"contrast\(\): per_channel must be True or False, got None"),
+        (
+            lambda: contrast(0.5, per_channel=None),
+            TypeError,
+            r"contrast\(\): per_channel must be True or False, got None",
+        ),
         (lambda: saturation(True), TypeError, r"saturation\(\): factor must be .*got True"),
         (lambda: gamma(1), ValueError, r"gamma\(\): gamma must be a number n >= 0 and < 1 .*, 0 < low <= high, got 1"),
         (lambda: gamma([0, 2]), ValueError, r"gamma\(\): gamma must be .*got \[0, 2\]"),
         (lambda: lighting(-1), ValueError, r"lighting\(\): std must be a finite number >= 0, got -1"),
-        (lambda: lighting(0.1, (1, 2)), ValueError, r"lighting\(\): eigenvalues must be 3 finite numbers, got \(1, 2\)"),
+        (
+            lambda: lighting(0.1, (1, 2)),
+            ValueError,
+            r"lighting\(\): eigenvalues must be 3 finite numbers, got \(1, 2\)",
+        ),
         (lambda: lighting(0.1, "abc"), ValueError, r"lighting\(\): eigenvalues must be 3 finite numbers, got 'abc'"),
         (
             lambda: lighting(eigenvectors=((1, 2, 3),) * 2),

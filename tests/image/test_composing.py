@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 from marked import noise, rng
 
-from flowfn.image import Composed, Identity, apply_randomly, choose, flip, identity, map_image, random_crop, resize, sequence, shuffled
+from flowfn.image import (
+    Composed,
+    Identity,
+    apply_randomly,
+    choose,
+    flip,
+    identity,
+    map_image,
+    random_crop,
+    resize,
+    sequence,
+    shuffled,
+)
 from flowfn.image.composing import Mapped
 from flowfn.image.geometry import Flipped, Resized
 
@@ -62,7 +74,11 @@ def test_apply_randomly_is_as_frequent_as_it_says(probability):
 
 
 def test_apply_randomly_draws_the_same_either_way():
-    after = [(draw := rng(seed), apply_randomly(random_crop(2), p)(SHAPE, draw), draw.random())[2] for seed in (1, 1) for p in (0, 1)]
+    after = [
+        (draw := rng(seed), apply_randomly(random_crop(2), p)(SHAPE, draw), draw.random())[2]
+        for seed in (1, 1)
+        for p in (0, 1)
+    ]
     assert len(set(after)) == 1
 
 
@@ -113,9 +129,21 @@ def test_the_same_numbers_give_the_same_transform(augmentor):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: sequence(MIRROR), TypeError, r"sequence\(\): augmentors must be a list of augmentors, got .*; write sequence\(\[...\]\)"),
-        (lambda: sequence([3]), TypeError, r"sequence\(\): augmentors must be augmentors, lists of them, or functions of an image, got 3"),
-        (lambda: shuffled([flip]), TypeError, r"shuffled\(\): flip is an augmentor without its arguments: write flip\(...\)"),
+        (
+            lambda: sequence(MIRROR),
+            TypeError,
+            r"sequence\(\): augmentors must be a list of augmentors, got .*; write sequence\(\[...\]\)",
+        ),
+        (
+            lambda: sequence([3]),
+            TypeError,
+            r"sequence\(\): augmentors must be augmentors, lists of them, or functions of an image, got 3",
+        ),
+        (
+            lambda: shuffled([flip]),
+            TypeError,
+            r"shuffled\(\): flip is an augmentor without its arguments: write flip\(...\)",
+        ),
         (lambda: choose([]), ValueError, r"choose\(\): augmentors must be a list of at least one augmentor, got \[\]"),
         (
             lambda: choose([MIRROR], weights=[1, 2]),
@@ -125,8 +153,16 @@ def test_the_same_numbers_give_the_same_transform(augmentor):
         (lambda: choose([MIRROR], weights=[-1]), ValueError, r"choose\(\): weights must be"),
         (lambda: choose([MIRROR], weights=[0]), ValueError, r"choose\(\): weights must be .* not all 0, got \[0\]"),
         (lambda: choose([MIRROR], weights="a"), TypeError, r"choose\(\): weights must be"),
-        (lambda: apply_randomly(MIRROR, 2), ValueError, r"apply_randomly\(\): probability must be a number from 0 to 1, got 2"),
-        (lambda: apply_randomly(MIRROR, "a"), TypeError, r"apply_randomly\(\): probability must be a number from 0 to 1, got 'a'"),
+        (
+            lambda: apply_randomly(MIRROR, 2),
+            ValueError,
+            r"apply_randomly\(\): probability must be a number from 0 to 1, got 2",
+        ),
+        (
+            lambda: apply_randomly(MIRROR, "a"),
+            TypeError,
+            r"apply_randomly\(\): probability must be a number from 0 to 1, got 'a'",
+        ),
         (lambda: apply_randomly(None, 0.5), TypeError, r"apply_randomly\(\): augmentors must be augmentors"),
         (lambda: map_image(3), TypeError, r"map_image\(\): function must be a function, got 3"),
     ],

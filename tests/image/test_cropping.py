@@ -68,10 +68,15 @@ def test_all_of_an_image_is_the_image():
         assert augmentor((4, 6, 3), rng()) == Identity()
 
 
-@pytest.mark.parametrize("augmentor", [random_crop((5, 3)), center_crop((5, 3)), random_crop_random_shape((5, 3))], ids=repr)
+@pytest.mark.parametrize(
+    "augmentor", [random_crop((5, 3)), center_crop((5, 3)), random_crop_random_shape((5, 3))], ids=repr
+)
 def test_an_image_too_small_to_crop_says_so(augmentor):
     name = type(augmentor).__name__
-    with pytest.raises(ValueError, match=rf"{name}\(\): images must be at least 5 x 3 \(height x width\), got 4 x 6; resize_shortest_edge"):
+    with pytest.raises(
+        ValueError,
+        match=rf"{name}\(\): images must be at least 5 x 3 \(height x width\), got 4 x 6; resize_shortest_edge",
+    ):
         augmentor((4, 6, 3), rng())
 
 
@@ -173,7 +178,9 @@ def test_cutout_paints_a_rectangle_of_a_copy(channels, dtype):
     assert made.dtype == dtype
     painted = made == 0
     assert painted.sum() == transform.height * transform.width * (channels or 1)
-    assert painted[transform.top : transform.top + transform.height, transform.left : transform.left + transform.width].all()
+    assert painted[
+        transform.top : transform.top + transform.height, transform.left : transform.left + transform.width
+    ].all()
     np.testing.assert_array_equal(made[~painted], image[~painted])
 
 
@@ -264,7 +271,10 @@ def test_masks_have_a_fill_of_their_own():
 
 @pytest.mark.parametrize("augmentor", [center_paste((3, 9)), random_paste((3, 9))], ids=repr)
 def test_an_image_too_large_to_paste_says_so(augmentor):
-    with pytest.raises(ValueError, match=r"paste\(\): images must be at most 3 x 9 \(height x width\), got 4 x 6; resize or crop before"):
+    with pytest.raises(
+        ValueError,
+        match=r"paste\(\): images must be at most 3 x 9 \(height x width\), got 4 x 6; resize or crop before",
+    ):
         augmentor((4, 6, 3), rng())
 
 
@@ -274,24 +284,64 @@ def test_an_image_too_large_to_paste_says_so(augmentor):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: random_crop(0), ValueError, r"random_crop\(\): shape must be a positive integer, or \(height, width\) of two, got 0"),
+        (
+            lambda: random_crop(0),
+            ValueError,
+            r"random_crop\(\): shape must be a positive integer, or \(height, width\) of two, got 0",
+        ),
         (lambda: center_crop("a"), TypeError, r"center_crop\(\): shape must be a positive integer, or"),
-        (lambda: random_crop_random_shape(5, 4), ValueError, r"smallest must be at most largest, got smallest=5 and largest=4"),
-        (lambda: random_crop_random_shape(5, max_aspect_ratio=0.5), ValueError, r"max_aspect_ratio must be a number >= 1 or None, got 0.5"),
-        (lambda: random_resized_crop(5, area=(0, 1)), ValueError, r"random_resized_crop\(\): area must be .* above 0 and up to 1"),
-        (lambda: random_resized_crop(5, area=(0.5, 1.5)), ValueError, r"area must be a pair \(low, high\) .*, got \(0.5, 1.5\)"),
+        (
+            lambda: random_crop_random_shape(5, 4),
+            ValueError,
+            r"smallest must be at most largest, got smallest=5 and largest=4",
+        ),
+        (
+            lambda: random_crop_random_shape(5, max_aspect_ratio=0.5),
+            ValueError,
+            r"max_aspect_ratio must be a number >= 1 or None, got 0.5",
+        ),
+        (
+            lambda: random_resized_crop(5, area=(0, 1)),
+            ValueError,
+            r"random_resized_crop\(\): area must be .* above 0 and up to 1",
+        ),
+        (
+            lambda: random_resized_crop(5, area=(0.5, 1.5)),
+            ValueError,
+            r"area must be a pair \(low, high\) .*, got \(0.5, 1.5\)",
+        ),
         (
             lambda: random_resized_crop(5, aspect=(2, 1)),
             ValueError,
             r"aspect must be a pair \(low, high\) of positive numbers, low <= high",
         ),
         (lambda: random_resized_crop(5, aspect=1), TypeError, r"random_resized_crop\(\): aspect must be a pair"),
-        (lambda: random_cutout(0, 1), ValueError, r"random_cutout\(\): height must be a positive integer, or a pair \(low, high\)"),
-        (lambda: random_cutout(1, (3, 2)), ValueError, r"random_cutout\(\): width must be .* low <= high, got \(3, 2\)"),
-        (lambda: random_cutout(1, 1, fill=[]), TypeError, r"random_cutout\(\): fill must be a number, or a tuple of one for each channel"),
+        (
+            lambda: random_cutout(0, 1),
+            ValueError,
+            r"random_cutout\(\): height must be a positive integer, or a pair \(low, high\)",
+        ),
+        (
+            lambda: random_cutout(1, (3, 2)),
+            ValueError,
+            r"random_cutout\(\): width must be .* low <= high, got \(3, 2\)",
+        ),
+        (
+            lambda: random_cutout(1, 1, fill=[]),
+            TypeError,
+            r"random_cutout\(\): fill must be a number, or a tuple of one for each channel",
+        ),
         (lambda: random_cutout(9, 1)((4, 4), rng()), ValueError, r"random_cutout\(\): images must be at least 9 x 1"),
-        (lambda: center_paste(5, "red"), TypeError, r"center_paste\(\): background must be a number, a tuple .*, or a function of"),
-        (lambda: random_paste(5, mask_fill=(1, 2)), TypeError, r"random_paste\(\): mask_fill must be a number, got \(1, 2\)"),
+        (
+            lambda: center_paste(5, "red"),
+            TypeError,
+            r"center_paste\(\): background must be a number, a tuple .*, or a function of",
+        ),
+        (
+            lambda: random_paste(5, mask_fill=(1, 2)),
+            TypeError,
+            r"random_paste\(\): mask_fill must be a number, got \(1, 2\)",
+        ),
     ],
 )
 def test_wrong_arguments_say_what_must_hold(make, error, message):

@@ -1,4 +1,5 @@
-"""Decoders of images are believed in nothing: for each format and feature a file by another writer, or by hand, and its very numbers."""
+"""Decoders of images are believed in nothing: for each format and feature a file by another writer,
+or by hand, and its very numbers."""
 
 import contextlib
 import io
@@ -44,7 +45,11 @@ def clear(transparent, most=255):
     return np.where(transparent, 0, most).astype(np.uint8 if most == 255 else np.uint16)
 
 
-LUMINOUS = chunk(b"gAMA", struct.pack(">I", 100_000)) + chunk(b"sBIT", b"\5\6\5\4") + chunk(b"bKGD", struct.pack(">HHH", 255, 0, 0))
+LUMINOUS = (
+    chunk(b"gAMA", struct.pack(">I", 100_000))
+    + chunk(b"sBIT", b"\5\6\5\4")
+    + chunk(b"bKGD", struct.pack(">HHH", 255, 0, 0))
+)
 IS_ONE, IS_DEEP, IS_RED = LABELS % 2 == 1, DEEP_GRAY == DEEP_GRAY[5, 7], (RGB == RGB[5, 7]).all(-1)
 PNGS = {
     "gray": (png(GRAY, 8, 0), GRAY, tripled(GRAY)),
@@ -53,14 +58,16 @@ PNGS = {
     "gray and alpha": (png(np.dstack([GRAY, ALPHA]), 8, 4), np.dstack([tripled(GRAY), ALPHA]), tripled(GRAY), ALPHA),
     "gray of 16 bits": (png(DEEP_GRAY, 16, 0), DEEP_GRAY, tripled(DEEP_GRAY >> 8)),
     "rgb of 16 bits": (png(DEEP, 16, 2), DEEP, DEEP >> 8),
-    "rgba of 16 bits": (png(np.dstack([DEEP, DEEP_ALPHA]), 16, 6), np.dstack([DEEP, DEEP_ALPHA]), DEEP >> 8, DEEP_ALPHA >> 8),
+    "rgba of 16 bits": (png(np.dstack([DEEP, DEEP_ALPHA]), 16, 6), np.dstack([DEEP, DEEP_ALPHA]), DEEP >> 8,
+    DEEP_ALPHA >> 8),
     "interlaced": (png(RGB, 8, 2, interlaced=True), RGB, RGB),
     "interlaced palette": (png(LABELS, 4, 3, chunk(b"PLTE", PALETTE[:16].tobytes()), interlaced=True), SHOWN, SHOWN),
     "gamma and significant bits": (png(RGBA, 8, 6, LUMINOUS), RGBA, RGB, ALPHA),
     "a transparent gray": (png(LABELS % 2, 1, 0, shade(1)), np.dstack([tripled(IS_ONE * np.uint8(255)), clear(IS_ONE)]),
                            tripled(IS_ONE * np.uint8(255)), clear(IS_ONE)),
     "a transparent gray of 16 bits": (png(DEEP_GRAY, 16, 0, shade(DEEP_GRAY[5, 7])),
-                                      np.dstack([tripled(DEEP_GRAY), clear(IS_DEEP, 65535)]), tripled(DEEP_GRAY >> 8), clear(IS_DEEP)),
+                                      np.dstack([tripled(DEEP_GRAY), clear(IS_DEEP, 65535)]), tripled(DEEP_GRAY >> 8),
+                                      clear(IS_DEEP)),
     "a transparent colour": (png(RGB, 8, 2, shade(*RGB[5, 7])), np.dstack([RGB, clear(IS_RED)]), RGB, clear(IS_RED)),
     "turned": (png(np.ascontiguousarray(RGB[::-1, ::-1]), 8, 2, chunk(b"eXIf", exif(3))), RGB, RGB),
     "no EXIF, but the like of it in a text": (png(RGB, 8, 2, chunk(b"tEXt", b"x\0eXIf" + exif(3))), RGB, RGB),
@@ -79,7 +86,12 @@ def test_palettes_and_grays_of_few_bits_in_png(bits):
     colours = chunk(b"PLTE", PALETTE[: 1 << bits].tobytes())
     check_all(png(labels, bits, 3, colours), PALETTE[labels], PALETTE[labels])
     alpha = np.array([0, 200] + [255] * 254, np.uint8)[labels]
-    check_all(png(labels, bits, 3, colours, chunk(b"tRNS", b"\0\xc8")), np.dstack([PALETTE[labels], alpha]), PALETTE[labels], alpha)
+    check_all(
+        png(labels, bits, 3, colours, chunk(b"tRNS", b"\0\xc8")),
+        np.dstack([PALETTE[labels], alpha]),
+        PALETTE[labels],
+        alpha,
+    )
 
 
 @pytest.mark.parametrize("default", [False, True])
@@ -94,7 +106,9 @@ def test_of_an_animated_png_the_picture_that_stands_still_is_read(default):
 def masked(bits):
     """Colours of so many bits each, in a number, the masks for them, and what they are from 0 to 255."""
     shifts = bits[1] + bits[2], bits[2], 0, sum(bits[:3])
-    values = [(RGBA[..., i].astype(np.uint32) >> (8 - count) if count else RGBA[..., i] * 0) for i, count in enumerate(bits)]
+    values = [
+        (RGBA[..., i].astype(np.uint32) >> (8 - count) if count else RGBA[..., i] * 0) for i, count in enumerate(bits)
+    ]
     numbers = sum(value.astype(np.uint32) << np.uint32(shift) for value, shift in zip(values, shifts))
     masks = [((1 << count) - 1) << shift for count, shift in zip(bits, shifts)]
     return numbers, masks, np.dstack([of_bits(value, count) for value, count in zip(values, bits) if count])
@@ -118,13 +132,15 @@ BMPS = {
     "32 bits, the last eight of no meaning": (bmp(rows_of(BGRX, "u1"), 32, SIDES), RGB, RGB),
     "32 bits with alpha": (bmp(rows_of(BGRX, "u1"), 32, SIDES, compression=3, size=108, more=SRGB, masks=MASKS),
                            RGBA, RGB, ALPHA),
-    "32 bits, red first": (bmp(rows_of(RGBA, "u1"), 32, SIDES, compression=3, masks=(0xFF, 0xFF00, 0xFF0000)), RGB, RGB),
+    "32 bits, red first": (bmp(rows_of(RGBA, "u1"), 32, SIDES, compression=3, masks=(0xFF, 0xFF00, 0xFF0000)), RGB,
+    RGB),
     "32 bits of 10 each": (bmp(rows_of(TENS, "<u4"),
                                32, SIDES, compression=3, masks=(0x3FF00000, 0xFFC00, 0x3FF)), RGB, RGB),
     "16 bits": (bmp(rows_of(FIVES, "<u2"), 16, SIDES), FIVE_COLOURS, FIVE_COLOURS),
     "gray": (bmp(rows_of(GRAY, "u1"), 8, SIDES, palette=GRAYS.tobytes()), GRAY, tripled(GRAY)),
     "a short palette": (bmp(rows_of(LABELS, "u1"), 8, SIDES, palette=QUADS[:16].tobytes(), used=16), SHOWN, SHOWN),
-    "a palette of OS/2": (bmp(rows_of(LABELS, "u1"), 8, SIDES, palette=PALETTE[:, ::-1].tobytes(), size=12), SHOWN, SHOWN),
+    "a palette of OS/2": (bmp(rows_of(LABELS, "u1"), 8, SIDES, palette=PALETTE[:, ::-1].tobytes(), size=12), SHOWN,
+    SHOWN),
     "runs of 8 bits": (bmp(runs(LABELS, 8), 8, SIDES, compression=1, palette=QUADS.tobytes()), SHOWN, SHOWN),
     "runs of 4 bits": (bmp(runs(LABELS, 4), 4, SIDES, compression=2, palette=QUADS[:16].tobytes()), SHOWN, SHOWN),
 }  # fmt: skip
@@ -146,13 +162,16 @@ def test_masks_of_bits_in_bmp(bits):
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_palettes_of_few_bits_in_bmp(bits):
     labels = LABELS & ((1 << bits) - 1)
-    check_all(bmp(packed(labels, bits), bits, SIDES, palette=QUADS[: 1 << bits].tobytes()), PALETTE[labels], PALETTE[labels])
+    check_all(
+        bmp(packed(labels, bits), bits, SIDES, palette=QUADS[: 1 << bits].tobytes()), PALETTE[labels], PALETTE[labels]
+    )
 
 
 def test_what_bmp_can_hold_besides_is_named():
     refused(bmp(encoded(RGB, "JPEG"), 24, SIDES, compression=4), "a BMP image that holds a JPEG", "write it as PNG")
     refused(
-        bmp(rows_of(FIVES, "<u2"), 16, SIDES, compression=3, masks=(0x7C00, 0x3E0, 0x15)), "the mask 0x15, whose bits do not lie together"
+        bmp(rows_of(FIVES, "<u2"), 16, SIDES, compression=3, masks=(0x7C00, 0x3E0, 0x15)),
+        "the mask 0x15, whose bits do not lie together",
     )
 
 
@@ -166,13 +185,15 @@ def paletted(labels=LABELS):
 
 
 needs_gif = pytest.mark.skipif(
-    cv2.imdecode(np.frombuffer(encoded(GRAY, "GIF"), np.uint8), cv2.IMREAD_COLOR) is None, reason="this OpenCV reads no GIF"
+    cv2.imdecode(np.frombuffer(encoded(GRAY, "GIF"), np.uint8), cv2.IMREAD_COLOR) is None,
+    reason="this OpenCV reads no GIF",
 )
 
 
 @needs_gif
 @pytest.mark.parametrize(
-    "options", [{"interlace": 0}, {"interlace": 1}, {"save_all": True, "append_images": [paletted(LABELS[::-1].copy())]}]
+    "options",
+    [{"interlace": 0}, {"interlace": 1}, {"save_all": True, "append_images": [paletted(LABELS[::-1].copy())]}],
 )
 def test_gifs(options):
     check_all(encoded(paletted(), "GIF", **options), SHOWN, SHOWN)
@@ -180,14 +201,23 @@ def test_gifs(options):
 
 @needs_gif
 def test_transparent_gifs():
-    check_all(encoded(paletted(), "GIF", transparency=3), np.dstack([SHOWN, clear(LABELS == 3)]), SHOWN, clear(LABELS == 3))
+    check_all(
+        encoded(paletted(), "GIF", transparency=3), np.dstack([SHOWN, clear(LABELS == 3)]), SHOWN, clear(LABELS == 3)
+    )
 
 
 @needs_gif
 def test_what_the_first_picture_of_a_gif_leaves_empty_is_transparent():
     data = encoded(paletted(), "GIF", interlace=0)
     at = data.index(b",\0\0\0\0")
-    wide = data[:6] + struct.pack("<HH", WIDTH + 8, HEIGHT + 6) + data[10:at] + b"," + struct.pack("<HH", 5, 3) + data[at + 5 :]
+    wide = (
+        data[:6]
+        + struct.pack("<HH", WIDTH + 8, HEIGHT + 6)
+        + data[10:at]
+        + b","
+        + struct.pack("<HH", 5, 3)
+        + data[at + 5 :]
+    )
     seen = decode_image(wide, channels=4)
     expected = np.zeros((HEIGHT + 6, WIDTH + 8), np.uint8)
     expected[3 : 3 + HEIGHT, 5 : 5 + WIDTH] = 255
@@ -266,7 +296,9 @@ def test_the_first_exif_block_of_a_jpeg_turns_it(orientation):
     others = segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>"), segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(8))
     data = markers(JPEG, *others, segment(0xE1, b"Exif\0\0" + exif(orientation)))
     for channels in (1, 3, 4, None):
-        np.testing.assert_array_equal(decode_image(data, channels=channels), turned(decode_image(JPEG, channels=channels), orientation))
+        np.testing.assert_array_equal(
+            decode_image(data, channels=channels), turned(decode_image(JPEG, channels=channels), orientation)
+        )
 
 
 # WebP
@@ -303,7 +335,9 @@ def test_avifs_come_out_upright(orientation, channels):
     expected = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(data))))
     near(expected, np.ascontiguousarray(turned(RGBA, orientation)), 5)
     gray = np.rint(expected[..., :3] @ [0.299, 0.587, 0.114])[..., None].astype(np.uint8)
-    near(decode_image(data, channels=channels), {3: expected[..., :3], 1: gray, 4: expected, None: expected}[channels], 4)
+    near(
+        decode_image(data, channels=channels), {3: expected[..., :3], 1: gray, 4: expected, None: expected}[channels], 4
+    )
 
 
 @needs_avif
@@ -342,7 +376,9 @@ def test_what_jpeg_2000_can_hold_besides_is_named():
     refused(jp2(plain, SIDES, 3, 18), "a JPEG 2000 image in video's colours (sYCC)", "RGB")
     refused(jp2(stream(RGBA), SIDES, 4, 12), "CMYK")
     palette = box(b"pclr", struct.pack(">HB", 256, 3) + b"\7\7\7" + PALETTE.tobytes())
-    refused(jp2(gray, SIDES, 1, 16, palette, box(b"cmap", b"\0\0\1\0\0\0\1\1\0\0\1\2")), "a JPEG 2000 image with a palette")
+    refused(
+        jp2(gray, SIDES, 1, 16, palette, box(b"cmap", b"\0\0\1\0\0\0\1\1\0\0\1\2")), "a JPEG 2000 image with a palette"
+    )
     backwards = box(b"cdef", struct.pack(">10H", 3, 0, 0, 3, 1, 0, 2, 2, 0, 1))
     refused(jp2(plain, SIDES, 3, 16, backwards), "channels are in another order")
     blended = box(b"cdef", struct.pack(">13H", 4, 0, 0, 1, 1, 0, 2, 2, 0, 3, 3, 2, 0))
@@ -389,18 +425,22 @@ NETPBMS = {
     "P5 of 65535": (head(b"P5", b"65535") + DEEP_GRAY.astype(">u2").tobytes(), DEEP_GRAY, tripled(DEEP_GRAY >> 8)),
     "P6": (head(b"P6", b"255") + RGB.tobytes(), RGB, RGB),
     "P6 of 1023": (head(b"P6", b"1023") + TEN.astype(">u2").tobytes(), TEN, RGB),
-    "P6 of 1000": (head(b"P6", b"1000") + (DEEP // 66).astype(">u2").tobytes(), DEEP // 66, np.rint(DEEP // 66 * 0.255)),
+    "P6 of 1000": (head(b"P6", b"1000") + (DEEP // 66).astype(">u2").tobytes(), DEEP // 66, np.rint(
+    DEEP // 66 * 0.255)),
     "P7 RGB": (pam(RGB, 255, b"RGB"), RGB, RGB),
     "P7 RGB of 16 bits": (pam(DEEP, 65535, b"RGB"), DEEP, DEEP >> 8),
     "P7 RGBA": (pam(RGBA, 255, b"RGB_ALPHA"), RGBA, RGB, ALPHA),
     "P7 gray": (pam(GRAY, 255, b"GRAYSCALE"), GRAY, tripled(GRAY)),
     "P7 gray and alpha": (pam(PAIR, 255, b"GRAYSCALE_ALPHA"), np.dstack([tripled(GRAY), ALPHA]), tripled(GRAY), ALPHA),
-    "P7 gray and alpha of 16 bits": (pam(DEEP_PAIR, 65535, b"GRAYSCALE_ALPHA"), np.dstack([tripled(DEEP_GRAY), DEEP_ALPHA]),
+    "P7 gray and alpha of 16 "
+    "bits": (pam(DEEP_PAIR, 65535, b"GRAYSCALE_ALPHA"), np.dstack([tripled(DEEP_GRAY), DEEP_ALPHA]),
                                      tripled(DEEP_GRAY >> 8), DEEP_ALPHA >> 8),
     "P7 black and white": (pam(BITS, 1, b"BLACKANDWHITE"), BITS * 255, tripled(BITS * 255)),
     "P7 of five bands": (pam(np.dstack([RGB, PAIR]), 255, b"x"), np.dstack([RGB, PAIR])),
-    "Pf": (head(b"Pf", b"-1.0").replace(b"# made by hand\n", b"") + FLOATS[::-1, :, 0].astype("<f4").tobytes(), FLOATS[..., 0]),
-    "PF of other bytes": (head(b"PF", b"2.5").replace(b"# made by hand\n", b"") + FLOATS[::-1].astype(">f4").tobytes(), FLOATS),
+    "Pf": (head(b"Pf", b"-1.0").replace(b"# made by hand\n", b"") + FLOATS[::-1, :, 0].astype("<f4").tobytes(), FLOATS[
+    ..., 0]),
+    "PF of other bytes": (head(b"PF", b"2.5").replace(b"# made by hand\n", b"") + FLOATS[::-1].astype(">f4").tobytes(
+    ), FLOATS),
 }  # fmt: skip
 
 
@@ -413,7 +453,9 @@ def test_every_portable_map(case):
 def test_a_portable_map_that_is_cut_off_is_told(case):
     data = NETPBMS[case][0]
     for length in (len(data) // 2, len(data) - 9):
-        with pytest.raises(ValueError, match=rf"data is a portable map \(Netpbm\), but damaged or cut off \({length} bytes\)"):
+        with pytest.raises(
+            ValueError, match=rf"data is a portable map \(Netpbm\), but damaged or cut off \({length} bytes\)"
+        ):
             decode_image(data[:length], channels=None)
 
 
@@ -444,7 +486,12 @@ def test_images_of_other_kinds_are_named(beginning, words):
     refused(beginning + bytes(60), *words)
 
 
-OURS = {f"{name} {case}": files[case][0] for name, files in (("bmp", BMPS), ("netpbm", NETPBMS)) for case in files if "runs" not in case}
+OURS = {
+    f"{name} {case}": files[case][0]
+    for name, files in (("bmp", BMPS), ("netpbm", NETPBMS))
+    for case in files
+    if "runs" not in case
+}
 """Files of which every byte is read here, and not by a library."""
 
 
@@ -463,6 +510,13 @@ def test_whatever_is_wrong_with_a_file_is_a_value_error(name):
 
 @pytest.mark.parametrize("behind", [b"junk" * 20, b"\0" * 50, b"\xff\xd8\xff" * 20])
 def test_what_lies_behind_the_end_of_a_file_is_left_alone(behind):
-    files = [encoded(RGB, "PNG"), encoded(RGB, "WEBP", **EXACT), encoded(RGB, "JPEG2000"), stream(RGB), JPEG, BMPS["24 bits"][0]]
+    files = [
+        encoded(RGB, "PNG"),
+        encoded(RGB, "WEBP", **EXACT),
+        encoded(RGB, "JPEG2000"),
+        stream(RGB),
+        JPEG,
+        BMPS["24 bits"][0],
+    ]
     for data in files + [encoded(RGB, "AVIF")] * reads_avif:
         np.testing.assert_array_equal(decode_image(data + behind), decode_image(data))

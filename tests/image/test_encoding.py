@@ -1,4 +1,5 @@
-"""Images in tar files: written as they are given, or refused with what to write instead, never as another image without a word."""
+"""Images in tar files: written as they are given, or refused with what to write instead,
+never as another image without a word."""
 
 import cv2
 import numpy as np
@@ -8,12 +9,28 @@ from flowfn.formats import read_webdataset, write_webdataset
 from flowfn.image import decode_image
 
 SHAPES = {0: (10, 14), 1: (10, 14, 1), 2: (10, 14, 2), 3: (10, 14, 3), 4: (10, 14, 4), 5: (10, 14, 5)}
-DTYPES = ["uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32", "float64", "bool", "complex64"]
+DTYPES = [
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "float32",
+    "float64",
+    "bool",
+    "complex64",
+]
 EXACT = ["png", "bmp", "tif", "tiff", "ppm", "pgm", "pbm", "webp"]
 WRITTEN = {
     "png": (["uint8", "uint16"], [0, 1, 3, 4]),
     "bmp": (["uint8"], [0, 1, 3]),
-    **dict.fromkeys(("tif", "tiff"), (["uint8", "uint16", "int8", "int16", "int32", "float32", "float64"], [0, 1, 3, 4])),
+    **dict.fromkeys(
+        ("tif", "tiff"), (["uint8", "uint16", "int8", "int16", "int32", "float32", "float64"], [0, 1, 3, 4])
+    ),
     "ppm": (["uint8", "uint16"], [3]),
     "pgm": (["uint8", "uint16"], [0, 1]),
     "pbm": (["uint8"], [0, 1]),
@@ -56,8 +73,16 @@ def test_every_dtype_and_shape_comes_back_or_is_refused(extension, tmp_path):
 @pytest.mark.parametrize(
     ("extension", "given", "message"),
     [
-        ("png", np.full((4, 4, 3), 0.5), r"png keeps uint8 and uint16, got float64; write np\.rint\(image \* 255\)\.astype\(np\.uint8\)"),
-        ("jpg", np.ones((4, 4), bool), r"jpg keeps uint8, got bool; write image \* np\.uint8\(255\) for black and white, or image\.astype"),
+        (
+            "png",
+            np.full((4, 4, 3), 0.5),
+            r"png keeps uint8 and uint16, got float64; write np\.rint\(image \* 255\)\.astype\(np\.uint8\)",
+        ),
+        (
+            "jpg",
+            np.ones((4, 4), bool),
+            r"jpg keeps uint8, got bool; write image \* np\.uint8\(255\) for black and white, or image\.astype",
+        ),
         (
             "jpg",
             np.full((4, 4, 3), 300, np.uint16),

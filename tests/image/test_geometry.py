@@ -1,4 +1,5 @@
-"""Flips, resizing, warps and deformation: where pixels land is where coordinates say, and what they are is what others compute."""
+"""Flips, resizing, warps and deformation: where pixels land is where coordinates say,
+and what they are is what others compute."""
 
 import pickle
 
@@ -66,7 +67,9 @@ BETWEEN_PIXELS = [
     gaussian_deform(3, magnitude=0.03),
     gaussian_deform([(0.2, 0.3), (0.8, 0.5)], magnitude=0.1, sigma=0.3),
     random_resized_crop((64, 72), area=(0.5, 1)),
-    sequence([resize((70, 90)), rotation(20), flip(horizontal=True), center_crop(60), gaussian_deform(2, magnitude=0.02)]),
+    sequence(
+        [resize((70, 90)), rotation(20), flip(horizontal=True), center_crop(60), gaussian_deform(2, magnitude=0.02)]
+    ),
     shuffled([affine(10, scale=(0.9, 1.1)), transpose(), resize((70, 90))]),
 ]
 GEOMETRIC = WHOLE_PIXELS + BETWEEN_PIXELS
@@ -216,7 +219,9 @@ def test_views_are_as_good_as_copies(augmentor):
     np.testing.assert_array_equal(transform.mask(image), transform.mask(image.copy()))
 
 
-@pytest.mark.parametrize("dtype", [bool, np.int8, np.uint16, np.int16, np.int32, np.uint32, np.int64, np.uint64, np.float16, np.float64])
+@pytest.mark.parametrize(
+    "dtype", [bool, np.int8, np.uint16, np.int16, np.int32, np.uint32, np.int64, np.uint64, np.float16, np.float64]
+)
 @every(GEOMETRIC)
 def test_masks_may_have_any_dtype(augmentor, dtype):
     labels = noise(SIZE) % 2
@@ -242,16 +247,21 @@ def test_large_labels_are_copied_bit_for_bit():
     for augmentor in (resize((4, 6)), rotation((180, 180)), gaussian_deform(1, magnitude=0)):
         assert set(augmentor((1, 2), rng()).mask(labels).ravel()) == set(labels.ravel())
     for dtype in (np.int16, np.int32, np.int64):
-        made = rotation((45, 45), border="constant", mask_fill=-1)((9, 9), rng()).mask(np.full((9, 9), np.iinfo(dtype).min, dtype))
+        made = rotation((45, 45), border="constant", mask_fill=-1)((9, 9), rng()).mask(
+            np.full((9, 9), np.iinfo(dtype).min, dtype)
+        )
         assert sorted(set(made.ravel())) == [np.iinfo(dtype).min, -1]
-    bits = np.random.default_rng(0).integers(-(2**31), 2**31, (64, 64)).astype(np.int32)  # as floats, some are no numbers
+    bits = (
+        np.random.default_rng(0).integers(-(2**31), 2**31, (64, 64)).astype(np.int32)
+    )  # as floats, some are no numbers
     turned = affine((180, 180), scale=(2, 2))(bits.shape, rng()).mask(bits)
     assert np.isin(turned, bits).all()
 
 
 def test_an_image_that_cannot_be_resampled_says_so():
     with pytest.raises(
-        TypeError, match="an image must be uint8 or float32 to be resampled, got int64; convert it before, or give it as a mask"
+        TypeError,
+        match="an image must be uint8 or float32 to be resampled, got int64; convert it before, or give it as a mask",
     ):
         resize(3)((6, 6), rng()).image(np.zeros((6, 6), np.int64))
     with pytest.raises(TypeError, match="an image or mask must hold numbers, got object"):
@@ -265,7 +275,9 @@ def test_flips_are_numpys():
     image = noise()
     assert np.array_equal(flip(horizontal=True, probability=1)(image.shape, rng()).image(image), np.fliplr(image))
     assert np.array_equal(flip(vertical=True, probability=1)(image.shape, rng()).image(image), np.flipud(image))
-    assert np.array_equal(flip(horizontal=True, vertical=True, probability=1)(image.shape, rng()).image(image), np.rot90(image, 2))
+    assert np.array_equal(
+        flip(horizontal=True, vertical=True, probability=1)(image.shape, rng()).image(image), np.rot90(image, 2)
+    )
     assert np.array_equal(transpose(1)(image.shape, rng()).image(image), image.transpose(1, 0, 2))
 
 
@@ -315,7 +327,9 @@ def test_linear_resizing_is_the_formula(size):
 def test_linear_and_cubic_resizing_are_scikit_images():
     image = smooth()
     made = resize((97, 111))(SIZE, rng()).image(image)
-    np.testing.assert_allclose(made, skimage_resize(image, (97, 111), order=1, mode="edge", preserve_range=True), atol=0.01)
+    np.testing.assert_allclose(
+        made, skimage_resize(image, (97, 111), order=1, mode="edge", preserve_range=True), atol=0.01
+    )
     made = resize((97, 111), interpolation="cubic")(SIZE, rng()).image(image)
     reference = skimage_resize(image, (97, 111), order=3, mode="edge", preserve_range=True)
     np.testing.assert_allclose(made[8:-8, 8:-8], reference[8:-8, 8:-8], atol=0.5)
@@ -342,7 +356,12 @@ def test_area_is_the_mean_of_what_a_pixel_covers():
 
 def test_an_image_of_the_right_size_is_itself():
     image = noise()
-    for augmentor in (resize(SIZE), resize_shortest_edge(HEIGHT), random_resize((1.0, 1.0)), random_resize((60, 60), (80, 80))):
+    for augmentor in (
+        resize(SIZE),
+        resize_shortest_edge(HEIGHT),
+        random_resize((1.0, 1.0)),
+        random_resize((60, 60), (80, 80)),
+    ):
         assert augmentor(image.shape, rng()) == Identity()
     assert resized(image, SIZE, "linear") is image
 
@@ -408,7 +427,9 @@ def test_affine_shears_scales_turns_and_moves_in_that_order():
     for x, y in np.random.default_rng(0).normal(size=(5, 2)) * 20:
         sheared = 2 * (x + y * np.tan(np.radians(10))) + 2j * y
         turned = sheared * np.exp(-1j * np.radians(30))  # y points down: counter-clockwise is negative
-        np.testing.assert_allclose(transform.coords(np.array([[30 + x, 20 + y]])), [[30 + turned.real, 20 + turned.imag]])
+        np.testing.assert_allclose(
+            transform.coords(np.array([[30 + x, 20 + y]])), [[30 + turned.real, 20 + turned.imag]]
+        )
 
 
 def test_affine_keeps_to_its_ranges():
@@ -481,10 +502,15 @@ def test_shifts_are_whole_pixels_in_their_range():
 @pytest.mark.parametrize("channels", [3, 5])
 def test_fills_are_for_each_channel(channels):
     colour = tuple(range(10, 10 + channels))
-    for augmentor in (rotation((45, 45), border="constant", fill=colour), affine(scale=(0.5, 0.5), border="constant", fill=colour)):
+    for augmentor in (
+        rotation((45, 45), border="constant", fill=colour),
+        affine(scale=(0.5, 0.5), border="constant", fill=colour),
+    ):
         made = augmentor((40, 40, channels), rng()).image(np.zeros((40, 40, channels), np.uint8))
         assert made[0, 0].tolist() == list(colour)
-    one = rotation((45, 45), border="constant", fill=7)((40, 40, channels), rng()).image(np.zeros((40, 40, channels), np.uint8))
+    one = rotation((45, 45), border="constant", fill=7)((40, 40, channels), rng()).image(
+        np.zeros((40, 40, channels), np.uint8)
+    )
     assert one[0, 0].tolist() == [7] * channels
 
 
@@ -538,7 +564,9 @@ def test_deformation_is_its_formula():
 @seeds()
 def test_deformed_coordinates_invert_the_map_exactly(seed):
     bound = largest_magnitude(tuple((x / 4, y / 4) for x in range(5) for y in range(5)), 0.2)
-    transform = gaussian_deform([(x / 4, y / 4) for x in range(5) for y in range(5)], magnitude=bound * 0.99, sigma=0.2)(SIZE, rng(seed))
+    transform = gaussian_deform(
+        [(x / 4, y / 4) for x in range(5) for y in range(5)], magnitude=bound * 0.99, sigma=0.2
+    )(SIZE, rng(seed))
     points = np.random.default_rng(seed).uniform(-0.2, 1.2, (500, 2))
     goes = transform.coords(points * [WIDTH, HEIGHT]) / [WIDTH, HEIGHT]
     source = goes.copy()
@@ -563,41 +591,117 @@ def test_no_pull_is_the_same_picture():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: flip(), ValueError, r"flip\(\): horizontal or vertical must be True, got neither; write flip\(horizontal=True\)"),
+        (
+            lambda: flip(),
+            ValueError,
+            r"flip\(\): horizontal or vertical must be True, got neither; write flip\(horizontal=True\)",
+        ),
         (lambda: flip(horizontal=1), TypeError, r"flip\(\): horizontal must be True or False, got 1"),
-        (lambda: flip(horizontal=True, probability=-1), ValueError, r"flip\(\): probability must be a number from 0 to 1, got -1"),
+        (
+            lambda: flip(horizontal=True, probability=-1),
+            ValueError,
+            r"flip\(\): probability must be a number from 0 to 1, got -1",
+        ),
         (lambda: transpose(1.5), ValueError, r"transpose\(\): probability must be a number from 0 to 1, got 1.5"),
-        (lambda: resize(0), ValueError, r"resize\(\): shape must be a positive integer, or \(height, width\) of two, got 0"),
-        (lambda: resize((2.5, 3)), TypeError, r"resize\(\): shape must be a positive integer, or \(height, width\) of two, got \(2.5, 3\)"),
+        (
+            lambda: resize(0),
+            ValueError,
+            r"resize\(\): shape must be a positive integer, or \(height, width\) of two, got 0",
+        ),
+        (
+            lambda: resize((2.5, 3)),
+            TypeError,
+            r"resize\(\): shape must be a positive integer, or \(height, width\) of two, got \(2.5, 3\)",
+        ),
         (lambda: resize((2, 3, 3)), TypeError, r"resize\(\): shape must be"),
-        (lambda: resize(3, interpolation="best"), ValueError, r"resize\(\): interpolation must be 'nearest', .* or 'lanczos', got 'best'"),
-        (lambda: resize_shortest_edge((5, 3)), ValueError, r"resize_shortest_edge\(\): size must be .* low <= high, got \(5, 3\)"),
-        (lambda: resize_shortest_edge(5, max_size=4), ValueError, r"max_size must be at least size, got size=5 and max_size=4"),
-        (lambda: random_resize((0, 1.5)), ValueError, r"random_resize\(\): height must be a pair \(low, high\) of positive numbers"),
+        (
+            lambda: resize(3, interpolation="best"),
+            ValueError,
+            r"resize\(\): interpolation must be 'nearest', .* or 'lanczos', got 'best'",
+        ),
+        (
+            lambda: resize_shortest_edge((5, 3)),
+            ValueError,
+            r"resize_shortest_edge\(\): size must be .* low <= high, got \(5, 3\)",
+        ),
+        (
+            lambda: resize_shortest_edge(5, max_size=4),
+            ValueError,
+            r"max_size must be at least size, got size=5 and max_size=4",
+        ),
+        (
+            lambda: random_resize((0, 1.5)),
+            ValueError,
+            r"random_resize\(\): height must be a pair \(low, high\) of positive numbers",
+        ),
         (lambda: random_resize(2), TypeError, r"random_resize\(\): height must be a pair"),
-        (lambda: random_resize((1, 2), max_aspect_change=2), ValueError, r"max_aspect_change must be a number from 0 to 1 or None, got 2"),
+        (
+            lambda: random_resize((1, 2), max_aspect_change=2),
+            ValueError,
+            r"max_aspect_change must be a number from 0 to 1 or None, got 2",
+        ),
         (lambda: shift(2), ValueError, r"shift\(\): horizontal must be a number from 0 to 1, got 2"),
-        (lambda: shift(border="mirror"), ValueError, r"shift\(\): border must be 'constant', .* or 'wrap', got 'mirror'"),
-        (lambda: shift(fill="red"), TypeError, r"shift\(\): fill must be a number, or a tuple of one for each channel, got 'red'"),
-        (lambda: rotation("a"), TypeError, r"rotation\(\): degrees must be a number \(n means -n to n\) or a pair \(low, high\)"),
+        (
+            lambda: shift(border="mirror"),
+            ValueError,
+            r"shift\(\): border must be 'constant', .* or 'wrap', got 'mirror'",
+        ),
+        (
+            lambda: shift(fill="red"),
+            TypeError,
+            r"shift\(\): fill must be a number, or a tuple of one for each channel, got 'red'",
+        ),
+        (
+            lambda: rotation("a"),
+            TypeError,
+            r"rotation\(\): degrees must be a number \(n means -n to n\) or a pair \(low, high\)",
+        ),
         (lambda: rotation((5, 3)), ValueError, r"rotation\(\): degrees must be .* low <= high, got \(5, 3\)"),
         (lambda: rotation(-5), ValueError, r"rotation\(\): degrees must be"),
         (lambda: rotation(float("inf")), ValueError, r"rotation\(\): degrees must be"),
         (lambda: rotation(5, step=0), ValueError, r"rotation\(\): step must be a positive number or None, got 0"),
-        (lambda: rotation(5, center=(0.5, 2)), ValueError, r"rotation\(\): center must be a pair \(low, high\) of numbers from 0 to 1"),
-        (lambda: rotation(5, interpolation="area"), ValueError, r"rotation\(\): interpolation must be 'nearest', 'linear', 'cubic' or"),
-        (lambda: affine(scale=(0, 1)), ValueError, r"affine\(\): scale must be a pair \(low, high\) of positive numbers, low <= high"),
-        (lambda: affine(translate=0.5), TypeError, r"affine\(\): translate must be a pair \(horizontal, vertical\) of numbers from 0 to 1"),
+        (
+            lambda: rotation(5, center=(0.5, 2)),
+            ValueError,
+            r"rotation\(\): center must be a pair \(low, high\) of numbers from 0 to 1",
+        ),
+        (
+            lambda: rotation(5, interpolation="area"),
+            ValueError,
+            r"rotation\(\): interpolation must be 'nearest', 'linear', 'cubic' or",
+        ),
+        (
+            lambda: affine(scale=(0, 1)),
+            ValueError,
+            r"affine\(\): scale must be a pair \(low, high\) of positive numbers, low <= high",
+        ),
+        (
+            lambda: affine(translate=0.5),
+            TypeError,
+            r"affine\(\): translate must be a pair \(horizontal, vertical\) of numbers from 0 to 1",
+        ),
         (lambda: affine(shear=90), ValueError, r"affine\(\): shear must be .* within -90 and 90, got 90"),
-        (lambda: gaussian_deform(0), ValueError, r"gaussian_deform\(\): anchors must be a positive integer n \(for n x n anchors\)"),
-        (lambda: gaussian_deform([(2, 0)]), ValueError, r"gaussian_deform\(\): anchors must be .* points \(x, y\) from 0 to 1"),
+        (
+            lambda: gaussian_deform(0),
+            ValueError,
+            r"gaussian_deform\(\): anchors must be a positive integer n \(for n x n anchors\)",
+        ),
+        (
+            lambda: gaussian_deform([(2, 0)]),
+            ValueError,
+            r"gaussian_deform\(\): anchors must be .* points \(x, y\) from 0 to 1",
+        ),
         (lambda: gaussian_deform([]), TypeError, r"gaussian_deform\(\): anchors must be"),
         (
             lambda: gaussian_deform(3, magnitude=0.5),
             ValueError,
             r"magnitude must be below 0\.\d+ for these anchors .* fold over itself, got 0.5",
         ),
-        (lambda: gaussian_deform(3, sigma=0), ValueError, r"gaussian_deform\(\): sigma must be a positive number, got 0"),
+        (
+            lambda: gaussian_deform(3, sigma=0),
+            ValueError,
+            r"gaussian_deform\(\): sigma must be a positive number, got 0",
+        ),
     ],
 )
 def test_wrong_arguments_say_what_must_hold(make, error, message):

@@ -52,7 +52,9 @@ def test_every_drawing_takes_as_many_numbers(augmentor):
 def test_clip_is_numpys_and_rounds_its_bounds_for_uint8():
     image = np.array([[-7.5, 9.6, 30, 251, 400]], np.float32)
     assert np.array_equal(Clipped(9.75, 250.5).image(image), np.clip(image, 9.75, 250.5))
-    assert np.array_equal(Clipped(9.6, 250.4).image(np.arange(256, dtype=np.uint8)[None]), np.clip(np.arange(256), 10, 250)[None])
+    assert np.array_equal(
+        Clipped(9.6, 250.4).image(np.arange(256, dtype=np.uint8)[None]), np.clip(np.arange(256), 10, 250)[None]
+    )
     assert np.array_equal(Clipped(-1e9, 1e9).image(noise()), noise())
     assert Clipped(300, 400).image(noise()).min() == 255
     image = noise()
@@ -185,10 +187,13 @@ def test_no_radius_is_no_blur():
     assert gaussian_blur(0)(image.shape, rng()).image(image) is image
 
 
-@pytest.mark.parametrize("transform", [Clipped(), MeanVarianceNormalized(), MinMaxNormalized(), Blurred((1, 1))], ids=repr)
+@pytest.mark.parametrize(
+    "transform", [Clipped(), MeanVarianceNormalized(), MinMaxNormalized(), Blurred((1, 1))], ids=repr
+)
 def test_other_dtypes_and_empty_images_are_refused(transform):
     with pytest.raises(
-        TypeError, match=rf"{type(transform).__name__}\(\): an image must be uint8 or float32, got float64; to_uint8\(\) or"
+        TypeError,
+        match=rf"{type(transform).__name__}\(\): an image must be uint8 or float32, got float64; to_uint8\(\) or",
     ):
         transform.image(np.zeros((2, 2)))
     with pytest.raises(ValueError, match=r"an image must be an array .* that is not empty, got shape"):
@@ -200,13 +205,33 @@ def test_other_dtypes_and_empty_images_are_refused(transform):
     [
         (lambda: clip(5, 5), ValueError, r"clip\(\): low must be less than high, got 5 and 5"),
         (lambda: clip("a"), TypeError, r"clip\(\): low must be a finite number, got 'a'"),
-        (lambda: min_max_normalize(1, 0), ValueError, r"min_max_normalize\(\): low must be less than high, got 1 and 0"),
-        (lambda: min_max_normalize(per_channel=1), TypeError, r"min_max_normalize\(\): per_channel must be True or False, got 1"),
-        (lambda: mean_variance_normalize(per_channel="no"), TypeError, r"mean_variance_normalize\(\): per_channel must be True or False"),
-        (lambda: gaussian_blur(-1), ValueError, r"gaussian_blur\(\): radius must be an integer >= 0, or a pair .*, got -1"),
+        (
+            lambda: min_max_normalize(1, 0),
+            ValueError,
+            r"min_max_normalize\(\): low must be less than high, got 1 and 0",
+        ),
+        (
+            lambda: min_max_normalize(per_channel=1),
+            TypeError,
+            r"min_max_normalize\(\): per_channel must be True or False, got 1",
+        ),
+        (
+            lambda: mean_variance_normalize(per_channel="no"),
+            TypeError,
+            r"mean_variance_normalize\(\): per_channel must be True or False",
+        ),
+        (
+            lambda: gaussian_blur(-1),
+            ValueError,
+            r"gaussian_blur\(\): radius must be an integer >= 0, or a pair .*, got -1",
+        ),
         (lambda: gaussian_blur((3, 2)), ValueError, r"gaussian_blur\(\): radius must be .*low <= high, got \(3, 2\)"),
         (lambda: gaussian_blur(1.5), TypeError, r"gaussian_blur\(\): radius must be .*got 1.5"),
-        (lambda: gaussian_blur(1, 0), ValueError, r"gaussian_blur\(\): sigma must be a positive number, .* or None, got 0"),
+        (
+            lambda: gaussian_blur(1, 0),
+            ValueError,
+            r"gaussian_blur\(\): sigma must be a positive number, .* or None, got 0",
+        ),
     ],
 )
 def test_bad_arguments_are_named(call, error, message):

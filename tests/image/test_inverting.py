@@ -14,7 +14,12 @@ def looked_up(places, x, y):
     """Where places between pixels come from."""
     column, row = np.floor(places).astype(int).T
     across, down = (places - [*zip(column, row)]).T
-    corners = [(0, 0, (1 - across) * (1 - down)), (0, 1, across * (1 - down)), (1, 0, (1 - across) * down), (1, 1, across * down)]
+    corners = [
+        (0, 0, (1 - across) * (1 - down)),
+        (0, 1, across * (1 - down)),
+        (1, 0, (1 - across) * down),
+        (1, 1, across * down),
+    ]
     return np.stack([sum(one[row + i, column + j] * weight for i, j, weight in corners) for one in (x, y)], 1)
 
 

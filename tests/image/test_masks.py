@@ -39,7 +39,9 @@ def test_the_labels_of_a_mask_of_voc_are_its_indices(format, options):
     np.testing.assert_array_equal(decode_image(data), COLOURS[LABELS])
 
 
-@pytest.mark.skipif(cv2.imdecode(np.frombuffer(by_pillow("GIF"), np.uint8), cv2.IMREAD_COLOR) is None, reason="this OpenCV reads no GIF")
+@pytest.mark.skipif(
+    cv2.imdecode(np.frombuffer(by_pillow("GIF"), np.uint8), cv2.IMREAD_COLOR) is None, reason="this OpenCV reads no GIF"
+)
 @pytest.mark.parametrize("options", [{}, {"transparency": 7}, {"interlace": 0}])
 def test_the_labels_of_a_gif_are_its_indices(options):
     np.testing.assert_array_equal(decode_mask(by_pillow("GIF", optimize=False, **options)), LABELS)
@@ -51,9 +53,11 @@ def test_labels_of_few_bits(bits):
     rows, most = packed(labels, bits), (1 << bits) - 1
     colours = chunk(b"PLTE", palette(bits))
     files = [
-        png(labels, bits, 3, colours), png(labels, bits, 3, colours, chunk(b"tRNS", b"\0"), interlaced=True), png(labels, bits, 0),
+        png(labels, bits, 3, colours), png(labels, bits, 3, colours, chunk(b"tRNS", b"\0"), interlaced=True), png(
+        labels, bits, 0),
         png(labels, bits, 0, chunk(b"tRNS", b"\0\0")), bmp(rows, bits, SIDES, palette=palette(bits, True)),
-        bmp(rows, bits, SIDES, palette=palette(bits, True), upwards=False), tiff([b"".join(rows)], about(SIDES, 1, bits, 1)),
+        bmp(rows, bits, SIDES, palette=palette(bits, True), upwards=False), tiff([b"".join(rows)], about(SIDES, 1,
+        bits, 1)),
         tiff([b"".join(rows)], about(SIDES, 1, bits, 0)), b"P5\n20 12\n%d\n" % most + labels.tobytes(),
     ]  # fmt: skip
     for data in files:
@@ -62,8 +66,12 @@ def test_labels_of_few_bits(bits):
 
 def test_labels_in_runs_of_a_bmp():
     few = LABELS % 16
-    np.testing.assert_array_equal(decode_mask(bmp(runs(LABELS, 8), 8, SIDES, compression=1, palette=palette(8, True))), LABELS)
-    np.testing.assert_array_equal(decode_mask(bmp(runs(few, 4), 4, SIDES, compression=2, palette=palette(4, True))), few)
+    np.testing.assert_array_equal(
+        decode_mask(bmp(runs(LABELS, 8), 8, SIDES, compression=1, palette=palette(8, True))), LABELS
+    )
+    np.testing.assert_array_equal(
+        decode_mask(bmp(runs(few, 4), 4, SIDES, compression=2, palette=palette(4, True))), few
+    )
 
 
 def test_labels_beyond_eight_bits():
@@ -91,17 +99,25 @@ def test_masks_come_out_upright():
             tiff([COLOURS[LABELS].tobytes()], about(SIDES, 3, 8, 2)),
             "a TIFF image of 3 samples of uint8 for each pixel, which are no labels",
         ),
-        (tiff([LABELS.astype("f4").tobytes()], about(SIDES, 1, 32, 1, format=3)), "a TIFF image of 1 samples of float32"),
+        (
+            tiff([LABELS.astype("f4").tobytes()], about(SIDES, 1, 32, 1, format=3)),
+            "a TIFF image of 1 samples of float32",
+        ),
         (encoded(LABELS, "JPEG"), "keeps numbers only roughly, so that there are no labels in it; write masks as PNG"),
         (encoded(LABELS, "WEBP"), "keeps numbers only roughly"),
-        (b"P6\n20 12\n255\n" + COLOURS[LABELS].tobytes(), "a portable map of 3 numbers of uint8 for each pixel, which are no labels"),
+        (
+            b"P6\n20 12\n255\n" + COLOURS[LABELS].tobytes(),
+            "a portable map of 3 numbers of uint8 for each pixel, which are no labels",
+        ),
         (b"hello", "no image that OpenCV decodes"),
         (b"", r"empty \(0 bytes\)"),
         (png(LABELS, 8, 3, chunk(b"PLTE", palette(8)))[:-20], "a PNG image, but damaged or cut off"),
     ],
 )
 def test_what_holds_no_labels_is_named(data, message, tmp_path):
-    with pytest.raises(ValueError, match=rf"^decode_mask\(\): data is {message}|^decode_mask\(\): data is an image of .*{message}"):
+    with pytest.raises(
+        ValueError, match=rf"^decode_mask\(\): data is {message}|^decode_mask\(\): data is an image of .*{message}"
+    ):
         decode_mask(data)
     (tmp_path / "a.bin").write_bytes(data)
     with pytest.raises(ValueError, match=r"^read_mask\(\): .*a\.bin is "):
@@ -118,7 +134,9 @@ def test_images_and_masks_are_read_in_a_flow(tmp_path):
     np.testing.assert_array_equal(read_mask(io.BytesIO(by_pillow("PNG"))), LABELS)
     with pytest.raises(TypeError, match=r"map_component\(read_mask, index\), for bytes decode_mask"):
         read_mask(3)
-    with pytest.raises(TypeError, match=r"^decode_mask\(\): data must be bytes, or a uint8 array, got str; for a path write read_mask"):
+    with pytest.raises(
+        TypeError, match=r"^decode_mask\(\): data must be bytes, or a uint8 array, got str; for a path write read_mask"
+    ):
         decode_mask("a.png")
 
 

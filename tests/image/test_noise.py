@@ -1,4 +1,5 @@
-"""Noise: the same whenever a transform is applied, distributed as it says, and without a trace in global random state."""
+"""Noise: the same whenever a transform is applied, distributed as it says,
+and without a trace in global random state."""
 
 import io
 
@@ -9,7 +10,14 @@ import scipy.stats
 from marked import noise, rng, smooth
 from promises import as_rounded, draws_alike, keeps_its_promises
 
-from flowfn.image.noise import GaussianNoise, JpegCompressed, SaltAndPepper, gaussian_noise, jpeg_noise, salt_pepper_noise
+from flowfn.image.noise import (
+    GaussianNoise,
+    JpegCompressed,
+    SaltAndPepper,
+    gaussian_noise,
+    jpeg_noise,
+    salt_pepper_noise,
+)
 
 ADDED = [gaussian_noise(), gaussian_noise((5, 30), clip=False), salt_pepper_noise(), salt_pepper_noise(0.5, 0)]
 
@@ -65,14 +73,18 @@ def test_jpeg_noise_knows_red_from_blue():
 
 def test_the_less_the_quality_the_more_the_noise():
     image = as_rounded(smooth((64, 80)) + 20 * rng().standard_normal((64, 80)))
-    errors = [np.abs(JpegCompressed(quality).image(image).astype(int) - image).mean() for quality in (2, 20, 50, 80, 100)]
+    errors = [
+        np.abs(JpegCompressed(quality).image(image).astype(int) - image).mean() for quality in (2, 20, 50, 80, 100)
+    ]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < errors[0] / 3
 
 
 def test_jpeg_noise_of_float32_is_that_of_its_rounded_values():
     image = smooth((20, 30, 3)) * 1.2 - 20
-    assert np.array_equal(JpegCompressed(50).image(image), JpegCompressed(50).image(as_rounded(image)).astype(np.float32))
+    assert np.array_equal(
+        JpegCompressed(50).image(image), JpegCompressed(50).image(as_rounded(image)).astype(np.float32)
+    )
 
 
 def test_quality_is_drawn_with_both_ends():
@@ -140,21 +152,40 @@ def test_the_longest_side_that_jpeg_can_hold():
 
 @pytest.mark.parametrize("transform", [JpegCompressed(50), GaussianNoise(3, 0), SaltAndPepper(0.1, 0.1, 0)], ids=repr)
 def test_other_dtypes_are_refused_with_the_remedy(transform):
-    with pytest.raises(TypeError, match=rf"{type(transform).__name__}\(\): an image must be uint8 or float32, got uint16; to_uint8\(\) or"):
+    with pytest.raises(
+        TypeError,
+        match=rf"{type(transform).__name__}\(\): an image must be uint8 or float32, got uint16; to_uint8\(\) or",
+    ):
         transform.image(np.zeros((4, 5), np.uint16))
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: jpeg_noise(101), ValueError, r"jpeg_noise\(\): quality must be an integer from 0 to 100, or a pair .*, got 101"),
+        (
+            lambda: jpeg_noise(101),
+            ValueError,
+            r"jpeg_noise\(\): quality must be an integer from 0 to 100, or a pair .*, got 101",
+        ),
         (lambda: jpeg_noise((50, 40)), ValueError, r"jpeg_noise\(\): quality must be .*low <= high, got \(50, 40\)"),
         (lambda: jpeg_noise(0.5), TypeError, r"jpeg_noise\(\): quality must be .*got 0.5"),
-        (lambda: gaussian_noise(-1), ValueError, r"gaussian_noise\(\): sigma must be a number >= 0 or a pair .*, got -1"),
+        (
+            lambda: gaussian_noise(-1),
+            ValueError,
+            r"gaussian_noise\(\): sigma must be a number >= 0 or a pair .*, got -1",
+        ),
         (lambda: gaussian_noise(None), TypeError, r"gaussian_noise\(\): sigma must be .*got None"),
         (lambda: gaussian_noise(1, clip="no"), TypeError, r"gaussian_noise\(\): clip must be True or False, got 'no'"),
-        (lambda: salt_pepper_noise(1.5), ValueError, r"salt_pepper_noise\(\): white must be a number from 0 to 1, got 1.5"),
-        (lambda: salt_pepper_noise(0.6, 0.6), ValueError, r"salt_pepper_noise\(\): white \+ black must be at most 1, got 0.6 and 0.6"),
+        (
+            lambda: salt_pepper_noise(1.5),
+            ValueError,
+            r"salt_pepper_noise\(\): white must be a number from 0 to 1, got 1.5",
+        ),
+        (
+            lambda: salt_pepper_noise(0.6, 0.6),
+            ValueError,
+            r"salt_pepper_noise\(\): white \+ black must be at most 1, got 0.6 and 0.6",
+        ),
     ],
 )
 def test_bad_arguments_are_named(call, error, message):

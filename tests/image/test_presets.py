@@ -15,7 +15,9 @@ from flowfn.image.presets import fbresnet_train, fbresnet_val
 from flowfn.image.tones import Contrasted, Scaled
 
 BGR_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])[::-1] * 255.0
-BGR_EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])[::-1, ::-1]
+BGR_EIGENVECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])[
+    ::-1, ::-1
+]
 
 
 def parts(shape=(300, 400, 3), seed=0):
@@ -39,7 +41,9 @@ def test_training_images_are_224_by_224_and_uint8_whatever_they_were():
 def test_training_crops_then_changes_colours_in_any_order_then_flips():
     kinds = [tuple(type(one) for one in parts(seed=seed)) for seed in range(200)]
     assert all(kind[:2] == (Cropped, Resized) for kind in kinds)
-    assert all(sorted(map(str, kind[2:6])) == sorted(map(str, (Scaled, Contrasted, Saturated, Scaled))) for kind in kinds)
+    assert all(
+        sorted(map(str, kind[2:6])) == sorted(map(str, (Scaled, Contrasted, Saturated, Scaled))) for kind in kinds
+    )
     assert len({kind[2:6] for kind in kinds}) == 12  # two of the four are of one type
     flipped = [kind[6:] == (Flipped,) for kind in kinds]
     assert 0.4 < np.mean(flipped) < 0.6
@@ -87,7 +91,9 @@ def test_after_to_float32_nothing_is_rounded():
     assert np.abs(exact - whole).mean() < 2
 
 
-@pytest.mark.parametrize("shape", [(300, 401, 3), (401, 300, 3), (256, 256, 3), (120, 90, 3), (257, 256), (300, 400, 1)])
+@pytest.mark.parametrize(
+    "shape", [(300, 401, 3), (401, 300, 3), (256, 256, 3), (120, 90, 3), (257, 256), (300, 400, 1)]
+)
 def test_validation_is_the_middle_of_the_image_resized_to_256(shape):
     image = noise(shape)
     height, width = shape[:2]

@@ -140,16 +140,24 @@ def test_of_sixteen_bits_the_upper_eight_are_kept_unless_all_are_wanted(extensio
     ("extension", "values"),
     [
         *(("." + kind, values.astype(np.float32) / 3) for kind in ("tiff", "pfm") for values in (PICTURE, GRAY)),
-        *((".tiff", values.astype(dtype) - dtype(99)) for dtype in (np.int8, np.int16) for values in (PICTURE // 2, GRAY // 2)),
+        *(
+            (".tiff", values.astype(dtype) - dtype(99))
+            for dtype in (np.int8, np.int16)
+            for values in (PICTURE // 2, GRAY // 2)
+        ),
         (".hdr", 2.0 ** (PICTURE // 64).astype(np.float32)),
     ],
 )
 def test_floats_and_signed_integers_come_only_as_they_are(extension, values):
     data = cv2.imencode(extension, values[..., ::-1] if values.ndim == 3 else values)[1].tobytes()
-    np.testing.assert_allclose(decode_image(data, channels=None), values, rtol=0.01 * (extension == ".hdr"))  # of 8 bits and an exponent
+    np.testing.assert_allclose(
+        decode_image(data, channels=None), values, rtol=0.01 * (extension == ".hdr")
+    )  # of 8 bits and an exponent
     dtype = values.dtype
     for channels in (1, 3, 4):
-        with pytest.raises(ValueError, match=f"an image of {dtype}, which is not turned into uint8; channels=None gives it as it"):
+        with pytest.raises(
+            ValueError, match=f"an image of {dtype}, which is not turned into uint8; channels=None gives it as it"
+        ):
             decode_image(data, channels=channels)
 
 
@@ -173,7 +181,9 @@ def test_images_come_out_upright(format, channels):
         data = encoded(stored, format, exif=exif(orientation), **lossless)
         image = decode_image(data, channels=channels)
         expected = PICTURE if channels != 1 else decode_image(encoded(PICTURE, "PNG"), channels=1)
-        assert np.abs(image[..., :3].astype(int) - expected).mean() <= LOSSY.get(format, 0) + (channels == 1), orientation
+        assert np.abs(image[..., :3].astype(int) - expected).mean() <= LOSSY.get(format, 0) + (channels == 1), (
+            orientation
+        )
 
 
 TURNED = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_90", "TRANSVERSE", "ROTATE_270"]
@@ -209,7 +219,8 @@ def test_the_first_picture_of_several_is_read(format):
 
 
 @pytest.mark.parametrize(
-    ("size", "divisor"), [(None, 1), (1, 8), (100, 8), (107, 8), (108, 4), (214, 4), (215, 2), (427, 2), (428, 1), (854, 1), (5000, 1)]
+    ("size", "divisor"),
+    [(None, 1), (1, 8), (100, 8), (107, 8), (108, 4), (214, 4), (215, 2), (427, 2), (428, 1), (854, 1), (5000, 1)],
 )
 def test_a_jpeg_is_reduced_as_long_as_its_shorter_edge_is_long_enough(size, divisor):
     height, width = 854, 1283
@@ -225,7 +236,9 @@ def test_a_reduced_jpeg_is_the_mean_of_its_blocks(divisor, channels):
     large = cv2.resize(PICTURE, (640, 480), interpolation=cv2.INTER_CUBIC)
     data = encoded(large, "JPEG", quality=95)
     image = decode_image(data, channels=channels, size=480 // divisor)
-    blocks = decode_image(data, channels=channels).reshape(480 // divisor, divisor, 640 // divisor, divisor, -1).mean((1, 3))
+    blocks = (
+        decode_image(data, channels=channels).reshape(480 // divisor, divisor, 640 // divisor, divisor, -1).mean((1, 3))
+    )
     assert image.shape == blocks.shape
     assert np.abs(image - blocks).mean() < 1
 
@@ -252,7 +265,9 @@ def test_other_formats_come_whole(format):
 def test_a_jpeg_that_is_cut_off_is_an_error_and_not_half_a_picture(options):
     data = encoded(PICTURE, "JPEG", quality=95, **options)
     for length in (*range(3, len(data), 97), len(data) - 2, len(data) - 1):
-        with pytest.raises(ValueError, match=rf"is a JPEG image that is cut off: its end is missing \({length} bytes\)"):
+        with pytest.raises(
+            ValueError, match=rf"is a JPEG image that is cut off: its end is missing \({length} bytes\)"
+        ):
             decode_image(data[:length])
 
 
@@ -353,7 +368,15 @@ def test_a_path_an_open_file_and_a_url_give_the_same(folder):
     fsspec.filesystem("memory").pipe_file("/reading/a.png", (folder / "a.png").read_bytes())
     path = folder / "a.png"
     with open(path, "rb") as opened:
-        files = [str(path), path, os.fsencode(path), np.str_(path), opened, io.BytesIO(path.read_bytes()), "memory://reading/a.png"]
+        files = [
+            str(path),
+            path,
+            os.fsencode(path),
+            np.str_(path),
+            opened,
+            io.BytesIO(path.read_bytes()),
+            "memory://reading/a.png",
+        ]
         for file in files:
             np.testing.assert_array_equal(read_image(file), PICTURE)
 
@@ -393,7 +416,9 @@ def test_a_text_file_and_a_datapoint_are_told_what_to_write(folder):
         pytest.raises(TypeError, match=r'must give bytes, but .*a\.png gave str; open it with mode="rb"'),
     ):
         read_image(text)
-    with pytest.raises(TypeError, match=r"got list; for one component of a datapoint write map_component\(read_image, index\)"):
+    with pytest.raises(
+        TypeError, match=r"got list; for one component of a datapoint write map_component\(read_image, index\)"
+    ):
         list(read_images([[str(folder / "a.png"), 3]]))
 
 
@@ -426,4 +451,9 @@ def test_the_laws_hold(folder):
 @pytest.mark.timeout(180)
 def test_the_laws_hold_in_threads_and_processes(folder):
     files = [str(folder / name) for name in ("a.png", "b.png")] * 3
-    check(lambda: ff.pipe(files, ff.shuffle(), read_images()), workers=({"threads": 2}, {"processes": 2}), stops=2, epochs=(0,))
+    check(
+        lambda: ff.pipe(files, ff.shuffle(), read_images()),
+        workers=({"threads": 2}, {"processes": 2}),
+        stops=2,
+        epochs=(0,),
+    )

@@ -1,4 +1,5 @@
-"""TIFF by tifffile, by Pillow and by hand: every layout, dtype and meaning of its samples, with the very numbers that were put in."""
+"""TIFF by tifffile, by Pillow and by hand: every layout, dtype and meaning of its samples,
+with the very numbers that were put in."""
 
 import io
 import itertools
@@ -47,12 +48,16 @@ LAYOUTS = [{}, {"tile": (16, 16)}, {"tile": (32, 16)}, {"rowsperstrip": 5}, {"bi
 def test_all_numbers_of_all_bands_of_a_tiff(samples, dtype):
     array = random(dtype, *SIDES, samples)
     for order, compression, layout in itertools.product("<>", (None, "zlib"), LAYOUTS):
-        for photometric, planes in itertools.product(("minisblack", "rgb")[: 1 + (samples >= 3)], ("contig", "separate")):
+        for photometric, planes in itertools.product(
+            ("minisblack", "rgb")[: 1 + (samples >= 3)], ("contig", "separate")
+        ):
             written = array[..., 0] if samples == 1 else array.transpose(2, 0, 1) if planes == "separate" else array
             beyond = ["unspecified"] * (samples - (3 if photometric == "rgb" else 1))
             options = {"planarconfig": planes, "extrasamples": beyond} if samples > 1 else {}
             written = written.astype(np.dtype(dtype).newbyteorder(order))
-            data = by_tifffile(written, byteorder=order, photometric=photometric, compression=compression, **options, **layout)
+            data = by_tifffile(
+                written, byteorder=order, photometric=photometric, compression=compression, **options, **layout
+            )
             check_all(data, array if samples > 1 else array[..., 0])
             if photometric == "rgb" and dtype in ("u1", "u2"):
                 np.testing.assert_array_equal(decode_image(data), array[..., :3] >> (8 * (dtype == "u2")))
@@ -70,7 +75,12 @@ def differences(array, order):
 def byte_planes(array):
     """What the third makes of rows of floats: first bytes, second bytes and so on, and of them the differences."""
     rows, columns, samples = array.shape
-    planes = array.astype(array.dtype.newbyteorder(">")).view(np.uint8).reshape(rows, columns * samples, -1).transpose(0, 2, 1)
+    planes = (
+        array.astype(array.dtype.newbyteorder(">"))
+        .view(np.uint8)
+        .reshape(rows, columns * samples, -1)
+        .transpose(0, 2, 1)
+    )
     flat = planes.reshape(rows, -1, samples)
     return np.ascontiguousarray(differences(flat, "<"))
 
@@ -82,7 +92,8 @@ def test_predicted_numbers_of_a_tiff(samples, dtype, order):
     array = random(dtype, *SIDES, samples)
     kind = np.dtype(dtype).kind
     content = byte_planes(array) if kind == "f" else differences(array, order)
-    tags = about(SIDES, samples, array.dtype.itemsize * 8, 2 if samples == 3 else 1, compression=8, predictor=3 if kind == "f" else 2,
+    tags = about(SIDES, samples, array.dtype.itemsize * 8, 2 if samples == 3 else 1, compression=8, predictor=3
+    if kind == "f" else 2,
                  format=[{"u": 1, "i": 2, "f": 3}[kind]] * samples)  # fmt: skip
     check_all(tiff([zlib.compress(content.tobytes())], tags, order=order), array if samples > 1 else array[..., 0])
 
@@ -98,7 +109,9 @@ def test_tiffs_of_any_number_of_bits(bits, samples):
     check_all(data, whole if samples == 3 else whole[..., 0], colours)
 
 
-@pytest.mark.parametrize("compression", [None, "tiff_lzw", "packbits", "tiff_adobe_deflate", "group3", "group4", "tiff_ccitt"])
+@pytest.mark.parametrize(
+    "compression", [None, "tiff_lzw", "packbits", "tiff_adobe_deflate", "group3", "group4", "tiff_ccitt"]
+)
 def test_black_and_white_tiffs(compression):
     bright = GRAY > 90
     data = encoded(bright, "TIFF", compression=compression)
@@ -107,7 +120,11 @@ def test_black_and_white_tiffs(compression):
 
 def test_white_may_be_zero_in_a_tiff():
     check_all(tiff([GRAY.tobytes()], about(SIDES, 1, 8, 0)), 255 - GRAY, tripled(255 - GRAY))
-    check_all(tiff([DEEP_GRAY.astype("<u2").tobytes()], about(SIDES, 1, 16, 0)), 65535 - DEEP_GRAY, tripled((65535 - DEEP_GRAY) >> 8))
+    check_all(
+        tiff([DEEP_GRAY.astype("<u2").tobytes()], about(SIDES, 1, 16, 0)),
+        65535 - DEEP_GRAY,
+        tripled((65535 - DEEP_GRAY) >> 8),
+    )
     check_all(tiff([b"".join(packed(LABELS, 4))], about(SIDES, 1, 4, 0)), 255 - LABELS * 17, tripled(255 - LABELS * 17))
 
 
@@ -122,14 +139,18 @@ def test_alpha_in_a_tiff_is_never_blended_in(planar, deep):
     check_all(data, image, image[..., :3] >> 8 * deep, image[..., 3] >> 8 * deep)
     blended = np.rint(image[..., :3] * (image[..., 3:] / most)).astype(image.dtype)
     tags = about(SIDES, 4, 16 if deep else 8, 2, extra=1, planar=planar)
-    seen = decode_image(tiff([part.tobytes() for part in of_planes(np.dstack([blended, image[..., 3:]]))], tags), channels=None)
+    seen = decode_image(
+        tiff([part.tobytes() for part in of_planes(np.dstack([blended, image[..., 3:]]))], tags), channels=None
+    )
     np.testing.assert_array_equal(seen[..., 3], image[..., 3])
     assert (np.abs(seen[..., :3].astype(float) - image[..., :3]) <= most / image[..., 3:].astype(float)).all()
 
 
 def test_gray_with_alpha_and_samples_beyond_alpha_in_a_tiff():
     pair = np.dstack([GRAY, ALPHA])
-    check_all(tiff([pair.tobytes()], about(SIDES, 2, 8, 1, extra=2)), np.dstack([tripled(GRAY), ALPHA]), tripled(GRAY), ALPHA)
+    check_all(
+        tiff([pair.tobytes()], about(SIDES, 2, 8, 1, extra=2)), np.dstack([tripled(GRAY), ALPHA]), tripled(GRAY), ALPHA
+    )
     five = np.dstack([RGBA, GRAY])
     check_all(tiff([five.tobytes()], about(SIDES, 5, 8, 2, extra=[2, 0])), five, RGB, ALPHA)
     check_all(tiff([five.tobytes()], about(SIDES, 5, 8, 2, extra=[0, 0])), five, RGB)
@@ -220,4 +241,7 @@ def test_what_a_tiff_can_hold_besides_is_named(tags, words):
 def test_samples_of_different_kinds_and_tiles_that_were_never_written_are_named():
     unequal = {**about(SIDES, 3, 8, 2), 258: ("H", [5, 6, 5])}
     refused(tiff([RGB.tobytes()], unequal), "samples are of different kinds ([5, 6] bits)")
-    refused(tiff([RGB.tobytes(), b""], {**about(SIDES, 3, 8, 2), 278: ("I", [SIDES[0]])}), "strips or tiles were never written")
+    refused(
+        tiff([RGB.tobytes(), b""], {**about(SIDES, 3, 8, 2), 278: ("I", [SIDES[0]])}),
+        "strips or tiles were never written",
+    )

@@ -147,7 +147,9 @@ def test_augmentors_are_the_calls_that_made_them():
 
 
 def test_an_augmentor_in_the_place_of_a_stage_says_what_to_write():
-    with pytest.raises(TypeError, match=r"argument 2 is not a stage: write augment\(\[flip\(horizontal=True\)\], index\)"):
+    with pytest.raises(
+        TypeError, match=r"argument 2 is not a stage: write augment\(\[flip\(horizontal=True\)\], index\)"
+    ):
         ff.pipe([1], flip(horizontal=True))
 
 
@@ -164,7 +166,9 @@ def test_what_is_no_image_says_so(shape):
 
 def test_a_mask_of_another_size_says_so():
     transform = flip(horizontal=True, probability=1)((4, 6, 3), rng())
-    with pytest.raises(ValueError, match=r"drawn for images and masks of height 4 and width 6, got an array of shape \(6, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"drawn for images and masks of height 4 and width 6, got an array of shape \(6, 4\)"
+    ):
         transform.mask(np.zeros((6, 4)))
     assert fitting(noise((4, 6, 3)), (4, 6)).shape == (4, 6, 3)
 

@@ -14,7 +14,9 @@ from flowfn.image.adapting import adapted
 from flowfn.image.augmenting import augment
 from flowfn.testing import check, same
 
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # here and in worker processes: it would ask the network for a newer version
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = (
+    "1"  # here and in worker processes: it would ask the network for a newer version
+)
 import albumentations as A
 import torch
 import torchvision
@@ -205,7 +207,9 @@ def test_one_draw_moves_all_that_is_asked_for_one_after_the_other(augmentors):
 @pytest.mark.parametrize("nested", [lambda augmentor: sequence([augmentor]), lambda augmentor: [augmentor]])
 def test_inside_other_augmentors_they_are_the_same(augmentors, nested):
     for augmentor in augmentors:
-        assert same(list(ff.pipe([DATAPOINT], whole([nested(augmentor)]))), list(ff.pipe([DATAPOINT], whole([augmentor]))))
+        assert same(
+            list(ff.pipe([DATAPOINT], whole([nested(augmentor)]))), list(ff.pipe([DATAPOINT], whole([augmentor])))
+        )
 
 
 def test_classes_are_told_from_their_objects():
@@ -229,7 +233,10 @@ def test_subclasses_of_ones_own_are_known():
 
 def test_labels_may_be_a_tensor():
     made = one(
-        ff.pipe([[IMAGE, [[90, 90, 99, 99], [0, 0, 9, 9]], torch.tensor([3, 5])]], augment([flip(horizontal=True)], 0, boxes=1, labels=2))
+        ff.pipe(
+            [[IMAGE, [[90, 90, 99, 99], [0, 0, 9, 9]], torch.tensor([3, 5])]],
+            augment([flip(horizontal=True)], 0, boxes=1, labels=2),
+        )
     )
     assert made[2].tolist() == [5]
 
@@ -312,10 +319,17 @@ def test_torchvision_points_are_exact(turn):
 
 @pytest.mark.parametrize(
     "turn",
-    [v2.RandomAffine(20, (0.1, 0.1), (0.9, 1.1), 5), v2.RandomPerspective(0.2, 1.0), v2.Resize((70, 90)), v2.ElasticTransform(90.0, 8.0)],
+    [
+        v2.RandomAffine(20, (0.1, 0.1), (0.9, 1.1), 5),
+        v2.RandomPerspective(0.2, 1.0),
+        v2.Resize((70, 90)),
+        v2.ElasticTransform(90.0, 8.0),
+    ],
 )
 def test_torchvision_points_go_where_the_image_goes(turn):
-    for made in ff.pipe([[blob(25, 20, (HEIGHT, WIDTH), 2), np.array([[25.0, 20.0]])]] * 5, augment([turn], 0, coords=1)):
+    for made in ff.pipe(
+        [[blob(25, 20, (HEIGHT, WIDTH), 2), np.array([[25.0, 20.0]])]] * 5, augment([turn], 0, coords=1)
+    ):
         np.testing.assert_allclose(centroid(made[0]), made[1][0], atol=0.5)
 
 
@@ -334,7 +348,9 @@ def test_floats_come_out_with_channels_last():
 
 
 def test_older_transforms_are_given_pictures():
-    classic = v1.Compose([v1.RandomResizedCrop(16), v1.RandomHorizontalFlip(), v1.ToTensor(), v1.Normalize([0.5] * 3, [0.5] * 3)])
+    classic = v1.Compose(
+        [v1.RandomResizedCrop(16), v1.RandomHorizontalFlip(), v1.ToTensor(), v1.Normalize([0.5] * 3, [0.5] * 3)]
+    )
     first, second = (images([classic], IMAGE, 3) for _ in range(2))
     assert first[0].shape == (16, 16, 3)
     assert same(first, second)
@@ -342,11 +358,18 @@ def test_older_transforms_are_given_pictures():
     assert images([v1.CenterCrop(10)], MASK)[0].shape == (10, 10)
     assert images([v1.CenterCrop(10)], MASK[..., None])[0].shape == (10, 10, 1)
     assert images([v1.CenterCrop(10)], IMAGE.astype(np.float32))[0].dtype == np.float32
-    with pytest.raises(ValueError, match=r"is for one image; take torchvision.transforms.v2 for all that belongs to it"):
+    with pytest.raises(
+        ValueError, match=r"is for one image; take torchvision.transforms.v2 for all that belongs to it"
+    ):
         one(ff.pipe([[IMAGE, MASK]], augment([classic], 0, mask=1)))
 
 
-MOVED = (torchvision.tv_tensors.Image, torchvision.tv_tensors.Mask, torchvision.tv_tensors.BoundingBoxes, torchvision.tv_tensors.KeyPoints)
+MOVED = (
+    torchvision.tv_tensors.Image,
+    torchvision.tv_tensors.Mask,
+    torchvision.tv_tensors.BoundingBoxes,
+    torchvision.tv_tensors.KeyPoints,
+)
 
 
 class Held(flip):

@@ -40,7 +40,8 @@ def chunk(name, content):
 
 
 def png(numbers, bits, kind, *chunks, interlaced=False):
-    """A PNG of these numbers (height, width[, samples]): kinds are 0 gray, 2 RGB, 3 palette, 4 gray and alpha, 6 RGBA."""
+    """A PNG of these numbers (height, width[, samples]): kinds are 0 gray, 2 RGB, 3 palette,
+    4 gray and alpha, 6 RGBA."""
     numbers = np.asarray(numbers)
     pieces = [numbers[y::dy, x::dx] for x, y, dx, dy in _PASSES] if interlaced else [numbers]
     raw = b"".join(b"\0" + row for piece in pieces if piece.size for row in _png_rows(piece, bits))
@@ -50,7 +51,9 @@ def png(numbers, bits, kind, *chunks, interlaced=False):
 
 
 def _png_rows(numbers, bits):
-    return packed(numbers, bits) if bits < 8 else [row.astype(">u2" if bits == 16 else "u1").tobytes() for row in numbers]
+    return (
+        packed(numbers, bits) if bits < 8 else [row.astype(">u2" if bits == 16 else "u1").tobytes() for row in numbers]
+    )
 
 
 # BMP
@@ -59,7 +62,11 @@ def _png_rows(numbers, bits):
 def bmp(rows, bits, sides, *, compression=0, masks=(), palette=b"", size=40, more=b"", used=0, upwards=True):
     """A BMP of these rows of bytes, the uppermost first; `sides` are (height, width)."""
     height, width = sides
-    body = rows if isinstance(rows, bytes) else b"".join(row + bytes(-len(row) % 4) for row in (rows[::-1] if upwards else rows))
+    body = (
+        rows
+        if isinstance(rows, bytes)
+        else b"".join(row + bytes(-len(row) % 4) for row in (rows[::-1] if upwards else rows))
+    )
     about = (size, width, height if upwards else -height, 1, bits, compression, len(body), 2835, 2835, used, 0)
     head = struct.pack("<IiiHHIIiiII", *about) if size != 12 else struct.pack("<IHHHH", 12, width, height, 1, bits)
     head += struct.pack(f"<{len(masks)}I", *masks) + more + palette
@@ -110,8 +117,24 @@ def tiff(strips, tags, *, order="<", next=b"", tiled=False):
 
 def about(sides, samples, bits, photometric, **tags):
     """The tags of a TIFF of one strip, without compression."""
-    named = {"compression": 259, "predictor": 317, "orientation": 274, "extra": 338, "format": 339, "subsampling": 530, "inks": 332}
-    named |= {"subfile": 254, "fill": 266, "planar": 284, "rows": 278, "tile_width": 322, "tile_height": 323, "depth": 32997}
+    named = {
+        "compression": 259,
+        "predictor": 317,
+        "orientation": 274,
+        "extra": 338,
+        "format": 339,
+        "subsampling": 530,
+        "inks": 332,
+    }
+    named |= {
+        "subfile": 254,
+        "fill": 266,
+        "planar": 284,
+        "rows": 278,
+        "tile_width": 322,
+        "tile_height": 323,
+        "depth": 32997,
+    }
     found = {256: ("I", [sides[1]]), 257: ("I", [sides[0]]), 258: ("H", [bits] * samples), 259: ("H", [1])}
     found |= {262: ("H", [photometric]), 277: ("H", [samples]), 278: ("I", [sides[0]])}
     return found | {named[name]: ("H", value if isinstance(value, list) else [value]) for name, value in tags.items()}
@@ -131,6 +154,8 @@ def box(kind, content):
 
 def jp2(stream, sides, samples, space=16, *boxes, bits=8):
     """A JPEG 2000 stream in boxes: colour spaces are 16 sRGB, 17 gray, 18 sYCC, 12 CMYK."""
-    header = box(b"ihdr", struct.pack(">IIHBBBB", *sides, samples, bits - 1, 7, 0, 0)) + box(b"colr", struct.pack(">BBBI", 1, 0, 0, space))
+    header = box(b"ihdr", struct.pack(">IIHBBBB", *sides, samples, bits - 1, 7, 0, 0)) + box(
+        b"colr", struct.pack(">BBBI", 1, 0, 0, space)
+    )
     kinds = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
     return kinds + box(b"jp2h", header + b"".join(boxes)) + box(b"jp2c", stream)

@@ -1,7 +1,7 @@
 """The types of the words for batches: a batch has the form of its datapoints.
 
-mypy knows that form where the stage comes first in its pipe, or is called on its source; elsewhere it says Any, which an
-annotated variable makes precise.
+mypy knows that form where the stage comes first in its pipe, or is called on its source; elsewhere it says Any, which
+an annotated variable makes precise.
 """
 
 from collections.abc import Sequence
@@ -73,7 +73,9 @@ def batches_by_themselves(image: Image) -> None:
 def batches_in_a_pipe() -> None:
     numbers: ff.Flow[Array] = ff.pipe([1, 2, 3], ff.map(half), ff.batch(2))
     words: ff.Flow[list[str]] = ff.pipe([1, 2, 3], ff.shuffle(), ff.map(str), ff.batch(2), ff.prefetch(2))
-    samples: ff.Flow[tuple[Image, Array]] = ff.pipe([("a.jpg", 1)], ff.shuffle(), ff.map_component(read, 0), ff.batch(128), ff.prefetch(4))
+    samples: ff.Flow[tuple[Image, Array]] = ff.pipe(
+        [("a.jpg", 1)], ff.shuffle(), ff.map_component(read, 0), ff.batch(128), ff.prefetch(4)
+    )
     for images, labels in samples:
         assert_type(images, Image)
         assert_type(labels, Array)
@@ -84,7 +86,9 @@ def batches_in_a_pipe() -> None:
 
 
 def how_they_are_collated(image: Image) -> None:
-    assert_type(ff.pipe([(image, 1)], ff.shuffle(), ff.batch(2, collate=None), ff.shuffle()), ff.Flow[list[tuple[Image, int]]])
+    assert_type(
+        ff.pipe([(image, 1)], ff.shuffle(), ff.batch(2, collate=None), ff.shuffle()), ff.Flow[list[tuple[Image, int]]]
+    )
     assert_type(ff.batch(2, ["a"], collate=None), ff.Flow[list[str]])
     assert_type(ff.batch(2, [(image, 1)], collate=ff.as_list), ff.Flow[tuple[Any, ...]])
     assert_type(ff.batch(2, [[image, 1]], collate=[ff.pad(0), ff.stack]), ff.Flow[list[Any]])
@@ -110,8 +114,12 @@ def batches_of_like_datapoints(image: Image) -> None:
     assert_type(ff.batch_by_key(len, 4, ["a"], collate=None), ff.Flow[list[str]])
     assert_type(ff.batch_by_key(len, 4, ["a"]), ff.Flow[Any])
     assert_type(ff.pipe([{"x": [1]}], ff.batch_by_length("x", tokens=100)), ff.Flow[dict[str, Any]])
-    assert_type(ff.pipe([{"x": [1]}], ff.batch_by_length("x", tokens=9, collate=None)), ff.Flow[list[dict[str, list[int]]]])
-    assert_type(ff.batch_by_length(len, ["a"], boundaries=[4], sizes=[2], pad_to="bucket", collate=None), ff.Flow[list[str]])
+    assert_type(
+        ff.pipe([{"x": [1]}], ff.batch_by_length("x", tokens=9, collate=None)), ff.Flow[list[dict[str, list[int]]]]
+    )
+    assert_type(
+        ff.batch_by_length(len, ["a"], boundaries=[4], sizes=[2], pad_to="bucket", collate=None), ff.Flow[list[str]]
+    )
 
 
 def plan_first_and_load_later() -> None:

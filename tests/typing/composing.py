@@ -1,4 +1,5 @@
-"""What `flow`, `pipe` and `compose` know of the datapoints, from the source to the end; checked by mypy and pyright, never run."""
+"""What `flow`, `pipe` and `compose` know of the datapoints, from the source to the end;
+checked by mypy and pyright, never run."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -148,7 +149,9 @@ def up_to_ten_stages_are_followed() -> None:
     number: Callable[[Iterable[float]], ff.Flow[float]] = ff.shuffle()
     ten = ff.pipe([1], ff.map(half), number, number, number, number, number, number, number, number, ff.map(shown))
     assert_type(ten, ff.Flow[str])
-    eleven = ff.pipe([1], ff.map(half), number, number, number, number, number, number, number, number, number, ff.map(shown))
+    eleven = ff.pipe(
+        [1], ff.map(half), number, number, number, number, number, number, number, number, number, ff.map(shown)
+    )
     assert_type(eleven, ff.Flow[Any])
     composed = ff.compose(number, number, number, number, number, number, number, number, number)
     assert_type(ff.pipe([1], ff.map(half), composed, ff.map(shown)), ff.Flow[str])

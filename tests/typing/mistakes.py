@@ -1,8 +1,9 @@
 # pyright: basic, reportUnnecessaryTypeIgnoreComment=true
 """Pipelines that do not fit together: both checkers have to find each mistake, in the line that says so.
 
-Where a stage does not fit the one before it, pyright points at the stage. So does mypy at the first stage of a pipe; at a
-later one it points at the pipe and names what comes out of the stage before: "type parameter _After1" is what stage 1 gives.
+Where a stage does not fit the one before it, pyright points at the stage. So does mypy at the first stage of a pipe; at
+a later one it points at the pipe and names what comes out of the stage before: "type parameter _After1" is what stage 1
+gives.
 """
 
 from collections.abc import Iterable, Iterator

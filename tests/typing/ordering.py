@@ -22,9 +22,15 @@ def in_pipes(train: bool) -> None:
     assert_type(ff.pipe([1], ff.map(half), ff.take(1), ff.skip(1), ff.slice(0, None, -1)), ff.Flow[float])
     assert_type(ff.pipe([1], ff.map(half), ff.shard(0, 2, remainder="pad"), ff.subset([0, -1])), ff.Flow[float])
     assert_type(ff.pipe([1], ff.map(half), ff.subset(np.arange(3)), ff.sample(3, weights=[1.0])), ff.Flow[float])
-    assert_type(ff.pipe([1], ff.map(half), ff.repeat(2), ff.cycle(), ff.repeat_each(2), ff.epoch_of(100)), ff.Flow[float])
-    assert_type(ff.pipe([1], ff.map(half), ff.shuffle_buffer(8, reuse=2), ff.take_while(bool), ff.unique()), ff.Flow[float])
-    assert_type(ff.pipe([1], ff.map(half), ff.freeze(seed=1), ff.cache(), ff.cache_to("folder", version="2")), ff.Flow[float])
+    assert_type(
+        ff.pipe([1], ff.map(half), ff.repeat(2), ff.cycle(), ff.repeat_each(2), ff.epoch_of(100)), ff.Flow[float]
+    )
+    assert_type(
+        ff.pipe([1], ff.map(half), ff.shuffle_buffer(8, reuse=2), ff.take_while(bool), ff.unique()), ff.Flow[float]
+    )
+    assert_type(
+        ff.pipe([1], ff.map(half), ff.freeze(seed=1), ff.cache(), ff.cache_to("folder", version="2")), ff.Flow[float]
+    )
     assert_type(ff.pipe([1], ff.map(half), ff.prefetch(2, processes=2), ff.progress(unit="batch")), ff.Flow[float])
     assert_type(ff.pipe([1], ff.map(half), ff.check_inputs()), ff.Flow[float])
     assert_type(ff.pipe(["a"], ff.shuffle(), ff.unique(key=str.lower)), ff.Flow[str])
@@ -55,7 +61,9 @@ def with_their_sources() -> None:
 
 
 def integers_of_numpy(count: np.int64) -> None:
-    assert_type(ff.pipe([1], ff.take(count), ff.shard(count, count), ff.repeat(count), ff.freeze(seed=count)), ff.Flow[int])
+    assert_type(
+        ff.pipe([1], ff.take(count), ff.shard(count, count), ff.repeat(count), ff.freeze(seed=count)), ff.Flow[int]
+    )
     assert_type(ff.batch(count, [1], collate=None), ff.Flow[list[int]])
 
 
@@ -71,7 +79,10 @@ def streams_that_change_the_type() -> None:
 
 
 def guarded() -> None:
-    assert_type(ff.pipe(["1"], ff.shuffle(), ff.guard(ff.map(int), errors=ValueError, then="drop"), ff.map(half)), ff.Flow[float])
+    assert_type(
+        ff.pipe(["1"], ff.shuffle(), ff.guard(ff.map(int), errors=ValueError, then="drop"), ff.map(half)),
+        ff.Flow[float],
+    )
     assert_type(ff.pipe([1], ff.shuffle(), ff.guard(ff.map(half), retry=2), ff.cache()), ff.Flow[float])
     assert_type(ff.pipe([1], ff.guard(ff.map(half), then=lambda x, error: 0.0)), ff.Flow[float])
     assert_type(ff.pipe([1], ff.shuffle(), ff.guard(ff.map(half), then=lambda x, error: None)), ff.Flow[float | None])

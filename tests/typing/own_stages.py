@@ -1,4 +1,5 @@
-"""How one writes a stage of one's own with types: an overload without its source, one with it, and the decorated function."""
+"""How one writes a stage of one's own with types: an overload without its source, one with it,
+and the decorated function."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar, assert_type, overload
@@ -61,7 +62,9 @@ def untyped(source: Iterable[int]) -> Iterator[int]:
 
 def own_stages_are_like_the_others() -> None:
     assert_type(scale(0.5, [1, 2]), ff.Flow[float])
-    assert_type(ff.pipe([1, 2], ff.shuffle(), scale(0.5), jitter(strength=0.1), every(2), pairs()), ff.Flow[tuple[float, float]])
+    assert_type(
+        ff.pipe([1, 2], ff.shuffle(), scale(0.5), jitter(strength=0.1), every(2), pairs()), ff.Flow[tuple[float, float]]
+    )
     assert_type(pairs(every(2, ["a", "b"])), ff.Flow[tuple[str, str]])
     assert_type(jitter([1.5]), ff.Flow[float])
 

@@ -1,9 +1,10 @@
 """What an HDF5 file needs beside itself: targets of links, external storage, sources of virtual datasets, filters.
 
-HDF5 reads its fill value, or zeros, where a source or the end of an external file is not there: a file that was moved, that is
-locked, damaged, or one too many to be open. Here they are looked for before anything is read.
+HDF5 reads its fill value, or zeros, where a source or the end of an external file is not there: a file that was moved,
+that is locked, damaged, or one too many to be open. Here they are looked for before anything is read.
 
-Where they are looked for: https://support.hdfgroup.org/documentation/hdf5/latest/group___d_c_p_l.html (`H5Pset_virtual`, `H5Pset_external`)
+Where they are looked for: https://support.hdfgroup.org/documentation/hdf5/latest/group___d_c_p_l.html
+(`H5Pset_virtual`, `H5Pset_external`)
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ SOURCES, OUTSIDE = (os.environ.get(f"HDF5_{name}_PREFIX", "") for name in ("VDS"
 
 
 class Source(NamedTuple):
-    """A dataset in another file, or in the same, that is a part of a virtual one: the shape, or the size, that it has to have."""
+    """A dataset in another file, or in the same, that is a part of a virtual one: the shape,
+    or the size, that it has to have."""
 
     file: str
     name: str
@@ -41,7 +43,8 @@ class Source(NamedTuple):
     def of(cls, told: Any, number: int) -> Source:
         """The source with a number, in what HDF5 tells of a part of a virtual dataset."""
         file, name = (
-            re.sub("%([%b])", lambda found: "%" if found[1] == "%" else str(number), text) for text in (told.file_name, told.dset_name)
+            re.sub("%([%b])", lambda found: "%" if found[1] == "%" else str(number), text)
+            for text in (told.file_name, told.dset_name)
         )
         with contextlib.suppress(Exception):  # a selection without end
             if told.src_space.get_select_type() == ALL:
@@ -62,7 +65,8 @@ class Source(NamedTuple):
 
 
 class Beside:
-    """The files beside an HDF5 file that its datasets are made of; they stay open, so HDF5 needs no further ones to read from them."""
+    """The files beside an HDF5 file that its datasets are made of; they stay open,
+    so HDF5 needs no further ones to read from them."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -87,7 +91,8 @@ class Beside:
                 self._check_source(dataset, Source.of(told, number), said, own)
 
     def _numbers(self, dataset: Any, told: Any, said: str, own: str) -> Iterable[int]:
-        """The numbers that "%b" stands for in the names of a source: all up to the last that there is, or the first, if there is none.
+        """The numbers that "%b" stands for in the names of a source: all up to the last that there is,
+        or the first, if there is none.
 
         HDF5 takes a virtual dataset to end where one is missing.
         """
@@ -98,7 +103,9 @@ class Beside:
         names = [name for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)]
         if not within:
             said = f"{said} is made of {told.dset_name!r} of {pattern}"
-            file = dataset.file if pattern == SAME else self._file(self._found(Source.of(told, 0).file, own, said), said)
+            file = (
+                dataset.file if pattern == SAME else self._file(self._found(Source.of(told, 0).file, own, said), said)
+            )
             pattern, names = told.dset_name, list(file.get(os.path.dirname(told.dset_name) or "/", ()))
         matches = re.compile("(0|[1-9][0-9]*)".join(map(re.escape, os.path.basename(pattern).split(PLACE, 1))))
         return range(max((int(found[1]) for found in map(matches.fullmatch, names) if found), default=0) + 1)
@@ -110,13 +117,18 @@ class Beside:
         if not hasattr(found, "virtual_sources"):
             raise ValueError(f"{said}, and there is no such dataset in {at}; put it back, or write anew what is left")
         if not source.fits(found.shape or ()):
-            raise ValueError(f"{said}, which has the shape {found.shape}, and not {source.told}; write it anew, or what is made of it")
+            raise ValueError(
+                f"{said}, which has the shape {found.shape}, and not {source.told}; write it anew, or what is made of "
+                "it"
+            )
         self.check(found, f"{said}, which", at)
 
     def _found(self, name: str, own: str, said: str) -> str:
         """Where HDF5 finds the file of a source."""
         if is_url(own):
-            raise ValueError(f"{said}, and what is behind a URL is read alone; copy both files to one folder, and read them there")
+            raise ValueError(
+                f"{said}, and what is behind a URL is read alone; copy both files to one folder, and read them there"
+            )
         places = _places(name, own)
         found = next(filter(os.path.exists, places), None)
         if found is None:
@@ -156,7 +168,8 @@ def opened(path: Any, said: str, **options: Any) -> Any:
     """Open an HDF5 file for reading, one that is still being written too if it is written to be read meanwhile (SWMR).
 
     Raises:
-        OSError: it is locked, or marked as being written, which a message says that begins with `said`; HDF5 cannot read it.
+        OSError: it is locked, or marked as being written,
+            which a message says that begins with `said`; HDF5 cannot read it.
     """
     h5py: Any = needed("h5py", "read_hdf5()", extra="hdf5")
     try:
@@ -164,7 +177,8 @@ def opened(path: Any, said: str, **options: Any) -> Any:
     except OSError as error:
         if "unable to lock file" in str(error):
             raise BlockingIOError(
-                f"{said} is locked: it is open for writing, most likely in another process; read it when it has been closed there, "
+                f"{said} is locked: it is open for writing, most likely in another process; read it when it has been "
+                "closed there, "
                 "or let it be written in SWMR mode, which others may read"
             ) from error
         if "already open for write" not in str(error):
@@ -173,7 +187,8 @@ def opened(path: Any, said: str, **options: Any) -> Any:
         return h5py.File(path, "r", swmr=True, **options)
     except OSError as error:
         raise BlockingIOError(
-            f"{said} is marked as open for writing: read it when its writer has closed it; if that was killed, HDF5's h5clear -s takes "
+            f"{said} is marked as open for writing: read it when its writer has closed it; if that was killed, HDF5's "
+            "h5clear -s takes "
             "away the mark, and what was written last may be missing"
         ) from error
 
@@ -199,16 +214,22 @@ def _followed(group: Any, name: str) -> Any:
 
 
 def _check_filters(dataset: Any, said: str) -> None:
-    """Make sure that HDF5 has the filters that chunks went through; one that is optional may have been left out of all."""
+    """Make sure that HDF5 has the filters that chunks went through;
+    one that is optional may have been left out of all."""
     h5py: Any = needed("h5py", "read_hdf5()", extra="hdf5")
     told = dataset.id.get_create_plist()
     filters = [told.get_filter(number) for number in range(told.get_nfilters())]
     lacking = [number for number, (code, *_) in enumerate(filters) if not h5py.h5z.filter_avail(code)]
-    needs = dataset.id.chunk_iter(lambda chunk: next((n for n in lacking if not chunk.filter_mask >> n & 1), None)) if lacking else None
+    needs = (
+        dataset.id.chunk_iter(lambda chunk: next((n for n in lacking if not chunk.filter_mask >> n & 1), None))
+        if lacking
+        else None
+    )
     if needs is not None:
         code, *_, name = filters[needs]
         raise ValueError(
-            f"{said} is stored through filter {code}{_named(name)}, which HDF5 does not have here; `pip install hdf5plugin` brings most, "
+            f"{said} is stored through filter {code}{_named(name)}, which HDF5 does not have here; `pip install "
+            "hdf5plugin` brings most, "
             "and they are used where it is installed"
         )
 
@@ -225,7 +246,8 @@ def _check_external(dataset: Any, said: str, own: str) -> None:
     for name, offset, size in kept:
         if is_url(own):
             raise ValueError(
-                f"{said} is kept in {name}, and what is behind a URL is read alone; copy both files to one folder, and read them there"
+                f"{said} is kept in {name}, and what is behind a URL is read alone; copy both files to one folder, "
+                "and read them there"
             )
         prefix = OUTSIDE.replace("${ORIGIN}", os.path.dirname(os.path.abspath(own)))
         path = os.path.abspath(os.path.join(prefix, name))

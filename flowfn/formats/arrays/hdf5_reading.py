@@ -35,7 +35,9 @@ TOGETHER = 1 << 6
 LARGEST = 1 << 32
 """Bytes of decoded chunks that it keeps at most: no chunk can have more."""
 _ENCODING = rules.Rule(
-    "the name of an encoding, or None", lambda value: value is None or isinstance(value, str), lambda value, others: _is_known(value)
+    "the name of an encoding, or None",
+    lambda value: value is None or isinstance(value, str),
+    lambda value, others: _is_known(value),
 )
 
 
@@ -46,18 +48,18 @@ def read_hdf5(path: Any, datasets: Any = None, *, encoding: str | None = "utf-8"
     component (dicts), or None: all datasets directly in the file (dicts). They are read when they are wanted: in
     order, chunk by chunk; scattered, sorted, so that no chunk is read twice in a block; batched, as whole blocks
     (`batch` right after, or after `shuffle`, `shard`, `take`, `select`). `shuffle(window=n)` is the shuffle that
-    compressed chunks like. Rows are new arrays (a row that is kept keeps what was read with it: a chunk, or a megabyte);
-    variable-length texts are strings, decoded from `encoding` (None: they stay bytes, as texts of a fixed length and texts
-    in fields do). `path` may be a URL, a glob pattern, a range in braces ("part-{00..07}.h5"), or a list of them: rows of
-    one file come after those of the other.
+    compressed chunks like. Rows are new arrays (a row that is kept keeps what was read with it: a chunk, or a
+    megabyte); variable-length texts are strings, decoded from `encoding` (None: they stay bytes, as texts of a fixed
+    length and texts in fields do). `path` may be a URL, a glob pattern, a range in braces ("part-{00..07}.h5"), or a
+    list of them: rows of one file come after those of the other.
 
-    What HDF5 would fill in, it refuses: virtual datasets whose sources, and external storage whose files, are not all there.
-    Elements that were never written are the fill value of the dataset. A file that is written in SWMR mode can be read
-    meanwhile; filters beyond those of HDF5 are used where hdf5plugin is installed.
+    What HDF5 would fill in, it refuses: virtual datasets whose sources, and external storage whose files, are not all
+    there. Elements that were never written are the fill value of the dataset. A file that is written in SWMR mode can
+    be read meanwhile; filters beyond those of HDF5 are used where hdf5plugin is installed.
 
     Raises:
-        ValueError: it is no HDF5 file, or a damaged one; there is no such dataset; lengths differ; something is missing that lies
-            in another file.
+        ValueError: it is no HDF5 file, or a damaged one; there is no such dataset; lengths differ;
+            something is missing that lies in another file.
         OSError: it is locked by who writes it.
         FileNotFoundError: there is no such file.
 
@@ -88,7 +90,9 @@ class Hdf5Rows(StoredRows):
     def open(self) -> _Hdf5:
         """Open the file; a larger chunk does not fit into the usual cache, and would be decoded for each row."""
         chunks = [2 * kept.row_size * kept.chunk for kept in self.kept]
-        return _Hdf5(self.path, [kept.name for kept in self.kept], max(CACHED, min(max(chunks), LARGEST)), self.encoding)
+        return _Hdf5(
+            self.path, [kept.name for kept in self.kept], max(CACHED, min(max(chunks), LARGEST)), self.encoding
+        )
 
     def looked_at(self) -> tuple[Form, list[Kept]]:
         """The datasets as they say they are."""
@@ -98,7 +102,9 @@ class Hdf5Rows(StoredRows):
             form = form_of(self.datasets, there, "read_hdf5", "datasets", self.path)
             found = {name: opened.dataset(name) for name in form.names}
             equal_lengths({name: dataset.shape for name, dataset in found.items()}, "read_hdf5", "datasets", self.path)
-            return form, [Kept(name, len(d), d.dtype, d.shape[1:], d.chunks[0] if d.chunks else 0) for name, d in found.items()]
+            return form, [
+                Kept(name, len(d), d.dtype, d.shape[1:], d.chunks[0] if d.chunks else 0) for name, d in found.items()
+            ]
 
     def hint(self, error: Exception) -> str:
         """What to do about an error in reading rows."""
@@ -122,13 +128,22 @@ class Hdf5Rows(StoredRows):
         self.handle.datasets[at].read_direct(made, np.s_[start:stop])
 
     def read_each(self, at: int, wanted: np.ndarray) -> np.ndarray | None:
-        """Scattered small rows, some at a time: HDF5 takes longer for each of many, and of many chunks, or of large rows."""
+        """Scattered small rows, some at a time: HDF5 takes longer for each of many,
+        and of many chunks, or of large rows."""
         opened, kept = self.handle, self.kept[at]
-        if opened.values[at] is not None or kept.dtype.hasobject or kept.row_size > FEW or len(wanted) <= 8 or not kept.scattered(wanted):
+        if (
+            opened.values[at] is not None
+            or kept.dtype.hasobject
+            or kept.row_size > FEW
+            or len(wanted) <= 8
+            or not kept.scattered(wanted)
+        ):
             return None
         if kept.chunk:
             return opened.datasets[at][wanted] if kept.chunk > 1 and len(wanted) <= TOGETHER else None
-        return np.concatenate([opened.datasets[at][wanted[first : first + 128]] for first in range(0, len(wanted), 128)])
+        return np.concatenate(
+            [opened.datasets[at][wanted[first : first + 128]] for first in range(0, len(wanted), 128)]
+        )
 
 
 class _Hdf5:
@@ -144,14 +159,17 @@ class _Hdf5:
         try:
             self.file = opened(self.below or path, f"read_hdf5(): {path}", rdcc_nbytes=cache)
             found = [self.dataset(name) for name in names]
-            self.datasets = [dataset.asstr(encoding) if encoding and self._is_text(dataset) else dataset for dataset in found]
+            self.datasets = [
+                dataset.asstr(encoding) if encoding and self._is_text(dataset) else dataset for dataset in found
+            ]
             self.values = [_bytes_of if dataset.attrs.get(BYTES) else None for dataset in found]
         except Exception as error:
             self.close()
             tell(error, path, f"read_hdf5(): {path} is no HDF5 file, or not a whole one")
 
     def holds_rows(self, name: str) -> bool:
-        """Whether there is a dataset under a name, or should be: a link that leads nowhere is to be told, not passed over."""
+        """Whether there is a dataset under a name, or should be:
+        a link that leads nowhere is to be told, not passed over."""
         found = self.file.get(name)
         return isinstance(found, self.h5py.Dataset) or (found is None and broken_link(self.file, name) is not None)
 
@@ -174,7 +192,9 @@ class _Hdf5:
             raise ValueError(f"{said} holds references into the file, which are no data")
         self.beside.check(dataset, said)
         if dataset.shape is None:
-            raise ValueError(f"{said} has no elements (a null dataspace), and so no rows; choose others: datasets=[...]")
+            raise ValueError(
+                f"{said} has no elements (a null dataspace), and so no rows; choose others: datasets=[...]"
+            )
         return dataset
 
     def _is_text(self, dataset: Any) -> bool:
@@ -185,7 +205,11 @@ class _Hdf5:
     def _refers(self, dtype: np.dtype) -> bool:
         """Whether there are references in values of a type, however deep."""
         vlen = self.h5py.check_vlen_dtype(dtype)
-        inner = [dtype[name] for name in dtype.names or ()] + [dtype.base] * (dtype.base != dtype) + [np.dtype(vlen)] * (vlen is not None)
+        inner = (
+            [dtype[name] for name in dtype.names or ()]
+            + [dtype.base] * (dtype.base != dtype)
+            + [np.dtype(vlen)] * (vlen is not None)
+        )
         return self.h5py.check_ref_dtype(dtype) is not None or any(map(self._refers, inner))
 
     def close(self) -> None:

@@ -23,8 +23,11 @@ _COMPRESSION = rules.one_of("gzip", "lzf", "szip", None)
 _CHUNK = rules.optional(rules.positive)
 
 
-def write_hdf5(path: Any, flow: Any, *, chunk: int | None = None, compression: str | None = None, overwrite: bool = False) -> None:
-    """Write datapoints to an HDF5 file: a dataset for each component, named by its key (of lists, by its number: "0", "1").
+def write_hdf5(
+    path: Any, flow: Any, *, chunk: int | None = None, compression: str | None = None, overwrite: bool = False
+) -> None:
+    """Write datapoints to an HDF5 file: a dataset for each component, named by its key (of lists,
+    by its number: "0", "1").
 
     Components are numbers, texts, bytes, or arrays of one dtype and shape each. `chunk` is how many rows make a chunk
     (None: a megabyte of them); `compression` is "gzip", "lzf" or "szip". A bar is shown; the file appears at `path`
@@ -108,12 +111,20 @@ def _fill(h5py: Any, file: Any, name: str, first: Any, chunk: int | None, compre
     def put(rows: np.ndarray) -> None:
         nonlocal dataset
         if dataset is None:
-            kind = h5py.string_dtype() if fill.kind is str else h5py.vlen_dtype(np.uint8) if fill.kind is bytes else _plain(fill, name)
+            kind = (
+                h5py.string_dtype()
+                if fill.kind is str
+                else h5py.vlen_dtype(np.uint8)
+                if fill.kind is bytes
+                else _plain(fill, name)
+            )
             size = max(int(np.prod(fill.shape)) * fill.dtype.itemsize, 1)
             length = chunk or max(min(ENOUGH // size, 4096, max(len(rows), 16)), 1)
             shape = tuple(max(side, 1) for side in fill.shape)
             most = (None, *(side or None for side in fill.shape))  # a chunk holds something, and fits
-            dataset = file.create_dataset(name, (0, *fill.shape), kind, maxshape=most, chunks=(length, *shape), compression=compression)
+            dataset = file.create_dataset(
+                name, (0, *fill.shape), kind, maxshape=most, chunks=(length, *shape), compression=compression
+            )
             if fill.kind is bytes:
                 dataset.attrs[BYTES] = True
         start = len(dataset)
@@ -123,7 +134,8 @@ def _fill(h5py: Any, file: Any, name: str, first: Any, chunk: int | None, compre
                 dataset[start:] = rows
             except ValueError as error:
                 raise ValueError(
-                    f"write_hdf5(): component {name!r} of datapoints {start} to {start + len(rows) - 1} cannot be written: {error}"
+                    f"write_hdf5(): component {name!r} of datapoints {start} to {start + len(rows) - 1} cannot be "
+                    f"written: {error}"
                 ) from error
             return
         for at, row in enumerate(rows, start):  # together, h5py would take those of one length for another array
@@ -136,6 +148,10 @@ def _fill(h5py: Any, file: Any, name: str, first: Any, chunk: int | None, compre
 def _plain(fill: Fill, name: str) -> np.dtype:
     """The dtype of numbers, which HDF5 has to know."""
     if fill.dtype.kind in "UmM":
-        hint = "give texts as str, one by one" if fill.dtype.kind == "U" else 'view them as integers (array.astype("int64"))'
+        hint = (
+            "give texts as str, one by one"
+            if fill.dtype.kind == "U"
+            else 'view them as integers (array.astype("int64"))'
+        )
         raise TypeError(f"write_hdf5(): HDF5 has no {fill.dtype}, of which component {name!r} is; {hint}")
     return fill.dtype

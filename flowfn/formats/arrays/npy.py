@@ -50,7 +50,9 @@ def header_of(file: BinaryIO, where: str) -> Header:
         raise ValueError(f"{where} {what}")
     version = tuple(start[len(MAGIC) :])
     if version not in ((1, 0), (2, 0), (3, 0)):
-        raise ValueError(f"{where} is of version {version[0]}.{version[1]} of the .npy format; 1.0, 2.0 and 3.0 are known")
+        raise ValueError(
+            f"{where} is of version {version[0]}.{version[1]} of the .npy format; 1.0, 2.0 and 3.0 are known"
+        )
     counted = struct.Struct("<H" if version == (1, 0) else "<I")
     count = file.read(counted.size)
     length = counted.unpack(count)[0] if len(count) == counted.size else 0
@@ -78,9 +80,13 @@ def _parsed(text: str, where: str) -> tuple[np.dtype, tuple[int, ...], bool]:
     try:
         dtype = np.lib.format.descr_to_dtype(told["descr"])
     except Exception as error:
-        raise ValueError(f"{where} says that its array has the dtype {str(told['descr'])[:80]!r}, which numpy does not know") from error
+        raise ValueError(
+            f"{where} says that its array has the dtype {str(told['descr'])[:80]!r}, which numpy does not know"
+        ) from error
     if 0 in shape and math.prod(filter(None, shape)) * max(dtype.itemsize, 1) > sys.maxsize:
-        raise ValueError(f"{where} says that its array has the shape {str(shape)[:80]}, which is larger than any can be")
+        raise ValueError(
+            f"{where} says that its array has the shape {str(shape)[:80]}, which is larger than any can be"
+        )
     return dtype, shape, fortran
 
 

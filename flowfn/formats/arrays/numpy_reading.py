@@ -113,7 +113,10 @@ class ArrayFile(Columns):
             else:
                 there = _members(file, self.path, whole=self.given is None)
                 form = form_of(self.given, list(there), self.who, "arrays", self.path)
-                found = {name: _in_zip(file, there[name], name, f"{where}: {name!r}", self.allow_pickle) for name in form.names}
+                found = {
+                    name: _in_zip(file, there[name], name, f"{where}: {name!r}", self.allow_pickle)
+                    for name in form.names
+                }
         equal_lengths({name: found[name].header.shape for name in form.names}, self.who, "arrays", self.path)
         return [found[name] for name in form.names], form
 
@@ -123,7 +126,10 @@ class ArrayFile(Columns):
             return np.ndarray(header.shape, header.dtype, b"")
         order: Any = "F" if header.fortran else "C"
         if member.packed or header.dtype.hasobject or is_url(self.path):
-            with open_file(self.path, who=f"{self.who}()") as file, reading(self.path, f"{where} cannot be read", "; it is damaged"):
+            with (
+                open_file(self.path, who=f"{self.who}()") as file,
+                reading(self.path, f"{where} cannot be read", "; it is damaged"),
+            ):
                 return _loaded(file, member, where)
         if os.path.getsize(self.path) < member.offset + header.nbytes:
             raise ValueError(f"{where} has become shorter than it was when this flow was made")
@@ -140,8 +146,11 @@ class _Mapped(Columns):
 
 
 def _rows(columns: Columns, block: Block) -> Any:
-    """Rows as `Columns` would take them, from arrays too that it would have to copy first: in columns, or not aligned."""
-    if all(array.flags.c_contiguous and array.flags.aligned for array in columns.arrays) or (type(block) is range and block.step > 0):
+    """Rows as `Columns` would take them, from arrays too that it would have to copy first:
+    in columns, or not aligned."""
+    if all(array.flags.c_contiguous and array.flags.aligned for array in columns.arrays) or (
+        type(block) is range and block.step > 0
+    ):
         return Columns.rows(columns, block)
     indices = np.asarray(block)
     taken = []
@@ -162,7 +171,9 @@ def _size(file: BinaryIO) -> int:
     return size
 
 
-def _member(file: BinaryIO, name: str, offset: int, size: int, where: str, allow_pickle: bool, packed: bool = False) -> Member:
+def _member(
+    file: BinaryIO, name: str, offset: int, size: int, where: str, allow_pickle: bool, packed: bool = False
+) -> Member:
     """An array of which the header comes next in a file, and of which `size` bytes are there, header and all."""
     header = header_of(file, where)
     if header.dtype.hasobject:
@@ -173,7 +184,8 @@ def _member(file: BinaryIO, name: str, offset: int, size: int, where: str, allow
             )
     elif header.size + header.nbytes > size:
         raise ValueError(
-            f"{where} should hold {header.nbytes} bytes of {header.dtype} {header.shape}, but there are only {size - header.size}; "
+            f"{where} should hold {header.nbytes} bytes of {header.dtype} {header.shape}, but there are only "
+            f"{size - header.size}; "
             "it is damaged, or not whole"
         )
     return Member(name, header, offset + header.size, packed)
@@ -185,10 +197,15 @@ def _members(file: BinaryIO, path: str, whole: bool) -> dict[str, zipfile.ZipInf
         infos = archives.opened(file).infolist()
     except Exception as error:
         hint = "it is empty" if not _size(file) else told(file.read(LENGTH), "read_npz")
-        raise ValueError(f"read_npz(): {path} is no .npz file, or not a whole one: {words(error)}" + f"; {hint}" * bool(hint)) from error
+        raise ValueError(
+            f"read_npz(): {path} is no .npz file, or not a whole one: {words(error)}" + f"; {hint}" * bool(hint)
+        ) from error
     other = next((info.filename for info in infos if not info.filename.endswith(".npy")), None)
     if whole and other is not None:
-        raise ValueError(f"read_npz(): {path} holds {other!r}, which is no array; it is damaged, or choose those that are: arrays=[...]")
+        raise ValueError(
+            f"read_npz(): {path} holds {other!r}, which is no array; it is damaged, or choose those that are: "
+            "arrays=[...]"
+        )
     return {info.filename.removesuffix(".npy"): info for info in infos if info.filename.endswith(".npy")}
 
 
@@ -197,7 +214,9 @@ def _in_zip(file: BinaryIO, info: zipfile.ZipInfo, name: str, where: str, allow_
         raise ValueError(f"{where} is encrypted")
     stored = info.compress_type == zipfile.ZIP_STORED
     if info.compress_type == zipfile.ZIP_DEFLATED and info.file_size > info.compress_size * DEFLATE + 1000:
-        raise ValueError(f"{where} says that {info.compress_size} bytes hold {info.file_size}, which cannot be; it is damaged")
+        raise ValueError(
+            f"{where} says that {info.compress_size} bytes hold {info.file_size}, which cannot be; it is damaged"
+        )
     with zipfile.ZipFile(file) as archive, archive.open(info) as member:
         found: Any = member
         told = _member(found, name, 0, info.file_size, where, allow_pickle, packed=not stored)
@@ -247,8 +266,8 @@ def read_npy(path: Any, *, allow_pickle: bool = False) -> Flow[Any]:
 
     The file is mapped into memory: rows are read when they are wanted, and are read-only views, as those of
     `from_arrays`; `batch` right after (or after `shuffle`, `shard`, `take`) gathers a whole batch at once. What is
-    behind a URL is loaded. `path` may be a glob pattern, a range in braces ("part-{00..07}.npy"), or a list of paths: rows
-    of one file come after those of the other.
+    behind a URL is loaded. `path` may be a glob pattern, a range in braces ("part-{00..07}.npy"), or a list of paths:
+    rows of one file come after those of the other.
 
     An array of Python objects is refused, because to unpickle it can run any code; with `allow_pickle=True` the file is
     trusted as a program is.
@@ -265,20 +284,22 @@ def read_npy(path: Any, *, allow_pickle: bool = False) -> Flow[Any]:
     """
     rules.boolean.check("read_npy", "allow_pickle", allow_pickle, {})
     arrays = several(path, "read_npy", lambda one: ArrayFile(one, "read_npy", None, allow_pickle))
-    return Flow(Source(arrays, ArraysNode, name="read_npy", shown=call("read_npy", path, allow_pickle=(allow_pickle, False))))
+    return Flow(
+        Source(arrays, ArraysNode, name="read_npy", shown=call("read_npy", path, allow_pickle=(allow_pickle, False)))
+    )
 
 
 def read_npz(path: Any, arrays: Any = None, *, allow_pickle: bool = False) -> Flow[Any]:
     """A flow of the rows of arrays in an .npz file: number i of each makes datapoint i.
 
-    `arrays` is the name of one (datapoints are its rows), a list of names (lists), a dict of names by component (dicts),
-    or None: all (dicts). Arrays that lie there uncompressed (`numpy.savez`, `write_npz`) are mapped into memory, as by
-    `read_npy`, and their checksums are not looked at; compressed ones are loaded by each process that reads them, once.
-    `path` may be a URL, a pattern, a range in braces, or a list of them, as for `read_npy`.
+    `arrays` is the name of one (datapoints are its rows), a list of names (lists), a dict of names by component
+    (dicts), or None: all (dicts). Arrays that lie there uncompressed (`numpy.savez`, `write_npz`) are mapped into
+    memory, as by `read_npy`, and their checksums are not looked at; compressed ones are loaded by each process that
+    reads them, once. `path` may be a URL, a pattern, a range in braces, or a list of them, as for `read_npy`.
 
     Raises:
-        ValueError: it is no .npz file, or a damaged one; there is no such array; lengths differ; it holds objects, which
-            only `allow_pickle=True` reads (the file is then trusted as a program is).
+        ValueError: it is no .npz file, or a damaged one; there is no such array; lengths differ; it holds objects,
+            which only `allow_pickle=True` reads (the file is then trusted as a program is).
         FileNotFoundError: there is no such file.
 
     >>> import tempfile

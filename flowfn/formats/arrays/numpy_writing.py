@@ -26,7 +26,8 @@ ALIGNED = 64
 
 
 def write_npy(path: Any, flow: Any, *, overwrite: bool = False) -> None:
-    """Write datapoints as the rows of one array to an .npy file: numbers, texts, bytes, or arrays of one dtype and shape.
+    """Write datapoints as the rows of one array to an .npy file: numbers, texts, bytes,
+    or arrays of one dtype and shape.
 
     The dtype is that of the first (texts: as wide as the longest). Rows are written as they come. A bar is shown; the
     file appears at `path` when it is whole.
@@ -131,7 +132,8 @@ class _Growing:
         if texts != rows.tolist():
             wrong = next(text for text, kept in zip(texts, rows.tolist()) if text != kept)
             raise ValueError(
-                f"{self.who}(): numpy's arrays lose zeros at the end of texts and bytes, as {self.name!r} has them in {wrong!r}"
+                f"{self.who}(): numpy's arrays lose zeros at the end of texts and bytes, as {self.name!r} has them in "
+                f"{wrong!r}"
             )
         if self.dtype is not None and rows.dtype.itemsize < self.dtype.itemsize:
             return rows.astype(self.dtype)

@@ -1,4 +1,5 @@
-"""Arrays in files that are read by blocks of rows: whole chunks in order, scattered rows sorted, so that each chunk is read once."""
+"""Arrays in files that are read by blocks of rows: whole chunks in order, scattered rows sorted,
+so that each chunk is read once."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ PIECE = 1 << 20
 SCATTERED = 1 << 22
 """Bytes of scattered rows that are read at once."""
 LARGEST = 1 << 28
-"""Bytes of a chunk beyond which it is read in parts: there may be nothing of it in the file, and memory for all of it nowhere."""
+"""Bytes of a chunk beyond which it is read in parts: there may be nothing of it in the file,
+and memory for all of it nowhere."""
 DIRECT = 1 << 19
 """Bytes from which on rows are read straight into recycled memory."""
 NEAR = 1 << 15
@@ -48,14 +50,18 @@ class Kept(NamedTuple):
 
     @property
     def piece(self) -> int:
-        """How many rows to read at once: whole chunks, if there are any, and no chunk is said to be larger than any should be."""
+        """How many rows to read at once: whole chunks, if there are any,
+        and no chunk is said to be larger than any should be."""
         step = max(self.chunk, 1) if self.chunk * self.row_size <= LARGEST else max(SCATTERED // self.row_size, 1)
         return step * max(PIECE // (self.row_size * step), 1)
 
     def scattered(self, wanted: np.ndarray) -> bool:
-        """Whether it costs more to read over what lies between most of some rows, whose indices grow, than to begin anew."""
+        """Whether it costs more to read over what lies between most of some rows,
+        whose indices grow, than to begin anew."""
         span = int(wanted[-1] - wanted[0])
-        return span * self.row_size > NEAR // 2 * len(wanted) or (self.chunk > 0 and span // self.chunk > len(wanted) // 2)
+        return span * self.row_size > NEAR // 2 * len(wanted) or (
+            self.chunk > 0 and span // self.chunk > len(wanted) // 2
+        )
 
 
 class StoredRows(Opened):
@@ -138,7 +144,9 @@ class StoredRows(Opened):
         made = copy.copy(self)
         made._handles = self._handles if self.handle is not None else {}
         made.chosen = [component(columns, key) for key in components]
-        made.form = Form(list(components) if self.form.keys is not None else None, False, [self.kept[at].name for at in made.chosen])
+        made.form = Form(
+            list(components) if self.form.keys is not None else None, False, [self.kept[at].name for at in made.chosen]
+        )
         return made
 
     def rows(self, block: Block) -> Any:

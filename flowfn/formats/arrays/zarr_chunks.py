@@ -1,4 +1,5 @@
-"""Rows of an array in chunks that are decoded one by one: many in one call, those wanted again kept, those never written passed over."""
+"""Rows of an array in chunks that are decoded one by one: many in one call, those wanted again kept,
+those never written passed over."""
 
 from __future__ import annotations
 
@@ -16,9 +17,11 @@ from flowfn.formats.arrays.stored_rows import LARGEST, Kept
 from flowfn.process import forks
 
 MANY = 1 << 8
-"""How many chunks beside one another are looked up before they are read: each that is not there costs as much as one that is."""
+"""How many chunks beside one another are looked up before they are read:
+each that is not there costs as much as one that is."""
 LOOKED = 1 << 20
-"""How many chunks an array may have along its rows for many to be read in one call, in which Zarr counts all of them."""
+"""How many chunks an array may have along its rows for many to be read in one call,
+in which Zarr counts all of them."""
 Held = TypeVar("Held")
 
 
@@ -56,10 +59,11 @@ class Shelf:
 
 
 class Decoded:
-    """An array of a store. A chunk is kept when a part of it is wanted, or, where rows are scattered over many, when it is wanted again.
+    """An array of a store. A chunk is kept when a part of it is wanted, or,
+    where rows are scattered over many, when it is wanted again.
 
-    So rows at random of an array that is larger than the shelf cost what the library's own call for them costs; those of a
-    smaller one, or of a window that moves, are soon there already.
+    So rows at random of an array that is larger than the shelf cost what the library's own call for them costs; those
+    of a smaller one, or of a window that moves, are soon there already.
     """
 
     def __init__(self, array: Any, kept: Kept, shelf: Shelf, at: int, stored: Stored | None = None) -> None:
@@ -78,7 +82,12 @@ class Decoded:
             low, high = max(begin, start), min(begin + len(rows), stop)
             made[low - start : high - start] = rows[low - begin : high - begin]
             for at in {start // chunk, (stop - 1) // chunk}:
-                self._keep(at, rows[at * chunk - begin : (at + 1) * chunk - begin] if 0 <= at * chunk - begin < len(rows) else rows[:0])
+                self._keep(
+                    at,
+                    rows[at * chunk - begin : (at + 1) * chunk - begin]
+                    if 0 <= at * chunk - begin < len(rows)
+                    else rows[:0],
+                )
         return made
 
     def scattered(self, wanted: np.ndarray) -> np.ndarray | None:
@@ -94,7 +103,9 @@ class Decoded:
             else:
                 made[low:high] = rows[wanted[low:high] - number * self.kept.chunk]
         whole = [self._again(number) or len(missing) == 1 for number, *_ in missing]
-        picked = [self._all(part[0]) if all_of_it else wanted[part[1] : part[2]] for part, all_of_it in zip(missing, whole)]
+        picked = [
+            self._all(part[0]) if all_of_it else wanted[part[1] : part[2]] for part, all_of_it in zip(missing, whole)
+        ]
         found = np.asarray(self.array.oindex[np.concatenate(picked)]) if picked else made
         ends = np.cumsum([0, *map(len, picked)]).tolist()
         for (number, low, high), begin, end, all_of_it in zip(missing, ends, ends[1:], whole):
@@ -168,7 +179,8 @@ class Stored:
         if 2 * len(found) > self.many * len(numbers):
             return None
         return [
-            tuple(map(self._within, coordinates, self.sides, ((start, stop), *((0, n) for n in self.shape[1:])))) for coordinates in found
+            tuple(map(self._within, coordinates, self.sides, ((start, stop), *((0, n) for n in self.shape[1:]))))
+            for coordinates in found
         ]
 
     def _within(self, number: int, side: int, bounds: tuple[int, int]) -> slice:
@@ -189,5 +201,7 @@ class Stored:
                 return [key.removeprefix(prefix) for key in archive.namelist() if key.startswith(prefix)]
         top = os.path.join(self.path, self.name.strip("/"))
         return [
-            os.path.relpath(os.path.join(folder, name), top).replace(os.sep, "/") for folder, _, names in os.walk(top) for name in names
+            os.path.relpath(os.path.join(folder, name), top).replace(os.sep, "/")
+            for folder, _, names in os.walk(top)
+            for name in names
         ]

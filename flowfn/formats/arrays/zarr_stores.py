@@ -36,11 +36,11 @@ _CHUNK = rules.optional(rules.positive)
 def read_zarr(path: Any, arrays: Any = None) -> Flow[Any]:
     """A flow of the rows of arrays in a Zarr store (a folder, a URL, a .zip): number i of each makes datapoint i.
 
-    `arrays` is the name of one (datapoints are its rows), a list of names (lists), a dict of names by component (dicts),
-    or None: all in the group (dicts), or the one array that the store is (its rows). Chunks are read when they are
-    wanted, and those read last are kept; scattered rows of a block are sorted first. Versions 2 and 3 of the format.
-    `path` may be a glob pattern, a range in braces ("part-{00..07}.zarr"), or a list: rows of one store come after those
-    of the other.
+    `arrays` is the name of one (datapoints are its rows), a list of names (lists), a dict of names by component
+    (dicts), or None: all in the group (dicts), or the one array that the store is (its rows). Chunks are read when they
+    are wanted, and those read last are kept; scattered rows of a block are sorted first. Versions 2 and 3 of the
+    format. `path` may be a glob pattern, a range in braces ("part-{00..07}.zarr"), or a list: rows of one store come
+    after those of the other.
 
     Raises:
         ValueError: it is no Zarr store, or a damaged one; there is no such array; lengths differ.
@@ -83,7 +83,9 @@ class ZarrRows(StoredRows):
             root = opened.root
             if isinstance(root, zarr.Array):
                 if self.arrays is not None:
-                    raise ValueError(f"read_zarr(): {self.path} is one array, in which there is none to choose; leave out arrays=")
+                    raise ValueError(
+                        f"read_zarr(): {self.path} is one array, in which there is none to choose; leave out arrays="
+                    )
                 form, found = Form(None, True, [""]), {"": opened.array("")}
             else:
                 named = names_in(self.arrays)
@@ -120,7 +122,9 @@ class _Zarr:
                     archives.opened(file)
             store = self.zarr.storage.ZipStore(path, mode="r") if zipped else path
             self.root = self.zarr.open(store, mode="r")
-            if not is_url(path) and isinstance(self.root, self.zarr.Group):  # what was consolidated may be older than the arrays
+            if not is_url(path) and isinstance(
+                self.root, self.zarr.Group
+            ):  # what was consolidated may be older than the arrays
                 self.root = self.zarr.open_group(store, mode="r", use_consolidated=False)
         except Exception as error:
             tell(error, path, f"read_zarr(): {path} {_failing(path)}", HINT)
@@ -143,7 +147,12 @@ class _Zarr:
         try:
             return self.root.get(name)
         except Exception as error:
-            tell(error, self.path, f"read_zarr(): {name!r} of {self.path} {_failing(os.path.join(self.path, name))}", HINT)
+            tell(
+                error,
+                self.path,
+                f"read_zarr(): {name!r} of {self.path} {_failing(os.path.join(self.path, name))}",
+                HINT,
+            )
 
     def array(self, name: str) -> Any:
         """An array that is read as it was written.
@@ -154,7 +163,8 @@ class _Zarr:
         array = self.member(name) if name else self.root
         if array.dtype.names and _is_big(_told(os.path.join(self.path, name))):
             raise ValueError(
-                f"read_zarr(): {name!r} of {self.path} holds fields that are said to be big-endian, which zarr takes for little-endian; "
+                f"read_zarr(): {name!r} of {self.path} holds fields that are said to be big-endian, which zarr takes "
+                "for little-endian; "
                 "write it anew in little-endian"
             )
         return array
@@ -173,7 +183,8 @@ class _Zarr:
 
 
 def _failing(path: str) -> str:
-    """What is to be said of something that zarr does not open: it may be whole, and of a kind that zarr does not know."""
+    """What is to be said of something that zarr does not open: it may be whole,
+    and of a kind that zarr does not know."""
     for name in ("zarr.json", ".zarray", ".zgroup"):
         with contextlib.suppress(OSError, ValueError), open(os.path.join(path, name), "rb") as file:
             if isinstance(json.load(file), dict):
@@ -201,8 +212,8 @@ def _kept(array: Any, name: str) -> Kept:
 def write_zarr(path: Any, flow: Any, *, chunk: int | None = None, overwrite: bool = False) -> None:
     """Write datapoints to a Zarr store (a folder, in version 3 of the format): an array for each component.
 
-    Arrays are named by the keys of the datapoints (of lists, by their numbers: "0", "1"). Components are numbers, texts,
-    or arrays of one dtype and shape each. `chunk` is how many rows make a chunk, which is a file (None: a
+    Arrays are named by the keys of the datapoints (of lists, by their numbers: "0", "1"). Components are numbers,
+    texts, or arrays of one dtype and shape each. `chunk` is how many rows make a chunk, which is a file (None: a
     megabyte of them); it is compressed with zstd, as Zarr does it. A bar is shown; the store appears at `path` when it
     is whole.
 
@@ -234,8 +245,12 @@ def _fill(root: Any, name: str, first: Any, chunk: int | None) -> Fill:
     def put(rows: np.ndarray) -> None:
         nonlocal array
         if array is None:
-            dtype: Any = str if fill.kind is str else np.dtype(fill.dtype.str) if fill.dtype.names is None else fill.dtype
-            array = root.create_array(name, shape=(0, *fill.shape), dtype=dtype, chunks=(len(fill.block), *(max(n, 1) for n in fill.shape)))
+            dtype: Any = (
+                str if fill.kind is str else np.dtype(fill.dtype.str) if fill.dtype.names is None else fill.dtype
+            )
+            array = root.create_array(
+                name, shape=(0, *fill.shape), dtype=dtype, chunks=(len(fill.block), *(max(n, 1) for n in fill.shape))
+            )
         start = array.shape[0]
         array.resize((start + len(rows), *fill.shape))
         array[start:] = rows
@@ -243,6 +258,7 @@ def _fill(root: Any, name: str, first: Any, chunk: int | None) -> Fill:
     fill = Fill(first, name, "write_zarr", put, chunk)
     if fill.kind is bytes:
         raise TypeError(
-            f"write_zarr(): Zarr has no bytes of any length, of which component {name!r} is; give arrays of uint8 of one length"
+            f"write_zarr(): Zarr has no bytes of any length, of which component {name!r} is; give arrays of uint8 of "
+            "one length"
         )
     return fill

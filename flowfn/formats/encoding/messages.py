@@ -3,8 +3,8 @@
 `Example` and `SequenceExample` are TensorFlow's (tensorflow/core/example/example.proto and feature.proto), `Datum` is
 Caffe's (src/caffe/proto/caffe.proto). They are kept in pools of their own, so that they get in nobody's way.
 
-Almost any bytes are a message of any kind to protobuf: what it does not know it passes over, so that a message of another
-kind comes out empty. `parsed` gives a message of which nothing was passed over.
+Almost any bytes are a message of any kind to protobuf: what it does not know it passes over, so that a message of
+another kind comes out empty. `parsed` gives a message of which nothing was passed over.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ Field = tuple[str, int, int, int, str]
 
 
 def parsed(kind: Any, payload: bytes, called: str) -> Any:
-    """The message of a class that bytes are, as protobuf reads it: of names given twice the last counts, lists are packed or not.
+    """The message of a class that bytes are, as protobuf reads it:
+    of names given twice the last counts, lists are packed or not.
 
     Raises:
         Unreadable (a ValueError): they are not, or there is more in them than such a message has.
@@ -91,7 +92,8 @@ def example(who: str, extra: str) -> Any:
 
 
 def sequence_example(who: str, extra: str) -> Any:
-    """The class `SequenceExample`: features as its context, and lists of features. The bytes of an `Example` are one, too."""
+    """The class `SequenceExample`: features as its context, and lists of features.
+    The bytes of an `Example` are one, too."""
     return _tensorflow(who, extra)("SequenceExample")
 
 
@@ -124,8 +126,15 @@ def _tensorflow(who: str, extra: str) -> Any:
 @functools.cache
 def datum(who: str, extra: str) -> Any:
     """The class `Datum`: an image, raw or encoded, and its label."""
-    numbers = [(name, number, _OPTIONAL, _INT32, "") for name, number in (("channels", 1), ("height", 2), ("width", 3), ("label", 5))]
-    others = [("data", 4, _OPTIONAL, _BYTES, ""), ("float_data", 6, _REPEATED, _FLOAT, ""), ("encoded", 7, _OPTIONAL, _BOOL, "")]
+    numbers = [
+        (name, number, _OPTIONAL, _INT32, "")
+        for name, number in (("channels", 1), ("height", 2), ("width", 3), ("label", 5))
+    ]
+    others = [
+        ("data", 4, _OPTIONAL, _BYTES, ""),
+        ("float_data", 6, _REPEATED, _FLOAT, ""),
+        ("encoded", 7, _OPTIONAL, _BOOL, ""),
+    ]
     return _made("caffe", _PROTO2, {"Datum": numbers + others}, who, extra)("Datum")
 
 

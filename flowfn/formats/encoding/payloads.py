@@ -1,7 +1,8 @@
 """Datapoints as bytes that any language reads, and that nothing but data can come of: msgpack.
 
-Arrays are written as the package msgpack-numpy writes them, so that files of tensorpack's serializers are read, and ours
-are read by its msgpack form. Tuples, sets and integers of more than 64 bits, which msgpack does not know, are extensions.
+Arrays are written as the package msgpack-numpy writes them, so that files of tensorpack's serializers are read, and
+ours are read by its msgpack form. Tuples, sets and integers of more than 64 bits, which msgpack does not know, are
+extensions.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def packed(datapoint: Any) -> bytes:
     >>> unpacked(packed({"image": np.zeros((1, 2), "uint8"), "size": (1, 2)}))
     {'image': array([[0, 0]], dtype=uint8), 'size': (1, 2)}
     """
-    pack: bytes = _msgpack().packb(datapoint, default=_known, use_bin_type=True, strict_types=True, unicode_errors="surrogatepass")
+    pack: bytes = _msgpack().packb(
+        datapoint, default=_known, use_bin_type=True, strict_types=True, unicode_errors="surrogatepass"
+    )
     return pack
 
 
@@ -48,8 +51,8 @@ def unpacked(payload: Any, *, allow_pickle: bool = False) -> Any:
     Pickles, which tensorpack writes, are told by their first byte, and read only if they may be.
 
     Raises:
-        Unreadable (a ValueError): the bytes are torn or are nothing that was packed; or they are a pickle, and pickles are
-            not allowed.
+        Unreadable (a ValueError): the bytes are torn or are nothing that was packed; or they are a pickle,
+            and pickles are not allowed.
     """
     return unpacker(allow_pickle)(payload)
 
@@ -74,7 +77,8 @@ def unpacker(allow_pickle: bool) -> Callable[[Any], Any]:
 
 @lru_cache(maxsize=2)
 def hasty(allow_pickle: bool) -> Callable[[Any], Any]:
-    """What unpacks whatever is no pickle, with no Python code around it; a pickle is an error to it, as is all that is torn.
+    """What unpacks whatever is no pickle, with no Python code around it;
+    a pickle is an error to it, as is all that is torn.
 
     Who reads many payloads uses it, and has `unpacker` say what is wrong if anything is.
     """
@@ -138,7 +142,9 @@ class _Refused(Unreadable):
     """A pickle where none is allowed."""
 
 
-_REFUSAL = "it is a pickle, and whoever wrote it can run code here; pass allow_pickle=True if you trust where it comes from"
+_REFUSAL = (
+    "it is a pickle, and whoever wrote it can run code here; pass allow_pickle=True if you trust where it comes from"
+)
 
 
 @lru_cache(maxsize=1)
@@ -164,7 +170,8 @@ def _known(value: Any) -> Any:
     if kind is int:
         return _msgpack().ExtType(_INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
     raise TypeError(
-        f"datapoints must be of None, numbers, strings, bytes, lists, tuples, dicts, sets and numpy arrays of numbers and "
+        "datapoints must be of None, numbers, strings, bytes, lists, tuples, dicts, sets and numpy arrays of numbers "
+        "and "
         f"strings, got {brief(value)} of type {kind.__name__}; make it one of these first, or pass encode=pickle.dumps"
     )
 
@@ -179,7 +186,13 @@ def _array(array: np.ndarray) -> dict[bytes, Any]:
     held: Any = np.ascontiguousarray(array)
     data: Any = held.reshape(-1).view(np.uint8).data if held.size else b""
     structured = array.dtype.names is not None
-    return {b"nd": True, b"type": described, b"kind": b"V" if structured else b"", b"shape": list(array.shape), b"data": data}
+    return {
+        b"nd": True,
+        b"type": described,
+        b"kind": b"V" if structured else b"",
+        b"shape": list(array.shape),
+        b"data": data,
+    }
 
 
 @lru_cache(maxsize=256)
@@ -226,7 +239,9 @@ _with_pickles: Callable[[dict[Any, Any]], Any] = partial(_decoded, True)
 def _placed(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     """An array where its bytes lie."""
     if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != len(data):
-        raise ValueError(f"an array of {dtype} and shape {shape} has {prod(shape) * dtype.itemsize} bytes, but there are {len(data)}")
+        raise ValueError(
+            f"an array of {dtype} and shape {shape} has {prod(shape) * dtype.itemsize} bytes, but there are {len(data)}"
+        )
     return np.ndarray(shape, dtype, data)
 
 

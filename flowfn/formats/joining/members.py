@@ -1,4 +1,5 @@
-"""Which arrays of a file make a datapoint, and what datapoints have to be so that they can be written as such arrays."""
+"""Which arrays of a file make a datapoint, and what datapoints have to be so that they can be
+written as such arrays."""
 
 from __future__ import annotations
 
@@ -54,12 +55,15 @@ def dicts(keys: tuple[Any, ...]) -> Callable[[Iterable[Sequence[Any]]], Iterator
     names = [f"key{at}" for at in range(len(keys))]
     pairs = ", ".join(f"{name}: value{at}" for at, name in enumerate(names))
     values = "".join(f"value{at}, " for at in range(len(keys)))
-    made = eval(f"lambda {', '.join(names)}: lambda rows: ({{{pairs}}} for ({values}) in rows)")  # of no words but these
+    made = eval(
+        f"lambda {', '.join(names)}: lambda rows: ({{{pairs}}} for ({values}) in rows)"
+    )  # of no words but these
     return made(*keys)
 
 
 def form_of(given: Any, there: Sequence[str], who: str, argument: str, path: str) -> Form:
-    """What a user has chosen: one name (bare values), a list of names (lists), a dict of names (dicts), None (dicts of all).
+    """What a user has chosen: one name (bare values), a list of names (lists),
+    a dict of names (dicts), None (dicts of all).
 
     Raises:
         TypeError: it is none of these.
@@ -74,12 +78,18 @@ def form_of(given: Any, there: Sequence[str], who: str, argument: str, path: str
     elif isinstance(given, (list, tuple)):
         form = Form(None, False, list(given))
     else:
-        raise TypeError(f"{who}(): {argument} must be a name, a list or dict of names, or None for all, got {brief(given)}")
+        raise TypeError(
+            f"{who}(): {argument} must be a name, a list or dict of names, or None for all, got {brief(given)}"
+        )
     missing = [name for name in form.names if name not in there]
     if missing:
         raise ValueError(f"{who}(): there is no {missing[0]!r} in {path}; there are {_listed(there)}")
     if not form.names:
-        raise ValueError(f"{who}(): {path} holds no arrays" if given is None else f"{who}(): {argument} must name something, got {given!r}")
+        raise ValueError(
+            f"{who}(): {path} holds no arrays"
+            if given is None
+            else f"{who}(): {argument} must name something, got {given!r}"
+        )
     return form
 
 
@@ -97,7 +107,9 @@ def equal_lengths(shapes: Mapping[str, tuple[int, ...]], who: str, argument: str
     """
     if any(not shape for shape in shapes.values()) or len({shape[0] for shape in shapes.values()}) > 1:
         told = ", ".join(f"{name!r} {shape}" for name, shape in list(shapes.items())[:20])
-        raise ValueError(f"{who}(): arrays must have equal lengths, but in {path} there are {told}; choose some with {argument}=")
+        raise ValueError(
+            f"{who}(): arrays must have equal lengths, but in {path} there are {told}; choose some with {argument}="
+        )
     length = next(iter(shapes.values()))[0]
     if length > sys.maxsize:
         raise ValueError(f"{who}(): {path} says that it has {length} rows, which cannot be; is it damaged?")
@@ -110,7 +122,9 @@ def parts_of(datapoint: Any, who: str) -> tuple[Form, list[Any]]:
         keys = list(datapoint)
         for key in keys:
             if not isinstance(key, str) or not key:
-                raise TypeError(f"{who}(): the keys of datapoints must be strings, as they are names in the file, got {key!r}")
+                raise TypeError(
+                    f"{who}(): the keys of datapoints must be strings, as they are names in the file, got {key!r}"
+                )
         return Form(keys, False, keys), list(datapoint.values())
     if isinstance(datapoint, (list, tuple)):
         return Form(None, False, [str(number) for number in range(len(datapoint))]), list(datapoint)
@@ -123,7 +137,9 @@ class Fill:
     `put` takes blocks of rows. Texts and bytes are put as object arrays, whatever their lengths.
     """
 
-    def __init__(self, first: Any, name: str, who: str, put: Callable[[np.ndarray], None], rows: int | None = None) -> None:
+    def __init__(
+        self, first: Any, name: str, who: str, put: Callable[[np.ndarray], None], rows: int | None = None
+    ) -> None:
         self.name, self.who, self.put, self.filled = name, who, put, 0
         example = as_row(first, name, who, 0)
         self.kind = type(example) if isinstance(example, (str, bytes)) else np.ndarray
@@ -147,7 +163,8 @@ class Fill:
             first = f"{self.dtype} {self.shape}" if self.kind is np.ndarray else self.kind.__name__
             given = f"{row.dtype} {row.shape}" if isinstance(row, np.ndarray) else type(row).__name__
             raise ValueError(
-                f"{self.who}(): all rows of an array have one dtype and shape, but component {self.name!r} of datapoint {number} "
+                f"{self.who}(): all rows of an array have one dtype and shape, but component {self.name!r} of "
+                f"datapoint {number} "
                 f"is {given}, that of the first {first}; make them alike before (map, map_component)"
             )
         self.block[self.filled] = row

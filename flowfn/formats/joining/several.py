@@ -23,7 +23,8 @@ FILES = 32
 def several(paths: Any, who: str, opened: Callable[[str], Any], *, folders: bool = False) -> Any:
     """What `opened` makes of the path that is meant, or of all of them as one sequence; see `paths_of`.
 
-    Each is a sequence of datapoints; those that can be asked for blocks of rows (`Columns`, `StoredRows`) are so together.
+    Each is a sequence of datapoints; those that can be asked for blocks of rows (`Columns`,
+    `StoredRows`) are so together.
 
     Raises:
         FileNotFoundError: a path or a pattern stands for nothing.
@@ -89,11 +90,14 @@ class Several:
     def within(self, index: int) -> int:
         """The index, if there is a datapoint there."""
         if not 0 <= index < len(self):
-            raise IndexError(f"{self.who}(): index {index} is out of range for {len(self)} datapoints in {len(self.parts)} files")
+            raise IndexError(
+                f"{self.who}(): index {index} is out of range for {len(self)} datapoints in {len(self.parts)} files"
+            )
         return index
 
     def each(self, block: Block) -> Iterator[Any]:
-        """The datapoints at the indices of a block: what is wanted of a file is asked for at once, unless it is of very many."""
+        """The datapoints at the indices of a block: what is wanted of a file is asked for at once,
+        unless it is of very many."""
         files, inside = self._places(block)
         which = np.unique(files).tolist()
         if len(which) == 1:
@@ -107,7 +111,8 @@ class Several:
         return self.ends[at - 1] if at else 0
 
     def _places(self, block: Block) -> tuple[np.ndarray, Any]:
-        """In which file each index is, and at which place there; of one file alone, places are a range if the block is one."""
+        """In which file each index is, and at which place there; of one file alone,
+        places are a range if the block is one."""
         ends, wanted = self.ends, np.asarray(block, np.int64)
         for index in (wanted.min(), wanted.max()) if len(wanted) else ():
             self.within(int(index))
@@ -144,7 +149,8 @@ class SeveralColumns(Several):
 
     @property
     def stackables(self) -> list[bool]:
-        """Of each array, whether rows, taken together, are what stacking them one by one would give; all files are alike in it."""
+        """Of each array, whether rows, taken together, are what stacking them one by one would give;
+        all files are alike in it."""
         made: list[bool] = self.using(0).stackables
         return made
 
@@ -194,8 +200,12 @@ def _alike(first: dict[str, Kind], other: dict[str, Kind]) -> bool:
 
 def _same(one: Kind, other: Kind) -> bool:
     dtypes = one.dtype.newbyteorder("="), other.dtype.newbyteorder("=")
-    return one.shape == other.shape and (dtypes[0] == dtypes[1] or (one.dtype.kind == other.dtype.kind and one.dtype.kind in "US"))
+    return one.shape == other.shape and (
+        dtypes[0] == dtypes[1] or (one.dtype.kind == other.dtype.kind and one.dtype.kind in "US")
+    )
 
 
 def _told(kinds: dict[str, Kind]) -> str:
-    return ", ".join(f"{name!r} " * bool(name) + f"{kind.dtype} {kind.shape}" for name, kind in list(kinds.items())[:20])
+    return ", ".join(
+        f"{name!r} " * bool(name) + f"{kind.dtype} {kind.shape}" for name, kind in list(kinds.items())[:20]
+    )

@@ -1,1 +1,2 @@
-"""LMDB: datapoints by number (keyvalue), Caffe's databases (caffe), environments, and which keys there are (listings)."""
+"""LMDB: datapoints by number (keyvalue), Caffe's databases (caffe), environments,
+and which keys there are (listings)."""

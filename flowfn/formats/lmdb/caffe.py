@@ -22,11 +22,12 @@ _ORDER = rules.one_of("bgr", "rgb")
 
 
 def read_caffe_lmdb(path: Any, *, keys: Any = None, stored: str = "bgr") -> Flow[Any]:
-    """A flow of [image, label] from an LMDB database of Caffe's: (height, width, channels) in RGB order, and an integer.
+    """A flow of [image, label] from an LMDB database of Caffe's: (height, width, channels)
+    in RGB order, and an integer.
 
     Raw images are uint8, or float32 where the database holds floats; encoded ones (JPEG, PNG) are decoded, in their own
-    depth. Caffe's tools store raw images of three channels as BGR; `stored="rgb"` says that these were stored otherwise.
-    `keys` and several files as in `read_lmdb`; without them, the order is that of the database.
+    depth. Caffe's tools store raw images of three channels as BGR; `stored="rgb"` says that these were stored
+    otherwise. `keys` and several files as in `read_lmdb`; without them, the order is that of the database.
 
     The format is that of `message Datum` in Caffe's src/caffe/proto/caffe.proto.
 
@@ -39,9 +40,13 @@ def read_caffe_lmdb(path: Any, *, keys: Any = None, stored: str = "bgr") -> Flow
     KEYS_RULE.check("read_caffe_lmdb", "keys", keys, {})
     datum("read_caffe_lmdb()", "lmdb")
     decode = ImageOf(stored == "bgr")
-    entries = several(path, "read_caffe_lmdb", lambda one: Entries(one, "read_caffe_lmdb", keys, decode, False, False), folders=True)
+    entries = several(
+        path, "read_caffe_lmdb", lambda one: Entries(one, "read_caffe_lmdb", keys, decode, False, False), folders=True
+    )
     given = path if isinstance(path, (list, tuple)) else os.fspath(path)
-    return flow_of(entries, "read_caffe_lmdb", call("read_caffe_lmdb", given, keys=(keys, None), stored=(stored, "bgr")))
+    return flow_of(
+        entries, "read_caffe_lmdb", call("read_caffe_lmdb", given, keys=(keys, None), stored=(stored, "bgr"))
+    )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""LMDB environments: one of each file in a process, as LMDB demands; for reading, and for writing with a map that grows."""
+"""LMDB environments: one of each file in a process, as LMDB demands; for reading,
+and for writing with a map that grows."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ SMALL = 1 << 11
 class Environment:
     """An LMDB file, open for reading; threads share it, each with a transaction of its own.
 
-    A forked child reads in what its parent has opened, with transactions of its own: to close it there would wait for the
-    threads that were reading. It is closed with the last reference that the child has.
+    A forked child reads in what its parent has opened, with transactions of its own: to close it there would wait for
+    the threads that were reading. It is closed with the last reference that the child has.
 
     Large values are looked at where they lie in the map; to copy small ones is faster.
     """
@@ -47,12 +48,15 @@ class Environment:
             pages = self._environment.stat()
             needs = (self._environment.info()["last_pgno"] + 1) * pages["psize"]
             if needs > size:  # reading behind the end of a mapped file kills the process
-                raise ValueError(f"{who}(): {path} is truncated: it must have {needs} bytes, and has {size}; copy or write it again")
+                raise ValueError(
+                    f"{who}(): {path} is truncated: it must have {needs} bytes, and has {size}; copy or write it again"
+                )
             _check_roots(path, pages["psize"], size, f"{who}(): {path}")
             with self._environment.begin() as transaction:
                 if self._environment.open_db(None, transaction, create=False).flags(transaction)["dupsort"]:
                     raise ValueError(
-                        f"{who}(): {path} may hold several values under one key (dupsort), and only one is read; write it anew"
+                        f"{who}(): {path} may hold several values under one key (dupsort), and only one is read; "
+                        "write it anew"
                     )
             self.entries: int = pages["entries"]
             if self.entries > size:
@@ -112,7 +116,11 @@ def _foreign(path: str) -> str:
     with open(path, "rb") as file:
         begin = file.read(_ROOT.size)
     other = "32 bits" if begin[12:16] in _MAGICS else "another order of bytes" if begin[16:20] == _MAGICS[1] else ""
-    return f"it was written on a machine of {other}: dump it there (mdb_dump), and load it here (mdb_load)" if other else ""
+    return (
+        f"it was written on a machine of {other}: dump it there (mdb_dump), and load it here (mdb_load)"
+        if other
+        else ""
+    )
 
 
 def is_database(value: Any) -> bool:
@@ -124,11 +132,19 @@ def is_database(value: Any) -> bool:
     if len(value) != _DATABASE.size:
         return False
     pad, flags, depth, branches, leaves, _, entries, root = _DATABASE.unpack(value)
-    return pad == 0 and flags < 1 << 7 and 0 < depth <= DEEPEST and branches + 1 >= depth and 0 < leaves <= entries and root > 1
+    return (
+        pad == 0
+        and flags < 1 << 7
+        and 0 < depth <= DEEPEST
+        and branches + 1 >= depth
+        and 0 < leaves <= entries
+        and root > 1
+    )
 
 
 def _check_roots(path: str, page: int, size: int, called: str) -> None:
-    """Make sure that the newest of the two roots is whole: LMDB falls back to the other, and to what was there before, in silence.
+    """Make sure that the newest of the two roots is whole: LMDB falls back to the other,
+    and to what was there before, in silence.
 
     Commits are numbered, and write one root and the other in turns (lmdb.c, `MDB_meta`), so the numbers are neighbours.
 
@@ -142,9 +158,14 @@ def _check_roots(path: str, page: int, size: int, called: str) -> None:
     even, odd = (_ROOT.unpack(root)[-1] for root in roots)
     if (even, odd) == (0, 0):
         if size > 2 * page:
-            raise ValueError(f"{called} has {size} bytes, of which nothing was ever committed; it is damaged, or its writer was killed")
+            raise ValueError(
+                f"{called} has {size} bytes, of which nothing was ever committed; it is damaged, or its writer was "
+                "killed"
+            )
     elif abs(even - odd) != 1 or even % 2:
-        raise ValueError(f"{called} is corrupt: its two roots are of the commits {even} and {odd}; copy or write it again")
+        raise ValueError(
+            f"{called} is corrupt: its two roots are of the commits {even} and {odd}; copy or write it again"
+        )
 
 
 def environment(path: str, who: str) -> Environment:
@@ -175,7 +196,8 @@ class Growing:
             raise ValueError(f"{who}(): {path} cannot be continued: {error}; remove it to begin anew") from error
 
     def put(self, items: Sequence[tuple[bytes, bytes]], beside: Mapping[bytes, bytes | None]) -> None:
-        """Put numbered items behind those that are there, and others beside them, where None removes one; all or none."""
+        """Put numbered items behind those that are there, and others beside them,
+        where None removes one; all or none."""
 
         def change(transaction: Any) -> None:
             for key, value in items:

@@ -1,4 +1,5 @@
-"""LMDB: datapoints under their numbers in one file, which is mapped into memory; tensorpack's files are read, and read ours.
+"""LMDB: datapoints under their numbers in one file, which is mapped into memory;
+tensorpack's files are read, and read ours.
 
 tensorpack's LMDBSerializer keeps datapoint i under the key "{:08}".format(i) and the list of the keys under `__keys__`;
 so do we. LMDB believes what stands in a file: its lengths and its datapoints are checked here, its pages are not.
@@ -40,7 +41,9 @@ SEVERAL = 64
 KEYS_RULE = rules.Rule(
     'a template such as "{:0>8d}", a list of keys, or None',
     lambda value: value is None or (isinstance(value, Sequence) and not isinstance(value, bytes)),
-    lambda value, others: value is None or isinstance(value, str) or all(isinstance(key, (str, bytes)) for key in value),
+    lambda value, others: (
+        value is None or isinstance(value, str) or all(isinstance(key, (str, bytes)) for key in value)
+    ),
 )
 _DECODE = rules.optional(rules.function)
 
@@ -55,18 +58,18 @@ def read_lmdb(
 ) -> Flow[Any]:
     """A flow of the datapoints in an LMDB database: a file, or a folder with `data.mdb` in it.
 
-    `path` may be a glob pattern, a range in braces ("part-{00..07}.lmdb"), or a list of paths, whose datapoints come one
-    after the other.
+    `path` may be a glob pattern, a range in braces ("part-{00..07}.lmdb"), or a list of paths,
+    whose datapoints come one after the other.
 
     What `write_lmdb` and tensorpack's LMDBSerializer wrote comes out as it went in, but for arrays, which cannot be
-    written to. In other databases, `decode` makes a datapoint of the bytes of a value (`decode=bytes` gives them as they
-    are). Every datapoint is found by its key, so the flow can be shuffled, and its order is that of `keys`: a list, a
-    template for their numbers ("{:0>8d}"), or else what the database lists under `__keys__`, or else the order of the
-    database. `with_keys=True` gives (key, datapoint).
+    written to. In other databases, `decode` makes a datapoint of the bytes of a value (`decode=bytes` gives them as
+    they are). Every datapoint is found by its key, so the flow can be shuffled, and its order is that of `keys`: a
+    list, a template for their numbers ("{:0>8d}"), or else what the database lists under `__keys__`, or else the order
+    of the database. `with_keys=True` gives (key, datapoint).
 
-    tensorpack writes pickles unless it is told otherwise; they are read with `allow_pickle=True`, and only if it is known
-    where they come from, as they can run code. The same goes for the database itself: LMDB trusts its pages. Databases
-    within the database, and several values under one key (dupsort), are refused.
+    tensorpack writes pickles unless it is told otherwise; they are read with `allow_pickle=True`, and only if it is
+    known where they come from, as they can run code. The same goes for the database itself: LMDB trusts its pages.
+    Databases within the database, and several values under one key (dupsort), are refused.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -85,9 +88,18 @@ def read_lmdb(
     rules.boolean.check("read_lmdb", "allow_pickle", allow_pickle, {})
     for module in ("lmdb", "msgpack") if decode is None else ("lmdb",):
         needed(module, "read_lmdb()", extra="lmdb")
-    entries = several(path, "read_lmdb", lambda one: Entries(one, "read_lmdb", keys, decode, with_keys, allow_pickle), folders=True)
-    options = {"keys": (keys, None), "decode": (decode, None), "with_keys": (with_keys, False), "allow_pickle": (allow_pickle, False)}
-    return flow_of(entries, "read_lmdb", call("read_lmdb", path if isinstance(path, (list, tuple)) else os.fspath(path), **options))
+    entries = several(
+        path, "read_lmdb", lambda one: Entries(one, "read_lmdb", keys, decode, with_keys, allow_pickle), folders=True
+    )
+    options = {
+        "keys": (keys, None),
+        "decode": (decode, None),
+        "with_keys": (with_keys, False),
+        "allow_pickle": (allow_pickle, False),
+    }
+    return flow_of(
+        entries, "read_lmdb", call("read_lmdb", path if isinstance(path, (list, tuple)) else os.fspath(path), **options)
+    )
 
 
 def write_lmdb(
@@ -95,14 +107,14 @@ def write_lmdb(
 ) -> None:
     """Write the datapoints of a flow to an LMDB database in one file, and show a bar.
 
-    They may hold None, numbers, strings, bytes, lists, tuples, dicts, sets and arrays, and are written as msgpack (arrays
-    as msgpack-numpy does it: tensorpack reads them with TENSORPACK_SERIALIZE=msgpack). `encode` makes the bytes of a
-    datapoint instead: `encode=pickle.dumps` for anything, and for files that tensorpack reads as it is; `encode=bytes`
-    for what is bytes already.
+    They may hold None, numbers, strings, bytes, lists, tuples, dicts, sets and arrays, and are written as msgpack
+    (arrays as msgpack-numpy does it: tensorpack reads them with TENSORPACK_SERIALIZE=msgpack). `encode` makes the bytes
+    of a datapoint instead: `encode=pickle.dumps` for anything, and for files that tensorpack reads as it is;
+    `encode=bytes` for what is bytes already.
 
-    The file is at `path` when it is whole. With `resume=True` an unfinished one stays there as `path` + ".part", and the
-    next call with the same flow goes on behind what has been written, at most some 10 seconds or 32 MiB earlier than it
-    broke off, as exactly as any state of a flow (one writer at a time). The map grows as it is needed.
+    The file is at `path` when it is whole. With `resume=True` an unfinished one stays there as `path` + ".part", and
+    the next call with the same flow goes on behind what has been written, at most some 10 seconds or 32 MiB earlier
+    than it broke off, as exactly as any state of a flow (one writer at a time). The map grows as it is needed.
 
     Raises:
         FileExistsError: there is a file, and `overwrite` is False.
@@ -132,7 +144,9 @@ def write_lmdb(
         _put(database, datapoints, encode, origin)
 
 
-def _put(database: Growing, datapoints: FlowIterator[Any], encode: Callable[[Any], bytes] | None, origin: str | None) -> None:
+def _put(
+    database: Growing, datapoints: FlowIterator[Any], encode: Callable[[Any], bytes] | None, origin: str | None
+) -> None:
     """Put datapoints under their numbers, some at a time, and what belongs to them."""
     begun, count = _noted(database.get(STATE)), 0
     if begun:
@@ -165,11 +179,15 @@ def _noted(text: Any) -> Any:
 class Entries(Opened):
     """The datapoints in an LMDB database, by their places in the order of its keys."""
 
-    def __init__(self, path: Any, who: str, keys: Any, decode: Callable[[bytes], Any] | None, with_keys: bool, allow_pickle: bool) -> None:
+    def __init__(
+        self, path: Any, who: str, keys: Any, decode: Callable[[bytes], Any] | None, with_keys: bool, allow_pickle: bool
+    ) -> None:
         for module in ("lmdb", "msgpack") if decode is None else ("lmdb",):
             needed(module, f"{who}()", extra="lmdb")
         if is_url(path):
-            raise ValueError(f"{who}(): LMDB maps its file into memory, so it must be a local one, got {path!r}; copy it here first")
+            raise ValueError(
+                f"{who}(): LMDB maps its file into memory, so it must be a local one, got {path!r}; copy it here first"
+            )
         super().__init__(path, who)
         self.keys, self.decode, self.with_keys, self.allow_pickle = keys, decode, with_keys, allow_pickle
         self._listing: Numbered | Listed | None = None
@@ -250,7 +268,11 @@ class Entries(Opened):
     def _payloads(self, held: Environment, block: Block) -> Iterator[Any]:
         """What is at these places."""
         listing = self.listing
-        if listing.sorted and block[-1] - block[0] == len(block) - 1 and (type(block) is range or bool((np.diff(block) == 1).all())):
+        if (
+            listing.sorted
+            and block[-1] - block[0] == len(block) - 1
+            and (type(block) is range or bool((np.diff(block) == 1).all()))
+        ):
             return islice(held.following(listing.key(int(block[0]))), len(block))
         return map(held.transaction.get, listing.keys(block))
 
@@ -273,7 +295,9 @@ class Entries(Opened):
         for index, key in zip(ints(block), self.listing.keys(block)):
             payload = self.handle.get(key)
             if payload is None:
-                return ValueError(f"{self.who}(): {self.path} has nothing under the key {key!r}, which is to be datapoint {index}")
+                return ValueError(
+                    f"{self.who}(): {self.path} has nothing under the key {key!r}, which is to be datapoint {index}"
+                )
             try:
                 self._carefully(payload)
             except Unreadable as error:

@@ -1,1 +1,2 @@
-"""One flow in many files: sharding, by names with numbers (naming), from one stream (dealing), and of which flow (provenance)."""
+"""One flow in many files: sharding, by names with numbers (naming), from one stream (dealing),
+and of which flow (provenance)."""

@@ -1,4 +1,5 @@
-"""One stream dealt out to several who take it in at the same time, each in a thread: the one who deals waits for the slowest."""
+"""One stream dealt out to several who take it in at the same time, each in a thread:
+the one who deals waits for the slowest."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class Abandoned(Exception):
 
 
 class Dealer:
-    """Deals the datapoints of one pass out: `take(number, flow)` is called for each of the numbers, in a thread of its own."""
+    """Deals the datapoints of one pass out: `take(number, flow)` is called for each of the numbers,
+    in a thread of its own."""
 
     def __init__(self, take: Callable[[int, Flow[Any]], None], numbers: Sequence[int]) -> None:
         self.take, self.queues = take, {number: Queue[Any](AHEAD) for number in numbers}

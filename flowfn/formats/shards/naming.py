@@ -41,7 +41,8 @@ def counts_shards(pattern: Any, who: str, *also: str) -> bool:
     if not fits:
         named = " and ".join(f"{{{name}}}" for name in ("shard", *also))
         raise ValueError(
-            f"{who}(): pattern must be a path in which braces stand only for {named}, as in 'train-{{shard:05d}}.tar', got {pattern!r}; "
+            f"{who}(): pattern must be a path in which braces stand only for {named}, as in "
+            f"'train-{{shard:05d}}.tar', got {pattern!r}; "
             "write {{ and }} for braces"
         )
     return "shard" in fields and shard_name(pattern, shard=0, **dict.fromkeys(also, 1)) != shard_name(

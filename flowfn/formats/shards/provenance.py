@@ -1,7 +1,8 @@
 """Of which flow the files of a pattern are, noted beside them: those of another are never taken for one's own.
 
-The note is a file whose name begins with a dot, so that patterns pass over it. It holds the number of files, the seed and
-the epoch of the pass, and digests of the flow and of the function that writes, with the code of all functions in them.
+The note is a file whose name begins with a dot, so that patterns pass over it. It holds the number of files, the seed
+and the epoch of the pass, and digests of the flow and of the function that writes, with the code of all functions in
+them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ class Origin:
             what = "flow" if known.get("flow") != self.flow else "write"
             return f"are of another {what}, or of functions in it that have changed since"
         if (known.get("seed"), known.get("epoch")) != (self.seed, self.epoch):
-            return f"are of seed {known.get('seed')}, epoch {known.get('epoch')}, and not of seed {self.seed}, epoch {self.epoch}"
+            return (
+                f"are of seed {known.get('seed')}, epoch {known.get('epoch')}, and not of seed {self.seed}, epoch "
+                f"{self.epoch}"
+            )
         return None
 
 
@@ -62,10 +66,15 @@ class Note:
             ValueError: they are of another origin, or of one that nobody knows.
         """
         known = self._known()
-        differs = f"are of a flow that nobody knows: there is no note of it at {self.path!r}" if known is None else origin.differs(known)
+        differs = (
+            f"are of a flow that nobody knows: there is no note of it at {self.path!r}"
+            if known is None
+            else origin.differs(known)
+        )
         if differs:
             raise ValueError(
-                f"{self.who}(): the files that are there, {there[0]!r} for one, {differs}; resume=True goes on with what the same call "
+                f"{self.who}(): the files that are there, {there[0]!r} for one, {differs}; resume=True goes on with "
+                "what the same call "
                 "began: write elsewhere, or pass overwrite=True to write all anew"
             )
         before = (known or {}).get("before", {})
@@ -96,7 +105,8 @@ class Note:
 
 
 def note_beside(pattern: str, shards: int, who: str) -> Note:
-    """The note of the files of a pattern: in the folder that they have in common, named as they are, with N for the number.
+    """The note of the files of a pattern: in the folder that they have in common,
+    named as they are, with N for the number.
 
     >>> os.path.basename(note_beside("/data/train-{shard:03d}-of-{shards:03d}.tar", 8, "write_x").path)
     '.train-N-of-008.tar.flow'
@@ -109,10 +119,12 @@ def note_beside(pattern: str, shards: int, who: str) -> Note:
 
 
 def _filled(pattern: str, shards: int) -> str:
-    """A pattern with the number of files in its place, and a zero byte, which no path has, where the number of one goes."""
+    """A pattern with the number of files in its place, and a zero byte, which no path has,
+    where the number of one goes."""
     parts = string.Formatter().parse(pattern)
     return "".join(
-        text + ("" if name is None else "\0" if name == "shard" else format(shards, form or "")) for text, name, form, _ in parts
+        text + ("" if name is None else "\0" if name == "shard" else format(shards, form or ""))
+        for text, name, form, _ in parts
     )
 
 

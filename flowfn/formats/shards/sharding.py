@@ -51,25 +51,25 @@ def write_shards(
 ) -> None:
     """Write one pass over a flow to `shards` files: datapoint i goes to file i % shards, as in `ff.shard(k, shards)`.
 
-    `write(path, flow)` is called once for each file: `write_tfrecord`, `write_webdataset`, or any function that leaves a
-    whole file at `path` or none (options: `functools.partial`). `pattern` has the number of the file, and perhaps how many
-    there are: "train-{shard:05d}-of-{shards:05d}.tfrecord". Read in turns, the files give the order of the flow back:
-    `ff.interleave(read_tfrecord, paths, cycle=shards)`.
+    `write(path, flow)` is called once for each file: `write_tfrecord`, `write_webdataset`, or any function that leaves
+    a whole file at `path` or none (options: `functools.partial`). `pattern` has the number of the file, and perhaps how
+    many there are: "train-{shard:05d}-of-{shards:05d}.tfrecord". Read in turns, the files give the order of the flow
+    back: `ff.interleave(read_tfrecord, paths, cycle=shards)`.
 
-    With `processes=n` (or "auto") as many worker processes write one file each, and make its datapoints themselves. Of a
-    flow that cannot be indexed, the datapoints are made in one pass, by the workers if there are any, and dealt out to
-    all files at once, which are written in threads of this process. What is in the files is the same in every case: the
-    pass that iterating the flow would give. The flow's own state does not change.
+    With `processes=n` (or "auto") as many worker processes write one file each, and make its datapoints themselves. Of
+    a flow that cannot be indexed, the datapoints are made in one pass, by the workers if there are any, and dealt out
+    to all files at once, which are written in threads of this process. What is in the files is the same in every case:
+    the pass that iterating the flow would give. The flow's own state does not change.
 
     Files appear one by one, each when it is whole. When something goes wrong, no new ones are begun, and those that are
-    whole remain: with `resume=True` and the same flow, only the missing ones are written. Of which flow they are is noted
-    beside them, in a small file whose name begins with a dot and ends with ".flow": by digests of the flow and of `write`,
-    which cover the code of their functions, with the number of files, the seed and the epoch.
+    whole remain: with `resume=True` and the same flow, only the missing ones are written. Of which flow they are is
+    noted beside them, in a small file whose name begins with a dot and ends with ".flow": by digests of the flow and of
+    `write`, which cover the code of their functions, with the number of files, the seed and the epoch.
 
     Raises:
         FileExistsError: one of the files exists, and neither `overwrite` nor `resume` is given.
-        ValueError: the flow is endless; the pattern has no place for the number of the file; with `resume`, the files that
-            are there are of another flow, function, number of files, seed or epoch.
+        ValueError: the flow is endless; the pattern has no place for the number of the file; with `resume`, the files
+            that are there are of another flow, function, number of files, seed or epoch.
         Exception: what the flow or `write` raises, as it is.
 
     >>> import tempfile
@@ -90,14 +90,18 @@ def write_shards(
     for name, value in (("overwrite", overwrite), ("resume", resume)):
         rules.boolean.check(_WHO, name, value, {})
     if overwrite and resume:
-        raise ValueError(f"{_WHO}(): give overwrite=True to write all files anew, or resume=True to write those that are missing, not both")
+        raise ValueError(
+            f"{_WHO}(): give overwrite=True to write all files anew, or resume=True to write those that are missing, "
+            "not both"
+        )
     source = finite(flow, _WHO)
     paths = _paths(pattern, shards)
     origin, note = origin_of(source, write, shards), note_beside(os.fspath(pattern), shards, _WHO)
     there = [path for path in paths if _exists(path)]
     if there and not (overwrite or resume):
         raise FileExistsError(
-            f"{_WHO}(): {there[0]!r} exists; pass overwrite=True to write all anew, or resume=True to write those that are missing"
+            f"{_WHO}(): {there[0]!r} exists; pass overwrite=True to write all anew, or resume=True to write those "
+            "that are missing"
         )
     stale = note.stale(origin, there) if resume and there else there
     missing = [number for number, path in enumerate(paths) if path not in there or path in stale]
@@ -133,7 +137,8 @@ class Writing:
             self.write(path, piece, **({"overwrite": True} if self.overwrite else {}))
         if not _exists(path):
             raise ValueError(
-                f"{_WHO}(): write must leave a file at the path that it is given, but {named(self.write)} left none at {path!r}"
+                f"{_WHO}(): write must leave a file at the path that it is given, but {named(self.write)} left none "
+                f"at {path!r}"
             )
 
 
@@ -141,7 +146,8 @@ class Writing:
 
 
 def _each_by_itself(writing: Writing, pieces: Mapping[int, Flow[Any]], processes: int | str | None) -> None:
-    """One file after the other, or several at once in worker processes. After a failure, those that are begun are finished."""
+    """One file after the other, or several at once in worker processes. After a failure,
+    those that are begun are finished."""
     with tempfile.TemporaryDirectory() as folder:
         _attempted(writing, pieces, processes, os.path.join(folder, "failed"))
 
@@ -167,7 +173,8 @@ def _attempted(writing: Writing, pieces: Mapping[int, Flow[Any]], processes: int
 
 @dataclass(frozen=True)
 class Begun:
-    """The numbers of the files that are to be written, as many as there are; none any more once something has gone wrong."""
+    """The numbers of the files that are to be written, as many as there are;
+    none any more once something has gone wrong."""
 
     numbers: list[int]
     failures: list[Failed]
@@ -234,7 +241,8 @@ def _paths(pattern: Any, shards: int) -> list[str]:
     text = os.fspath(pattern)
     if not counts_shards(text, _WHO, "shards") and shards > 1:
         raise ValueError(
-            f"{_WHO}(): pattern must say where the number of the file goes, as in 'train-{{shard:05d}}-of-{{shards:05d}}.tar', got {text!r}"
+            f"{_WHO}(): pattern must say where the number of the file goes, as in "
+            f"'train-{{shard:05d}}-of-{{shards:05d}}.tar', got {text!r}"
         )
     return [file_path(shard_name(text, shard=number, shards=shards), _WHO) for number in range(shards)]
 

@@ -1,1 +1,2 @@
-"""Parquet and Arrow: reading, writing, groups of rows, those decoded last (decoding), columns as Python's values (values)."""
+"""Parquet and Arrow: reading, writing, groups of rows, those decoded last (decoding),
+columns as Python's values (values)."""

@@ -1,4 +1,5 @@
-"""Groups of rows that have been decoded: as Arrow tables, of which the last few are kept, beside the files that are open."""
+"""Groups of rows that have been decoded: as Arrow tables, of which the last few are kept,
+beside the files that are open."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ COLUMN = 1 << 10
 
 @dataclass(slots=True)
 class Decoded:
-    """A group: its table, what makes Python objects of each column, the memory that it holds, and the bytes of its values.
+    """A group: its table, what makes Python objects of each column, the memory that it holds,
+    and the bytes of its values.
 
     `checked` says whether it is known to hold nothing but what a table may hold, else `seen` of how many rows; `apart`,
     whether that can be found out of some rows without looking at all.
@@ -124,9 +126,13 @@ class Tables:
             rows.tell(error, at, DAMAGED)
         if len(table) != group.rows:
             path = rows.paths[group.file]
-            raise ValueError(f"{rows.who}(): {path} has changed: group {group.number} had {group.rows} rows, now it has {len(table)}")
+            raise ValueError(
+                f"{rows.who}(): {path} has changed: group {group.number} had {group.rows} rows, now it has {len(table)}"
+            )
         apart = rows.checked or all(map(stands_alone, table.schema.types))
-        return Decoded(table, [self._converter(field, rows) for field in table.schema], held, nbytes, rows.checked, apart)
+        return Decoded(
+            table, [self._converter(field, rows) for field in table.schema], held, nbytes, rows.checked, apart
+        )
 
     def _converter(self, field: Any, rows: Grouped) -> Convert:
         made = converter(field.type, field.name in rows.vectors)

@@ -1,4 +1,5 @@
-"""Tables in files, which lie there in groups of rows: a group is decoded when a row of it is wanted, and the last few are kept."""
+"""Tables in files, which lie there in groups of rows: a group is decoded when a row of it is wanted,
+and the last few are kept."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ SLICE = 1024
 SCATTERED = 1 << 24
 """Bytes of scattered rows that are put together at once."""
 FEW = 64
-"""Rows are checked one by one until there are no more than so many times as many in their group; then all of it is, once."""
+"""Rows are checked one by one until there are no more than so many times as many in their group;
+then all of it is, once."""
 
 
 class Group(NamedTuple):
@@ -105,10 +107,14 @@ class TableRows(Opened):
             if wrong or not self.columns:
                 twice = f", and {wrong[0]!r} is there more than once" if wrong and wrong[0] in names else ""
                 there = ", ".join(map(repr, dict.fromkeys(names[:20])))
-                raise ValueError(f"{self.who}(): columns must be some of {there} in {self.path}, got {self.columns!r}{twice}")
+                raise ValueError(
+                    f"{self.who}(): columns must be some of {there} in {self.path}, got {self.columns!r}{twice}"
+                )
             return Form(list(self.columns), False, list(self.columns))
         if len(set(names)) < len(names):
-            raise ValueError(f"{self.who}(): {self.path} has columns of the same name: {', '.join(map(repr, names[:20]))}")
+            raise ValueError(
+                f"{self.who}(): {self.path} has columns of the same name: {', '.join(map(repr, names[:20]))}"
+            )
         told = (schema.metadata or {}).get(FORM, b"dict")
         return Form(None if told in (b"list", b"bare") else names, told == b"bare", names)
 
@@ -117,7 +123,9 @@ class TableRows(Opened):
             if name not in kinds:
                 raise ValueError(f"{self.who}(): missing must name some of {', '.join(map(repr, kinds))}, got {name!r}")
             if not fits(value, kinds[name]):
-                raise ValueError(f"{self.who}(): missing must have a value like the others of {name!r}, {kinds[name]}, got {value!r}")
+                raise ValueError(
+                    f"{self.who}(): missing must have a value like the others of {name!r}, {kinds[name]}, got {value!r}"
+                )
 
     # As a sequence of datapoints
 
@@ -187,7 +195,8 @@ class TableRows(Opened):
         return group.apart and (group.seen + count) * FEW < len(group.table)
 
     def _check(self, at: int, group: Decoded, table: Any) -> None:
-        """Check rows before they are read, or all of their group; of a damaged one Arrow would take values from anywhere in memory."""
+        """Check rows before they are read, or all of their group;
+        of a damaged one Arrow would take values from anywhere in memory."""
         if group.checked:
             return
         few = self._apart(group, len(table))
@@ -204,7 +213,12 @@ class TableRows(Opened):
                 columns.append(one(column))
         except Exception as error:
             name = self.form.names[len(columns)]
-            self.tell(error, at, f"; its column {name!r} holds what cannot be a Python value; name the other columns, or convert it before")
+            self.tell(
+                error,
+                at,
+                f"; its column {name!r} holds what cannot be a Python value; name the other columns, or convert it "
+                "before",
+            )
         return self.form.each(columns)
 
     def tell(self, error: Exception, at: int, hint: str) -> NoReturn:

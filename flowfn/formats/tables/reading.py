@@ -27,7 +27,11 @@ _KINDS = (
     (b"PAR1", "read_parquet", "a Parquet file; write read_parquet(path)"),
     (b"PARE", "", "an encrypted Parquet file; decrypt it before"),
     (b"ARROW1", "read_arrow", "an Arrow file; write read_arrow(path)"),
-    (b"FEA1", "", "of the first version of Feather; write pyarrow.feather.read_table(path), and write_feather what it returns"),
+    (
+        b"FEA1",
+        "",
+        "of the first version of Feather; write pyarrow.feather.read_table(path), and write_feather what it returns",
+    ),
     (b"ORC", "", "an ORC file; write pyarrow.orc.read_table(path).to_pylist() for its rows"),
 )
 """How files begin, who reads them, and what to write instead."""
@@ -39,12 +43,14 @@ def read_parquet(paths: Any, columns: Any = None, *, arrays: bool = False, missi
     """A flow of the rows of a Parquet file, or of several with the same columns, as dicts: {column: value}.
 
     `columns` is a list of those that are wanted (None: all). Values are Python's numbers, texts, bytes, lists, dicts,
-    None; tensors, what `write_parquet` was given as arrays, and with `arrays=True` all lists of numbers are numpy arrays.
-    Columns of several files are the same if their values are: texts may be stored as such, as views or in a dictionary.
+    None; tensors, what `write_parquet` was given as arrays, and with `arrays=True` all lists of numbers are numpy
+    arrays. Columns of several files are the same if their values are: texts may be stored as such, as views or in a
+    dictionary.
 
     A missing value is None, and `batch` refuses numbers with None among them, so that a column has one form in every
-    batch. `missing` says what stands there instead, {"age": -1, "size": math.nan}: every batch of the column is an array
-    (of floats, if a float stands in a column of integers); `collate={"age": as_list}` of `batch` makes lists of all.
+    batch. `missing` says what stands there instead, {"age": -1, "size": math.nan}: every batch of the column is an
+    array (of floats, if a float stands in a column of integers); `collate={"age": as_list}` of `batch` makes lists of
+    all.
 
     Whole row groups are decoded, and the last are kept, up to 256 MB: read in order each is decoded once;
     `shuffle(window=n)` and `shuffle_buffer(n)` suit large groups. Paths may be URLs, glob patterns, ranges in braces
@@ -68,8 +74,8 @@ def read_parquet(paths: Any, columns: Any = None, *, arrays: bool = False, missi
 def read_arrow(paths: Any, columns: Any = None, *, arrays: bool = False, missing: Any = None) -> Flow[Any]:
     """A flow of the rows of an Arrow file (Feather 2; `.arrow`, also as a stream), or of several, as dicts.
 
-    As `read_parquet`, except that files are mapped into memory: what is not compressed is read in place. A stream without
-    the mark that ends it may have been cut off, or may be whole: it is read, with a warning.
+    As `read_parquet`, except that files are mapped into memory: what is not compressed is read in place. A stream
+    without the mark that ends it may have been cut off, or may be whole: it is read, with a warning.
 
     Raises:
         ValueError: a file is no Arrow file, or a damaged one; it has no such column, or others than the first file;
@@ -91,7 +97,9 @@ def _flow(kind: type[TableRows], paths: Any, columns: Any, arrays: bool, missing
     _MISSING.check(who, "missing", missing, {})
     rows = kind(paths, columns, arrays, missing, who)
     named = paths if isinstance(paths, (str, list, tuple)) else rows.paths
-    return flow_of(rows, who, call(who, named, columns=(columns, None), arrays=(arrays, False), missing=(missing, None)))
+    return flow_of(
+        rows, who, call(who, named, columns=(columns, None), arrays=(arrays, False), missing=(missing, None))
+    )
 
 
 def _begin(path: str, who: str) -> bytes:
@@ -180,7 +188,11 @@ class ArrowRows(TableRows):
 
     def held(self, file: Any, table: Any) -> int:
         """What is read in place holds no memory."""
-        return sum(size for chunk in chain.from_iterable(column.chunks for column in table.columns) for size in file.unmapped(chunk))
+        return sum(
+            size
+            for chunk in chain.from_iterable(column.chunks for column in table.columns)
+            for size in file.unmapped(chunk)
+        )
 
 
 class _Arrow:
@@ -222,13 +234,16 @@ class _Arrow:
         behind = self.file.size() - end
         if behind:
             raise ValueError(
-                f"{self.who}(): {self.path} has {behind} bytes behind the end of its stream, after {self.count} record batches; "
+                f"{self.who}(): {self.path} has {behind} bytes behind the end of its stream, after {self.count} "
+                "record batches; "
                 "if these are more streams, write each to a file of its own"
             )
         if end == self.last:
             warnings.warn(
-                f"{self.who}(): {self.path} ends without the mark that ends a stream, after {sum(map(len, self.batches))} rows: it may "
-                "have been cut off, or its writer was never closed; compare that number, and write it anew if it is right",
+                f"{self.who}(): {self.path} ends without the mark that ends a stream, after "
+                f"{sum(map(len, self.batches))} rows: it may "
+                "have been cut off, or its writer was never closed; compare that number, and write it anew if it is "
+                "right",
                 stacklevel=8,  # where read_arrow is called
             )
 
@@ -242,7 +257,9 @@ class _Arrow:
 
     def _in_place(self) -> bool:
         """Whether batches are read in place, as far as the first one tells; only some of their columns never are."""
-        return bool(self.range) and not (self.count and any(any(self.unmapped(column)) for column in self.batch(0).columns))
+        return bool(self.range) and not (
+            self.count and any(any(self.unmapped(column)) for column in self.batch(0).columns)
+        )
 
     def close(self) -> None:
         """Close the file; batches that somebody holds keep their memory."""

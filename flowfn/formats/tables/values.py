@@ -18,7 +18,8 @@ DAMAGED = "; is the file damaged?"
 SHORT = 4
 """Up to so many values are faster made one by one than through numpy."""
 FORM = b"flowfn"
-"""Under this name a schema says whether datapoints are dicts, lists or bare values, and a field that it holds arrays."""
+"""Under this name a schema says whether datapoints are dicts, lists or bare values,
+and a field that it holds arrays."""
 
 _LIKE = {
     **dict.fromkeys(("string", "large_string", "string_view"), "texts"),
@@ -37,20 +38,30 @@ def converter(kind: Any, arrays: bool) -> Convert:
     pa: Any = needed("pyarrow", "read_parquet()", extra="parquet")
     types = pa.types
     if "month_day_nano" in str(kind):
-        copyreg.pickle(pa.MonthDayNano, lambda value: (_months, tuple(value)))  # which pyarrow leaves out, and workers need
+        copyreg.pickle(
+            pa.MonthDayNano, lambda value: (_months, tuple(value))
+        )  # which pyarrow leaves out, and workers need
     if isinstance(kind, pa.FixedShapeTensorType):
         return _each_chunk(lambda chunk: _tensors(chunk, kind))
     if isinstance(kind, pa.BaseExtensionType):
         inner = converter(kind.storage_type, arrays)
         return _pylist if _known(kind) else _each_chunk(lambda chunk: inner(pa.chunked_array([chunk.storage])))
     if types.is_string(kind) or types.is_binary(kind) or types.is_large_string(kind) or types.is_large_binary(kind):
-        return _each_chunk(lambda chunk: chunk.to_numpy(zero_copy_only=False).tolist() if len(chunk) > SHORT else chunk.to_pylist())
+        return _each_chunk(
+            lambda chunk: chunk.to_numpy(zero_copy_only=False).tolist() if len(chunk) > SHORT else chunk.to_pylist()
+        )
     if types.is_integer(kind) or types.is_boolean(kind) or types.is_float32(kind) or types.is_float64(kind):
         return _each_chunk(
-            lambda chunk: chunk.to_pylist() if len(chunk) <= SHORT or chunk.null_count else chunk.to_numpy(zero_copy_only=False).tolist()
+            lambda chunk: (
+                chunk.to_pylist()
+                if len(chunk) <= SHORT or chunk.null_count
+                else chunk.to_numpy(zero_copy_only=False).tolist()
+            )
         )
     if str(kind) == "time64[ns]":
-        return lambda column: _pylist(column.cast(pa.time64("us")))  # raises where `to_pylist` would leave nanoseconds out
+        return lambda column: _pylist(
+            column.cast(pa.time64("us"))
+        )  # raises where `to_pylist` would leave nanoseconds out
     if arrays and _is_list(kind) and _is_number(kind.value_type):
         return _each_chunk(_vectors)
     return _pylist
@@ -67,7 +78,8 @@ def filled(convert: Convert, value: Any, kind: Any) -> Convert:
 
 
 def meaning(kind: Any, arrays: bool) -> Any:
-    """What the values of a type are in Python, alike for types whose values are; None for a type that has nothing but None.
+    """What the values of a type are in Python, alike for types whose values are;
+    None for a type that has nothing but None.
 
     >>> import pyarrow as pa
     >>> meaning(pa.large_string(), False) == meaning(pa.dictionary(pa.int8(), pa.string()), False)
@@ -80,7 +92,9 @@ def meaning(kind: Any, arrays: bool) -> Any:
     if isinstance(kind, pa.BaseExtensionType):
         return text if _known(kind) else meaning(kind.storage_type, arrays)
     if types.is_struct(kind):
-        return "dicts", *sorted(((f.name, meaning(f.type, arrays)) for f in map(kind.field, range(kind.num_fields))), key=itemgetter(0))
+        return "dicts", *sorted(
+            ((f.name, meaning(f.type, arrays)) for f in map(kind.field, range(kind.num_fields))), key=itemgetter(0)
+        )
     if types.is_map(kind):
         return "pairs", meaning(kind.key_type, arrays), meaning(kind.item_type, arrays)
     if _is_list(kind):
@@ -90,7 +104,12 @@ def meaning(kind: Any, arrays: bool) -> Any:
         return "integers"
     if types.is_timestamp(kind):
         return "times with a zone" if kind.tz else "times"
-    for told, word in (("decimal", "decimals"), ("fixed_size_binary", "bytes"), ("time", "times of day"), ("duration", "durations")):
+    for told, word in (
+        ("decimal", "decimals"),
+        ("fixed_size_binary", "bytes"),
+        ("time", "times of day"),
+        ("duration", "durations"),
+    ):
         if text.startswith(told):
             return word
     return _LIKE.get(text, text)
@@ -144,7 +163,9 @@ class Agreed:
             self.seen[name] = (both, *before[1:]) if both == before[0] else (both, kind, path)
 
     def _refuse(self, name: str, here: Any, path: str, there: Any, first: str) -> NoReturn:
-        raise ValueError(f"{self.who}(): files must have the same columns, but {name!r} is {here} in {path}, {there} in {first}")
+        raise ValueError(
+            f"{self.who}(): files must have the same columns, but {name!r} is {here} in {path}, {there} in {first}"
+        )
 
 
 def fits(value: Any, kind: Any) -> bool:
@@ -159,7 +180,9 @@ def stands_alone(kind: Any) -> bool:
     """Whether values of a type refer to no others, so that a slice of them can be checked without looking at all."""
     pa: Any = needed("pyarrow", "read_parquet()", extra="parquet")
     types = pa.types
-    return bool(types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind) or str(kind) in _LIKE)
+    return bool(
+        types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind) or str(kind) in _LIKE
+    )
 
 
 def maybe_whole(error: Exception) -> bool:
@@ -173,13 +196,16 @@ def _months(*parts: int) -> Any:
 
 
 def _known(kind: Any) -> bool:
-    """Whether Arrow itself knows an extension, and so what its values are; those of others may be registered here, or not."""
+    """Whether Arrow itself knows an extension, and so what its values are;
+    those of others may be registered here, or not."""
     return bool(kind.extension_name.startswith("arrow."))
 
 
 def _is_list(kind: Any) -> bool:
     pa: Any = needed("pyarrow", "read_parquet()", extra="parquet")
-    return any(is_such(kind) for name in _LISTS if (is_such := getattr(pa.types, f"is_{name}", None)))  # older ones know fewer
+    return any(
+        is_such(kind) for name in _LISTS if (is_such := getattr(pa.types, f"is_{name}", None))
+    )  # older ones know fewer
 
 
 def _is_number(kind: Any) -> bool:

@@ -26,16 +26,22 @@ _ARROW = rules.one_of("zstd", "lz4", None)
 
 
 def write_parquet(
-    path: Any, flow: Any, *, group: int | None = None, compression: str | None = "zstd", schema: Any = None, overwrite: bool = False
+    path: Any,
+    flow: Any,
+    *,
+    group: int | None = None,
+    compression: str | None = "zstd",
+    schema: Any = None,
+    overwrite: bool = False,
 ) -> None:
     """Write datapoints to a Parquet file: a column for each component, named by its key (of lists: "0", "1").
 
-    Components are what Arrow knows: numbers, texts, bytes, None, dates, lists and dicts of these, and numpy arrays (with
-    one axis, of any length; with more, all of one shape). Types are found out from the first thousand datapoints, or
-    given as a `schema` of pyarrow. `group` is how many rows make a row group, which is decoded as a whole (None: so many
-    as make 8 MB); `compression` is "zstd", "snappy", "gzip", "brotli", "lz4" or None. `read_parquet` gives back what was
-    written, except that tuples become lists, and numpy's numbers Python's. A bar is shown; the file appears at `path`
-    when it is whole.
+    Components are what Arrow knows: numbers, texts, bytes, None, dates, lists and dicts of these, and numpy arrays
+    (with one axis, of any length; with more, all of one shape). Types are found out from the first thousand datapoints,
+    or given as a `schema` of pyarrow. `group` is how many rows make a row group, which is decoded as a whole (None: so
+    many as make 8 MB); `compression` is "zstd", "snappy", "gzip", "brotli", "lz4" or None. `read_parquet` gives back
+    what was written, except that tuples become lists, and numpy's numbers Python's. A bar is shown; the file appears at
+    `path` when it is whole.
 
     Raises:
         FileExistsError: there is something at `path` already, and `overwrite` is not given.
@@ -60,9 +66,16 @@ def write_parquet(
 
 
 def write_arrow(
-    path: Any, flow: Any, *, group: int | None = None, compression: str | None = None, schema: Any = None, overwrite: bool = False
+    path: Any,
+    flow: Any,
+    *,
+    group: int | None = None,
+    compression: str | None = None,
+    schema: Any = None,
+    overwrite: bool = False,
 ) -> None:
-    """Write datapoints to an Arrow file (Feather 2): a column for each component, named by its key (of lists: "0", "1").
+    """Write datapoints to an Arrow file (Feather 2): a column for each component,
+    named by its key (of lists: "0", "1").
 
     As `write_parquet`; `compression` is None (what is read is then read in place), "lz4" or "zstd", and `group` is how
     many rows make a record batch.
@@ -153,7 +166,8 @@ def _tables(datapoints: Iterable[Any], who: str, schema: Any) -> Iterator[Any]:
             if found != form:
                 if form.keys is None or found.keys is None or set(form.keys) != set(found.keys):
                     raise ValueError(
-                        f"{who}(): all datapoints must have the components of the first, {form.names}, but datapoint {at} has {found.names}"
+                        f"{who}(): all datapoints must have the components of the first, {form.names}, but datapoint "
+                        f"{at} has {found.names}"
                     )
                 parts = [datapoint[key] for key in form.keys]
             rows.append(parts)
@@ -163,7 +177,9 @@ def _tables(datapoints: Iterable[Any], who: str, schema: Any) -> Iterator[Any]:
         if schema is None:
             schema = pa.schema([_field(pa, name, column, who) for name, column in zip(form.names, columns)])
         schema = _formed(schema, form, who)
-        yield pa.Table.from_arrays([_array(pa, schema.field(n), c, who, number) for n, c in zip(form.names, columns)], schema=schema)
+        yield pa.Table.from_arrays(
+            [_array(pa, schema.field(n), c, who, number) for n, c in zip(form.names, columns)], schema=schema
+        )
         number += len(rows)
 
 
@@ -183,17 +199,23 @@ def _field(pa: Any, name: str, column: tuple[Any, ...], who: str) -> Any:
         return pa.field(name, _converted(pa, [_plain(value) for value in column], None, name, who, 0).type)
     dtypes, shapes = {array.dtype.newbyteorder("=") for array in arrays}, {array.shape for array in arrays}
     flat = all(len(shape) == 1 for shape in shapes)
-    if len(dtypes) > 1 or len(arrays) + sum(value is None for value in column) < len(column) or not (flat or len(shapes) == 1):
+    if (
+        len(dtypes) > 1
+        or len(arrays) + sum(value is None for value in column) < len(column)
+        or not (flat or len(shapes) == 1)
+    ):
         told = sorted({f"{array.dtype} {array.shape}" for array in arrays})[:5]
         raise ValueError(
-            f"{who}(): the arrays of column {name!r} must have one dtype, and one axis or all the same shape, got {', '.join(told)}; "
+            f"{who}(): the arrays of column {name!r} must have one dtype, and one axis or all the same shape, got "
+            f"{', '.join(told)}; "
             "make them alike before, or write bytes"
         )
     try:
         kind = pa.from_numpy_dtype(next(iter(dtypes)))
     except (pa.ArrowNotImplementedError, TypeError) as error:
         raise TypeError(
-            f"{who}(): column {name!r} holds arrays of {arrays[0].dtype}, which Arrow does not know; convert them before"
+            f"{who}(): column {name!r} holds arrays of {arrays[0].dtype}, which Arrow does not know; convert them "
+            "before"
         ) from error
     if flat:
         return pa.field(name, pa.list_(kind), metadata={FORM: b"array"})
@@ -207,14 +229,16 @@ def _array(pa: Any, field: Any, column: tuple[Any, ...], who: str, number: int) 
     shape, dtype = tuple(field.type.shape), np.dtype(field.type.value_type.to_pandas_dtype())
     if 0 in shape and who == "write_parquet":
         raise ValueError(
-            f"{who}(): column {field.name!r} holds arrays {shape}, which are empty, and Parquet cannot read such; leave it out"
+            f"{who}(): column {field.name!r} holds arrays {shape}, which are empty, and Parquet cannot read such; "
+            "leave it out"
         )
     for at, value in enumerate(column, number):
         alike = isinstance(value, np.ndarray) and value.shape == shape and np.can_cast(value.dtype, dtype, "safe")
         if value is not None and not alike:
             given = f"an array of {value.dtype} {value.shape}" if isinstance(value, np.ndarray) else repr(value)[:80]
             raise ValueError(
-                f"{who}(): column {field.name!r} holds arrays of {dtype} {shape}, but datapoint {at} has {given}; make them alike before"
+                f"{who}(): column {field.name!r} holds arrays of {dtype} {shape}, but datapoint {at} has {given}; "
+                "make them alike before"
             )
     flat = [value if value is None else _native(value.reshape(-1)) for value in column]
     return pa.ExtensionArray.from_storage(field.type, pa.array(flat, field.type.storage_type))

@@ -1,4 +1,5 @@
-"""What the bytes of a file are, by the extension of its name: the table by which samples in tar files are read and written.
+"""What the bytes of a file are, by the extension of its name:
+the table by which samples in tar files are read and written.
 
 | extension | datapoint |
 |---|---|
@@ -89,7 +90,9 @@ class Decoding:
             if not ours:
                 note(error, f"in decode[{extension!r}], of {where()}")
                 raise
-            raise ValueError(f"{where()} cannot be read as {extension}: {words(error)}; decode=False gives its bytes") from error
+            raise ValueError(
+                f"{where()} cannot be read as {extension}: {words(error)}; decode=False gives its bytes"
+            ) from error
 
     def _found(self, extension: str) -> tuple[Decoder | None, bool]:
         """What decodes this extension, and whether that is of ours."""
@@ -208,14 +211,17 @@ def _image(last: str, image: np.ndarray, who: str) -> bytes:
 
 
 def _check_image(last: str, image: np.ndarray) -> None:
-    """Refuse what OpenCV would write as another image, without a word: floats from 0 to 1 black, 16 bits white, alpha left out."""
+    """Refuse what OpenCV would write as another image, without a word: floats from 0 to 1 black,
+    16 bits white, alpha left out."""
     depths, counts = _KEPT[last]
     if image.dtype.name not in depths:
         instead = _INSTEAD.get(image.dtype.kind if image.dtype.kind in "fb" else image.dtype.name, "it as npy")
         raise ValueError(f"{last} keeps {' and '.join(depths)}, got {image.dtype}; write {instead}")
     if image.ndim not in (2, 3) or 0 in image.shape or (image.shape[2] if image.ndim == 3 else 1) not in counts:
         wanted = " or ".join(f"(height, width, {count})" if count > 1 else "(height, width)" for count in counts)
-        raise ValueError(f"images must be {wanted} for {last}, got {image.shape}; write alpha as png, other arrays as npy")
+        raise ValueError(
+            f"images must be {wanted} for {last}, got {image.shape}; write alpha as png, other arrays as npy"
+        )
     if last == "pbm" and not np.isin(image, (0, 255)).all():
         raise ValueError("pbm keeps black (0) and white (255) alone; write pgm or png")
 
@@ -227,7 +233,9 @@ def _image_decoder() -> Decoder:
 
 
 def _refuse_pickle(data: bytes) -> Any:
-    raise ValueError("it is a pickle, which can run code when it is read; allow_pickle=True reads it, if you trust the file")
+    raise ValueError(
+        "it is a pickle, which can run code when it is read; allow_pickle=True reads it, if you trust the file"
+    )
 
 
 def _remedy(last: str, value: Any) -> str:

@@ -1,7 +1,7 @@
 """The headers of tar files, block by block: what they say of the member behind them, believed as far as it can be true.
 
-The layouts are those of Unix V7, POSIX (IEEE Std 1003.1: "ustar", and "pax" with its extended headers), GNU tar (long names,
-large sizes) and star (a shorter prefix of names).
+The layouts are those of Unix V7, POSIX (IEEE Std 1003.1: "ustar", and "pax" with its extended headers), GNU tar (long
+names, large sizes) and star (a shorter prefix of names).
 """
 
 from __future__ import annotations
@@ -50,16 +50,24 @@ def header(source: Source) -> bytes | None:
     if not source.position:
         raise ValueError(f"{source.called} is empty, and a tar file has at least two blocks of zeros; get it again")
     if len(found) < BLOCK:
-        where = f"within a header at byte {at}" if found else f"at byte {at} without the blocks of zeros that mark the end"
+        where = (
+            f"within a header at byte {at}" if found else f"at byte {at} without the blocks of zeros that mark the end"
+        )
         raise ValueError(f"{source.called} is cut off, or no tar file: it ends {where}; get it again")
-    what = f"is damaged: the header at byte {at} has a wrong checksum" if at else "is no tar file: its first header has a wrong checksum"
+    what = (
+        f"is damaged: the header at byte {at} has a wrong checksum"
+        if at
+        else "is no tar file: its first header has a wrong checksum"
+    )
     raise ValueError(f"{source.called} {what}; get it again")
 
 
 def extended(source: Source, size: int, at: int) -> bytes:
     """What an extended header holds."""
     if size > LONGEST:
-        raise ValueError(f"{source.called} is damaged: the extended header at byte {at} is said to have {size} bytes; get it again")
+        raise ValueError(
+            f"{source.called} is damaged: the extended header at byte {at} is said to have {size} bytes; get it again"
+        )
     held = source.read(-(-size // BLOCK) * BLOCK)
     if len(held) < size:
         raise ValueError(f"{source.called} is cut off: it ends within the extended header at byte {at}; get it again")
@@ -86,7 +94,9 @@ def size_of(known: dict[str, str], size: int, called: str, at: int) -> int:
     if not told:
         return size
     if not (told.isascii() and told.isdigit() and len(told) < 20):
-        raise ValueError(f"{called} is damaged: the member at byte {at} is said to have {told[:40]!r} bytes; get it again")
+        raise ValueError(
+            f"{called} is damaged: the member at byte {at} is said to have {told[:40]!r} bytes; get it again"
+        )
     return int(told)
 
 

@@ -1,8 +1,10 @@
-"""Which samples are in a tar file, and where: found by going from header to header, and kept in a file beside it if wanted.
+"""Which samples are in a tar file, and where: found by going from header to header,
+and kept in a file beside it if wanted.
 
-A sample is what consecutive files of one name are: `dir/0001.jpg` and `dir/0001.cls` are the sample `dir/0001`, with the
-components `jpg` and `cls` (the layout of WebDataset: https://github.com/webdataset/webdataset). Files of one sample that do
-not follow one another would be two samples, neither of them whole: keys are remembered, and one that comes again is an error.
+A sample is what consecutive files of one name are: `dir/0001.jpg` and `dir/0001.cls` are the sample `dir/0001`, with
+the components `jpg` and `cls` (the layout of WebDataset: https://github.com/webdataset/webdataset). Files of one sample
+that do not follow one another would be two samples, neither of them whole: keys are remembered, and one that comes
+again is an error.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ def split(name: str) -> tuple[str, str] | None:
     return folder + slash + stem, extension.lower()
 
 
-def parts(source: Source, say: Callable[[str], Any], remembered: int | None = None) -> Iterator[tuple[str, str, Member, bool]]:
+def parts(
+    source: Source, say: Callable[[str], Any], remembered: int | None = None
+) -> Iterator[tuple[str, str, Member, bool]]:
     """The components in a tar file: key, extension, where it is, and whether it begins a sample.
 
     `say` is told what is odd, but no error; `remembered` is how many keys are remembered at least, by default all.
@@ -66,7 +70,10 @@ def parts(source: Source, say: Callable[[str], Any], remembered: int | None = No
         named = split(member.name)
         if named is None:
             if not left_out and not _META.match(member.name):
-                say(f"leaves out {member.name!r} at byte {member.offset}, and whatever else begins with a dot or has no extension")
+                say(
+                    f"leaves out {member.name!r} at byte {member.offset}, and whatever else begins with a dot or has "
+                    "no extension"
+                )
                 left_out = True
             continue
         key, extension = named
@@ -80,14 +87,18 @@ def parts(source: Source, say: Callable[[str], Any], remembered: int | None = No
             recent[key] = member.offset
             newest, held = key, set()
         if extension in held:
-            raise ValueError(f"{source.called} holds two files {key}.{extension} one after the other; a sample has one of each extension")
+            raise ValueError(
+                f"{source.called} holds two files {key}.{extension} one after the other; a sample has one of each "
+                "extension"
+            )
         held.add(extension)
         yield key, extension, member, begins
 
 
 def _apart(called: str, key: str, first: int, extension: str, second: int) -> ValueError:
     return ValueError(
-        f"{called} holds files of the sample {key!r} in two places, at byte {first} and at byte {second} ({key}.{extension}), with others "
+        f"{called} holds files of the sample {key!r} in two places, at byte {first} and at byte {second} "
+        f"({key}.{extension}), with others "
         "between them; those of a sample must follow one another: pack it anew in the order of names (tar --sort=name)"
     )
 
@@ -101,12 +112,26 @@ def lacks(called: str, key: str, at: int, missing: str, there: Sequence[str]) ->
 
 
 class Index:
-    """The samples of one tar file: their keys, and the extension, offset and size of each component; and what is odd about it."""
+    """The samples of one tar file: their keys, and the extension, offset and size of each component;
+    and what is odd about it."""
 
     def __init__(
-        self, starts: np.ndarray, offsets: np.ndarray, sizes: np.ndarray, ends: np.ndarray, names: bytes, remarks: Sequence[str] = ()
+        self,
+        starts: np.ndarray,
+        offsets: np.ndarray,
+        sizes: np.ndarray,
+        ends: np.ndarray,
+        names: bytes,
+        remarks: Sequence[str] = (),
     ) -> None:
-        self.starts, self.offsets, self.sizes, self.ends, self.names, self.remarks = starts, offsets, sizes, ends, names, remarks
+        self.starts, self.offsets, self.sizes, self.ends, self.names, self.remarks = (
+            starts,
+            offsets,
+            sizes,
+            ends,
+            names,
+            remarks,
+        )
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -138,7 +163,10 @@ def scanned(pieces: Pieces, called: str) -> Index:
         ValueError: it is no tar file, or one that cannot be read from anywhere; see `members`.
     """
     if packing(pieces.read(0, LOOK)):
-        raise ValueError(f"{called} is compressed, so it can only be read in order: pass index=False, or end its name with {PACKED[0]}")
+        raise ValueError(
+            f"{called} is compressed, so it can only be read in order: pass index=False, or end its name with "
+            f"{PACKED[0]}"
+        )
     starts, offsets, sizes, names = list[int](), list[int](), list[int](), list[bytes]()
     remarks: list[str] = []
     for key, extension, member, begins in parts(Headers(pieces, called), remarks.append):
@@ -150,7 +178,14 @@ def scanned(pieces: Pieces, called: str) -> Index:
         sizes.append(member.size)
     starts.append(len(offsets))
     ends = np.fromiter(itertools.accumulate(map(len, names), initial=0), np.int64)
-    return Index(np.array(starts, np.int64), np.array(offsets, np.int64), np.array(sizes, np.int64), ends, b"".join(names), remarks)
+    return Index(
+        np.array(starts, np.int64),
+        np.array(offsets, np.int64),
+        np.array(sizes, np.int64),
+        ends,
+        b"".join(names),
+        remarks,
+    )
 
 
 def index_of(pieces: Pieces, path: str, called: str, *, save: bool = False) -> Index:
@@ -186,7 +221,11 @@ def _beside(path: str, size: int) -> Index | None:
     except OSError:
         return None
     start = len(_LAYOUT) + _HEAD.size
-    if not whole.startswith(_LAYOUT) or blake2b(whole[:-_DIGEST], digest_size=_DIGEST).digest() != whole[-_DIGEST:] or len(whole) < start:
+    if (
+        not whole.startswith(_LAYOUT)
+        or blake2b(whole[:-_DIGEST], digest_size=_DIGEST).digest() != whole[-_DIGEST:]
+        or len(whole) < start
+    ):
         return None
     told_size, told_moment, samples, components, named, remarked = _HEAD.unpack_from(whole, len(_LAYOUT))
     lengths = [samples + 1, components, components, samples + 1]
@@ -198,7 +237,11 @@ def _beside(path: str, size: int) -> Index | None:
         return None
     numbers = np.frombuffer(whole, "<i8", sum(lengths), start)
     starts, offsets, sizes, ends = np.split(numbers, np.cumsum(lengths)[:-1])
-    fits = _rises(starts, components) and _rises(ends, named) and bool(((offsets >= 0) & (sizes >= 0) & (offsets <= size - sizes)).all())
+    fits = (
+        _rises(starts, components)
+        and _rises(ends, named)
+        and bool(((offsets >= 0) & (sizes >= 0) & (offsets <= size - sizes)).all())
+    )
     names, remarks = whole[start + 8 * sum(lengths) :][:named], whole[start + 8 * sum(lengths) + named : -_DIGEST]
     said = remarks.decode("utf-8", "surrogateescape").split("\0") if remarks else []
     return Index(starts, offsets, sizes, ends, names, said) if fits else None
@@ -214,7 +257,8 @@ def _rises(numbers: np.ndarray, last: int) -> bool:
 
 
 class Shards:
-    """Some tar files, of which a limited number is open, for any number of threads. `known` are the samples of some of them."""
+    """Some tar files, of which a limited number is open, for any number of threads.
+    `known` are the samples of some of them."""
 
     def __init__(self, paths: Sequence[str], stamps: Sequence[Any], known: dict[int, Index], who: str) -> None:
         self.paths, self.stamps, self.known, self.who = paths, stamps, known, who

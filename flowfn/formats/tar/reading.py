@@ -43,12 +43,16 @@ _COMPONENTS = rules.optional(
 _DECODE = rules.Rule(
     "True, False, or a dict of functions of bytes by extension",
     lambda value: isinstance(value, (bool, Mapping)),
-    lambda value, others: isinstance(value, bool) or all(isinstance(name, str) and callable(one) for name, one in value.items()),
+    lambda value, others: (
+        isinstance(value, bool) or all(isinstance(name, str) and callable(one) for name, one in value.items())
+    ),
 )
 _INDEX = rules.optional(rules.boolean)
 _PATHS = rules.Rule(
     "a path, a pattern, a URL, a list of them, or a flow of paths",
-    lambda value: isinstance(value, (str, os.PathLike, Flow)) or (isinstance(value, (list, tuple)) and all(map(_is_path, value))),
+    lambda value: (
+        isinstance(value, (str, os.PathLike, Flow)) or (isinstance(value, (list, tuple)) and all(map(_is_path, value)))
+    ),
     lambda value, others: isinstance(value, Flow) or (os.fspath(value) != "" if _is_path(value) else len(value) > 0),
 )
 
@@ -65,37 +69,39 @@ def read_webdataset(
 ) -> Flow[dict[str, Any]]:
     """A flow of the samples in tar files of WebDataset's layout: dicts with the key as `__key__`, then the components.
 
-    `paths` is a path, a URL, a glob pattern, a range in braces (`"train-{0000..0007}.tar"`, `"{train,val}.tar"`), or a list
-    of them; the samples of one file come after those of the other. `components` are the extensions to read, which each
-    sample must have; the others are passed over. Text, numbers (cls), JSON and arrays (npy, npz) are decoded by their
-    extensions, images (RGB) with `images=True`, pickles with `allow_pickle=True`, and others stay bytes; `decode=False`
-    leaves all as they are, and a dict (`{"mp4": function_of_bytes}`) comes before these rules.
+    `paths` is a path, a URL, a glob pattern, a range in braces (`"train-{0000..0007}.tar"`, `"{train,val}.tar"`), or a
+    list of them; the samples of one file come after those of the other. `components` are the extensions to read, which
+    each sample must have; the others are passed over. Text, numbers (cls), JSON and arrays (npy, npz) are decoded by
+    their extensions, images (RGB) with `images=True`, pickles with `allow_pickle=True`, and others stay bytes;
+    `decode=False` leaves all as they are, and a dict (`{"mp4": function_of_bytes}`) comes before these rules.
 
-    Local files are indexed in this call, by reading their headers alone; the flow then knows its length, `flow[i]` reads
-    one sample, and `shuffle()` reads none in vain. `save_index=True` keeps what was found in a file `.index` beside each,
-    which is used from then on as long as the tar file is the same. What is compressed (.tar.gz, .tar.bz2, .tar.xz, and
-    .tar.zst with the extra `zstd`) or behind a URL is read as a stream, one tar file after the other; worker processes then
-    share out the files. `index=True` indexes what is behind a URL too (the server must give pieces of files), `index=False`
-    streams local files. A flow of paths, for example `ff.pipe(paths, ff.shuffle(), ff.shard(rank, world))`, is streamed in
-    its order.
+    Local files are indexed in this call, by reading their headers alone; the flow then knows its length, `flow[i]`
+    reads one sample, and `shuffle()` reads none in vain. `save_index=True` keeps what was found in a file `.index`
+    beside each, which is used from then on as long as the tar file is the same. What is compressed (.tar.gz, .tar.bz2,
+    .tar.xz, and .tar.zst with the extra `zstd`) or behind a URL is read as a stream, one tar file after the other;
+    worker processes then share out the files. `index=True` indexes what is behind a URL too (the server must give
+    pieces of files), `index=False` streams local files. A flow of paths, for example `ff.pipe(paths, ff.shuffle(),
+    ff.shard(rank, world))`, is streamed in its order.
 
-    A sample is files that follow one another. If its key comes again behind others, that is an error (a stream remembers
-    the last 65 536 keys). Of a file whose name begins with a dot ("._0001.jpg") or has no extension, which is in no sample,
-    a warning tells; `__name__` at the beginning of a name is for what is said of the whole file, which is passed over. A tar
-    file ends with zeros, where tar and webdataset stop reading: what stands behind them, as in two files joined by `cat`, is
-    an error, and more zeros than mark an end are warned of, as in a download that was broken off.
+    A sample is files that follow one another. If its key comes again behind others, that is an error (a stream
+    remembers the last 65 536 keys). Of a file whose name begins with a dot ("._0001.jpg") or has no extension, which is
+    in no sample, a warning tells; `__name__` at the beginning of a name is for what is said of the whole file, which is
+    passed over. A tar file ends with zeros, where tar and webdataset stop reading: what stands behind them, as in two
+    files joined by `cat`, is an error, and more zeros than mark an end are warned of, as in a download that was broken
+    off.
 
     Raises:
         FileNotFoundError: there is no such file, or none that matches.
-        ValueError: a file is damaged, cut off or no tar file; there are links, devices, sparse files, names with ".." in
-            it; a key comes again, or a sample lacks one of the components; a component is not what its extension says, or
-            is a pickle.
+        ValueError: a file is damaged, cut off or no tar file; there are links, devices, sparse files, names with ".."
+            in it; a key comes again, or a sample lacks one of the components; a component is not what its extension
+            says, or is a pickle.
         ImportError: a file is compressed by zstd, and zstandard is not installed.
 
     >>> import tempfile
     >>> from flowfn.formats import write_webdataset
     >>> folder = tempfile.mkdtemp()
-    >>> write_webdataset(folder + "/{shard:02d}.tar", [{"txt": "one", "cls": 1}, {"txt": "two", "cls": 2}], shard_size=1)
+    >>> samples = [{"txt": "one", "cls": 1}, {"txt": "two", "cls": 2}]
+    >>> write_webdataset(folder + "/{shard:02d}.tar", samples, shard_size=1)
     >>> flow = read_webdataset(folder + "/{00..01}.tar")
     >>> len(flow), flow[1]
     (2, {'__key__': '000000001', 'txt': 'two', 'cls': 2})
@@ -110,7 +116,13 @@ def read_webdataset(
     reading = Reading(chosen, Decoding(decode, images, allow_pickle))
     words = call(
         _WHO,
-        *[paths if isinstance(paths, Flow) else [*map(os.fspath, paths)] if isinstance(paths, (list, tuple)) else os.fspath(paths)],
+        *[
+            paths
+            if isinstance(paths, Flow)
+            else [*map(os.fspath, paths)]
+            if isinstance(paths, (list, tuple))
+            else os.fspath(paths)
+        ],
         components=(components, None),
         decode=(decode, True),
         images=(images, False),
@@ -120,12 +132,15 @@ def read_webdataset(
     )
     if isinstance(paths, Flow):
         if index or save_index:
-            raise ValueError(f"{_WHO}(): a flow of paths is streamed, so there is no index; give a list of paths for one")
+            raise ValueError(
+                f"{_WHO}(): a flow of paths is streamed, so there is no index; give a list of paths for one"
+            )
         return _streamed(paths, reading, words)
     found = paths_of(paths, _WHO)
     if save_index and any(map(is_url, found)):
         raise ValueError(
-            f"{_WHO}(): save_index=True needs local files, but there are URLs among them; pass index=True for an index that is not kept"
+            f"{_WHO}(): save_index=True needs local files, but there are URLs among them; pass index=True for an "
+            "index that is not kept"
         )
     if index is None:
         index = save_index or not any(is_url(path) or path.lower().endswith(PACKED) for path in found)
@@ -160,7 +175,9 @@ class Reading:
         sample: dict[str, Any] = {}
         held, first = list[str](), 0
         with Tape(path, f"{_WHO}()", called) as tape:
-            for key, extension, member, begins in parts(tape, lambda remark: warnings.warn(f"{called} {remark}", stacklevel=2), REMEMBERED):
+            for key, extension, member, begins in parts(
+                tape, lambda remark: warnings.warn(f"{called} {remark}", stacklevel=2), REMEMBERED
+            ):
                 if begins:
                     if held:
                         yield self._whole(sample, held, first, called)
@@ -201,7 +218,11 @@ class Samples(Opened):
     @property
     def remarks(self) -> list[str]:
         """What is odd about the files that were looked at, but no error."""
-        return [f"{_WHO}(): {self.paths[number]} {remark}" for number, index in self._known.items() for remark in index.remarks]
+        return [
+            f"{_WHO}(): {self.paths[number]} {remark}"
+            for number, index in self._known.items()
+            for remark in index.remarks
+        ]
 
     def open(self) -> Shards:
         """Nothing is opened before it is wanted."""
@@ -245,7 +266,10 @@ def _warn(remarks: Sequence[str]) -> None:
     for remark in remarks[:SAID]:
         warnings.warn(remark, stacklevel=3)
     if remarks[SAID:]:
-        warnings.warn(f"{_WHO}(): there are {len(remarks) - SAID} more such remarks, the last of them: {remarks[-1]}", stacklevel=3)
+        warnings.warn(
+            f"{_WHO}(): there are {len(remarks) - SAID} more such remarks, the last of them: {remarks[-1]}",
+            stacklevel=3,
+        )
 
 
 @dataclass(frozen=True)

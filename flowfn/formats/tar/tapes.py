@@ -1,8 +1,9 @@
-"""Tar files, member by member: which regular files are in them, and where. Nothing is extracted, and nothing is created.
+"""Tar files, member by member: which regular files are in them, and where.
+Nothing is extracted, and nothing is created.
 
 A reader of its own, because it only has to find files and must not believe what a file says of itself: sizes are held
-against the bytes that are there, names, links and devices that do harm elsewhere are errors, and what stands behind the end
-is looked at.
+against the bytes that are there, names, links and devices that do harm elsewhere are errors,
+and what stands behind the end is looked at.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from flowfn.storage.unpacking import AT_ONCE, read, unpacked
 PACKED = (".gz", ".tgz", ".bz2", ".tbz2", ".tbz", ".xz", ".txz", ".lzma", ".tlz", ".zst", ".tzst")
 """How names of compressed tar files end."""
 MARK = 42 * BLOCK
-"""How many zeros mark an end at most: two blocks, and what is left of a record of twenty, in which nearly all programs write,
-and of another where `tar --concatenate` has added to a file."""
+"""How many zeros mark an end at most: two blocks, and what is left of a record of twenty, in which nearly all programs
+write, and of another where `tar --concatenate` has added to a file."""
 
 _REGULAR, _FOLDER = (b"0", b"\0", b"7"), b"5"
 _LONG_NAME, _LONG_LINK, _EXTENDED, _FOR_ALL = b"L", b"K", (b"x", b"X"), b"g"
@@ -113,8 +114,8 @@ def members(source: Source, say: Callable[[str], Any]) -> Iterator[Member]:
     `say` is told what is odd, but no error: "has ...".
 
     Raises:
-        ValueError: it is no tar file, or it is damaged or cut off; there is a link, a device, a sparse file, or a name that
-            leads out of the folder in it; or something stands behind its end.
+        ValueError: it is no tar file, or it is damaged or cut off; there is a link, a device, a sparse file, or a name
+            that leads out of the folder in it; or something stands behind its end.
     """
     for_all: dict[str, str] = {}
     known: dict[str, str] = {}
@@ -133,7 +134,13 @@ def members(source: Source, say: Callable[[str], Any]) -> Iterator[Member]:
             told, known = {**for_all, **known}, {}
             name = told.get("GNU.sparse.name") or told.get("path") or ""
             size = headers.size_of(told, size, source.called, at)
-            kind = _SPARSE if any(key.startswith(_WITH_HOLES) for key in told) else _PART if "GNU.volume.filename" in for_all else kind
+            kind = (
+                _SPARSE
+                if any(key.startswith(_WITH_HOLES) for key in told)
+                else _PART
+                if "GNU.volume.filename" in for_all
+                else kind
+            )
         member = Member(name or headers.name_in(block), source.position, size)
         if kind == _FOLDER or (kind in _REGULAR and member.name.endswith("/") and not member.size):
             continue
@@ -160,7 +167,8 @@ def payload(tape: Tape, member: Member) -> bytes:
 def cut_off(called: str, member: Member) -> ValueError:
     """The error for a member that is longer than what is there."""
     return ValueError(
-        f"{called} is cut off: it ends within {member.name!r}, whose {member.size} bytes begin at byte {member.offset}; get it again, "
+        f"{called} is cut off: it ends within {member.name!r}, whose {member.size} bytes begin at byte "
+        f"{member.offset}; get it again, "
         "or, if it is the first of several volumes, pack them as one"
     )
 
@@ -172,19 +180,27 @@ def _look_behind(source: Source, say: Callable[[str], Any]) -> None:
         if piece != bytes(len(piece)):
             rest = piece.lstrip(b"\0")
             raise ValueError(
-                f"{source.called} goes on at byte {source.position - len(rest)}, behind the zeros at byte {begin} that mark its end, where "
-                "tar and webdataset stop reading; if several tar files were joined, keep them apart, or join them by tar --concatenate"
+                f"{source.called} goes on at byte {source.position - len(rest)}, behind the zeros at byte {begin} "
+                "that mark its end, where "
+                "tar and webdataset stop reading; if several tar files were joined, keep them apart, or join them by "
+                "tar --concatenate"
             )
     zeros = source.position - begin
     if zeros > MARK:
-        say(f"has {zeros} zeros from byte {begin} on, where {MARK} mark an end at most; if it lacks files, get it again: it is not whole")
+        say(
+            f"has {zeros} zeros from byte {begin} on, where {MARK} mark an end at most; if it lacks files, get it "
+            "again: it is not whole"
+        )
 
 
 def _check(member: Member, kind: bytes, called: str, at: int) -> None:
     """Refuse what is no regular file, and names that lead elsewhere."""
     if kind not in _REGULAR:
         what, remedy = _REFUSED.get(kind, (f"a member of the unknown kind {kind!r}", "without it"))
-        raise ValueError(f"{called} holds {what}, {member.name!r} at byte {at}, and only regular files are read; pack it anew ({remedy})")
+        raise ValueError(
+            f"{called} holds {what}, {member.name!r} at byte {at}, and only regular files are read; pack it anew "
+            f"({remedy})"
+        )
     if headers.leads_out(member.name):
         raise ValueError(
             f"{called} holds a file whose name leads out of the folder, {member.name!r} at byte {at}; "

@@ -42,15 +42,15 @@ def write_webdataset(
     """Write a flow of dicts as tar files of WebDataset's layout: one file for each component, named key.extension.
 
     Keys of a datapoint are extensions (`jpg`, `cls`, `seg.png`), which say how a component is written: strings as txt,
-    integers as cls, anything of JSON as json, arrays as npy, dicts of arrays as npz, images (RGB, height x width x 3, of uint8) as
-    png or jpg (as png also of uint16 and with alpha; as tif of floats, too), any object as pyd, each of them and `.gz` compressed;
-    bytes are written as they are. `__key__` is the name of the sample, by default its number in this call with nine digits; other
-    keys that begin with `__` are left out.
+    integers as cls, anything of JSON as json, arrays as npy, dicts of arrays as npz, images (RGB, height x width x 3,
+    of uint8) as png or jpg (as png also of uint16 and with alpha; as tif of floats, too), any object as pyd, each of
+    them and `.gz` compressed; bytes are written as they are. `__key__` is the name of the sample, by default its number
+    in this call with nine digits; other keys that begin with `__` are left out.
 
     `pattern` is the path of one file, or one with the number of the shard, as in "train-{shard:05d}.tar": a shard then
-    has at most `shard_size` samples and (unless a single sample is larger) `shard_bytes` bytes, one gigabyte if neither is
-    given. With ".tar.gz" it is compressed. The same datapoints give the same bytes. Nothing is at its final place before
-    all is written. `save_index=True` writes what `read_webdataset` needs to know beside each shard.
+    has at most `shard_size` samples and (unless a single sample is larger) `shard_bytes` bytes, one gigabyte if neither
+    is given. With ".tar.gz" it is compressed. The same datapoints give the same bytes. Nothing is at its final place
+    before all is written. `save_index=True` writes what `read_webdataset` needs to know beside each shard.
 
     Raises:
         FileExistsError: there are files of this pattern already; with `overwrite=True` they are all replaced.
@@ -71,11 +71,16 @@ def write_webdataset(
         rules.boolean.check(_WHO, name, value, {})
     several = counts_shards(os.fspath(pattern), _WHO)
     if save_index and (is_url(pattern) or os.fspath(pattern).endswith(_GZIPPED)):
-        raise ValueError(f"{_WHO}(): save_index=True needs local files that are not compressed, got {pattern!r}; leave one out")
+        raise ValueError(
+            f"{_WHO}(): save_index=True needs local files that are not compressed, got {pattern!r}; leave one out"
+        )
     if os.fspath(pattern).endswith(PACKED) and not os.fspath(pattern).endswith(_GZIPPED):
         raise ValueError(f"{_WHO}(): pattern must end with .tar or .tar.gz, got {pattern!r}")
     if not several and (shard_size or shard_bytes):
-        raise ValueError(f"{_WHO}(): pattern must say where the number of the shard goes, as in 'train-{{shard:05d}}.tar', got {pattern!r}")
+        raise ValueError(
+            f"{_WHO}(): pattern must say where the number of the shard goes, as in 'train-{{shard:05d}}.tar', got "
+            f"{pattern!r}"
+        )
     if several and not (shard_size or shard_bytes):
         shard_bytes = USUAL
     target = Target(file_path(pattern, _WHO), several, overwrite, save_index)
@@ -85,7 +90,9 @@ def write_webdataset(
             key, files = _files(datapoint, number)
             size = sum(map(len, files))
             shard = target.shard
-            if shard.samples and ((shard_size and shard.samples >= shard_size) or (shard_bytes and shard.bytes + size > shard_bytes)):
+            if shard.samples and (
+                (shard_size and shard.samples >= shard_size) or (shard_bytes and shard.bytes + size > shard_bytes)
+            ):
                 shard = target.next()
             shard.add(key, files, size)
 
@@ -107,7 +114,10 @@ class Shard:
             ValueError: there is one of this key.
         """
         if key in self.keys:
-            raise ValueError(f"{_WHO}(): two datapoints of a file have the key {key!r}, and could not be told apart; make keys differ")
+            raise ValueError(
+                f"{_WHO}(): two datapoints of a file have the key {key!r}, and could not be told apart; make keys "
+                "differ"
+            )
         self.keys.add(key)
         self.file.writelines(files)
         self.samples += 1
@@ -256,12 +266,16 @@ def _files(datapoint: Any, number: int) -> tuple[str, list[bytes]]:
 def _check_name(key: str, extension: Any) -> None:
     """Make sure that the name of a file can be taken apart again."""
     if not isinstance(extension, str):
-        raise TypeError(f"{_WHO}(): the keys of a datapoint must be extensions, as in {{'jpg': ..., 'cls': ...}}, got {extension!r}")
+        raise TypeError(
+            f"{_WHO}(): the keys of a datapoint must be extensions, as in {{'jpg': ..., 'cls': ...}}, got {extension!r}"
+        )
     name = f"{key}.{extension}"
     if split(name) != (key, extension) or "\0" in name or leads_out(name):
         raise ValueError(
-            f"{_WHO}(): {name!r} must be a key and an extension that can be told apart again, got the key {key!r} and the extension "
-            f"{extension!r}; a key has no dot in its last part, no '..' and no slash in front, an extension is in lower case"
+            f"{_WHO}(): {name!r} must be a key and an extension that can be told apart again, got the key {key!r} and "
+            "the extension "
+            f"{extension!r}; a key has no dot in its last part, no '..' and no slash in front, an extension is in "
+            "lower case"
         )
 
 

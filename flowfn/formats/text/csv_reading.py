@@ -32,11 +32,15 @@ HEADER = 1 << 20
 _HEADER = rules.Rule(
     "True, False, or a list of names",
     lambda value: isinstance(value, (bool, list, tuple)),
-    lambda value, others: isinstance(value, bool) or (all(isinstance(name, str) for name in value) and len(set(value)) == len(value) > 0),
+    lambda value, others: (
+        isinstance(value, bool) or (all(isinstance(name, str) for name in value) and len(set(value)) == len(value) > 0)
+    ),
 )
 _TYPES = rules.Rule(
     "a function, a dict of functions by column, or None",
-    lambda value: value is None or callable(value) or (isinstance(value, Mapping) and all(map(callable, value.values()))),
+    lambda value: (
+        value is None or callable(value) or (isinstance(value, Mapping) and all(map(callable, value.values())))
+    ),
 )
 
 
@@ -51,20 +55,21 @@ def read_csv(
     encoding: str = "utf-8",
     hold: bool = False,
 ) -> Flow[Any]:
-    """A flow of the records of a CSV file, as dicts of strings: {column: text}; or of several files, one after the other.
+    """A flow of the records of a CSV file, as dicts of strings: {column: text};
+    or of several files, one after the other.
 
-    `path` is a path, a URL, a glob pattern, a range in braces ("part-{00..07}.csv"), or a list of them; if there are names
-    of columns in the files, all have the same, in whatever order.
+    `path` is a path, a URL, a glob pattern, a range in braces ("part-{00..07}.csv"), or a list of them; if there are
+    names of columns in the files, all have the same, in whatever order.
 
     `columns` are those that are wanted (None: all). `types` says what to make of the texts: a function for all, or a
-    dict of functions by column, such as `{"label": int, "score": float}` (`bool` knows true, false, 1 and 0). `header` is
-    True if the first record holds the names, a list of names if they do not stand in the file, False if there are none:
-    datapoints are lists then.
+    dict of functions by column, such as `{"label": int, "score": float}` (`bool` knows true, false, 1 and 0). `header`
+    is True if the first record holds the names, a list of names if they do not stand in the file, False if there are
+    none: datapoints are lists then.
 
     Records may have line breaks between quotes; with `quote=None` a quote is a character as any other, as in most files
-    that are separated by tabs (`delimiter="\\t"`). An index of where they begin is made when it is first needed (a scan of
-    the file, in each process), and makes the flow seekable. Files that end in .gz, .bz2 or .xz are decompressed; they
-    can only be read in order, unless they are to `hold` in memory, decompressed, by each process that reads them.
+    that are separated by tabs (`delimiter="\\t"`). An index of where they begin is made when it is first needed (a scan
+    of the file, in each process), and makes the flow seekable. Files that end in .gz, .bz2 or .xz are decompressed;
+    they can only be read in order, unless they are to `hold` in memory, decompressed, by each process that reads them.
 
     Raises:
         ValueError: a record has more or fewer fields than there are names, or a text is none of its type; a quote is
@@ -72,7 +77,8 @@ def read_csv(
         FileNotFoundError: there is no such file.
 
     Warns:
-        UserWarning: no line break ends the last record, which may be less than what was written, if the file was cut off.
+        UserWarning: no line break ends the last record, which may be less than what was written, if
+            the file was cut off.
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/words.csv"
@@ -93,12 +99,25 @@ def read_csv(
         head = _head(place, header, delimiter, quote, encoding)
         if files:
             _check_alike(files[0], place, *head[1:])
-        wanted = columns if columns is not None or not files or head[1] == files[0][1].names else list(files[0][1].names or ())
+        wanted = (
+            columns
+            if columns is not None or not files or head[1] == files[0][1].names
+            else list(files[0][1].names or ())
+        )
         files.append((place, Csv(*head, *_chosen(*head[1:], wanted, types, place), delimiter, quote, encoding)))
-    options = {"columns": (columns, None), "header": (header, True), "delimiter": (delimiter, ","), "quote": (quote, '"')}
+    options = {
+        "columns": (columns, None),
+        "header": (header, True),
+        "delimiter": (delimiter, ","),
+        "quote": (quote, '"'),
+    }
     text = call(who, path, **options, encoding=(encoding, "utf-8"), hold=(hold, False))
     if types is not None:
-        told = "{" + ", ".join(f"{key!r}: {named(one)}" for key, one in types.items()) + "}" if isinstance(types, Mapping) else named(types)
+        told = (
+            "{" + ", ".join(f"{key!r}: {named(one)}" for key, one in types.items()) + "}"
+            if isinstance(types, Mapping)
+            else named(types)
+        )
         text = f"{text[:-1]}, types={told})"
     return flow_of_records(files, who, hold, text)
 
@@ -194,7 +213,9 @@ class Csv:
     def carefully(self, block: bytes) -> Iterator[Any]:
         """The same, one by one."""
         names, count, places, converts = self.names, self.count, self.places, self.converts
-        pick: Any = None if places is None else itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
+        pick: Any = (
+            None if places is None else itemgetter(*places) if len(places) > 1 else lambda row: (row[places[0]],)
+        )
         keys = names if pick is None or names is None else pick(names)
         try:
             for row in self._reader(self._lines(block)):
@@ -222,7 +243,9 @@ def _told(error: Exception) -> str:
     return f"{error}{'; csv.field_size_limit(n) allows longer ones' * ('field larger' in str(error))}"
 
 
-def _head(path: str, header: Any, delimiter: str, quote: str | None, encoding: str) -> tuple[int, tuple[str, ...] | None, int]:
+def _head(
+    path: str, header: Any, delimiter: str, quote: str | None, encoding: str
+) -> tuple[int, tuple[str, ...] | None, int]:
     """Where the first record begins, the names of the columns, and how many there are."""
     held = first_of_text(path, "read_csv", HEADER)
     start = len(BOM) if held.startswith(BOM) else 0
@@ -236,7 +259,9 @@ def _head(path: str, header: Any, delimiter: str, quote: str | None, encoding: s
         if header and len(set(names)) < len(names):
             raise Unreadable(f"columns have the same name: {names[:20]}; name them with header=[...], and take skip(1)")
     except (Unreadable, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"read_csv(): the {'header' if header else 'first record'} of {path} cannot be read: {_told(error)}") from error
+        raise ValueError(
+            f"read_csv(): the {'header' if header else 'first record'} of {path} cannot be read: {_told(error)}"
+        ) from error
     return (start + stop, tuple(names), len(names)) if header else (start, None, len(names))
 
 
@@ -245,7 +270,9 @@ def _check_alike(first: tuple[str, Csv], path: str, names: tuple[str, ...] | Non
     known = first[1]
     if count != known.count or set(names or ()) != set(known.names or ()):
         told = [count, known.count] if names is None else [list(names[:20]), list((known.names or ())[:20])]
-        raise ValueError(f"read_csv(): {path} has the columns {told[0]}, where {first[0]} has {told[1]}; read them apart")
+        raise ValueError(
+            f"read_csv(): {path} has the columns {told[0]}, where {first[0]} has {told[1]}; read them apart"
+        )
 
 
 def _chosen(names: tuple[str, ...] | None, count: int, columns: Any, types: Any, path: str) -> tuple[Any, Any]:
@@ -253,7 +280,8 @@ def _chosen(names: tuple[str, ...] | None, count: int, columns: Any, types: Any,
     if names is None:
         if columns is not None or isinstance(types, Mapping):
             raise ValueError(
-                f"read_csv(): with header=False columns have no names, got columns={columns!r}, types={types!r}; name them: header=[...]"
+                f"read_csv(): with header=False columns have no names, got columns={columns!r}, types={types!r}; name "
+                "them: header=[...]"
             )
         return None, () if types is None else tuple((place, _convert(types)) for place in range(count))
     if columns is not None and (not isinstance(columns, (list, tuple)) or not columns):
@@ -261,10 +289,14 @@ def _chosen(names: tuple[str, ...] | None, count: int, columns: Any, types: Any,
     wanted = list(names if columns is None else columns)
     for name in [*wanted, *(types if isinstance(types, Mapping) else ())]:
         if name not in names:
-            raise ValueError(f"read_csv(): there is no column {name!r} in {path}; there are {', '.join(map(repr, names[:20]))}")
+            raise ValueError(
+                f"read_csv(): there is no column {name!r} in {path}; there are {', '.join(map(repr, names[:20]))}"
+            )
     functions = types if isinstance(types, Mapping) else {} if types is None else dict.fromkeys(wanted, types)
     converts = tuple((names.index(name), _convert(convert)) for name, convert in functions.items() if name in wanted)
-    return None if columns is None else tuple(map(names.index, wanted)), tuple(one for one in converts if one[1] is not str)
+    return None if columns is None else tuple(map(names.index, wanted)), tuple(
+        one for one in converts if one[1] is not str
+    )
 
 
 def _convert(function: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -33,10 +33,10 @@ def write_csv(
 ) -> None:
     """Write datapoints to a CSV file: dicts, with their keys as the header, or lists, or bare values, which have none.
 
-    Values are written as `str` shows them; arrays and containers are refused. `read_csv` gives back texts, which `types`
-    makes numbers again. Fields with a delimiter, a quote or a line break in them are put into quotes; with `quote=None`
-    nothing is, and such fields, but for those with a quote, are refused. A suffix of .gz, .bz2 or .xz compresses. A bar is
-    shown; the file appears at `path` when it is whole.
+    Values are written as `str` shows them; arrays and containers are refused. `read_csv` gives back texts, which
+    `types` makes numbers again. Fields with a delimiter, a quote or a line break in them are put into quotes; with
+    `quote=None` nothing is, and such fields, but for those with a quote, are refused. A suffix of .gz, .bz2 or .xz
+    compresses. A bar is shown; the file appears at `path` when it is whole.
 
     Raises:
         FileExistsError: there is something at `path` already, and `overwrite` is not given.
@@ -71,7 +71,8 @@ def write_csv(
             elif found != form:
                 if found.keys is None or form.keys is None or set(found.keys) != set(form.keys):
                     raise ValueError(
-                        f"{who}(): all datapoints must have the fields of the first, {form.names}, datapoint {number} has {found.names}"
+                        f"{who}(): all datapoints must have the fields of the first, {form.names}, datapoint {number} "
+                        f"has {found.names}"
                     )
                 parts = [datapoint[key] for key in form.keys]
             yield record([_field(part, number) for part in parts], f"datapoint {number}")
@@ -94,7 +95,9 @@ class _Records:
                 raise csv.Error("an empty line is no record")
             self.writer.writerow(fields)
         except csv.Error as error:
-            raise ValueError(f"write_csv(): {what} cannot be written without quotes: {error}; give a quote, or change it") from error
+            raise ValueError(
+                f"write_csv(): {what} cannot be written without quotes: {error}; give a quote, or change it"
+            ) from error
         text = self.made.getvalue()[:-2] + "\n"
         self.made.seek(0)
         self.made.truncate()
@@ -106,7 +109,11 @@ class _Records:
 
 def dialect(delimiter: str, quote: str | None) -> dict[str, Any]:
     """What Python's module is told of delimiters and quotes, which there may be none of."""
-    return {"delimiter": delimiter, "quotechar": quote, "quoting": csv.QUOTE_NONE if quote is None else csv.QUOTE_MINIMAL}
+    return {
+        "delimiter": delimiter,
+        "quotechar": quote,
+        "quoting": csv.QUOTE_NONE if quote is None else csv.QUOTE_MINIMAL,
+    }
 
 
 def _field(value: Any, number: int) -> Any:
@@ -114,7 +121,8 @@ def _field(value: Any, number: int) -> Any:
         return value
     if isinstance(value, (bytes, bytearray, Mapping, list, tuple, set, np.void)) or getattr(value, "ndim", None):
         raise TypeError(
-            f"write_csv(): fields are texts and numbers, but datapoint {number} holds {type(value).__name__}; write_jsonl takes more"
+            f"write_csv(): fields are texts and numbers, but datapoint {number} holds {type(value).__name__}; "
+            "write_jsonl takes more"
         )
     return value.item() if isinstance(value, (np.generic, np.ndarray)) and value.dtype.kind not in "mM" else value
 
@@ -132,4 +140,6 @@ def check_encoding(encoding: Any, characters: str, who: str) -> None:
     except (LookupError, TypeError, UnicodeError) as error:
         raise ValueError(f"{who}(): encoding must be one that Python knows, got {encoding!r}") from error
     if not fits:
-        raise ValueError(f"{who}(): encoding must be one in which ASCII stays as it is, got {encoding!r}; convert the file to utf-8")
+        raise ValueError(
+            f"{who}(): encoding must be one in which ASCII stays as it is, got {encoding!r}; convert the file to utf-8"
+        )

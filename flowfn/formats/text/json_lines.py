@@ -79,7 +79,9 @@ class JsonLines:
                 try:
                     yield _decode(line.decode("utf-8"))
                 except ValueError as error:
-                    raise Unreadable(f"{error}: {line[:60].decode('utf-8', 'replace')!r}{_remedy(line, error)}") from error
+                    raise Unreadable(
+                        f"{error}: {line[:60].decode('utf-8', 'replace')!r}{_remedy(line, error)}"
+                    ) from error
 
 
 def _remedy(line: bytes, error: ValueError) -> str:
@@ -101,8 +103,8 @@ def write_jsonl(path: Any, flow: Any, *, overwrite: bool = False) -> None:
     """Write datapoints to a file of JSON lines: None, bools, numbers, texts, lists and dicts of these.
 
     Numpy's numbers and arrays are written as numbers and lists, tuples as lists; numbers that are none as NaN and
-    Infinity, which Python reads, though not everybody does. A suffix of .gz, .bz2 or .xz compresses. A bar is shown; the
-    file appears at `path` when it is whole.
+    Infinity, which Python reads, though not everybody does. A suffix of .gz, .bz2 or .xz compresses. A bar is shown;
+    the file appears at `path` when it is whole.
 
     Raises:
         FileExistsError: there is something at `path` already, and `overwrite` is not given.
@@ -124,7 +126,8 @@ def write_jsonl(path: Any, flow: Any, *, overwrite: bool = False) -> None:
                 yield _bytes(encode(datapoint)) + b"\n"
             except (TypeError, ValueError, RecursionError) as error:
                 raise TypeError(
-                    f"write_jsonl(): datapoint {number} is no JSON: {error}; make it plain before (map), or write another format"
+                    f"write_jsonl(): datapoint {number} is no JSON: {error}; make it plain before (map), or write "
+                    "another format"
                 ) from error
 
     write_records(path, flow, "write_jsonl", overwrite, encoded)

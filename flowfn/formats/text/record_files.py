@@ -1,11 +1,12 @@
-"""Text files of records (lines, mostly): an index of where each begins makes them seekable, and is made when it is first wanted.
+"""Text files of records (lines, mostly): an index of where each begins makes them seekable,
+and is made when it is first wanted.
 
 What is compressed (by its suffix: .gz, .bz2, .xz) is read from its beginning, or held in memory if that is asked for.
 
-A record ends with a line break, so a file that has been cut off within one can be told by its end. Many a whole file lacks
-the last line break too, and what stands before it then looks the same: it is read, and `warn_of_end` says so once. Where the
-last record shows that it is whole (JSON in brackets), nothing is said; where it has become no record, it is an error as
-anywhere else. What is compressed has a mark at its end, without which it is an error.
+A record ends with a line break, so a file that has been cut off within one can be told by its end. Many a whole file
+lacks the last line break too, and what stands before it then looks the same: it is read, and `warn_of_end` says so
+once. Where the last record shows that it is whole (JSON in brackets), nothing is said; where it has become no record,
+it is an error as anywhere else. What is compressed has a mark at its end, without which it is an error.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Format(Protocol):
         """Bytes before the first record."""
 
     def cut(self, block: bytes, last: bool) -> tuple[np.ndarray, int]:
-        """Where in a block whole records begin, and where what is left over does; with `last`, nothing comes behind it."""
+        """Where in a block whole records begin, and where what is left over does; with `last`,
+        nothing comes behind it."""
 
     def parse(self, block: bytes) -> Iterator[Any]:
         """The records in a block of whole ones, as fast as can be."""
@@ -53,7 +55,8 @@ class Format(Protocol):
         """The same, one by one; of one that cannot be read it says why."""
 
     def ends(self, tail: bytes) -> bool:
-        """Whether the last line of a file, or what is kept of it, has all that was written, though no line break is behind it."""
+        """Whether the last line of a file, or what is kept of it, has all that was written,
+        though no line break is behind it."""
 
 
 class Unreadable(ValueError):
@@ -66,8 +69,12 @@ class RecordFile(Opened):
     def __init__(self, path: Any, who: str, form: Format) -> None:
         super().__init__(path, who)
         self.form = form
-        self.known: list[np.ndarray] = []  # where records begin, once that is known: to all that are `fresh` from this one
-        if suffix_of(self.path) is None and not is_url(self.path):  # here, where the user is told once, whoever reads it
+        self.known: list[
+            np.ndarray
+        ] = []  # where records begin, once that is known: to all that are `fresh` from this one
+        if suffix_of(self.path) is None and not is_url(
+            self.path
+        ):  # here, where the user is told once, whoever reads it
             with contextlib.closing(Pieces(self.path, f"{who}()")) as pieces:
                 self.look_at_end(pieces)
 
@@ -234,7 +241,8 @@ def blocks(form: Format, pieces: Iterable[bytes], path: str, who: str) -> Iterat
             raise ValueError(f"{who}(): {path}, from datapoint {number} on: {error}") from error
         if len(block) - end > LONGEST:
             raise ValueError(
-                f"{who}(): in {path}, datapoint {number + len(starts)} has more than {LONGEST >> 20} MB; is it the right format?"
+                f"{who}(): in {path}, datapoint {number + len(starts)} has more than {LONGEST >> 20} MB; is it the "
+                "right format?"
             )
         yield block, starts, end
         number += len(starts)
@@ -250,7 +258,8 @@ def numbered(form: Format, block: bytes, start: int, path: str, who: str) -> Ite
 
 
 def unreadable(form: Format, block: bytes, start: int, path: str, who: str, error: Exception) -> Exception:
-    """What to say of a block that cannot be read; nobody counts its records as long as there is nothing wrong with them."""
+    """What to say of a block that cannot be read; nobody counts its records as long as there is
+    nothing wrong with them."""
     number, found = start - 1, error
     try:
         for number, _ in enumerate(form.carefully(block), start):  # noqa: B007 - it is told where it ends
@@ -261,7 +270,8 @@ def unreadable(form: Format, block: bytes, start: int, path: str, who: str, erro
 
 
 def line_starts(block: bytes, last: bool, comment: int | None = None) -> tuple[np.ndarray, int]:
-    """Where lines begin that hold something, and where the last whole line ends; `comment` begins one that holds nothing."""
+    """Where lines begin that hold something, and where the last whole line ends;
+    `comment` begins one that holds nothing."""
     view = np.frombuffer(block, np.uint8)
     ends = np.flatnonzero(view == NEWLINE)
     if last and len(block) and (not len(ends) or ends[-1] != len(block) - 1):
@@ -284,7 +294,9 @@ def flow_of_records(files: Sequence[tuple[str, Format]], who: str, hold: bool, t
     return flow_of(together(list(map(RecordFile, paths, repeat(who), forms)), who), who, text)
 
 
-def write_records(path: Any, flow: Any, who: str, overwrite: bool, encoded: Callable[[Iterator[Any]], Iterator[bytes]]) -> None:
+def write_records(
+    path: Any, flow: Any, who: str, overwrite: bool, encoded: Callable[[Iterator[Any]], Iterator[bytes]]
+) -> None:
     """Write what `encoded` makes of datapoints, compressed as the suffix says."""
     with (
         shown(flow, who) as datapoints,

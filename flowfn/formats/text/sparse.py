@@ -35,28 +35,36 @@ _FIRST = rules.one_of(0, 1)
 
 
 def read_svmlight(
-    path: Any, features: int | None = None, *, first: int = 1, queries: bool = False, multilabel: bool = False, hold: bool = False
+    path: Any,
+    features: int | None = None,
+    *,
+    first: int = 1,
+    queries: bool = False,
+    multilabel: bool = False,
+    hold: bool = False,
 ) -> Flow[Any]:
     """A flow of the examples in an SVMlight (libsvm) file: lists [x, label], with `queries` [x, label, query].
 
-    `path` is a path, a URL, a glob pattern, a range in braces ("part-{00..07}.svm"), or a list of them, which are read one
-    after the other.
+    `path` is a path, a URL, a glob pattern, a range in braces ("part-{00..07}.svm"), or a list of them,
+    which are read one after the other.
 
-    With `features`, the number of all features, x is an array (features,) of float64; without it x is what stands there,
-    (indices, values): an int64 array of places, counted from 0, and a float64 array. The label is a float, with
+    With `features`, the number of all features, x is an array (features,) of float64; without it x is what stands
+    there, (indices, values): an int64 array of places, counted from 0, and a float64 array. The label is a float, with
     `multilabel` a tuple of floats. `first` is the number of the first feature, 1 by definition; scikit-learn writes 0
     unless it is told. Lines that begin with # and what stands behind one are comments.
 
     An index of where lines begin is made when it is first needed (a scan of the file, in each process), and makes the
-    flow seekable. Files that end in .gz, .bz2 or .xz are decompressed; they can only be read in order, unless they are to
-    `hold` in memory, decompressed, by each process that reads them.
+    flow seekable. Files that end in .gz, .bz2 or .xz are decompressed; they can only be read in order, unless they are
+    to `hold` in memory, decompressed, by each process that reads them.
 
     Raises:
-        ValueError: a line is none of the format, or has a feature beyond `features`; the message says which datapoint it is.
+        ValueError: a line is none of the format, or has a feature beyond `features`;
+            the message says which datapoint it is.
         FileNotFoundError: there is no such file.
 
     Warns:
-        UserWarning: no line break ends the last example, which may be less than what was written, if the file was cut off.
+        UserWarning: no line break ends the last example, which may be less than what was written,
+            if the file was cut off.
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/examples.svm"
@@ -71,7 +79,12 @@ def read_svmlight(
     first = _FIRST.check(who, "first", first, {})
     for name, value in (("queries", queries), ("multilabel", multilabel), ("hold", hold)):
         rules.boolean.check(who, name, value, {})
-    options = {"first": (first, 1), "queries": (queries, False), "multilabel": (multilabel, False), "hold": (hold, False)}
+    options = {
+        "first": (first, 1),
+        "queries": (queries, False),
+        "multilabel": (multilabel, False),
+        "hold": (hold, False),
+    }
     text = call(who, path, *[features] * (features is not None), **options)
     form = SvmLight(features, first, queries, multilabel)
     files = paths_of(path, who)
@@ -119,11 +132,14 @@ class SvmLight:
         if list(map(len, words)) != (2 * counts + 1).tolist():
             return None
         if not all(
-            line.translate(None, NUMERIC) == b" :" * count or EXAMPLE.fullmatch(line) for line, count in zip(lines, counts.tolist())
+            line.translate(None, NUMERIC) == b" :" * count or EXAMPLE.fullmatch(line)
+            for line, count in zip(lines, counts.tolist())
         ):
             return None
         try:
-            numbers = np.fromiter(map(float, chain.from_iterable(words)), np.float64, int(2 * counts.sum()) + len(lines))
+            numbers = np.fromiter(
+                map(float, chain.from_iterable(words)), np.float64, int(2 * counts.sum()) + len(lines)
+            )
         except ValueError:
             return None
         ends = np.cumsum(counts)
@@ -196,7 +212,9 @@ class SvmLight:
         if self.features is None:
             return indices, values.copy()
         if len(indices) and indices[-1] >= self.features:
-            raise Unreadable(f"it has feature {int(told[-1])}, where there are {self.features}; pass more features, or another first")
+            raise Unreadable(
+                f"it has feature {int(told[-1])}, where there are {self.features}; pass more features, or another first"
+            )
         x = np.zeros(self.features)
         x[indices] = values
         return x
@@ -254,7 +272,8 @@ def write_svmlight(path: Any, flow: Any, *, first: int = 1, overwrite: bool = Fa
                 yield _line(datapoint, first).encode()
             except (TypeError, ValueError) as error:
                 raise type(error)(
-                    f"{who}(): datapoint {number} must be [x, label] or [x, label, query]: {error}; it is {brief(datapoint)}"
+                    f"{who}(): datapoint {number} must be [x, label] or [x, label, query]: {error}; it is "
+                    f"{brief(datapoint)}"
                 ) from error
 
     write_records(path, flow, who, overwrite, encoded)

@@ -1,1 +1,2 @@
-"""TFRecord: reading, writing, the framing of records, where each begins (indexing), and `tf.train.Example` (examples)."""
+"""TFRecord: reading, writing, the framing of records, where each begins (indexing),
+and `tf.train.Example` (examples)."""

@@ -1,4 +1,5 @@
-"""`tf.train.Example` and `SequenceExample`: datapoints as TensorFlow's programs write them, dicts of lists of bytes or numbers."""
+"""`tf.train.Example` and `SequenceExample`: datapoints as TensorFlow's programs write them,
+dicts of lists of bytes or numbers."""
 
 from __future__ import annotations
 
@@ -46,20 +47,22 @@ def as_example(datapoint: Mapping[str, Any]) -> bytes:
 
 
 def from_example(payload: Any, features: Any = None) -> dict[str, Any]:
-    """A serialized `tf.train.Example` or `SequenceExample` as a dict, in the order of its names: lists of bytes, and arrays.
+    """A serialized `tf.train.Example` or `SequenceExample` as a dict, in the order of its names:
+    lists of bytes, and arrays.
 
-    Lists of a bytes feature are of bytes, arrays are int64 or float32 of shape (values,); a feature without a kind is an
-    empty array. In a SequenceExample those are the features of its context, and beside them, under their own names, stand
-    its feature lists: each a list with the bytes or array of every step. (Without such lists it is an Example, to the byte.)
+    Lists of a bytes feature are of bytes, arrays are int64 or float32 of shape (values,); a feature without a kind is
+    an empty array. In a SequenceExample those are the features of its context, and beside them, under their own names,
+    stand its feature lists: each a list with the bytes or array of every step. (Without such lists it is an Example, to
+    the byte.)
 
-    `features` chooses some, by a list of their names or by a dict of how each is to be: `bytes`, `str`, `int` or `float`
-    for exactly one value, (dtype, shape) for an array (one side of the shape may be -1; a single string of bytes is taken
-    for an array's content), or a function of the list. Of a feature list each step is formed so: they come as a list, and
-    where (dtype, shape) has no -1 as one array of shape (steps, *shape).
+    `features` chooses some, by a list of their names or by a dict of how each is to be: `bytes`, `str`, `int` or
+    `float` for exactly one value, (dtype, shape) for an array (one side of the shape may be -1; a single string of
+    bytes is taken for an array's content), or a function of the list. Of a feature list each step is formed so: they
+    come as a list, and where (dtype, shape) has no -1 as one array of shape (steps, *shape).
 
     Raises:
-        ValueError: it is neither, but another message or none; a feature is missing, or is not as it is to be; a name is
-            both in the context and among the lists.
+        ValueError: it is neither, but another message or none; a feature is missing, or is not as it is to be; a name
+            is both in the context and among the lists.
 
     >>> payload = as_example({"image": np.arange(4, dtype="uint8").tobytes(), "label": 7})
     >>> from_example(payload, {"image": ("uint8", (2, 2)), "label": int})
@@ -73,7 +76,9 @@ def from_example(payload: Any, features: Any = None) -> dict[str, Any]:
     found = {}
     for name, how in wanted:
         if name not in held:
-            raise Unreadable(f"its Example has no feature {name!r}; it has {', '.join(map(repr, sorted(held))) or 'none'}")
+            raise Unreadable(
+                f"its Example has no feature {name!r}; it has {', '.join(map(repr, sorted(held))) or 'none'}"
+            )
         found[name] = _as(how, name, held[name])
     return found
 
@@ -82,7 +87,11 @@ def is_form(value: Any) -> bool:
     """Whether a value says which features are wanted."""
     if isinstance(value, Mapping):
         return all(isinstance(name, str) and (callable(how) or _is_array_form(how)) for name, how in value.items())
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes)) and all(isinstance(name, str) for name in value)
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, (str, bytes))
+        and all(isinstance(name, str) for name in value)
+    )
 
 
 def _is_array_form(how: Any) -> bool:
@@ -90,7 +99,9 @@ def _is_array_form(how: Any) -> bool:
         return False
     try:
         return (
-            np.dtype(how[0]).kind in "biuf" and list(how[1]).count(-1) <= 1 and all(isinstance(side, int) and side >= -1 for side in how[1])
+            np.dtype(how[0]).kind in "biuf"
+            and list(how[1]).count(-1) <= 1
+            and all(isinstance(side, int) and side >= -1 for side in how[1])
         )
     except TypeError:
         return False
@@ -109,7 +120,10 @@ def _listed(name: str, value: Any) -> tuple[str, Any]:
         return "float_list", array.ravel().tolist()
     if array.dtype.kind in "SU":
         return "bytes_list", list(map(_bytes, array.ravel().tolist()))
-    raise TypeError(f"as_example(): {name!r} must be strings, bytes, integers or floats, or a list or array of them, got {brief(value)}")
+    raise TypeError(
+        f"as_example(): {name!r} must be strings, bytes, integers or floats, or a list or array of them, got "
+        f"{brief(value)}"
+    )
 
 
 def _bytes(text: str | bytes) -> bytes:

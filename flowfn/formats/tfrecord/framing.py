@@ -1,7 +1,8 @@
-"""The framing of TFRecord files: length, its checksum, the bytes, their checksum; and where each record of a file begins.
+"""The framing of TFRecord files: length, its checksum, the bytes, their checksum;
+and where each record of a file begins.
 
-The format is that of tensorflow/core/lib/io/record_writer.h: a length of 8 bytes (little endian) and its masked CRC-32C,
-then that many bytes and theirs. A CRC is masked by a rotation and a constant.
+The format is that of tensorflow/core/lib/io/record_writer.h: a length of 8 bytes (little endian) and its masked
+CRC-32C, then that many bytes and theirs. A CRC is masked by a rotation and a constant.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def begins(pieces: Pieces, called: str, crc: Callable[[Any], int]) -> np.ndarray
                 raise _cut(called, len(found) - 1, at, HEAD.size, size - at)
         length, checksum = HEAD.unpack_from(held, at - base)
         if masked(crc(held[at - base : at - base + LENGTH.size])) != checksum:
-            raise corrupt(called, len(found) - 1, at, "the checksum of its length is wrong", held[:2] if not at else b"")
+            raise corrupt(
+                called, len(found) - 1, at, "the checksum of its length is wrong", held[:2] if not at else b""
+            )
         if at + length + AROUND > size:
             raise _cut(called, len(found) - 1, at, length + AROUND, size - at)
         at += length + AROUND
@@ -91,7 +94,10 @@ def payload_at(pieces: Pieces, begin: int, end: int, crc: Callable[[Any], int]) 
     size = end - begin - AROUND
     if size > LARGE and pieces.local:  # read to where it is to be, which is faster than to copy it there
         return _checked(
-            pieces.read(begin, HEAD.size), pieces.read(begin + HEAD.size, size), pieces.read(end - CHECKSUM.size, CHECKSUM.size), crc
+            pieces.read(begin, HEAD.size),
+            pieces.read(begin + HEAD.size, size),
+            pieces.read(end - CHECKSUM.size, CHECKSUM.size),
+            crc,
         )
     record = pieces.read(begin, end - begin)
     return _checked(record, record[HEAD.size : size + HEAD.size], record[size + HEAD.size :], crc)
@@ -175,7 +181,8 @@ class Zlib:
             size -= len(found)
         if size > 0 and (self._stream.unused_data or self._file.read(1)):
             raise ValueError(
-                f"there is more behind byte {self._file.tell() - len(self._stream.unused_data)} of it, where its zlib stream ends"
+                f"there is more behind byte {self._file.tell() - len(self._stream.unused_data)} of it, where its zlib "
+                "stream ends"
             )
         return b"".join(parts)
 
@@ -217,12 +224,19 @@ class OpenFiles:
 
 def corrupt(called: str, number: int, at: int, why: str, first: bytes = b"") -> ValueError:
     """The error for a record that is not what was written."""
-    packing = {b"\x1f\x8b": "gzip", b"\x78\x01": "zlib", b"\x78\x5e": "zlib", b"\x78\x9c": "zlib", b"\x78\xda": "zlib"}.get(first[:2])
+    packing = {
+        b"\x1f\x8b": "gzip",
+        b"\x78\x01": "zlib",
+        b"\x78\x5e": "zlib",
+        b"\x78\x9c": "zlib",
+        b"\x78\xda": "zlib",
+    }.get(first[:2])
     hint = f'; it looks compressed: pass compression="{packing}"' if packing else ""
     return ValueError(f"{called} is corrupt, or no TFRecord file: record {number}, at byte {at}: {why}{hint}")
 
 
 def _cut(called: str, number: int, at: int, needs: int, left: int) -> ValueError:
     return ValueError(
-        f"{called} is truncated: record {number}, at byte {at}, must have {needs} bytes, and {left} are left; copy or write it again"
+        f"{called} is truncated: record {number}, at byte {at}, must have {needs} bytes, and {left} are left; copy or "
+        "write it again"
     )

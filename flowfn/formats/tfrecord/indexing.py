@@ -1,4 +1,5 @@
-"""Where each record of a TFRecord file begins: found in the file, or in another beside it, as NVIDIA DALI's tfrecord2idx writes it."""
+"""Where each record of a TFRecord file begins: found in the file, or in another beside it,
+as NVIDIA DALI's tfrecord2idx writes it."""
 
 from __future__ import annotations
 

@@ -28,7 +28,8 @@ from flowfn.storage.finding import paths_of
 SPAN = 1 << 18
 """How many bytes of records that follow one another are read at once."""
 EXAMPLES = frozenset((0x0A, 0x12))
-"""What an Example or a SequenceExample begins with, the number and the type of a field; nothing that is packed and longer does."""
+"""What an Example or a SequenceExample begins with, the number and the type of a field;
+nothing that is packed and longer does."""
 
 _FEATURES = rules.Rule(
     "a list of names, a dict from names to bytes, str, int, float, (dtype, shape) or a function, or None",
@@ -52,17 +53,17 @@ def read_tfrecord(
 
     `paths` is a path, a URL, a glob pattern, a range in braces ("train-{0000..0007}.tfrecord"), or a list of them.
 
-    A record is what it says it is: a `tf.train.Example` gives a dict of lists of bytes and of arrays, a `SequenceExample`
-    that of its context with its feature lists beside them, lists of those (see `from_example`, also for `features`, which
-    chooses and shapes them), and what `write_tfrecord` wrote comes out as it went in, but for arrays, which cannot be
-    written to. `decode` makes a datapoint of the bytes of a record instead. What tensorpack's
-    TFRecordSerializer wrote are pickles, unless it was told otherwise: they are read with `allow_pickle=True`, and only if
-    it is known where they come from, as they can run code.
+    A record is what it says it is: a `tf.train.Example` gives a dict of lists of bytes and of arrays, a
+    `SequenceExample` that of its context with its feature lists beside them, lists of those (see `from_example`, also
+    for `features`, which chooses and shapes them), and what `write_tfrecord` wrote comes out as it went in, but for
+    arrays, which cannot be written to. `decode` makes a datapoint of the bytes of a record instead. What tensorpack's
+    TFRecordSerializer wrote are pickles, unless it was told otherwise: they are read with `allow_pickle=True`, and only
+    if it is known where they come from, as they can run code.
 
-    Local files can be read anywhere: where each record begins is found by going from length to length, when that is first
-    wanted. With `save_index=True` it is kept in a file beside each, `path` + ".idx" (lines of offset and size, as NVIDIA
-    DALI has them), and read from there the next time. Compressed files ("gzip" or "zlib", as a whole) are read in order,
-    and so are URLs, unless there is such an index and `save_index` says to use it.
+    Local files can be read anywhere: where each record begins is found by going from length to length, when that is
+    first wanted. With `save_index=True` it is kept in a file beside each, `path` + ".idx" (lines of offset and size, as
+    NVIDIA DALI has them), and read from there the next time. Compressed files ("gzip" or "zlib", as a whole) are read
+    in order, and so are URLs, unless there is such an index and `save_index` says to use it.
 
     Raises:
         FileNotFoundError: there is no such file, or none matches.
@@ -82,7 +83,9 @@ def read_tfrecord(
     rules.boolean.check("read_tfrecord", "save_index", save_index, {})
     rules.boolean.check("read_tfrecord", "allow_pickle", allow_pickle, {})
     if features is not None and decode is not None:
-        raise ValueError("read_tfrecord(): give features, for records of tf.train.Example, or decode, for others; not both")
+        raise ValueError(
+            "read_tfrecord(): give features, for records of tf.train.Example, or decode, for others; not both"
+        )
     framing.checksums("read_tfrecord()")
     if features is None and decode is None:
         needed("msgpack", "read_tfrecord()", extra="tfrecord")
@@ -90,7 +93,8 @@ def read_tfrecord(
     seekable = compression is None and (save_index or not any(map(is_url, found)))
     records = Records(found, form, save_index) if seekable else RecordsInOrder(found, form, compression)
     options: dict[str, tuple[Any, Any]] = {
-        name: (value, None) for name, value in (("features", features), ("decode", decode), ("compression", compression))
+        name: (value, None)
+        for name, value in (("features", features), ("decode", decode), ("compression", compression))
     }
     options |= {"save_index": (save_index, False), "allow_pickle": (allow_pickle, False)}
     given = os.fspath(paths) if isinstance(paths, os.PathLike) else paths
@@ -172,7 +176,9 @@ class Records(Opened):
         file, number = self._place(self.within(index))
         begin, end = self.index(file)[number : number + 2].tolist()
         try:
-            return self.form.reader(framing.payload_at(self.handle[file], begin, end, framing.checksums("read_tfrecord()")))
+            return self.form.reader(
+                framing.payload_at(self.handle[file], begin, end, framing.checksums("read_tfrecord()"))
+            )
         except Unreadable as error:
             raise self._told(file, number, begin, error) from error
 
@@ -224,7 +230,8 @@ class Records(Opened):
                 raise self._told(file, number + at, int(begins[at]), error) from error
 
     def _all_of(self, payloads: list[Any], file: int, number: int, begins: np.ndarray) -> Iterator[Any]:
-        """What payloads are made into, without more of Python for each than needs be; what is wrong is looked for afterwards."""
+        """What payloads are made into, without more of Python for each than needs be;
+        what is wrong is looked for afterwards."""
         try:
             yield from map(self.form.reader_of_all(payloads), payloads)
         except Exception as error:
@@ -274,5 +281,6 @@ class RecordsInOrder(InOrder):
 
 def _unreadable(path: str, number: int, at: int, error: Unreadable) -> ValueError:
     return ValueError(
-        f"read_tfrecord(): record {number} of {path}, at byte {at}, cannot be read: {error}; for records of another form, give decode="
+        f"read_tfrecord(): record {number} of {path}, at byte {at}, cannot be read: {error}; for records of another "
+        "form, give decode="
     )

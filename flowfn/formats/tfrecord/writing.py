@@ -41,15 +41,15 @@ def write_tfrecord(
     tensorpack reads them with TENSORPACK_SERIALIZE=msgpack). `encode` can be any function from datapoints to bytes:
     `pickle.dumps`, or `bytes` for what is bytes already. `compression` is "gzip" or "zlib".
 
-    The file is at `path` when it is whole. With `resume=True` an unfinished one stays there as `path` + ".part", with how
-    far it has come in `path` + ".part.json", and the next call with the same flow goes on from there, as exactly as any
-    state of a flow; what is compressed cannot be resumed.
+    The file is at `path` when it is whole. With `resume=True` an unfinished one stays there as `path` + ".part", with
+    how far it has come in `path` + ".part.json", and the next call with the same flow goes on from there, as exactly as
+    any state of a flow; what is compressed cannot be resumed.
 
     Raises:
         FileExistsError: there is a file, and `overwrite` is False.
         TypeError: a datapoint holds something else.
-        ValueError: with `resume`, what is there is of another flow, or of functions that have changed since; or it is to be
-            compressed.
+        ValueError: with `resume`, what is there is of another flow, or of functions that have changed since;
+            or it is to be compressed.
 
     >>> import tempfile
     >>> from flowfn.formats import as_example, read_tfrecord
@@ -62,12 +62,17 @@ def write_tfrecord(
     COMPRESSION.check("write_tfrecord", "compression", compression, {})
     rules.boolean.check("write_tfrecord", "resume", resume, {})
     if resume and compression is not None:
-        raise ValueError(f"write_tfrecord(): what is compressed cannot be resumed, got resume=True and compression={compression!r}")
+        raise ValueError(
+            f"write_tfrecord(): what is compressed cannot be resumed, got resume=True and compression={compression!r}"
+        )
     crc = framing.checksums("write_tfrecord()")
     if encode is None:
         needed("msgpack", "write_tfrecord()", extra="tfrecord")
     source = finite(flow, "write_tfrecord")
-    with shown(source, "write_tfrecord") as datapoints, resumable(path, overwrite, "write_tfrecord", resume=resume) as beside:
+    with (
+        shown(source, "write_tfrecord") as datapoints,
+        resumable(path, overwrite, "write_tfrecord", resume=resume) as beside,
+    ):
         journal = Journal(beside, identity(source, encode)) if resume else None
         count = journal.begin(datapoints) if journal else 0
         with open(beside, "r+b" if count else "wb") as raw, _packing(raw, compression) as file:
@@ -115,7 +120,8 @@ class Journal:
         self.beside, self.path, self.origin, self.since = beside, f"{beside}.json", origin, time.monotonic()
 
     def begin(self, datapoints: Any) -> int:
-        """Go on where a file of the same flow was left: how many records are in it, with what came after them cut off."""
+        """Go on where a file of the same flow was left: how many records are in it,
+        with what came after them cut off."""
         known = self._known()
         if known is None:
             self.end()  # what is there is of another file

@@ -1,9 +1,10 @@
-"""How errors cross between processes: type, text, all that is written on them, whatever their classes do when they are pickled.
+"""How errors cross between processes: type, text, all that is written on them,
+whatever their classes do when they are pickled.
 
-An error is sent as what it consists of (its class, its `args`, the fields and attributes it has), and put together again
-without a call of its class's own code, which may ask for other arguments, leave something out, or never come back. What it
-holds that cannot be pickled is stood in for by its repr. An error for which that gives another text goes the way its class
-has for it, or else as an error of a class derived from its own that says what it said.
+An error is sent as what it consists of (its class, its `args`, the fields and attributes it has), and put together
+again without a call of its class's own code, which may ask for other arguments, leave something out, or never come
+back. What it holds that cannot be pickled is stood in for by its repr. An error for which that gives another text goes
+the way its class has for it, or else as an error of a class derived from its own that says what it said.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ class Portable:
     data = b""
 
     def __init__(self, error: BaseException, others: dict[int, Portable] | None = None) -> None:
-        self.error, self.others, self.words = error, {} if others is None else others, (type(error).__name__, _text(error))
+        self.error, self.others, self.words = (
+            error,
+            {} if others is None else others,
+            (type(error).__name__, _text(error)),
+        )
         self.others[id(error)] = self
         self.data = self._data()
 
@@ -147,7 +152,11 @@ def _arrived(data: bytes, words: tuple[str, str], notes: list[str], where: dict[
 
 
 def _put_together(
-    kind: type[BaseException], given: tuple[Any, ...], args: tuple[Any, ...], fields: dict[str, Any], attributes: dict[str, Any]
+    kind: type[BaseException],
+    given: tuple[Any, ...],
+    args: tuple[Any, ...],
+    fields: dict[str, Any],
+    attributes: dict[str, Any],
 ) -> BaseException:
     made = _bare(kind, given)
     _args.__set__(made, args)
@@ -167,7 +176,12 @@ def _completed(error: BaseException, attributes: dict[str, Any]) -> BaseExceptio
 
 
 def _saying(kind: type[BaseException], text: str, attributes: dict[str, Any]) -> BaseException:
-    namespace = {"__str__": lambda self: text, "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    namespace = {
+        "__str__": lambda self: text,
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        "__doc__": kind.__doc__,
+    }
     kind = types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(namespace))
     made = _bare(kind, (text,))
     _args.__set__(made, (text,))

@@ -1,8 +1,9 @@
-"""How arrays and tensors are taken apart for pickle, so that their bytes can stay where they are, whatever they are bytes of.
+"""How arrays and tensors are taken apart for pickle, so that their bytes can stay where they are,
+whatever they are bytes of.
 
-A tensor crosses as an array of bytes, its dtype, shape and strides, and is a tensor over those bytes on the other side. Libraries
-are known by their classes, so none is imported that is not there; what is not plain memory of this machine (on another device,
-sparse, quantized, with gradients, with attributes of its own) is pickled as its library does it.
+A tensor crosses as an array of bytes, its dtype, shape and strides, and is a tensor over those bytes on the other side.
+Libraries are known by their classes, so none is imported that is not there; what is not plain memory of this machine
+(on another device, sparse, quantized, with gradients, with attributes of its own) is pickled as its library does it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def reducer(kind: Any) -> Reducer | None:
 
 
 def array(value: np.ndarray) -> Any:
-    """A large array as one that has its bytes in a row, so that they can stay where they are; NumPy may turn the bytes of others around."""
+    """A large array as one that has its bytes in a row, so that they can stay where they are;
+    NumPy may turn the bytes of others around."""
     native = value.dtype.isnative
     if value.dtype.hasobject or not value.dtype.itemsize or (value.nbytes < SMALL and native):
         return value.__reduce_ex__(5)
@@ -73,7 +75,8 @@ def _viewed(held: bytes | bytearray, form: str, shape: tuple[int, ...]) -> memor
 
 
 def torch_tensor(tensor: Any) -> Any:
-    """A dense tensor of torch in this machine's memory by its bytes; of any other only what it shows, not all that it looks into."""
+    """A dense tensor of torch in this machine's memory by its bytes; of any other only what it shows,
+    not all that it looks into."""
     torch: Any = sys.modules["torch"]
     if not _is_plain(tensor, torch):
         return NotImplemented
@@ -127,7 +130,9 @@ def _jax_made(held: np.ndarray) -> Any:
 
     made = jax.device_put(held)  # without a copy, where it lies as JAX wants it
     if made.dtype != held.dtype:
-        raise TypeError(f"jax makes {made.dtype} of {held.dtype} here, unlike where it was made; set jax_enable_x64 alike")
+        raise TypeError(
+            f"jax makes {made.dtype} of {held.dtype} here, unlike where it was made; set jax_enable_x64 alike"
+        )
     return made
 
 

@@ -1,4 +1,5 @@
-"""Shared memory without names: files in memory that a worker opens through /proc, and that go with the last who has them.
+"""Shared memory without names: files in memory that a worker opens through /proc,
+and that go with the last who has them.
 
 A `Slot` is such a file on the side of the consumer, who says in a task which one it may use; a `Desk` is the same file
 on the side of whoever works on the task. The arrays that came with the task lie at its front, those that the task makes
@@ -32,7 +33,8 @@ IDLE = 1.0
 
 
 class Name(NamedTuple):
-    """How to find a slot: its path, the number of its file, since paths are used again, and the period in which it is used."""
+    """How to find a slot: its path, the number of its file, since paths are used again,
+    and the period in which it is used."""
 
     path: str
     file: int
@@ -101,7 +103,8 @@ class Slot(Memory):
         self.name = Name(f"/proc/{self.owner}/fd/{fd}", os.fstat(fd).st_ino, period)
 
     def close(self) -> None:
-        """Give its pages back now, whoever still has it mapped. A forked child has only a copy of this, and does nothing."""
+        """Give its pages back now, whoever still has it mapped.
+        A forked child has only a copy of this, and does nothing."""
         self.maps = [memoryview(bytearray())]
         if self.owner == forks.process:
             os.ftruncate(self.fd, 0)
@@ -203,7 +206,8 @@ def deny(why: str, lasting: bool = True) -> None:
     if not _told:
         _told = True
         warnings.warn(
-            f"prefetch(): shared memory cannot be had ({why}), so what comes from worker processes is pickled, which is slower; "
+            f"prefetch(): shared memory cannot be had ({why}), so what comes from worker processes is pickled, which "
+            "is slower; "
             "on Linux memfd_create and /proc must be allowed and memory be left; elsewhere threads= may be faster",
             RuntimeWarning,
             stacklevel=2,

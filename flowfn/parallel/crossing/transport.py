@@ -3,8 +3,8 @@
     sender     pack(value, desk)      -> Parcel: a few hundred bytes, and where the arrays lie
     receiver   unpack(parcel, memory) -> the value, its arrays looking into that memory
 
-An array or a tensor that was made in the memory of the desk is not copied at all; one that was made elsewhere is copied there once.
-Without a desk, or without memory, a parcel holds everything.
+An array or a tensor that was made in the memory of the desk is not copied at all; one that was made elsewhere is copied
+there once. Without a desk, or without memory, a parcel holds everything.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Parcel(NamedTuple):
 
 
 def pack(value: Any, desk: Desk | None = None, ledger: Ledger | None = None) -> Parcel:
-    """A value as a parcel. With a `ledger`, what is defined in `__main__`, and lambdas, travel with it, and what goes by name is noted."""
+    """A value as a parcel. With a `ledger`, what is defined in `__main__`, and lambdas, travel with it,
+    and what goes by name is noted."""
     if ledger is None:
         with contextlib.suppress(Exception):  # what cannot be found by name goes by value, or says below why it cannot
             return _packed(_Pickler, value, desk)
@@ -175,7 +176,9 @@ def _slot_of(array: np.ndarray, plain: np.ndarray) -> Slot | None:
 def _equal(slot: Slot, content: np.ndarray) -> bool:
     """Whether a slot holds some bytes, looked at in pieces that fit into a processor's cache."""
     there = np.frombuffer(slot.memory, np.uint8)[: content.nbytes]
-    return all(np.array_equal(there[at : at + LARGE], content[at : at + LARGE]) for at in range(0, content.nbytes, LARGE))
+    return all(
+        np.array_equal(there[at : at + LARGE], content[at : at + LARGE]) for at in range(0, content.nbytes, LARGE)
+    )
 
 
 def _array_in(name: Name, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

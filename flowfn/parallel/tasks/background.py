@@ -62,7 +62,10 @@ class Channel:
     def get(self) -> tuple[Any, dict[int, Anchor], BaseException | None]:
         """Wait for the next output and take it."""
         if self.process != forks.process:
-            raise RuntimeError("a pass with a background thread cannot go on in a forked child; iterate the flow there, or load its state")
+            raise RuntimeError(
+                "a pass with a background thread cannot go on in a forked child; iterate the flow there, or load its "
+                "state"
+            )
         with self.lock:
             if not self._comes():
                 raise TimeoutError(f"prefetch(): nothing came for timeout={self.bounds.timeout} seconds")
@@ -151,7 +154,8 @@ def output_of(node: Node, number: int) -> dict[str, Any]:
 
 
 def may_wait(consumer: threading.Thread) -> bool:
-    """Whether this thread may wait for one that works for `consumer`; one that works for somebody itself may be what that waits for."""
+    """Whether this thread may wait for one that works for `consumer`;
+    one that works for somebody itself may be what that waits for."""
     current = threading.current_thread()
     return not collecting() and (current is consumer or not current.name.startswith("flowfn-"))
 
@@ -161,14 +165,16 @@ gc.callbacks.append(_phases.move_to_end)  # type: ignore[arg-type]  # in C: an i
 
 
 def collecting() -> bool:
-    """Whether garbage is being collected, among it maybe an iterator. That may be in the midst of anything: any lock may be held."""
+    """Whether garbage is being collected, among it maybe an iterator.
+    That may be in the midst of anything: any lock may be held."""
     while True:
         with contextlib.suppress(RuntimeError):  # a collection came in between
             return next(reversed(_phases)) == "start"
 
 
 class Intake(Channel):
-    """A channel that has room for as much as is asked for: what is there can be taken while more is waited for elsewhere."""
+    """A channel that has room for as much as is asked for:
+    what is there can be taken while more is waited for elsewhere."""
 
     def __init__(self, timeout: float | None) -> None:
         super().__init__(Bounds(0, None, timeout))
@@ -207,7 +213,8 @@ class Intake(Channel):
 
 
 class Maker(Thread):
-    """The thread of a channel. A source that waits in it for something from outside asks now and then whether to go on."""
+    """The thread of a channel. A source that waits in it for something from outside asks now and
+    then whether to go on."""
 
     def __init__(self, channel: Channel, node: Node, *arguments: Any) -> None:
         at_work = str(node.part or "a prefetch")
@@ -223,7 +230,11 @@ class Maker(Thread):
     def wanted(self) -> bool:
         """Whether somebody will take what this thread makes, and what whoever takes it makes of it."""
         channel = self.channel()
-        return channel is not None and not channel.closed and (not isinstance(self.consumer, Maker) or self.consumer.wanted())
+        return (
+            channel is not None
+            and not channel.closed
+            and (not isinstance(self.consumer, Maker) or self.consumer.wanted())
+        )
 
 
 def _make(channel: Channel, node: Node, run: Run, start: Callable[[Run], Outputs]) -> None:

@@ -36,7 +36,10 @@ class Supply:
             if node.place in self.stay:
                 yield way, node, run, part
             else:
-                steps = [((*way, (s, above.epoch)), node.sources[s], above, needs) for s, above, needs in node.upward(run, part)]
+                steps = [
+                    ((*way, (s, above.epoch)), node.sources[s], above, needs)
+                    for s, above, needs in node.upward(run, part)
+                ]
                 todo.extend(reversed(steps))
 
     def of(self, piece: Block) -> dict[tuple[int, Epoch], dict[int, Any]]:

@@ -1,9 +1,10 @@
-"""What surrounds a function while it runs: the settings of its process, which workers take over from the process that iterates.
+"""What surrounds a function while it runs: the settings of its process,
+which workers take over from the process that iterates.
 
 read()        the settings of this process, as values that can travel
 take(values)  set them so here; what is so already is left alone
-Setup         what a worker calls first, for all that cannot be read: the state of libraries, what is registered somewhere
-Context       what threads of this process take over
+Setup         what a worker calls first, for all that cannot be read: the state of libraries, what is registered
+somewhere Context       what threads of this process take over
 """
 
 from __future__ import annotations
@@ -97,7 +98,10 @@ def _set_directory(directory: str | None) -> None:
 
 def _filters() -> list[tuple[Any, ...]]:
     """The filters of warnings, their categories by name."""
-    return [(action, _pattern(text), _named(kind), _pattern(module), line) for action, text, kind, module, line in warnings.filters]
+    return [
+        (action, _pattern(text), _named(kind), _pattern(module), line)
+        for action, text, kind, module, line in warnings.filters
+    ]
 
 
 def _set_filters(wanted: list[tuple[Any, ...]]) -> None:
@@ -105,7 +109,9 @@ def _set_filters(wanted: list[tuple[Any, ...]]) -> None:
     here = [(one, kind) for one in wanted if (kind := _found(one[2])) is not None]
     _waiting[:] = [wanted] if len(here) < len(wanted) else []
     warnings.resetwarnings()
-    made = [(one[0], one[1] and re.compile(*one[1]), kind, one[3] and re.compile(*one[3]), one[4]) for one, kind in here]
+    made = [
+        (one[0], one[1] and re.compile(*one[1]), kind, one[3] and re.compile(*one[3]), one[4]) for one, kind in here
+    ]
     warnings.filters[:] = made  # type: ignore[index]
 
 
@@ -114,7 +120,8 @@ def _pattern(text: Any) -> tuple[str, int] | None:
 
 
 def _named(kind: Any) -> Any:
-    """A category by its name, which may not have been imported where it is wanted; one of a script or a notebook itself."""
+    """A category by its name, which may not have been imported where it is wanted;
+    one of a script or a notebook itself."""
     return kind if kind.__module__ in ("__main__", "__mp_main__") else (kind.__module__, kind.__qualname__)
 
 
@@ -227,11 +234,14 @@ def look_again() -> None:
 
 
 class Context:
-    """What threads that work for this one take over from it: numpy's and decimal's settings, and all other context variables."""
+    """What threads that work for this one take over from it: numpy's and decimal's settings,
+    and all other context variables."""
 
     def __init__(self) -> None:
         self.context = contextvars.copy_context()
-        self.floats = _floats() if int(np.__version__.partition(".")[0]) < 2 else None  # since then it is a context variable
+        self.floats = (
+            _floats() if int(np.__version__.partition(".")[0]) < 2 else None
+        )  # since then it is a context variable
 
     def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function so; any number of threads may at a time."""

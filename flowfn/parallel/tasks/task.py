@@ -64,7 +64,13 @@ class Feed:
             return [replace(self, start=self.start + at, first=self.start + at, limit=1) for at in range(len(self))]
         labels = self.labels
         return [
-            replace(self, datapoints=[datapoint], labels=labels and [labels[at]], first=self.first + at, number=number_of_task())
+            replace(
+                self,
+                datapoints=[datapoint],
+                labels=labels and [labels[at]],
+                first=self.first + at,
+                number=number_of_task(),
+            )
             for at, datapoint in enumerate(self.datapoints)
         ]
 
@@ -83,7 +89,9 @@ class Reply:
     ended: bool = False
     more: bool = False  # whether the task may have more outputs than were wanted now
     last: dict[int, Anchor] = field(default_factory=dict)
-    reached: list[dict[int, Reached]] = field(default_factory=list)  # how far guarded stages were at each output, and at the end
+    reached: list[dict[int, Reached]] = field(
+        default_factory=list
+    )  # how far guarded stages were at each output, and at the end
     events: list[Any] = field(default_factory=list)  # what had failed by then
 
 
@@ -173,7 +181,11 @@ def perform(top: Node, feed: Feed, memo: dict[Any, Any], begun: dict[Any, Begun]
             made.append(output)
         made.extend(wanted)
         more = len(made) == feed.limit
-        error = None if more else uneven(task.outputs, len(feed) if isinstance(top, Window) else None, isinstance(top, Window))
+        error = (
+            None
+            if more
+            else uneven(task.outputs, len(feed) if isinstance(top, Window) else None, isinstance(top, Window))
+        )
     except BaseException as raised:  # given back in the reply, and raised where the flow is iterated
         error = raised
     if error is not None:

@@ -1,8 +1,9 @@
-"""The threads of this process that work for somebody: each ends when nobody wants what it makes, and none holds up the program.
+"""The threads of this process that work for somebody: each ends when nobody wants what it makes,
+and none holds up the program.
 
-A function under way in a thread cannot be ended from outside. So whoever lets go of a thread waits `PATIENCE` seconds at
-most, and at the end of the program, code of Python's that still runs in one is ended by an exception (`SystemExit`). What
-is at work even then goes with the program, which says so.
+A function under way in a thread cannot be ended from outside. So whoever lets go of a thread waits `PATIENCE` seconds
+at most, and at the end of the program, code of Python's that still runs in one is ended by an exception (`SystemExit`).
+What is at work even then goes with the program, which says so.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Thread(threading.Thread):
 class Hand(Thread):
     """One of a team."""
 
-    def __init__(self, name: str, at_work: Callable[[], str], calls: SimpleQueue[Any], owner: weakref.ref[Team]) -> None:
+    def __init__(
+        self, name: str, at_work: Callable[[], str], calls: SimpleQueue[Any], owner: weakref.ref[Team]
+    ) -> None:
         super().__init__(name, at_work, _perform, calls, owner)
         self.calls, self.owner = calls, owner
 
@@ -48,14 +51,17 @@ class Hand(Thread):
 
 
 class Team(Executor):
-    """An executor of so many threads. They end when it is shut down or collected, as soon as they have done what they are at."""
+    """An executor of so many threads. They end when it is shut down or collected,
+    as soon as they have done what they are at."""
 
     def __init__(self, count: int, name: str, at_work: Callable[[], str]) -> None:
         self.count, self.name, self.at_work = count, name, at_work
         self.hands: list[Hand] = []
         self.closed = False
         self.calls: SimpleQueue[Any] = SimpleQueue()
-        self.owner = weakref.ref(self, self.calls.put)  # in C, so that no interrupt can come in between: a reference says that it is over
+        self.owner = weakref.ref(
+            self, self.calls.put
+        )  # in C, so that no interrupt can come in between: a reference says that it is over
 
     def submit(self, call: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Future[Any]:
         """Have a call done."""
@@ -113,11 +119,16 @@ _gave_up = 0.0  # when threads were last waited for in vain
 
 
 def wait_for(threads: Iterable[threading.Thread], patience: float = PATIENCE) -> list[threading.Thread]:
-    """Wait until threads have ended, or patience is at an end: those that have not. Who has just lost it does not begin anew."""
+    """Wait until threads have ended, or patience is at an end: those that have not.
+    Who has just lost it does not begin anew."""
     global _gave_up
     began = time.monotonic()
     until = began + (patience if began > _gave_up + patience else 0)
-    left = [thread for thread in threads if thread is not threading.current_thread() and not _ended(thread, until - time.monotonic())]
+    left = [
+        thread
+        for thread in threads
+        if thread is not threading.current_thread() and not _ended(thread, until - time.monotonic())
+    ]
     if left:
         _gave_up = time.monotonic()
     return left
@@ -159,5 +170,7 @@ def _still(threads: list[threading.Thread]) -> list[threading.Thread]:
 def _farewell(thread: Thread) -> str:
     """Where a thread is when the program ends."""
     frame = sys._current_frames().get(thread.ident or 0)
-    where = f", at {frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})" if frame is not None else ""
+    where = (
+        f", at {frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})" if frame is not None else ""
+    )
     return f"flowfn: {thread.at_work()} is still at work in a thread{where}; the program ends without waiting for it"

@@ -1,8 +1,9 @@
 """Which version of a program's own modules a flow was sent with.
 
-Workers keep what they imported, while this process may reload a module, or set a global of it. So whatever goes to a worker by
-its name goes along with a digest of what it is here, and the worker compares that with what it has under this name. What is
-installed does not change; what is defined in a script or a notebook goes whole. Objects of other libraries count by their type.
+Workers keep what they imported, while this process may reload a module, or set a global of it. So whatever goes to a
+worker by its name goes along with a digest of what it is here, and the worker compares that with what it has under this
+name. What is installed does not change; what is defined in a script or a notebook goes whole. Objects of other
+libraries count by their type.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ STANDARD = f"{sys.version_info.major}.{sys.version_info.minor}"
 """The version of what comes with Python."""
 
 LARGE = 1 << 20
-"""Bytes from which an array counts by sums over pieces as large: they see what is changed by accident, and take a fifth of the time."""
+"""Bytes from which an array counts by sums over pieces as large: they see what is changed by accident,
+and take a fifth of the time."""
 
 differing: set[str] = set()
 """The modules that are here as no worker can import them: they go whole."""
@@ -103,7 +105,9 @@ class Ledger:
                 told.append(Version(module, name, names, digest))
                 for other, wanted in lazily.items():
                     imported.setdefault(other, set()).update(wanted)
-        told += [_import(module, tuple(sorted(names))) for module, names in sorted(imported.items()) if module not in SCRIPTS]
+        told += [
+            _import(module, tuple(sorted(names))) for module, names in sorted(imported.items()) if module not in SCRIPTS
+        ]
         return tuple(version for version in told if version.key not in accepted)
 
     def _goes_by_name(self, module: str) -> bool:
@@ -125,11 +129,13 @@ class _Content(Digest):
         self.lazily: dict[str, set[str]] = {}
 
     def version(self, name: str) -> str | None:
-        """Where a module comes from: what is installed is the same here and in workers, and its version slow to find."""
+        """Where a module comes from: what is installed is the same here and in workers,
+        and its version slow to find."""
         return codes.origin(name)
 
     def imported(self, name: str, load: Callable[[], ModuleType], names: frozenset[str]) -> None:
-        """A module that a function imports when it runs is told of by itself: whoever imports it too early changes what runs."""
+        """A module that a function imports when it runs is told of by itself:
+        whoever imports it too early changes what runs."""
         self.lazily.setdefault(name, set()).update(names)
 
     def array(self, array: np.ndarray) -> None:
@@ -146,10 +152,13 @@ class _Content(Digest):
             self.hash.update(piece[: len(piece) // 8 * 8].view(np.uint64).sum(dtype=np.uint64).tobytes())
 
     def object(self, value: Any) -> None:
-        """An object of another library counts by its type: it may hold gigabytes. The environment is a setting (see `surroundings`)."""
+        """An object of another library counts by its type: it may hold gigabytes.
+        The environment is a setting (see `surroundings`)."""
         if value is os.environ:
             return
-        if isinstance(value, BaseException):  # some libraries tell pickle of errors what to do with them, where they are imported
+        if isinstance(
+            value, BaseException
+        ):  # some libraries tell pickle of errors what to do with them, where they are imported
             self.feed("error")
             self.value((type(value), value.args, vars(value)))
             return

@@ -1,4 +1,5 @@
-"""How workers end that were not told to: by a signal from outside, or by what they did themselves; and what is said of it."""
+"""How workers end that were not told to: by a signal from outside, or by what they did themselves;
+and what is said of it."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ KILLED, CRASHED = 8, 3
 """How often what ends by a signal from outside is tried, and what ends otherwise."""
 
 PATIENCE = 2.0
-"""Seconds within which a process whose pipes are closed has ended: the system closes them before it tells how it ended."""
+"""Seconds within which a process whose pipes are closed has ended:
+the system closes them before it tells how it ended."""
 
 
 def status(process: Any, patience: float = PATIENCE) -> int | None:
@@ -80,7 +82,10 @@ def memory() -> str:
     with contextlib.suppress(OSError, KeyError, ValueError):
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         told.append(f"{_kilobytes(lines['MemAvailable'])} of {_kilobytes(lines['MemTotal'])} GB of memory are free")
-    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
         with contextlib.suppress(OSError, ValueError):
             most, now = (int(Path("/sys/fs/cgroup", name).read_text()) for name in (limit, used))
             if most < 1 << 60:
@@ -95,5 +100,8 @@ def _kilobytes(told: str) -> str:
 def why(how: str) -> str:
     """What may have ended workers so."""
     if from_outside(how):
-        return f"something else ended them: the system does (SIGKILL) when memory runs short{memory()}, and so do schedulers"
+        return (
+            f"something else ended them: the system does (SIGKILL) when memory runs short{memory()}, and so do "
+            "schedulers"
+        )
     return "they may crash (a library that cannot be loaded, or breaks), end themselves (os._exit), or lack memory"

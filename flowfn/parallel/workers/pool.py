@@ -1,4 +1,5 @@
-"""The crews of this process: so many workers each, warm for every flow that asks for as many, until it is time to end them."""
+"""The crews of this process: so many workers each, warm for every flow that asks for as many,
+until it is time to end them."""
 
 from __future__ import annotations
 
@@ -33,7 +34,12 @@ _lock = forks.lock()  # an iterator may be collected, and closed, anywhere
 def crew_of(processes: int, threads: int | None = 1, setup: Prepared | None = None) -> Workers:
     """The warm workers of this process; every flow that asks for as many, set up alike, shares them."""
     with _lock:
-        key = (forks.process, processes, threads, setup.key if setup else b"")  # a forked child has no part in its parent's workers
+        key = (
+            forks.process,
+            processes,
+            threads,
+            setup.key if setup else b"",
+        )  # a forked child has no part in its parent's workers
         if key not in _crews:
             _end_with_this_process()
             _crews[key] = Workers(processes, threads, setup)
@@ -58,11 +64,13 @@ def available() -> int:
     return int(cpu_count())
 
 
-def warm_up(processes: int | str = "auto", *, worker_threads: int | None = 1, setup: Callable[[], Any] | None = None) -> None:
+def warm_up(
+    processes: int | str = "auto", *, worker_threads: int | None = 1, setup: Callable[[], Any] | None = None
+) -> None:
     """Start worker processes now, and do not wait for them: the first `prefetch` that asks for them finds them there.
 
-    `processes`, `worker_threads` and `setup` are those of `prefetch`. They are started side by side, and end with `shut_down`, when
-    they have had nothing to do for five minutes, or with this process.
+    `processes`, `worker_threads` and `setup` are those of `prefetch`. They are started side by side, and end with
+    `shut_down`, when they have had nothing to do for five minutes, or with this process.
 
     >>> import flowfn as ff
     >>> ff.warm_up(2)
@@ -97,7 +105,8 @@ atexit.register(shut_down)
 
 @forks.in_child
 def _in_child() -> None:
-    """A forked child has workers of its own. Loky would wait, when it lets go of its parent's, for threads that are not there."""
+    """A forked child has workers of its own. Loky would wait, when it lets go of its parent's,
+    for threads that are not there."""
     known = getattr(sys.modules.get("loky.process_executor"), "_threads_wakeups", {})
     for shutdown_lock, _ in list(known.values()):
         forks.renew(shutdown_lock)

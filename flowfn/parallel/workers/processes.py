@@ -45,14 +45,22 @@ SURE = 0.8
 PARENT_WATCH = 0.5
 """How often, in seconds, a worker looks whether the process that it works for is still there."""
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "OPENCV_FOR_THREADS_NUM",
+)
 """What libraries ask for the number of their threads."""
 
 KEPT = {"MALLOC_TRIM_THRESHOLD_": 1 << 27, "MALLOC_MMAP_THRESHOLD_": 1 << 25}
-"""Up to which size glibc keeps free memory, and makes arrays in it: what a task frees, the next one needs, and fresh pages are slow."""
+"""Up to which size glibc keeps free memory, and makes arrays in it: what a task frees, the next one needs,
+and fresh pages are slow."""
 
 HASHES = str(random.SystemRandom().randrange(1, 1 << 32))
-"""What workers hash text by, so that all of them put it in the same places; what this process hashes by nobody can ask."""
+"""What workers hash text by, so that all of them put it in the same places;
+what this process hashes by nobody can ask."""
 
 GROWTH = str(4 << 30)
 """Bytes by which a worker may grow before loky replaces it; the shared memory that it has seen is part of that."""
@@ -79,7 +87,9 @@ class Job:
 
     __slots__ = ("arguments", "call", "executor", "future", "short", "since", "spared", "tree", "worker")
 
-    def __init__(self, call: Callable[..., Any], arguments: tuple[Any, ...], tree: Packed | None, short: bool, worker: int | None) -> None:
+    def __init__(
+        self, call: Callable[..., Any], arguments: tuple[Any, ...], tree: Packed | None, short: bool, worker: int | None
+    ) -> None:
         self.call, self.arguments, self.tree, self.short, self.worker = call, arguments, tree, short, worker
         self.future: Future[Any] = Future()
         self.executor: Any = None
@@ -143,16 +153,19 @@ class Worker:
     def start(self) -> None:
         """A new process, of which nothing is known.
 
-        This process lets go of the ends of its pipes that only the worker needs. Otherwise who reads the results of a worker
-        that was killed while it wrote one would wait for the rest for ever, and so would who writes to it. It does so before
-        loky's thread is there, which closes them as well when the worker ends: a number that is closed twice may be somebody else's.
+        This process lets go of the ends of its pipes that only the worker needs. Otherwise who reads the results of a
+        worker that was killed while it wrote one would wait for the rest for ever, and so would who writes to it. It
+        does so before loky's thread is there, which closes them as well when the worker ends: a number that is closed
+        twice may be somebody else's.
         """
         from loky import ProcessPoolExecutor, process_executor
 
         arguments = os.getpid(), tuple(self.environment)
         environment = {"PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", HASHES), **self.environment}
         with possible():
-            executor: Any = ProcessPoolExecutor(1, timeout=IDLE, initializer=_begin, initargs=arguments, env=environment)
+            executor: Any = ProcessPoolExecutor(
+                1, timeout=IDLE, initializer=_begin, initargs=arguments, env=environment
+            )
             executor._call_queue._ignore_epipe = True
             executor._adjust_process_count()
         (executor.process,) = executor._processes.values()
@@ -182,7 +195,8 @@ class Worker:
         )
 
     def _taught(self, tree: Packed | None) -> tuple[Any, ...]:
-        """What goes in front of a job's arguments: nothing, or the digest of the tree, told before to who may not know it."""
+        """What goes in front of a job's arguments: nothing, or the digest of the tree,
+        told before to who may not know it."""
         if tree is None:
             return ()
         digest, pickled, _ = tree
@@ -200,7 +214,9 @@ class Workers:
     def __init__(self, count: int, threads: int | None, setup: Prepared | None = None) -> None:
         environment = {} if threads is None else dict.fromkeys(THREADS, str(threads))
         environment |= {name: os.environ.get(name, str(size)) for name, size in KEPT.items()}
-        self.workers = [Worker(number, {**environment, "LOKY_MAX_MEMORY_LEAK_SIZE": GROWTH}, setup) for number in range(count)]
+        self.workers = [
+            Worker(number, {**environment, "LOKY_MAX_MEMORY_LEAK_SIZE": GROWTH}, setup) for number in range(count)
+        ]
         self.waiting: deque[Job] = deque()
         self.untold: deque[tuple[int, Callable[[], Any]]] = deque()
         self.closed = False
@@ -210,7 +226,12 @@ class Workers:
         _living.add(self)
 
     def submit(
-        self, call: Callable[..., Any], *arguments: Any, tree: Packed | None = None, short: bool = False, worker: int | None = None
+        self,
+        call: Callable[..., Any],
+        *arguments: Any,
+        tree: Packed | None = None,
+        short: bool = False,
+        worker: int | None = None,
     ) -> Job:
         """Have `call(*arguments)` done, by a certain worker if one is named.
 
@@ -360,7 +381,8 @@ def _end_all() -> None:
 
 
 def _ending(executor: Any) -> threading.Thread:
-    """A thread that ends an executor, and waits until it has ended: what loky does in the meantime finds all that it needs."""
+    """A thread that ends an executor, and waits until it has ended:
+    what loky does in the meantime finds all that it needs."""
     thread = threading.Thread(target=_shut_down, args=(executor,), daemon=True)
     try:
         thread.start()
@@ -378,7 +400,8 @@ def _shut_down(executor: Any) -> None:
 
 
 def _started(worker: weakref.ref[Worker], executor: weakref.ref[Any], begun: Future[Any]) -> None:
-    """Tell a worker of its process, if that is still its own. Who holds the future holds neither: nothing has to be collected."""
+    """Tell a worker of its process, if that is still its own. Who holds the future holds neither:
+    nothing has to be collected."""
     started = worker()
     if started is not None and started.executor is not None and started.executor is executor():
         started.started(begun)

@@ -33,7 +33,8 @@ class Program(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """A program that can travel: a digest, what it is of, and the slots of its large arrays, which have to live as long as it does."""
+    """A program that can travel: a digest, what it is of, and the slots of its large arrays,
+    which have to live as long as it does."""
 
     digest: bytes
     pickled: bytes
@@ -55,7 +56,9 @@ class Outdated(Exception):
         self.keys = tuple(version.key for version in found)
 
 
-def packed(tree: Node, ledger: Ledger, setup: Prepared | None = None, *, follows: bool = False, shares: bool = False) -> Packed:
+def packed(
+    tree: Node, ledger: Ledger, setup: Prepared | None = None, *, follows: bool = False, shares: bool = False
+) -> Packed:
     """A tree as a program; what cannot travel is named.
 
     If it `follows`, the settings of this process go along. See `pack_tree` for `shares`.
@@ -100,7 +103,8 @@ def accept(found: Collection[tuple[str, str]], why: object = None) -> None:
     versions.accepted.update(found)
     because = "" if why is None else f" ({why})"
     warnings.warn(
-        f"prefetch(): worker processes import another version of {', '.join(modules)} than this process holds, and what it holds cannot "
+        f"prefetch(): worker processes import another version of {', '.join(modules)} than this process holds, and "
+        "what it holds cannot "
         f"be sent to them{because}; save and reload the module, or have setup= do in each worker what was done here",
         RuntimeWarning,
         stacklevel=2,

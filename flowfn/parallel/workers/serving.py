@@ -34,9 +34,9 @@ STOPPED = 1024
 
 
 class Answer(NamedTuple):
-    """What a worker sends back: a parcel, or what it lacks: the "tree", the "arrays" of its sources, its "memory", or sense, since
-    a "stage" or the task cannot be made again (`why`), its "setup" failed (the parcel holds the error and its traceback), or its
-    "code" is another: of what is `outdated`, and whether the worker is `fresh`.
+    """What a worker sends back: a parcel, or what it lacks: the "tree", the "arrays" of its sources, its "memory", or
+    sense, since a "stage" or the task cannot be made again (`why`), its "setup" failed (the parcel holds the error and
+    its traceback), or its "code" is another: of what is `outdated`, and whether the worker is `fresh`.
 
     `watched`: somebody here still looks into the slot, so it may not be written again. `denied`: why it was not used.
     """
@@ -52,7 +52,9 @@ class Answer(NamedTuple):
 
 _trees: OrderedDict[bytes, Any] = OrderedDict()
 _failed: dict[bytes, BaseException] = {}  # why a tree could not be learned, until somebody asks for it
-_memos: OrderedDict[str, dict[Any, Any]] = OrderedDict()  # keys and routes of the last passes that this worker had a part in
+_memos: OrderedDict[str, dict[Any, Any]] = (
+    OrderedDict()
+)  # keys and routes of the last passes that this worker had a part in
 _begun: dict[Any, Begun] = {}
 _works: OrderedDict[str, None] = OrderedDict()  # whose
 _stopped: OrderedDict[str, None] = OrderedDict()  # what nobody wants any more
@@ -108,7 +110,9 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
     if ended:
         end_pass(feed.work, feed.start + len(made))
     text = trace(error) if error is not None else ""
-    return Reply(made, {}, time.perf_counter() - began, weight(made[0]) if made else 0, error, text, facts, ended, last=last)
+    return Reply(
+        made, {}, time.perf_counter() - began, weight(made[0]) if made else 0, error, text, facts, ended, last=last
+    )
 
 
 def stop_here(work: str) -> None:
@@ -155,7 +159,9 @@ def serve_learned(digest: bytes, call: Callable[[Node, Feed], Reply], name: Name
     return serve(digest, None, call, name, parcel)
 
 
-def serve(digest: bytes, pickled: bytes | None, call: Callable[[Node, Feed], Reply], name: Name | None, parcel: Parcel) -> Answer:
+def serve(
+    digest: bytes, pickled: bytes | None, call: Callable[[Node, Feed], Reply], name: Name | None, parcel: Parcel
+) -> Answer:
     """One task in a worker process. Where arrays may be put, in its slot, `call` puts them there itself if it can."""
     try:
         top = known_tree(digest, pickled)
@@ -183,13 +189,19 @@ def serve(digest: bytes, pickled: bytes | None, call: Callable[[Node, Feed], Rep
     del feed
     sent = _packed(top, reply, desk)
     del reply
-    return Answer(sent, watched=desk is not None and _watched(desk), denied=denied or (desk.denied if desk is not None else ""))
+    return Answer(
+        sent, watched=desk is not None and _watched(desk), denied=denied or (desk.denied if desk is not None else "")
+    )
 
 
 def _watched(desk: Desk) -> bool:
     """Whether somebody looks into a desk for longer than the task."""
     if desk.watched and "jax" in sys.modules:
-        gc.collect(0)  # JAX lets go of what its arrays looked into when garbage is collected: https://github.com/jax-ml/jax/issues/14882
+        gc.collect(
+            0
+            # JAX lets go of what its arrays looked into when garbage is collected:
+            # https://github.com/jax-ml/jax/issues/14882
+        )
     return desk.watched
 
 
@@ -209,7 +221,9 @@ def _packed(top: Node, reply: Reply, desk: Desk | None) -> Parcel:
         reply.error = cast(Any, Portable(reply.error))
     for event in reply.events:
         let_go(event[3].error)
-    reply.events = [(at, place, reached, Record.of(dropped), budget) for at, place, reached, dropped, budget in reply.events]
+    reply.events = [
+        (at, place, reached, Record.of(dropped), budget) for at, place, reached, dropped, budget in reply.events
+    ]
     try:
         return pack(reply, desk)
     except Exception:  # whatever it is, it is told with the output that is to blame
@@ -224,7 +238,8 @@ def _packed(top: Node, reply: Reply, desk: Desk | None) -> Parcel:
 def _cut_short(top: Node, reply: Reply, number: int, error: Exception) -> Reply:
     """A reply up to an output that cannot be pickled."""
     told = TypeError(
-        f"{top.part} gave {brief(reply.outputs[number])}, which cannot be sent back from its worker process: {type(error).__name__}: "
+        f"{top.part} gave {brief(reply.outputs[number])}, which cannot be sent back from its worker process: "
+        f"{type(error).__name__}: "
         f"{error}; give something that pickles, or prefetch with threads="
     )
     mark(told, whereabouts(f"in {top.part}"))

@@ -28,7 +28,8 @@ def possible() -> Iterator[None]:
 
 
 def take_places() -> None:
-    """Open nowhere what is closed of the standard streams' descriptors, so that nothing else gets their numbers, and is taken for them."""
+    """Open nowhere what is closed of the standard streams' descriptors, so that nothing else gets their numbers,
+    and is taken for them."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -43,7 +44,8 @@ def take_places() -> None:
 
 @contextlib.contextmanager
 def _streams() -> Iterator[None]:
-    """Others write what is still in the standard streams, and pass their descriptors on: what is closed is nowhere meanwhile."""
+    """Others write what is still in the standard streams, and pass their descriptors on:
+    what is closed is nowhere meanwhile."""
     take_places()
     lacking = [name for name in STREAMS if getattr(getattr(sys, name), "closed", True)]
     kept = {name: getattr(sys, name) for name in lacking}
@@ -84,9 +86,15 @@ def _missing(error: BaseException) -> str:
     if cause.errno in (errno.EMFILE, errno.ENFILE):
         return f"no descriptors are left ({cause}); raise the limit of open files (ulimit -n)"
     if cause.errno in (errno.EAGAIN, errno.ENOMEM):
-        return f"the system gives no more processes or memory ({cause}; ulimit -u, ulimit -v, and what its container may use)"
+        return (
+            f"the system gives no more processes or memory ({cause}; ulimit -u, ulimit -v, and what its container "
+            "may use)"
+        )
     if cause.errno in (errno.ENOSPC, errno.EROFS, errno.ENOENT, errno.EACCES, errno.ENOSYS):
-        return f"semaphores cannot be made ({cause}); on Linux /dev/shm must be there, be writable and have room (docker run --shm-size)"
+        return (
+            f"semaphores cannot be made ({cause}); on Linux /dev/shm must be there, be writable and have room "
+            "(docker run --shm-size)"
+        )
     return str(cause)
 
 

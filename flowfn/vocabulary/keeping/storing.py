@@ -32,7 +32,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 END = -1
 """The number under which a stream's length is kept, once it has been read to its end."""
 FEW, BRISK, SLOW = 64, 1.0, 4.0
-"""How many datapoints are made at first before looking for what others have made, and how many seconds that should take."""
+"""How many datapoints are made at first before looking for what others have made,
+and how many seconds that should take."""
 
 
 class StoredNode(FrozenNode):
@@ -212,7 +213,9 @@ def _kept(shelf: Shelf, source: Any, *, seed: int = 0) -> Iterator[Any]:
 
 
 _PATH = rules.Rule(
-    "the path of a folder", lambda value: isinstance(value, (str, os.PathLike)), lambda value, others: os.fspath(value) != ""
+    "the path of a folder",
+    lambda value: isinstance(value, (str, os.PathLike)),
+    lambda value, others: os.fspath(value) != "",
 )
 _TEXT = rules.Rule("a string", lambda value: isinstance(value, str))
 
@@ -222,17 +225,17 @@ def cache_to(path: Any, source: Any, *, version: str = "", seed: int = 0) -> Flo
     """Keep datapoints in files in the folder `path`: each is made once, by whoever wants it first.
 
     What is upstream is frozen (see `freeze`). Threads, worker processes and other programs may use one folder at once,
-    for any number of pipelines. An unfinished pass is useful and is never taken for a whole one. Arrays that come out are
-    read-only; containers are new each time. `None`, numbers, strings, bytes, lists, tuples, dicts, sets and arrays of
-    them are kept as such, anything else as `pickle` does it. A killed program or a full disk loses at most the datapoints
-    of the last moment.
+    for any number of pipelines. An unfinished pass is useful and is never taken for a whole one. Arrays that come out
+    are read-only; containers are new each time. `None`, numbers, strings, bytes, lists, tuples, dicts, sets and arrays
+    of them are kept as such, anything else as `pickle` does it. A killed program or a full disk loses at most the
+    datapoints of the last moment.
 
-    Only what the same pipeline has kept comes out. A pipeline is told apart by its stages and their arguments, by `seed`
-    and `version`, by the content of its sources (lists, arrays, memory maps; they are read through once in this call) and
-    by the code of its functions with all that they refer to (defaults, closures, globals, other functions and classes,
-    the versions of Python and of installed modules), as they are at this call. What functions find out for themselves
-    (the content of files, the environment, the time) cannot count: when it changes, give another `version`. What `guard`
-    puts in the place of a failure is kept like anything else.
+    Only what the same pipeline has kept comes out. A pipeline is told apart by its stages and their arguments, by
+    `seed` and `version`, by the content of its sources (lists, arrays, memory maps; they are read through once in this
+    call) and by the code of its functions with all that they refer to (defaults, closures, globals, other functions and
+    classes, the versions of Python and of installed modules), as they are at this call. What functions find out for
+    themselves (the content of files, the environment, the time) cannot count: when it changes, give another `version`.
+    What `guard` puts in the place of a failure is kept like anything else.
 
     The folder is to be trusted as code is: whoever can write to it can run code here. It may be deleted at any time.
 

@@ -21,7 +21,8 @@ from flowfn.vocabulary.mixing.plans import CYCLING, MixRoute, Plan, owed, since
 
 
 class MixNode(Order):
-    """Mixes its sources: by a route where all can be indexed and weights are numbers, by reading them in turn elsewhere."""
+    """Mixes its sources: by a route where all can be indexed and weights are numbers,
+    by reading them in turn elsewhere."""
 
     names_sources = True
 
@@ -90,7 +91,11 @@ class MixNode(Order):
         outputs = mixing.outputs = Outputs(iter(mixing), self, mixing.live, known.outputs, mixing.tell)
         outputs.drop(start - known.outputs)
         offset, stride = self.labels(run)
-        return Outputs(zip(outputs, count(offset + stride * start, stride)), None, [outputs], start) if lineage else outputs
+        return (
+            Outputs(zip(outputs, count(offset + stride * start, stride)), None, [outputs], start)
+            if lineage
+            else outputs
+        )
 
     def anchor(self, epoch: int, steps: int, sources: Mapping[str, list[Any]]) -> Anchor:
         """Where to begin so as to go on from a mix of other sources: those of the same names have come so far."""
@@ -104,12 +109,18 @@ class MixNode(Order):
     def misfit(self, run: Run, anchor: Anchor) -> str:
         """Where it stands, and where it began if it went on from another mix."""
         many = len(self.sources)
-        fits = not (anchor.outputs and (self.seekable or not anchor.inputs)) and are_rows(anchor.inputs, many, anchor.outputs)
+        fits = not (anchor.outputs and (self.seekable or not anchor.inputs)) and are_rows(
+            anchor.inputs, many, anchor.outputs
+        )
         if fits and anchor.inputs:
             begun, first = (unpacked(row, many)[2] for row in (anchor.inputs, first_of(anchor, run, many)))
             ends = [known_length(run, source) for source in self.sources]
             fits = all(one.position <= max(end, past.position) for end, one, past in zip(ends, begun, first))
-        return "" if fits else "[epoch, outputs, [start of the phase, steps before, and what each source has given]], which add up"
+        return (
+            ""
+            if fits
+            else "[epoch, outputs, [start of the phase, steps before, and what each source has given]], which add up"
+        )
 
     def progress(self, run: Run, k: int, size: int = 1) -> tuple[int, list[Begun]] | None:
         """How many steps the mix has made, and how far each source has come, after k outputs, if that is known.
@@ -205,7 +216,8 @@ class Mixing:
             self.start, self.past = self.step, list(self.given)
 
     def _scheduled(self) -> Iterator[int]:
-        """The source that is furthest behind what the weights of all steps so far owe it; or a draw by those of this step."""
+        """The source that is furthest behind what the weights of all steps so far owe it;
+        or a draw by those of this step."""
         source = -1
         while active := self.active():
             ended, source = source, active[0]

@@ -1,8 +1,8 @@
 """Several sources mixed in given proportions: what is asked for, and the route where all sources can be indexed.
 
-The source of output k is a matter of k and of which sources have ended before it, whether the mix is read by index or as
-a stream (`flowfn.vocabulary.mixing.blending`). A state remembers, by name, how far each source has come, so that a mix with other sources
-can go on from it.
+The source of output k is a matter of k and of which sources have ended before it, whether the mix is read by index or
+as a stream (`flowfn.vocabulary.mixing.blending`). A state remembers, by name, how far each source has come, so that a
+mix with other sources can go on from it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Quota(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked of a mix: weights (numbers, "length" or a function of the step), when to stop, the key of its draws."""
+    """What is asked of a mix: weights (numbers, "length" or a function of the step),
+    when to stop, the key of its draws."""
 
     names: Sequence[Any]
     weights: Any
@@ -51,7 +52,8 @@ class Plan:
         return self.until in CYCLING
 
     def active(self, begun: Sequence[Begun], lengths: Sequence[Length]) -> list[int]:
-        """The sources to pick from: under "all" those that have not ended; where they are weighed by length, not the empty ones.
+        """The sources to pick from: under "all" those that have not ended;
+        where they are weighed by length, not the empty ones.
 
         There are none where nothing is left to do, as it may be when a mix goes on from another.
         """
@@ -80,14 +82,22 @@ class Plan:
         if isinstance(told, Mapping) and not set(told) <= set(self.names):
             raise ValueError(f"mix(): weights({step}) must be for {list(self.names)}, got {told!r}")
         try:
-            weights = [float(told.get(name, 0)) for name in self.names] if isinstance(told, Mapping) else [float(weight) for weight in told]
+            weights = (
+                [float(told.get(name, 0)) for name in self.names]
+                if isinstance(told, Mapping)
+                else [float(weight) for weight in told]
+            )
         except (TypeError, ValueError):
             weights = []
         if len(weights) != len(self.names) or not all(0 <= weight < math.inf for weight in weights):
-            raise ValueError(f"mix(): weights({step}) must be a number >= 0 for each of {len(self.names)} sources, got {told!r}")
+            raise ValueError(
+                f"mix(): weights({step}) must be a number >= 0 for each of {len(self.names)} sources, got {told!r}"
+            )
         total = math.fsum(weights[source] for source in active)
         if not total:
-            raise ValueError(f"mix(): weights({step}) leave nothing for {[self.names[source] for source in active]}, got {told!r}")
+            raise ValueError(
+                f"mix(): weights({step}) leave nothing for {[self.names[source] for source in active]}, got {told!r}"
+            )
         return [weight / total if source in active else 0.0 for source, weight in enumerate(weights)]
 
 
@@ -118,7 +128,9 @@ class MixRoute:
             return math.inf
         phase = self.phases[0]
         if self.plan.until == "cycle_all":
-            return max(0 if self.origin[source].ended else phase.picks.output(source, left[source]) for source in active)
+            return max(
+                0 if self.origin[source].ended else phase.picks.output(source, left[source]) for source in active
+            )
         while True:
             ends, ended = min((phase.picks.output(source, left[source]), source) for source in active)
             if self.plan.until == "first" or ends == math.inf or len(active) == 1:
@@ -161,7 +173,9 @@ class MixRoute:
                 ended = one.ended or round > 0
             else:
                 round, ended = 0, one.ended or (source in first and source not in phase.picks.active)
-            found.append(Begun(given, round, given - round * int(n) if round else given, ended, before=phase.given[source]))
+            found.append(
+                Begun(given, round, given - round * int(n) if round else given, ended, before=phase.given[source])
+            )
         return owed(self.origin, found, phase.picks)
 
 
@@ -171,7 +185,8 @@ def since(origin: Sequence[Begun], given: Sequence[int]) -> list[int]:
 
 
 def owed(origin: Sequence[Begun], begun: Sequence[Begun], picks: Picks) -> list[Begun]:
-    """With what is expected of each: of those that ended, what they had; of the others, their shares of all the rest."""
+    """With what is expected of each: of those that ended, what they had; of the others,
+    their shares of all the rest."""
     given = since(origin, [one.given for one in begun])
     due: list[float] = list(given)
     active = picks.active.tolist()

@@ -1,13 +1,14 @@
-"""Which of several sources comes next, so that each has its share: at every moment, and for any index without the others.
+"""Which of several sources comes next, so that each has its share: at every moment,
+and for any index without the others.
 
-Weights that are small whole numbers repeat themselves after their sum, and one period is laid out in a table in which no
-source is ever a whole datapoint away from its share (Tijdeman, "The chairman assignment problem", 1980). For others the
-sources are split in two, and the parts in two again, along a tree that is as even as the weights allow: at each fork the
-first k outputs are divided by rounding k times the share. Two sources are then within half a datapoint, any number within
-two.
+Weights that are small whole numbers repeat themselves after their sum, and one period is laid out in a table in which
+no source is ever a whole datapoint away from its share (Tijdeman, "The chairman assignment problem", 1980). For others
+the sources are split in two, and the parts in two again, along a tree that is as even as the weights allow: at each
+fork the first k outputs are divided by rounding k times the share. Two sources are then within half a datapoint, any
+number within two.
 
-Where a source has ended, the others share what it leaves from where they stand: who is behind comes first, until all are
-where they would be had it never been there.
+Where a source has ended, the others share what it leaves from where they stand: who is behind comes first, until all
+are where they would be had it never been there.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def whole(weights: Sequence[float]) -> list[int]:
     >>> whole([0.7, 0.2, 0.1]), whole([3.14159265358979, 1])
     ([7, 2, 1], [758546993, 241453007])
     """
-    exact = [Fraction(repr(float(weight))) if isinstance(weight, float) else Fraction(int(weight)) for weight in weights]
+    exact = [
+        Fraction(repr(float(weight))) if isinstance(weight, float) else Fraction(int(weight)) for weight in weights
+    ]
     scale = math.lcm(*(weight.denominator for weight in exact))
     integers = [int(weight * scale) for weight in exact]
     if sum(integers) // math.gcd(*integers) > LARGEST:
@@ -78,7 +81,10 @@ class Quotas:
         if self.period is not None:
             if k < len(self.catching_up[0]):
                 return np.bincount(self.catching_up[0][:k], minlength=len(self.weights)).tolist()
-            return [there - before for there, before in zip(_periodic(self.weights, self.period[0], self.total + k), self.given.tolist())]
+            return [
+                there - before
+                for there, before in zip(_periodic(self.weights, self.period[0], self.total + k), self.given.tolist())
+            ]
         counts = [0] * len(self.weights)
         todo = [(self.tree, k)]
         while todo:
@@ -113,13 +119,21 @@ class Quotas:
 
 
 class Picks:
-    """The order of the sources of a mix from where the last of them ended: by quotas, and shuffled block by block if keyed."""
+    """The order of the sources of a mix from where the last of them ended: by quotas,
+    and shuffled block by block if keyed."""
 
     def __init__(
-        self, active: Sequence[int], weights: Sequence[int], key: int | None, block: int = BLOCK, given: Sequence[int] = ()
+        self,
+        active: Sequence[int],
+        weights: Sequence[int],
+        key: int | None,
+        block: int = BLOCK,
+        given: Sequence[int] = (),
     ) -> None:
         self.active, self.weights, self.key, self.size = np.array(active, np.int64), weights, key, block
-        self.quotas = Quotas([weights[source] for source in active], [given[source] for source in active] if given else ())
+        self.quotas = Quotas(
+            [weights[source] for source in active], [given[source] for source in active] if given else ()
+        )
         self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def take(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -197,7 +211,8 @@ def _chairmen(weights: Sequence[int], given: Sequence[int]) -> Iterator[int]:
     total, slack = sum(weights), max(2 * len(weights) - 2, 1)
     given, alone = list(given), len(weights) == 1
     waiting = [
-        (-(-total * (1 + slack * count) // (slack * weight)), place) for place, (weight, count) in enumerate(zip(weights, given))
+        (-(-total * (1 + slack * count) // (slack * weight)), place)
+        for place, (weight, count) in enumerate(zip(weights, given))
     ]  # (the output it is far enough behind at, source)
     due: list[tuple[float, int]] = []  # (when its time runs out, source)
     heapq.heapify(waiting)
@@ -212,9 +227,13 @@ def _chairmen(weights: Sequence[int], given: Sequence[int]) -> Iterator[int]:
 
 
 def _catching_up(weights: Sequence[int], given: Sequence[int], period: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The outputs until every source is where the period has it: at the latest where one ends at which none is ahead."""
+    """The outputs until every source is where the period has it:
+    at the latest where one ends at which none is ahead."""
     rounds, rest = divmod(sum(given), len(period))
-    apart = [count - rounds * weight - there for count, weight, there in zip(given, weights, _periodic(weights, period, rest))]
+    apart = [
+        count - rounds * weight - there
+        for count, weight, there in zip(given, weights, _periodic(weights, period, rest))
+    ]
     different, turns = sum(map(bool, apart)), []
     if different:
         ours = _chairmen(weights, [count - rounds * weight for count, weight in zip(given, weights)])

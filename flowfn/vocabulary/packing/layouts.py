@@ -19,7 +19,8 @@ from flowfn.vocabulary.packing.packers import Size
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """A datapoint to be packed: the number of the input it was, how much of that was gone, its columns, what is given."""
+    """A datapoint to be packed: the number of the input it was, how much of that was gone,
+    its columns, what is given."""
 
     number: int
     offset: int
@@ -59,7 +60,10 @@ class Layout:
         if self.lengths is not None:
             if form is not dict or sizes.keys() != self.lengths.keys():
                 have = list(sizes) if form is dict else brief(datapoint)
-                raise ValueError(f"pack(): length names the components {list(self.lengths)}, but a datapoint has {have}; select takes some")
+                raise ValueError(
+                    f"pack(): length names the components {list(self.lengths)}, but a datapoint has {have}; select "
+                    "takes some"
+                )
             size = tuple(sizes[name] for name in self.lengths)
             return Item(number, 0, form, columns, size, (0,) * len(size))
         if len(set(sizes.values())) > 1:
@@ -90,7 +94,9 @@ class Layout:
         first = pieces[0].item
         for piece in pieces:
             if piece.item.form is not first.form or piece.item.columns.keys() != first.columns.keys():
-                raise ValueError(f"pack(): datapoints must have the same components, got {_shown(first)} and {_shown(piece.item)}")
+                raise ValueError(
+                    f"pack(): datapoints must have the same components, got {_shown(first)} and {_shown(piece.item)}"
+                )
         if self.lengths is not None:
             return self._row_of_many(pieces)
         lengths = [piece.stop - piece.start for piece in pieces]
@@ -122,7 +128,9 @@ class Layout:
         telling = [part for part in parts if len(part)] or parts
         value = self._value(name, pieces[0].item)
         if any(map(subclasses.carries, set(map(type, telling)))):
-            return subclasses.joined(telling, partial(_filled, capacity, value), partial(_filled, capacity, False), "pack")
+            return subclasses.joined(
+                telling, partial(_filled, capacity, value), partial(_filled, capacity, False), "pack"
+            )
         return _filled(capacity, value, telling)
 
     def _value(self, name: Any, item: Item) -> Any:
@@ -130,12 +138,17 @@ class Layout:
             unknown = self.value.keys() - item.columns.keys() if item.form else self.value.keys()
             if unknown:
                 have = list(item.columns) if item.form else "only one"
-                raise ValueError(f"pack(): value names {', '.join(sorted(map(repr, unknown)))}, but of components datapoints have {have}")
+                raise ValueError(
+                    f"pack(): value names {', '.join(sorted(map(repr, unknown)))}, but of components datapoints have "
+                    f"{have}"
+                )
             return self.value.get(name, 0)
         if not isinstance(self.value, (list, tuple)):
             return self.value
         if len(self.value) != len(item.columns):
-            raise ValueError(f"pack(): value has {len(self.value)} values, but datapoints have {len(item.columns)} components")
+            raise ValueError(
+                f"pack(): value has {len(self.value)} values, but datapoints have {len(item.columns)} components"
+            )
         return self.value[list(item.columns).index(name)]
 
 
@@ -144,10 +157,14 @@ def _columns(datapoint: Any) -> tuple[type | None, dict[Any, np.ndarray]]:
     if type(datapoint) is np.ndarray and datapoint.ndim == 1:
         return None, {0: datapoint}
     if hasattr(datapoint, "_make") or (dataclasses.is_dataclass(datapoint) and not isinstance(datapoint, type)):
-        raise TypeError(f"pack(): there is no place for segment ids and positions in {brief(datapoint)}; map it to a dict before")
+        raise TypeError(
+            f"pack(): there is no place for segment ids and positions in {brief(datapoint)}; map it to a dict before"
+        )
     if isinstance(datapoint, Mapping):
         return dict, {name: _sequence(value, datapoint) for name, value in datapoint.items()}
-    if isinstance(datapoint, (list, tuple)) and any(isinstance(part, (list, tuple)) or np.ndim(part) for part in datapoint[:1]):
+    if isinstance(datapoint, (list, tuple)) and any(
+        isinstance(part, (list, tuple)) or np.ndim(part) for part in datapoint[:1]
+    ):
         form = list if isinstance(datapoint, list) else tuple
         return form, {place: _sequence(value, datapoint) for place, value in enumerate(datapoint)}
     return None, {0: _sequence(datapoint, datapoint)}
@@ -169,7 +186,10 @@ def _sequence(value: Any, datapoint: Any) -> np.ndarray:
     except Ragged:
         array = np.zeros(())
     if array.ndim != 1:
-        raise ValueError(f"pack(): a sequence has one axis, an array (n,) or a list of numbers, got {brief(value)} in {brief(datapoint)}")
+        raise ValueError(
+            f"pack(): a sequence has one axis, an array (n,) or a list of numbers, got {brief(value)} in "
+            f"{brief(datapoint)}"
+        )
     return array
 
 

@@ -33,8 +33,8 @@ def first_fit(lengths: Iterable[Size], capacity: Size, *, bins: int = 64) -> Ite
     """Pack each sequence into the first open row that has room for it, or else into a new one.
 
     At most `bins` rows are open. When a sequence fits into none of them, all are given, in the order in which they were
-    opened, and packing begins anew with that sequence. Lengths are ints, or tuples of ints (and so is `capacity`), all of
-    which have to fit.
+    opened, and packing begins anew with that sequence. Lengths are ints, or tuples of ints (and so is `capacity`),
+    all of which have to fit.
 
     Raises:
         ValueError: a sequence is longer than a row.
@@ -83,7 +83,9 @@ def concat_then_split(lengths: Iterable[int], capacity: int) -> Iterator[Row]:
     room = capacity
     for index, length in enumerate(lengths):
         if isinstance(length, tuple):
-            raise TypeError("concat_then_split(): it cuts one sequence at a time, and cannot where length= is a dict; first_fit can")
+            raise TypeError(
+                "concat_then_split(): it cuts one sequence at a time, and cannot where length= is a dict; first_fit can"
+            )
         start = 0
         while length - start >= room:
             yield [*row, (index, start, start + room)]

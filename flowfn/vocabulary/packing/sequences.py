@@ -21,7 +21,9 @@ __all__ = ["best_fit", "concat_then_split", "first_fit", "pack"]
 
 _LENGTH = rules.Rule(
     "a positive integer, or a dict of one for each component",
-    lambda value: rules.is_integer(value) or (isinstance(value, Mapping) and all(map(rules.is_integer, value.values()))),
+    lambda value: (
+        rules.is_integer(value) or (isinstance(value, Mapping) and all(map(rules.is_integer, value.values())))
+    ),
     lambda value, others: (min(value.values(), default=0) if isinstance(value, Mapping) else value) > 0,
 )
 
@@ -33,33 +35,42 @@ _PACKED = rules.Rule(
 )
 
 
-@stage.stream(where={"length": _LENGTH, "how": rules.function, "value": VALUE, "drop_remainder": rules.boolean}, note=_PACKED)
+@stage.stream(
+    where={"length": _LENGTH, "how": rules.function, "value": VALUE, "drop_remainder": rules.boolean}, note=_PACKED
+)
 def pack(
-    length: int | Mapping[Any, int], source: Any, *, how: Packer = first_fit, value: Any = 0, drop_remainder: bool = False, mark: Mark
+    length: int | Mapping[Any, int],
+    source: Any,
+    *,
+    how: Packer = first_fit,
+    value: Any = 0,
+    drop_remainder: bool = False,
+    mark: Mark,
 ) -> Iterator[Any]:
     """Pack sequences into rows of `length`, each row with segment ids and positions (int32) beside it.
 
-    A datapoint is a sequence (an array of one axis, or a list of numbers), or a list, tuple or dict of equally long ones.
-    What comes out has two components more: which sequence of the row an element belongs to (1, 2, ...; 0 is padding), and
-    which place it has in its segment (0, 1, ...). A single sequence gives [row, segment ids, positions], a dict has
-    them by the keys "segment_ids" and "positions". Dtypes stay (lists of ints are int64); what is not used is filled
-    with `value`, one for all components or a dict or list of one for each (those not named in a dict get 0).
+    A datapoint is a sequence (an array of one axis, or a list of numbers), or a list, tuple or dict of equally long
+    ones. What comes out has two components more: which sequence of the row an element belongs to (1, 2, ...; 0 is
+    padding), and which place it has in its segment (0, 1, ...). A single sequence gives [row, segment ids, positions],
+    a dict has them by the keys "segment_ids" and "positions". Dtypes stay (lists of ints are int64); what is not used
+    is filled with `value`, one for all components or a dict or list of one for each (those not named in a dict get 0).
 
     `length={"inputs": 512, "targets": 128}`: the components have lengths of their own. A datapoint goes where all of
     them fit, and each has "inputs_segment_ids" and "inputs_positions" of its own.
 
-    `how` is the packer: `first_fit` (the default), `best_fit`, `concat_then_split`, `functools.partial(best_fit, bins=8)`,
-    or a generator function of your own; whenever that reads on, nothing it remembers may matter but the sequences that
-    it has not given yet. Where a sequence is cut, each part is a segment with positions from 0, as in grain, so that positions stay
-    below `length`. Empty sequences are left out. `drop_remainder` leaves the last row out, unless it is full. Only
-    sequences that are not given yet are held; resuming packs again from where the packer last began anew.
+    `how` is the packer: `first_fit` (the default), `best_fit`, `concat_then_split`, `functools.partial(best_fit,
+    bins=8)`, or a generator function of your own; whenever that reads on, nothing it remembers may matter but the
+    sequences that it has not given yet. Where a sequence is cut, each part is a segment with positions from 0, as in
+    grain, so that positions stay below `length`. Empty sequences are left out. `drop_remainder` leaves the last row
+    out, unless it is full. Only sequences that are not given yet are held; resuming packs again from where the packer
+    last began anew.
 
-    On packing without attention across segments: Krell et al., "Efficient Sequence Packing without Cross-contamination",
-    2021.
+    On packing without attention across segments: Krell et al.,
+    "Efficient Sequence Packing without Cross-contamination", 2021.
 
     Raises:
-        ValueError: a sequence is longer than a row; those of a datapoint differ in length; `value` does not fit the dtype; no
-            dtype holds the sequences of a row together as they are.
+        ValueError: a sequence is longer than a row; those of a datapoint differ in length; `value` does not fit the
+            dtype; no dtype holds the sequences of a row together as they are.
         TypeError: sequences of a row carry different units.
 
     >>> import flowfn as ff
@@ -115,7 +126,9 @@ class Waiting:
                 return
             item = self.layout.item(datapoint, self.position, offset)
             if offset and (item is None or isinstance(item.size, tuple) or item.size <= 0):
-                raise ValueError(f"pack(): the state says that {offset} of a sequence are gone, but it is shorter: the data differs")
+                raise ValueError(
+                    f"pack(): the state says that {offset} of a sequence are gone, but it is shorter: the data differs"
+                )
             self.position, offset = self.position + 1, 0
             if item is not None:
                 self.items[self.fed] = item
@@ -130,13 +143,16 @@ class Waiting:
             item = self.items.get(index)
             if item is None or start != stops.get(index, item.given) or not _is_within(start, stop, item.size):
                 raise ValueError(
-                    f"pack(): {shown(self.how)} gave the piece {(index, start, stop)}, which is not what comes next of a sequence "
+                    f"pack(): {shown(self.how)} gave the piece {(index, start, stop)}, which is not what comes next "
+                    "of a sequence "
                     "that it read; a packer gives each sequence once, from its start to its end"
                 )
             found.append(Piece(item, start, stop))
             stops[index] = stop
         if not found or not self.layout.holds(found):
-            raise ValueError(f"pack(): {shown(self.how)} gave a row that is empty, or longer than {self.layout.capacity}: {row}")
+            raise ValueError(
+                f"pack(): {shown(self.how)} gave a row that is empty, or longer than {self.layout.capacity}: {row}"
+            )
         return found
 
     def give(self, row: Row) -> None:
@@ -161,7 +177,9 @@ class Waiting:
     def check_all_given(self) -> None:
         """Make sure that the packer has given whatever it read."""
         if self.items:
-            raise ValueError(f"pack(): {shown(self.how)} ended without giving {len(self.items)} of the sequences that it read")
+            raise ValueError(
+                f"pack(): {shown(self.how)} ended without giving {len(self.items)} of the sequences that it read"
+            )
 
 
 def _is_within(start: Size, stop: Size, size: Size) -> bool:
