@@ -7,8 +7,9 @@ shuffled, each file is read and resized, and batches of 128 are made ahead of ti
     pip install "flowfn[examples]"
     python examples/quickstart.py
 
-OpenCV's colour order is blue, green, red (BGR), and so is that of every array here. The contact sheet is written by
-OpenCV, which expects just that; for a model trained on RGB, reverse the last axis: `images[..., ::-1]`.
+Images are RGB in all of flowfn. Here they are not, since this example reads and writes its files by OpenCV's own
+functions, whose order is blue, green, red (BGR). For a model trained on RGB, read by `flowfn.image.read_image`, or
+reverse the last axis: `images[..., ::-1]`.
 """
 
 import argparse
