@@ -461,8 +461,8 @@ def test_names_of_other_libraries_are_answered():
 
 
 def test_every_class_in_the_table_for_those_who_come_from_dataflow_is_answered():
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    first = re.findall(r"^\| (`[^|]*`[^|]*) \|[^|]*\|[^|]*\|$", readme.split("## Coming from DataFlow")[1], re.M)
+    page = (Path(__file__).parents[1] / "examples" / "from_dataflow.md").read_text()
+    first = re.findall(r"^\| (`[^|]*`[^|]*) \|[^|]*\|[^|]*\|$", page, re.M)
     names = {name for cell in first for name in re.findall(r"`([A-Z]\w+)", cell)} - {"MyDataFlow"}
     assert len(names) > 90
     assert names <= dialects.NAMES.keys()

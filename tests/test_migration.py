@@ -1,4 +1,4 @@
-"""Every row of the README's table for those who come from DataFlow, and every promise beyond it,
+"""Every row of the table of examples/from_dataflow.md for those who come from DataFlow, and every promise beyond it,
 names the tests that hold it."""
 
 import ast
@@ -17,7 +17,7 @@ import flowfn.image
 PLACES = [flowfn, flowfn.image, flowfn.formats, flowfn.datasets]
 PLACEHOLDERS = {"aug", "f"}
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+PAGE = HERE.parent / "examples" / "from_dataflow.md"
 
 ROWS = {
     "MyDataFlow": [
@@ -387,8 +387,8 @@ def names_in(name):
 
 
 def rows():
-    text = README.read_text(encoding="utf8")
-    table = text[text.index("## Coming from DataFlow") : text.index("Coming from elsewhere")]
+    text = PAGE.read_text(encoding="utf8")
+    table = text[: text.index("Coming from elsewhere")]
     return re.findall(r"^\| (`.*?) \| (.*?) \|", table, re.MULTILINE)
 
 

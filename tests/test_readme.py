@@ -1,4 +1,4 @@
-"""The README says what is so: its tour is run, its table of kinds is checked."""
+"""README and pages say what is so: what they show is run, tables are checked, links lead somewhere."""
 
 import doctest
 import re
@@ -12,23 +12,54 @@ import flowfn.datasets
 import flowfn.formats
 import flowfn.image
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = [README, *sorted(ROOT.glob("examples/*.md"))]
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(encoding="utf8"), re.MULTILINE | re.DOTALL)
+def everything():
+    return "\n".join(page.read_text(encoding="utf8") for page in PAGES)
 
 
-def test_the_tour_runs_and_prints_what_it_says():
+def anchors(page):
+    """The anchors that headings have, outside of code."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def blocks(language, page=README):
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_page_runs_and_prints_what_it_says(page):
     parser, runner = doctest.DocTestParser(), doctest.DocTestRunner()
     names = {}
-    for number, block in enumerate(blocks("pycon")):
-        test = parser.get_doctest(block, names, f"README block {number}", str(README), 0)
+    for number, block in enumerate(blocks("pycon", page)):
+        test = parser.get_doctest(block, names, f"{page.name} block {number}", str(page), 0)
         runner.run(test, clear_globs=False)
         names.update(test.globs)
-    tried = runner.summarize(verbose=False)
-    assert tried.attempted > 20
-    assert tried.failed == 0
+    assert runner.summarize(verbose=False).failed == 0
+
+
+def test_there_is_much_to_run():
+    assert sum(block.count(">>> ") for page in PAGES for block in blocks("pycon", page)) > 60
+    assert sum(block.count(">>> ") for block in blocks("pycon")) > 5
+
+
+def test_the_front_page_is_short():
+    assert len(README.read_text(encoding="utf8").splitlines()) <= 180
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf8")):
+        if "://" not in link:
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
 
 
 def test_there_are_two_commands_that_do_their_own_setup():
@@ -52,7 +83,7 @@ def test_the_table_of_kinds_is_right(kind):
     "package", [flowfn.image, flowfn.formats, flowfn.datasets], ids=lambda package: package.__name__
 )
 def test_every_name_of_a_package_is_there(package):
-    text = README.read_text(encoding="utf8")
+    text = everything()
     values = {
         "Composed",
         "Identity",
