@@ -52,7 +52,9 @@ def test_the_front_page_is_short():
     assert len(README.read_text(encoding="utf8").splitlines()) <= 180
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize(
+    "page", [*PAGES, ROOT / ".github" / "CONTRIBUTING.md"], ids=lambda page: page.relative_to(ROOT).as_posix()
+)
 def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf8")):
         if "://" not in link:
