@@ -31,7 +31,7 @@ NUMBERS = range(9)
 
 def table():
     """The cells of the page, by format and promise."""
-    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("|")]
+    lines = [line for line in PAGE.read_text().split("## What each promises")[1].splitlines() if line.startswith("|")]
     head, _, *rows = [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
     return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
 
