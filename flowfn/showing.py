@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 60
+_brief_repr = reprlib.Repr()
+_brief_repr.maxstring = _brief_repr.maxother = 60
 _SEQUENCES: tuple[Any, ...] = (list.__repr__, tuple.__repr__)
 """How lists and tuples show themselves, and classes of them that show themselves alike."""
 
@@ -24,7 +24,7 @@ def brief(value: Any, depth: int = 6) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} array {value.shape}"
     if type(value).__repr__ not in _SEQUENCES and not isinstance(value, Mapping):
-        return _short.repr(value)
+        return _brief_repr.repr(value)
     if not depth:
         return "..."
     if isinstance(value, Mapping):

@@ -23,7 +23,7 @@ import flowfn as ff
 from flowfn.flows.states import fingerprint
 from flowfn.shelves import shelf as shelves
 from flowfn.shelves.encoding import HEAD, decoded, encoded
-from flowfn.shelves.records import MARKER, RECORD, Table
+from flowfn.shelves.records import MARKER, RECORD, SpotTable
 from flowfn.testing import check, left_behind, same
 from flowfn.vocabulary.keeping import storing
 
@@ -915,7 +915,7 @@ def test_a_state_goes_on_in_another_process_with_or_without_the_folder(tmp_path)
 @settings(max_examples=60)
 @given(st.data())
 def test_a_table_finds_the_newest_place_of_every_number(data):
-    table, model = Table(), {}
+    table, model = SpotTable(), {}
     for _ in range(data.draw(st.integers(0, 6))):
         many = data.draw(st.booleans())
         numbers = data.draw(st.lists(st.integers(-1, 50), max_size=60))

@@ -42,7 +42,7 @@ BOUND = 1 << 30
 GRAIN = 1 << 16
 
 
-class Block(Protocol):
+class Slab(Protocol):
     """Memory of a pool."""
 
     @property
@@ -89,7 +89,7 @@ class _Lease(weakref.ref[Any]):
     """What tells that a block is free again: dead when the object is through which it was lent."""
 
     __slots__ = ("block", "forks")
-    block: Block
+    block: Slab
     forks: int  # how many were over when it was lent
 
 
@@ -97,7 +97,7 @@ class Pool:
     """Blocks that are used again. `make(size)` makes one of at least so many bytes;
     `shared` says that others write there."""
 
-    def __init__(self, make: Callable[[int], Block], bound: int = BOUND, *, shared: bool = False) -> None:
+    def __init__(self, make: Callable[[int], Slab], bound: int = BOUND, *, shared: bool = False) -> None:
         self.make, self.bound, self.shared = make, bound, shared
         self.periods = 0  # how often all of it was let go
         self.lock = forks.lock()  # an iterator may be collected, and its memory given back, anywhere
@@ -106,13 +106,13 @@ class Pool:
 
     def forget(self) -> None:
         """Know of no block any more: those that are lent go with their last view, and are never used again."""
-        self.blocks: set[Block] = set()  # free, lent, and taken
-        self.free: list[Block] = []
+        self.blocks: set[Slab] = set()  # free, lent, and taken
+        self.free: list[Slab] = []
         self.leases: dict[int, _Lease] = {}  # by id: whatever else they are equal to
         self.returned: deque[_Lease] = deque()
         self.lent = 0  # bytes
 
-    def take(self, size: int | None) -> Block:
+    def take(self, size: int | None) -> Slab:
         """A block of at least `size` bytes, for the caller alone; any block, the last that was used, if `size` is None.
 
         A new one takes the place of one that did not fit.
@@ -141,7 +141,7 @@ class Pool:
             self._settle()
             return size + self.lent <= self.bound
 
-    def lend(self, block: Block) -> np.ndarray:
+    def lend(self, block: Slab) -> np.ndarray:
         """The bytes of a block that was taken. It is free again when nothing looks into them any more."""
         seen = bottom(block.memory)
         lease = _Lease(seen, self.returned.append)
@@ -151,7 +151,7 @@ class Pool:
             self.lent += block.size
         return np.frombuffer(seen, np.uint8)
 
-    def give(self, block: Block) -> None:
+    def give(self, block: Slab) -> None:
         """Put back a block that was taken and that nobody looks into."""
         with self.lock:
             if block in self.blocks and _passes:
@@ -159,7 +159,7 @@ class Pool:
             else:
                 self._drop(block)
 
-    def part_with(self, block: Block) -> None:
+    def part_with(self, block: Slab) -> None:
         """Never use a block again that was taken: somebody looks into it, and nobody will say when that ends."""
         with self.lock:
             self.blocks.discard(block)
@@ -184,7 +184,7 @@ class Pool:
                 else:
                     self.free.append(lease.block)
 
-    def _freed(self, block: Block) -> bool:
+    def _freed(self, block: Slab) -> bool:
         """Take a block off the free ones, unless somebody was quicker."""
         try:
             self.free.remove(block)
@@ -192,14 +192,14 @@ class Pool:
             return False
         return True
 
-    def _drop(self, block: Block) -> None:
+    def _drop(self, block: Slab) -> None:
         self.blocks.discard(block)
         block.close()
 
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
 _passes: set[object] = set()
-_turn = forks.lock()
+_pools_turn = forks.lock()
 _local = threading.local()
 
 heap = Pool(Heap)
@@ -242,13 +242,13 @@ def placed(place: Callable[[int], np.ndarray | None]) -> Iterator[None]:
 
 def begin_pass(name: object) -> None:
     """A pass has begun: memory is kept for it."""
-    with _turn:
+    with _pools_turn:
         _passes.add(name)
 
 
 def end_pass(name: object) -> None:
     """A pass has ended; after the last one, nothing is kept. Those that a forked child has of its parent are none."""
-    with _turn:
+    with _pools_turn:
         if name in _passes:
             _passes.discard(name)
             if not _passes:
@@ -257,7 +257,7 @@ def end_pass(name: object) -> None:
 
 
 @forks.in_child
-def _in_child() -> None:
+def _forget_shared() -> None:
     """A forked child has a copy of its parent's heap, and no part in what is shared."""
     global _local
     _local = threading.local()  # the room for a task is its parent's

@@ -95,7 +95,7 @@ def stack(values: Sequence[Any]) -> Any:
         return _nested(values)
     if hasattr(first, "__array__") and not isinstance(first, (str, bytes)):
         return _arrays(values)
-    return _listed(values, [value for value in values if value is not None])
+    return _as_plain_list(values, [value for value in values if value is not None])
 
 
 @collation
@@ -195,7 +195,10 @@ def _has_components(datapoint: Any) -> bool:
 
 def _different(datapoints: Sequence[Any]) -> ValueError:
     first = datapoints[0]
-    odd = next((d for d in datapoints if type(d) is not type(first) or _form(d) != _form(first)), datapoints[-1])
+    odd = next(
+        (d for d in datapoints if type(d) is not type(first) or _component_form(d) != _component_form(first)),
+        datapoints[-1],
+    )
     mend = (
         "; a datapoint that is one sequence of numbers should be an array: map(np.array)"
         if _is_row(first) and _is_row(odd)
@@ -208,7 +211,7 @@ def _is_row(datapoint: Any) -> bool:
     return isinstance(datapoint, (list, tuple)) and all(type(value) in NUMBERS for value in datapoint)
 
 
-def _form(datapoint: Any) -> Any:
+def _component_form(datapoint: Any) -> Any:
     return (
         set(datapoint) if isinstance(datapoint, Mapping) else len(datapoint) if hasattr(datapoint, "__len__") else None
     )
@@ -219,17 +222,19 @@ def _numbers(values: Sequence[Any]) -> Any:
     if len(kinds) == 1 and kinds <= _OF_ONE_DTYPE:
         return np.asarray(values)
     if any(map(subclasses.carries, kinds)):
-        return subclasses.joined(values, stack, stack)
+        return subclasses.joined_arrays(values, stack, stack)
     try:
         array = as_array(values)
     except Ragged:
         raise ValueError(_unequal(values)) from None
     if array.ndim != 1:
         raise ValueError(_unequal(values))
-    return _listed(values, [value for value in values if value is not None]) if array.dtype.kind in "OUS" else array
+    return (
+        _as_plain_list(values, [value for value in values if value is not None]) if array.dtype.kind in "OUS" else array
+    )
 
 
-def _listed(values: Sequence[Any], whole: Sequence[Any]) -> list[Any]:
+def _as_plain_list(values: Sequence[Any], whole: Sequence[Any]) -> list[Any]:
     """Values as a list, unless those of them in which nothing is missing would be an array:
     a batch of these alone would be one."""
     if 0 < len(whole) < len(values) and not isinstance(stack(whole), list):
@@ -253,7 +258,7 @@ def _arrays(values: Sequence[Any]) -> Any:
         if NoneType in kinds:
             raise ValueError(_missing(values))
         if any(map(subclasses.carries, kinds)):
-            return subclasses.joined(values, _arrays, _arrays)
+            return subclasses.joined_arrays(values, _arrays, _arrays)
         values = [
             np.asarray(value)
             if isinstance(value, np.ndarray)
@@ -279,7 +284,9 @@ def _nested(values: Sequence[Any]) -> Any:
     """Lists (of lists) of numbers or arrays as one array; lists with anything else in them stay lists."""
     kinds = kinds_of(values)
     if any(issubclass(kind, (str, bytes, Mapping, NoneType)) for kind in kinds):
-        return _listed(values, [value for value in values if all(leaf is not None for leaf in _leaves(value))])
+        return _as_plain_list(
+            values, [value for value in values if all(leaf is not None for leaf in _list_leaves(value))]
+        )
     if any(map(subclasses.carries, kinds)):
         return stack([stack(value) if isinstance(value, (list, tuple)) else value for value in values])
     try:
@@ -305,7 +312,7 @@ def as_array(value: Any, function: str = "batch") -> np.ndarray:
         TypeError: a tensor cannot become an array, or an array carries more than its numbers.
     """
     kinds = kinds_of(value) if isinstance(value, (list, tuple)) else {type(value)}
-    subclasses.refuse(kinds, function)
+    subclasses.refuse_carrying(kinds, function)
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -318,7 +325,7 @@ def as_array(value: Any, function: str = "batch") -> np.ndarray:
         or (len(kinds) == 1 and kinds <= _OF_ONE_DTYPE)
     ):
         return array
-    parts = promotion.parts([*_leaves(value)])
+    parts = promotion.parts([*_list_leaves(value)])
     dtype = np.dtype(object) if parts is None else promotion.common(parts, function) if parts else array.dtype
     return array if dtype == array.dtype else np.array(value, dtype)
 
@@ -338,7 +345,7 @@ def _no_array(value: Any, error: Exception, function: str) -> Exception:
     tensor = next(
         (
             leaf
-            for leaf in _leaves(value)
+            for leaf in _list_leaves(value)
             if hasattr(leaf, "__array__") and not isinstance(leaf, (np.ndarray, np.generic))
         ),
         None,
@@ -354,10 +361,10 @@ def _no_array(value: Any, error: Exception, function: str) -> Exception:
     )
 
 
-def _leaves(value: Any) -> Iterator[Any]:
+def _list_leaves(value: Any) -> Iterator[Any]:
     if isinstance(value, (list, tuple)):
         for item in value:
-            yield from _leaves(item)
+            yield from _list_leaves(item)
     else:
         yield value
 

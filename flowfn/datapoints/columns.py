@@ -67,10 +67,10 @@ class Columns:
     def rows(self, block: Block) -> Any:
         """The rows at the indices of a block, stacked, in new arrays."""
         if type(block) is range and block.step > 0:
-            taken = [_copied(array[block.start : block.stop : block.step]) for array in self.arrays]
+            taken = [_copied_rows(array[block.start : block.stop : block.step]) for array in self.arrays]
         else:
             indices = np.asarray(block)
-            taken = [_taken(array, indices) for array in self.arrays]
+            taken = [_taken_rows(array, indices) for array in self.arrays]
         return taken[0] if self.bare else dict(zip(self.keys, taken)) if self.keys else taken
 
 
@@ -109,7 +109,7 @@ class Rows(Sequence[Any]):
         return dict(zip(made, whole)) if isinstance(made, dict) else whole
 
 
-def _copied(rows: np.ndarray) -> np.ndarray:
+def _copied_rows(rows: np.ndarray) -> np.ndarray:
     if rows.dtype.hasobject or carries(type(rows)):  # they are stacked one by one
         return rows
     made = buffers.empty(rows.shape, rows.dtype)
@@ -117,7 +117,7 @@ def _copied(rows: np.ndarray) -> np.ndarray:
     return made
 
 
-def _taken(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
+def _taken_rows(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
     if array.dtype.hasobject or carries(type(array)):
         return array[indices]
     if not (array.flags.c_contiguous and array.flags.aligned):  # `take` would copy all of it first

@@ -23,7 +23,7 @@ _AXIS = rules.Rule(
 VALUE = rules.Rule(
     "one value, or a dict, list or tuple of one for each component", lambda value: getattr(value, "ndim", 0) == 0
 )
-_LENGTH = rules.optional(rules.positive)
+_PADDED_LENGTH = rules.optional(rules.positive)
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,7 +70,7 @@ class pad:
     def __post_init__(self) -> None:
         VALUE.check("pad", "value", self.value, {})
         _AXIS.check("pad", "axis", self.axis, {})
-        _LENGTH.check("pad", "length", self.length, {})
+        _PADDED_LENGTH.check("pad", "length", self.length, {})
         rules.positive.check("pad", "multiple", self.multiple, {})
         if self.length is not None and self.multiple != 1:
             raise ValueError(
@@ -94,14 +94,14 @@ class pad:
             return self._stacked(values, promotion.common(values, "pad"))
         if any(map(subclasses.carries, collating.kinds_of(values))):
             arrays = [stack(value) if isinstance(value, (list, tuple)) else value for value in values]
-            return subclasses.joined(arrays, self, replace(self, value=False), "pad")
+            return subclasses.joined_arrays(arrays, self, replace(self, value=False), "pad")
         arrays = []
         for value in values:
-            array = as_array(value, self.value)
+            array = padded_array(value, self.value)
             if array is None:
                 return list(values)
             arrays.append(array)
-        return self._stacked(_with_axes(values, arrays), _dtype(values, arrays))
+        return self._stacked(_with_axes(values, arrays), _dtype_of_all(values, arrays))
 
     def for_components(self, names: Sequence[Any]) -> list[pad]:
         """The collation of each component, by its name."""
@@ -182,16 +182,16 @@ class pad:
         return [axis % count for axis in given]
 
 
-def as_array(value: Any, fill: Any) -> np.ndarray | None:
+def padded_array(value: Any, fill: Any) -> np.ndarray | None:
     """An array, or a list of numbers as one (what is ragged in it filled up), or None for a list of anything else."""
     if not isinstance(value, (list, tuple)):
         return collating.as_array(value)
     try:
         array = collating.as_array(value)
     except collating.Ragged:
-        parts = [as_array(part, fill) for part in value]
+        parts = [padded_array(part, fill) for part in value]
         arrays = [part for part in parts if part is not None]
-        return pad(fill)._stacked(arrays, _dtype(value, arrays)) if len(arrays) == len(parts) else None
+        return pad(fill)._stacked(arrays, _dtype_of_all(value, arrays)) if len(arrays) == len(parts) else None
     return None if array.dtype.kind in "OUS" else array
 
 
@@ -206,7 +206,7 @@ def _with_axes(values: Sequence[Any], arrays: list[np.ndarray]) -> list[np.ndarr
     ]
 
 
-def _dtype(values: Sequence[Any], arrays: list[np.ndarray]) -> np.dtype:
+def _dtype_of_all(values: Sequence[Any], arrays: list[np.ndarray]) -> np.dtype:
     """The dtype of all of them together; empty lists have no say."""
     telling = [array for value, array in zip(values, arrays) if array.size or not isinstance(value, (list, tuple))]
     return promotion.common(telling or arrays, "pad")
@@ -214,7 +214,7 @@ def _dtype(values: Sequence[Any], arrays: list[np.ndarray]) -> np.dtype:
 
 def check_fits(function: str, value: Any, dtype: np.dtype) -> None:
     """Make sure that an array of `dtype` can hold a value as it is."""
-    if not (_fits if isinstance(value, Hashable) else _fits.__wrapped__)(value, dtype):
+    if not (_fill_fits if isinstance(value, Hashable) else _fill_fits.__wrapped__)(value, dtype):
         raise ValueError(
             f"{function}(): value must fit the dtype of what it pads, but {value!r} is no {dtype}; give another, or "
             "one for each component"
@@ -222,7 +222,7 @@ def check_fits(function: str, value: Any, dtype: np.dtype) -> None:
 
 
 @functools.lru_cache(typed=True)
-def _fits(value: Any, dtype: np.dtype) -> bool:
+def _fill_fits(value: Any, dtype: np.dtype) -> bool:
     if dtype.kind == "O":
         return True
     given = np.asarray(value)

@@ -47,7 +47,7 @@ together; make all of them of one dtype before (map), or keep them as they are w
             if lost.size:
                 one = lost.ravel()[0]
                 raise ValueError(
-                    f"{function}(): {one} ({dtype}) is no {chosen}, in which values of {_listed(alike)} are put "
+                    f"{function}(): {one} ({dtype}) is no {chosen}, in which values of {_enumerated(alike)} are put "
                     f"together; {_mend(function)}"
                 )
     return chosen
@@ -73,7 +73,7 @@ def parts(values: Sequence[Any]) -> list[np.ndarray] | None:
         if any(array is None or array.dtype == object for array in arrays):
             return None
         made += arrays
-    kinds = {_kind(array.dtype) for array in made}
+    kinds = {_dtype_family(array.dtype) for array in made}
     texts = kinds & {"T", "S"} and not any(isinstance(value, np.ndarray) for value in values)
     return None if texts and len(kinds) > 1 else made
 
@@ -106,18 +106,18 @@ def _of_integers(alike: dict[np.dtype, list[np.ndarray]]) -> np.dtype | None:
 
 def _of_kinds(alike: dict[np.dtype, list[np.ndarray]], function: str) -> np.dtype:
     """The dtype that NumPy has for several, all of them numbers, or texts, or dates, ..."""
-    kinds = {_kind(dtype) for dtype in alike} - {"O"}
+    kinds = {_dtype_family(dtype) for dtype in alike} - {"O"}
     try:
         if len(kinds) > 1:
             raise TypeError
         return np.result_type(*alike)
     except TypeError:
         raise ValueError(
-            f"{function}(): values of {_listed(alike)} cannot be put together; {_mend(function)}"
+            f"{function}(): values of {_enumerated(alike)} cannot be put together; {_mend(function)}"
         ) from None
 
 
-def _kind(dtype: np.dtype) -> str:
+def _dtype_family(dtype: np.dtype) -> str:
     """Numbers are of one kind, those of other libraries (bfloat16) too."""
     return "number" if dtype.kind in "biufc" or dtype.isbuiltin == 2 else "T" if dtype.kind == "U" else dtype.kind
 
@@ -171,7 +171,7 @@ def _bits(array: np.ndarray) -> np.ndarray:
     return array if array.dtype.kind in "iu" else array.view(f"V{array.dtype.itemsize}")
 
 
-def _listed(alike: Iterable[np.dtype]) -> str:
+def _enumerated(alike: Iterable[np.dtype]) -> str:
     names = list(dict.fromkeys(map(str, alike)))
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 

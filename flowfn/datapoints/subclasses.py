@@ -1,9 +1,9 @@
 """Arrays that are more than their numbers: with a mask, a unit, a calibration.
 What they carry stays with them, or they are refused.
 
-carries    whether arrays of a class are such ones
-joined     several as one: masked arrays with their masks, others with what all of them carry alike
-reduced    one as a pickle keeps it, where its class leaves that to NumPy, which keeps the numbers
+carries          whether arrays of a class are such ones
+joined_arrays    several as one: masked arrays with their masks, others with what all of them carry alike
+reduced          one as a pickle keeps it, where its class leaves that to NumPy, which keeps the numbers
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ def carries(kind: type) -> bool:
     )  # NumPy's own (memmap, matrix, recarray, ...) say how numbers are accessed
 
 
-def joined(values: Sequence[Any], join: Join, masks: Join, function: str = "batch") -> Any:
+def joined_arrays(values: Sequence[Any], join: Join, masks: Join, function: str = "batch") -> Any:
     """Some arrays put together by `join`, their masks by `masks`.
 
     Raises:
         TypeError: they carry something that differs, or that cannot be carried on.
 
-    >>> joined([np.ma.array([1, 2], mask=[False, True]), np.array([3, 4])], np.stack, np.stack).tolist()
+    >>> joined_arrays([np.ma.array([1, 2], mask=[False, True]), np.array([3, 4])], np.stack, np.stack).tolist()
     [[1, None], [3, 4]]
     """
     kinds = set(map(type, values))
     special = {kind for kind in kinds if carries(kind)}
     if special <= _MASKED:
-        return _masked(values, join, masks)
+        return _masked_array(values, join, masks)
     first = values[0]
-    if len(kinds) > 1 or any(not _alike(_beside(value), _beside(first)) for value in values):
-        raise TypeError(_told(special, "not all of them alike", function))
+    if len(kinds) > 1 or any(not _alike(_carried_beside(value), _carried_beside(first)) for value in values):
+        raise TypeError(_carries_more(special, "not all of them alike", function))
     made = first.__array_wrap__(join([value.view(np.ndarray) for value in values]))
-    if type(made) is not type(first) or not _alike(_beside(made), _beside(first)):
-        raise TypeError(_told(special, "which one for all of them does not take over", function))
+    if type(made) is not type(first) or not _alike(_carried_beside(made), _carried_beside(first)):
+        raise TypeError(_carries_more(special, "which one for all of them does not take over", function))
     return made
 
 
-def refuse(kinds: set[type], function: str) -> None:
+def refuse_carrying(kinds: set[type], function: str) -> None:
     """Raise where one of these classes is of arrays that carry more than numbers, which would be lost.
 
     Raises:
@@ -61,10 +61,10 @@ def refuse(kinds: set[type], function: str) -> None:
     """
     special = {kind for kind in kinds if carries(kind)}
     if special:
-        raise TypeError(_told(special, "which an array made of it would lose", function))
+        raise TypeError(_carries_more(special, "which an array made of it would lose", function))
 
 
-def _told(kinds: set[type], why: str, function: str) -> str:
+def _carries_more(kinds: set[type], why: str, function: str) -> str:
     names = " and ".join(sorted(kind.__name__ for kind in kinds))
     return (
         f"{function}(): arrays of type {names} carry more than numbers, {why}; make plain arrays of them before "
@@ -73,7 +73,7 @@ def _told(kinds: set[type], why: str, function: str) -> str:
     )
 
 
-def _masked(values: Sequence[Any], join: Join, masks: Join) -> Any:
+def _masked_array(values: Sequence[Any], join: Join, masks: Join) -> Any:
     """A masked array of masked arrays, and of what has no mask."""
     arrays = [value for value in values if isinstance(value, np.ma.MaskedArray) and value is not np.ma.masked]
     plain = next((np.ma.getdata(value) for value in values if value is not np.ma.masked), np.zeros(()))
@@ -85,7 +85,7 @@ def _masked(values: Sequence[Any], join: Join, masks: Join) -> Any:
     return np.ma.MaskedArray(data, mask=mask, fill_value=fill, hard_mask=any(array.hardmask for array in arrays))
 
 
-def _beside(array: Any) -> dict[str, Any]:
+def _carried_beside(array: Any) -> dict[str, Any]:
     """What an array carries beside its numbers."""
     slots = (slot for kind in type(array).__mro__ for slot in _slots(kind) if hasattr(array, slot))
     return {slot: getattr(array, slot) for slot in slots} | getattr(array, "__dict__", {})
@@ -121,10 +121,14 @@ def reduced(array: Any) -> Any:
     where a memory map comes from does not travel."""
     if type(array) is np.ma.MaskedArray:
         return _reduced_masked(array)
-    return _made, (type(array), array.view(np.ndarray), _beside(array) if carries(type(array)) else {})
+    return _array_of_class, (
+        type(array),
+        array.view(np.ndarray),
+        _carried_beside(array) if carries(type(array)) else {},
+    )
 
 
-def _made(kind: type, numbers: np.ndarray, beside: dict[str, Any]) -> Any:
+def _array_of_class(kind: type, numbers: np.ndarray, beside: dict[str, Any]) -> Any:
     array: Any = numbers.view(kind)
     for name, value in beside.items():
         setattr(array, name, value)

@@ -11,7 +11,7 @@ from flowfn.datasets.finding import Published
 from flowfn.datasets.listed import Listed, decoded, listed, listed_flow
 from flowfn.flows.flow import Flow
 from flowfn.storage.files import call
-from flowfn.vocabulary.making import _natural as natural
+from flowfn.vocabulary.making import _natural_order as natural
 
 EXTENSIONS = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """How the names of images end, in small letters."""

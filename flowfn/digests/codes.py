@@ -70,7 +70,7 @@ _NO_CODE = frozenset(
 )
 
 
-class Digest(Protocol):
+class Shower(Protocol):
     """What code is shown to (`flowfn.digests.pipelines`)."""
 
     modules: set[Any]
@@ -88,9 +88,9 @@ class Digest(Protocol):
     def imported(self, name: str, load: Callable[[], ModuleType], names: frozenset[str]) -> None: ...
 
 
-def told(digest: Digest, value: Any) -> bool:
+def told(digest: Shower, value: Any) -> bool:
     """Show a function, a class or a part of one to a digest; False if it is none."""
-    if _by_name(digest, value):
+    if _digest_by_name(digest, value):
         return True
     tell = _class if isinstance(value, type) else _TELLERS.get(type(value))
     if tell is not None:
@@ -98,7 +98,7 @@ def told(digest: Digest, value: Any) -> bool:
     return tell is not None
 
 
-def module(digest: Digest, value: ModuleType, names: frozenset[str] | None) -> None:
+def module(digest: Shower, value: ModuleType, names: frozenset[str] | None) -> None:
     """A module: an installed one by name and version, a user's own by those of its `names` that it has (None: all)."""
     version = digest.version(value.__name__)
     if version is not None or (value.__name__, names) in digest.modules:
@@ -133,7 +133,7 @@ def origin(name: str) -> str | None:
     top = name.partition(".")[0]
     if top == OURS or top in SCRIPTS:
         return OURS if top == OURS else None
-    place = _place(top) or ""
+    place = _place_on_disk(top) or ""
     if {"site-packages", "dist-packages"} & set(Path(place).parts):
         return LIBRARY
     standard = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
@@ -142,7 +142,7 @@ def origin(name: str) -> str | None:
     return None
 
 
-def _place(top: str) -> str | None:
+def _place_on_disk(top: str) -> str | None:
     """The file, or the folder, of a module that stands at the top."""
     known = sys.modules.get(top)
     try:
@@ -175,7 +175,7 @@ def _release(owner: Distribution) -> str:
     )
 
 
-def _by_name(digest: Digest, value: Any) -> bool:
+def _digest_by_name(digest: Shower, value: Any) -> bool:
     """What is installed, and is found again under its name."""
     try:
         owner, home = getattr(value, "__self__", None), getattr(value, "__module__", None)
@@ -206,7 +206,7 @@ def _by_name(digest: Digest, value: Any) -> bool:
 # What a user's own code is made of
 
 
-def _function(digest: Digest, function: FunctionType) -> None:
+def _function(digest: Shower, function: FunctionType) -> None:
     if isinstance(definition := function.__dict__.get("definition"), Definition):
         digest.value(definition)
         return
@@ -214,9 +214,9 @@ def _function(digest: Digest, function: FunctionType) -> None:
         return
     with digest.within(function.__name__):
         code = function.__code__
-        parts = list(_parts(code))
+        parts = list(_nested_codes(code))
         names = frozenset(name for part in parts for name in part.co_names)
-        _code(digest, code)
+        _digest_code(digest, code)
         digest.value((function.__defaults__, function.__kwdefaults__, function.__dict__))
         for name, cell in zip(code.co_freevars, function.__closure__ or ()):
             with digest.within(name):
@@ -239,19 +239,19 @@ def _function(digest: Digest, function: FunctionType) -> None:
             _imported(digest, function, wanted, level, chosen, names)
 
 
-def _code(digest: Digest, code: CodeType) -> None:
+def _digest_code(digest: Shower, code: CodeType) -> None:
     """Bytecode and constants; not where it stands in which file."""
     digest.feed("code", code.co_code, code.co_exceptiontable, code.co_flags)
     digest.value((code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount))
     digest.value((code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars, code.co_consts))
 
 
-def _parts(code: CodeType) -> Iterator[CodeType]:
+def _nested_codes(code: CodeType) -> Iterator[CodeType]:
     """A code object and those inside it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from _parts(constant)
+            yield from _nested_codes(constant)
 
 
 def _reads(code: CodeType) -> Iterator[str]:
@@ -269,7 +269,7 @@ def _imports(code: CodeType) -> Iterator[tuple[str, int, Any]]:
 
 
 def _imported(
-    digest: Digest, function: FunctionType, wanted: str, level: int, chosen: Any, names: frozenset[str]
+    digest: Shower, function: FunctionType, wanted: str, level: int, chosen: Any, names: frozenset[str]
 ) -> None:
     """What a function imports when it runs: one's own modules are imported now, to see what they are."""
     package = function.__globals__.get("__package__") or ""
@@ -283,7 +283,7 @@ def _imported(
 def imports(function: FunctionType) -> Iterator[str]:
     """The names of the modules of one's own that a function imports when it runs."""
     package = function.__globals__.get("__package__") or ""
-    for code in _parts(function.__code__):
+    for code in _nested_codes(function.__code__):
         for wanted, level, _ in _imports(code):
             full = importlib.util.resolve_name("." * level + wanted, package) if level and package else wanted
             if origin(full) is None:
@@ -292,11 +292,11 @@ def imports(function: FunctionType) -> Iterator[str]:
 
 def names(function: FunctionType) -> Iterator[str]:
     """All names that the code of a function may look for in a module."""
-    for code in _parts(function.__code__):
+    for code in _nested_codes(function.__code__):
         yield from code.co_names
 
 
-def _referred(digest: Digest, value: Any, names: frozenset[str] | None) -> None:
+def _referred(digest: Shower, value: Any, names: frozenset[str] | None) -> None:
     """What a name stands for. Of one's own modules only what the code may name counts;
     Python's builtins are the same everywhere."""
     value = (
@@ -305,7 +305,7 @@ def _referred(digest: Digest, value: Any, names: frozenset[str] | None) -> None:
     module(digest, value, names) if isinstance(value, ModuleType) else digest.value(value)
 
 
-def _cell(digest: Digest, cell: CellType, names: frozenset[str] | None = None) -> None:
+def _cell(digest: Shower, cell: CellType, names: frozenset[str] | None = None) -> None:
     try:
         held = cell.cell_contents
     except ValueError:
@@ -314,7 +314,7 @@ def _cell(digest: Digest, cell: CellType, names: frozenset[str] | None = None) -
         _referred(digest, held, names)
 
 
-def _class(digest: Digest, kind: type) -> None:
+def _class(digest: Shower, kind: type) -> None:
     if digest.again(kind):
         return
     with digest.within(kind.__name__):
@@ -327,10 +327,10 @@ def _class(digest: Digest, kind: type) -> None:
                 _referred(digest, vars(kind)[name], None)
 
 
-def _made_of(*attributes: str) -> Callable[[Digest, Any], None]:
+def _made_of(*attributes: str) -> Callable[[Shower, Any], None]:
     """How to tell something that is known by a few of its attributes."""
 
-    def tell(digest: Digest, value: Any) -> None:
+    def tell(digest: Shower, value: Any) -> None:
         digest.feed(type(value).__name__)
         digest.value(tuple(getattr(value, attribute) for attribute in attributes))
 
@@ -338,14 +338,14 @@ def _made_of(*attributes: str) -> Callable[[Digest, Any], None]:
 
 
 _SLOT = _made_of("__name__", "__objclass__")
-_BOUND = _made_of("__name__", "__self__")
-_TELLERS: dict[type, Callable[[Digest, Any], None]] = {
+_BOUND_METHOD = _made_of("__name__", "__self__")
+_TELLERS: dict[type, Callable[[Shower, Any], None]] = {
     FunctionType: _function,
-    CodeType: _code,
+    CodeType: _digest_code,
     CellType: _cell,
     MethodType: _made_of("__func__", "__self__"),
-    BuiltinFunctionType: _BOUND,
-    MethodWrapperType: _BOUND,
+    BuiltinFunctionType: _BOUND_METHOD,
+    MethodWrapperType: _BOUND_METHOD,
     WrapperDescriptorType: _SLOT,
     MethodDescriptorType: _SLOT,
     ClassMethodDescriptorType: _SLOT,

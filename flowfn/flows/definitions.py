@@ -254,9 +254,9 @@ class Stage(Picklable):
         for name, value in self.arguments.items():
             if name in self.definition.positional:
                 if value is not parameters[name].default:
-                    words.append(shown(value))
+                    words.append(as_written(value))
             elif not _same(value, parameters[name].default):
-                words.append(f"{name}={shown(value)}")
+                words.append(f"{name}={as_written(value)}")
         if self.pinned is not None:
             words.append(f"name={self.pinned!r}")
         return f"{self.name}({', '.join(words)})"
@@ -275,7 +275,7 @@ class Stage(Picklable):
         return hash((self.name, self.pinned))
 
     def __reduce__(self) -> Any:
-        return _rebuilt, (self.definition.public, self.arguments, self.pinned)
+        return _rebuilt_stage, (self.definition.public, self.arguments, self.pinned)
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ class Call:
     options: Mapping[str, Any]
 
     def __repr__(self) -> str:
-        options = (f"{name}={shown(value)}" for name, value in self.options.items())
+        options = (f"{name}={as_written(value)}" for name, value in self.options.items())
         return f"{self.name}({', '.join([*map(_source, self.sources), *options])})"
 
 
@@ -304,7 +304,7 @@ def not_data(stage: Any) -> str:
     return f"{stage} is a stage, which holds no datapoints; write pipe(source, {stage})"
 
 
-def _rebuilt(public: Any, arguments: dict[str, Any], pinned: str | None) -> Stage:
+def _rebuilt_stage(public: Any, arguments: dict[str, Any], pinned: str | None) -> Stage:
     return Stage(public.definition, arguments, pinned)
 
 
@@ -316,15 +316,19 @@ def _agree(stage: Stage, source: Flow[Any]) -> None:
         )
 
 
-def shown(value: Any) -> str:
+def as_written(value: Any) -> str:
     """A value as it was written in a call: functions by their names, also inside containers and partials."""
     if type(value) in (list, tuple) and any(map(callable, value)):
-        items = ", ".join(map(shown, value))
+        items = ", ".join(map(as_written, value))
         return f"[{items}]" if type(value) is list else f"({items}{',' * (len(value) == 1)})"
     if isinstance(value, Mapping) and any(map(callable, value.values())):
-        return "{" + ", ".join(f"{key!r}: {shown(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{key!r}: {as_written(one)}" for key, one in value.items()) + "}"
     if isinstance(value, functools.partial):
-        inner = [shown(value.func), *map(shown, value.args), *(f"{k}={shown(v)}" for k, v in value.keywords.items())]
+        inner = [
+            as_written(value.func),
+            *map(as_written, value.args),
+            *(f"{k}={as_written(v)}" for k, v in value.keywords.items()),
+        ]
         return f"partial({', '.join(inner)})"
     if callable(value) and hasattr(value, "__name__"):
         return str(value.__name__)

@@ -27,14 +27,14 @@ _ROWS = "write select([...]) to keep components, map(f) for anything else"
 _CACHE = "write cache_to(folder), a stage of its own"
 _EPOCHS = "write repeat(n), or iterate the flow once for each epoch"
 _SHARD = "write shard(rank, world), a stage of its own"
-_SEED = "write flow.reset_state(seed), one seed for all stages"
+_ONE_SEED = "write flow.reset_state(seed), one seed for all stages"
 _CHUNKS = "leave it out: how much a task takes is found out by measuring"
 _MIX = {"mix": "write weights="}
 _F = dict.fromkeys(
     ("map", "map_component", "filter_map", "flat_map", "interleave", "scan", "tap"), "write f, the first argument"
 )
 _FILTER = dict.fromkeys(("filter", "take_while"), "write predicate, the first argument")
-_SIZE = dict.fromkeys(("batch", "window", "shuffle_buffer", "rebatch"), "write size, the first argument")
+_SIZE_FIRST = dict.fromkeys(("batch", "window", "shuffle_buffer", "rebatch"), "write size, the first argument")
 _DROP = dict.fromkeys(
     ("batch", "window", "batch_by_key", "batch_by_length", "rebatch", "pack"), "write drop_remainder=True"
 )
@@ -42,8 +42,8 @@ _PREFETCH_N = {"prefetch": "write processes=n"}
 
 KEYWORDS: Mapping[str, Word] = {
     # sizes of batches, and what is left in the end
-    "batch_size": Word("torch, tf.data, grain and Keras", _BATCH, _SIZE),
-    "bs": Word("fastai", _BATCH, _SIZE),
+    "batch_size": Word("torch, tf.data, grain and Keras", _BATCH, _SIZE_FIRST),
+    "bs": Word("fastai", _BATCH, _SIZE_FIRST),
     "drop_last": Word("torch", "write batch(size, drop_remainder=True)", {**_DROP, "shard": 'write remainder="drop"'}),
     "drop_last_batch": Word("Hugging Face", "write batch(size, drop_remainder=True)", _DROP),
     "drop_remainder": Word(
@@ -166,8 +166,8 @@ KEYWORDS: Mapping[str, Word] = {
     ),
     "timeout_s": Word("SPDL", "write timeout= of prefetch", {"prefetch": "write timeout="}),
     # randomness
-    "generator": Word("torch and NumPy", _SEED),
-    "random_state": Word("scikit-learn", _SEED, {"split": "write seed="}),
+    "generator": Word("torch and NumPy", _ONE_SEED),
+    "random_state": Word("scikit-learn", _ONE_SEED, {"split": "write seed="}),
     "with_rng": Word("others", "write rng=True"),
     # functions
     "function": Word("Hugging Face", "give the function as the first argument", {**_F, **_FILTER}),

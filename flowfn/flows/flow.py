@@ -17,7 +17,7 @@ import numpy as np
 
 from flowfn.blocks import BLOCK
 from flowfn.flows.iterating import FlowIterator, Progress, remember
-from flowfn.flows.states import unpack
+from flowfn.flows.states import unpack_state
 from flowfn.flows.translating import no_attribute
 from flowfn.kinds.failures import annotate, uneven
 from flowfn.kinds.nodes import Node, based
@@ -28,7 +28,7 @@ from flowfn.showing import brief
 
 T_co = TypeVar("T_co", covariant=True)
 
-_turn = forks.lock()  # taking an epoch and moving the flow to the next is one step
+_epoch_turn = forks.lock()  # taking an epoch and moving the flow to the next is one step
 
 
 class Flow(Picklable, Generic[T_co]):
@@ -72,7 +72,7 @@ class Flow(Picklable, Generic[T_co]):
     # Reading
 
     def __iter__(self) -> FlowIterator[T_co]:
-        with _turn:
+        with _epoch_turn:
             past = self._newest
             known = (
                 past.following(self)
@@ -92,10 +92,10 @@ class Flow(Picklable, Generic[T_co]):
         ['c', 'd']
         """
         progress = Progress(
-            self._seed if seed is None else _seed(seed),
-            self._upcoming if epoch is None else _natural("run", "epoch", epoch),
+            self._seed if seed is None else _checked_seed(seed),
+            self._upcoming if epoch is None else _checked_natural("run", "epoch", epoch),
         )
-        progress.place = Place(_natural("run", "start", start))
+        progress.place = Place(_checked_natural("run", "start", start))
         return FlowIterator(self, progress)
 
     def __len__(self) -> int:
@@ -174,8 +174,8 @@ class Flow(Picklable, Generic[T_co]):
         """
         if seed is None:
             self._refuse_entropy("reset_state()")
-        with _turn:
-            self._seed = secrets.randbits(63) if seed is None else _seed(seed)
+        with _epoch_turn:
+            self._seed = secrets.randbits(63) if seed is None else _checked_seed(seed)
             self._epoch, self._reset, self._entropic = 0, True, seed is None
             self._newest = self._loaded = None
         return self
@@ -183,8 +183,8 @@ class Flow(Picklable, Generic[T_co]):
     def set_epoch(self, epoch: int) -> Flow[T_co]:
         """Make the next `iter` take `epoch`; returns the flow.
         If that is the epoch of a state just loaded, its position stays."""
-        epoch = _natural("set_epoch", "epoch", epoch)
-        with _turn:
+        epoch = _checked_natural("set_epoch", "epoch", epoch)
+        with _epoch_turn:
             ended = self._newest is not None and self._newest.exhausted
             if epoch != self._upcoming or not (self._loaded or ended):
                 self._newest = self._loaded = None
@@ -210,8 +210,8 @@ class Flow(Picklable, Generic[T_co]):
         >>> list(ff.pipe(range(5), ff.map(float)).load_state_dict(iterator.state_dict()))
         [2.0, 3.0, 4.0]
         """
-        seed, epoch, place = unpack(self, state, strict)
-        with _turn:
+        seed, epoch, place = unpack_state(self, state, strict)
+        with _epoch_turn:
             self._seed, self._epoch, self._reset = seed, epoch, True
             self._newest = self._loaded = Progress(seed, epoch, place)
         return self
@@ -263,7 +263,7 @@ class Flow(Picklable, Generic[T_co]):
 
     def _follow(self, progress: Progress) -> None:
         """Go on behind a pass that has become another, if it is the newest."""
-        with _turn:
+        with _epoch_turn:
             if self._newest is progress:
                 self._seed, self._epoch, self._reset, self._loaded = progress.seed, progress.epoch + 1, True, None
 
@@ -348,14 +348,14 @@ def _meant(index: Any) -> str:
     return "; subset(indices, flow) gives several datapoints" if hasattr(index, "__len__") else ""
 
 
-def _seed(seed: Any) -> int:
+def _checked_seed(seed: Any) -> int:
     try:
         return operator.index(seed)
     except TypeError:
         raise TypeError(f"seed must be an integer, got {seed!r}") from None
 
 
-def _natural(function: str, name: str, value: Any) -> int:
+def _checked_natural(function: str, name: str, value: Any) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{function}(): {name} must be an integer >= 0, got {value!r}")
     if operator.index(value) < 0:

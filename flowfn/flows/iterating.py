@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from flowfn.datapoints import buffers
 from flowfn.flows.schema import of_epoch
-from flowfn.flows.states import Tree, pack, unpack
+from flowfn.flows.states import FlowTree, pack_state, unpack_state
 from flowfn.kinds.failures import annotate, marked, uneven
 from flowfn.kinds.losses import warn_of_losses
 from flowfn.kinds.nodes import Node
@@ -17,10 +17,10 @@ from flowfn.kinds.runs import Outputs, Place, Run
 from flowfn.kinds.tallies import Dropped, Tallies, anchors
 from flowfn.process.interrupts import Deferred
 
-T_co = TypeVar("T_co", covariant=True)
+Datapoint_co = TypeVar("Datapoint_co", covariant=True)
 
 
-class Recipe(Tree, Protocol):
+class Recipe(FlowTree, Protocol):
     """A flow, as far as its iterators go: it goes on behind a pass that has become another."""
 
     def _follow(self, progress: Progress) -> None: ...
@@ -36,16 +36,16 @@ class Progress:
         self.exhausted = False
         self.iterator: weakref.ref[FlowIterator[Any]] | None = None
 
-    def state(self, flow: Tree) -> dict[str, Any]:
+    def state(self, flow: FlowTree) -> dict[str, Any]:
         """The state to go on from; of a finished pass, the start of the next."""
         iterator = self.iterator() if self.iterator else None
         if iterator is not None:
             iterator._note_place()
         if self.exhausted:
-            return pack(flow, self.seed, self.epoch + 1, self.following(flow))
-        return pack(flow, self.seed, self.epoch, self.place)
+            return pack_state(flow, self.seed, self.epoch + 1, self.following(flow))
+        return pack_state(flow, self.seed, self.epoch, self.place)
 
-    def following(self, flow: Tree) -> Place:
+    def following(self, flow: FlowTree) -> Place:
         """Where the next pass starts: at its beginning, knowing the anchors of what goes on from epoch to epoch."""
         lasting = set(_lasting(flow.node))
         known = {place: anchor for place, anchor in anchors(self.place.anchors).items() if place in lasting}
@@ -60,7 +60,7 @@ def _lasting(node: Node, below: bool = False) -> Iterator[int]:
         yield from _lasting(source, below or node.lasting)
 
 
-class FlowIterator(Iterator[T_co]):
+class FlowIterator(Iterator[Datapoint_co]):
     """One pass over a flow. It stands alone: any number may be alive. `close()` it, or use it in `with`.
 
     `epoch` is the pass's epoch, `position` the number of outputs delivered.
@@ -86,10 +86,10 @@ class FlowIterator(Iterator[T_co]):
             raise
         buffers.begin_pass(self._name)
 
-    def __iter__(self) -> FlowIterator[T_co]:
+    def __iter__(self) -> FlowIterator[Datapoint_co]:
         return self
 
-    def __next__(self) -> T_co:
+    def __next__(self) -> Datapoint_co:
         if self._outputs is None:
             raise StopIteration
         try:
@@ -162,9 +162,9 @@ class FlowIterator(Iterator[T_co]):
         """The state after the last output delivered, as plain JSON."""
         return self._progress.state(self._flow)
 
-    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> FlowIterator[T_co]:
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> FlowIterator[Datapoint_co]:
         """Go on from `state` instead; returns the iterator."""
-        seed, epoch, place = unpack(self._flow, state, strict)
+        seed, epoch, place = unpack_state(self._flow, state, strict)
         self.close()
         progress = self._progress
         progress.seed, progress.epoch, progress.place, progress.exhausted = seed, epoch, place, False
@@ -184,7 +184,7 @@ class FlowIterator(Iterator[T_co]):
                 finally:
                     buffers.end_pass(self._name)
 
-    def __enter__(self) -> FlowIterator[T_co]:
+    def __enter__(self) -> FlowIterator[Datapoint_co]:
         return self
 
     def __exit__(self, *_: object) -> None:

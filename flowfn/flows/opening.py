@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from more_itertools import consume
 
 from flowfn.flows.flow import Flow
-from flowfn.kinds.failures import mark, marked, whereabouts
+from flowfn.kinds.failures import failure_place, mark, marked
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.runs import Outputs, Run
 from flowfn.kinds.streams import Stream
@@ -54,7 +54,7 @@ class Opener:
     def failed(self, error: Exception, number: int) -> None:
         """Write on an error which datapoint it was; a flow that was opened has said so already."""
         if not (marked(error) or {}).get("noted"):
-            mark(error, whereabouts(f"in {self.node.part}, its datapoint ", number))
+            mark(error, failure_place(f"in {self.node.part}, its datapoint ", number))
 
     def close(self) -> None:
         """Nothing is wanted any more."""

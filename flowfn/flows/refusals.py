@@ -111,7 +111,7 @@ _READERS = {
 
 _FORMATS = "flowfn.formats.read_csv(path), read_parquet(path), ..."
 
-_KINDS: tuple[tuple[Callable[[Any], Any], str], ...] = (
+_FOREIGN_DATA: tuple[tuple[Callable[[Any], Any], str], ...] = (
     (
         lambda s: type(s).__module__.split(".")[0] == "dask" and hasattr(s, "compute"),
         "a lazy collection of Dask; write x.compute() first",
@@ -134,18 +134,20 @@ _KINDS: tuple[tuple[Callable[[Any], Any], str], ...] = (
     (lambda s: isinstance(s, ModuleType), "a module; write what it holds"),
     (lambda s: getattr(s, "shape", None) == () and not callable(s), "an array without rows; write array.reshape(1)"),
     (
-        lambda s: _has(s, "__dataframe__") or (_has(s, "__arrow_c_stream__") and hasattr(s, "columns")),
+        lambda s: _has_method(s, "__dataframe__") or (_has_method(s, "__arrow_c_stream__") and hasattr(s, "columns")),
         "a table; write its rows as a list",
     ),
     (
-        lambda s: callable(getattr(s, "keys", None)) and _has(s, "__getitem__") and not _has(s, "reset_state"),
+        lambda s: (
+            callable(getattr(s, "keys", None)) and _has_method(s, "__getitem__") and not _has_method(s, "reset_state")
+        ),
         "an object that is read by keys; write pipe(list(x.keys()), map(x.__getitem__))",
     ),
-    (lambda s: _has(s, "__aiter__"), "asynchronous; write a function that returns an ordinary iterator"),
+    (lambda s: _has_method(s, "__aiter__"), "asynchronous; write a function that returns an ordinary iterator"),
 )
 
 
-def refuse(source: Any, caller: str) -> None:
+def refuse_source(source: Any, caller: str) -> None:
     """Raise the TypeError that names the conversion, if this is no source for a flow."""
     if isinstance(source, (list, tuple, deque)):
         _refuse_parts(source, caller)
@@ -159,7 +161,7 @@ def refuse(source: Any, caller: str) -> None:
         _text(source)
         or _homely(source)
         or _tabular(source)
-        or next((instead for is_such, instead in _KINDS if is_such(source)), "")
+        or next((instead for is_such, instead in _FOREIGN_DATA if is_such(source)), "")
     )
     if isinstance(source, (Mapping, Set, ValuesView)):
         _refuse_parts(source.values() if isinstance(source, Mapping) else source, caller)
@@ -284,5 +286,5 @@ def _tabular(source: Any) -> str:
     )
 
 
-def _has(source: Any, name: str) -> bool:
+def _has_method(source: Any, name: str) -> bool:
     return getattr(type(source), name, None) is not None

@@ -27,12 +27,12 @@ VERSION = 1
 SHORT = 4
 """So many bytes of a digest are kept for each key, so that it can be told which of them is damaged."""
 
-_TEXT = rules.Rule("text", lambda value: isinstance(value, str))
+_STATE_TEXT = rules.Rule("text", lambda value: isinstance(value, str))
 _NATURAL = rules.Rule("an integer >= 0", lambda value: naturals((value,), 1))
 _TABLE = rules.Rule("a dict", lambda value: isinstance(value, Mapping))
 _NEEDED = {
-    "fingerprint": _TEXT,
-    "order": _TEXT,
+    "fingerprint": _STATE_TEXT,
+    "order": _STATE_TEXT,
     "seed": rules.Rule("an integer", lambda value: type(value) is int),
     "epoch": _NATURAL,
     "position": _NATURAL,
@@ -98,9 +98,9 @@ def checked(state: Any) -> dict[str, Any]:
         raise ValueError(f"load_state_dict(): a state does not hold {', '.join(sorted(map(brief, unknown)))}")
     for key, rule in (_NEEDED | _OTHERS).items():
         if key in told and not rule.fits_type(told[key]):
-            refuse(key, rule.requirement, told[key])
+            refuse_key(key, rule.requirement, told[key])
     if ("rank" in told) != ("world" in told) or told.get("rank", 0) >= told.get("world", 1):
-        refuse(
+        refuse_key(
             "rank",
             f"an integer from 0 to world - 1 ({told.get('world', 'which is missing')})",
             told.get("rank", "none"),
@@ -143,7 +143,7 @@ def check_anchors(root: Node, seed: int, epoch: int, place: Place) -> None:
         nodes = forms.get(key if key >= 0 else ~key, ())
         wrong = [_misfit(node, form, key, anchor, seed, place) for node, form in nodes]
         if not nodes or all(wrong):
-            refuse(
+            refuse_key(
                 f"anchors[{str(key)!r}]",
                 wrong[0] if wrong else "left out: there is no such place in this pipeline",
                 _written(anchor),
@@ -173,9 +173,13 @@ def _misfit(node: Node, form: EpochForm, key: int, anchor: Anchor, seed: int, pl
             not anchor.epoch and not anchor.outputs
         )
         fits = node.guards and known and can_count(anchor)
-        return "" if fits else f"[epoch, datapoints, [failures, position]] of a guarded stage, in epoch {_shown(form)}"
+        return (
+            ""
+            if fits
+            else f"[epoch, datapoints, [failures, position]] of a guarded stage, in epoch {_epoch_words(form)}"
+        )
     if not _is_of(anchor.epoch, form):
-        return f"[epoch, outputs, inputs] of {node.part}, in epoch {_shown(form)}"
+        return f"[epoch, outputs, inputs] of {node.part}, in epoch {_epoch_words(form)}"
     run = Run(seed, tuple(number or 0 for number in form), base=place.base, anchors=place.anchors)
     asked = node.misfit(run, anchor._replace(epoch=run.epoch))
     return f"{asked} of {node.part}" if asked else ""
@@ -194,7 +198,7 @@ def _is_of(epoch: tuple[int, ...], form: EpochForm) -> bool:
     return len(epoch) == len(form) and all(known is None or known == number for number, known in zip(epoch, form))
 
 
-def _shown(form: EpochForm) -> str:
+def _epoch_words(form: EpochForm) -> str:
     return "[" + ", ".join("any round" if number is None else str(number) for number in form) + "]"
 
 
@@ -222,7 +226,7 @@ def _check_anchor(key: str, value: Any) -> None:
         and isinstance(value[2], list)
     )
     if not form or not naturals((*value[0], value[1]), len(value[0]) + 1) or not all(map(_finite, value[2])):
-        refuse(
+        refuse_key(
             f"anchors[{key!r}]",
             "[[epoch, ...], outputs, [inputs, ...]] at the number of a place, all of them finite",
             value,
@@ -235,10 +239,10 @@ def _check_mix(value: Mapping[str, Any]) -> None:
         or not naturals((value["steps"],), 1)
         or not isinstance(value["sources"], Mapping)
     ):
-        refuse("mix", "{'steps': an integer >= 0, 'sources': how far each has come, by name}", value)
+        refuse_key("mix", "{'steps': an integer >= 0, 'sources': how far each has come, by name}", value)
     for name, one in value["sources"].items():
         if not isinstance(one, list) or len(one) != 6 or not are_begun(one):
-            refuse(
+            refuse_key(
                 f"mix['sources'][{name!r}]",
                 "[given, round, position, ended (0 or 1), expected, before], none below 0",
                 one,
@@ -251,13 +255,13 @@ def _finite(value: Any) -> bool:
 
 def _digests(told: Mapping[str, Any]) -> dict[str, str]:
     """The digest of every key and its value."""
-    return {key: _digest([key, told[key]]) for key in sorted(told) if key != "digest"}
+    return {key: _state_digest([key, told[key]]) for key in sorted(told) if key != "digest"}
 
 
-def _digest(value: Any) -> str:
+def _state_digest(value: Any) -> str:
     return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=SHORT).hexdigest()
 
 
-def refuse(key: str, requirement: str, value: Any) -> None:
+def refuse_key(key: str, requirement: str, value: Any) -> None:
     """Say which key of a state is wrong, what it must be, and what it is."""
     raise ValueError(f"load_state_dict(): {key} must be {requirement}, got {brief(value)}")

@@ -30,7 +30,7 @@ from flowfn.datapoints import subclasses
 from flowfn.datapoints.collating import as_array
 from flowfn.datapoints.columns import Columns, Rows
 from flowfn.flows.flow import Flow
-from flowfn.flows.refusals import nothing, refuse, refuse_flow
+from flowfn.flows.refusals import nothing, refuse_flow, refuse_source
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.routes import affine
 from flowfn.kinds.runs import Length, Outputs, Run
@@ -56,7 +56,7 @@ class Source:
     travels: bool | None = None  # whether it goes to worker processes with the flow, once somebody has looked
 
     def __repr__(self) -> str:
-        return self.shown or f"flow({_named(self.object)})"
+        return self.shown or f"flow({_source_name(self.object)})"
 
 
 _opened: weakref.WeakValueDictionary[int, Source] = weakref.WeakValueDictionary()
@@ -296,14 +296,14 @@ def flow(source: Any, caller: str = "flow") -> Flow[Any]:
     """
     if isinstance(source, Flow):
         return source
-    refuse(source, caller)
+    refuse_source(source, caller)
     if isinstance(source, np.ndarray):
         return Flow(Source(Columns(source), ArraysNode, shown=f"flow({brief(source)})"))
-    kind = _kind(source)
+    kind = _reading_kind(source)
     if kind is None:
         raise nothing(source, caller)
     if kind is CallableNode:
-        return Flow(Source(source, kind, random=True, arguments={"asks": frozenset(_asked(source))}))
+        return Flow(Source(source, kind, random=True, arguments={"asks": frozenset(_keywords_asked(source))}))
     return Flow(Source(source, kind, arguments={"caller": caller} if kind is OneShotNode else {}))
 
 
@@ -370,23 +370,23 @@ def counting(start: int) -> Flow[int]:
     return Flow(Source(start, CountingNode, shown=f"count({start})", arguments={"start": start}))
 
 
-def _kind(source: Any) -> type[Node] | None:
+def _reading_kind(source: Any) -> type[Node] | None:
     """How an object is read, told by what its class has: nothing is opened to find out."""
     if _resets(source):
         return ForeignNode
-    if _has(source, "__next__"):
+    if _class_has(source, "__next__"):
         return OneShotNode
-    indexed = _has(source, "__getitem__") and _has(source, "__len__")
+    indexed = _class_has(source, "__getitem__") and _class_has(source, "__len__")
     sized = indexed and _is_sized(source)
     if _filtered(source):
         return FilteredNode
-    if (_has(source, "__iter__") and (not sized or _only_iterates(source))) or (indexed and not sized):
+    if (_class_has(source, "__iter__") and (not sized or _only_iterates(source))) or (indexed and not sized):
         return IterableNode
     if indexed:
-        return HoledNode if _home(source, "MapDataset") == "grain" else SequenceNode
+        return HoledNode if _library_of(source, "MapDataset") == "grain" else SequenceNode
     if callable(source):
         return CallableNode
-    return IterableNode if _has(source, "__getitem__") else None
+    return IterableNode if _class_has(source, "__getitem__") else None
 
 
 def _resets(source: Any) -> bool:
@@ -405,12 +405,12 @@ def _only_iterates(source: Any) -> bool:
 def _filtered(dataset: Any) -> bool:
     """Whether one of the stages of a map-style data set of grain leaves datapoints out:
     by its index such a one is None."""
-    if _home(dataset, "MapDataset") != "grain":
+    if _library_of(dataset, "MapDataset") != "grain":
         return False
     return type(dataset).__name__.startswith("Filter") or any(map(_filtered, getattr(dataset, "_parents", ())))
 
 
-def _home(source: Any, name: str) -> str:
+def _library_of(source: Any, name: str) -> str:
     """The library of the class of this name that an object's class is, or inherits from."""
     return next((kind.__module__.split(".")[0] for kind in type(source).__mro__ if kind.__name__ == name), "")
 
@@ -426,12 +426,12 @@ def _is_sized(source: Any) -> bool:
     return True
 
 
-def _has(source: Any, name: str) -> bool:
+def _class_has(source: Any, name: str) -> bool:
     """Whether an object's class has a method; None switches it off."""
     return getattr(type(source), name, None) is not None
 
 
-def _asked(function: Callable[..., Any]) -> list[str]:
+def _keywords_asked(function: Callable[..., Any]) -> list[str]:
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -443,12 +443,12 @@ def _asked(function: Callable[..., Any]) -> list[str]:
     if strange:
         names = ", ".join(sorted(strange))
         raise TypeError(
-            f"flow(): a callable source may ask for rng, epoch and start, but {_named(function)} asks for {names}"
+            f"flow(): a callable source may ask for rng, epoch and start, but {_source_name(function)} asks for {names}"
         )
     return [name for name in ("rng", "epoch", "start") if name in parameters]
 
 
-def _named(value: Any) -> str:
+def _source_name(value: Any) -> str:
     if callable(value) and hasattr(value, "__name__"):
         return str(value.__name__)
     if isinstance(value, range):

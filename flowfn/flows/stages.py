@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import toolz
 
-from flowfn.flows.definitions import NOT_GIVEN, Definition, Stage, not_data, shown
+from flowfn.flows.definitions import NOT_GIVEN, Definition, Stage, as_written, not_data
 from flowfn.flows.flow import Flow
 from flowfn.flows.sources import flow
 from flowfn.flows.translating import no_attribute
@@ -249,7 +249,7 @@ stage = _StageWords()
 
 @stage.stream
 def _calling(function: Callable[[Any], Any], source: Any) -> Any:
-    name = shown(function)
+    name = as_written(function)
     try:
         made = function(source)
     except TypeError as error:

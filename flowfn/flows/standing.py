@@ -24,7 +24,7 @@ class Begun(NamedTuple):
     before: int = 0
 
 
-Row: TypeAlias = "tuple[Any, ...]"
+MixRow: TypeAlias = "tuple[Any, ...]"
 """Where a mix stands: where its last phase began, how many steps came before the pass,
 and of the sources field by field.
 
@@ -32,12 +32,12 @@ A mix that went on from another's state adds the row with which it began. Empty:
 """
 
 
-def packed(start: int, before: int, columns: Iterable[Iterable[Any]], first: Row = ()) -> Row:
+def packed_row(start: int, before: int, columns: Iterable[Iterable[Any]], first: MixRow = ()) -> MixRow:
     """The row of a mix."""
     return (start, before, *chain.from_iterable(columns), *first)
 
 
-def unpacked(row: Row, sources: int) -> tuple[int, int, list[Begun]]:
+def unpacked_row(row: MixRow, sources: int) -> tuple[int, int, list[Begun]]:
     """(start, before, sources) of a row."""
     if not row:
         return 0, 0, [Begun()] * sources
@@ -45,7 +45,7 @@ def unpacked(row: Row, sources: int) -> tuple[int, int, list[Begun]]:
     return start, before, [Begun(*values[source : len(Begun._fields) * sources : sources]) for source in range(sources)]
 
 
-def first_of(known: Anchor | None, run: Run, sources: int) -> Row:
+def first_of(known: Anchor | None, run: Run, sources: int) -> MixRow:
     """The row with which a mix began in a run, told by any anchor of it."""
     if known is None or known.epoch != run.epoch:
         return ()
@@ -59,16 +59,16 @@ def are_begun(values: Sequence[Any]) -> bool:
     return naturals((*counts, before), 4) and max(*counts, before) == counts[0] and ended in (0, 1) and owed
 
 
-def are_rows(row: Row, sources: int, outputs: int) -> bool:
+def are_rows(row: MixRow, sources: int, outputs: int) -> bool:
     """Whether a row, and that with which the mix began if one follows, can be those of a mix after so many outputs."""
     size = 2 + len(Begun._fields) * sources
     rows = [row[at : at + size] for at in range(0, len(row), size)]
     if not all(
-        naturals(one[:2], 2) and len(one) == size and all(map(are_begun, unpacked(one, sources)[2])) for one in rows
+        naturals(one[:2], 2) and len(one) == size and all(map(are_begun, unpacked_row(one, sources)[2])) for one in rows
     ):
         return False
-    start, before, begun = unpacked(row, sources)
-    first = unpacked(row[size:] or (() if outputs else row), sources)
+    start, before, begun = unpacked_row(row, sources)
+    first = unpacked_row(row[size:] or (() if outputs else row), sources)
     given = [sum(one.given for one in some) for some in (begun, first[2])]
     owed = max(one.expected for one in begun) <= before + outputs + 1
     owed = owed and sum(one.given for one in first[2]) <= before

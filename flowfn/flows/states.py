@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from flowfn.flows.schema import check_anchors, checked, refuse, sealed
+from flowfn.flows.schema import check_anchors, checked, refuse_key, sealed
 from flowfn.kinds.nodes import Node, ending, nodes
 from flowfn.kinds.runs import Anchor, Place, Run
 from flowfn.pickling.scripts import home
@@ -24,27 +24,27 @@ from flowfn.randomness.generators import ORDER_VERSION
 READABLE = 240
 
 
-class Tree(Protocol):
+class FlowTree(Protocol):
     """A flow, as far as states go: its stage or source, the flows before it, and the node that reads it."""
 
     @property
     def part(self) -> Any: ...
 
     @property
-    def sources(self) -> Sequence[Tree]: ...
+    def sources(self) -> Sequence[FlowTree]: ...
 
     @property
     def node(self) -> Node: ...
 
 
-def fingerprint(flow: Tree) -> str:
+def fingerprint(flow: FlowTree) -> str:
     """What fixes order and count, readable at its front and exact in its digest.
 
     Stages with their arguments, the lengths of the sources and the version of the library's orders; not ranks,
     workers, prefetching, or the bodies of functions.
     """
-    text = _tree(flow)
-    return f"{text if len(text) <= READABLE else text[: READABLE - 3] + '...'} #{_digest(text, 8)}"
+    text = _tree_words(flow)
+    return f"{text if len(text) <= READABLE else text[: READABLE - 3] + '...'} #{_tree_digest(text, 8)}"
 
 
 class Counting(NamedTuple):
@@ -64,13 +64,13 @@ class Counting(NamedTuple):
         return world if self.shared else 1
 
 
-def pack(flow: Tree, seed: int, epoch: int, place: Place) -> dict[str, Any]:
+def pack_state(flow: FlowTree, seed: int, epoch: int, place: Place) -> dict[str, Any]:
     """The state of a pass over `flow` that stands at `place`."""
     if flow.node.loose:
         raise TypeError(
             f"{flow!r} gives outputs as they come (ordered=False), so a pass over it has no state to go on from"
         )
-    counting = counted(flow)
+    counting = counting_of(flow)
     state: dict[str, Any] = {"fingerprint": fingerprint(flow), "order": counting.order, "seed": seed, "epoch": epoch}
     state |= {
         "position": place.position,
@@ -81,15 +81,17 @@ def pack(flow: Tree, seed: int, epoch: int, place: Place) -> dict[str, Any]:
     if any(node.part.shards for node in nodes(flow.node)):
         state |= {"rank": flow.node.rank, "world": flow.node.world}
     if place.anchors:
-        state["anchors"] = {key: [a.epoch, a.outputs, [*map(_number, a.inputs)]] for key, a in place.anchors.items()}
+        state["anchors"] = {
+            key: [a.epoch, a.outputs, [*map(_json_number, a.inputs)]] for key, a in place.anchors.items()
+        }
     mixed = mixture(flow, seed, epoch, place)
     if mixed is not None:
         steps, begun = mixed
-        state["mix"] = {"steps": steps, "sources": {name: [*map(_number, one)] for name, one in begun.items()}}
+        state["mix"] = {"steps": steps, "sources": {name: [*map(_json_number, one)] for name, one in begun.items()}}
     return sealed(state)
 
 
-def unpack(flow: Tree, state: Mapping[str, Any], strict: bool = True) -> tuple[int, int, Place]:
+def unpack_state(flow: FlowTree, state: Mapping[str, Any], strict: bool = True) -> tuple[int, int, Place]:
     """(seed, epoch, place) of a state, or an error that says why it does not fit `flow`."""
     told = checked(state)
     same = told["fingerprint"] == fingerprint(flow)
@@ -99,14 +101,14 @@ def unpack(flow: Tree, state: Mapping[str, Any], strict: bool = True) -> tuple[i
             "datapoint is all the same, "
             "if only map-like stages, batch and prefetch at its end are others, or the sources of a mix."
         )
-    place = _place(flow, told, same)
+    place = _place_of_state(flow, told, same)
     check_anchors(flow.node, told["seed"], told["epoch"], place)
     return told["seed"], told["epoch"], place
 
 
-def _place(flow: Tree, told: Mapping[str, Any], same: bool) -> Place:
+def _place_of_state(flow: FlowTree, told: Mapping[str, Any], same: bool) -> Place:
     """Where a pass over a flow goes on from a state; `same`: it was saved by the same pipeline."""
-    node, counting = flow.node, counted(flow)
+    node, counting = flow.node, counting_of(flow)
     facts = {
         int(key): Anchor(tuple(epoch), outputs, tuple(inputs))
         for key, (epoch, outputs, inputs) in told.get("anchors", {}).items()
@@ -132,7 +134,7 @@ def _place(flow: Tree, told: Mapping[str, Any], same: bool) -> Place:
     return Place(0, told["count"], kept) if within else Place(position, 0, kept)
 
 
-def _check_rank(flow: Tree, told: Mapping[str, Any], counting: Counting) -> None:
+def _check_rank(flow: FlowTree, told: Mapping[str, Any], counting: Counting) -> None:
     """Make sure that what a state counts is not the share of another rank."""
     saved, node = (told.get("rank", 0), told.get("world", 1)), flow.node
     if saved != (node.rank, node.world) and any(one.part.shards for one in nodes(counting.node)):
@@ -144,13 +146,13 @@ def _check_rank(flow: Tree, told: Mapping[str, Any], counting: Counting) -> None
         )
 
 
-def _check_position(flow: Tree, told: Mapping[str, Any], counting: Counting, facts: Mapping[int, Anchor]) -> None:
+def _check_position(flow: FlowTree, told: Mapping[str, Any], counting: Counting, facts: Mapping[int, Anchor]) -> None:
     """Make sure that a state of the same pipeline stands where a pass over it can stand."""
     position, base, each = told["position"], told.get("base", 0), counting.each * counting.ranks(told.get("world", 1))
     if base and not any(node.foot for node in ending(flow.node)):
-        refuse("base", "0 in this pipeline, which has no batches and no ranks", base)
+        refuse_key("base", "0 in this pipeline, which has no batches and no ranks", base)
     if told["count"] != base + position * each:
-        refuse(
+        refuse_key(
             "count",
             f"{base + position * each}, for position {position} of {each} datapoints each from {base} on",
             told["count"],
@@ -160,22 +162,22 @@ def _check_position(flow: Tree, told: Mapping[str, Any], counting: Counting, fac
     if length is not None and (
         told["count"] - each >= length and position > 0 if counting.shared else position > length
     ):
-        refuse("position", f"at most the length of the pass, {length}", position)
+        refuse_key("position", f"at most the length of the pass, {length}", position)
 
 
-def _of_another(flow: Tree, told: Mapping[str, Any]) -> str:
+def _of_another(flow: FlowTree, told: Mapping[str, Any]) -> str:
     return (
         "load_state_dict(): the state was saved by another pipeline, as its fingerprint says.\n"
         f"  saved: {told['fingerprint']}\n  this:  {fingerprint(flow)}"
     )
 
 
-def _number(value: Any) -> Any:
+def _json_number(value: Any) -> Any:
     """What an anchor holds as JSON knows it, truth values as numbers."""
     return int(value) if isinstance(value, (bool, np.bool_)) else value
 
 
-def mixture(flow: Tree, seed: int, epoch: int, place: Place) -> tuple[int, dict[Any, Any]] | None:
+def mixture(flow: FlowTree, seed: int, epoch: int, place: Place) -> tuple[int, dict[Any, Any]] | None:
     """(steps, how far each source has come, by name) of the mix in a flow,
     if there is one and its steps can be told."""
     found = _mix(flow.node)
@@ -198,7 +200,7 @@ def _mix(node: Node) -> tuple[Any, int] | None:
     return node, size
 
 
-def counted(flow: Tree) -> Counting:
+def counting_of(flow: FlowTree) -> Counting:
     """What the state of a flow counts: the outputs of what is before the map-like stages,
     batch and prefetch at its end.
 
@@ -212,25 +214,25 @@ def counted(flow: Tree) -> Counting:
     if shared:
         (flow,), (node,) = flow.sources, node.sources
     order = "source" if not flow.sources else _order(flow)
-    return Counting(node, each, shared, f"{_digest(order, 6)}.{_digest(_tree(flow), 4)}")
+    return Counting(node, each, shared, f"{_tree_digest(order, 6)}.{_tree_digest(_tree_words(flow), 4)}")
 
 
-def _order(flow: Tree) -> str:
+def _order(flow: FlowTree) -> str:
     """What fixes which datapoints come, and in which order: below stages that only move them, map-like ones do not."""
     while len(flow.sources) == 1 and flow.part.kind.elastic and flow.part.sizes == (1, 1):
         (flow,) = flow.sources
     if not flow.sources or not flow.part.kind.orders or not flow.node.seekable:
-        return _tree(flow)
+        return _tree_words(flow)
     return f"{_call(flow.part)} of [{', '.join(map(_order, flow.sources))}]"
 
 
-def _digest(text: str, size: int) -> str:
+def _tree_digest(text: str, size: int) -> str:
     return blake2b(f"{ORDER_VERSION}:{text}".encode(), digest_size=size).hexdigest()
 
 
-def _tree(flow: Tree) -> str:
+def _tree_words(flow: FlowTree) -> str:
     part = flow.part
-    sources = [_tree(source) for source in flow.sources]
+    sources = [_tree_words(source) for source in flow.sources]
     if not sources:
         length = flow.node.length_or_none()
         start = f" from {part.arguments['start']}" if "start" in part.arguments else ""
@@ -272,7 +274,7 @@ def _token(value: Any, content: bool) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_token(v, content) for v in value) + "]"
     if hasattr(value, "sources") and hasattr(value, "part"):
-        return _tree(value)
+        return _tree_words(value)
     if hasattr(value, "definition") and hasattr(value, "arguments"):
         inner = ", ".join(f"{k}={_token(v, content)}" for k, v in value.arguments.items())
         return f"{value.name}({inner})"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
-from flowfn.flows.definitions import shown
+from flowfn.flows.definitions import as_written
 from flowfn.functions import mistaken
 from flowfn.image import arguments
 from flowfn.image.adapting import adapted
@@ -75,7 +75,7 @@ class Mapped(Transform):
         return self.function(image)
 
     def __repr__(self) -> str:
-        return f"Mapped({shown(self.function)})"
+        return f"Mapped({as_written(self.function)})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,7 +101,7 @@ class map_image(Augmentor):
         return Mapped(self.function)
 
     def __repr__(self) -> str:
-        return f"map_image({shown(self.function)})"
+        return f"map_image({as_written(self.function)})"
 
 
 @dataclass(frozen=True, repr=False)

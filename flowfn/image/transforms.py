@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from flowfn.flows.definitions import shown
+from flowfn.flows.definitions import as_written
 from flowfn.pickling.by_value import Picklable
 from flowfn.rules import Rule
 
@@ -262,4 +262,4 @@ def _written(value: Any) -> str:
         return repr(value)
     if isinstance(value, (list, tuple)) and any(isinstance(one, Augmentor) for one in value):
         return f"[{', '.join(map(_written, value))}]"
-    return repr(value) if isinstance(value, (tuple, list)) and not any(map(callable, value)) else shown(value)
+    return repr(value) if isinstance(value, (tuple, list)) and not any(map(callable, value)) else as_written(value)

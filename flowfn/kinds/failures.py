@@ -9,14 +9,14 @@ import dis
 from types import FrameType, GeneratorType, TracebackType
 from typing import Any
 
-from flowfn.kinds.notes import frames, note, written
+from flowfn.kinds.notes import add_note, frames, written
 from flowfn.kinds.runs import Outputs
 from flowfn.showing import brief
 
 _NOTHING = object()
 
 
-def whereabouts(before: str, index: int | None = None, after: str = "", counted: int | None = -1) -> dict[str, Any]:
+def failure_place(before: str, index: int | None = None, after: str = "", counted: int | None = -1) -> dict[str, Any]:
     """Where an error is, in words: a number between two pieces of text.
 
     `counted` is the place of the node whose outputs `index` counts, None if it counts from the start of the pass's
@@ -51,7 +51,7 @@ def annotate(error: BaseException, outputs: Outputs | None, seed: int, epoch: in
     where = locate(error, outputs)
     if not where.get("noted"):
         words = f"{where['before']}{'' if where['index'] is None else where['index']}{where['after']}"
-        note(error, f"{words}, seed {seed}, epoch {epoch}\nto see it again, serially: flowfn.replay(flow, error)")
+        add_note(error, f"{words}, seed {seed}, epoch {epoch}\nto see it again, serially: flowfn.replay(flow, error)")
     where.update(noted=True, seed=seed, epoch=epoch)
 
 
@@ -96,15 +96,15 @@ def _find(traceback: TracebackType | None, outputs: Outputs | None) -> dict[str,
         if part is None or part.node is None or not part.inputs:
             continue
         waiting = _was_waiting(step)
-        index, counted = _number(part, waiting)
+        index, counted = _input_number(part, waiting)
         what = f"what {part.node.part} reads" if waiting else str(part.node.part)
         taken = (
             ""
             if waiting or "datapoint" not in step.tb_frame.f_locals
             else f" (input {brief(step.tb_frame.f_locals['datapoint'])})"
         )
-        return whereabouts(f"in {what}, its datapoint ", index, taken, counted)
-    return whereabouts(f"in {parts[0].node.part}" if parts and parts[0].node is not None else "in the flow")
+        return failure_place(f"in {what}, its datapoint ", index, taken, counted)
+    return failure_place(f"in {parts[0].node.part}" if parts and parts[0].node is not None else "in the flow")
 
 
 def _owner(frame: FrameType, parts: list[Outputs]) -> tuple[Outputs | None, bool]:
@@ -126,7 +126,7 @@ def _was_waiting(step: TracebackType) -> bool:
     return dis.opname[step.tb_frame.f_code.co_code[step.tb_lasti]].startswith("FOR_ITER")
 
 
-def _number(part: Outputs, ahead: int) -> tuple[int, int | None]:
+def _input_number(part: Outputs, ahead: int) -> tuple[int, int | None]:
     """The number of the input that a part has just taken (or, `ahead`, waits for), and whose outputs it counts."""
     source = next(iter(part.inputs))
     if part.trail is not None:

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from flowfn.kinds.nodes import Node
     from flowfn.kinds.runs import Run
 
-SOME = 10
+SOME_INPUTS = 10
 """From so many inputs on it is told that none of them gave an output."""
 
-MANY = 10_000
+MANY_INPUTS = 10_000
 """From so many on, that fewer than one in `RARE` did."""
 
 RARE = 1000
@@ -24,7 +24,7 @@ class NothingLeft(UserWarning):
     """A stage has let nothing through in a whole pass, or next to nothing."""
 
 
-def note(run: Run, node: Node, given: int, taken: int) -> None:
+def note_passed(run: Run, node: Node, given: int, taken: int) -> None:
     """Write down how many outputs a stage gave for how many inputs, now that it has come to the end of its source."""
     before = run.memo.get(("passed", node.place), (0, 0))  # by other rounds
     run.memo["passed", node.place] = before[0] + given, before[1] + taken
@@ -34,7 +34,7 @@ def warn_of_losses(root: Node, run: Run, stacklevel: int) -> None:
     """Warn of every stage with 0 to k outputs for an input that gave hardly any in the pass that has ended."""
     for node in _leaving_out(root):
         given, taken = run.memo.get(("passed", node.place), (0, 0))
-        if (not given and taken >= SOME) or (taken >= MANY and given * RARE < taken):
+        if (not given and taken >= SOME_INPUTS) or (taken >= MANY_INPUTS and given * RARE < taken):
             warnings.warn(
                 f"{node.part} gave {given or 'no'} output{'s' * (given > 1)} for {taken} inputs in epoch "
                 f"{run.epoch[0]}; "

@@ -15,11 +15,11 @@ frames: Callable[[BaseException], TracebackType | None] = BaseException.__dict__
 """The traceback of an error."""
 
 
-def note(error: BaseException, text: str) -> None:
+def add_note(error: BaseException, text: str) -> None:
     """Add a note to an error, of a class too that lets nobody add one.
 
     >>> error = KeyError("a")
-    >>> note(error, "b")
+    >>> add_note(error, "b")
     >>> error.__notes__
     ['b']
     """

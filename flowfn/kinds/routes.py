@@ -44,7 +44,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class IndexTable:
     """Inputs as listed in an array, or in anything that can be indexed by one."""
 
     indices: Any
@@ -133,20 +133,20 @@ def as_route(order: Any, n: Length) -> Any:
     if hasattr(order, "take") and hasattr(order, "switches"):
         return order
     if type(order) is range:
-        _within(order, n)
+        _check_within(order, n)
         return Span(order.start, order.step, len(order))
     if not hasattr(order, "__array__") and not isinstance(order, Sequence):
-        return Table(order, len(order))
+        return IndexTable(order, len(order))
     indices = np.asarray(order)
     if indices.dtype.kind not in "iu" and len(indices):
         raise TypeError(f"an order function returns integer indices, but it returned {indices.dtype} ones")
     if indices.ndim != 1:
         raise ValueError(f"an order function returns a row of indices, but it returned shape {indices.shape}")
-    _within(indices, n)
-    return Table(indices.astype(np.int64, copy=False), len(indices))
+    _check_within(indices, n)
+    return IndexTable(indices.astype(np.int64, copy=False), len(indices))
 
 
-def _within(indices: Any, n: Length) -> None:
+def _check_within(indices: Any, n: Length) -> None:
     if n is None or not len(indices):
         return
     low, high = (

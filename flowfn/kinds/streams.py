@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.kinds.losses import note
+from flowfn.kinds.losses import note_passed
 from flowfn.kinds.nodes import Node, known_length, within
 from flowfn.kinds.routes import product
 from flowfn.kinds.runs import Anchor, Length, Outputs, Run, naturals
@@ -83,7 +83,7 @@ class _Intake:
                 self.left = hint()
                 yield datapoint
         if self.run.task is None:  # whoever hands out tasks knows what all of them gave
-            note(self.run, self.node, self.known.outputs + sys.maxsize - hint(), self.outputs.position)
+            note_passed(self.run, self.node, self.known.outputs + sys.maxsize - hint(), self.outputs.position)
 
     def labelled(self, outputs: Iterable[Any]) -> Iterator[tuple[Any, Label]]:
         """The outputs with their lineage: the label of the input in work, and which of its outputs this is."""

@@ -125,7 +125,7 @@ class Stretches:
         inputs, copies = divmod(jump, stretch.times)
         if stretch.whole:
             source = self._open(stretch, self.base + inputs * stretch.step)
-            return source, (row[stretch.start] for row in _rows(source, stretch.step))
+            return source, (row[stretch.start] for row in _whole_rows(source, stretch.step))
         source = self._open(stretch, self.base + stretch.start + inputs * stretch.step)
         stop = None if stretch.stop == math.inf else max(int(stretch.stop) - stretch.start - inputs * stretch.step, 0)
         picks: Iterator[Any] = islice(source, 0, stop, stretch.step)
@@ -142,6 +142,6 @@ class Stretches:
         return outputs
 
 
-def _rows(source: Iterator[Any], size: int) -> Iterator[list[Any]]:
+def _whole_rows(source: Iterator[Any], size: int) -> Iterator[list[Any]]:
     while len(row := list(islice(source, size))) == size:
         yield row

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from flowfn.kinds.notes import note
+from flowfn.kinds.notes import add_note
 
 KEPT = 100
 """So many of the newest failures are kept."""
 
 _cause, _context = (BaseException.__dict__[name].__get__ for name in ("__cause__", "__context__"))
-_within = BaseExceptionGroup.__dict__["exceptions"].__get__
+_exceptions_within = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
 class Dropped(NamedTuple):
@@ -121,7 +121,7 @@ class Tally:
             failures > budget if isinstance(budget, int) else units >= 1 / budget and failures / units > budget
         ):
             self.epoch, self.units, (_, self.position), _ = before  # it is still to come, should somebody go on here
-            note(
+            add_note(
                 dropped.error,
                 f"guard(): {failures} of {units} datapoints failed, which is more than budget={budget} allows",
             )
@@ -145,7 +145,11 @@ def let_go(error: BaseException) -> None:
         if one is not None and id(one) not in seen:
             seen.add(id(one))
             BaseException.with_traceback(one, None)  # its own class may let nobody set it
-            todo += (_cause(one), _context(one), *(_within(one) if issubclass(type(one), BaseExceptionGroup) else ()))
+            todo += (
+                _cause(one),
+                _context(one),
+                *(_exceptions_within(one) if issubclass(type(one), BaseExceptionGroup) else ()),
+            )
 
 
 class Tallies:

@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flowfn.kinds.failures import mark, whereabouts
+from flowfn.kinds.failures import failure_place, mark
 from flowfn.kinds.runs import Anchor
 from flowfn.parallel.crew import Crew, Pace
 from flowfn.parallel.links import Call, Link, Sent, Unfit
@@ -48,7 +48,7 @@ def numbered(feed: Feed, what: Any, of: Any = None) -> dict[str, Any]:
     last = "" if count == 1 else f" to {first + count - 1 if block is None else int(block[-1])}"
     shown = f" (input {brief(feed.datapoints[0])})" if feed.datapoints and count == 1 else ""
     whose, of_what = ("its", "") if of is None else ("at", f" of {of}")
-    return whereabouts(f"in {what}, {whose} datapoint{'s' * (count > 1)} ", first, f"{last}{of_what}{shown}")
+    return failure_place(f"in {what}, {whose} datapoint{'s' * (count > 1)} ", first, f"{last}{of_what}{shown}")
 
 
 @dataclass(slots=True, eq=False)

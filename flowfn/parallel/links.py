@@ -19,10 +19,10 @@ from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any
 
-from flowfn.flows.definitions import shown
-from flowfn.kinds.failures import mark, whereabouts
+from flowfn.flows.definitions import as_written
+from flowfn.kinds.failures import failure_place, mark
 from flowfn.kinds.nodes import Node
-from flowfn.kinds.notes import note
+from flowfn.kinds.notes import add_note
 from flowfn.parallel.crew import Crew, raise_again
 from flowfn.parallel.crossing import slots
 from flowfn.parallel.crossing.slots import Desk, Slot
@@ -57,7 +57,7 @@ def somebodys(crew: Crew) -> Iterator[None]:
         raise
     except Exception as error:
         if crew.executor is not None:
-            note(
+            add_note(
                 error,
                 f"in prefetch({crew.ahead}, executor={brief(crew.executor)}): its executor ended, or could not do a "
                 "task, and is left as "
@@ -432,8 +432,8 @@ def refuse(link: ByPickle, answer: Answer) -> None:
     """Raise what cannot be mended of what a worker lacks."""
     if answer.lacks == "setup":
         error, text = unpack(answer.parcel)
-        setup = shown(link.crew.setup.function)  # type: ignore[union-attr]
-        mark(error, whereabouts(f"in setup={setup} of prefetch, which each worker calls first"))
+        setup = as_written(link.crew.setup.function)  # type: ignore[union-attr]
+        mark(error, failure_place(f"in setup={setup} of prefetch, which each worker calls first"))
         raise_again(error, text)
     if answer.lacks == "stage":
         raise TypeError(f"{unloadable(link.top)} cannot be made again in a worker process: {answer.why}")

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from flowfn.blocks import BLOCK, Block, shared
-from flowfn.kinds.failures import mark, marked, whereabouts
-from flowfn.kinds.losses import note
+from flowfn.kinds.failures import failure_place, mark, marked
+from flowfn.kinds.losses import note_passed
 from flowfn.kinds.nodes import Group, Node
 from flowfn.kinds.runs import Anchor, Outputs, Run
 from flowfn.kinds.tallies import Dropped, Reached, anchors
@@ -201,7 +201,7 @@ class Work:
     def _note_losses(self) -> None:
         taken = self.position
         for node in self.counted:
-            note(self.run, node, self.standing[node.place], taken)
+            note_passed(self.run, node, self.standing[node.place], taken)
             taken = self.standing[node.place]
 
     def _send(self, feeds: Iterator[Sending]) -> Future[None] | None:
@@ -320,7 +320,7 @@ class Work:
             self.run.tallies.failed(place, reached, dropped, budget)
         except Exception as error:
             shown = f" (input {brief(dropped.datapoint)})"
-            mark(error, whereabouts(f"in {self.guards[place]}, its datapoint ", reached.position - 1, shown))
+            mark(error, failure_place(f"in {self.guards[place]}, its datapoint ", reached.position - 1, shown))
             raise
 
     @forks.cached_property

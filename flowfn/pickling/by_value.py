@@ -33,7 +33,7 @@ class Picklable:
     __slots__ = ()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        if not _by_name(self):
+        if not _goes_by_name(self):
             try:
                 return pickle.loads, (_taken_along(self),)
             except (
@@ -47,13 +47,13 @@ class Picklable:
         return super().__reduce_ex__(protocol)
 
     def __copy__(self) -> Any:
-        return _made(*self.plainly()[:3])
+        return _make_object(*self.plainly()[:3])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return _made(*copy.deepcopy(self.plainly()[:3], memo))
+        return _make_object(*copy.deepcopy(self.plainly()[:3], memo))
 
 
-def _made(make: Callable[..., Any], arguments: tuple[Any, ...], state: Any = None) -> Any:
+def _make_object(make: Callable[..., Any], arguments: tuple[Any, ...], state: Any = None) -> Any:
     made = make(*arguments)
     if hasattr(made, "__setstate__"):
         made.__setstate__(state)
@@ -72,21 +72,21 @@ class _Asked(threading.local):
         self.known: dict[int, Picklable] = {}
 
 
-_asked = _Asked()
+_answers = _Asked()
 
 
-def _by_name(value: Picklable) -> bool:
+def _goes_by_name(value: Picklable) -> bool:
     """Whether all that something holds is found again under its name, in other interpreters too."""
-    if _asked.known.pop(id(value), None) is not None:
+    if _answers.known.pop(id(value), None) is not None:
         return True
-    _asked.known.clear()
+    _answers.known.clear()
     asking = _Asking(_Nowhere(), protocol=5, buffer_callback=lambda buffer: None)
     try:
         asking.dump(value)
     except Exception:  # whatever it is that goes by no name
         return False
-    _asked.known = asking.known
-    del _asked.known[id(value)]
+    _answers.known = asking.known
+    del _answers.known[id(value)]
     return True
 
 
@@ -167,10 +167,15 @@ def by_value() -> Any:
 
         def code(self, code: CodeType) -> Any:
             """Code, and where it stands: what cloudpickle makes of it may say nothing of that."""
-            first, lines = _lines(code)
+            first, lines = _source_lines(code)
             new = lines if (code.co_filename, first) not in self.lines else []
             self.lines.update((code.co_filename, first + number) for number in range(len(new)))
-            return _code, (*cloudpickle.Pickler.dispatch_table[CodeType](code), code.co_filename, first, new)
+            return _code_at_its_place, (
+                *cloudpickle.Pickler.dispatch_table[CodeType](code),
+                code.co_filename,
+                first,
+                new,
+            )
 
     return ByValue
 
@@ -245,7 +250,7 @@ def _codes(value: Any) -> list[Any]:
 # Where code stands
 
 
-def _code(
+def _code_at_its_place(
     make: Callable[..., CodeType], arguments: tuple[Any, ...], file: str, first: int, lines: list[str]
 ) -> CodeType:
     """Code at its place; tracebacks here show its lines, whether or not there is such a file."""
@@ -258,7 +263,7 @@ def _code(
     return make(*arguments).replace(co_filename=file)
 
 
-def _lines(code: CodeType) -> tuple[int, list[str]]:
+def _source_lines(code: CodeType) -> tuple[int, list[str]]:
     """The number of the first line of a function, and its lines, as far as they are known."""
     last = max(_ends(code), default=code.co_firstlineno)
     return code.co_firstlineno, linecache.getlines(code.co_filename)[max(code.co_firstlineno - 1, 0) : last]

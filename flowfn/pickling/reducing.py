@@ -27,7 +27,7 @@ SCRIPTS = frozenset({"__main__", "__mp_main__"})
 """The names under which a program's own script is a module:
 the second where multiprocessing has started an interpreter anew."""
 
-_home: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
+_pickled_by_class: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
 """Whether a class that was pickled, or came in a pickle, is defined here."""
 
 _sentinels: dict[tuple[str, str], object] = {}
@@ -41,7 +41,7 @@ _DISPATCHER = functools.singledispatch(len).__code__  # type: ignore[attr-define
 
 def of_class(kind: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     """What cloudpickle makes of a class, and what it leaves out."""
-    _home.setdefault(kind, True)
+    _pickled_by_class.setdefault(kind, True)
     make, arguments, (content, slots), _, _, settle = reduced
     held = {name: one for name, one in content.items() if not _is_slot(kind, one)} | {"__qualname__": kind.__qualname__}
     given: dict[str, Any] = {}
@@ -49,7 +49,7 @@ def of_class(kind: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
         members = dict(kind.__members__)
         arguments = (*arguments[:3], {name: member._value_ for name, member in members.items()}, *arguments[4:])
         held = {name: one for name, one in held.items() if name not in members}
-        given = {name: attributes for name, member in members.items() if (attributes := _given(member))}
+        given = {name: attributes for name, member in members.items() if (attributes := _own_attributes(member))}
     elif "__slots__" in vars(kind) and not hasattr(kind, "_fields"):  # named tuples make their own
         arguments[3]["__slots__"] = vars(kind)["__slots__"]
     return make, arguments, (settle, (held, slots), given), None, None, _settle
@@ -59,13 +59,13 @@ def _is_slot(kind: type, value: Any) -> bool:
     return isinstance(value, MemberDescriptorType) and value.__objclass__ is kind
 
 
-def _given(member: enum.Enum) -> dict[str, Any]:
+def _own_attributes(member: enum.Enum) -> dict[str, Any]:
     """What an enumeration's own methods gave to a member."""
     return {name: one for name, one in vars(member).items() if not (name.startswith("_") and name.endswith("_"))}
 
 
 def _settle(kind: Any, state: tuple[Callable[..., Any], Any, dict[str, Any]]) -> None:
-    if _home.setdefault(kind, False):
+    if _pickled_by_class.setdefault(kind, False):
         return
     settle, content, given = state
     settle(kind, content)
@@ -107,11 +107,11 @@ def _register(made: Any, state: tuple[list[tuple[type, Any]], dict[str, Any]]) -
 
 
 def _of_sentinel(value: object) -> Any:
-    place = _place(value)
+    place = _module_and_name(value)
     return (type(value), ()) if place is None else (_sentinel, (*place, type(value)))
 
 
-def _place(value: object) -> tuple[str, str] | None:
+def _module_and_name(value: object) -> tuple[str, str] | None:
     """The module and the name under which something stands."""
     for place, one in _sentinels.items():
         if one is value:
@@ -134,7 +134,7 @@ def _sentinel(module: str, name: str, kind: Callable[[], object]) -> object:
     return held if type(held) is kind else _sentinels.setdefault((module, name), kind())
 
 
-def _named(make: Callable[[Any], tuple[Any, ...]]) -> Callable[[Any], Any]:
+def _reduced_by_name(make: Callable[[Any], tuple[Any, ...]]) -> Callable[[Any], Any]:
     """By name what is found under it, unless that is in a script."""
 
     def reduced(value: Any) -> Any:
@@ -170,9 +170,9 @@ SENTINELS: dict[type, Callable[[Any], Any]] = {object: _of_sentinel, type(datacl
 
 OBJECTS: dict[type, Callable[[Any], Any]] = {
     **SENTINELS,
-    typing.NewType: _named(lambda value: (_new_type, (), dict(vars(value)))),
-    typing.ParamSpec: _named(lambda value: (typing.ParamSpec, (value.__name__,))),
-    typing.TypeVarTuple: _named(lambda value: (typing.TypeVarTuple, (value.__name__,))),
+    typing.NewType: _reduced_by_name(lambda value: (_new_type, (), dict(vars(value)))),
+    typing.ParamSpec: _reduced_by_name(lambda value: (typing.ParamSpec, (value.__name__,))),
+    typing.TypeVarTuple: _reduced_by_name(lambda value: (typing.TypeVarTuple, (value.__name__,))),
     functools.cached_property: _of_property,
     functools.singledispatchmethod: lambda value: (
         type(value),
@@ -182,4 +182,6 @@ OBJECTS: dict[type, Callable[[Any], Any]] = {
     ContextVar: _of_context,
 }
 if hasattr(typing, "TypeAliasType"):
-    OBJECTS[typing.TypeAliasType] = _named(lambda value: (typing.TypeAliasType, (value.__name__, value.__value__)))  # type: ignore[attr-defined]
+    OBJECTS[typing.TypeAliasType] = _reduced_by_name(
+        lambda value: (typing.TypeAliasType, (value.__name__, value.__value__))
+    )  # type: ignore[attr-defined]

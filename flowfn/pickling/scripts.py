@@ -18,7 +18,7 @@ from typing import Any
 from flowfn.pickling.homes import public
 from flowfn.pickling.reducing import SCRIPTS
 
-_told: list[str] = []
+_script_name: list[str] = []
 """In a worker, the name of the script that it works for."""
 
 
@@ -34,17 +34,17 @@ def home(value: Any) -> str:
     if module not in SCRIPTS:
         return public(str(module))
     names = _globals(value)
-    return name() if names is None else _named(names)
+    return name() if names is None else _script_module(names)
 
 
 def name() -> str:
     """The name under which the script of this program would be imported; `__main__` if there is no file."""
-    return _told[0] if _told else _named(vars(sys.modules["__main__"]))
+    return _script_name[0] if _script_name else _script_module(vars(sys.modules["__main__"]))
 
 
 def tell(script: str) -> None:
     """Have this process work for another script than its own."""
-    _told[:] = [script]
+    _script_name[:] = [script]
 
 
 def _globals(value: Any) -> dict[str, Any] | None:
@@ -59,7 +59,7 @@ def _globals(value: Any) -> dict[str, Any] | None:
     return next((names for names in seen if names.get("__name__") in SCRIPTS), None)
 
 
-def _named(names: Mapping[str, Any]) -> str:
+def _script_module(names: Mapping[str, Any]) -> str:
     """The name of the module that sees these names."""
     file, spec, package = (names.get(f"__{key}__") for key in ("file", "spec", "package"))
     if not isinstance(file, str):

@@ -21,7 +21,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-F = TypeVar("F", bound=Callable[[], Any])
+InChild = TypeVar("InChild", bound=Callable[[], Any])
 
 process = os.getpid()
 """The number of this process: to ask the system for it each time would be dear."""
@@ -44,7 +44,7 @@ def lock() -> Any:
     return made
 
 
-def in_child(function: F) -> F:
+def in_child(function: InChild) -> InChild:
     """Have a function called in every forked child; returns it."""
     _functions.append(function)
     return function
@@ -88,7 +88,7 @@ def _end() -> None:
     ended += 1
 
 
-def _in_child() -> None:
+def _put_right_in_child() -> None:
     global process, ended
     process, ended = os.getpid(), begun
     for reference in tuple(_locks):
@@ -100,4 +100,4 @@ def _in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_begin, after_in_parent=_end, after_in_child=_in_child)
+    os.register_at_fork(before=_begin, after_in_parent=_end, after_in_child=_put_right_in_child)

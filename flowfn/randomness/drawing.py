@@ -30,7 +30,7 @@ class Draws:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """The draws at the given places (a slice or an int64 array)."""
-        return _scaled(words(_places(index, self.count), self.key), self.n)
+        return _scaled_bits(words(_positions(index, self.count), self.key), self.n)
 
 
 class WeightedDraws:
@@ -48,7 +48,7 @@ class WeightedDraws:
         """The draws at the given places (a slice or an int64 array)."""
         if self._totals is None:
             self._totals = np.cumsum(self.weights)
-        return _weighted(self._totals, words(_places(index, self.count), self.key))
+        return _weighted(self._totals, words(_positions(index, self.count), self.key))
 
 
 class DistinctDraws:
@@ -96,13 +96,13 @@ def words(places: np.ndarray, key: int) -> np.ndarray:
     return mixed
 
 
-def _places(index: Any, count: int) -> np.ndarray:
+def _positions(index: Any, count: int) -> np.ndarray:
     if isinstance(index, slice):
         index = np.arange(*index.indices(count))
     return np.asarray(index, np.int64).astype(np.uint64)
 
 
-def _scaled(bits: np.ndarray, n: int) -> np.ndarray:
+def _scaled_bits(bits: np.ndarray, n: int) -> np.ndarray:
     """The high 64 bits of bits * n: integers in [0, n)."""
     size = np.uint64(n)
     low, high = bits & _LOW, bits >> _SHIFTS[4]

@@ -198,7 +198,7 @@ class WindowPermutation:
         for length in np.unique(size).tolist():
             here = size == length
             within = (x[here] - start[here]).astype(np.uint64)
-            y[here] = start[here] + self._network(layer, length)(within, _spread(tile[here])).astype(np.int64)
+            y[here] = start[here] + self._network(layer, length)(within, _tile_keys(tile[here])).astype(np.int64)
         return y
 
     def _network(self, layer: int, length: int) -> Network:
@@ -207,7 +207,7 @@ class WindowPermutation:
         return self._networks[layer, length]
 
 
-def _spread(numbers: np.ndarray) -> np.ndarray:
+def _tile_keys(numbers: np.ndarray) -> np.ndarray:
     """Tile numbers spread over 64 bits, so that a small tile's few inputs meet unrelated keys."""
     mixed = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return (mixed ^ mixed >> np.uint64(29)) * np.uint64(0xBF58476D1CE4E5B9)

@@ -21,12 +21,14 @@ COMPONENTS = 20
 NESTED = 6
 DEPTH = 4
 
-Row: TypeAlias = tuple[str, str, str, str]
+TableLine: TypeAlias = tuple[str, str, str, str]
 """Name, type, size and value."""
 
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 60
-_short.maxlist = _short.maxtuple = _short.maxset = _short.maxfrozenset = _short.maxdict = _short.maxdeque = 4
+_cell_repr = reprlib.Repr()
+_cell_repr.maxstring = _cell_repr.maxother = 60
+_cell_repr.maxlist = _cell_repr.maxtuple = _cell_repr.maxset = _cell_repr.maxfrozenset = _cell_repr.maxdict = (
+    _cell_repr.maxdeque
+) = 4
 
 
 def describe(flow: Any, n: int = 2, *, of: Any = None, file: IO[str] | None = None) -> None:
@@ -99,32 +101,32 @@ def print_datapoint(datapoint: Any) -> None:
 def described(datapoint: Any, title: str) -> str:
     """The lines on a datapoint; the first begins with `title`."""
     heading = f"{title}: {', '.join(cell for cell in _cells(datapoint, 0) if cell)}"
-    parts = list(_parts(datapoint, 0))
+    parts = list(_shown_parts(datapoint, 0))
     if not parts:
         return heading
-    rows = list(_rows(parts, 1, COMPONENTS))
+    rows = list(_table_lines(parts, 1, COMPONENTS))
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths) if width).rstrip() for row in rows]
     return "\n".join([heading, *lines])
 
 
-def _rows(parts: list[tuple[str, Any]], depth: int, most: int) -> Iterator[Row]:
+def _table_lines(parts: list[tuple[str, Any]], depth: int, most: int) -> Iterator[TableLine]:
     """A line for each part, and below it the lines for its own parts."""
     indent = "  " * depth
     for name, value in parts[:most]:
         yield (indent + name, *_cells(value, depth))
-        yield from _rows(list(_parts(value, depth)), depth + 1, NESTED)
+        yield from _table_lines(list(_shown_parts(value, depth)), depth + 1, NESTED)
     if len(parts) > most:
         yield f"{indent}... and {len(parts) - most} more", "", "", ""
 
 
-def _parts(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+def _shown_parts(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
     """The named parts of a value that is shown by its parts."""
     if depth >= DEPTH or (depth and _is_row_of_numbers(value)):
         return
     if isinstance(value, Mapping):
         for key, part in value.items():
-            yield _shortened(key), part
+            yield _one_line(key), part
     elif isinstance(value, (list, tuple)):
         yield from zip(getattr(value, "_fields", map(str, range(len(value)))), value)
     elif _is_record(value):
@@ -136,28 +138,28 @@ def _cells(value: Any, depth: int) -> tuple[str, str, str]:
     """(type, size, value) of a value; what is shown by its parts has no third."""
     kind = type(value).__name__
     if isinstance(value, np.generic):
-        return kind, "", _number(value)
+        return kind, "", _number_word(value)
     if hasattr(value, "dtype") and isinstance(getattr(value, "shape", None), tuple):
         dtype = str(value.dtype).removeprefix("torch.")
         kind = "array" if isinstance(value, np.ndarray) else kind
         return f"{dtype if len(dtype) <= 20 else 'structured'} {kind}", str(tuple(value.shape)), _range(value)
     if _is_record(value):
         count = len(fields(value))
-        return kind, f"{count} field{'s' * (count != 1)}", "" if depth < DEPTH else _shortened(value)
+        return kind, f"{count} field{'s' * (count != 1)}", "" if depth < DEPTH else _one_line(value)
     if isinstance(value, (str, bytes, bytearray)):
-        return kind, f"length {len(value)}", _shortened(value)
+        return kind, f"length {len(value)}", _one_line(value)
     if isinstance(value, (list, tuple, Mapping)):
         return kind, f"length {len(value)}", _inside(value, depth)
     if isinstance(value, (set, frozenset)):
-        return kind, f"length {len(value)}", _shortened(value)
-    return ("None", "", "") if value is None else (kind, "", _shortened(value))
+        return kind, f"length {len(value)}", _one_line(value)
+    return ("None", "", "") if value is None else (kind, "", _one_line(value))
 
 
 def _inside(value: Any, depth: int) -> str:
     """What is in a list or dict, where it is not shown by its parts."""
     if depth and _is_row_of_numbers(value):
-        return _shortened(value) if len(value) <= 4 else _range(np.asarray(value))
-    return "" if depth < DEPTH else _shortened(value, brief)
+        return _one_line(value) if len(value) <= 4 else _range(np.asarray(value))
+    return "" if depth < DEPTH else _one_line(value, brief)
 
 
 def _range(array: Any) -> str:
@@ -169,7 +171,7 @@ def _range(array: Any) -> str:
     if array.size == 0:
         return "empty"
     if array.dtype.kind in "OUS":
-        return _shortened(array.ravel()[:5].tolist() if array.ndim else array.item())
+        return _one_line(array.ravel()[:5].tolist() if array.ndim else array.item())
     if array.dtype.kind == "b":
         return f"{np.count_nonzero(array)} of {array.size} true"
     try:
@@ -181,19 +183,19 @@ def _range(array: Any) -> str:
     word = "NaT" if array.dtype.kind in "mM" else "NaN"
     if low is None:
         return f"all {word}"
-    span = "" if array.dtype.kind == "c" else _number(low) if array.ndim == 0 else _span(low, high, array.size > 1)
+    span = "" if array.dtype.kind == "c" else _number_word(low) if array.ndim == 0 else _span(low, high, array.size > 1)
     gaps = int(np.count_nonzero(missing))
     return ", ".join(text for text in (span, f"{gaps} {word}" if gaps else "") if text)
 
 
 def _span(low: Any, high: Any, several: bool) -> str:
     if low == high:
-        return f"all {_number(low)}" if several else _number(low)
-    return f"{_number(low)} to {_number(high)}"
+        return f"all {_number_word(low)}" if several else _number_word(low)
+    return f"{_number_word(low)} to {_number_word(high)}"
 
 
-def _number(value: Any) -> str:
-    return f"{float(value):.5g}" if getattr(value, "dtype", np.dtype(int)).kind == "f" else _shortened(value, str)
+def _number_word(value: Any) -> str:
+    return f"{float(value):.5g}" if getattr(value, "dtype", np.dtype(int)).kind == "f" else _one_line(value, str)
 
 
 def _is_row_of_numbers(value: Any) -> bool:
@@ -205,7 +207,7 @@ def _is_record(value: Any) -> bool:
     return is_dataclass(value) and not isinstance(value, type)
 
 
-def _shortened(value: Any, form: Any = _short.repr) -> str:
+def _one_line(value: Any, form: Any = _cell_repr.repr) -> str:
     """A value in one short line, whatever its repr does."""
     try:
         text = " ".join(form(value).split()) if not isinstance(value, str) else form(value)

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 from typing import IO, Any
 
-from flowfn.flows.definitions import shown
+from flowfn.flows.definitions import as_written
 from flowfn.flows.flow import Flow
 from flowfn.flows.opening import OpeningNode
 from flowfn.flows.refusals import MOST_COLUMNS, columns
-from flowfn.flows.states import counted
+from flowfn.flows.states import counting_of
 from flowfn.kinds.nodes import Each, Group, Node
 from flowfn.kinds.orders import Order
 from flowfn.kinds.runs import Length, Run
@@ -25,7 +25,7 @@ AS_SOURCE = "with its source"
 WIDTH = 48
 FROM_START = "reads the pass again"
 
-_KINDS = (
+_KIND_WORDS = (
     (PrefetchNode, "prefetch"),
     (Each, "each"),
     (Group, "group"),
@@ -50,15 +50,15 @@ def explain(flow: Flow[Any], file: IO[str] | None = None) -> None:
     batch(4)            group   3       this process  at once
     """
     root = flow.node
-    where = whereabouts(root)
+    where = where_nodes_run(root)
     run = flow._look()
     rows = [("stage", "kind", "length", "runs in", "resumes")]
-    for depth, node in _lines(root, 0):
+    for depth, node in _tree_lines(root, 0):
         rows.append(
             (
-                "  " * depth + _shortened(_name(node)),
-                _kind(node),
-                _length(node.length(run)),
+                "  " * depth + _name_in_width(_name(node)),
+                _kind_word(node),
+                _length_word(node.length(run)),
                 where[node.place],
                 _resumes(node),
             )
@@ -70,7 +70,7 @@ def explain(flow: Flow[Any], file: IO[str] | None = None) -> None:
         print(f"* {remark}", file=file)
 
 
-def whereabouts(root: Node) -> dict[int, str]:
+def where_nodes_run(root: Node) -> dict[int, str]:
     """Where each node of a tree runs, by its place."""
     where: dict[int, str] = {}
 
@@ -91,7 +91,7 @@ def whereabouts(root: Node) -> dict[int, str]:
 
 def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
     """What may surprise about a flow."""
-    nodes = {node.place: node for _, node in _lines(flow.node, 0)}
+    nodes = {node.place: node for _, node in _tree_lines(flow.node, 0)}
     for node in nodes.values():
         if isinstance(node, Order) and not node.random_order and not node.part.shards and not node.part.switches:
             shuffled = _shuffled(node)
@@ -123,7 +123,7 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
         for opening in found:
             yield f"what {opening.part} opens is read in the {_workers(node)} of {node.part}, several at once"
         if crew is not None and crew.setup is not None:
-            yield f"each worker of {node.part} calls {shown(crew.setup.function)}() first"
+            yield f"each worker of {node.part} calls {as_written(crew.setup.function)}() first"
         if crew is not None and crew.remote:
             yield from of_sizes(node, crew)
             for stretch in stretches(node.sources[0]):
@@ -132,7 +132,7 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
                         f"{_name(left)} stays in this process; the datapoints that tasks name travel to the workers "
                         f"of {node.part}"
                     )
-    if any(node.part.shards for node in nodes.values()) and not counted(flow).shared:
+    if any(node.part.shards for node in nodes.values()) and not counting_of(flow).shared:
         yield (
             "a saved state holds rank and world, and loads only under the same; it could be moved if only map-like "
             "stages, batch and "
@@ -163,7 +163,7 @@ def _upstream(node: PrefetchNode, here: str) -> tuple[str, set[int]]:
         return f"1 process of {node.part}", set()
     spread: set[int] = set()
     for stretch in stretches(node.sources[0]):
-        spread |= _places(stretch)
+        spread |= _places_upstream(stretch)
     return here, spread
 
 
@@ -177,7 +177,7 @@ def _openings(prefetch: PrefetchNode) -> Iterator[OpeningNode]:
         todo += () if node.boundary else node.sources
 
 
-def _places(stretch: Stretch) -> set[int]:
+def _places_upstream(stretch: Stretch) -> set[int]:
     behind = {node.place for node in stays(stretch)}
     found: set[int] = set()
     todo = [stretch.top]
@@ -200,9 +200,9 @@ def _workers(node: PrefetchNode) -> str:
     return f"{told['threads']} thread{'s' * (told['threads'] > 1)}"
 
 
-def _lines(node: Node, depth: int) -> Iterator[tuple[int, Node]]:
+def _tree_lines(node: Node, depth: int) -> Iterator[tuple[int, Node]]:
     for source in node.sources:
-        yield from _lines(source, depth + (len(node.sources) > 1))
+        yield from _tree_lines(source, depth + (len(node.sources) > 1))
     yield depth, node
 
 
@@ -210,17 +210,17 @@ def _name(node: Node) -> str:
     return repr(node.part)
 
 
-def _shortened(name: str) -> str:
+def _name_in_width(name: str) -> str:
     return name if len(name) <= WIDTH else name[: WIDTH - 4] + "...)"
 
 
-def _kind(node: Node) -> str:
+def _kind_word(node: Node) -> str:
     if not node.sources:
         return "source"
-    return next((word for kind, word in _KINDS if isinstance(node, kind)), "stage")
+    return next((word for kind, word in _KIND_WORDS if isinstance(node, kind)), "stage")
 
 
-def _length(length: Length) -> str:
+def _length_word(length: Length) -> str:
     return "unknown" if length is None else "endless" if length == math.inf else str(length)
 
 

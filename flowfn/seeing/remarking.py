@@ -15,7 +15,7 @@ from flowfn.parallel.crew import Crew
 from flowfn.parallel.prefetching import PrefetchNode
 from flowfn.parallel.tasks.plan import does_work, stretches
 
-LARGE = 1_000_000
+LARGE_CLOSURE = 1_000_000
 """Bytes from which on it is said what a stage takes to the workers."""
 
 
@@ -44,7 +44,7 @@ def of_sizes(node: PrefetchNode, crew: Crew) -> Iterator[str]:
         if node.kept(crew)
         else [(stretch.top, stretch.bottom) for stretch in stretches(node.sources[0])]
     )
-    for part in dict.fromkeys(part for top, bottom in found for part in _parts(top, bottom)):
+    for part in dict.fromkeys(part for top, bottom in found for part in _stages_to_send(top, bottom)):
         try:
             size, seconds = sent(part)
         except Exception as error:
@@ -53,7 +53,7 @@ def of_sizes(node: PrefetchNode, crew: Crew) -> Iterator[str]:
                 "prefetch with threads="
             )
             continue
-        if size >= LARGE:
+        if size >= LARGE_CLOSURE:
             yield (
                 f"{part} holds {size / 1e6:.1f} MB, which every pass pickles ({seconds:.2f} s) and each worker of "
                 f"{node.part} keeps; "
@@ -84,12 +84,12 @@ class _Counted(io.RawIOBase):
         return length
 
 
-def _parts(node: Node, bottom: Node | None) -> Iterator[Any]:
+def _stages_to_send(node: Node, bottom: Node | None) -> Iterator[Any]:
     """The stages that go to workers; sources are no matter here, they cross in shared memory or stay."""
     if node.sources and not (node.boundary or node.here) and (node is not bottom or node.seekable):
         yield node.part
         for source in node.sources:
-            yield from _parts(source, bottom)
+            yield from _stages_to_send(source, bottom)
 
 
 def of_lengths(node: Node, run: Run) -> Iterator[str]:

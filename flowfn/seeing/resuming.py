@@ -7,7 +7,7 @@ from typing import Any
 
 from flowfn.flows.flow import Flow
 from flowfn.flows.schema import checked
-from flowfn.flows.states import unpack
+from flowfn.flows.states import unpack_state
 from flowfn.kinds.nodes import nodes
 from flowfn.showing import brief
 
@@ -44,14 +44,14 @@ def in_words(state: Mapping[Any, Any], flow: Flow[Any] | None = None) -> Iterato
         yield f"  source {name} of the mix: {_many(many, 'datapoint')} given"
     yield "  as it was saved: its digest is right"
     if flow is not None:
-        yield f"  {_fits(flow, state)}"
+        yield f"  {_state_fits(flow, state)}"
 
 
-def _fits(flow: Flow[Any], state: Mapping[Any, Any]) -> str:
+def _state_fits(flow: Flow[Any], state: Mapping[Any, Any]) -> str:
     """Whether a state can be loaded into a flow."""
     for strict in (True, False):
         try:
-            unpack(flow, state, strict)
+            unpack_state(flow, state, strict)
         except ValueError as error:
             reason = _reason(error)
         else:

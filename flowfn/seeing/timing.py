@@ -54,8 +54,8 @@ class Speed:
             return "no datapoints"
         ones = "1 datapoint" if self.datapoints == 1 else f"{self.datapoints} datapoints"
         return (
-            f"{ones} in {_scaled(self.seconds, 's')}: {_three(self.per_second)} datapoints/s, "
-            f"{_scaled(self.bytes_per_second, 'B')}/s"
+            f"{ones} in {_in_best_unit(self.seconds, 's')}: {_three(self.per_second)} datapoints/s, "
+            f"{_in_best_unit(self.bytes_per_second, 'B')}/s"
         )
 
 
@@ -86,7 +86,7 @@ def speed(flow: Any, n: int = 5000, *, warmup: int = 0, bar: bool | None = None)
     length = source.node.length(source._look())
     with source.run() as datapoints:
         consume(datapoints, warmup)
-        with _shown(bar, n if length is None else min(n, max(length - warmup, 0))) as shown:
+        with _perhaps_bar(bar, n if length is None else min(n, max(length - warmup, 0))) as shown:
             return _timed(datapoints, n, shown)
 
 
@@ -109,7 +109,7 @@ def _timed(datapoints: FlowIterator[Any], n: int, shown: Any) -> Speed:
 
 
 @contextlib.contextmanager
-def _shown(bar: bool | None, total: float) -> Iterator[Any]:
+def _perhaps_bar(bar: bool | None, total: float) -> Iterator[Any]:
     """A bar; perhaps one that nobody sees."""
     if bar is None:
         with contextlib.suppress(ImportError):
@@ -129,10 +129,10 @@ class _Unseen:
         """Show nothing."""
 
 
-def _scaled(value: float, unit: str) -> str:
+def _in_best_unit(value: float, unit: str) -> str:
     """A quantity in the unit that reads best: 12.3 MB, 4.56 ms.
 
-    >>> _scaled(12_345_678, "B"), _scaled(0.00456, "s"), _scaled(75, "s"), _scaled(0, "B")
+    >>> _in_best_unit(12_345_678, "B"), _in_best_unit(0.00456, "s"), _in_best_unit(75, "s"), _in_best_unit(0, "B")
     ('12.3 MB', '4.56 ms', '75.0 s', '0 B')
     """
     for scale, prefix in _SCALES[unit]:

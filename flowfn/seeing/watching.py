@@ -28,7 +28,7 @@ from flowfn.flows.definitions import Definition, Stage
 from flowfn.flows.flow import Flow
 from flowfn.flows.sources import ForeignNode
 from flowfn.flows.stages import stage
-from flowfn.kinds.failures import mark, whereabouts
+from flowfn.kinds.failures import failure_place, mark
 from flowfn.kinds.nodes import Each, Group, Node
 from flowfn.kinds.orders import Order
 from flowfn.kinds.runs import Outputs, Run
@@ -221,7 +221,7 @@ class Given(Iterator[Any]):
     def made_for_it(self, held: Held) -> bool:
         """Whether nobody else has a datapoint: made once more, it is what it was.
         What comes only once is nobody else's."""
-        sources = list(_leaves(self.source))
+        sources = list(_leaf_nodes(self.source))
         if any(isinstance(node, ForeignNode) for node in sources):
             return False
         return any(node.here for node in sources) or contents(self.again(held.number)) == held.given
@@ -246,7 +246,7 @@ class Given(Iterator[Any]):
             f"{self.to} changes its datapoint in place (datapoint {held.number}: {shown}), and others hold that too: "
             "the next epoch and other numbers of workers would give other data; let it work on a copy"
         )
-        mark(error, whereabouts(f"in {self.to}, its datapoint ", held.number))
+        mark(error, failure_place(f"in {self.to}, its datapoint ", held.number))
         return error
 
 
@@ -254,7 +254,7 @@ class Left(Iterator[Any]):
     """The outputs of one generator; when one is given, the inputs are looked at."""
 
     def __init__(self, outputs: Outputs) -> None:
-        self.outputs, self.inputs = outputs, list(_given(outputs))
+        self.outputs, self.inputs = outputs, list(_givens(outputs))
 
     def __next__(self) -> Any:
         for inputs in self.inputs:
@@ -267,21 +267,21 @@ class Left(Iterator[Any]):
         return output
 
 
-def _given(outputs: Outputs) -> Iterator[Given]:
+def _givens(outputs: Outputs) -> Iterator[Given]:
     """What stands in front of a stage, found from its outputs."""
     for part in outputs.inputs:
         if isinstance(part.source, Given):
             yield part.source
         else:
-            yield from _given(part)
+            yield from _givens(part)
 
 
-def _leaves(node: Node) -> Iterator[Node]:
+def _leaf_nodes(node: Node) -> Iterator[Node]:
     """The sources of a tree that are read to make a datapoint once more; what is cached is known."""
     if not node.sources:
         yield node
     for source in node.sources if not isinstance(node, CacheNode) else ():
-        yield from _leaves(source)
+        yield from _leaf_nodes(source)
 
 
 def contents(datapoint: Any) -> bytes:

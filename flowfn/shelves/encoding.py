@@ -24,7 +24,7 @@ from flowfn.pickling.reducing import SCRIPTS
 
 HEAD = struct.Struct("<?II")
 """Whether it is plain data, how many bytes the pickle has, how many arrays lie beside it. Then the sizes of those."""
-LARGE = 1 << 12
+LARGE_ARRAY = 1 << 12
 """Bytes from which on an array lies beside the pickle."""
 ALIGNED = 16
 
@@ -67,9 +67,9 @@ def decoded(payload: bytes | memoryview) -> Any:
     return decoder(io.BytesIO(held[start : start + size]), buffers=arrays).load()
 
 
-def _array(held: Any, described: Any, shape: tuple[int, ...], order: Any) -> np.ndarray:
+def _array_over(held: Any, described: Any, shape: tuple[int, ...], order: Any) -> np.ndarray:
     """An array over bytes; as they cannot be changed, nor can it."""
-    dtype = _dtype(described) if type(described) is str else np.lib.format.descr_to_dtype(described)
+    dtype = _dtype_by_name(described) if type(described) is str else np.lib.format.descr_to_dtype(described)
     return np.ndarray(shape, dtype, held, order=order)
 
 
@@ -83,13 +83,13 @@ def _objects(items: list[Any], shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _scalar(held: bytes, described: Any) -> Any:
-    return _array(held, described, (), "C")[()]
+    return _array_over(held, described, (), "C")[()]
 
 
-_KNOWN = (_array, _objects, _scalar, complex, range, slice, Datapoints)
+_KNOWN = (_array_over, _objects, _scalar, complex, range, slice, Datapoints)
 _NAMES: dict[tuple[str, str], Any] = {(known.__module__, known.__name__): known for known in _KNOWN}
 _IDS = frozenset(map(id, _KNOWN))
-_dtype = functools.lru_cache(maxsize=256)(np.dtype)
+_dtype_by_name = functools.lru_cache(maxsize=256)(np.dtype)
 
 
 class _Encoder(pickle.Pickler):
@@ -160,11 +160,11 @@ def _of_program(name: str, home: str) -> Any:
 def _taken_apart(array: np.ndarray, described: Any) -> tuple[Any, ...]:
     """How an array is made again: from its bytes in the order in which they lie, without a copy if they are many."""
     order = "F" if array.flags.fnc else "C"
-    if array.nbytes < LARGE:
-        return _array, (array.tobytes(order), described, array.shape, order)  # type: ignore[arg-type]
+    if array.nbytes < LARGE_ARRAY:
+        return _array_over, (array.tobytes(order), described, array.shape, order)  # type: ignore[arg-type]
     whole = np.ascontiguousarray(array.T if order == "F" else array)
     held: Any = whole.reshape(-1).view(np.uint8)
-    return _array, (pickle.PickleBuffer(held), described, array.shape, order)
+    return _array_over, (pickle.PickleBuffer(held), described, array.shape, order)
 
 
 @functools.lru_cache(maxsize=256)

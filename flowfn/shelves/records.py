@@ -25,7 +25,7 @@ import numpy as np
 
 from flowfn.blocks import Block, ints
 
-Place: TypeAlias = tuple[int, int, int]
+Spot: TypeAlias = tuple[int, int, int]
 """Where the bytes of a number are: (which file, offset of their checksum, how many they are)."""
 
 MARKER = "flowfn-cache.txt"
@@ -37,23 +37,23 @@ LAYOUT = b"flowfn.cache_to1"
 RECORD = np.dtype([("number", "<i8"), ("offset", "<i8"), ("length", "<i8")])
 SEAL = 16
 """Bytes of a checksum, and of a key."""
-MANY = 4096
+MANY_RECORDS = 4096
 """Additions after which a table is sorted anew."""
 FULL, OLD = 1 << 16, 0.1
 """What waits is written when it is so many bytes, or when the last time was so many seconds ago."""
 
 
-class Table:
+class SpotTable:
     """Where the bytes of each number are; of several places, the one that was added last is tried first."""
 
     def __init__(self) -> None:
-        self.recent: dict[int, Place] = {}
+        self.recent: dict[int, Spot] = {}
         self.sorted = np.empty(0, np.int64), np.empty((0, 3), np.int64)
 
-    def add(self, number: int, place: Place) -> None:
+    def add(self, number: int, place: Spot) -> None:
         """One more."""
         self.recent[number] = place
-        if len(self.recent) >= max(MANY, len(self.sorted[0])):
+        if len(self.recent) >= max(MANY_RECORDS, len(self.sorted[0])):
             self._sort(np.empty(0, np.int64), np.empty((0, 3), np.int64))
 
     def add_all(self, found: Sequence[tuple[int, np.ndarray]]) -> None:
@@ -61,7 +61,7 @@ class Table:
         records = np.concatenate([np.empty(0, RECORD), *(records for _, records in found)])
         files = np.repeat([file for file, _ in found], [len(records) for _, records in found]).astype(np.int64)
         places = np.stack([files, records["offset"], records["length"]], axis=1)
-        if len(records) >= MANY or not len(self.sorted[0]):
+        if len(records) >= MANY_RECORDS or not len(self.sorted[0]):
             self._sort(records["number"], places)
             return
         for number, place in zip(records["number"].tolist(), places.tolist()):
@@ -74,7 +74,7 @@ class Table:
         self.sorted = keys[order], np.concatenate([self.sorted[1], recent, places])[order]
         self.recent = {}  # last, and readers look here first: what moves is seen by all of them
 
-    def find(self, numbers: Block) -> list[Place | None]:
+    def find(self, numbers: Block) -> list[Spot | None]:
         """A place of each number, None where there is none."""
         recent, (keys, places) = self.recent, self.sorted
         found: list[Any] = [None] * len(numbers)
@@ -86,7 +86,7 @@ class Table:
             ]
         return [recent.get(number, place) for number, place in zip(ints(numbers), found)] if recent else found
 
-    def all(self, number: int) -> list[Place]:
+    def all(self, number: int) -> list[Spot]:
         """Every place of a number, the newest first."""
         recent, (keys, places) = self.recent, self.sorted
         low, high = keys.searchsorted(number, "left"), keys.searchsorted(number, "right")
@@ -105,7 +105,7 @@ class Writer:
         self.handles: list[BinaryIO] = []
         self.begun, self.written = False, 0.0
 
-    def add(self, number: int, seal: bytes, payload: bytes) -> Place:
+    def add(self, number: int, seal: bytes, payload: bytes) -> Spot:
         """Put a datapoint to those that wait to be written."""
         place = self.file, self.size, len(payload)
         self.data += (seal, payload)

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from flowfn.process import forks
-from flowfn.shelves.records import FULL, LAYOUT, MARK, MARKER, OLD, RECORD, SEAL, Place, Table, Writer
+from flowfn.shelves.records import FULL, LAYOUT, MARK, MARKER, OLD, RECORD, SEAL, Spot, SpotTable, Writer
 
 PATIENCE = 10
 """Of a pass's time, at most one part in so many goes into looking for what others have written."""
@@ -32,7 +32,7 @@ class Shelf:
         self.path, self.key, self.about = path, key, about
         self.folder, self.header = Path(path) / key.hex()[:16], LAYOUT + key
         self.sealing = blake2b(digest_size=SEAL, key=key)
-        self.table, self.files = Table(), list[Path]()
+        self.table, self.files = SpotTable(), list[Path]()
         self.indexes: dict[
             str, tuple[int, int] | None
         ] = {}  # of each writer: which file is its data, how much of its index is known
@@ -183,14 +183,14 @@ class Visit:
         self.shelf.look(at_once=not self.looked)
         self.looked = True
 
-    def read(self, number: int, place: Place | None = None) -> memoryview | None:
+    def read(self, number: int, place: Spot | None = None) -> memoryview | None:
         """The bytes of a number, from `place` or any other that has them whole; None if there is none."""
         found = None if place is None else self._read(number, place)
         if found is not None:
             return found
         return next(filter(None, (self._read(number, other) for other in self.shelf.table.all(number))), None)
 
-    def _read(self, number: int, place: Place) -> memoryview | None:
+    def _read(self, number: int, place: Spot) -> memoryview | None:
         file, offset, length = place
         known = self._open(file)
         if known is None or offset < 0 or length < 0:
@@ -236,12 +236,12 @@ class Visit:
 
 
 _shelves: weakref.WeakValueDictionary[tuple[str, bytes], Shelf] = weakref.WeakValueDictionary()
-_turn = forks.lock()  # a process makes one shelf of each
+_shelf_turn = forks.lock()  # a process makes one shelf of each
 
 
 def shelf(path: str, key: bytes, about: str) -> Shelf:
     """The shelf for a key in a folder."""
-    with _turn:
+    with _shelf_turn:
         found = _shelves.get((path, key))
         if found is None:
             found = _shelves[path, key] = Shelf(path, key, about)

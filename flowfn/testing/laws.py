@@ -126,7 +126,7 @@ def same(a: Any, b: Any) -> bool:
     >>> same([np.arange(2), "x"], [np.arange(2), "x"]), same([1], [1.0]), same((1,), [1])
     (True, False, False)
     """
-    if _form(a) is not _form(b):
+    if _compared_type(a) is not _compared_type(b):
         return False
     if isinstance(a, np.ndarray):
         if a.dtype != b.dtype or a.shape != b.shape:
@@ -143,7 +143,7 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b) or bool(a != a and b != b)
 
 
-def _form(value: Any) -> type:
+def _compared_type(value: Any) -> type:
     return list if type(value) is Datapoints else type(value)
 
 
@@ -180,7 +180,7 @@ def _check_index(make_flow: Callable[[], Flow[Any]], seed: int, epoch: int, whol
     flow = make_flow().reset_state(seed).set_epoch(epoch)
     if not flow.seekable or not whole:
         return
-    for index in _spread(len(whole), 8):
+    for index in _spread_indices(len(whole), 8):
         if not same(whole[index], flow[index]):
             raise LawBroken(
                 _message(
@@ -196,7 +196,7 @@ def _check_index(make_flow: Callable[[], Flow[Any]], seed: int, epoch: int, whol
 def _check_resume(make_flow: Callable[[], Flow[Any]], seed: int, epoch: int, whole: list[Any], stops: int) -> None:
     after = outputs(make_flow(), seed, epoch + 1)[:5]
     beyond = int(make_flow().node.length_or_none() != math.inf)  # one more is asked for, to see that it ends
-    for k in _spread(len(whole) + 1, stops):
+    for k in _spread_indices(len(whole) + 1, stops):
         with make_flow().run(seed=seed, epoch=epoch) as iterator:
             for _ in islice(iterator, k):
                 pass
@@ -228,7 +228,7 @@ def _check_workers(
             "workers", make_flow, epoch, f"under prefetch(2, **{dict(keywords)})", whole, outputs(fetched, seed, epoch)
         )
         endless = fetched.node.length_or_none() == math.inf
-        for k in _spread(len(whole) + (not endless), min(stops, 3)):
+        for k in _spread_indices(len(whole) + (not endless), min(stops, 3)):
             left, beyond = max(len(whole) - k - 1, 0), int(not endless)
             with fetched.run(seed=seed, epoch=epoch) as iterator:
                 for _ in islice(iterator, k):
@@ -368,7 +368,7 @@ def _message(law: str, make_flow: Callable[[], Flow[Any]], epoch: int, says: str
     return f"{law}: {make_flow()!r}, epoch {epoch}, {says} {shown[0]}, {but} {shown[1]}"
 
 
-def _spread(n: int, count: int) -> list[int]:
+def _spread_indices(n: int, count: int) -> list[int]:
     """At most `count` different numbers below n, the first and the last among them."""
     return sorted({round(i) for i in np.linspace(0, n - 1, min(count, n))}) if n else []
 

@@ -16,7 +16,7 @@ from flowfn.flows.flow import Flow
 ITEMS = 12
 
 
-class Recipe:
+class RandomPipeline:
     """A function that makes a pipeline, and says which when it is shown."""
 
     def __init__(self, make_source: Callable[[], Any], stages: list[Any]) -> None:
@@ -29,7 +29,7 @@ class Recipe:
         return repr(self())
 
 
-class Stream:
+class OnlyIterable:
     """A source that can only be iterated."""
 
     def __init__(self, n: int) -> None:
@@ -66,7 +66,7 @@ def inner(datapoint: Any) -> Flow[Any]:
 
 def several(datapoint: Any) -> Iterator[Any]:
     """Nought to four datapoints made from one, for as long as somebody asks."""
-    for number in range(digest(datapoint) % 5):
+    for number in range(datapoint_digest(datapoint) % 5):
         yield [datapoint, number]
 
 
@@ -80,41 +80,41 @@ def filtered(datapoint: Any) -> Flow[Any]:
     return ff.pipe(shuffled(datapoint), ff.filter(coin, rng=True), ff.repeat(2))
 
 
-def shown(datapoint: Any) -> list[Any]:
+def as_words(datapoint: Any) -> list[Any]:
     """Any datapoint as a list with one component."""
     return [repr(datapoint)]
 
 
-def digest(datapoint: Any) -> int:
+def datapoint_digest(datapoint: Any) -> int:
     """A number that depends on nothing but the value of a datapoint."""
     return crc32(repr(datapoint).encode())
 
 
 def early(datapoint: Any) -> bool:
     """Whether to go on after a datapoint: four times of five."""
-    return digest(datapoint) % 5 != 0
+    return datapoint_digest(datapoint) % 5 != 0
 
 
 def kin(datapoint: Any) -> int:
     """One of a few keys."""
-    return digest(datapoint) % 6
+    return datapoint_digest(datapoint) % 6
 
 
-def counted(state: list[int], datapoint: Any) -> tuple[list[int], Any]:
+def running_sum(state: list[int], datapoint: Any) -> tuple[list[int], Any]:
     """A state that is changed in place, and an output that depends on it."""
     state.append(kin(datapoint))
     return state, [datapoint, sum(state)]
 
 
 def _batch(size: int, drop_remainder: bool) -> Any:
-    return ff.compose(ff.map(shown), ff.batch(size, drop_remainder=drop_remainder, collate=ff.as_list))
+    return ff.compose(ff.map(as_words), ff.batch(size, drop_remainder=drop_remainder, collate=ff.as_list))
 
 
 small = st.integers(1, 5)
 sources: Any = st.one_of(
     st.integers(0, ITEMS).map(lambda n: lambda: [[number] for number in range(n)]),
     st.integers(1, ITEMS).map(lambda n: lambda: ff.from_arrays(np.arange(n), np.arange(2 * n).reshape(n, 2))),
-    st.integers(0, ITEMS).map(lambda n: lambda: ff.flow(Stream(n))),
+    st.integers(0, ITEMS).map(lambda n: lambda: ff.flow(OnlyIterable(n))),
     st.integers(0, ITEMS).map(
         lambda n: lambda: ff.flow(lambda rng, start: iter(rng.integers(99, size=n)[start:].tolist()))
     ),
@@ -122,7 +122,7 @@ sources: Any = st.one_of(
 _REMAINDERS: tuple[Literal["keep", "drop", "pad"], ...] = ("keep", "drop", "pad")
 
 anywhere: Any = st.one_of(
-    st.just(lambda: ff.map(shown)),
+    st.just(lambda: ff.map(as_words)),
     st.just(lambda: ff.map(noisy, rng=True)),
     st.just(lambda: ff.filter(third)),
     st.just(lambda: ff.filter(coin, rng=True)),
@@ -130,13 +130,13 @@ anywhere: Any = st.one_of(
     st.just(lambda: ff.flat_map(copies)),
     st.just(lambda: ff.flat_map(inner)),
     st.just(lambda: ff.enumerate()),
-    st.just(lambda: ff.compose(ff.map(shown), ff.map_component(len, 0))),
-    st.just(lambda: ff.compose(ff.map(shown), ff.select([0, 0]))),
+    st.just(lambda: ff.compose(ff.map(as_words), ff.map_component(len, 0))),
+    st.just(lambda: ff.compose(ff.map(as_words), ff.select([0, 0]))),
     st.tuples(small, st.booleans()).map(lambda a: lambda: _batch(*a)),
-    st.just(lambda: ff.compose(ff.map(shown), ff.batch(2), ff.unbatch())),
+    st.just(lambda: ff.compose(ff.map(as_words), ff.batch(2), ff.unbatch())),
     small.map(lambda n: lambda: ff.shuffle_buffer(n)),
     st.one_of(st.none(), st.integers(0, 4)).map(lambda n: lambda: ff.tap(repr, first=n)),
-    st.just(lambda: ff.scan(counted, [0])),
+    st.just(lambda: ff.scan(running_sum, [0])),
     st.just(lambda: ff.take_while(early)),
     st.sampled_from([repr, kin]).map(lambda key: lambda: ff.unique(key=key)),
     st.tuples(st.sampled_from([copies, several, inner, shuffled, filtered]), st.integers(1, 4), st.integers(1, 3)).map(
@@ -215,20 +215,20 @@ class _Sampled(_Step):
         )
 
 
-def _after(before: Recipe, step: Any) -> Any:
+def _after(before: RandomPipeline, step: Any) -> Any:
     return step(before())
 
 
 @st.composite
-def recipes(draw: Any, max_stages: int = 5) -> Recipe:
+def recipes(draw: Any, max_stages: int = 5) -> RandomPipeline:
     """A source and up to `max_stages` stages that fit it."""
-    made = Recipe(draw(sources), [])
+    made = RandomPipeline(draw(sources), [])
     for _ in range(draw(st.integers(0, max_stages))):
         choices = st.one_of(anywhere, seekable_only) if made().seekable else anywhere
         stage = draw(choices)
         if isinstance(stage(), _Step):
-            before, step = Recipe(made.make_source, list(made.stages)), stage()
-            made = Recipe(partial(_after, before, step), [])
+            before, step = RandomPipeline(made.make_source, list(made.stages)), stage()
+            made = RandomPipeline(partial(_after, before, step), [])
         else:
             made.stages.append(stage)
     return made

@@ -12,14 +12,14 @@ from flowfn.datapoints.collating import BATCHING, COLLATION, as_list, batched, c
 from flowfn.datapoints.components import Datapoints, with_fields
 from flowfn.flows.stages import stage
 from flowfn.showing import brief
-from flowfn.vocabulary.rebatching import joined
+from flowfn.vocabulary.rebatching import joined_batches
 
 __all__ = ["as_list", "batch", "collate", "collated", "rows_of", "stack", "unbatch", "window"]
 
 
 def _rows_joined(batches: Sequence[Any], collate: Any, **others: Any) -> Any:
     """One batch of the rows of several, if it is what stacking them all would give: their columns have to be alike."""
-    return joined(batches) if collate is stack else None
+    return joined_batches(batches) if collate is stack else None
 
 
 @stage.group(size="size", whole="drop_remainder", where={"size": rules.positive, **BATCHING}, joins=_rows_joined)
@@ -160,7 +160,7 @@ def rows_of(batched: Any) -> Iterator[Any]:
             f"{brief(batched)}; "
             "is there a batch() before it?"
         )
-    if _rows(columns) is None:
+    if _rows_of_batch(columns) is None:
         raise ValueError(
             "unbatch(): a batch without components does not tell how many datapoints it was made of, got "
             f"{brief(batched)}"
@@ -173,21 +173,21 @@ def _items(column: Any) -> Iterator[Any]:
     and an empty one is so in every datapoint."""
     if not isinstance(column, Mapping):
         return iter(column)
-    return ({} for _ in repeat(None)) if _rows(column) is None else rows_of(column)
+    return ({} for _ in repeat(None)) if _rows_of_batch(column) is None else rows_of(column)
 
 
-def _rows(columns: Mapping[Any, Any]) -> int | None:
+def _rows_of_batch(columns: Mapping[Any, Any]) -> int | None:
     """How many datapoints there are in a batch; None if nothing tells."""
-    lengths = {name: _length(name, column) for name, column in columns.items()}
+    lengths = {name: _column_length(name, column) for name, column in columns.items()}
     known = {length for length in lengths.values() if length is not None}
     if len(known) > 1:
         raise ValueError(f"unbatch(): the components of a batch have different lengths: {lengths}")
     return next(iter(known), None)
 
 
-def _length(name: Any, column: Any) -> int | None:
+def _column_length(name: Any, column: Any) -> int | None:
     if isinstance(column, Mapping):
-        return _rows(column)
+        return _rows_of_batch(column)
     if not _is_column(column):
         raise TypeError(
             "unbatch(): a component of a batch must be an array or a list, one value for each datapoint, but "

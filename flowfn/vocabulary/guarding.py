@@ -102,7 +102,7 @@ def _guarding(inner: Stage) -> type[Node] | None:
     kind = inner.kind
     if kind is None or kind.boundary or kind.root or inner.transparent or isinstance(inner, Guarded):
         return None
-    return next((guarded for plain, guarded in _KINDS if issubclass(kind, plain)), None)
+    return next((guarded for plain, guarded in _GUARDED_KINDS if issubclass(kind, plain)), None)
 
 
 class Guarded(Stage):
@@ -167,7 +167,7 @@ class _Guarding(Node):
     ) -> Outputs:
         """The guarded generator."""
         return Outputs(
-            Work(self, run, inputs[0], labels, trail is not None).guarded(inputs[0]), self, inputs, trail=trail
+            Guarding(self, run, inputs[0], labels, trail is not None).guarded(inputs[0]), self, inputs, trail=trail
         )
 
 
@@ -183,14 +183,14 @@ class GuardedExpand(_Guarding, Expand):
     """A guarded stage that gives any number of outputs for each input, or that leaves some out."""
 
 
-_KINDS: tuple[tuple[type[Node], type[Node]], ...] = (
+_GUARDED_KINDS: tuple[tuple[type[Node], type[Node]], ...] = (
     (Each, GuardedEach),
     (Group, GuardedGroup),
     (Expand, GuardedExpand),
 )
 
 
-class Work:
+class Guarding:
     """One guarded generator: the datapoints that the stage has taken and not yet answered,
     and what to do when it fails."""
 

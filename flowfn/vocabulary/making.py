@@ -33,7 +33,7 @@ _SHAPES = rules.Rule(
     lambda value: isinstance(value, (tuple, list, Mapping)),
     lambda value, others: _are_shapes(value),
 )
-_SIZE = rules.optional(rules.natural)
+_FAKE_LENGTH = rules.optional(rules.natural)
 _ONE = {"dtype": "a dtype of floats, integers or bools", "domain": "two numbers (low, high)"}
 
 
@@ -128,13 +128,13 @@ def _in_natural_order(paths: Mapping[str, Any]) -> list[str]:
     def key(path: str) -> tuple[Any, str]:
         folder, name = os.path.split(path)
         if folder not in folders:
-            folders[folder] = tuple(map(_natural, folder.replace(os.altsep or os.sep, os.sep).split(os.sep)))
-        return (*folders[folder], _natural(name)), path
+            folders[folder] = tuple(map(_natural_order, folder.replace(os.altsep or os.sep, os.sep).split(os.sep)))
+        return (*folders[folder], _natural_order(name)), path
 
     return sorted(paths, key=key)
 
 
-def _natural(name: str) -> list[Any]:
+def _natural_order(name: str) -> list[Any]:
     """A name as texts and numbers, by turns."""
     parts: list[Any] = re.split("([0-9]+)", name)
     parts[1::2] = map(int, parts[1::2])
@@ -167,7 +167,7 @@ def fake(
     >>> fake({"x": (3,)}, None, random=False)[10**9]["x"].shape
     (3,)
     """
-    count = _SIZE.check("fake", "size", size, {})
+    count = _FAKE_LENGTH.check("fake", "size", size, {})
     rules.boolean.check("fake", "random", random, {})
     _SHAPES.check("fake", "shapes", shapes, {})
     named: dict[Any, Any] | None = (

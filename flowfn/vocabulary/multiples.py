@@ -44,11 +44,11 @@ def pad_to_multiple(n: int, source: Any, *, mask: str = "valid") -> Flow[Any]:
     [{'x': 5, 'real': True}, {'x': 5, 'real': False}]
     """
     whole = flow(source, "pad_to_multiple")
-    return _rounded_up(n, _masked(mask, True, whole), _masked(mask, False, whole))
+    return _rounded_up(n, _masks_added(mask, True, whole), _masks_added(mask, False, whole))
 
 
 @stage.each
-def _masked(mask: str, real: bool, source: Any) -> Iterator[Any]:
+def _masks_added(mask: str, real: bool, source: Any) -> Iterator[Any]:
     for datapoint in source:
         yield with_mask(datapoint, mask, real)
 

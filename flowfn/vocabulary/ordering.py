@@ -13,7 +13,7 @@ from flowfn.flows.flow import Flow
 from flowfn.flows.sources import flow
 from flowfn.flows.stages import stage
 from flowfn.flows.translating import speaks
-from flowfn.kinds.routes import Span, Table
+from flowfn.kinds.routes import IndexTable, Span
 from flowfn.kinds.stretches import Stretch
 from flowfn.randomness.drawing import DistinctDraws, Draws, WeightedDraws
 from flowfn.randomness.generators import drawn_key, permutation
@@ -47,11 +47,11 @@ def shuffle(n: int, *, window: int | None = None, rng: np.random.Generator) -> A
     return permutation(n, rng, window)
 
 
-def _taken(count: int) -> Iterator[Stretch]:
+def _take_stretch(count: int) -> Iterator[Stretch]:
     yield Stretch(stop=count)
 
 
-@stage.order(where={"count": rules.natural}, stream=_taken)
+@stage.order(where={"count": rules.natural}, stream=_take_stretch)
 def take(count: int, n: float) -> Span:
     """The first `count` datapoints.
 
@@ -80,7 +80,7 @@ def skip(count: int, n: float) -> Span:
 _INDICES = rules.Rule(
     "a sequence of integers", lambda value: hasattr(value, "__len__") and not isinstance(value, (str, bytes, dict))
 )
-_BOUND = rules.optional(rules.integer)
+_SLICE_BOUND = rules.optional(rules.integer)
 _STEP = rules.optional(rules.Rule("an integer other than 0", rules.is_integer, lambda value, others: value != 0))
 
 
@@ -91,7 +91,7 @@ def _sliced(start: int | None, stop: int | None, step: int | None) -> Iterator[S
     yield Stretch(start=bounds[0], stop=bounds[1], step=int(bounds[2]))
 
 
-@stage.order(where={"start": _BOUND, "stop": _BOUND, "step": _STEP}, stream=_sliced)
+@stage.order(where={"start": _SLICE_BOUND, "stop": _SLICE_BOUND, "step": _STEP}, stream=_sliced)
 def slice(start: int | None, stop: int | None, step: int | None, n: float) -> Span:
     """The datapoints that `sequence[start:stop:step]` would give; negative numbers count from the end.
 
@@ -225,7 +225,7 @@ def sample(count: int, n: int, *, weights: Any = None, replacement: bool = True,
         )
     if given is not None:
         return WeightedDraws(given, count, key) if replacement else DistinctDraws(given, count, key)
-    return Draws(n, count, key) if replacement else Table(permutation(n, rng), count)
+    return Draws(n, count, key) if replacement else IndexTable(permutation(n, rng), count)
 
 
 @speaks

@@ -52,7 +52,7 @@ def rebatch(size: int, source: Any, *, drop_remainder: bool = False, mark: Mark)
         yield rest.take(rest.rows)
 
 
-class Piece(NamedTuple):
+class Remainder(NamedTuple):
     """A batch that is not used up: its number, the anchors upstream to read it again from, its form and its columns."""
 
     number: int
@@ -67,7 +67,7 @@ class Rest:
 
     def __init__(self, source: Any, mark: Mark) -> None:
         self.source, self.mark = source, mark
-        self.pieces: deque[Piece] = deque()
+        self.pieces: deque[Remainder] = deque()
         self.position: int = source.position
         self.taken: int = mark.note[0] if mark.note else 0
         self.rows = -self.taken
@@ -80,21 +80,21 @@ class Rest:
     def add(self, batch: Any) -> None:
         """One more batch, the last that was read."""
         columns = columns_of(batch)
-        rows = _rows(columns, batch)
+        rows = _row_count(columns, batch)
         if self.taken > rows > 0 and not self.pieces:
             raise ValueError(
                 f"rebatch(): the state says that {self.taken} rows of a batch are gone, but it has {rows}: the data "
                 "differs"
             )
         if rows:
-            form = _rebuilt(batch, dict.fromkeys(columns))
-            self.pieces.append(Piece(self.position, self.source.facts(before_last=True), form, columns, rows))
+            form = _rebuilt_batch(batch, dict.fromkeys(columns))
+            self.pieces.append(Remainder(self.position, self.source.facts(before_last=True), form, columns, rows))
             self.rows += rows
         self.position += 1
 
     def take(self, count: int) -> Any:
         """A batch of the next `count` rows."""
-        parts: list[tuple[Piece, slice]] = []
+        parts: list[tuple[Remainder, slice]] = []
         start, left = self.taken, count
         for piece in self.pieces:
             stop = min(start + left, piece.rows)
@@ -111,26 +111,26 @@ class Rest:
         return made
 
 
-def _put_together(parts: list[tuple[Piece, slice]]) -> Any:
+def _put_together(parts: list[tuple[Remainder, slice]]) -> Any:
     """One batch of some rows of several, in the form of the first."""
     first = parts[0][0]
     for piece, _ in parts:
         if type(piece.form) is not type(first.form) or piece.columns.keys() != first.columns.keys():
-            shown = [brief(_rebuilt(one.form, one.columns)) for one in (first, piece)]
+            shown = [brief(_rebuilt_batch(one.form, one.columns)) for one in (first, piece)]
             raise ValueError(f"rebatch(): batches must have the same components, got {shown[0]} and {shown[1]}")
-    return _rebuilt(
+    return _rebuilt_batch(
         first.form, {path: _joined([piece.columns[path][rows] for piece, rows in parts]) for path in first.columns}
     )
 
 
-def joined(batches: Sequence[Any]) -> Any:
+def joined_batches(batches: Sequence[Any]) -> Any:
     """Batches in a row as one, or None where stacking the datapoints of all might give something else.
 
     Columns have to be arrays of one dtype and shape, or lists beside such an array: a list alone may be anything.
 
-    >>> joined([[np.array([1, 2]), ["a", "b"]], [np.array([3]), ["c"]]])
+    >>> joined_batches([[np.array([1, 2]), ["a", "b"]], [np.array([3]), ["c"]]])
     [array([1, 2, 3]), ['a', 'b', 'c']]
-    >>> joined([np.array([1, 2]), np.array([0.5])]) is None
+    >>> joined_batches([np.array([1, 2]), np.array([0.5])]) is None
     True
     """
     columns = [columns_of(batch) for batch in batches]
@@ -147,7 +147,7 @@ def joined(batches: Sequence[Any]) -> Any:
         isinstance(column, np.ndarray) for column in first.values()
     ):
         return None
-    return _rebuilt(batches[0], {path: _joined([one[path] for one in columns]) for path in first})
+    return _rebuilt_batch(batches[0], {path: _joined([one[path] for one in columns]) for path in first})
 
 
 def _kind_of(column: Any) -> Any:
@@ -174,28 +174,28 @@ def columns_of(batch: Any, path: tuple[Any, ...] = ()) -> dict[Any, Any]:
     return {at: column for key, value in items for at, column in columns_of(value, (*path, key)).items()}
 
 
-def _rebuilt(form: Any, columns: Mapping[Any, Any], path: tuple[Any, ...] = ()) -> Any:
+def _rebuilt_batch(form: Any, columns: Mapping[Any, Any], path: tuple[Any, ...] = ()) -> Any:
     """A batch of the form of another, with other columns."""
     if isinstance(form, Mapping):
-        return {key: _rebuilt(value, columns, (*path, key)) for key, value in form.items()}
+        return {key: _rebuilt_batch(value, columns, (*path, key)) for key, value in form.items()}
     if not path and isinstance(form, Datapoints):
         return Datapoints(columns[path] or ())
     if not path and isinstance(form, (list, tuple)):
-        items = [_rebuilt(value, columns, (key,)) for key, value in enumerate(form)]
+        items = [_rebuilt_batch(value, columns, (key,)) for key, value in enumerate(form)]
         return items if isinstance(form, list) else form._make(items) if hasattr(form, "_make") else tuple(items)
     if not path and dataclasses.is_dataclass(form) and not isinstance(form, type):
         names = [field.name for field in dataclasses.fields(form)]
-        return with_fields(form, {name: _rebuilt(getattr(form, name), columns, (name,)) for name in names})
+        return with_fields(form, {name: _rebuilt_batch(getattr(form, name), columns, (name,)) for name in names})
     return columns[path]
 
 
-def _rows(columns: Mapping[Any, Any], batch: Any) -> int:
+def _row_count(columns: Mapping[Any, Any], batch: Any) -> int:
     for column in columns.values():
         if isinstance(column, (str, bytes)) or not hasattr(column, "__len__") or not getattr(column, "shape", (0,)):
             raise TypeError(
                 f"rebatch(): a batch is made of arrays and lists, one value for each row, got {brief(batch)}"
             )
-    lengths = {_named(path): len(column) for path, column in columns.items()}
+    lengths = {_column_name(path): len(column) for path, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"rebatch(): the components of a batch have different lengths: {lengths}")
     if not lengths:
@@ -203,7 +203,7 @@ def _rows(columns: Mapping[Any, Any], batch: Any) -> int:
     return next(iter(lengths.values()))
 
 
-def _named(path: tuple[Any, ...]) -> Any:
+def _column_name(path: tuple[Any, ...]) -> Any:
     return path[0] if len(path) == 1 else path
 
 
@@ -214,7 +214,7 @@ def _joined(parts: list[Any]) -> Any:
     if any(isinstance(part, list) for part in parts):
         return list(chain.from_iterable(parts))
     if any(map(subclasses.carries, set(map(type, parts)))):
-        return subclasses.joined(parts, _concatenated, _concatenated, "rebatch")
+        return subclasses.joined_arrays(parts, _concatenated, _concatenated, "rebatch")
     return _concatenated([as_array(part, "rebatch") for part in parts])
 
 

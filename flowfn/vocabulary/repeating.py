@@ -64,11 +64,11 @@ def cycle(n: float) -> Rounds:
     return Rounds(n, math.inf)
 
 
-def _copied(count: int) -> Iterator[Stretch]:
+def _copies_stretch(count: int) -> Iterator[Stretch]:
     yield Stretch(times=count, anew=True)
 
 
-@stage.order(where={"count": rules.positive}, stream=_copied)
+@stage.order(where={"count": rules.positive}, stream=_copies_stretch)
 def repeat_each(count: int, n: float) -> Copies:
     """Every datapoint `count` times in a row. Stages downstream draw new random numbers for every copy.
 

@@ -14,7 +14,7 @@ from flowfn import rules
 from flowfn.blocks import Block
 from flowfn.datapoints.columns import Columns, Rows
 from flowfn.datapoints.components import component, replaced, selected
-from flowfn.flows.definitions import shown
+from flowfn.flows.definitions import as_written
 from flowfn.flows.flow import Flow
 from flowfn.flows.sources import counting
 from flowfn.flows.stages import stage
@@ -305,7 +305,7 @@ class seeded(Picklable, Generic[T]):
                     torch.set_rng_state(held[2])
 
     def __repr__(self) -> str:
-        return f"seeded({shown(self.f)})"
+        return f"seeded({as_written(self.f)})"
 
 
 _global_state = forks.lock()

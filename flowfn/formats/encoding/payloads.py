@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from flowfn.extras import needed
-from flowfn.kinds.notes import note
+from flowfn.kinds.notes import add_note
 from flowfn.showing import brief
 from flowfn.storage.damage import words
 
@@ -127,7 +127,7 @@ def encoded(encode: Callable[[Any], Any], datapoint: Any, number: int, who: str)
     try:
         payload = encode(datapoint)
     except Exception as error:
-        note(error, f"in {who}(), datapoint {number}: {brief(datapoint)}")
+        add_note(error, f"in {who}(), datapoint {number}: {brief(datapoint)}")
         raise
     if not isinstance(payload, (bytes, bytearray, memoryview)):
         raise TypeError(f"{who}(): encode must return bytes, got {brief(payload)} for datapoint {number}")

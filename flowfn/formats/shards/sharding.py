@@ -12,13 +12,13 @@ from typing import Any
 
 from flowfn import rules
 from flowfn.extras import needed
-from flowfn.flows.definitions import shown as named
+from flowfn.flows.definitions import as_written as named
 from flowfn.flows.flow import Flow
 from flowfn.flows.stages import pipe
 from flowfn.formats.shards.dealing import AHEAD, Dealer
 from flowfn.formats.shards.naming import PATTERN, counts_shards, shard_name
 from flowfn.formats.shards.provenance import note_beside, origin_of
-from flowfn.kinds.notes import note
+from flowfn.kinds.notes import add_note
 from flowfn.parallel import prefetch
 from flowfn.parallel.crossing.errors import Portable
 from flowfn.parallel.workers.processes import inside_worker
@@ -206,7 +206,7 @@ class Attempt:
             with contextlib.suppress(OSError):
                 open(self.mark, "w").close()
             if inside_worker():
-                note(error, "in a worker process:\n" + "".join(traceback.format_tb(error.__traceback__)).rstrip())
+                add_note(error, "in a worker process:\n" + "".join(traceback.format_tb(error.__traceback__)).rstrip())
                 return Failed(Portable(error))
             return Failed(error)
         return None

@@ -27,7 +27,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from flowfn.extras import needed
-from flowfn.kinds.notes import note
+from flowfn.kinds.notes import add_note
 from flowfn.showing import brief
 from flowfn.storage import archives
 from flowfn.storage.damage import words
@@ -88,7 +88,7 @@ class Decoding:
             return decoder(data)
         except Exception as error:
             if not ours:
-                note(error, f"in decode[{extension!r}], of {where()}")
+                add_note(error, f"in decode[{extension!r}], of {where()}")
                 raise
             raise ValueError(
                 f"{where()} cannot be read as {extension}: {words(error)}; decode=False gives its bytes"

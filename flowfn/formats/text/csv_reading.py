@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
-from flowfn.flows.definitions import shown as named
+from flowfn.flows.definitions import as_written as named
 from flowfn.flows.flow import Flow
 from flowfn.formats.joining.members import dicts
 from flowfn.formats.text.csv_writing import CHARACTER, QUOTE, check_apart, check_encoding, dialect, write_csv

@@ -16,7 +16,7 @@ from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
 from flowfn.kinds.failures import mark, marked
-from flowfn.kinds.notes import note, written
+from flowfn.kinds.notes import add_note, written
 from flowfn.kinds.tallies import Dropped
 from flowfn.parallel.crossing.transport import pack
 from flowfn.showing import brief
@@ -145,7 +145,7 @@ def _arrived(data: bytes, words: tuple[str, str], notes: list[str], where: dict[
     except Exception:  # its class cannot be had here
         error = RuntimeError(": ".join(words))
         for text in notes:
-            note(error, text)
+            add_note(error, text)
         if where is not None:
             mark(error, where)
     return error

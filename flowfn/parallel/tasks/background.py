@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from flowfn.kinds.failures import locate, mark, uneven, whereabouts
+from flowfn.kinds.failures import failure_place, locate, mark, uneven
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.runs import Anchor, Outputs, Run
 from flowfn.kinds.tallies import Tallies, anchors
@@ -150,7 +150,7 @@ def _delivered(
 
 def output_of(node: Node, number: int) -> dict[str, Any]:
     """Where an output that did not come would have been."""
-    return whereabouts(f"in {node.part}, its output ", number)
+    return failure_place(f"in {node.part}, its output ", number)
 
 
 def may_wait(consumer: threading.Thread) -> bool:

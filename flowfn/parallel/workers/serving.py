@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, NamedTuple, cast
 
 from flowfn.datapoints import buffers
-from flowfn.kinds.failures import locate, mark, uneven, whereabouts
+from flowfn.kinds.failures import failure_place, locate, mark, uneven
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.notes import trace
 from flowfn.kinds.runs import Anchor, Outputs, Run
@@ -242,7 +242,7 @@ def _cut_short(top: Node, reply: Reply, number: int, error: Exception) -> Reply:
         f"{type(error).__name__}: "
         f"{error}; give something that pickles, or prefetch with threads="
     )
-    mark(told, whereabouts(f"in {top.part}"))
+    mark(told, failure_place(f"in {top.part}"))
     cut = replace(reply, outputs=reply.outputs[:number], error=told, text="", more=False, ended=True)
     cut.facts = reply.facts and reply.facts[:number]
     if reply.reached:

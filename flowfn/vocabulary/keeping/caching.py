@@ -17,7 +17,7 @@ from flowfn.flows.stages import stage
 from flowfn.kinds.nodes import Each
 from flowfn.kinds.runs import EpochForm, Outputs, Run
 
-_SEED = {"seed": rules.integer}
+_FROZEN_SEED = {"seed": rules.integer}
 
 
 class FrozenNode(Each):
@@ -162,7 +162,7 @@ def _mapped(value: Any, f: Any) -> Any:
     return f(value)
 
 
-@stage.each(where=_SEED, reads=FrozenNode)
+@stage.each(where=_FROZEN_SEED, reads=FrozenNode)
 def freeze(source: Any, *, seed: int = 0) -> Iterator[Any]:
     """Fix the randomness upstream: every pass over it is the one with `seed`, at epoch 0, whatever tree is around it.
 
@@ -174,7 +174,7 @@ def freeze(source: Any, *, seed: int = 0) -> Iterator[Any]:
     yield from source
 
 
-@stage.each(where=_SEED, reads=CacheNode)
+@stage.each(where=_FROZEN_SEED, reads=CacheNode)
 def cache(source: Any, *, seed: int = 0) -> Iterator[Any]:
     """Keep datapoints in the memory of this process: each is made once, when it is first wanted.
 

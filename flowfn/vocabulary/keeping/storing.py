@@ -23,12 +23,12 @@ from flowfn.flows.states import fingerprint
 from flowfn.kinds.nodes import MISSING, Each, fault
 from flowfn.kinds.runs import Outputs, Run
 from flowfn.shelves.encoding import decoded, encoded
-from flowfn.shelves.records import Place
+from flowfn.shelves.records import Spot
 from flowfn.shelves.shelf import Shelf, Visit, refuse_foreign, shelf
 from flowfn.showing import brief
 from flowfn.vocabulary.keeping.caching import FrozenNode
 
-F = TypeVar("F", bound=Callable[..., Any])
+StoreFunction = TypeVar("StoreFunction", bound=Callable[..., Any])
 END = -1
 """The number under which a stream's length is kept, once it has been read to its end."""
 FEW, BRISK, SLOW = 64, 1.0, 4.0
@@ -141,7 +141,7 @@ class Reading:
                 yield datapoint
         return start
 
-    def _known(self, visit: Visit, place: Place | None = None) -> Any:
+    def _known(self, visit: Visit, place: Spot | None = None) -> Any:
         """The wanted datapoint from the files, or MISSING."""
         payload = None if place is None else visit.read(self.at, place)
         if payload is None:
@@ -195,10 +195,10 @@ class Reading:
         return stop
 
 
-def _called(name: str) -> Callable[[F], F]:
+def _called(name: str) -> Callable[[StoreFunction], StoreFunction]:
     """Give a function the name that people know."""
 
-    def rename(function: F) -> F:
+    def rename(function: StoreFunction) -> StoreFunction:
         function.__name__ = name
         return function
 
@@ -217,10 +217,10 @@ _PATH = rules.Rule(
     lambda value: isinstance(value, (str, os.PathLike)),
     lambda value, others: os.fspath(value) != "",
 )
-_TEXT = rules.Rule("a string", lambda value: isinstance(value, str))
+_KEY_TEXT = rules.Rule("a string", lambda value: isinstance(value, str))
 
 
-@stage.composite(where={"path": _PATH, "version": _TEXT, "seed": rules.integer})
+@stage.composite(where={"path": _PATH, "version": _KEY_TEXT, "seed": rules.integer})
 def cache_to(path: Any, source: Any, *, version: str = "", seed: int = 0) -> Flow[Any]:
     """Keep datapoints in files in the folder `path`: each is made once, by whoever wants it first.
 

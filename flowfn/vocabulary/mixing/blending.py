@@ -11,7 +11,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.flows.stages import stage
-from flowfn.flows.standing import Begun, Row, are_rows, first_of, packed, unpacked
+from flowfn.flows.standing import Begun, MixRow, are_rows, first_of, packed_row, unpacked_row
 from flowfn.kinds.nodes import MISSING, known_length
 from flowfn.kinds.orders import ROUTES, Order
 from flowfn.kinds.runs import Anchor, EpochForm, Length, Outputs, Run
@@ -54,7 +54,7 @@ class MixNode(Order):
         """Those of the sources, where they are the same in every round."""
         return tuple(None if self.cycles and not source.steady else source.length(run) for source in self.sources)
 
-    def first(self, run: Run) -> Row:
+    def first(self, run: Run) -> MixRow:
         """The row with which the pass began."""
         return first_of(run.anchors.get(self.place), run, len(self.sources))
 
@@ -64,7 +64,7 @@ class MixNode(Order):
         at, routes = (run.epoch, lengths), run.memo.setdefault((self.place, "routes"), {})
         route = routes.get(at)
         if route is None:
-            route = MixRoute(self.plan(run), lengths, unpacked(self.first(run), len(self.sources))[2])
+            route = MixRoute(self.plan(run), lengths, unpacked_row(self.first(run), len(self.sources))[2])
             if len(routes) >= ROUTES:
                 routes.clear()
             routes[at] = route
@@ -78,7 +78,7 @@ class MixNode(Order):
 
     def labels(self, run: Run) -> tuple[int, int]:
         """Counted anew, after the steps of the mix that this one went on from."""
-        return self.rank + self.world * unpacked(self.first(run), len(self.sources))[1], self.world
+        return self.rank + self.world * unpacked_row(self.first(run), len(self.sources))[1], self.world
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """Over streams all sources are open at once, each in its round."""
@@ -100,7 +100,7 @@ class MixNode(Order):
     def anchor(self, epoch: int, steps: int, sources: Mapping[str, list[Any]]) -> Anchor:
         """Where to begin so as to go on from a mix of other sources: those of the same names have come so far."""
         begun = [Begun(*sources.get(str(name), ())) for name in self.names]
-        return Anchor((epoch,), 0, packed(0, steps, zip(*(one._replace(before=one.given) for one in begun))))
+        return Anchor((epoch,), 0, packed_row(0, steps, zip(*(one._replace(before=one.given) for one in begun))))
 
     def epoch_upstream(self, epoch: EpochForm) -> EpochForm:
         """In a round of it, where sources begin again."""
@@ -113,7 +113,7 @@ class MixNode(Order):
             anchor.inputs, many, anchor.outputs
         )
         if fits and anchor.inputs:
-            begun, first = (unpacked(row, many)[2] for row in (anchor.inputs, first_of(anchor, run, many)))
+            begun, first = (unpacked_row(row, many)[2] for row in (anchor.inputs, first_of(anchor, run, many)))
             ends = [known_length(run, source) for source in self.sources]
             fits = all(one.position <= max(end, past.position) for end, one, past in zip(ends, begun, first))
         return (
@@ -128,14 +128,14 @@ class MixNode(Order):
         At the end of a pass there may be up to `size` - 1 outputs less than k: the last batch is short.
         """
         known = run.anchors.get(self.place, Anchor(run.epoch, 0, ()))
-        _, before, begun = unpacked(known.inputs, len(self.sources))
+        _, before, begun = unpacked_row(known.inputs, len(self.sources))
         if self.seekable:
             route = self.route(run)
             k = int(min(k, route.length))
             return before + k, route.begun(k)
         if not k - size < known.outputs <= k or known.epoch != run.epoch:
             return None
-        plan, lengths, origin = self.plan(run), self.lengths(run), unpacked(self.first(run), len(self.sources))[2]
+        plan, lengths, origin = self.plan(run), self.lengths(run), unpacked_row(self.first(run), len(self.sources))[2]
         active = [] if self.scheduled else plan.active(begun, lengths)
         if active:
             begun = owed(origin, begun, plan.picks(active, lengths, since(origin, [one.before for one in begun])))
@@ -150,9 +150,9 @@ class Mixing:
     def __init__(self, node: MixNode, run: Run, known: Anchor) -> None:
         self.node, self.run, self.plan, self.step = node, run, node.plan(run), known.outputs
         self.lengths = node.lengths(run)
-        self.start, self.before, begun = unpacked(known.inputs, len(node.sources))
+        self.start, self.before, begun = unpacked_row(known.inputs, len(node.sources))
         self.first = node.first(run)
-        self.origin = unpacked(self.first, len(node.sources))[2]
+        self.origin = unpacked_row(self.first, len(node.sources))[2]
         self.given, self.rounds, positions, self.ended, self.expected, self.past = map(list, zip(*begun))
         self.positions = positions if self.plan.cycles else list(self.given)
         self.live = [self._open(*one) for one in enumerate(self.positions)]
@@ -172,7 +172,7 @@ class Mixing:
 
     def tell(self) -> dict[int, Anchor]:
         """A mix holds nothing between its outputs, so it can go on from anywhere."""
-        at = packed(self.start, self.before, self._columns(), self.first)
+        at = packed_row(self.start, self.before, self._columns(), self.first)
         return {self.node.place: Anchor(self.run.epoch, self.outputs.position, at)}
 
     def __iter__(self) -> Iterator[Any]:

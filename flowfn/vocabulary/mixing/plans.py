@@ -20,7 +20,7 @@ from flowfn.flows.standing import Begun
 from flowfn.kinds.routes import Switch
 from flowfn.kinds.runs import Length
 from flowfn.randomness.generators import hashed
-from flowfn.vocabulary.mixing.shares import BLOCK, Picks, whole
+from flowfn.vocabulary.mixing.shares import STEPS_AT_ONCE, Picks, whole
 
 CYCLING = ("cycle_all", "forever")
 """When a mix that stops so finds that a source has ended, it begins it again."""
@@ -74,7 +74,7 @@ class Plan:
         if self.weights != "length":
             return Picks(active, whole(self.weights), key, given=given)
         total = sum(map(int, lengths))
-        return Picks(active, whole(lengths), key, total if total <= ONE_BLOCK else BLOCK, given)
+        return Picks(active, whole(lengths), key, total if total <= ONE_BLOCK else STEPS_AT_ONCE, given)
 
     def shares(self, step: int, active: Sequence[int]) -> list[float]:
         """What a function of the step says, as shares of 1 among the active sources."""

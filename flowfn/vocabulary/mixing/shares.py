@@ -26,10 +26,10 @@ import numpy as np
 
 from flowfn.randomness.generators import Permutation, hashed
 
-Tree: TypeAlias = "int | tuple[Tree, Tree, int, int, int, int]"
+ShareTree: TypeAlias = "int | tuple[ShareTree, ShareTree, int, int, int, int]"
 """A source, or a fork: what is on its left and on its right, the weights of the two, and what each had given before."""
 
-BLOCK = 4096
+STEPS_AT_ONCE = 4096
 """So many outputs have their shares exactly where the order is random, and are shuffled among themselves."""
 
 LONGEST = 10_000
@@ -72,7 +72,7 @@ class Quotas:
         self.total = int(self.given.sum())
         self.period = _period(tuple(self.weights)) if sum(self.weights) <= LONGEST else None
         if self.period is None:
-            self.tree = _tree(list(zip(range(len(weights)), self.weights, self.given.tolist())))
+            self.tree = _share_tree(list(zip(range(len(weights)), self.weights, self.given.tolist())))
         else:
             self.catching_up = _catching_up(self.weights, self.given.tolist(), self.period[0])
 
@@ -127,7 +127,7 @@ class Picks:
         active: Sequence[int],
         weights: Sequence[int],
         key: int | None,
-        block: int = BLOCK,
+        block: int = STEPS_AT_ONCE,
         given: Sequence[int] = (),
     ) -> None:
         self.active, self.weights, self.key, self.size = np.array(active, np.int64), weights, key, block
@@ -279,7 +279,7 @@ def _left(k: Any, a: int, total: int) -> Any:
     return times * a + (2 * rest * a + total) // (2 * total)
 
 
-def _tree(weights: list[tuple[int, int, int]]) -> Tree:
+def _share_tree(weights: list[tuple[int, int, int]]) -> ShareTree:
     """The tree of sources: (source, weight, given before)."""
     if len(weights) == 1:
         return weights[0][0]
@@ -291,4 +291,11 @@ def _tree(weights: list[tuple[int, int, int]]) -> Tree:
         sums[lighter] += one[1]
         given[lighter] += one[2]
     first = 0 if sums[0] >= sums[1] else 1
-    return _tree(halves[first]), _tree(halves[1 - first]), sums[first], sums[1 - first], given[first], given[1 - first]
+    return (
+        _share_tree(halves[first]),
+        _share_tree(halves[1 - first]),
+        sums[first],
+        sums[1 - first],
+        given[first],
+        given[1 - first],
+    )

@@ -31,7 +31,7 @@ class Item:
 
 
 @dataclass(slots=True)
-class Piece:
+class ItemPart:
     """A part of an item, from `start` to `stop`."""
 
     item: Item
@@ -75,27 +75,28 @@ class Layout:
         size = next(iter(sizes.values())) - offset
         return Item(number, offset, form, {name: column[offset:] for name, column in columns.items()}, size, 0)
 
-    def is_full(self, pieces: list[Piece]) -> bool:
+    def is_full(self, pieces: list[ItemPart]) -> bool:
         """Whether a row needs no filling."""
         return self._used(pieces) == self._capacities()
 
-    def holds(self, pieces: list[Piece]) -> bool:
+    def holds(self, pieces: list[ItemPart]) -> bool:
         """Whether there is room for a row."""
         return all(used <= room for used, room in zip(self._used(pieces), self._capacities()))
 
-    def _used(self, pieces: list[Piece]) -> tuple[int, ...]:
+    def _used(self, pieces: list[ItemPart]) -> tuple[int, ...]:
         return tuple(map(sum, zip(*(_lengths(piece) for piece in pieces))))
 
     def _capacities(self) -> tuple[int, ...]:
         return self.capacity if isinstance(self.capacity, tuple) else (self.capacity,)
 
-    def row(self, pieces: list[Piece]) -> Any:
+    def row(self, pieces: list[ItemPart]) -> Any:
         """The arrays of a row."""
         first = pieces[0].item
         for piece in pieces:
             if piece.item.form is not first.form or piece.item.columns.keys() != first.columns.keys():
                 raise ValueError(
-                    f"pack(): datapoints must have the same components, got {_shown(first)} and {_shown(piece.item)}"
+                    f"pack(): datapoints must have the same components, got {_item_words(first)} and "
+                    f"{_item_words(piece.item)}"
                 )
         if self.lengths is not None:
             return self._row_of_many(pieces)
@@ -103,17 +104,19 @@ class Layout:
         cuts = [slice(piece.start, piece.stop) for piece in pieces]
         rows = {name: self._filled(name, pieces, cuts, self.capacity) for name in first.columns}
         if first.form is dict:
-            return self._joined(rows, dict(zip(("segment_ids", "positions"), _beside(lengths, self.capacity))))
-        return (first.form or list)([*rows.values(), *_beside(lengths, self.capacity)])
+            return self._joined(
+                rows, dict(zip(("segment_ids", "positions"), _segments_in_a_row(lengths, self.capacity)))
+            )
+        return (first.form or list)([*rows.values(), *_segments_in_a_row(lengths, self.capacity)])
 
-    def _row_of_many(self, pieces: list[Piece]) -> dict[Any, Any]:
+    def _row_of_many(self, pieces: list[ItemPart]) -> dict[Any, Any]:
         """The arrays of a row whose components have lengths of their own."""
         rows: dict[Any, np.ndarray] = {}
         beside: dict[Any, np.ndarray] = {}
         for number, (name, capacity) in enumerate((self.lengths or {}).items()):
             cuts = [slice(piece.start[number], piece.stop[number]) for piece in pieces]
             rows[name] = self._filled(name, pieces, cuts, capacity)
-            ids, positions = _beside([cut.stop - cut.start for cut in cuts], capacity)
+            ids, positions = _segments_in_a_row([cut.stop - cut.start for cut in cuts], capacity)
             beside |= {f"{name}_segment_ids": ids, f"{name}_positions": positions}
         return self._joined({name: rows[name] for name in pieces[0].item.columns}, beside)
 
@@ -123,12 +126,12 @@ class Layout:
             raise ValueError(f"pack(): datapoints have the key {sorted(twice)[0]!r} already; map or select it away")
         return rows | beside
 
-    def _filled(self, name: Any, pieces: list[Piece], cuts: list[slice], capacity: int) -> np.ndarray:
+    def _filled(self, name: Any, pieces: list[ItemPart], cuts: list[slice], capacity: int) -> np.ndarray:
         parts = [piece.item.columns[name][cut] for piece, cut in zip(pieces, cuts)]
         telling = [part for part in parts if len(part)] or parts
         value = self._value(name, pieces[0].item)
         if any(map(subclasses.carries, set(map(type, telling)))):
-            return subclasses.joined(
+            return subclasses.joined_arrays(
                 telling, partial(_filled, capacity, value), partial(_filled, capacity, False), "pack"
             )
         return _filled(capacity, value, telling)
@@ -182,7 +185,7 @@ def _filled(capacity: int, value: Any, parts: Sequence[np.ndarray]) -> np.ndarra
 def _sequence(value: Any, datapoint: Any) -> np.ndarray:
     """One sequence as an array of one axis; a list of no numbers is one of integers, as the others will be."""
     try:
-        array = np.zeros(0, np.int64) if isinstance(value, (list, tuple)) and not value else _array(value)
+        array = np.zeros(0, np.int64) if isinstance(value, (list, tuple)) and not value else _component_array(value)
     except Ragged:
         array = np.zeros(())
     if array.ndim != 1:
@@ -193,11 +196,11 @@ def _sequence(value: Any, datapoint: Any) -> np.ndarray:
     return array
 
 
-def _array(value: Any) -> np.ndarray:
+def _component_array(value: Any) -> np.ndarray:
     return value if isinstance(value, np.ndarray) and subclasses.carries(type(value)) else as_array(value, "pack")
 
 
-def _beside(lengths: list[int], capacity: int) -> tuple[np.ndarray, np.ndarray]:
+def _segments_in_a_row(lengths: list[int], capacity: int) -> tuple[np.ndarray, np.ndarray]:
     """The segment ids and positions of a row of segments of those lengths."""
     ids, positions = np.zeros(capacity, np.int32), np.zeros(capacity, np.int32)
     start = 0
@@ -208,11 +211,11 @@ def _beside(lengths: list[int], capacity: int) -> tuple[np.ndarray, np.ndarray]:
     return ids, positions
 
 
-def _lengths(piece: Piece) -> tuple[int, ...]:
+def _lengths(piece: ItemPart) -> tuple[int, ...]:
     if isinstance(piece.stop, tuple):
         return tuple(stop - start for start, stop in zip(piece.start, piece.stop))
     return (piece.stop - piece.start,)
 
 
-def _shown(item: Item) -> str:
+def _item_words(item: Item) -> str:
     return brief(item.columns if item.form is dict else list(item.columns.values()))

@@ -17,9 +17,9 @@ from flowfn import rules
 
 Size: TypeAlias = Any
 """An int, or a tuple of ints where the components of a datapoint have lengths of their own."""
-Row: TypeAlias = "list[tuple[int, Size, Size]]"
+PackedRow: TypeAlias = "list[tuple[int, Size, Size]]"
 """What is in a row: pieces (number of the sequence, start, stop), in order."""
-Packer: TypeAlias = "Callable[[Iterable[Size], Size], Iterator[Row]]"
+Packer: TypeAlias = "Callable[[Iterable[Size], Size], Iterator[PackedRow]]"
 
 
 def packer(function: Packer) -> Packer:
@@ -29,7 +29,7 @@ def packer(function: Packer) -> Packer:
 
 
 @packer
-def first_fit(lengths: Iterable[Size], capacity: Size, *, bins: int = 64) -> Iterator[Row]:
+def first_fit(lengths: Iterable[Size], capacity: Size, *, bins: int = 64) -> Iterator[PackedRow]:
     """Pack each sequence into the first open row that has room for it, or else into a new one.
 
     At most `bins` rows are open. When a sequence fits into none of them, all are given, in the order in which they were
@@ -42,7 +42,7 @@ def first_fit(lengths: Iterable[Size], capacity: Size, *, bins: int = 64) -> Ite
     >>> list(first_fit([4, 3, 2, 3], 6))
     [[(0, 0, 4), (2, 0, 2)], [(1, 0, 3), (3, 0, 3)]]
     """
-    fits = _fits(capacity)
+    fits = _fits_into(capacity)
 
     def first(rooms: list[Size], length: Size) -> int | None:
         return next(compress(count(), map(fits, rooms, repeat(length))), None)
@@ -51,7 +51,7 @@ def first_fit(lengths: Iterable[Size], capacity: Size, *, bins: int = 64) -> Ite
 
 
 @packer
-def best_fit(lengths: Iterable[Size], capacity: Size, *, bins: int = 64) -> Iterator[Row]:
+def best_fit(lengths: Iterable[Size], capacity: Size, *, bins: int = 64) -> Iterator[PackedRow]:
     """Pack each sequence into the open row that it leaves the least room in, or else into a new one.
 
     Otherwise as `first_fit`. It packs a little tighter; of several lengths, the sum of the room counts.
@@ -62,7 +62,7 @@ def best_fit(lengths: Iterable[Size], capacity: Size, *, bins: int = 64) -> Iter
     >>> list(best_fit([3, 4, 2], 6))
     [[(0, 0, 3)], [(1, 0, 4), (2, 0, 2)]]
     """
-    fits = _fits(capacity)
+    fits = _fits_into(capacity)
     total = sum if isinstance(capacity, tuple) else None
 
     def best(rooms: list[Size], length: Size) -> int | None:
@@ -73,13 +73,13 @@ def best_fit(lengths: Iterable[Size], capacity: Size, *, bins: int = 64) -> Iter
 
 
 @packer
-def concat_then_split(lengths: Iterable[int], capacity: int) -> Iterator[Row]:
+def concat_then_split(lengths: Iterable[int], capacity: int) -> Iterator[PackedRow]:
     """Lay the sequences end to end, and cut every `capacity`: no room is left, but sequences are cut.
 
     >>> list(concat_then_split([3, 6], 5))
     [[(0, 0, 3), (1, 0, 2)], [(1, 2, 6)]]
     """
-    row: Row = []
+    row: PackedRow = []
     room = capacity
     for index, length in enumerate(lengths):
         if isinstance(length, tuple):
@@ -99,12 +99,12 @@ def concat_then_split(lengths: Iterable[int], capacity: int) -> Iterator[Row]:
 
 def _fitted(
     name: str, lengths: Iterable[Size], capacity: Size, bins: int, choose: Callable[[list[Size], Size], int | None]
-) -> Iterator[Row]:
+) -> Iterator[PackedRow]:
     """Whole sequences in rows, each where `choose` says."""
     rules.positive.check(name, "bins", bins, {})
-    fits, less = _fits(capacity), _less if isinstance(capacity, tuple) else operator.sub
+    fits, less = _fits_into(capacity), _less if isinstance(capacity, tuple) else operator.sub
     nothing = (0,) * len(capacity) if isinstance(capacity, tuple) else 0
-    rows: list[Row] = []
+    rows: list[PackedRow] = []
     rooms: list[Size] = []
     for index, length in enumerate(lengths):
         if not fits(capacity, length):
@@ -125,7 +125,7 @@ def _fitted(
     yield from rows
 
 
-def _fits(capacity: Size) -> Callable[[Size, Size], bool]:
+def _fits_into(capacity: Size) -> Callable[[Size, Size], bool]:
     return operator.ge if not isinstance(capacity, tuple) else lambda room, length: all(map(operator.ge, room, length))
 
 

@@ -9,17 +9,17 @@ from more_itertools import peekable
 
 from flowfn import rules
 from flowfn.datapoints.padding import VALUE
-from flowfn.flows.definitions import shown
+from flowfn.flows.definitions import as_written
 from flowfn.flows.stages import stage
 from flowfn.kinds.nodes import MISSING
 from flowfn.kinds.runs import Anchor, naturals
 from flowfn.kinds.streams import Mark
-from flowfn.vocabulary.packing.layouts import Item, Layout, Piece
-from flowfn.vocabulary.packing.packers import Packer, Row, Size, best_fit, concat_then_split, first_fit
+from flowfn.vocabulary.packing.layouts import Item, ItemPart, Layout
+from flowfn.vocabulary.packing.packers import PackedRow, Packer, Size, best_fit, concat_then_split, first_fit
 
 __all__ = ["best_fit", "concat_then_split", "first_fit", "pack"]
 
-_LENGTH = rules.Rule(
+_ROW_LENGTHS = rules.Rule(
     "a positive integer, or a dict of one for each component",
     lambda value: (
         rules.is_integer(value) or (isinstance(value, Mapping) and all(map(rules.is_integer, value.values())))
@@ -36,7 +36,7 @@ _PACKED = rules.Rule(
 
 
 @stage.stream(
-    where={"length": _LENGTH, "how": rules.function, "value": VALUE, "drop_remainder": rules.boolean}, note=_PACKED
+    where={"length": _ROW_LENGTHS, "how": rules.function, "value": VALUE, "drop_remainder": rules.boolean}, note=_PACKED
 )
 def pack(
     length: int | Mapping[Any, int],
@@ -135,27 +135,26 @@ class Waiting:
                 self.fed += 1
                 yield item.size
 
-    def pieces(self, row: Row) -> list[Piece]:
+    def pieces(self, row: PackedRow) -> list[ItemPart]:
         """The pieces of a row with what they are pieces of, if the packer keeps to the rules."""
-        found: list[Piece] = []
+        found: list[ItemPart] = []
         stops: dict[int, Size] = {}
         for index, start, stop in row:
             item = self.items.get(index)
             if item is None or start != stops.get(index, item.given) or not _is_within(start, stop, item.size):
                 raise ValueError(
-                    f"pack(): {shown(self.how)} gave the piece {(index, start, stop)}, which is not what comes next "
-                    "of a sequence "
-                    "that it read; a packer gives each sequence once, from its start to its end"
+                    f"pack(): {as_written(self.how)} gave the piece {(index, start, stop)}, which is not what comes "
+                    "next of a sequence that it read; a packer gives each sequence once, from its start to its end"
                 )
-            found.append(Piece(item, start, stop))
+            found.append(ItemPart(item, start, stop))
             stops[index] = stop
         if not found or not self.layout.holds(found):
             raise ValueError(
-                f"pack(): {shown(self.how)} gave a row that is empty, or longer than {self.layout.capacity}: {row}"
+                f"pack(): {as_written(self.how)} gave a row that is empty, or longer than {self.layout.capacity}: {row}"
             )
         return found
 
-    def give(self, row: Row) -> None:
+    def give(self, row: PackedRow) -> None:
         """Note that a row is given."""
         self.given += 1
         for index, _, stop in row:
@@ -178,7 +177,7 @@ class Waiting:
         """Make sure that the packer has given whatever it read."""
         if self.items:
             raise ValueError(
-                f"pack(): {shown(self.how)} ended without giving {len(self.items)} of the sequences that it read"
+                f"pack(): {as_written(self.how)} ended without giving {len(self.items)} of the sequences that it read"
             )
 
 
