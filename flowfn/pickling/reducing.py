@@ -182,6 +182,5 @@ OBJECTS: dict[type, Callable[[Any], Any]] = {
     ContextVar: _of_context,
 }
 if hasattr(typing, "TypeAliasType"):
-    OBJECTS[typing.TypeAliasType] = _reduced_by_name(
-        lambda value: (typing.TypeAliasType, (value.__name__, value.__value__))
-    )  # type: ignore[attr-defined]
+    alias: Any = vars(typing)["TypeAliasType"]  # since Python 3.12
+    OBJECTS[alias] = _reduced_by_name(lambda value: (alias, (value.__name__, value.__value__)))
