@@ -373,7 +373,7 @@ def killing(signals):
 
 
 def multiprocessing_children():
-    from flowfn.testing import _children
+    from flowfn.testing.laws import _children
 
     return [int(child) for child in _children()]
 
