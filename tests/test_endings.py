@@ -187,7 +187,7 @@ def test_code_that_runs_in_a_thread_is_ended_with_the_program_and_cleans_up(sett
                     time.sleep(0.001)
             finally:
                 if x:
-                    print("cleaned up", flush=True)
+                    print("cleaned up\\n", end="", flush=True)
             return x
 
         iterator = iter(ff.pipe(range(100), ff.map(busy), {stages}))
