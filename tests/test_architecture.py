@@ -1,6 +1,7 @@
 """Imports run one way: down the list of rooms, those for types and those inside of functions too."""
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -165,7 +166,10 @@ def test_no_module_imports_itself_by_way_of_others():
 def test_every_room_has_a_map():
     for package in {path.parent for path in modules().values()} - {HOUSE}:
         text = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf8")))
-        lost = [name for name in sorted(_names_in(package)) if name not in (text or "")]
+        columns = re.split(r"\n|  +|[;:,] *|\(| and ", text or "")
+        lost = [
+            name for name in sorted(_names_in(package)) if not any(part.strip().startswith(name) for part in columns)
+        ]
         assert not lost or package.name in ("image", "datasets"), f"{package.name}: the map does not show {lost}"
 
 

@@ -1,18 +1,20 @@
 """Flows: what a user holds, what is iterated, and what is saved.
 
-flow          the recipe: a tree of parts         sources       its leaves;  refusals: what is none, and what makes it
-one definitions   what a decorated function is        stages        functions from flow to flow, and `pipe` iterating
-the iterator: one pass over it      opening       what a stage reads besides its source states        what a checkpoint
-holds             schema        what one must be;  standing: how far the sources of a mix have come translating
-messages that name the right word   dialects      what other libraries call it
+flow          the recipe: a tree of parts         sources       its leaves, and the nodes that read them
+refusals      what is no source, and what makes it one
+definitions   what a decorated function is        stages        functions from flow to flow, and `pipe`
+iterating     the iterator: one pass over it      opening       what a stage reads besides its source
+states        what a checkpoint holds             schema        what one must be
+standing      how far the sources of a mix have come
+translating   messages that name the right word   dialects      what other libraries call it
 
 A flow is a tree of *parts*: a stage or a source, with the flows it takes from. Nothing is read before it is iterated;
-then every part is bound to a *node* (`flowfn.kinds`), the node of the last stage is asked for outputs, and it asks on:
+every part is bound to a *node* (`flowfn.kinds`) when it is first asked; the last node is asked
+for outputs, and asks on:
 
-    for datapoint in flow:            iter(flow)  ── parts ──▶  nodes,
-    all fixed by one Run (seed, epoch, where to start)
+    for datapoint in flow:        iter(flow) ── parts ──▶ nodes, all fixed by one Run (seed, epoch, where to start)
 
         FlowIterator ◀── datapoints ──  batch  ◀──  map  ◀──  shuffle  ◀──  source
                      ── which ones? ─▶         ──▶       ──▶           ──▶
-        state_dict(): the position, and anchors of nodes that cannot count back by themselves
+        state_dict(): seed, epoch, position, fingerprint; where nodes that cannot be indexed may start again
 """

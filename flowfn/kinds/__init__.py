@@ -2,8 +2,9 @@
 
 runs       what fixes a pass, and its outputs     nodes       each and group, and what all nodes have
 orders     output i is some input                 routes      which one;  stretches: where inputs are read in order only
-streams    expand and stream, read in order       tallies     what guarded stages count;  losses: what lets nothing
-through failures   what an error says                     notes       what is written on it
+streams    expand and stream, read in order       tallies     what guarded stages count
+losses     what lets nothing through
+failures   what an error says                     notes       what is written on it
 
 Indices go up, datapoints come down. Asked for outputs [6, 7] of batches of 3 of a shuffled source:
 
@@ -11,6 +12,7 @@ Indices go up, datapoints come down. Asked for outputs [6, 7] of batches of 3 of
     outputs ◀─── group ◀────────────── order (route) ◀──────────────── source
              two batches   six datapoints            the same six, read
 
-A node that can be indexed answers for any block of indices at once. A node that cannot (expand, stream) is read from
-its beginning or from an *anchor*: a fact of the form "after so many outputs I stood at these positions of my sources".
+A node that can be indexed answers for any block of indices at once. One that cannot (expand, stream, and all behind
+them) is read from its beginning or from an *anchor*: a fact of the form "after so many outputs I stood at these
+positions of my sources".
 """

@@ -1,8 +1,8 @@
 """Prefetching: what is upstream runs elsewhere and ahead of time, and what comes out is the same.
 
-prefetching   the stage                          spread     stands in the tree for a stretch of it;  work: one pass over
-that kept          stands for all of it, in one worker   readers    workers that read what a stage opens crew
-who does the work, how much at a time
+prefetching   the stage                          spread     stands in the tree for a stretch;  work: one pass over it
+kept          stands for all of it, in one worker   readers    workers that read what a stage opens
+crew          who does the work, how much at a time
 flight        tasks that are out                 links      how one gets to a thread, a worker, somebody's executor
 
 tasks         what there is to do                crossing   how values get there and back       workers    who does it

@@ -1,8 +1,8 @@
 """How the tasks of a pass get to whoever does them: threads, worker processes, somebody's executor.
 
     link.send(feed)  ->  sent        a task is out
-    sent.reply()     ->  Reply       it is back; None, if its worker lacked something, and it was sent again; Gone, if
-    that has ended link.close()                     nobody wants any more
+    sent.reply()     ->  Reply       it is back; None, if it was sent again, since its worker lacked something; Gone
+    link.close()                     nobody wants any more
 
 A link is made for one pass over one tree. What differs between the three is how a task and its reply cross, and that
 only worker processes can be ended and replaced.

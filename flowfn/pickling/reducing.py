@@ -1,7 +1,7 @@
 """How some things are taken apart for pickle, so that what is made of them elsewhere is what it was here.
 
-class               where it was defined it keeps what it has, whatever comes back; elsewhere it is what it was here
-last enumeration         with its aliases, and what its members were given
+class               where it was defined it keeps what it has, whatever comes back; elsewhere it is what it was last
+enumeration         with its aliases, and what its members were given
 generic function    with all that is registered
 sentinel            an `object()` is the one that stands under its name
 new type            as that of the script, if it is

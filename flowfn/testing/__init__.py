@@ -1,7 +1,7 @@
 """The laws of flows, for the library's own stages and for yours.
 
-laws   the eight laws, and `check`, which tries them all      strategies   random compositions of
-the built-in stages (hypothesis)
+laws         the eight laws, and `check`, which tries them all
+strategies   random compositions of the built-in stages (hypothesis)
 """
 
 from flowfn.pickling.homes import publish as _publish

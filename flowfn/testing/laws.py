@@ -9,8 +9,8 @@ strategy of random compositions of the built-in stages (it needs `pip install hy
 4. resume       for every k, the state after k outputs gives the rest, in this epoch and the next
 5. workers      any prefetch is the identity, and its state is the same
 6. shards       with the remainder kept they are disjoint and together the whole, and augmented alike in every world
-7. purity       inputs are not changed (a stage may do as it likes with what was made for it), no global random state
-moves 8. cleanliness  nothing is left behind, wherever one stopped
+7. purity       inputs are not changed (but what was made for a stage is its own), no global random state moves
+8. cleanliness  nothing is left behind, wherever one stopped
 """
 
 from __future__ import annotations

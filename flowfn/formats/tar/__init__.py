@@ -1,5 +1,6 @@
 """Tar shards in WebDataset's layout.
 
-reading, writing   samples       extensions   what bytes are, by the name of their member      index   which samples are
-where tapes              members       headers      block by block
+reading, writing   samples       index        which samples are where
+extensions         what bytes are, by the name of their member
+tapes              members       headers      block by block
 """

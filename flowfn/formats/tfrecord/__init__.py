@@ -1,2 +1,1 @@
-"""TFRecord: reading, writing, the framing of records, where each begins (indexing),
-and `tf.train.Example` (examples)."""
+"""TFRecord: reading, writing, framing (of records), indexing (where each begins), examples (`tf.train.Example`)."""

@@ -1,10 +1,10 @@
-"""What surrounds a function while it runs: the settings of its process,
-which workers take over from the process that iterates.
+"""What surrounds a function while it runs: the settings of its process, which workers take over from
+the process that iterates.
 
 read()        the settings of this process, as values that can travel
 take(values)  set them so here; what is so already is left alone
-Setup         what a worker calls first, for all that cannot be read: the state of libraries, what is registered
-somewhere Context       what threads of this process take over
+Setup         what a worker calls first, for all that cannot be read: states of libraries, what is registered
+Context       what threads of this process take over
 """
 
 from __future__ import annotations
