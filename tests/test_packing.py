@@ -44,8 +44,7 @@ def both(data):
 
 
 # Against grain 0.2.18: what FirstFitPackIterDataset, BestFitPackIterDataset (num_packing_bins=2, shuffle_bins=False)
-# and
-# ConcatThenSplitIterDataset give for the same sequences.
+# and ConcatThenSplitIterDataset give for the same sequences.
 
 FIRST_FIT = [
     [[100, 101, 102, 103, 300, 301], [1, 1, 1, 1, 2, 2], [0, 1, 2, 3, 0, 1]],

@@ -174,11 +174,8 @@ OBJECTS: dict[type, Callable[[Any], Any]] = {
     typing.ParamSpec: _reduced_by_name(lambda value: (typing.ParamSpec, (value.__name__,))),
     typing.TypeVarTuple: _reduced_by_name(lambda value: (typing.TypeVarTuple, (value.__name__,))),
     functools.cached_property: _of_property,
-    functools.singledispatchmethod: lambda value: (
-        type(value),
-        (value.func,),
-        {"dispatcher": value.dispatcher},
-    ),  # without its cache
+    # without its cache
+    functools.singledispatchmethod: lambda value: (type(value), (value.func,), {"dispatcher": value.dispatcher}),
     ContextVar: _of_context,
 }
 if hasattr(typing, "TypeAliasType"):

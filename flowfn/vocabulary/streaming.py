@@ -24,6 +24,8 @@ from flowfn.showing import brief
 def shuffle_buffer(size: int, source: Any, *, reuse: int = 1, rng: np.random.Generator) -> Iterator[Any]:
     """Shuffle a stream through a buffer of `size` datapoints; all of them come out, each once (or `reuse` times).
 
+    No state holds the buffer: a pass that is resumed reads its source again from the beginning, up to where it stood.
+
     >>> import flowfn as ff
     >>> sorted(ff.shuffle_buffer(3, range(6)))
     [0, 1, 2, 3, 4, 5]
