@@ -233,6 +233,18 @@ def test_wide_arrays_of_jax_are_not_cut_to_32_bits():
         transport.unpack(parcel)
 
 
+@pytest.mark.parametrize("processes", [0, 1])
+def test_memory_is_not_used_again_while_an_array_of_jax_lives(processes):
+    """On the CPU jax 0.10.2 looks into arrays of NumPy that may be written (jax 37830)."""
+    jax = pytest.importorskip("jax")
+    ahead = ff.prefetch(2, processes=processes) if processes else None
+    full = ff.map(lambda i: np.full(N * 8, i, np.float32))
+    flow = ff.pipe(range(40), full, ff.batch(2), ff.map(jax.device_put), ahead)
+    kept = [(at, array) for at, array in enumerate(flow) if at % 3 == 0]
+    for at, array in kept:
+        assert np.unique(np.asarray(array)).tolist() == [2 * at, 2 * at + 1]
+
+
 def test_memory_that_arrays_of_jax_looked_into_is_used_again():
     jax = pytest.importorskip("jax")
     made = [jax.device_put(np.full(N * 8, at, np.float32)) for at in range(4)]

@@ -315,3 +315,19 @@ def test_nothing_is_left_open(tmp_path):
     for _ in range(20):
         list(ff.pipe(read_hdf5(path, ["x"]), ff.select([0]), ff.batch(2)))
     assert left_behind()["descriptors"] <= before + 1
+
+
+@pytest.mark.parametrize("chunks", [None, (1, 3), (7, 3), (64, 3), (1000, 3)])
+def test_scattered_rows_of_small_chunks_are_those_that_are_wanted(tmp_path, chunks):
+    """Repeated and unsorted ones too, which h5py 3.16 refuses, and many, for which it is slow (h5py 2536 and 293)."""
+    rng = np.random.default_rng(1)
+    rows = rng.integers(0, 9**9, (20_000, 3))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", data=rows, chunks=chunks)
+    flow = read_hdf5(tmp_path / "x.h5", "x")
+    for count in (1, 8, 9, 33, 64, 65, 5000):
+        wanted = rng.integers(0, len(rows), count)
+        wanted[count // 2 :] = wanted[: count - count // 2]
+        for order in (wanted, np.sort(wanted), np.unique(wanted)):
+            (batch,) = ff.pipe(flow, ff.subset(order), ff.batch(len(order)))
+            np.testing.assert_array_equal(batch, rows[order])
