@@ -381,7 +381,7 @@ BEYOND = {
 
 def names_in(name):
     folder, _, file = name.rpartition("/")
-    (path,) = [path for path in (HERE / folder / f"test_{file}.py", HERE / folder / f"{file}.py") if path.exists()]
+    (path,) = [*(HERE / folder).rglob(f"test_{file}.py")] or [HERE / folder / f"{file}.py"]
     tree = ast.parse(path.read_text(encoding="utf8"))
     return [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
 

@@ -461,7 +461,7 @@ def test_names_of_other_libraries_are_answered():
 
 
 def test_every_class_in_the_table_for_those_who_come_from_dataflow_is_answered():
-    page = (Path(__file__).parents[1] / "examples" / "from_dataflow.md").read_text()
+    page = (Path(__file__).parents[2] / "examples" / "from_dataflow.md").read_text()
     first = re.findall(r"^\| (`[^|]*`[^|]*) \|[^|]*\|[^|]*\|$", page, re.M)
     names = {name for cell in first for name in re.findall(r"`([A-Z]\w+)", cell)} - {"MyDataFlow"}
     assert len(names) > 90
