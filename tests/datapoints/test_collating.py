@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from sources import Stream
 
 import flowfn as ff
 from flowfn.datapoints.padding import pad
@@ -21,16 +22,6 @@ Pair = namedtuple("Pair", "x y")
 class Record:
     ids: list
     label: int
-
-
-class Stream:
-    """Data that can only be iterated."""
-
-    def __init__(self, data):
-        self.data = data
-
-    def __iter__(self):
-        return iter(self.data)
 
 
 def both(data):

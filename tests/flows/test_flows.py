@@ -13,6 +13,7 @@ from itertools import chain, islice
 
 import numpy as np
 import pytest
+from sources import streamed
 
 import flowfn as ff
 
@@ -31,10 +32,6 @@ def jitter(x, rng):
 
 def doubled(x):
     return [x, -x]
-
-
-def streamed(data):
-    return ff.flow(lambda: iter(data))
 
 
 def plain(value):

@@ -10,6 +10,7 @@ import cloudpickle
 import more_itertools
 import numpy as np
 import pytest
+from sources import streamed
 
 import flowfn as ff
 
@@ -49,10 +50,6 @@ def running_sum(source, *, mark):
 
 def add_one(x):
     return x + 1
-
-
-def streamed(data):
-    return ff.flow(lambda: iter(data))
 
 
 # Currying

@@ -12,6 +12,7 @@ from itertools import chain, islice
 
 import numpy as np
 import pytest
+from sources import streamed
 
 import flowfn as ff
 from flowfn.flows.schema import sealed
@@ -24,10 +25,6 @@ N = 40
 
 def stream(data):
     return ff.pipe(data, ff.filter(lambda x: True))
-
-
-def unsized(data):
-    return ff.flow(lambda: iter(data))
 
 
 def is_odd(x):
@@ -65,7 +62,7 @@ DROP = ff.guard(ff.map(inverse), then="drop", budget=30)
 PIPELINES = {
     "list": lambda: ff.pipe(range(N), ff.shuffle(), ff.map(float), ff.batch(4)),
     "bare": lambda: ff.flow(range(N)),
-    "unsized": lambda: unsized(range(N)),
+    "streamed": lambda: streamed(range(N)),
     "filter": lambda: ff.pipe(range(N), ff.filter(is_odd)),
     "filter, batch": lambda: ff.pipe(range(N), ff.shuffle(), ff.filter(is_odd), ff.map(float), ff.batch(3)),
     "expand": lambda: ff.pipe(range(N), ff.flat_map(twice), ff.filter(bool), ff.batch(8), ff.unbatch()),
@@ -478,7 +475,7 @@ def test_every_state_can_be_described(name, capsys):
 FORMS = {
     "list": lambda *stages: ff.pipe(range(50), ff.shuffle(), *stages),
     "bare": lambda *stages: ff.pipe(range(50), *stages),
-    "unsized": lambda *stages: ff.pipe(unsized(range(50)), *stages),
+    "streamed": lambda *stages: ff.pipe(streamed(range(50)), *stages),
     "filter": lambda *stages: ff.pipe(range(90), ff.shuffle(), ff.filter(is_odd), *stages),
     "buffer": lambda *stages: ff.pipe(range(50), ff.shuffle_buffer(8), *stages),
     "rounds": lambda *stages: ff.pipe(range(10), ff.shuffle(), ff.repeat(5), *stages),

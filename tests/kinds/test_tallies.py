@@ -5,18 +5,12 @@ import json
 import numpy as np
 import pytest
 from more_itertools import chunked
+from sources import Stream
 
 import flowfn as ff
 
 SETTINGS = (None, ff.prefetch(2), ff.prefetch(3, threads=2), ff.prefetch(3, processes=1), ff.prefetch(3, processes=2))
 N = 24
-
-
-class Stream:
-    """A source that can only be iterated."""
-
-    def __iter__(self):
-        return iter(range(N))
 
 
 def bad(datapoint):
@@ -66,7 +60,7 @@ def lagging(source, *, mark):
 
 SOURCES = {
     "list": lambda: range(N),
-    "stream": Stream,
+    "stream": lambda: Stream(range(N)),
     "shuffled": lambda: ff.shuffle(range(N)),
     "expanded": lambda: ff.filter(lambda x: x % 5, range(N)),
 }
@@ -175,7 +169,7 @@ def test_a_state_after_an_error_counts_what_came_before(setting):
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_a_budget_error_is_raised_again_by_whoever_goes_on_there(setting):
-    for source in (range(30), ff.flow(Stream())):
+    for source in (range(30), ff.flow(Stream(range(N)))):
         flow = ff.pipe(source, ff.guard(ff.map(bad), then="drop", budget=1), ff.batch(4), setting)
         iterator = iter(flow)
         with pytest.raises(ValueError, match="bad 10") as first:

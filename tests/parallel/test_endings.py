@@ -14,6 +14,7 @@ import threading
 import time
 
 import pytest
+from waiting import children, eventually
 
 import flowfn as ff
 from flowfn.datapoints import buffers
@@ -38,16 +39,6 @@ SETTINGS = {
     "inner processes": "ff.prefetch(2), ff.map(abs), ff.prefetch(2, processes=2)",
 }
 settings = pytest.mark.parametrize("setting", SETTINGS)
-
-
-def eventually(holds, seconds=10.0):
-    """Poll until something holds."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 # Programs that end while a function takes for ever
@@ -360,7 +351,7 @@ def killing(signals):
 
     def kill():
         while len(killed) < len(signals):
-            for child in multiprocessing_children():
+            for child in children():
                 if child not in killed and len(killed) < len(signals):
                     killed.append(child)
                     with contextlib.suppress(ProcessLookupError):
@@ -372,17 +363,11 @@ def killing(signals):
     return thread
 
 
-def multiprocessing_children():
-    from flowfn.testing.laws import _children
-
-    return [int(child) for child in _children()]
-
-
 @pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM])
 def test_workers_that_are_killed_while_they_start_are_started_again(by):
     list(ff.pipe(range(3), ff.map(abs), ff.prefetch(2, processes=1)))  # the trackers stay
     ff.shut_down()
-    assert eventually(lambda: not multiprocessing_children())
+    assert eventually(lambda: not children())
     thread = killing([by] * 5)
     assert list(ff.pipe(range(20), ff.map(abs), ff.prefetch(2, processes=1))) == list(range(20))
     thread.join(10)
@@ -393,7 +378,7 @@ def test_workers_that_are_always_killed_while_they_start_are_told(monkeypatch):
     monkeypatch.setattr(deaths, "KILLED", 2)
     list(ff.pipe(range(3), ff.map(abs), ff.prefetch(2, processes=1)))
     ff.shut_down()
-    assert eventually(lambda: not multiprocessing_children())
+    assert eventually(lambda: not children())
     killing([signal.SIGKILL] * 4)
     with pytest.raises(
         RuntimeError,

@@ -7,20 +7,20 @@ import multiprocessing
 import os
 import re
 import signal
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 import warnings
 from concurrent.futures import BrokenExecutor, CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import loky
 import numpy as np
 import pytest
+from comparing import assert_same
+from sources import Stream, noisy
+from waiting import eventually, run_script
 
 import flowfn as ff
 from flowfn.kinds.runs import Run
@@ -31,40 +31,6 @@ from flowfn.parallel.workers.serving import perform_here, stop_here
 from flowfn.testing import same
 
 pytestmark = pytest.mark.timeout(60)
-
-
-def eventually(holds, seconds=5.0):
-    """Poll until something holds."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
-def children():
-    """The child processes of all threads of this process, but for resource trackers, which stay until it ends."""
-    found = set()
-    for listing in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found.update(map(int, listing.read_text().split()))
-    return {child for child in found if b"resource_tracker" not in command_of(child)}
-
-
-def command_of(pid):
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_process_left():
-    ff.shut_down()
-    before = children()
-    yield
-    ff.shut_down()
-    assert eventually(lambda: children() <= before), children() - before
 
 
 # Executors
@@ -171,24 +137,10 @@ def quietly(test):
 # What is iterated
 
 
-def noisy(x, rng):
-    return [x, int(rng.integers(1000))]
-
-
 def fragile(pair):
     if pair[0] % 7 == 3:
         raise OSError("fragile", pair[0])
     return pair
-
-
-class Stream:
-    """A source that can only be iterated."""
-
-    def __init__(self, n):
-        self.n = n
-
-    def __iter__(self):
-        return iter(range(self.n))
 
 
 def shuffled():
@@ -198,7 +150,7 @@ def shuffled():
 
 
 def streamed():
-    return ff.pipe(Stream(60), ff.map(noisy, rng=True), ff.shuffle_buffer(5), ff.map(lambda pair: [*pair, 1]))
+    return ff.pipe(Stream(range(60)), ff.map(noisy, rng=True), ff.shuffle_buffer(5), ff.map(lambda pair: [*pair, 1]))
 
 
 def expanded():
@@ -222,12 +174,6 @@ def guarded():
 
 
 everywhere = pytest.mark.parametrize("make", [shuffled, streamed, expanded, guarded], ids=lambda make: make.__name__)
-
-
-def assert_same(got, expected):
-    """Datapoint by datapoint, so that a failure says which."""
-    assert len(got) == len(expected)
-    assert [index for index, (a, b) in enumerate(zip(got, expected)) if not same(a, b)] == []
 
 
 def submits(executor):
@@ -399,12 +345,6 @@ def test_a_pass_inside_a_pass_on_the_same_executor():
 
 
 # Where functions come from
-
-
-def run_script(body, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(body))
-    return subprocess.run([sys.executable, "-W", "error", str(script)], capture_output=True, text=True, timeout=40)
 
 
 MAIN = """

@@ -23,10 +23,12 @@ from pathlib import Path
 import loky.backend.resource_tracker
 import numpy as np
 import pytest
+from comparing import assert_same
+from waiting import children, command, command_of, eventually, run_script
 
 import flowfn as ff
 from flowfn.parallel.workers.processes import since_ready
-from flowfn.testing import left_behind, same
+from flowfn.testing import left_behind
 
 pytestmark = [
     pytest.mark.alone,
@@ -41,45 +43,14 @@ one_or_more = pytest.mark.parametrize("n", [1, 2])
 # What is looked at
 
 
-def eventually(holds, seconds=10.0):
-    """Poll until something holds."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
 def told(error):
     """All that an error says."""
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
-def assert_same(got, expected):
-    """Datapoint by datapoint, so that a failure says which."""
-    assert len(got) == len(expected)
-    assert [index for index, (a, b) in enumerate(zip(got, expected)) if not same(a, b)] == []
-
-
-def workers_of(pid):
-    """The child processes of all threads of a process, but for resource trackers, which stay until it ends."""
-    found = []
-    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += [int(child) for child in listing.read_text().split()]
-    return [child for child in found if b"resource_tracker" not in command_of(child)]
-
-
 def family_of(pid):
     """The worker processes of a process, and theirs."""
-    return [member for child in workers_of(pid) for member in (child, *family_of(child))]
-
-
-def command_of(pid):
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
+    return [member for child in children(pid) for member in (child, *family_of(child))]
 
 
 def lives(pid):
@@ -122,7 +93,7 @@ def holdings():
     """How much of everything this process holds."""
     maps = Path("/proc/self/maps").read_text()
     return left_behind() | {
-        "processes": len(workers_of(os.getpid())),
+        "processes": len(children(os.getpid())),
         "shared": len(shared_memory(os.getpid())) + maps.count("/dev/shm/"),
         "names": len(names_of(os.getpid())),
         "files": sum(len(files) for _, _, files in os.walk(tempfile.gettempdir())),
@@ -216,7 +187,7 @@ def test_killed_workers_lose_nothing(n, make, victims):
     for output in ff.pipe(make(), ff.prefetch(3, processes=n)):
         got.append(output)
         if len(got) in (1, 15):
-            kill(*workers_of(os.getpid())[:victims])
+            kill(*children(os.getpid())[:victims])
     assert_same(got, list(make()))
 
 
@@ -228,7 +199,7 @@ def test_workers_killed_at_random_moments_of_a_long_pass_lose_nothing(n):
     for output in ff.pipe(shuffled(size=400), ff.prefetch(3, processes=n)):
         got.append(output)
         if len(got) in moments:
-            kill(rng.choice(workers_of(os.getpid())))
+            kill(rng.choice(children(os.getpid())))
     assert_same(got, list(shuffled(size=400)))
 
 
@@ -240,7 +211,7 @@ def test_workers_killed_by_the_clock_lose_nothing(seed):
         for _ in range(2):  # a third death would be the datapoint's fault
             if over.wait(rng.uniform(0.05, 0.8)):
                 return
-            kill(*workers_of(os.getpid())[:1])
+            kill(*children(os.getpid())[:1])
 
     thread = threading.Thread(target=killer)
     thread.start()
@@ -257,7 +228,7 @@ def test_workers_killed_between_passes_are_replaced(n):
     flow = ff.pipe(shuffled(size=40), ff.prefetch(3, processes=n))
     for _ in range(2):
         assert_same(list(flow.run(epoch=1)), list(shuffled(size=40).run(epoch=1)))
-        kill(*workers_of(os.getpid()))
+        kill(*children(os.getpid()))
 
 
 def test_a_worker_killed_while_it_starts_is_replaced():
@@ -266,7 +237,7 @@ def test_a_worker_killed_while_it_starts_is_replaced():
     def killer():
         killed = set()
         while len(killed) < 2 and not over.is_set():
-            for pid in workers_of(os.getpid())[:1]:
+            for pid in children(os.getpid())[:1]:
                 kill(pid)
                 killed.add(pid)
 
@@ -285,7 +256,7 @@ def test_workers_killed_in_an_unordered_pass_lose_and_repeat_nothing():
     for batch in ff.pipe(shuffled(), ff.prefetch(3, processes=2, ordered=False)):
         numbers.extend(batch["number"].tolist())
         if len(numbers) in (8, 80):
-            kill(workers_of(os.getpid())[0])
+            kill(children(os.getpid())[0])
     assert sorted(numbers) == list(range(1000, 1160))
 
 
@@ -294,14 +265,14 @@ def test_workers_killed_under_a_bound_of_bytes_lose_nothing():
     for output in ff.pipe(shuffled(), ff.prefetch(8, processes=2, max_bytes=300_000)):
         got.append(output)
         if len(got) in (2, 20):
-            kill(*workers_of(os.getpid()))
+            kill(*children(os.getpid()))
     assert_same(got, list(shuffled()))
 
 
 def test_batches_stay_as_they_were_when_their_workers_are_gone():
     flow = ff.pipe(shuffled(), ff.prefetch(3, processes=2))
     held = list(islice(flow, 12))
-    kill(*workers_of(os.getpid()))
+    kill(*children(os.getpid()))
     ff.shut_down()
     assert still_works(2)
     list(flow)
@@ -346,7 +317,7 @@ def test_a_worker_killed_while_large_inputs_are_on_their_way_loses_nothing(n):
     for output in ff.pipe(large, ff.map(lambda data: data[:3] + data[-3:]), ff.prefetch(3, processes=n)):
         got.append(output)
         if len(got) in (1, 6):
-            kill(*workers_of(os.getpid()))
+            kill(*children(os.getpid()))
     assert got == [bytes([number]) * 6 for number in range(12)]
 
 
@@ -649,7 +620,7 @@ def test_stopped_workers_are_a_timeout_and_are_replaced(n):
     iterator = iter(flow)
     got = [next(iterator)]
     assert eventually(lambda: since_ready() is not None)  # until then it is their start that is waited for
-    stopped = workers_of(os.getpid())
+    stopped = children(os.getpid())
     kill(*stopped, by=signal.SIGSTOP)
     try:
         with pytest.raises(TimeoutError):
@@ -663,7 +634,7 @@ def test_stopped_workers_are_a_timeout_and_are_replaced(n):
 def test_shut_down_ends_stopped_workers():
     iterator = iter(ff.pipe(shuffled(), ff.prefetch(3, processes=2)))
     next(iterator)
-    stopped = workers_of(os.getpid())
+    stopped = children(os.getpid())
     kill(*stopped, by=signal.SIGSTOP)
     ff.shut_down()
     assert eventually(lambda: not any(map(lives, stopped)))
@@ -686,16 +657,6 @@ def test_a_slow_datapoint_within_the_timeout_is_none():
 
 
 # The process that iterates comes to an end
-
-
-def run_script(body, tmp_path, *arguments, **keywords):
-    return subprocess.run(command(body, tmp_path, *arguments), capture_output=True, text=True, timeout=30, **keywords)
-
-
-def command(body, tmp_path, *arguments):
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(body))
-    return [sys.executable, "-W", "error", str(script), *map(str, arguments)]
 
 
 CONSUMER = """
@@ -840,7 +801,7 @@ def test_many_threads_share_the_workers(killed):
         for output in ff.pipe(makes[k % 4](), ff.prefetch(2, processes=1 + k % 3)).run(epoch=k):
             results[k].append(output)
             if killed and k == 0 and len(results[k]) in (3, 25):
-                kill(*workers_of(os.getpid())[:2])
+                kill(*children(os.getpid())[:2])
 
     threads = [threading.Thread(target=consume, args=(k,)) for k in range(8)]
     for thread in threads:
@@ -915,7 +876,7 @@ def test_forked_children_have_workers_of_their_own(n, tmp_path):
             with contextlib.suppress(BaseException):
                 assert_same(got, expected[: len(got)])
                 assert_same(list(flow.run(epoch=1)), again)
-                (tmp_path / str(child)).write_text(json.dumps(workers_of(os.getpid())))
+                (tmp_path / str(child)).write_text(json.dumps(children(os.getpid())))
                 status = 0
             os._exit(status)
         got.append(next(iterator))
@@ -1019,7 +980,7 @@ def test_a_worker_killed_with_workers_of_its_own_loses_and_leaves_nothing():
         outputs.append(output)
         if len(outputs) == 5:
             family.update(family_of(os.getpid()))
-            kill(workers_of(os.getpid())[0])
+            kill(children(os.getpid())[0])
     assert [numbers for numbers, _ in outputs] == [list(range(2 * x, 2 * x + 10, 2)) for x in range(30)]
     ff.shut_down()
     assert eventually(lambda: not any(map(lives, family | {pid for _, pids in outputs for pid in pids})))
@@ -1063,7 +1024,7 @@ def test_workers_that_idled_until_they_ended_are_started_again(monkeypatch, capl
     flow = ff.pipe(range(40), ff.map(float), ff.prefetch(3, processes=2))
     for _ in range(3):
         assert list(flow) == [float(x) for x in range(40)]
-        assert eventually(lambda: not workers_of(os.getpid()))
+        assert eventually(lambda: not children(os.getpid()))
     for rest in (0.85, 0.95, 1.0, 1.05):
         assert list(flow) == [float(x) for x in range(40)]
         time.sleep(rest)  # until they are about to end

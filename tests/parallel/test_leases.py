@@ -18,12 +18,6 @@ ROWS, WIDTH = 3, 1 << 19
 """A batch has 1.5 MiB: enough for recycled memory of either kind."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_workers_left():
-    yield
-    ff.shut_down()
-
-
 def rows():
     """Enough for a batch of each view and some behind them, each of its own number."""
     return (np.arange(ROWS * (len(VIEWS) + 8)) % 251).astype(np.uint8)[:, None] + np.zeros(WIDTH, np.uint8)

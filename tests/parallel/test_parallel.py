@@ -11,10 +11,11 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 
 import numpy as np
 import pytest
+from sources import Stream, noisy
+from waiting import eventually, run_script
 
 import flowfn as ff
 from flowfn.parallel.tasks.background import collecting
@@ -27,43 +28,13 @@ settings = pytest.mark.parametrize("workers", EVERY_SETTING, ids=str)
 pytestmark = pytest.mark.timeout(90)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_workers_left():
-    yield
-    ff.shut_down()
-
-
-def eventually(holds, seconds=10.0):
-    """Poll until something holds."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
 def nothing_but(before):
     """Whether no more threads, processes and descriptors are left than there were."""
     return all(count <= before[kind] for kind, count in left_behind().items())
 
 
-def noisy(x, rng):
-    return [x, int(rng.integers(1000))]
-
-
 def pid(_):
     return os.getpid()
-
-
-class Stream:
-    """A source that can only be iterated."""
-
-    def __init__(self, n):
-        self.n = n
-
-    def __iter__(self):
-        return iter(range(self.n))
 
 
 def everything(source):
@@ -87,7 +58,7 @@ def everything(source):
 
 
 @settings
-@pytest.mark.parametrize("source", [range(150), list(range(150)), Stream(150)], ids=["range", "list", "stream"])
+@pytest.mark.parametrize("source", [range(150), list(range(150)), Stream(range(150))], ids=["range", "list", "stream"])
 def test_every_setting_gives_the_serial_output_and_state(workers, source):
     serial = everything(source)
     parallel = ff.pipe(everything(source), ff.prefetch(3, **workers))
@@ -444,14 +415,6 @@ def test_an_iterator_that_is_never_asked_starts_nothing():
     iterator.close()
 
 
-def run_script(body, tmp_path, **keywords):
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(body))
-    return subprocess.run(
-        [sys.executable, "-W", "error", str(script)], capture_output=True, text=True, timeout=60, **keywords
-    )
-
-
 def test_lambdas_closures_and_functions_of_main_work(tmp_path):
     done = run_script(
         """
@@ -626,7 +589,7 @@ def test_a_pass_resumes_under_workers_over_an_expand_stage(workers, k):
 
 @settings
 def test_a_freeze_over_a_stream_stays_frozen(workers):
-    flow = ff.pipe(Stream(40), ff.shuffle_buffer(4), ff.map(abs), ff.freeze(seed=5), ff.map(float))
+    flow = ff.pipe(Stream(range(40)), ff.shuffle_buffer(4), ff.map(abs), ff.freeze(seed=5), ff.map(float))
     assert list(ff.pipe(flow, ff.prefetch(2, **workers)).run(epoch=1)) == list(flow.run(epoch=1))
 
 
@@ -787,7 +750,7 @@ def test_nobody_is_waited_for_while_garbage_is_collected(workers):
     knot = Knot(
         iter(
             ff.pipe(
-                Stream(1000),
+                Stream(range(1000)),
                 ff.shuffle_buffer(1),
                 ff.map(float),
                 ff.prefetch(2, **workers),

@@ -1,14 +1,11 @@
 """How a prefetch is paced: in which order outputs come, how much waits, who is waited for, and where it all runs."""
 
-import contextlib
 import os
 import pickle
 import random
 import re
 import signal
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from comparing import assert_same
+from sources import Stream, noisy
+from waiting import children, eventually, run_script
 
 import flowfn as ff
 from flowfn.parallel.flight import Flight
@@ -44,23 +44,6 @@ def spread(request):
             yield {"executor": executor}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_workers_left():
-    yield
-    ff.shut_down()
-    assert eventually(lambda: not children())
-
-
-def eventually(holds, seconds=5.0):
-    """Poll until something holds."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
 def steady(count, seconds=0.12):
     """A count, once it has not changed for a while."""
     known, since = count(), time.monotonic()
@@ -72,30 +55,9 @@ def steady(count, seconds=0.12):
     return known
 
 
-def children():
-    """The child processes of all threads of this process, but for resource trackers, which stay until it ends."""
-    found = set()
-    for listing in Path("/proc/self/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found.update(map(int, listing.read_text().split()))
-    return {child for child in found if b"resource_tracker" not in command_of(child)}
-
-
-def command_of(pid):
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    return b""
-
-
 def told(error):
     """All that an error says."""
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
-
-
-def assert_same(got, expected):
-    """Datapoint by datapoint, so that a failure says which."""
-    assert len(got) == len(expected)
-    assert [index for index, (a, b) in enumerate(zip(got, expected)) if not same(a, b)] == []
 
 
 class Marks:
@@ -127,23 +89,9 @@ def pid(_):
     return os.getpid()
 
 
-def noisy(x, rng):
-    return [x, int(rng.integers(1000))]
-
-
 def jittery(x):
     time.sleep((x * 7919 % 11) / 2000)
     return x
-
-
-class Stream:
-    """A source that can only be iterated."""
-
-    def __init__(self, n):
-        self.n = n
-
-    def __iter__(self):
-        return iter(range(self.n))
 
 
 # Arguments
@@ -238,7 +186,11 @@ def seekable():
 
 def streamed():
     return ff.pipe(
-        Stream(90), ff.map(jittery), ff.map(noisy, rng=True), ff.shuffle_buffer(7), ff.map(lambda pair: [*pair, 1])
+        Stream(range(90)),
+        ff.map(jittery),
+        ff.map(noisy, rng=True),
+        ff.shuffle_buffer(7),
+        ff.map(lambda pair: [*pair, 1]),
     )
 
 
@@ -257,7 +209,7 @@ def expanded():
 def mixed():
     return ff.pipe(
         ff.mix(
-            ff.pipe(Stream(50), ff.map(jittery), ff.cycle()),
+            ff.pipe(Stream(range(50)), ff.map(jittery), ff.cycle()),
             ff.pipe(range(50), ff.filter(bool), ff.cycle()),
             weights=[0.3, 0.7],
         ),
@@ -274,7 +226,7 @@ def test_unordered_outputs_are_the_ordered_ones_in_any_order(spread, make):
 
 
 @pytest.mark.parametrize("workers", [{"threads": 3}, {"processes": 2}], ids=str)
-@pytest.mark.parametrize("source", [range(200), Stream(200)], ids=["seekable", "stream"])
+@pytest.mark.parametrize("source", [range(200), Stream(range(200))], ids=["seekable", "stream"])
 @pytest.mark.parametrize("stage", [ff.map, lambda f: ff.flat_map(lambda x: [f(x)])], ids=["map", "expand"])
 def test_unordered_a_slow_datapoint_does_not_hold_back_the_others(workers, source, stage, marks):
     def waiting(x):
@@ -453,14 +405,6 @@ def test_a_timeout_is_waited_for_once():
 # Processes
 
 
-def run_script(body, tmp_path, **keywords):
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(body))
-    return subprocess.run(
-        [sys.executable, "-W", "error", str(script)], capture_output=True, text=True, timeout=40, **keywords
-    )
-
-
 def test_auto_is_as_many_processes_as_this_process_may_use_cpus(tmp_path):
     body = """
         import os, time
@@ -544,7 +488,10 @@ def test_workers_stay_warm_from_pass_to_pass_and_from_flow_to_flow():
     first = set(flow)
     assert len(first) == 2
     assert set(flow) == first
-    assert set(ff.pipe(Stream(60), ff.map(pid), ff.filter(bool), ff.prefetch(9, processes=2, ordered=False))) == first
+    assert (
+        set(ff.pipe(Stream(range(60)), ff.map(pid), ff.filter(bool), ff.prefetch(9, processes=2, ordered=False)))
+        == first
+    )
     assert children() == first
     ff.shut_down()
     assert eventually(lambda: not children())

@@ -35,12 +35,6 @@ EVERYWHERE = [{}, {"threads": 2}, {"processes": 2}, {"processes": 1}]
 numbers = itertools.count()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_workers_left():
-    yield
-    ff.shut_down()
-
-
 @pytest.fixture
 def edit(tmp_path, monkeypatch):
     """Write a module of one's own, and import or reload it."""

@@ -23,12 +23,6 @@ pytestmark = [
 N = 70_000
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_workers_left():
-    yield
-    ff.shut_down()
-
-
 NAMES = (
     "bool uint8 int8 int16 int32 int64 uint16 uint32 uint64 float16 bfloat16 float32 float64 complex32 complex64 "
     "complex128 "

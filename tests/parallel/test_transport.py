@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from waiting import eventually
 
 import flowfn as ff
 from flowfn.datapoints import buffers
@@ -42,27 +43,11 @@ N = 50_000
 """Items of an array that is large enough for shared memory, whatever its dtype is."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_workers_left():
-    yield
-    ff.shut_down()
-
-
 @pytest.fixture(autouse=True)
 def shared_memory_may_be_had():
     assert not slots.denied()
     yield
     slots.allow()
-
-
-def eventually(holds, seconds=10.0):
-    """Poll until something holds."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 def files(pid):

@@ -9,6 +9,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from sources import streamed
 
 import flowfn as ff
 from flowfn.randomness.generators import (
@@ -38,10 +39,6 @@ def draw(x, rng):
 
 def draws(flow):
     return [number for _, number in flow]
-
-
-def streamed(data):
-    return ff.flow(lambda: iter(data))
 
 
 def chi_square(counts):

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sources import streamed
 
 import flowfn as ff
 from flowfn.seeing import Speed, describe, print_datapoint, progress, speed
@@ -29,10 +30,6 @@ Pair = namedtuple("Pair", "image label")
 class Record:
     image: np.ndarray
     label: int
-
-
-def streamed(n):
-    return ff.flow(lambda: iter(range(n)))
 
 
 def lines(datapoint, capsys):
@@ -166,7 +163,7 @@ def test_describe_shows_the_epoch_that_comes_next(capsys):
 def test_describe_says_when_there_are_fewer(capsys):
     describe([])
     describe([7])
-    describe(streamed(2), 3)
+    describe(streamed(range(2)), 3)
     assert capsys.readouterr().out.splitlines() == [
         "the flow is empty: there is no datapoint",
         "datapoint 0 of 1: int, 7",
@@ -276,7 +273,7 @@ def test_the_clock_starts_after_the_warm_up():
 @pytest.mark.parametrize(
     ("length", "n", "warmup", "read"), [(10, 20, 0, 10), (10, 20, 4, 6), (10, 5, 10, 0), (10, 5, 99, 0), (0, 5, 0, 0)]
 )
-@pytest.mark.parametrize("source", [range, streamed])
+@pytest.mark.parametrize("source", [range, lambda n: streamed(range(n))])
 def test_speed_stops_at_the_end(source, length, n, warmup, read):
     assert speed(source(length), n, warmup=warmup, bar=False).datapoints == read
 
@@ -301,7 +298,7 @@ def test_speed_can_show_a_bar(capsys):
     for bar in (None, True):
         speed(ff.pipe(range(100), ff.batch(10)), 8, warmup=4, bar=bar)
         assert "| 6/6 [" in capsys.readouterr().err
-    speed(streamed(10), 8, bar=True)
+    speed(streamed(range(10)), 8, bar=True)
     assert "| 8/8 [" in capsys.readouterr().err
     speed(range(10), bar=False)
     assert capsys.readouterr() == ("", "")
@@ -364,7 +361,9 @@ SHOWN = {
     "last": lambda: ff.pipe(range(11), ff.shuffle(), ff.map(own, rng=True), ff.batch(3), progress(file=io.StringIO())),
     "rows": lambda: ff.pipe(ff.from_arrays(x=np.arange(11)), progress(file=io.StringIO()), ff.shuffle(), ff.batch(3)),
     "round": lambda: ff.pipe(range(5), progress(file=io.StringIO()), ff.repeat(2), ff.shuffle()),
-    "endless": lambda: ff.pipe(streamed(5), progress(file=io.StringIO()), ff.cycle(), progress(file=io.StringIO())),
+    "endless": lambda: ff.pipe(
+        streamed(range(5)), progress(file=io.StringIO()), ff.cycle(), progress(file=io.StringIO())
+    ),
     "stream": lambda: ff.pipe(
         range(11),
         ff.flat_map(lambda x: [x] * (x % 3)),
@@ -376,7 +375,7 @@ SHOWN = {
         range(5), ff.shuffle(), progress(file=io.StringIO()), ff.flat_map(lambda x: [x] * x), ff.batch(2)
     ),
     "two": lambda: ff.zip(
-        ff.pipe(range(5), progress(file=io.StringIO())), ff.pipe(streamed(5), progress(file=io.StringIO()))
+        ff.pipe(range(5), progress(file=io.StringIO())), ff.pipe(streamed(range(5)), progress(file=io.StringIO()))
     ),
     "behind a prefetch": lambda: ff.pipe(
         range(9), ff.map(str), ff.prefetch(2), progress(file=io.StringIO()), ff.batch(2)
@@ -409,7 +408,8 @@ def test_a_bar_can_be_described_and_can_disappear(screen):
 
 
 @pytest.mark.parametrize(
-    ("source", "said"), [(streamed(7), "epoch 0: 7 datapoint"), (ff.take(7, ff.cycle(range(3))), "epoch 0: 100% 7/7")]
+    ("source", "said"),
+    [(streamed(range(7)), "epoch 0: 7 datapoint"), (ff.take(7, ff.cycle(range(3))), "epoch 0: 100% 7/7")],
 )
 def test_the_total_is_the_length_where_it_is_known(source, said, screen):
     list(ff.pipe(source, progress(file=screen)))

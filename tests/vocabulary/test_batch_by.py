@@ -9,21 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sources import Stream
 
 import flowfn as ff
 from flowfn.datapoints.padding import pad
 from flowfn.testing import check, same
 from flowfn.vocabulary.bucketing import batch_by_key, batch_by_length, shape_of
-
-
-class Stream:
-    """Data that can only be iterated."""
-
-    def __init__(self, data):
-        self.data = data
-
-    def __iter__(self):
-        return iter(self.data)
 
 
 def both(data):

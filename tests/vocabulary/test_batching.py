@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import more_itertools
 import numpy as np
 import pytest
+from sources import Stream
 
 import flowfn as ff
 from flowfn.datapoints.components import Datapoints
@@ -609,16 +610,6 @@ def test_a_mapping_batch_is_a_dict():
 
 
 # Lists of datapoints, and back
-
-
-class Stream:
-    """Data that can only be iterated."""
-
-    def __init__(self, data):
-        self.data = data
-
-    def __iter__(self):
-        return iter(self.data)
 
 
 def test_without_a_collation_a_batch_is_the_list_of_its_datapoints():

@@ -8,6 +8,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from sources import streamed
 
 import flowfn as ff
 
@@ -17,10 +18,6 @@ Pair = namedtuple("Pair", "image label")
 @dataclass
 class Record:
     image: np.ndarray
-
-
-def streamed(data):
-    return ff.flow(lambda: iter(data))
 
 
 def counted(source, *stages):

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from more_itertools import chunked
+from sources import Stream
 
 import flowfn as ff
 from flowfn.flows.states import fingerprint
@@ -22,16 +23,6 @@ from flowfn.testing import check, same
 
 SETTINGS = (None, ff.prefetch(2), ff.prefetch(3, threads=2), ff.prefetch(3, processes=1), ff.prefetch(3, processes=2))
 LOCAL = SETTINGS[:3]
-
-
-class Stream:
-    """A source that can only be iterated."""
-
-    def __init__(self, items):
-        self.items = items
-
-    def __iter__(self):
-        return iter(self.items)
 
 
 SOURCES = (lambda items: items, lambda items: ff.flow(Stream(items)))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sources import streamed
 
 import flowfn as ff
 from flowfn.testing import check
@@ -22,11 +23,6 @@ calm = {"deadline": None, "derandomize": True, "suppress_health_check": list(Hea
 UNTIL = ["first", "all", "cycle_all", "forever"]
 WORKERS = [None, {}, {"threads": 2}, {"processes": 1}, {"processes": 2}]
 Pair = namedtuple("Pair", "x y")
-
-
-def stream(data):
-    """A source that can only be read in order."""
-    return ff.flow(lambda: iter(data))
 
 
 def rows(*lengths):
@@ -245,7 +241,7 @@ def test_when_sources_have_ended_the_others_keep_their_shares(sources, streams):
     lengths, weights = zip(*sources)
     lists = rows(*lengths)
     worst, given = furthest_from_the_rest(
-        ff.mix(*map(stream, lists) if streams else lists, weights=weights, until="all"), weights, lengths
+        ff.mix(*map(streamed, lists) if streams else lists, weights=weights, until="all"), weights, lengths
     )
     assert tuple(given) == lengths
     assert worst < 1
@@ -260,7 +256,7 @@ def test_they_keep_them_within_two_where_weights_are_no_small_integers(sources):
     assert worst < 3
 
 
-@pytest.mark.parametrize("form", [list, stream])
+@pytest.mark.parametrize("form", [list, streamed])
 @pytest.mark.parametrize(
     "weights",
     [None, [1] * 62, {}, lambda step: [1] * 62, lambda step: [2 + step % 3] * 62],
@@ -279,7 +275,7 @@ def test_however_many_end_those_that_stay_are_alike(form, weights, many):
     assert np.abs(first - last).max() == 1
 
 
-@pytest.mark.parametrize("form", [list, stream])
+@pytest.mark.parametrize("form", [list, streamed])
 def test_at_random_shares_are_whole_again_after_the_block_in_which_a_source_ended(form):
     weights, lengths = [3, 2, 2], (14_000, 14_000, 500)
     for epoch in range(2):
@@ -315,7 +311,7 @@ def test_it_stops_as_documented(sources, until):
         ):
             begin(
                 ff.mix(
-                    *(stream(rows) if streams else rows for rows, (_, _, streams) in zip(lists, sources)),
+                    *(streamed(rows) if streams else rows for rows, (_, _, streams) in zip(lists, sources)),
                     weights=weights,
                     until=until,
                 ),
@@ -323,7 +319,7 @@ def test_it_stops_as_documented(sources, until):
             )
         return
     flow = ff.mix(
-        *(stream(rows) if streams else rows for rows, (_, _, streams) in zip(lists, sources)),
+        *(streamed(rows) if streams else rows for rows, (_, _, streams) in zip(lists, sources)),
         weights=weights,
         until=until,
     )
@@ -337,7 +333,7 @@ def test_it_stops_as_documented(sources, until):
 FIVE = (rows(4, 2), [1, 1])
 
 
-@pytest.mark.parametrize("form", [list, stream])
+@pytest.mark.parametrize("form", [list, streamed])
 @pytest.mark.parametrize(
     ("until", "expected"),
     [
@@ -376,7 +372,7 @@ def weighted_sampler(lists, picks, criteria, limit=100):
     return made
 
 
-@pytest.mark.parametrize("form", [list, stream])
+@pytest.mark.parametrize("form", [list, streamed])
 @pytest.mark.parametrize("sizes", [(4, 2), (3, 3), (1, 9), (5, 1, 3)])
 @pytest.mark.parametrize(
     ("until", "criteria"),
@@ -419,7 +415,7 @@ GRAIN = [  # the sources that grain 0.2.18 picks: grain.MapDataset.mix, and (if 
 
 
 @pytest.mark.parametrize(("sizes", "weights", "theirs", "more"), GRAIN)
-@pytest.mark.parametrize("form", [list, stream])
+@pytest.mark.parametrize("form", [list, streamed])
 def test_grain_gives_as_many_of_each_after_every_whole_period(sizes, weights, theirs, more, form):
     # within a period the orders differ: grain takes from the first source as late, here each comes as evenly as can be
     ours = "".join(str(source) for source, _ in ff.mix(*map(form, rows(*sizes)), weights=weights))
@@ -498,7 +494,7 @@ def test_by_index_and_as_a_stream_it_is_the_same(sources, until, random, epoch, 
         inner = [ff.pipe(form(one), ff.map(noisy, rng=True) if augmented else None) for one in rows(*counts)]
         return ff.mix(*inner, weights=weights, until=until, random=random).reset_state(3).set_epoch(epoch)
 
-    by_index, in_order = made(list), made(ff.shuffle_buffer(1) if weighed == "length" else stream)
+    by_index, in_order = made(list), made(ff.shuffle_buffer(1) if weighed == "length" else streamed)
     assert by_index.seekable
     assert not in_order.seekable
     with iter(by_index) as one, iter(in_order) as other:
@@ -543,7 +539,7 @@ def by_name(step):
 @pytest.mark.parametrize("until", ["all", "cycle_all"])
 @pytest.mark.parametrize(
     "kinds",
-    [(list, list, list), (stream, stream, stream), (list, stream, ff.shuffle)],
+    [(list, list, list), (streamed, streamed, streamed), (list, streamed, ff.shuffle)],
     ids=["lists", "streams", "both"],
 )
 @pytest.mark.parametrize("weights", [[0.5, 0.3, 0.2], rising], ids=["numbers", "steps"])
@@ -556,7 +552,7 @@ def test_the_laws_hold(kinds, weights, until, random):
     )
 
 
-@pytest.mark.parametrize("kinds", [(list, list), (stream, stream)], ids=["lists", "streams"])
+@pytest.mark.parametrize("kinds", [(list, list), (streamed, streamed)], ids=["lists", "streams"])
 @pytest.mark.parametrize(
     ("until", "random", "sizes"), [("first", False, (8, 5)), ("first", True, (8, 5)), ("forever", True, (90, 40))]
 )
@@ -568,7 +564,7 @@ def test_the_laws_hold_for_the_other_stop_rules(kinds, until, random, sizes):
     )
 
 
-@pytest.mark.parametrize("kinds", [(list, list), (stream, list)], ids=["lists", "both"])
+@pytest.mark.parametrize("kinds", [(list, list), (streamed, list)], ids=["lists", "both"])
 @pytest.mark.parametrize("until", ["all", "cycle_all"])
 @pytest.mark.parametrize("weights", [{"a": 3, "b": 2.5}, lambda step: [1, 1 + step % 2]], ids=["names", "steps"])
 def test_the_laws_hold_with_workers(kinds, until, weights):
@@ -593,7 +589,7 @@ def test_the_laws_hold_with_workers(kinds, until, weights):
 @pytest.mark.parametrize("random", [False, True])
 def test_the_laws_hold_with_processes(random):
     check(
-        lambda: ff.pipe(ff.mix(ff.shuffle(range(9)), stream("abc"), until="cycle_all", random=random), ff.map(str)),
+        lambda: ff.pipe(ff.mix(ff.shuffle(range(9)), streamed("abc"), until="cycle_all", random=random), ff.map(str)),
         workers=({"processes": 2},),
         stops=3,
         epochs=(1,),
@@ -603,7 +599,7 @@ def test_the_laws_hold_with_processes(random):
 def nested():
     return ff.mix(
         ff.mix(ff.shuffle(range(9)), range(20, 25), weights=[2, 1], until="all"),
-        stream("abcd"),
+        streamed("abcd"),
         until="all",
         random=True,
     )
@@ -621,9 +617,11 @@ def rounds():
 BELOW = {
     "nested": nested,
     "of one source": lambda: ff.mix(ff.shuffle(range(5)), until="cycle_all", weights=[0.1], random=True),
-    "of one stream": lambda: ff.mix(stream(range(5)), until="all"),
+    "of one stream": lambda: ff.mix(streamed(range(5)), until="all"),
     "one flow thrice": twice,
-    "of shards": lambda: ff.mix(ff.shard(1, 2, range(9)), ff.pipe(stream(range(20, 30)), ff.shard(1, 2)), until="all"),
+    "of shards": lambda: ff.mix(
+        ff.shard(1, 2, range(9)), ff.pipe(streamed(range(20, 30)), ff.shard(1, 2)), until="all"
+    ),
     "repeat": lambda: ff.pipe(nested(), ff.repeat(2)),
     "rounds of different lengths": rounds,
     "a mix that cycles one that varies": lambda: ff.pipe(
@@ -639,12 +637,12 @@ BELOW = {
     ),
     "prefetch": lambda: ff.mix(
         ff.prefetch(2, ff.shuffle(range(5))),
-        ff.pipe(stream(range(6)), ff.map(str), ff.prefetch(1, threads=2)),
+        ff.pipe(streamed(range(6)), ff.map(str), ff.prefetch(1, threads=2)),
         until="cycle_all",
     ),
     "shuffle": lambda: ff.pipe(ff.mix(range(5), range(10, 30), weights=[1, 3], random=True), ff.shuffle(), ff.batch(3)),
     "shard": lambda: ff.pipe(ff.mix(range(5), range(10, 30), until="all"), ff.shard(1, 3), ff.batch(2)),
-    "zip": lambda: ff.zip(ff.mix(range(5), range(9), until="all"), ff.mix(stream(range(6)), range(8), until="all")),
+    "zip": lambda: ff.zip(ff.mix(range(5), range(9), until="all"), ff.mix(streamed(range(6)), range(8), until="all")),
     "arrays": lambda: ff.pipe(
         ff.mix(ff.from_arrays(np.arange(6)), ff.from_arrays(np.arange(9)), tag=True, until="all"), ff.batch(4)
     ),
@@ -711,7 +709,7 @@ def test_without_random_every_epoch_has_the_same_order():
     assert [x < 100 for x in first] == [x < 100 for x in second]
 
 
-@pytest.mark.parametrize("form", [list, stream])
+@pytest.mark.parametrize("form", [list, streamed])
 @pytest.mark.parametrize("until", ["cycle_all", "forever"])
 def test_every_round_has_new_randomness(form, until):
     shuffled = ff.shuffle if form is list else ff.shuffle_buffer(20)
@@ -750,7 +748,7 @@ def test_far_out_it_takes_no_time_and_no_memory(weights, random):
 
 
 @pytest.mark.parametrize("until", UNTIL)
-@pytest.mark.parametrize("form", [list, stream])
+@pytest.mark.parametrize("form", [list, streamed])
 def test_endless_sources_are_fine(until, form):
     flow = ff.mix(ff.cycle(form([1, 2])), ff.cycle(form([3])), until=until)
     assert begin(flow, 6) == [1, 3, 2, 3, 1, 3]
@@ -766,7 +764,7 @@ def test_endless_sources_are_fine(until, form):
 def test_reading_an_endless_mix_holds_little():
     for flow in (
         ff.mix(*[ff.cycle(range(50))] * 2, random=True),
-        ff.mix(*[ff.cycle(stream(range(50)))] * 2, weights=lambda step: [1, 2]),
+        ff.mix(*[ff.cycle(streamed(range(50)))] * 2, weights=lambda step: [1, 2]),
     ):
         with iter(flow) as iterator:
             list(itertools.islice(iterator, 5000))
@@ -936,7 +934,7 @@ def test_a_schedule_that_leaves_nothing_for_who_is_left_says_so():
             "mix(): weights must be given for ['a', 'b'], got ['a']",
         ),
         (
-            ({"a": [1], "b": stream([2])},),
+            ({"a": [1], "b": streamed([2])},),
             {"weights": "length"},
             TypeError,
             "mix(): weights=\"length\" needs the length of source 'b', which is not known or endless",
@@ -989,10 +987,10 @@ def test_weights_that_are_none_say_what_they_must_be(weights):
 
 def test_an_empty_stream_cannot_begin_again():
     with pytest.raises(ValueError, match=r"^mix\(\): source 'b' gave no datapoint, it cannot begin again"):
-        list(ff.mix({"a": stream([1, 2]), "b": stream([])}, until="cycle_all"))
+        list(ff.mix({"a": streamed([1, 2]), "b": streamed([])}, until="cycle_all"))
 
 
-@pytest.mark.parametrize("form", [list, stream])
+@pytest.mark.parametrize("form", [list, streamed])
 def test_empty_sources_end_at_once(form):
     assert list(ff.mix(form([]), form([]))) == []
     assert list(ff.mix(form([]), form([]), until="all")) == []
@@ -1021,7 +1019,7 @@ def test_a_mix_where_a_stage_belongs_says_how_to_write_it():
         (Pair(1, 2), (Pair(1, 2), "web")),
     ],
 )
-@pytest.mark.parametrize("form", [list, stream])
+@pytest.mark.parametrize("form", [list, streamed])
 def test_tags_say_where_a_datapoint_comes_from(datapoint, expected, form):
     (made,) = ff.mix({"web": form([datapoint])}, tag="from")
     assert (made, type(made)) == (expected, type(expected))
@@ -1104,7 +1102,7 @@ TAILS = [
 
 
 @pytest.mark.parametrize("workers", WORKERS, ids=str)
-@pytest.mark.parametrize("form", [list, stream])
+@pytest.mark.parametrize("form", [list, streamed])
 @pytest.mark.parametrize("tail", TAILS, ids=["", "map", "batch", "map behind batch"])
 def test_quotas_tell_what_was_given_of_what_was_due(workers, form, tail):
     lists, weights = rows(5, 21), [1, 2]
@@ -1129,7 +1127,7 @@ def test_quotas_tell_what_was_given_of_what_was_due(workers, form, tail):
     assert given == {0: 5, 1: 21}
 
 
-@pytest.mark.parametrize("form", [list, stream])
+@pytest.mark.parametrize("form", [list, streamed])
 @pytest.mark.parametrize("weights", [[3, 1], rising], ids=["numbers", "steps"])
 def test_quotas_go_on_after_a_resume(form, weights):
     def make():
@@ -1192,7 +1190,7 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("form", [list, stream])
+@pytest.mark.parametrize("form", [list, streamed])
 @pytest.mark.parametrize(("before", "after"), CHANGES, ids=lambda names: "+".join(names))
 @pytest.mark.parametrize("until", ["first", "all", "cycle_all", "forever"])
 def test_those_that_stay_go_on_where_they_were_and_new_ones_begin(form, before, after, until):
@@ -1226,7 +1224,7 @@ def test_those_that_stay_go_on_where_they_were_and_new_ones_begin(form, before, 
 
 
 @pytest.mark.parametrize("workers", WORKERS, ids=str)
-@pytest.mark.parametrize("form", [list, stream])
+@pytest.mark.parametrize("form", [list, streamed])
 @pytest.mark.parametrize("tail", TAILS, ids=["", "map", "batch", "map behind batch"])
 def test_it_goes_on_so_behind_batch_and_prefetch(workers, form, tail):
     for k in (1, 2, 4):
@@ -1267,7 +1265,7 @@ changes = st.tuples(
 )
 def test_going_on_is_the_same_in_both_forms_and_can_itself_be_resumed(names, until, random, weights, first, second):
     ends = []
-    for form in (list, stream):
+    for form in (list, streamed):
         options = {"until": until, "random": random}
 
         def make(form=form, options=options):
@@ -1301,7 +1299,7 @@ def test_a_source_that_has_ended_is_not_forgotten():
     def make(*names, until, form):
         return ff.mix({name: form(NAMED[name]) for name in names}, until=until)
 
-    for form in (list, stream):
+    for form in (list, streamed):
         with iter(make("code", "web", until="first", form=form)) as iterator:
             given = list(itertools.islice(iterator, 12))  # all of code; it is wanted next
             state = iterator.state_dict()
@@ -1322,7 +1320,7 @@ def test_a_source_that_has_ended_is_not_forgotten():
         assert list(make("maths", until="all", form=form).load_state_dict(state, strict=False)) == []
 
 
-@pytest.mark.parametrize("form", [list, stream])
+@pytest.mark.parametrize("form", [list, streamed])
 def test_the_last_batch_may_be_short_before_the_sources_change(form):
     def make(*names):
         return ff.pipe(mixed(names, form, until="all"), ff.batch(4, collate=None))
@@ -1399,7 +1397,7 @@ def test_an_error_in_a_source_can_be_tried_again():
             raise OSError("away")
         return x
 
-    for form in (list, stream):
+    for form in (list, streamed):
         broken[:] = [True]
         flow = ff.mix(ff.pipe(form(range(6)), ff.map(read)), form([10, 11, 12, 13]), until="all")
         expected = [0, 10, 1, 11, 2, 12, 3, 13, 4, 5]
@@ -1412,7 +1410,7 @@ def test_an_error_in_a_source_can_be_tried_again():
 
 
 @pytest.mark.parametrize("tail", [(), (ff.batch(3, collate=None),)], ids=["", "batch"])
-@pytest.mark.parametrize("form", [list, stream])
+@pytest.mark.parametrize("form", [list, streamed])
 def test_an_error_downstream_does_not_lose_where_the_others_were(form, tail):
     broken = set()
 
@@ -1437,7 +1435,7 @@ def test_an_error_downstream_does_not_lose_where_the_others_were(form, tail):
     assert made + list(make("books", "web").load_state_dict(json.loads(json.dumps(iterator.state_dict())))) == whole
 
 
-@pytest.mark.parametrize("form", [list, stream])
+@pytest.mark.parametrize("form", [list, streamed])
 @pytest.mark.parametrize(
     "after", [("code", "books"), ("books", "web", "code"), ("code",), ("web", "maths", "code", "books")], ids="+".join
 )
@@ -1446,7 +1444,7 @@ def test_the_randomness_of_a_source_is_its_own(form, after):
         order = ff.shuffle if form is list else ff.shuffle_buffer(5)
         inner = {
             name: ff.pipe(
-                form(NAMED[name]), order, ff.map(noisy, rng=True), ff.filter(bool) if form is stream else None
+                form(NAMED[name]), order, ff.map(noisy, rng=True), ff.filter(bool) if form is streamed else None
             )
             for name in names
         }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from sources import Stream
 
 import flowfn as ff
 from flowfn.testing import check
@@ -17,16 +18,6 @@ Pair = namedtuple("Pair", "x y")
 @dataclass
 class Record:
     x: int
-
-
-class Stream:
-    """Data that can only be iterated."""
-
-    def __init__(self, data):
-        self.data = data
-
-    def __iter__(self):
-        return iter(self.data)
 
 
 def both(data):

@@ -8,6 +8,7 @@ import weakref
 import cloudpickle
 import numpy as np
 import pytest
+from sources import Stream, noisy
 
 import flowfn as ff
 from flowfn.datapoints.padding import pad
@@ -16,16 +17,6 @@ from flowfn.vocabulary.batching import collate
 from flowfn.vocabulary.bucketing import batch_by_length
 from flowfn.vocabulary.multiples import pad_to_multiple
 from flowfn.vocabulary.nesting import inside
-
-
-class Stream:
-    """Data that can only be iterated."""
-
-    def __init__(self, data):
-        self.data = data
-
-    def __iter__(self):
-        return iter(self.data)
 
 
 def both(data):
@@ -38,10 +29,6 @@ def double(number):
 
 def is_odd(number):
     return number % 2 == 1
-
-
-def noisy(number, rng):
-    return number, int(rng.integers(1 << 30))
 
 
 DATA = [[1, 2, 3], [], [4], [5, 6, 7, 8]]

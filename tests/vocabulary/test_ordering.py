@@ -7,14 +7,11 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from sources import streamed
 
 import flowfn as ff
 
 SIZES = [0, 1, 2, 5, 7]
-
-
-def stream(data):
-    return ff.flow(lambda: iter(data))
 
 
 def same(stage, data, expected, starts=(0, 1, 3)):
@@ -24,10 +21,10 @@ def same(stage, data, expected, starts=(0, 1, 3)):
     assert len(flow) == len(expected)
     assert [flow[i] for i in range(len(expected))] == expected
     assert [flow[-i - 1] for i in range(len(expected))] == expected[::-1]
-    streamed = stage(stream(data))
-    assert list(streamed) == expected
+    in_order = stage(streamed(data))
+    assert list(in_order) == expected
     for start in starts:
-        assert list(flow.run(start=start)) == list(streamed.run(start=start)) == expected[start:]
+        assert list(flow.run(start=start)) == list(in_order.run(start=start)) == expected[start:]
 
 
 # take, skip, slice
@@ -81,7 +78,7 @@ def test_slice_with_negative_numbers_counts_from_the_end(n, step):
 @pytest.mark.parametrize("bounds", [(-2, None, None), (None, -2, None), (None, None, -1)])
 def test_negative_slices_of_streams_and_endless_flows_are_refused(bounds):
     with pytest.raises(TypeError, match=r"^slice\(\): negative bounds and steps need a source that can be indexed"):
-        list(ff.slice(*bounds, stream([1])))
+        list(ff.slice(*bounds, streamed([1])))
     with pytest.raises(TypeError, match=r"^slice\(\): an endless source has no end to count from"):
         len(ff.slice(*bounds, ff.cycle([1])))
 
@@ -119,7 +116,7 @@ def test_shards_are_every_world_th_datapoint(n, world, remainder):
         same(ff.shard(rank, world, remainder=remainder), data, share(data, rank, world, remainder))
 
 
-@pytest.mark.parametrize("make", [ff.flow, stream])
+@pytest.mark.parametrize("make", [ff.flow, streamed])
 def test_shards_are_disjoint_and_together_the_whole(make):
     flow = ff.pipe(make(range(50)), ff.map(str))
     parts = [list(ff.shard(rank, 7, flow)) for rank in range(7)]
@@ -244,7 +241,7 @@ def test_split_refuses_what_cannot_be_cut(fractions, message):
 
 def test_split_of_a_stream_is_refused():
     with pytest.raises(TypeError, match=r"needs a source that can be indexed"):
-        ff.split(stream([1]), 0.5)
+        ff.split(streamed([1]), 0.5)
 
 
 # shuffle, shuffle_buffer
@@ -264,7 +261,7 @@ def test_shuffle_of_an_endless_flow_names_the_remedy():
         list(ff.shuffle(ff.cycle([1])))
 
 
-@pytest.mark.parametrize("make", [ff.flow, stream])
+@pytest.mark.parametrize("make", [ff.flow, streamed])
 @pytest.mark.parametrize("n", [0, 1, 5, 100])
 @pytest.mark.parametrize("size", [1, 2, 10, 1000])
 def test_shuffle_buffer_gives_each_datapoint_once_and_holds_no_more_than_its_size(make, n, size):
@@ -286,7 +283,7 @@ def test_shuffle_buffer_over_an_endless_flow():
 # freeze
 
 
-@pytest.mark.parametrize("make", [ff.flow, stream])
+@pytest.mark.parametrize("make", [ff.flow, streamed])
 def test_freeze_changes_nothing_but_randomness(make):
     flow = ff.freeze(ff.map(str, make(range(5))))
     assert list(flow) == list("01234")
@@ -308,14 +305,14 @@ def test_repeat_gives_the_source_so_many_times(n, count):
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_cycle_is_pythons_cycle(n):
     data = [str(i) for i in range(n)]
-    for source in (data, stream(data)):
+    for source in (data, streamed(data)):
         assert list(ff.pipe(source, ff.cycle(), ff.take(12))) == list(islice(itertools.cycle(data), 12))
         assert list(islice(ff.cycle(source), 12)) == list(islice(itertools.cycle(data), 12))
         assert list(islice(ff.cycle(source).run(start=1001), 5)) == list(islice(itertools.cycle(data), 1001, 1006))
 
 
 def test_cycle_of_nothing_is_an_error_and_no_endless_loop():
-    for source in ([], ff.filter(bool, [0, 0]), stream([])):
+    for source in ([], ff.filter(bool, [0, 0]), streamed([])):
         with pytest.raises(ValueError, match=r"^cycle\(\): .*an empty source cannot be cycled"):
             next(iter(ff.cycle(source)))
 
@@ -329,12 +326,12 @@ def test_a_later_round_without_output_is_an_error_too():
 
 
 def test_repeat_of_nothing_is_nothing():
-    for source in ([], stream([]), ff.filter(bool, [0])):
+    for source in ([], streamed([]), ff.filter(bool, [0])):
         assert list(ff.repeat(3, source)) == []
         assert list(ff.repeat(0, source)) == []
     assert list(ff.repeat(10**9, [])) == []
     with pytest.raises(ValueError, match=r"repeat\(\): rounds 0 to 999 gave no datapoint"):
-        list(ff.repeat(10**9, stream([])))
+        list(ff.repeat(10**9, streamed([])))
 
 
 def test_a_round_of_repeat_without_output_is_skipped_or_refused_but_never_loses_the_others():
@@ -372,32 +369,32 @@ def test_orders_of_orders_are_slices_of_slices(seed):
     rng = random.Random(seed)
     data = list(range(rng.choice([0, 1, 7, 30, 5000])))
     flow, expected = ff.flow(data), data
-    streamed = stream(data)
+    in_order = streamed(data)
     for _ in range(5):
         word = rng.choice(["take", "skip", "slice", "shard", "repeat", "concat"])
         if word in ("take", "skip"):
             count = rng.randrange(20)
             stage = getattr(ff, word)(count)
-            flow, streamed, expected = (
+            flow, in_order, expected = (
                 stage(flow),
-                stage(streamed),
+                stage(in_order),
                 expected[:count] if word == "take" else expected[count:],
             )
         elif word == "slice":
             bounds = rng.randrange(5), rng.randrange(40), rng.randrange(1, 4)
-            flow, streamed, expected = ff.slice(*bounds, flow), ff.slice(*bounds, streamed), expected[slice(*bounds)]
+            flow, in_order, expected = ff.slice(*bounds, flow), ff.slice(*bounds, in_order), expected[slice(*bounds)]
         elif word == "shard":
             world = rng.randrange(1, 4)
             rank, remainder = rng.randrange(world), rng.choice(["keep", "drop", "pad"])
-            flow, streamed = (ff.shard(rank, world, one, remainder=remainder) for one in (flow, streamed))
+            flow, in_order = (ff.shard(rank, world, one, remainder=remainder) for one in (flow, in_order))
             expected = share(expected, rank, world, remainder)
         elif word == "repeat":
-            flow, streamed, expected = ff.repeat(2, flow), ff.repeat(2, streamed), expected * 2
+            flow, in_order, expected = ff.repeat(2, flow), ff.repeat(2, in_order), expected * 2
         else:
-            flow, streamed, expected = ff.concat(flow, flow), ff.concat(streamed, streamed), expected * 2
-    assert list(flow) == list(streamed) == expected
+            flow, in_order, expected = ff.concat(flow, flow), ff.concat(in_order, in_order), expected * 2
+    assert list(flow) == list(in_order) == expected
     assert [flow[i] for i in range(0, len(expected), 97)] == expected[::97]
-    assert list(streamed.run(start=4)) == list(flow.run(start=4)) == expected[4:]
+    assert list(in_order.run(start=4)) == list(flow.run(start=4)) == expected[4:]
 
 
 def test_a_list_of_ten_million_is_never_copied():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sources import Stream
 
 import flowfn as ff
 from flowfn.testing import check, same
@@ -18,16 +19,6 @@ from flowfn.vocabulary.packing.sequences import best_fit, concat_then_split, fir
 PACKERS = [first_fit, best_fit, concat_then_split]
 FITTING = [first_fit, best_fit]
 Pair = namedtuple("Pair", "x y")
-
-
-class Stream:
-    """Data that can only be iterated."""
-
-    def __init__(self, data):
-        self.data = data
-
-    def __iter__(self):
-        return iter(self.data)
 
 
 def sequences(lengths):

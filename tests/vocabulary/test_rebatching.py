@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sources import Stream
 
 import flowfn as ff
 from flowfn.datapoints.padding import pad
@@ -22,16 +23,6 @@ Pair = namedtuple("Pair", "x y")
 class Record:
     x: np.ndarray
     y: list
-
-
-class Stream:
-    """Data that can only be iterated."""
-
-    def __init__(self, data):
-        self.data = data
-
-    def __iter__(self):
-        return iter(self.data)
 
 
 def both(data):

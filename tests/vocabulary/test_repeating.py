@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sources import noisy, streamed
 
 import flowfn as ff
 from flowfn.flows.schema import sealed
@@ -17,14 +18,6 @@ from flowfn.testing import check
 
 WORKERS = ({}, {"threads": 2}, {"processes": 2})
 calm = settings(max_examples=100, deadline=None, derandomize=True)
-
-
-def stream(data):
-    return ff.flow(lambda: iter(data))
-
-
-def noisy(datapoint, rng):
-    return datapoint, int(rng.integers(1 << 40))
 
 
 def odd(datapoint):
@@ -108,10 +101,12 @@ def test_repeat_each_is_itertools_repeat_and_tensorpacks_repeated_data_point(dat
     expected = list(itertools.chain.from_iterable(itertools.repeat(datapoint, times) for datapoint in data))
     assert expected == list(more_itertools.repeat_each(data, times)) == list(RepeatedDataPoint(data, times))
     flow = ff.repeat_each(times, data)
-    assert list(flow) == list(ff.repeat_each(times, stream(data))) == expected
+    assert list(flow) == list(ff.repeat_each(times, streamed(data))) == expected
     assert len(flow) == len(expected)
     assert [flow[i] for i in range(len(expected))] == expected
-    assert list(flow.run(start=start)) == list(ff.repeat_each(times, stream(data)).run(start=start)) == expected[start:]
+    assert (
+        list(flow.run(start=start)) == list(ff.repeat_each(times, streamed(data)).run(start=start)) == expected[start:]
+    )
 
 
 def test_the_copies_are_one_object_read_once():
@@ -129,15 +124,15 @@ def test_every_copy_is_augmented_in_its_own_way_and_alike_over_sequences_and_str
     whole = list(made(range(10)).run(epoch=2))
     assert [datapoint for datapoint, _ in whole] == list(RepeatedDataPoint(range(10), 3))
     assert len({noise for _, noise in whole}) == 30
-    assert list(made(stream(range(10))).run(epoch=2)) == whole
+    assert list(made(streamed(range(10))).run(epoch=2)) == whole
     assert list(made(ff.filter(lambda x: True, range(10))).run(epoch=2)) == whole
     for start in range(31):
-        assert list(made(stream(range(10))).run(epoch=2, start=start)) == whole[start:]
+        assert list(made(streamed(range(10))).run(epoch=2, start=start)) == whole[start:]
     assert not set(whole) & set(made(range(10)).run(epoch=3))
 
 
 def test_what_is_drawn_before_repeat_each_is_the_same_in_every_copy():
-    for source in (range(10), stream(range(10))):
+    for source in (range(10), streamed(range(10))):
         given = list(ff.pipe(source, ff.map(noisy, rng=True), ff.repeat_each(2)))
         assert given[::2] == given[1::2]
         assert len(set(given)) == 10
@@ -147,13 +142,13 @@ def test_ranks_that_share_copies_augment_them_as_one_would():
     def made(source, *stages):
         return ff.pipe(source, ff.repeat_each(2), *stages, ff.map(noisy, rng=True))
 
-    for source in (range(9), stream(range(9)), ff.filter(odd, range(20))):
+    for source in (range(9), streamed(range(9)), ff.filter(odd, range(20))):
         whole = list(made(source))
         assert [list(made(source, ff.shard(rank, 4))) for rank in range(4)] == [whole[rank::4] for rank in range(4)]
 
 
 def test_repeat_each_of_endless_flows():
-    assert list(ff.pipe(stream(itertools.count()), ff.repeat_each(2), ff.take(5))) == [0, 0, 1, 1, 2]
+    assert list(ff.pipe(streamed(itertools.count()), ff.repeat_each(2), ff.take(5))) == [0, 0, 1, 1, 2]
     endless = ff.pipe([1, 2], ff.cycle(), ff.repeat_each(3))
     assert list(islice(endless, 8)) == [1, 1, 1, 2, 2, 2, 1, 1]
     assert endless[3 * 10**12 + 3] == 2
@@ -203,7 +198,7 @@ def test_repeat_each_gathers_rows_of_arrays():
 def test_epoch_of_is_tensorpacks_fixed_size_data(n, size, epochs):
     reference = FixedSizeData(list(range(n)), size)
     expected = [list(reference) for _ in range(epochs)]
-    for source in (list(range(n)), stream(range(n))):
+    for source in (list(range(n)), streamed(range(n))):
         flow = ff.epoch_of(size, source)
         assert len(flow) == size
         assert [list(flow) for _ in range(epochs)] == expected
@@ -215,13 +210,13 @@ def test_epoch_of_is_tensorpacks_fixed_size_data(n, size, epochs):
 def test_take_of_cycle_is_fixed_size_data_that_keeps_no_state(n, size, epochs):
     reference = FixedSizeData(list(range(n)), size, keep_state=False)
     expected = [list(reference) for _ in range(epochs)]
-    for source in (list(range(n)), stream(range(n))):
+    for source in (list(range(n)), streamed(range(n))):
         flow = ff.take(size, ff.cycle(source))
         assert [list(flow) for _ in range(epochs)] == expected
 
 
 @pytest.mark.parametrize(
-    "make_source", [lambda: range(10), lambda: stream(range(10)), lambda: ff.filter(odd, range(20))]
+    "make_source", [lambda: range(10), lambda: streamed(range(10)), lambda: ff.filter(odd, range(20))]
 )
 def test_epochs_end_to_end_are_the_epochs_of_the_source_end_to_end(make_source):
     source = ff.pipe(make_source(), ff.map(noisy, rng=True), ff.shuffle_buffer(4))
@@ -232,7 +227,7 @@ def test_epochs_end_to_end_are_the_epochs_of_the_source_end_to_end(make_source):
 
 
 def test_an_epoch_does_not_depend_on_what_was_read_before():
-    for source in (range(10), stream(range(10))):
+    for source in (range(10), streamed(range(10))):
         flow = ff.pipe(source, ff.map(noisy, rng=True), ff.epoch_of(4), ff.map(noisy, rng=True))
         in_turn = [list(flow) for _ in range(6)]
         assert list(flow.set_epoch(4)) == in_turn[4]
@@ -258,14 +253,14 @@ def test_epoch_of_is_indexed_in_the_epoch_to_come():
 
 
 def test_epoch_of_an_endless_flow_goes_on_in_it():
-    for source in (ff.cycle([1, 2, 3]), ff.cycle(stream([1, 2, 3])), ff.flow(lambda: itertools.cycle([1, 2, 3]))):
+    for source in (ff.cycle([1, 2, 3]), ff.cycle(streamed([1, 2, 3])), ff.flow(lambda: itertools.cycle([1, 2, 3]))):
         flow = ff.epoch_of(2, source)
         assert [list(flow) for _ in range(3)] == [[1, 2], [3, 1], [2, 3]]
         assert list(flow.run(epoch=7, start=1)) == [1]
 
 
 def test_epochs_in_epochs():
-    for source in (range(5), stream(range(5))):
+    for source in (range(5), streamed(range(5))):
         flow = ff.pipe(source, ff.epoch_of(3), ff.epoch_of(4))  # the source goes on and on, however it is cut
         assert list(itertools.chain.from_iterable(list(flow) for _ in range(5))) == [i % 5 for i in range(20)]
         assert [list(ff.pipe(source, ff.epoch_of(3), ff.repeat(2)).run(epoch=e)) for e in (0, 1)] == [
@@ -289,7 +284,7 @@ def test_an_empty_source_has_no_epochs():
         with pytest.raises(ValueError, match=r"^epoch_of\(\): the source is empty; an empty source has no epochs$"):
             ff.epoch_of(4, source)
     with pytest.raises(ValueError, match=r"^cycle\(\): round 0 gave no datapoint; an empty source cannot be cycled"):
-        list(ff.epoch_of(4, stream([])))
+        list(ff.epoch_of(4, streamed([])))
     rounds = iter([[1, 2], [3], []])
     flow = ff.epoch_of(3, lambda: next(rounds))
     assert list(flow) == [1, 2, 3]
@@ -386,10 +381,10 @@ def test_what_is_known_of_a_round_is_not_used_under_another_seed_or_epoch():
 
 
 def test_a_finished_pass_without_epoch_of_leaves_nothing_in_the_state():
-    flow = ff.pipe(stream(range(5)), ff.filter(odd), ff.repeat(2))
+    flow = ff.pipe(streamed(range(5)), ff.filter(odd), ff.repeat(2))
     list(flow)
     assert "anchors" not in flow.state_dict()
-    assert flow.state_dict() == ff.pipe(stream(range(5)), ff.filter(odd), ff.repeat(2)).set_epoch(1).state_dict()
+    assert flow.state_dict() == ff.pipe(streamed(range(5)), ff.filter(odd), ff.repeat(2)).set_epoch(1).state_dict()
 
 
 # What they have in common
@@ -432,16 +427,16 @@ def test_a_state_of_another_count_is_refused():
 
 SOURCES = [
     lambda: list(range(7)),
-    lambda: stream(range(7)),
+    lambda: streamed(range(7)),
     lambda: [None],
     lambda: ff.pipe(range(9), ff.shuffle()),
     lambda: ff.pipe(range(30), ff.filter(lambda x, rng: rng.random() < 0.3, rng=True)),
-    lambda: ff.pipe(stream(range(9)), ff.map(noisy, rng=True), ff.shuffle_buffer(3)),
+    lambda: ff.pipe(streamed(range(9)), ff.map(noisy, rng=True), ff.shuffle_buffer(3)),
     lambda: ff.pipe(range(9), ff.interleave(lambda x: ff.pipe([x] * x, ff.map(noisy, rng=True)), cycle=3)),
     lambda: ff.pipe(range(11), ff.filter(odd), ff.batch(2, collate=ff.as_list)),
     lambda: ff.pipe(range(5), ff.prefetch(2)),
-    lambda: ff.pipe(stream(range(9)), ff.shard(1, 2)),
-    lambda: ff.pipe(stream(range(9)), ff.cache()),
+    lambda: ff.pipe(streamed(range(9)), ff.shard(1, 2)),
+    lambda: ff.pipe(streamed(range(9)), ff.cache()),
 ]
 
 
@@ -470,14 +465,14 @@ def test_epoch_of_keeps_the_laws(source, count):
         (ff.epoch_of(4), ff.epoch_of(6)),
     ],
 )
-@pytest.mark.parametrize("source", [range(5), stream(range(5))])
+@pytest.mark.parametrize("source", [range(5), streamed(range(5))])
 def test_what_follows_epoch_of_keeps_the_laws(source, stages):
     check(lambda: ff.pipe(source, ff.map(noisy, rng=True), ff.epoch_of(8), *stages), epochs=(3,), stops=5)
 
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_the_laws_in_workers(workers):
-    for source in (range(10), stream(range(10))):
+    for source in (range(10), streamed(range(10))):
         check(
             lambda source=source: ff.pipe(
                 source,

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sources import streamed
 
 import flowfn as ff
 from flowfn.randomness.drawing import DistinctDraws, Draws, WeightedDraws, words
@@ -19,10 +20,6 @@ from flowfn.randomness.generators import hashed
 from flowfn.testing import check
 
 calm = settings(max_examples=60, deadline=None, derandomize=True)
-
-
-def stream(data):
-    return ff.flow(lambda: iter(data))
 
 
 def fits(observed, expected):
@@ -418,7 +415,7 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_read(make_flow, message
 def test_streams_and_endless_flows_cannot_be_sampled():
     remedy = "mix(..., weights=, random=True) draws from streams, or give a list"
     with pytest.raises(TypeError, match="sample") as raised:
-        list(ff.sample(3, stream([1])))
+        list(ff.sample(3, streamed([1])))
     assert str(raised.value).endswith(remedy)
     with pytest.raises(TypeError, match=r"^sample\(\): the source is endless; take\(n\) makes it finite$"):
         list(ff.sample(3, ff.cycle([1])))

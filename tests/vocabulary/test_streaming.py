@@ -1,4 +1,4 @@
-"""Stages that see their source as one stream, against itertools, more-itertools and tf.data;
+"""Stages that see their source as one streamed, against itertools, more-itertools and tf.data;
 and where they start again."""
 
 import gc
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sources import noisy, streamed
 
 import flowfn as ff
 from flowfn.flows.schema import sealed
@@ -27,13 +28,9 @@ WORKERS = ({}, {"threads": 2}, {"processes": 2})
 calm = settings(max_examples=100, deadline=None, derandomize=True)
 
 
-def stream(data):
-    return ff.flow(lambda: iter(data))
-
-
 def same(stage, data, expected, starts=(0, 1, 3)):
-    """A stage gives what is expected over a sequence and over a stream, from wherever it is started."""
-    for flow in (stage(data), stage(stream(data))):
+    """A stage gives what is expected over a sequence and over a streamed, from wherever it is started."""
+    for flow in (stage(data), stage(streamed(data))):
         assert list(flow) == expected
         for start in starts:
             assert list(flow.run(start=start)) == expected[start:]
@@ -150,9 +147,9 @@ def test_take_while_keeps_none_and_takes_any_truth():
 def test_what_take_while_ended_at_stays_its_end_after_a_resume():
     data = [0, 1, 2, 9, 3, 4, 0, 1]
     for make_flow, k in [
-        (lambda: ff.pipe(stream(data), ff.take_while(small), ff.batch(2, collate=ff.as_list), ff.prefetch(2)), 2),
-        (lambda: ff.pipe(stream(data), ff.take_while(small), ff.batch(2, collate=ff.as_list)), 2),
-        (lambda: ff.pipe(stream(data), ff.take_while(small), ff.shuffle_buffer(5), ff.prefetch(2)), 3),
+        (lambda: ff.pipe(streamed(data), ff.take_while(small), ff.batch(2, collate=ff.as_list), ff.prefetch(2)), 2),
+        (lambda: ff.pipe(streamed(data), ff.take_while(small), ff.batch(2, collate=ff.as_list)), 2),
+        (lambda: ff.pipe(streamed(data), ff.take_while(small), ff.shuffle_buffer(5), ff.prefetch(2)), 3),
         (
             lambda: ff.pipe(
                 data, ff.filter(lambda x: x != 1), ff.take_while(small), ff.batch(3, collate=ff.as_list), ff.prefetch(1)
@@ -337,10 +334,6 @@ def test_interleave_over_endless_streams_keeps_little():
     tracemalloc.stop()
 
 
-def noisy(datapoint, rng):
-    return datapoint, int(rng.integers(1 << 40))
-
-
 def random_flow(datapoint):
     return ff.pipe([(datapoint, i) for i in range(4)], ff.shuffle(), ff.map(noisy, rng=True))
 
@@ -357,7 +350,7 @@ def test_what_a_flow_gives_inside_interleave_belongs_to_its_datapoint():
     flow = ff.interleave(random_flow, range(5))
     assert list(flow) != list(flow)
     assert list(flow.run(epoch=3)) == list(flow.run(epoch=3))
-    assert list(ff.interleave(random_flow, stream(range(5))).run(epoch=3)) == list(flow.run(epoch=3))
+    assert list(ff.interleave(random_flow, streamed(range(5))).run(epoch=3)) == list(flow.run(epoch=3))
 
 
 def shuffled_words(number):
@@ -768,7 +761,7 @@ def last_digit(datapoint):
 
 
 @pytest.mark.parametrize(
-    "source", [lambda: list(range(23)), lambda: stream(range(23)), lambda: ff.filter(last_digit, range(26))]
+    "source", [lambda: list(range(23)), lambda: streamed(range(23)), lambda: ff.filter(last_digit, range(26))]
 )
 @pytest.mark.parametrize(
     "stage",
@@ -788,7 +781,7 @@ def test_the_laws(stage, source):
 def test_the_laws_all_together(workers):
     def make_flow():
         return ff.pipe(
-            stream(range(30)),
+            streamed(range(30)),
             ff.map(noisy, rng=True),
             ff.unique(key=lambda d: d[1] % 20),
             ff.interleave(lambda d: random_flow(d[0]), cycle=3, block=2),
@@ -804,7 +797,7 @@ def test_the_laws_all_together(workers):
 
 def test_a_pass_that_starts_late_and_is_left_at_once_leaves_nothing_open():
     flow = ff.pipe(
-        stream(range(9)),
+        streamed(range(9)),
         ff.map(noisy, rng=True),
         ff.shuffle_buffer(3),
         ff.map(noisy, rng=True),
@@ -894,9 +887,9 @@ def drawing(source, *, rng, mark):
 OWN = [chunked(3), paired(), held_back(4), running(), drawing()]
 SOURCES = [
     lambda: range(40),
-    lambda: stream(range(40)),
+    lambda: streamed(range(40)),
     lambda: ff.filter(last_digit, range(45)),
-    lambda: ff.pipe(stream(range(45)), ff.filter(last_digit), ff.map(last_digit), ff.repeat(2)),
+    lambda: ff.pipe(streamed(range(45)), ff.filter(last_digit), ff.map(last_digit), ff.repeat(2)),
     lambda: ff.pipe(range(99), ff.filter(last_digit), ff.batch(2), ff.unbatch()),
     lambda: ff.pipe(range(99), ff.filter(last_digit), ff.batch(2), ff.map(lambda batch: int(batch.sum()))),
 ]
@@ -946,7 +939,7 @@ def test_a_stage_started_at_a_mark_draws_what_it_would_have_drawn():
 
 def test_a_mark_belongs_to_its_round():
     def make_flow():
-        return ff.pipe(stream(range(7)), running(), ff.repeat(3), ff.skip(2))
+        return ff.pipe(streamed(range(7)), running(), ff.repeat(3), ff.skip(2))
 
     whole = list(make_flow())
     for k in range(len(whole) + 1):

@@ -11,15 +11,12 @@ from itertools import count, islice
 
 import numpy as np
 import pytest
+from sources import noisy, streamed
 
 import flowfn as ff
 from flowfn.testing import check
 
 WORKERS = ({}, {"threads": 2}, {"processes": 2})
-
-
-def stream(data):
-    return ff.flow(lambda: iter(data))
 
 
 def even(datapoint):
@@ -32,7 +29,7 @@ def even(datapoint):
 @pytest.mark.parametrize("data", [[], [None], [1, None, 2], [[1, 2], {"a": 3}, np.arange(3)]])
 @pytest.mark.parametrize("first", [None, 0, 1, 2, 100])
 def test_tap_gives_on_the_very_datapoints_and_calls_with_them(data, first):
-    for source in (data, stream(data)):
+    for source in (data, streamed(data)):
         seen = []
         given = list(ff.tap(seen.append, source, first=first))
         assert list(map(id, given)) == list(map(id, data))
@@ -60,7 +57,7 @@ def test_tap_is_indexed_and_as_long_as_its_source():
 
 
 def test_tap_counts_its_first_in_every_pass():
-    for source in (range(5), stream(range(5))):
+    for source in (range(5), streamed(range(5))):
         seen = []
         flow = ff.tap(seen.append, source, first=2)
         for number in range(1, 4):
@@ -72,7 +69,7 @@ def test_tap_counts_its_first_in_every_pass():
 
 
 def test_tap_counts_its_first_over_all_rounds_of_a_pass():
-    for source in (range(3), stream(range(3))):
+    for source in (range(3), streamed(range(3))):
         seen = []
         flow = ff.pipe(source, ff.tap(seen.append, first=4), ff.repeat(3))
         assert list(flow) == [0, 1, 2] * 3
@@ -80,7 +77,7 @@ def test_tap_counts_its_first_over_all_rounds_of_a_pass():
 
 
 def test_a_resumed_pass_is_tapped_as_a_pass():
-    for source in (range(9), stream(range(9))):
+    for source in (range(9), streamed(range(9))):
         seen = []
 
         def make_flow(source=source, seen=seen):
@@ -120,7 +117,7 @@ def test_tap_over_endless_flows():
 
 
 @pytest.mark.parametrize("keywords", [{}, {"threads": 2}])
-@pytest.mark.parametrize("source", [range(50), stream(range(50))])
+@pytest.mark.parametrize("source", [range(50), streamed(range(50))])
 def test_tap_sees_the_same_in_threads(source, keywords):
     seen = []
     flow = ff.pipe(source, ff.tap(seen.append), ff.prefetch(4, **keywords))
@@ -132,7 +129,7 @@ def test_tap_sees_the_same_in_threads(source, keywords):
     assert len(seen) == 6
 
 
-@pytest.mark.parametrize("source", [range(4), stream(range(4))])
+@pytest.mark.parametrize("source", [range(4), streamed(range(4))])
 def test_tap_counts_its_first_over_all_rounds_in_threads_too(source):
     seen = []
     list(ff.pipe(source, ff.tap(seen.append, first=3), ff.cycle(), ff.take(20), ff.prefetch(2, threads=2)))
@@ -144,7 +141,7 @@ def test_tap_counts_anew_in_worker_processes_in_every_pass(tmp_path):
         with open(tmp_path / "seen", "a") as file:
             file.write("x")
 
-    for source in (range(10), stream(range(10))):
+    for source in (range(10), streamed(range(10))):
         flow = ff.pipe(source, ff.tap(note, first=2), ff.prefetch(2, processes=2))
         for _ in range(3):
             (tmp_path / "seen").write_text("")
@@ -163,7 +160,7 @@ def test_in_worker_processes_tap_runs_there(tmp_path):
 
 
 def test_an_error_in_what_tap_calls_is_located():
-    for source in (range(-2, 3), stream(range(-2, 3))):
+    for source in (range(-2, 3), streamed(range(-2, 3))):
         for first in (None, 4):
             with pytest.raises(ZeroDivisionError) as raised:
                 list(ff.tap(lambda x: 1 / x, source, first=first))
@@ -204,7 +201,7 @@ def test_tap_is_shown_compares_and_pickles():
 
 @pytest.mark.parametrize("first", [None, 0, 3])
 @pytest.mark.parametrize(
-    "source", [lambda: list(range(17)), lambda: stream(range(17)), lambda: ff.filter(even, range(20)), list]
+    "source", [lambda: list(range(17)), lambda: streamed(range(17)), lambda: ff.filter(even, range(20)), list]
 )
 def test_tap_keeps_the_laws(source, first):
     check(lambda: ff.pipe(source(), ff.tap(str, first=first), ff.map(noisy, rng=True)), workers=({}, {"threads": 2}))
@@ -222,10 +219,6 @@ def test_tap_and_seeded_keep_the_laws_in_workers(workers):
 
 
 # seeded
-
-
-def noisy(datapoint, rng):
-    return datapoint, int(rng.integers(1 << 40))
 
 
 def drawn(datapoint):
@@ -255,7 +248,7 @@ def test_seeded_draws_the_same_for_the_same_datapoint_and_run():
     random.seed(9)
     np.random.seed(9)
     assert list(flow.run(epoch=2)) == once
-    assert list(ff.map(ff.seeded(drawn), stream(range(20)), rng=True).run(epoch=2)) == once
+    assert list(ff.map(ff.seeded(drawn), streamed(range(20)), rng=True).run(epoch=2)) == once
     flow.set_epoch(2)
     assert [flow[i] for i in (7, 3)] == [once[7], once[3]]
     for other in (flow.run(epoch=3), flow.run(epoch=2, seed=1)):
@@ -327,7 +320,7 @@ def test_seeded_works_wherever_a_generator_is_given():
 @pytest.mark.parametrize("workers", [{}, {"threads": 4}, {"processes": 1}, {"processes": 2}])
 def test_seeded_draws_the_same_in_workers(workers):
     before = states()
-    for source in (range(40), stream(range(40))):
+    for source in (range(40), streamed(range(40))):
         flow = ff.map(ff.seeded(drawn), source, rng=True)
         assert list(ff.prefetch(4, source=flow, **workers).run()) == list(flow.run())
     assert states() == before

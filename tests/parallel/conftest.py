@@ -1,0 +1,15 @@
+"""What holds for all tests of what runs elsewhere."""
+
+import pytest
+from waiting import children, command_of, eventually
+
+import flowfn as ff
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_workers_left():
+    ff.shut_down()
+    before = children()
+    yield
+    ff.shut_down()
+    assert eventually(lambda: children() <= before), [command_of(pid) for pid in children() - before]

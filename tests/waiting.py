@@ -1,0 +1,49 @@
+"""Processes, programs, and waiting for them: with limits, and without sleeping for longer than is needed."""
+
+import contextlib
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+
+def eventually(holds, seconds=10.0):
+    """Whether something holds, now or within some seconds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def children(pid="self"):
+    """The child processes of all threads of a process, but for trackers and fork servers, which stay until it ends."""
+    found = set()
+    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found.update(map(int, listing.read_text().split()))
+    return {
+        child for child in found if not any(name in command_of(child) for name in (b"resource_tracker", b"forkserver"))
+    }
+
+
+def command_of(pid):
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
+def command(body, tmp_path, *arguments):
+    """The command that runs a program."""
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(body))
+    return [sys.executable, "-W", "error", str(script), *map(str, arguments)]
+
+
+def run_script(body, tmp_path, *arguments, timeout=40, **keywords):
+    """What became of a program, and what it wrote."""
+    return subprocess.run(
+        command(body, tmp_path, *arguments), capture_output=True, text=True, timeout=timeout, **keywords
+    )
