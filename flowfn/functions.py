@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _GENERATORS = frozenset({"rng", "generator", "random_state", "random", "rnd"})
 
@@ -70,6 +72,16 @@ def mistaken(f: Any, others: Mapping[str, Any], arguments: int = 1, gets: str = 
     if gets or arguments > 1 or len(wants) < 2:
         return f"{what}; it is called with {gets or ('one datapoint' if arguments == 1 else f'{arguments} arguments')}"
     return f"{what}; it is called with one datapoint: write lambda datapoint: f(*datapoint) for lists and tuples"
+
+
+def renamed(name: str) -> Callable[[Function], Function]:
+    """Give a function the name that people know."""
+
+    def rename(function: Function) -> Function:
+        function.__name__ = name
+        return function
+
+    return rename
 
 
 def _takes(f: Any, count: int) -> bool:

@@ -24,7 +24,6 @@ from flowfn.showing import brief
 
 Collation = TypeVar("Collation", bound=Callable[..., Any])
 
-_INT64 = np.dtype(np.int64)
 _STACKS = {"torch": "torch.stack", "tensorflow": "tf.stack", "jaxlib": "jax.numpy.stack", "jax": "jax.numpy.stack"}
 NUMBERS = frozenset({int, float, bool, complex})
 _OF_ONE_DTYPE = frozenset({float, bool, complex, np.bool_, *(np.dtype(one).type for one in "bBhHiIlLqQefdgFDG")})
@@ -82,7 +81,7 @@ def stack(values: Sequence[Any]) -> Any:
     first = values[0]
     if type(first) is int:
         try:
-            return np.frombuffer(array_of("q", values), _INT64)  # faster than numpy's own look at every value
+            return np.frombuffer(array_of("q", values), promotion.INT64)  # faster than numpy's own look at every value
         except (TypeError, OverflowError):  # not all of them integers of 64 bits: numpy knows
             return _numbers(values)
     if type(first) in NUMBERS or isinstance(first, np.generic):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-_INT64, _UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
+INT64, UINT64 = np.dtype(np.int64), np.dtype(np.uint64)
 _WHOLE = 2**53
 """Up to here float64 holds every integer."""
 _LISTS = {"batch", "pad", "collate"}
@@ -85,23 +85,23 @@ def integers(values: Sequence[int]) -> np.ndarray | None:
     (array([ 1, -2]), array([                  1, 9223372036854775808], dtype=uint64), None)
     """
     try:
-        return np.frombuffer(array_of("q", values), _INT64)  # faster than numpy's own look at every value
+        return np.frombuffer(array_of("q", values), INT64)  # faster than numpy's own look at every value
     except OverflowError:
-        return np.array(values, _UINT64) if min(values) >= 0 and max(values) < 2**64 else None
+        return np.array(values, UINT64) if min(values) >= 0 and max(values) < 2**64 else None
 
 
 def _of_integers(alike: dict[np.dtype, list[np.ndarray]]) -> np.dtype | None:
     """The dtype for integers of which some are uint64 and some have signs, by what they are."""
     if (
         any(dtype.kind not in "biu" for dtype in alike)
-        or _UINT64 not in alike
+        or UINT64 not in alike
         or all(dtype.kind in "bu" for dtype in alike)
     ):
         return None
     signed = [array for dtype, some in alike.items() if dtype.kind == "i" for array in some]
     if all(array.min(initial=0) >= 0 for array in signed):
-        return _UINT64
-    return _INT64 if all(array.max(initial=0) < 2**63 for array in alike[_UINT64]) else None
+        return UINT64
+    return INT64 if all(array.max(initial=0) < 2**63 for array in alike[UINT64]) else None
 
 
 def _of_kinds(alike: dict[np.dtype, list[np.ndarray]], function: str) -> np.dtype:

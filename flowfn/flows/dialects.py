@@ -16,8 +16,8 @@ class Word(NamedTuple):
 
 
 _BATCH = "give batches a stage of their own, batch(size)"
-_PROCESSES = "write prefetch(ahead, processes=n) behind all that is to run there"
-_THREADS = "write prefetch(ahead, threads=n) behind all that is to run there"
+_USE_PROCESSES = "write prefetch(ahead, processes=n) behind all that is to run there"
+_USE_THREADS = "write prefetch(ahead, threads=n) behind all that is to run there"
 _AHEAD = "write prefetch(ahead), which holds so many outputs"
 _ORDERED = "write prefetch(ahead, ordered=False) where outputs may come in any order"
 _COLLATE = "write collate= of batch: batch(size, collate=f)"
@@ -124,22 +124,22 @@ KEYWORDS: Mapping[str, Word] = {
     "cycle_length": Word("tf.data and grain", "write cycle= of interleave", {"interleave": "write cycle="}),
     "block_length": Word("tf.data", "write block= of interleave", {"interleave": "write block="}),
     # workers
-    "num_workers": Word("torch, grain and webdataset", _PROCESSES, _PREFETCH_N),
-    "worker_count": Word("grain", _PROCESSES, _PREFETCH_N),
-    "num_proc": Word("Hugging Face and tensorpack", _PROCESSES, _PREFETCH_N),
-    "num_process": Word("tensorpack", _PROCESSES, _PREFETCH_N),
-    "nr_proc": Word("tensorpack", _PROCESSES, _PREFETCH_N),
-    "num_processes": Word("accelerate", _PROCESSES, _PREFETCH_N),
-    "workers": Word("Keras", _PROCESSES, {"prefetch": "write processes=n, or threads=n"}),
-    "max_workers": Word("concurrent.futures", _PROCESSES, {"prefetch": "write processes=n, or threads=n"}),
-    "n_jobs": Word("joblib", _PROCESSES, {"prefetch": "write processes=n, or threads=n"}),
-    "use_multiprocessing": Word("Keras", _PROCESSES, _PREFETCH_N),
-    "num_threads": Word("SPDL, grain and tensorpack", _THREADS, {"prefetch": "write threads=n"}),
-    "num_thread": Word("tensorpack", _THREADS, {"prefetch": "write threads=n"}),
-    "nr_thread": Word("tensorpack", _THREADS, {"prefetch": "write threads=n"}),
-    "concurrency": Word("SPDL and Ray", _THREADS, {"prefetch": "write threads=n, or processes=n"}),
+    "num_workers": Word("torch, grain and webdataset", _USE_PROCESSES, _PREFETCH_N),
+    "worker_count": Word("grain", _USE_PROCESSES, _PREFETCH_N),
+    "num_proc": Word("Hugging Face and tensorpack", _USE_PROCESSES, _PREFETCH_N),
+    "num_process": Word("tensorpack", _USE_PROCESSES, _PREFETCH_N),
+    "nr_proc": Word("tensorpack", _USE_PROCESSES, _PREFETCH_N),
+    "num_processes": Word("accelerate", _USE_PROCESSES, _PREFETCH_N),
+    "workers": Word("Keras", _USE_PROCESSES, {"prefetch": "write processes=n, or threads=n"}),
+    "max_workers": Word("concurrent.futures", _USE_PROCESSES, {"prefetch": "write processes=n, or threads=n"}),
+    "n_jobs": Word("joblib", _USE_PROCESSES, {"prefetch": "write processes=n, or threads=n"}),
+    "use_multiprocessing": Word("Keras", _USE_PROCESSES, _PREFETCH_N),
+    "num_threads": Word("SPDL, grain and tensorpack", _USE_THREADS, {"prefetch": "write threads=n"}),
+    "num_thread": Word("tensorpack", _USE_THREADS, {"prefetch": "write threads=n"}),
+    "nr_thread": Word("tensorpack", _USE_THREADS, {"prefetch": "write threads=n"}),
+    "concurrency": Word("SPDL and Ray", _USE_THREADS, {"prefetch": "write threads=n, or processes=n"}),
     "num_parallel_calls": Word(
-        "tf.data", _PROCESSES, {"prefetch": 'write processes=n, or processes="auto" for AUTOTUNE'}
+        "tf.data", _USE_PROCESSES, {"prefetch": 'write processes=n, or processes="auto" for AUTOTUNE'}
     ),
     "prefetch_factor": Word(
         "torch", _AHEAD, {"prefetch": "write ahead, the first argument: it counts outputs of all workers together"}

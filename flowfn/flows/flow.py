@@ -256,6 +256,11 @@ class Flow(Picklable, Generic[T_co]):
             self._peek = run = Run(self._seed, (self._upcoming,))
         return run
 
+    @classmethod
+    def _slice_by(cls, stage: Callable[..., Any]) -> None:
+        """Tell which stage `flow[a:b]` is."""
+        cls._slicing = staticmethod(stage)
+
     def _sliced(self, index: slice) -> Flow[T_co]:
         part: Flow[T_co] = self._slicing(index.start, index.stop, index.step, source=self)
         part._seed, part._epoch = self._seed, self._upcoming

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 from flowfn.kinds.runs import Anchor, Run, naturals
 
 
-class Begun(NamedTuple):
+class SourceProgress(NamedTuple):
     """How far one source of a mix has come: datapoints given, the round and the place in it, whether it has ended.
 
     `expected` is what it should have given; `before` is what it had given when the last of the others ended.
@@ -37,19 +37,26 @@ def packed_row(start: int, before: int, columns: Iterable[Iterable[Any]], first:
     return (start, before, *chain.from_iterable(columns), *first)
 
 
-def unpacked_row(row: MixRow, sources: int) -> tuple[int, int, list[Begun]]:
+def unpacked_row(row: MixRow, sources: int) -> tuple[int, int, list[SourceProgress]]:
     """(start, before, sources) of a row."""
     if not row:
-        return 0, 0, [Begun()] * sources
+        return 0, 0, [SourceProgress()] * sources
     start, before, *values = row
-    return start, before, [Begun(*values[source : len(Begun._fields) * sources : sources]) for source in range(sources)]
+    return (
+        start,
+        before,
+        [
+            SourceProgress(*values[source : len(SourceProgress._fields) * sources : sources])
+            for source in range(sources)
+        ],
+    )
 
 
 def first_of(known: Anchor | None, run: Run, sources: int) -> MixRow:
     """The row with which a mix began in a run, told by any anchor of it."""
     if known is None or known.epoch != run.epoch:
         return ()
-    return known.inputs[2 + len(Begun._fields) * sources :] or (() if known.outputs else known.inputs)
+    return known.inputs[2 + len(SourceProgress._fields) * sources :] or (() if known.outputs else known.inputs)
 
 
 def are_begun(values: Sequence[Any]) -> bool:
@@ -61,7 +68,7 @@ def are_begun(values: Sequence[Any]) -> bool:
 
 def are_rows(row: MixRow, sources: int, outputs: int) -> bool:
     """Whether a row, and that with which the mix began if one follows, can be those of a mix after so many outputs."""
-    size = 2 + len(Begun._fields) * sources
+    size = 2 + len(SourceProgress._fields) * sources
     rows = [row[at : at + size] for at in range(0, len(row), size)]
     if not all(
         naturals(one[:2], 2) and len(one) == size and all(map(are_begun, unpacked_row(one, sources)[2])) for one in rows

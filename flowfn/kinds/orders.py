@@ -19,7 +19,7 @@ from flowfn.blocks import Block
 from flowfn.kinds.nodes import MISSING, Node, fault
 from flowfn.kinds.routes import Span, affine, as_route
 from flowfn.kinds.runs import Anchor, EpochForm, Length, Outputs, Run, naturals
-from flowfn.kinds.stretches import EMPTY_ROUNDS, Stretches, nth
+from flowfn.kinds.stretches import EMPTY_ROUNDS, StreamSlices, nth
 from flowfn.process import forks
 from flowfn.randomness.generators import generator
 
@@ -146,7 +146,7 @@ class Order(Node):
         if self.seekable:
             return super().stream(run, start, lineage)
         known = run.anchor(self.place, start, 2)
-        walk = Stretches(self, run, known, start, lineage)
+        walk = StreamSlices(self, run, known, start, lineage)
         outputs = Outputs(iter(walk), self, walk.live, known.outputs, walk.tell)
         walk.ticks = outputs.ticks
         if lineage and (len(self.sources) > 1 or self.part.switches):

@@ -17,7 +17,7 @@ EMPTY_ROUNDS = 1000
 """After so many rounds without a datapoint, one after the other, `repeat` over a stream gives up."""
 
 
-class Stretch:
+class StreamSlice:
     """Some outputs in a row over a stream: of one source, in one round,
     every `step`-th from `start` to `stop`, `times` times each.
 
@@ -50,7 +50,7 @@ class Stretch:
         )
 
 
-def nth(plan: Generator[Stretch, int, None], number: int, found: int) -> Stretch:
+def nth(plan: Generator[StreamSlice, int, None], number: int, found: int) -> StreamSlice:
     """Stretch `number` of a plan, where the one before it found so many inputs (those before that
     some; nobody knows)."""
     stretch = next(plan)
@@ -59,7 +59,7 @@ def nth(plan: Generator[Stretch, int, None], number: int, found: int) -> Stretch
     return stretch
 
 
-class Stretches:
+class StreamSlices:
     """The stretches of an order stage over streams, read one after the other; its anchors are where one begins.
 
     The stage's generator yields stretches, and is sent how many inputs the last one found.
@@ -97,7 +97,7 @@ class Stretches:
         except StopIteration:
             return
 
-    def _read(self, stretch: Stretch, ahead: int) -> Generator[Any, None, int]:
+    def _read(self, stretch: StreamSlice, ahead: int) -> Generator[Any, None, int]:
         jump, self.times = int(min(ahead, stretch.limit)), stretch.times
         source, picks = self._pick(stretch, jump)
         first = next(picks, MISSING)
@@ -121,7 +121,7 @@ class Stretches:
         for datapoint, _ in pairs:
             yield datapoint, self.node.rank + self.base + self.node.world * (self.known.outputs + ticked(self.ticks))
 
-    def _pick(self, stretch: Stretch, jump: int) -> tuple[Outputs, Iterator[Any]]:
+    def _pick(self, stretch: StreamSlice, jump: int) -> tuple[Outputs, Iterator[Any]]:
         inputs, copies = divmod(jump, stretch.times)
         if stretch.whole:
             source = self._open(stretch, self.base + inputs * stretch.step)
@@ -133,7 +133,7 @@ class Stretches:
             picks = islice(chain.from_iterable(map(repeat, picks, repeat(stretch.times))), copies, None)
         return source, picks
 
-    def _open(self, stretch: Stretch, first: int) -> Outputs:
+    def _open(self, stretch: StreamSlice, first: int) -> Outputs:
         run = self.run if stretch.round is None else self.run.round(stretch.round)
         for past in self.live:
             past.close()

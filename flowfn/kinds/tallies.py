@@ -14,7 +14,7 @@ from flowfn.kinds.notes import add_note
 KEPT = 100
 """So many of the newest failures are kept."""
 
-_cause, _context = (BaseException.__dict__[name].__get__ for name in ("__cause__", "__context__"))
+_cause_of, _context_of = (BaseException.__dict__[name].__get__ for name in ("__cause__", "__context__"))
 _exceptions_within = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
@@ -146,8 +146,8 @@ def let_go(error: BaseException) -> None:
             seen.add(id(one))
             BaseException.with_traceback(one, None)  # its own class may let nobody set it
             todo += (
-                _cause(one),
-                _context(one),
+                _cause_of(one),
+                _context_of(one),
                 *(_exceptions_within(one) if issubclass(type(one), BaseExceptionGroup) else ()),
             )
 

@@ -17,7 +17,7 @@ from typing import Any
 from flowfn.kinds.failures import failure_place, mark
 from flowfn.kinds.runs import Anchor
 from flowfn.parallel.crew import Crew, Pace
-from flowfn.parallel.links import Call, Link, Sent, Unfit
+from flowfn.parallel.links import Link, Performer, Sent, Unfit
 from flowfn.parallel.tasks.task import Feed, Reply, number_of_task
 from flowfn.parallel.workers.deaths import from_outside, memory, tries, wait_before
 from flowfn.parallel.workers.processes import Gone
@@ -52,7 +52,7 @@ def numbered(feed: Feed, what: Any, of: Any = None) -> dict[str, Any]:
 
 
 @dataclass(slots=True, eq=False)
-class Task:
+class PendingTask:
     """A task that is out, and what was known of the source before it and behind each of its inputs."""
 
     feed: Feed
@@ -70,10 +70,10 @@ class Flight:
     link: Link
     crew: Crew
     pace: Pace
-    call: Call = perform_here
+    call: Performer = perform_here
     singles: Callable[[Feed], list[Feed]] = Feed.singles
     where: Callable[[Feed], dict[str, Any]] | None = None
-    tasks: deque[Task] = field(default_factory=deque)
+    tasks: deque[PendingTask] = field(default_factory=deque)
     timed_out: bool = False
 
     def __len__(self) -> int:
@@ -93,21 +93,21 @@ class Flight:
         """Send a task behind the others."""
         self.stay()
         feed = replace(feed, work=self.link.work, number=number_of_task())
-        self.tasks.append(Task(feed, told, self._out(feed)))
+        self.tasks.append(PendingTask(feed, told, self._out(feed)))
 
     def send_first(self, feed: Feed, told: list[dict[int, Anchor]]) -> None:
         """Send a task before the others."""
         self.send(feed, told)
         self.tasks.rotate()
 
-    def send_rest(self, task: Task, skip: int) -> None:
+    def send_rest(self, task: PendingTask, skip: int) -> None:
         """Ask for what a task has behind its first `skip` outputs, before anything else."""
         task.feed, task.deaths, task.reply = replace(task.feed, skip=skip), 0, None
         task.kills = 0
         task.sent = self._out(task.feed, task.sent.worker)
         self.tasks.appendleft(task)
 
-    def take(self, coming: Future[None] | None = None) -> tuple[Task, Reply] | None:
+    def take(self, coming: Future[None] | None = None) -> tuple[PendingTask, Reply] | None:
         """Wait for the oldest task, or for any if they may come as they like.
 
         None if more could be sent before that: others are done, or `coming` is.
@@ -171,7 +171,7 @@ class Flight:
             if found or (coming is not None and coming.done()):
                 return min(found, default=None)
 
-    def _matters(self, index: int, task: Task) -> bool:
+    def _matters(self, index: int, task: PendingTask) -> bool:
         """Whether a task is waited for: where they come in order the oldest,
         and those of workers that may lack something."""
         sent = task.sent
@@ -195,7 +195,7 @@ class Flight:
             return POLL if time.monotonic() < began + max(START, self.crew.timeout) else 0
         return max(max(began, since) + self.crew.timeout - time.monotonic(), 0)
 
-    def _learn(self, task: Task, reply: Reply) -> None:
+    def _learn(self, task: PendingTask, reply: Reply) -> None:
         self.pace.learn(reply, len(task.feed) * task.feed.share, reply.more or task.feed.skip > 0)
 
     def _learned(self, coming: Future[None] | None) -> bool:
@@ -220,7 +220,7 @@ class Flight:
         self._learn(early, early.reply)
         return True
 
-    def _late(self, task: Task) -> Any:
+    def _late(self, task: PendingTask) -> Any:
         """The error for an output that did not come in time. The workers are ended; a thread goes on."""
         self.timed_out = True
         late = f"prefetch(): nothing came for timeout={self.crew.timeout} seconds"
@@ -247,7 +247,7 @@ class Flight:
             self._died(task, failure.how)
         told = task.told if len(task.told) == 1 else None
         again = [
-            Task(feed, told or task.told[number : number + 2], self._out(feed), task.deaths, task.kills)
+            PendingTask(feed, told or task.told[number : number + 2], self._out(feed), task.deaths, task.kills)
             for number, feed in enumerate(feeds)
         ]
         self.tasks.rotate(-index)
@@ -255,7 +255,7 @@ class Flight:
         self.tasks.extendleft(reversed(again))
         self.tasks.rotate(index)
 
-    def _died(self, task: Task, how: str) -> None:
+    def _died(self, task: PendingTask, how: str) -> None:
         """Count a death to a datapoint. One that came from outside may have had another reason, which may pass."""
         killed = from_outside(how)
         task.deaths, task.kills = task.deaths + (not killed), task.kills + killed
@@ -266,7 +266,7 @@ class Flight:
         if killed:
             time.sleep(wait_before(count))
 
-    def _at(self, error: Any, task: Task) -> Any:
+    def _at(self, error: Any, task: PendingTask) -> Any:
         """An error that says at which datapoint it was."""
         mark(error, self.where(task.feed) if self.where is not None else numbered(task.feed, self.link.top.part))
         return error

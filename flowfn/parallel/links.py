@@ -26,12 +26,12 @@ from flowfn.kinds.notes import add_note
 from flowfn.parallel.crew import Crew, raise_again
 from flowfn.parallel.crossing import slots
 from flowfn.parallel.crossing.slots import Desk, Slot
-from flowfn.parallel.crossing.transport import Parcel, pack, unpack
+from flowfn.parallel.crossing.transport import Parcel, pack_value, unpack_value
 from flowfn.parallel.tasks import versions
 from flowfn.parallel.tasks.background import collecting, may_wait
 from flowfn.parallel.tasks.plan import unloadable
 from flowfn.parallel.tasks.surroundings import Context
-from flowfn.parallel.tasks.task import Begun, Feed, Reply, perform, stop_task
+from flowfn.parallel.tasks.task import Feed, Reply, UnfinishedTask, perform, stop_task
 from flowfn.parallel.tasks.threads import Team
 from flowfn.parallel.tasks.versions import Ledger
 from flowfn.parallel.workers.pool import crew_of
@@ -42,7 +42,7 @@ from flowfn.parallel.workers.starting import take_places
 from flowfn.process import forks
 from flowfn.showing import brief
 
-Call = Callable[[Node, Feed], Reply]
+Performer = Callable[[Node, Feed], Reply]
 
 SMALL_TREE = 1 << 16
 """Bytes up to which a tree goes along with every task to an executor of which nothing is known."""
@@ -126,7 +126,9 @@ class Link:
         may have held anything that is asked."""
         return self.process != forks.process
 
-    def send(self, feed: Feed, call: Call = perform_here, *, short: bool = False, worker: int | None = None) -> Sent:
+    def send(
+        self, feed: Feed, call: Performer = perform_here, *, short: bool = False, worker: int | None = None
+    ) -> Sent:
         """Hand out a task, to a certain worker if one is named."""
         raise TypeError(f"{type(self).__name__} has no way to send")
 
@@ -146,7 +148,7 @@ class Threads(Link):
     def __init__(self, crew: Crew, top: Node, memo: dict[Any, Any]) -> None:
         super().__init__(crew, top)
         self.memo, self.consumer = memo, threading.current_thread()
-        self.begun: dict[Any, Begun] = {}
+        self.begun: dict[Any, UnfinishedTask] = {}
         self.trunk, self.closed, self.context = True, False, Context()
         self.executor = crew.executor or Team(crew.workers, "flowfn-worker", lambda: str(top.part or "a prefetch"))
 
@@ -156,7 +158,9 @@ class Threads(Link):
         other.trunk = False  # type: ignore[attr-defined]
         return other
 
-    def send(self, feed: Feed, call: Call = perform_here, *, short: bool = False, worker: int | None = None) -> Sent:
+    def send(
+        self, feed: Feed, call: Performer = perform_here, *, short: bool = False, worker: int | None = None
+    ) -> Sent:
         """Hand out a task."""
         sent = Sent(feed, self.crew)
         with somebodys(self.crew):
@@ -232,7 +236,9 @@ class Processes(ByPickle):
         """The workers as they are now: they may have been shut down, and others started, since the pass began."""
         return crew_of(self.crew.workers, self.crew.worker_threads, self.setup)
 
-    def send(self, feed: Feed, call: Call = perform_here, *, short: bool = False, worker: int | None = None) -> Sent:
+    def send(
+        self, feed: Feed, call: Performer = perform_here, *, short: bool = False, worker: int | None = None
+    ) -> Sent:
         """Hand out a task, in a slot."""
         self.holding = self.holding or feed.limit is not None
         return InProcess(self, feed, call, short, worker)
@@ -249,13 +255,13 @@ class InProcess(Sent):
     job: Job | None = None
     slot: Slot | None
 
-    def __init__(self, link: Processes, feed: Feed, call: Call, short: bool, worker: int | None) -> None:
+    def __init__(self, link: Processes, feed: Feed, call: Performer, short: bool, worker: int | None) -> None:
         super().__init__(feed, link.crew)
         self.link, self.call, self.short, self.wanted = link, call, short, worker
         self._send()
 
     def _send(self) -> None:
-        self.slot = slots.take()
+        self.slot = slots.take_slot()
         try:
             parcel = self.link.parcel(self.feed, Desk(self.slot) if self.slot is not None else None)
         except Unfit as error:
@@ -303,17 +309,17 @@ class InProcess(Sent):
         slot, self.slot = self.slot, None
         parcel = answer.parcel
         if slot is None:
-            return opened(self.link.top, parcel)
+            return unpacked_reply(self.link.top, parcel)
         slot.look()
         if parcel.spans and answer.watched:
             slots.slots.part_with(slot)
-            return opened(self.link.top, parcel, slot.memory)
+            return unpacked_reply(self.link.top, parcel, slot.memory)
         if parcel.spans and slots.slots.may_lend(slot.size):
-            return opened(self.link.top, parcel, slots.slots.lend(slot).data)
+            return unpacked_reply(self.link.top, parcel, slots.slots.lend(slot).data)
         try:
-            return opened(self.link.top, parcel, slot.memory, copied=True)
+            return unpacked_reply(self.link.top, parcel, slot.memory, copied=True)
         finally:
-            _let_go(slot, answer.watched)
+            _release_slot(slot, answer.watched)
 
     def _put_back(self) -> None:
         slot, self.slot = self.slot, None
@@ -343,10 +349,10 @@ class InProcess(Sent):
 def _abandoned(slot: Slot, future: Future[Answer]) -> None:
     """What becomes of the slot of a task that nobody wants any more, when that is over."""
     over = future.cancelled() or future.exception() is None
-    _let_go(slot, watched=not over or (not future.cancelled() and future.result().watched))
+    _release_slot(slot, watched=not over or (not future.cancelled() and future.result().watched))
 
 
-def _let_go(slot: Slot, watched: bool) -> None:
+def _release_slot(slot: Slot, watched: bool) -> None:
     if watched:
         slots.slots.part_with(slot)
     else:
@@ -361,7 +367,9 @@ class Elsewhere(ByPickle):
         self.pack()
         self.holding = False
 
-    def send(self, feed: Feed, call: Call = perform_here, *, short: bool = False, worker: int | None = None) -> Sent:
+    def send(
+        self, feed: Feed, call: Performer = perform_here, *, short: bool = False, worker: int | None = None
+    ) -> Sent:
         """Hand out a task."""
         self.holding = self.holding or feed.limit is not None
         return ToExecutor(self, feed)
@@ -411,7 +419,7 @@ class ToExecutor(Sent):
                 return None
         refuse(self.link, answer)
         self.link.knowing.add(self.feed.number)  # nobody can say who did it
-        return opened(self.link.top, answer.parcel)
+        return unpacked_reply(self.link.top, answer.parcel)
 
 
 def link_to(crew: Crew, top: Node, memo: dict[Any, Any]) -> Link:
@@ -431,7 +439,7 @@ def failed(error: Exception) -> Future[Any]:
 def refuse(link: ByPickle, answer: Answer) -> None:
     """Raise what cannot be mended of what a worker lacks."""
     if answer.lacks == "setup":
-        error, text = unpack(answer.parcel)
+        error, text = unpack_value(answer.parcel)
         setup = as_written(link.crew.setup.function)  # type: ignore[union-attr]
         mark(error, failure_place(f"in setup={setup} of prefetch, which each worker calls first"))
         raise_again(error, text)
@@ -444,8 +452,8 @@ def refuse(link: ByPickle, answer: Answer) -> None:
 def packed_feed(feed: Feed, ledger: Ledger, desk: Desk | None = None) -> Parcel:
     """A task on its way."""
     try:
-        with versions.whole(versions.differing):
-            return pack(feed, desk, ledger)
+        with versions.pickled_whole(versions.differing):
+            return pack_value(feed, desk, ledger)
     except Exception as error:
         raise Unfit(
             f"what comes to this stage cannot be sent to a worker process: {type(error).__name__}: {error}; "
@@ -453,10 +461,10 @@ def packed_feed(feed: Feed, ledger: Ledger, desk: Desk | None = None) -> Parcel:
         ) from error
 
 
-def opened(top: Node, parcel: Parcel, memory: memoryview | None = None, copied: bool = False) -> Reply:
+def unpacked_reply(top: Node, parcel: Parcel, memory: memoryview | None = None, copied: bool = False) -> Reply:
     """The reply in a parcel."""
     try:
-        reply: Reply = unpack(parcel, memory, copied)
+        reply: Reply = unpack_value(parcel, memory, copied)
     except Exception as error:
         raise Unfit(
             f"{top.part} gave something that came back from its worker process and cannot be made again here: "

@@ -17,10 +17,10 @@ from flowfn.kinds.nodes import Each, Node
 from flowfn.kinds.runs import Outputs, Run
 from flowfn.parallel.crew import Crew, Pace
 from flowfn.parallel.kept import Kept
-from flowfn.parallel.readers import Readers
+from flowfn.parallel.readers import WorkerOpener
 from flowfn.parallel.spread import Spread
 from flowfn.parallel.tasks.background import Bounds, ahead_of_time
-from flowfn.parallel.tasks.plan import cut, stays, stretches, whole
+from flowfn.parallel.tasks.plan import cut_tree, leaves_whole, stays, stretches
 from flowfn.parallel.tasks.surroundings import Setup
 from flowfn.parallel.workers.pool import available
 from flowfn.parallel.workers.processes import inside_worker, since_ready
@@ -78,7 +78,6 @@ _SETUP = rules.Rule(
     lambda value: value is None or callable(value),
     lambda value, others: value is None or others["processes"] is not None or others["executor"] is not None,
 )
-_SECONDS = rules.optional(rules.Rule("a positive number of seconds", rules.is_number, lambda value, others: value > 0))
 
 
 _paces: WeakKeyDictionary[Node, dict[Crew, dict[int, Pace]]] = WeakKeyDictionary()
@@ -142,7 +141,9 @@ class PrefetchNode(Each):
         """The tree to run here, in which stretches are spread over the workers."""
         top, inner = self.sources[0].place, replace(crew, ordered=True, inner=True)
         paces = _paces.setdefault(self, {}).setdefault(crew, {})
-        return cut(self.sources[0], lambda stretch: Spread(stretch, crew if stretch.top.place == top else inner, paces))
+        return cut_tree(
+            self.sources[0], lambda stretch: Spread(stretch, crew if stretch.top.place == top else inner, paces)
+        )
 
     def opening(self, run: Run, crew: Crew | None) -> Run:
         """A run in which the workers, if there are any, open what stages open that stay here.
@@ -151,12 +152,12 @@ class PrefetchNode(Each):
         """
         if crew is None or (crew.executor is not None and not crew.remote):
             return replace(run, opener=None)
-        return replace(run, opener=partial(Readers, crew))
+        return replace(run, opener=partial(WorkerOpener, crew))
 
     def kept(self, crew: Crew) -> bool:
         """Whether all of it runs in the one worker that there is, as a pass that the worker keeps."""
         (source,) = self.sources
-        if not crew.processes or crew.workers > 1 or not whole(source):
+        if not crew.processes or crew.workers > 1 or not leaves_whole(source):
             return False
         found = stretches(source)
         return not (
@@ -207,7 +208,7 @@ class PrefetchNode(Each):
         "executor": _EXECUTOR,
         "ordered": rules.boolean,
         "max_bytes": _BYTES,
-        "timeout": _SECONDS,
+        "timeout": rules.optional(rules.seconds),
         "worker_threads": _WORKERS,
         "setup": _SETUP,
     },

@@ -18,7 +18,7 @@ from flowfn.parallel.links import link_to
 from flowfn.parallel.tasks.task import Feed
 
 
-class Readers(Opener):
+class WorkerOpener(Opener):
     """Opens in the workers of a prefetch, for one stage in one pass."""
 
     early = True
@@ -32,7 +32,7 @@ class Readers(Opener):
 
     def __call__(self, opening: Opening) -> Iterator[Any]:
         """What is opened; a worker begins with it at once."""
-        return Reader(self, opening)
+        return ReadAhead(self, opening)
 
     def close(self) -> None:
         """Let go of the workers."""
@@ -40,10 +40,10 @@ class Readers(Opener):
             self.link.close()
 
 
-class Reader(Iterator[Any]):
+class ReadAhead(Iterator[Any]):
     """The outputs of one opening."""
 
-    def __init__(self, readers: Readers, opening: Opening) -> None:
+    def __init__(self, readers: WorkerOpener, opening: Opening) -> None:
         self.pace, self.crew = readers.pace, readers.crew
         self.flight = Flight(readers.link.branch(), self.crew, self.pace)
         self.made: deque[Any] = deque()

@@ -18,7 +18,7 @@ from flowfn.kinds.nodes import Group, Node
 from flowfn.kinds.runs import Anchor, Outputs, Run
 from flowfn.kinds.tallies import Dropped, Reached, anchors
 from flowfn.parallel.crew import TASK_SECONDS, Pace, raise_again
-from flowfn.parallel.flight import Flight, Task, numbered
+from flowfn.parallel.flight import Flight, PendingTask, numbered
 from flowfn.parallel.links import link_to
 from flowfn.parallel.tasks.background import END, Claim, Intake, may_wait, output_of
 from flowfn.parallel.tasks.plan import Stretch
@@ -240,7 +240,7 @@ class Work:
             link_to(self.crew, self.top, self.memo), self.crew, self.pace, singles=self._singles, where=self._where
         )
 
-    def _arrived(self, flight: Flight, task: Task, reply: Reply) -> Iterator[Any]:
+    def _arrived(self, flight: Flight, task: PendingTask, reply: Reply) -> Iterator[Any]:
         feed, told, taken = task.feed, task.told, self.position
         if type(reply.error) is Unsupplied and self.unsupplied is None:  # it wanted more than it was given
             reply = perform(self.stretch.for_worker(self.run, None)[0], replace(feed, limit=None), {}, {})
@@ -270,7 +270,7 @@ class Work:
                 taken = max(self.owed[node.place], self.standing[node.place])
             self.opening = {"opening": True, "start": feed.start, "anchors": chain}
 
-    def _completed(self, flight: Flight, task: Task, reply: Reply) -> bool:
+    def _completed(self, flight: Flight, task: PendingTask, reply: Reply) -> bool:
         """Whether this was the last part of an output, which is then the reply's.
         Parts that do not fit are made again, as a whole."""
         feed = task.feed

@@ -78,12 +78,12 @@ def renew(held: Any) -> None:
         held._at_fork_reinit()
 
 
-def _begin() -> None:
+def _fork_begins() -> None:
     global begun
     begun += 1
 
 
-def _end() -> None:
+def _fork_is_over() -> None:
     global ended
     ended += 1
 
@@ -100,4 +100,4 @@ def _put_right_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_begin, after_in_parent=_end, after_in_child=_put_right_in_child)
+    os.register_at_fork(before=_fork_begins, after_in_parent=_fork_is_over, after_in_child=_put_right_in_child)

@@ -19,7 +19,7 @@ import numpy as np
 from flowfn.process import forks
 from flowfn.shelves.records import FULL, LAYOUT, MARK, MARKER, OLD, RECORD, SEAL, Spot, SpotTable, Writer
 
-PATIENCE = 10
+WORK_PER_LOOK = 10
 """Of a pass's time, at most one part in so many goes into looking for what others have written."""
 MOST_OPEN = 64
 """How many files a pass has open at most."""
@@ -57,7 +57,7 @@ class Shelf:
         """Take in what others have written since the last time, if that was long enough ago, or `at_once`."""
         with self.lock:
             began = time.monotonic()
-            if not at_once and began - self.looked < PATIENCE * self.took:
+            if not at_once and began - self.looked < WORK_PER_LOOK * self.took:
                 return
             found: list[tuple[int, np.ndarray]] = []
             with contextlib.suppress(FileNotFoundError), os.scandir(self.folder) as entries:

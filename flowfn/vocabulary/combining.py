@@ -18,15 +18,15 @@ from flowfn.flows.stages import stage
 from flowfn.flows.states import mixture
 from flowfn.flows.translating import speaks
 from flowfn.kinds.routes import Joined
-from flowfn.kinds.stretches import Stretch
+from flowfn.kinds.stretches import StreamSlice
 from flowfn.showing import brief
-from flowfn.vocabulary.mixing.blending import mix as mixed
+from flowfn.vocabulary.mixing.blending import mixed
 from flowfn.vocabulary.mixing.plans import Quota
 
 
-def _in_turn(sources: int) -> Iterator[Stretch]:
+def _in_turn(sources: int) -> Iterator[StreamSlice]:
     for source in range(sources):
-        yield Stretch(source)
+        yield StreamSlice(source)
 
 
 @stage.order(stream=_in_turn)

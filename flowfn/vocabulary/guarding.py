@@ -25,6 +25,7 @@ from flowfn.flows.sources import flow
 from flowfn.flows.stages import as_stage
 from flowfn.flows.stages import stage as kinds
 from flowfn.flows.translating import speaks
+from flowfn.functions import renamed
 from flowfn.kinds.nodes import MISSING, Each, Group, Node, Trail
 from flowfn.kinds.runs import Outputs, Run
 from flowfn.kinds.streams import Expand
@@ -124,7 +125,7 @@ class Guarded(Stage):
         if self.kind is not GuardedExpand or self.inner.kind is None or not issubclass(self.inner.kind, Group):
             return super().over((source,))
         size, step = self.inner.sizes
-        made = super().over((blocks(size, source, step=step, whole=self.inner.whole),))
+        made = super().over((guarded_groups(size, source, step=step, whole=self.inner.whole),))
         return Flow(made.part, made.sources, made=(self, source))
 
     def call(self, sources: Sequence[Any] = ()) -> str:
@@ -351,7 +352,8 @@ class Guarding:
 
 
 @kinds.group(size="size", step="step", whole="whole")
-def blocks(size: int, source: Any, *, step: int, whole: bool) -> Iterator[Any]:
+@renamed("blocks")
+def guarded_groups(size: int, source: Any, *, step: int, whole: bool) -> Iterator[Any]:
     """Groups as they are, for a guarded stage to take one by one."""
     yield from source
 

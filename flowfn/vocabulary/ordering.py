@@ -14,7 +14,7 @@ from flowfn.flows.sources import flow
 from flowfn.flows.stages import stage
 from flowfn.flows.translating import speaks
 from flowfn.kinds.routes import IndexTable, Span
-from flowfn.kinds.stretches import Stretch
+from flowfn.kinds.stretches import StreamSlice
 from flowfn.randomness.drawing import DistinctDraws, Draws, WeightedDraws
 from flowfn.randomness.generators import drawn_key, permutation
 from flowfn.vocabulary.keeping.caching import freeze
@@ -47,8 +47,8 @@ def shuffle(n: int, *, window: int | None = None, rng: np.random.Generator) -> A
     return permutation(n, rng, window)
 
 
-def _take_stretch(count: int) -> Iterator[Stretch]:
-    yield Stretch(stop=count)
+def _take_stretch(count: int) -> Iterator[StreamSlice]:
+    yield StreamSlice(stop=count)
 
 
 @stage.order(where={"count": rules.natural}, stream=_take_stretch)
@@ -62,8 +62,8 @@ def take(count: int, n: float) -> Span:
     return Span(0, 1, min(count, n))
 
 
-def _skipped(count: int) -> Iterator[Stretch]:
-    yield Stretch(start=count)
+def _skipped(count: int) -> Iterator[StreamSlice]:
+    yield StreamSlice(start=count)
 
 
 @stage.order(where={"count": rules.natural}, stream=_skipped)
@@ -84,11 +84,11 @@ _SLICE_BOUND = rules.optional(rules.integer)
 _STEP = rules.optional(rules.Rule("an integer other than 0", rules.is_integer, lambda value, others: value != 0))
 
 
-def _sliced(start: int | None, stop: int | None, step: int | None) -> Iterator[Stretch]:
+def _sliced(start: int | None, stop: int | None, step: int | None) -> Iterator[StreamSlice]:
     bounds = (start or 0, math.inf if stop is None else stop, 1 if step is None else step)
     if min(bounds) < 0:
         raise TypeError("slice(): negative bounds and steps need a source that can be indexed")
-    yield Stretch(start=bounds[0], stop=bounds[1], step=int(bounds[2]))
+    yield StreamSlice(start=bounds[0], stop=bounds[1], step=int(bounds[2]))
 
 
 @stage.order(where={"start": _SLICE_BOUND, "stop": _SLICE_BOUND, "step": _STEP}, stream=_sliced)
@@ -108,14 +108,14 @@ def slice(start: int | None, stop: int | None, step: int | None, n: float) -> Sp
     return Span(chosen.start, chosen.step, len(chosen))
 
 
-Flow._slicing = staticmethod(slice)
+Flow._slice_by(slice)
 
 
-def _sharded(rank: int, world: int, remainder: str) -> Generator[Stretch, int, None]:
-    found = yield Stretch(start=rank, step=world, whole=remainder == "drop")
+def _sharded(rank: int, world: int, remainder: str) -> Generator[StreamSlice, int, None]:
+    found = yield StreamSlice(start=rank, step=world, whole=remainder == "drop")
     short = found % world
     if remainder == "pad" and 0 < short <= rank:
-        yield Stretch(start=(rank - short) % found, stop=(rank - short) % found + 1, anew=True)
+        yield StreamSlice(start=(rank - short) % found, stop=(rank - short) % found + 1, anew=True)
 
 
 @stage.order(

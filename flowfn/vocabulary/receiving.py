@@ -37,7 +37,6 @@ _QUEUE = rules.Rule(
     lambda value: not isinstance(value, type) and _can_wait(getattr(value, "get", None)),
     hint="; queue.Queue, queue.SimpleQueue and multiprocessing.Queue are such",
 )
-_SECONDS = rules.optional(rules.Rule("a positive number of seconds", rules.is_number, lambda value, others: value > 0))
 
 
 def from_queue(queue: Any, *, sentinel: Any = None, timeout: float | None = None) -> Flow[Any]:
@@ -66,7 +65,7 @@ def from_queue(queue: Any, *, sentinel: Any = None, timeout: float | None = None
     (['a', 'b'], ['c'])
     """
     _QUEUE.check("from_queue", "queue", queue, {})
-    _SECONDS.check("from_queue", "timeout", timeout, {})
+    rules.optional(rules.seconds).check("from_queue", "timeout", timeout, {})
     words = [
         type(queue).__name__,
         *[f"sentinel={brief(sentinel)}"] * (sentinel is not None),

@@ -16,13 +16,13 @@ from flowfn.flows.stages import stage
 from flowfn.kinds.orders import Order
 from flowfn.kinds.routes import Copies, Rounds, affine
 from flowfn.kinds.runs import EpochForm, Length, Outputs, Run
-from flowfn.kinds.stretches import EMPTY_ROUNDS, Stretch
+from flowfn.kinds.stretches import EMPTY_ROUNDS, StreamSlice
 
 
-def _rounds(count: int) -> Generator[Stretch, int, None]:
+def _rounds(count: int) -> Generator[StreamSlice, int, None]:
     empty = 0
     for number in range(count):
-        found = yield Stretch(round=number)
+        found = yield StreamSlice(round=number)
         empty = 0 if found else empty + 1
         if empty == EMPTY_ROUNDS:
             raise ValueError(f"repeat(): rounds {number - empty + 1} to {number} gave no datapoint")
@@ -39,10 +39,10 @@ def repeat(count: int, n: float) -> Rounds:
     return Rounds(n, count)
 
 
-def _endless() -> Generator[Stretch, int, None]:
+def _endless() -> Generator[StreamSlice, int, None]:
     number = 0
     while True:
-        found = yield Stretch(round=number)
+        found = yield StreamSlice(round=number)
         if not found:
             raise ValueError(f"cycle(): round {number} gave no datapoint; an empty source cannot be cycled")
         number += 1
@@ -64,8 +64,8 @@ def cycle(n: float) -> Rounds:
     return Rounds(n, math.inf)
 
 
-def _copies_stretch(count: int) -> Iterator[Stretch]:
-    yield Stretch(times=count, anew=True)
+def _copies_stretch(count: int) -> Iterator[StreamSlice]:
+    yield StreamSlice(times=count, anew=True)
 
 
 @stage.order(where={"count": rules.positive}, stream=_copies_stretch)

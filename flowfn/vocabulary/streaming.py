@@ -177,7 +177,7 @@ def interleave(
         slots.close()
 
 
-class Slot(NamedTuple):
+class OpenInput(NamedTuple):
     """What was opened for one input, its number, and the anchors upstream from before it was read."""
 
     number: int
@@ -192,7 +192,7 @@ class Slots:
         self, opener: Opener, source: Any, cycle: int, block: int, rng: np.random.Generator, mark: Mark
     ) -> None:
         self.opener, self.source, self.block, self.rng, self.mark = opener, source, block, rng, mark
-        self.open: list[Slot | None] = [None] * cycle
+        self.open: list[OpenInput | None] = [None] * cycle
         self.given = [0] * cycle
         self.at, self.within, self.taken = 0, 0, source.position
         self.broken: Exception | None = None  # what the source raised when it was read early
@@ -230,7 +230,7 @@ class Slots:
     def _start(self, place: int, datapoint: Any, upstream: dict[int, Anchor]) -> None:
         rekey(self.rng, self.taken)
         opening = Opening(datapoint, int(self.rng.bit_generator.random_raw()), self.given[place])
-        self.open[place] = Slot(self.taken, self.opener(opening), upstream)
+        self.open[place] = OpenInput(self.taken, self.opener(opening), upstream)
 
     def _take_early(self) -> None:
         """Fill the other empty slots as well, in the order in which they will be come to;

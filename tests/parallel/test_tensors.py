@@ -56,8 +56,8 @@ def tensors(n):
 def crossed(value):
     """What comes out of a parcel whose arrays lie in shared memory, and what travelled beside them."""
     slot = slots.Slot()
-    parcel = transport.pack(value, slots.Desk(slot))
-    return transport.unpack(parcel, slot.memory), len(parcel.data)
+    parcel = transport.pack_value(value, slots.Desk(slot))
+    return transport.unpack_value(parcel, slot.memory), len(parcel.data)
 
 
 def alike(one, other):
@@ -84,7 +84,7 @@ def test_tensors_come_back_as_they_are_and_not_by_pickle(name, n):
     alike(got[0], tensor)
     assert got[1]["x"][0] is got[0]
     assert size < 1500
-    alike(transport.unpack(transport.pack(tensor, None, Ledger())), tensor)
+    alike(transport.unpack_value(transport.pack_value(tensor, None, Ledger())), tensor)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -113,10 +113,10 @@ def test_a_row_brings_its_own_bytes_alone():
         (rows[::2, ::2][1], 3000),
         (torch.zeros(1).expand(1000, 1000), 3000),
     ):
-        parcel = transport.pack(form)
+        parcel = transport.pack_value(form)
         assert len(parcel.data) < most
-        assert torch.equal(transport.unpack(parcel), form)
-    assert transport.unpack(transport.pack(torch.zeros(1).expand(9, 9))).stride() == (0, 0)
+        assert torch.equal(transport.unpack_value(parcel), form)
+    assert transport.unpack_value(transport.pack_value(torch.zeros(1).expand(9, 9))).stride() == (0, 0)
 
 
 SPECIAL = {
@@ -153,9 +153,9 @@ def test_a_tensor_over_memory_of_the_desk_is_not_copied():
     with buffers.placed(desk.place):
         array = ff.stack([np.arange(N, dtype=np.float32)] * 2)
     used = desk.used
-    parcel = transport.pack([torch.from_numpy(array), torch.from_numpy(array)[1:]], desk)
+    parcel = transport.pack_value([torch.from_numpy(array), torch.from_numpy(array)[1:]], desk)
     assert desk.used == used
-    whole, part = transport.unpack(parcel, slot.memory)
+    whole, part = transport.unpack_value(parcel, slot.memory)
     whole[:] = 7
     assert set(part.flatten().tolist()) == {7}
 
@@ -219,12 +219,12 @@ def test_wide_arrays_of_jax_are_not_cut_to_32_bits():
     jax.config.update("jax_enable_x64", True)
     try:
         wide = jax.numpy.asarray(np.arange(3) + 2**40)
-        parcel = transport.pack(wide)
-        assert np.asarray(transport.unpack(parcel)).tolist() == np.asarray(wide).tolist()
+        parcel = transport.pack_value(wide)
+        assert np.asarray(transport.unpack_value(parcel)).tolist() == np.asarray(wide).tolist()
     finally:
         jax.config.update("jax_enable_x64", False)
     with pytest.raises(TypeError, match="jax_enable_x64"):
-        transport.unpack(parcel)
+        transport.unpack_value(parcel)
 
 
 @pytest.mark.parametrize("processes", [0, 1])

@@ -27,7 +27,7 @@ from waiting import eventually
 import flowfn as ff
 from flowfn.datapoints import buffers
 from flowfn.parallel.crossing import slots, transport
-from flowfn.parallel.crossing.transport import pack, unpack
+from flowfn.parallel.crossing.transport import pack_value, unpack_value
 from flowfn.parallel.tasks.versions import Ledger
 from flowfn.testing import same
 
@@ -1002,12 +1002,12 @@ def test_a_parcel_of_a_few_hundred_bytes_holds_what_lies_in_shared_memory():
     slot = slots.Slot()
     desk = slots.Desk(slot)
     value = {"a": np.arange(1_000_000), "b": np.asfortranarray(np.ones((500, 500)))}
-    parcel = transport.pack(value, desk)
+    parcel = transport.pack_value(value, desk)
     assert len(parcel.data) < 1000
     assert len(parcel.spans) == 2
-    assert alike(transport.unpack(parcel, slot.memory), value)
-    assert alike(transport.unpack(parcel, slot.memory, copied=True), value)
-    assert alike(transport.unpack(transport.pack(value)), value)
+    assert alike(transport.unpack_value(parcel, slot.memory), value)
+    assert alike(transport.unpack_value(parcel, slot.memory, copied=True), value)
+    assert alike(transport.unpack_value(transport.pack_value(value)), value)
 
 
 def test_an_array_that_was_made_at_the_desk_is_not_copied():
@@ -1016,9 +1016,9 @@ def test_an_array_that_was_made_at_the_desk_is_not_copied():
     with buffers.placed(desk.place):
         array = ff.stack([np.arange(50_000)] * 2)
     used = desk.used
-    parcel = transport.pack([array, array[1:], array.reshape(-1)[100:60_000]], desk)
+    parcel = transport.pack_value([array, array[1:], array.reshape(-1)[100:60_000]], desk)
     assert desk.used == used
-    got = transport.unpack(parcel, slot.memory)
+    got = transport.unpack_value(parcel, slot.memory)
     assert alike(got, [array, array[1:], array.reshape(-1)[100:60_000]])
     got[0][:] = 7
     assert set(got[1].reshape(-1).tolist()) == set(array.reshape(-1).tolist()) == {7}
@@ -1057,12 +1057,12 @@ def test_large_pickles_lie_in_shared_memory_both_ways(workers):
 
 def test_a_large_pickle_takes_no_room_in_a_parcel():
     slot = slots.Slot()
-    parcel = transport.pack([bytes(300_000), np.zeros(100_000), "small"], slots.Desk(slot), Ledger())
+    parcel = transport.pack_value([bytes(300_000), np.zeros(100_000), "small"], slots.Desk(slot), Ledger())
     assert parcel.data == b""
     assert len(parcel.spans) == 2
-    held, array, text = transport.unpack(parcel, slot.memory)
+    held, array, text = transport.unpack_value(parcel, slot.memory)
     assert (held, array.sum(), text) == (bytes(300_000), 0, "small")
-    assert transport.unpack(parcel, slot.memory, copied=True)[0] == bytes(300_000)
+    assert transport.unpack_value(parcel, slot.memory, copied=True)[0] == bytes(300_000)
 
 
 @pytest.mark.parametrize(
@@ -1072,6 +1072,6 @@ def test_a_large_pickle_takes_no_room_in_a_parcel():
 def test_the_order_of_bytes_stays(dtype, count):
     rows = np.zeros((count, 2), dtype)
     for value in (rows, rows[:, 1], rows[::2], rows.T, np.asfortranarray(rows)):
-        (back,) = unpack(pack([value]))
+        (back,) = unpack_value(pack_value([value]))
         assert (back.dtype, back.shape) == (value.dtype, value.shape)
         assert back.tobytes() == value.tobytes()

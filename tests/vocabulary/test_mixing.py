@@ -17,7 +17,7 @@ from sources import streamed
 
 import flowfn as ff
 from flowfn.testing import check
-from flowfn.vocabulary.mixing.shares import LONGEST, Picks, Quotas, whole
+from flowfn.vocabulary.mixing.shares import LONGEST, Picks, Quotas, integer_weights
 
 calm = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 UNTIL = ["first", "all", "cycle_all", "forever"]
@@ -57,7 +57,7 @@ def reference(lists, picks, until, limit=200):
 
 
 def by_quota(weights):
-    return lambda active, given: Picks(active, whole(weights), None, given=tuple(given)).each(0)
+    return lambda active, given: Picks(active, integer_weights(weights), None, given=tuple(given)).each(0)
 
 
 # Shares
@@ -84,7 +84,7 @@ def furthest(sources, weights):
 @settings(max_examples=60, **calm)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=8))
 def test_the_order_is_tijdemans(weights):
-    reduced = whole(weights)
+    reduced = integer_weights(weights)
     assert Quotas(weights).take(np.arange(sum(reduced)))[0].tolist() == list(chairman(reduced, sum(reduced)))
 
 
@@ -95,7 +95,7 @@ someone = st.tuples(st.integers(1, 40), st.one_of(st.integers(0, 4), st.integers
 @given(st.lists(someone, min_size=1, max_size=8))
 def test_from_wherever_they_stand_the_order_is_tijdemans(sources):
     weights, given = zip(*sources)
-    reduced = whole(weights)
+    reduced = integer_weights(weights)
     assert Quotas(weights, given).take(np.arange(900))[0].tolist() == list(chairman(reduced, 900, given))
 
 
@@ -107,7 +107,7 @@ def test_from_wherever_they_stand_the_order_is_tijdemans(sources):
 )
 def test_who_is_behind_comes_first_until_all_have_their_shares(sources):
     weights, given = zip(*sources)
-    quotas, shares = Quotas(whole(weights), given), np.array(weights) / sum(weights)
+    quotas, shares = Quotas(integer_weights(weights), given), np.array(weights) / sum(weights)
     total, outputs = sum(given), np.arange(3000)
     apart = (np.cumsum(np.eye(len(weights))[quotas.take(outputs)[0]], axis=0) + given) - (total + 1 + outputs)[
         :, None
@@ -126,17 +126,17 @@ def test_who_is_behind_comes_first_until_all_have_their_shares(sources):
 @given(
     st.lists(
         st.one_of(st.integers(1, 9), st.integers(1, 400), st.sampled_from([0.5, 0.25, 0.1])), min_size=1, max_size=12
-    ).filter(lambda weights: sum(whole(weights)) <= LONGEST)
+    ).filter(lambda weights: sum(integer_weights(weights)) <= LONGEST)
 )
 def test_at_every_prefix_each_source_is_within_one_datapoint_of_its_share(weights):
-    reduced = whole(weights)
+    reduced = integer_weights(weights)
     assert furthest(Quotas(reduced).take(np.arange(2500))[0], reduced) < 1
 
 
 @settings(max_examples=60, **calm)
 @given(st.lists(st.one_of(st.floats(0.001, 1000), st.integers(1, 10**7)), min_size=1, max_size=12))
 def test_where_weights_are_not_small_integers_it_is_within_two(weights):
-    assert furthest(Quotas(whole(weights)).take(np.arange(2500))[0], weights) < (2 if len(weights) > 2 else 1)
+    assert furthest(Quotas(integer_weights(weights)).take(np.arange(2500))[0], weights) < (2 if len(weights) > 2 else 1)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_where_weights_are_not_small_integers_it_is_within_two(weights):
 )
 def test_large_weights_do_not_overflow(weights):
     near, far = np.arange(3000), np.arange(10**9, 10**9 + 100)
-    quotas = Quotas(whole(weights))
+    quotas = Quotas(integer_weights(weights))
     assert furthest(quotas.take(near)[0], weights) < 2
     for first in (0, 10**9, 10**15):
         counted, sources = np.array(quotas.counts(first)), quotas.take(first + near[:100])[0]
@@ -170,7 +170,7 @@ def test_large_weights_do_not_overflow(weights):
     st.one_of(st.just(()), st.lists(st.integers(0, 30), min_size=6, max_size=6)),
 )
 def test_a_pick_is_known_without_those_before_it(weights, key, block, given):
-    picks = Picks(range(len(weights)), whole(weights), key, block, given)
+    picks = Picks(range(len(weights)), integer_weights(weights), key, block, given)
     sources, before = picks.take(np.arange(500))
     counts = [0] * len(weights)
     for output, (source, number) in enumerate(zip(sources.tolist(), before.tolist())):
@@ -186,19 +186,19 @@ def test_a_pick_is_known_without_those_before_it(weights, key, block, given):
 
 
 def test_weights_are_taken_as_they_are_written():
-    assert whole([0.7, 0.2, 0.1]) == [7, 2, 1]
-    assert whole([0.3, 0.3]) == [1, 1]
-    assert whole([10, 20, 5]) == [2, 4, 1]
-    assert whole([1, 1 / 3]) == [3, 1]
-    assert whole([1e-300, 1]) == [1, 10**9]
-    assert whole([np.int64(4), np.float64(0.5)]) == [8, 1]
-    assert whole([1]) == whole([0.123456789123456789]) == [1]
-    assert sum(whole([1 / 3, 2 / 7, 0.1, math.pi])) == pytest.approx(10**9, abs=4)
+    assert integer_weights([0.7, 0.2, 0.1]) == [7, 2, 1]
+    assert integer_weights([0.3, 0.3]) == [1, 1]
+    assert integer_weights([10, 20, 5]) == [2, 4, 1]
+    assert integer_weights([1, 1 / 3]) == [3, 1]
+    assert integer_weights([1e-300, 1]) == [1, 10**9]
+    assert integer_weights([np.int64(4), np.float64(0.5)]) == [8, 1]
+    assert integer_weights([1]) == integer_weights([0.123456789123456789]) == [1]
+    assert sum(integer_weights([1 / 3, 2 / 7, 0.1, math.pi])) == pytest.approx(10**9, abs=4)
 
 
 @pytest.mark.parametrize("weights", [[5000, 5000, 5000, 1], [4000, 4000, 4000, 7, 7]])
 def test_what_is_left_has_small_weights_of_its_own(weights):
-    left = Picks([0, 1, 2], whole(weights), None)
+    left = Picks([0, 1, 2], integer_weights(weights), None)
     assert left.take(np.arange(6))[0].tolist() == [0, 1, 2, 0, 1, 2]
 
 
@@ -224,7 +224,7 @@ def _wanted(weights, given, active, lengths):
     """The sources that have given all, and whose turn it is before that of any other."""
     active, gone = list(active), []
     while active:
-        first = next(Picks(active, whole(weights), None, given=given).each(0))
+        first = next(Picks(active, integer_weights(weights), None, given=given).each(0))
         if given[first] < lengths[first]:
             break
         active.remove(first)
@@ -419,7 +419,7 @@ GRAIN = [  # the sources that grain 0.2.18 picks: grain.MapDataset.mix, and (if 
 def test_grain_gives_as_many_of_each_after_every_whole_period(sizes, weights, theirs, more, form):
     # within a period the orders differ: grain takes from the first source as late, here each comes as evenly as can be
     ours = "".join(str(source) for source, _ in ff.mix(*map(form, rows(*sizes)), weights=weights))
-    period = sum(whole(weights or [1] * len(sizes)))
+    period = sum(integer_weights(weights or [1] * len(sizes)))
     theirs += more
     assert len(theirs) // period == len(ours) // period
     for end in range(period, len(theirs), period):

@@ -373,7 +373,7 @@ def test_four_programs_at_once_share_a_folder(calls, folder):
 
 
 def test_what_another_program_has_made_in_the_meantime_is_not_made_again(calls, folder, monkeypatch):
-    monkeypatch.setattr(storing, "FEW", 1)
+    monkeypatch.setattr(storing, "MADE_AT_FIRST", 1)
     flow = squares(range(6), calls, folder)
     with iter(flow) as iterator:
         assert next(iterator) == 0

@@ -18,10 +18,10 @@ from typing import Any
 from flowfn.kinds.failures import mark, marked
 from flowfn.kinds.notes import add_note, written
 from flowfn.kinds.tallies import Dropped
-from flowfn.parallel.crossing.transport import pack
+from flowfn.parallel.crossing.transport import pack_value
 from flowfn.showing import brief
 
-_PLAIN = (str, bytes, int, float, complex, bool, type(None))
+_SCALARS = (str, bytes, int, float, complex, bool, type(None))
 _HEAP = 1 << 9  # the flag of classes that were made while a program ran
 _args: Any = BaseException.__dict__["args"]
 
@@ -39,7 +39,7 @@ class Portable:
         self.error, self.others, self.words = (
             error,
             {} if others is None else others,
-            (type(error).__name__, _text(error)),
+            (type(error).__name__, _error_text(error)),
         )
         self.others[id(error)] = self
         self.data = self._data()
@@ -51,9 +51,9 @@ class Portable:
         """The first form of the error that is what it was when it is made again; nothing if there is no such."""
         for form, exact in ((self._whole, True), (self._reduced, True), (self._stood_in, True), (self._worded, False)):
             try:
-                data = pack(form()).data
+                data = pack_value(form()).data
                 again = pickle.loads(data)
-                if (type(again) is type(self.error) or not exact) and _text(again) == self.words[1]:
+                if (type(again) is type(self.error) or not exact) and _error_text(again) == self.words[1]:
                     return data
             except Exception:  # whatever its class does
                 continue
@@ -80,7 +80,7 @@ class Portable:
         args = tuple(map(way, _args.__get__(error)))
         given = (error.message, self._own_way(error.exceptions)) if _is_group(type(error)) else args  # type: ignore[attr-defined]
         fields = {name: way(value) for name, value in _fields(error).items()}
-        return _Call(_put_together, type(error), given, args, fields, self._attributes(way))
+        return _Call(_rebuilt_error, type(error), given, args, fields, self._attributes(way))
 
     def _attributes(self, way: Callable[[Any], Any]) -> dict[str, Any]:
         return {name: way(value) for name, value in written(self.error).items()}
@@ -96,7 +96,7 @@ class Portable:
 
     def _sendable(self, value: Any) -> Any:
         value = self._own_way(value)
-        return value if _travels(value) else Shown(value)
+        return value if _pickles(value) else Shown(value)
 
 
 class Record(Dropped):
@@ -108,7 +108,7 @@ class Record(Dropped):
     def of(cls, dropped: Dropped) -> Record:
         """That of what was dropped here."""
         datapoint = dropped.datapoint
-        made = cls(dropped.index, dropped.error, datapoint if _travels(datapoint) else brief(datapoint), dropped.stage)
+        made = cls(dropped.index, dropped.error, datapoint if _pickles(datapoint) else brief(datapoint), dropped.stage)
         made.sent = Portable(dropped.error)
         return made
 
@@ -151,7 +151,7 @@ def _arrived(data: bytes, words: tuple[str, str], notes: list[str], where: dict[
     return error
 
 
-def _put_together(
+def _rebuilt_error(
     kind: type[BaseException],
     given: tuple[Any, ...],
     args: tuple[Any, ...],
@@ -227,17 +227,17 @@ def _notes(error: BaseException) -> list[str]:
     return [*map(str, notes)] if isinstance(notes, (list, tuple)) else []
 
 
-def _travels(value: Any) -> bool:
-    if isinstance(value, _PLAIN):
+def _pickles(value: Any) -> bool:
+    if isinstance(value, _SCALARS):
         return True
     try:
-        pickle.loads(pack(value).data)
+        pickle.loads(pack_value(value).data)
     except Exception:  # as above
         return False
     return True
 
 
-def _text(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:  # as above

@@ -29,7 +29,7 @@ def reducer(kind: Any) -> Reducer | None:
         return None
     if subclasses.leaves_it_to_numpy(kind) or kind is np.ma.MaskedArray:
         return subclasses.reduced
-    return _PLAIN.get(kind) or _TENSORS.get((kind.__module__.partition(".")[0], kind.__name__))
+    return _REDUCERS.get(kind) or _TENSOR_REDUCERS.get((kind.__module__.partition(".")[0], kind.__name__))
 
 
 def array(value: np.ndarray) -> Any:
@@ -78,7 +78,7 @@ def torch_tensor(tensor: Any) -> Any:
     """A dense tensor of torch in this machine's memory by its bytes; of any other only what it shows,
     not all that it looks into."""
     torch: Any = sys.modules["torch"]
-    if not _is_plain(tensor, torch):
+    if not _is_numbers_only(tensor, torch):
         return NotImplemented
     if not (tensor.is_contiguous() or _is_dense(tensor)):
         if tensor.untyped_storage().nbytes() <= tensor.nbytes:  # it is expanded, and torch keeps it so
@@ -88,7 +88,7 @@ def torch_tensor(tensor: Any) -> Any:
     return _torch_made, (held, tensor.dtype, tuple(tensor.shape), tensor.stride())
 
 
-def _is_plain(tensor: Any, torch: Any) -> bool:
+def _is_numbers_only(tensor: Any, torch: Any) -> bool:
     """Whether a tensor is numbers in this machine's memory, and nothing else."""
     special = (
         tensor.requires_grad
@@ -136,5 +136,8 @@ def _jax_made(held: np.ndarray) -> Any:
     return made
 
 
-_PLAIN: dict[type, Reducer] = {np.ndarray: array, memoryview: view}
-_TENSORS: dict[tuple[str, str], Reducer] = {("torch", "Tensor"): torch_tensor, ("jaxlib", "ArrayImpl"): jax_array}
+_REDUCERS: dict[type, Reducer] = {np.ndarray: array, memoryview: view}
+_TENSOR_REDUCERS: dict[tuple[str, str], Reducer] = {
+    ("torch", "Tensor"): torch_tensor,
+    ("jaxlib", "ArrayImpl"): jax_array,
+}

@@ -24,11 +24,11 @@ from flowfn.datapoints.buffers import Pool, bottom
 from flowfn.process import forks
 from flowfn.process.interrupts import Deferred
 
-ALIGNED = 64
-GRAIN = 1 << 20
+CACHE_LINE = 64
+EXTENT = 1 << 20
 """Bytes by which files grow."""
 
-IDLE = 1.0
+UNUSED_SECONDS = 1.0
 """Seconds after which a worker closes a slot that it has not used."""
 
 
@@ -45,7 +45,7 @@ class Denied(OSError):
     """A slot cannot be opened."""
 
 
-class Memory:
+class MappedFile:
     """A file in memory as one process sees it: it may be mapped several times, as it grew."""
 
     def __init__(self, fd: int) -> None:
@@ -76,7 +76,7 @@ class Memory:
     def reach(self, size: int) -> None:
         """Have at least `size` bytes, which are there: OSError comes here, and not when they are written."""
         if size > self.size:
-            size = -(-size // GRAIN) * GRAIN
+            size = -(-size // EXTENT) * EXTENT
             os.posix_fallocate(self.fd, 0, size)
             self.see(size)
 
@@ -93,7 +93,7 @@ def _address(buffer: memoryview) -> int:
     return int(np.frombuffer(buffer, np.uint8).__array_interface__["data"][0]) if buffer.nbytes else 0
 
 
-class Slot(Memory):
+class Slot(MappedFile):
     """A new file in memory, which others may open by its name."""
 
     def __init__(self, period: int = 0) -> None:
@@ -110,7 +110,7 @@ class Slot(Memory):
             os.ftruncate(self.fd, 0)
 
 
-class Place(NamedTuple):
+class Region(NamedTuple):
     """Part of a desk at which somebody may still look."""
 
     start: int
@@ -127,16 +127,16 @@ class Place(NamedTuple):
 class Desk:
     """The memory of one task. `used` bytes of it came with the task; `used` grows as more are needed."""
 
-    def __init__(self, memory: Memory, used: int = 0) -> None:
+    def __init__(self, memory: MappedFile, used: int = 0) -> None:
         self.memory, self.used = memory, used
         self.denied = ""  # why there was no room, if there was none
-        self.places: list[Place] = []
+        self.places: list[Region] = []
 
     def place(self, size: int) -> np.ndarray | None:
         """Room for `size` bytes where nobody looks, as far in front as can be; None if there is no memory."""
         start = self._gap(size)
         try:
-            self.memory.reach(start + _span(size))
+            self.memory.reach(start + _rounded_size(size))
         except OSError as error:
             self.denied = str(error)
             return None
@@ -145,8 +145,8 @@ class Desk:
     def room(self, start: int, size: int) -> np.ndarray:
         """A part of the desk. Nothing else is put there as long as somebody looks at it."""
         over, memory = forks.ended, self.memory.memory
-        seen = bottom(memory, start, max(size, min(_span(size), memory.nbytes - start)))
-        bisect.insort(self.places, Place(start, start + size, weakref.ref(seen), over), key=lambda place: place.start)
+        seen = bottom(memory, start, max(size, min(_rounded_size(size), memory.nbytes - start)))
+        bisect.insort(self.places, Region(start, start + size, weakref.ref(seen), over), key=lambda place: place.start)
         self.used = max(self.used, start + size)
         return np.frombuffer(seen, np.uint8, size)
 
@@ -161,13 +161,13 @@ class Desk:
         for place in self.places:
             if place.start - start >= size:
                 break
-            start = max(start, -(-place.stop // ALIGNED) * ALIGNED)
+            start = max(start, -(-place.stop // CACHE_LINE) * CACHE_LINE)
         return start
 
 
-def _span(size: int) -> int:
+def _rounded_size(size: int) -> int:
     """A size or a little more, of which there are few: for each the interpreter keeps a type."""
-    grain = max(ALIGNED, 1 << max(size.bit_length() - 4, 0))
+    grain = max(CACHE_LINE, 1 << max(size.bit_length() - 4, 0))
     return -(-size // grain) * grain
 
 
@@ -182,10 +182,10 @@ slots: Pool = Pool(lambda size: Slot(slots.periods), shared=True)
 """The slots of this process."""
 
 _denied = ""
-_told = False
+_warned = False
 
 
-def take() -> Slot | None:
+def take_slot() -> Slot | None:
     """A slot for one task; None where none can be had."""
     if not _denied and not hasattr(os, "memfd_create"):
         deny("this platform has no files in memory")
@@ -201,10 +201,10 @@ def take() -> Slot | None:
 
 def deny(why: str, lasting: bool = True) -> None:
     """Do without shared memory from now on, or this once, and say so once."""
-    global _denied, _told
+    global _denied, _warned
     _denied = _denied or (why if lasting else "")
-    if not _told:
-        _told = True
+    if not _warned:
+        _warned = True
         warnings.warn(
             f"prefetch(): shared memory cannot be had ({why}), so what comes from worker processes is pickled, which "
             "is slower; "
@@ -221,19 +221,19 @@ def denied() -> bool:
 
 def allow() -> None:
     """Try again to have shared memory."""
-    global _denied, _told
-    _denied, _told = "", False
+    global _denied, _warned
+    _denied, _warned = "", False
 
 
-class _Opened:
+class _OpenSlots:
     """The slots that a worker has open: those of the newest period, and of them those that were used of late."""
 
     def __init__(self) -> None:
         self.period = 0
-        self.slots: OrderedDict[int, tuple[Memory, float]] = OrderedDict()
+        self.slots: OrderedDict[int, tuple[MappedFile, float]] = OrderedDict()
         self.lock = forks.lock()  # a thread looks after what is idle
 
-    def get(self, name: Name) -> Memory:
+    def get(self, name: Name) -> MappedFile:
         with self.lock:
             if name.period != self.period:
                 self.slots.clear()
@@ -248,14 +248,14 @@ class _Opened:
     def tidy(self) -> None:
         """Close what has not been used for a while: it may be that nobody else has it any more."""
         with self.lock:
-            while self.slots and next(iter(self.slots.values()))[1] < time.monotonic() - IDLE:
+            while self.slots and next(iter(self.slots.values()))[1] < time.monotonic() - UNUSED_SECONDS:
                 self.slots.popitem(last=False)
 
 
-def _open(name: Name) -> Memory:
+def _open(name: Name) -> MappedFile:
     """The memory of a slot, in another process than its own."""
     try:
-        memory = Memory(os.open(name.path, os.O_RDWR | os.O_CLOEXEC))
+        memory = MappedFile(os.open(name.path, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
         raise Denied(f"{error} (in a worker)") from error
     if os.fstat(memory.fd).st_ino != name.file:
@@ -263,8 +263,8 @@ def _open(name: Name) -> Memory:
     return memory
 
 
-_opened = _Opened()
-opened, tidy = _opened.get, _opened.tidy
+_open_slots = _OpenSlots()
+open_slot, tidy = _open_slots.get, _open_slots.tidy
 
 
 def open_array(name: Name) -> memoryview:

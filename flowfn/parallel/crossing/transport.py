@@ -1,7 +1,7 @@
 """How values cross between processes: pickle 5, with large buffers left in shared memory where there is some.
 
-    sender     pack(value, desk)      -> Parcel: a few hundred bytes, and where the arrays lie
-    receiver   unpack(parcel, memory) -> the value, its arrays looking into that memory
+    sender     pack_value(value, desk)      -> Parcel: a few hundred bytes, and where the arrays lie
+    receiver   unpack_value(parcel, memory) -> the value, its arrays looking into that memory
 
 An array or a tensor that was made in the memory of the desk is not copied at all; one that was made elsewhere is copied
 there once. Without a desk, or without memory, a parcel holds everything.
@@ -29,7 +29,7 @@ from flowfn.pickling import by_value as pickling
 from flowfn.pickling import reducing
 from flowfn.process import forks
 
-LARGE = 1 << 20
+SHARED_BYTES = 1 << 20
 """Bytes from which an array in a flow is put into shared memory once, and not sent with it."""
 
 
@@ -44,16 +44,16 @@ class Parcel(NamedTuple):
     used: int = 0
 
 
-def pack(value: Any, desk: Desk | None = None, ledger: Ledger | None = None) -> Parcel:
+def pack_value(value: Any, desk: Desk | None = None, ledger: Ledger | None = None) -> Parcel:
     """A value as a parcel. With a `ledger`, what is defined in `__main__`, and lambdas, travel with it,
     and what goes by name is noted."""
     if ledger is None:
         with contextlib.suppress(Exception):  # what cannot be found by name goes by value, or says below why it cannot
-            return _packed(_Pickler, value, desk)
-    return _packed(_by_value(reducers.array, ledger), value, desk)
+            return _pack_with(_Pickler, value, desk)
+    return _pack_with(_by_value(reducers.array, ledger), value, desk)
 
 
-def _packed(pickler: Callable[..., Any], value: Any, desk: Desk | None) -> Parcel:
+def _pack_with(pickler: Callable[..., Any], value: Any, desk: Desk | None) -> Parcel:
     spans: list[tuple[int, int]] = []
     rooms: list[np.ndarray] = []  # kept until all of it is there
 
@@ -84,7 +84,7 @@ def _packed(pickler: Callable[..., Any], value: Any, desk: Desk | None) -> Parce
     return Parcel(data, tuple(spans), desk.used)
 
 
-def unpack(parcel: Parcel, memory: memoryview | None = None, copied: bool = False) -> Any:
+def unpack_value(parcel: Parcel, memory: memoryview | None = None, copied: bool = False) -> Any:
     """The value of a parcel; its large arrays look into `memory`, or are `copied` out of it."""
     if memory is None:
         return pickle.loads(parcel.data)
@@ -141,7 +141,7 @@ def pack_tree(tree: Any, shares: bool, ledger: Ledger) -> tuple[bytes, list[Slot
 
     def shared(array: np.ndarray) -> Any:
         """An array that nobody is to write to, which is how sources hold theirs, by its name in shared memory."""
-        fits = shares and array.nbytes >= LARGE and not (array.dtype.hasobject or array.flags.writeable)
+        fits = shares and array.nbytes >= SHARED_BYTES and not (array.dtype.hasobject or array.flags.writeable)
         slot = _slot_of(array, np.ascontiguousarray(array)) if fits else None
         if slot is None:
             return reducers.array(array)
@@ -177,7 +177,8 @@ def _equal(slot: Slot, content: np.ndarray) -> bool:
     """Whether a slot holds some bytes, looked at in pieces that fit into a processor's cache."""
     there = np.frombuffer(slot.memory, np.uint8)[: content.nbytes]
     return all(
-        np.array_equal(there[at : at + LARGE], content[at : at + LARGE]) for at in range(0, content.nbytes, LARGE)
+        np.array_equal(there[at : at + SHARED_BYTES], content[at : at + SHARED_BYTES])
+        for at in range(0, content.nbytes, SHARED_BYTES)
     )
 
 

@@ -21,7 +21,7 @@ from flowfn.kinds.streams import Expand
 from flowfn.parallel.tasks.task import Supplied, Window
 from flowfn.pickling.by_value import by_value
 
-SMALL = 1 << 20
+SENDABLE_BYTES = 1 << 20
 """Bytes up to which a sequence travels with the flow."""
 
 
@@ -71,7 +71,7 @@ class Stretch:
         return any(node.part.wants_labels for node in self.chain())
 
 
-def cut(node: Node, stand_in: Callable[[Stretch], Node]) -> Node:
+def cut_tree(node: Node, stand_in: Callable[[Stretch], Node]) -> Node:
     """The tree to run here, in which `stand_in` takes the place of every stretch."""
 
     def visit(node: Node) -> Node:
@@ -98,7 +98,7 @@ def stretches(node: Node) -> list[Stretch]:
         found.append(stretch)
         return stretch.top
 
-    cut(node, note)
+    cut_tree(node, note)
     return found
 
 
@@ -107,9 +107,9 @@ def stays(stretch: Stretch) -> list[Node]:
     return stretch.for_worker(Run(0, (0,)), remote=True)[1] if stretch.bottom.seekable else []
 
 
-def whole(node: Node) -> bool:
+def leaves_whole(node: Node) -> bool:
     """Whether a tree can leave this process altogether."""
-    return not node.here and not (not node.sources and _stays(node)) and all(map(whole, node.sources))
+    return not node.here and not (not node.sources and _stays(node)) and all(map(leaves_whole, node.sources))
 
 
 def _boundary(node: Node) -> bool:
@@ -172,7 +172,7 @@ class _Limited(io.RawIOBase):
     def write(self, data: Any) -> int:
         size = memoryview(data).nbytes
         self.taken += size
-        if self.taken > SMALL:
+        if self.taken > SENDABLE_BYTES:
             raise OverflowError("too large to travel")
         return size
 

@@ -1,10 +1,10 @@
 """What surrounds a function while it runs: the settings of its process, which workers take over from
 the process that iterates.
 
-read()        the settings of this process, as values that can travel
-take(values)  set them so here; what is so already is left alone
-Setup         what a worker calls first, for all that cannot be read: states of libraries, what is registered
-Context       what threads of this process take over
+read()         the settings of this process, as values that can travel
+apply(values)  set them so here; what is so already is left alone
+Setup          what a worker calls first, for all that cannot be read: states of libraries, what is registered
+Context        what threads of this process take over
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import numpy as np
 
 from flowfn.pickling import scripts
 
-T = TypeVar("T")
+Returned = TypeVar("Returned")
 
-_kept: set[str] = set()
+_own_variables: set[str] = set()
 """The variables of the environment that are this process's own."""
 
-_own: set[str] = set()
+_own_settings: set[str] = set()
 """The settings that are."""
 
 _waiting: list[Any] = []
@@ -46,7 +46,7 @@ class Setting(NamedTuple):
 
 def keep(variables: Iterable[str]) -> None:
     """Leave some variables of the environment as they are in this process, whatever others say."""
-    _kept.update(variables)
+    _own_variables.update(variables)
 
 
 @contextlib.contextmanager
@@ -59,15 +59,19 @@ def keeping() -> Iterator[None]:
         after = read()
         old, new = before["environment"], after["environment"]
         keep(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-        _own.update(name for name in after if name != "environment" and not _same(before.get(name), after[name]))
+        _own_settings.update(
+            name for name in after if name != "environment" and not _equal_settings(before.get(name), after[name])
+        )
 
 
 def _environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in _kept and not name.startswith("LOKY_")}
+    return {
+        name: value for name, value in os.environ.items() if name not in _own_variables and not name.startswith("LOKY_")
+    }
 
 
 def _set_environment(wanted: dict[str, str]) -> None:
-    wanted = {name: value for name, value in wanted.items() if name not in _kept}
+    wanted = {name: value for name, value in wanted.items() if name not in _own_variables}
     here = _environment()
     for name in here.keys() - wanted.keys():
         del os.environ[name]
@@ -84,7 +88,7 @@ def _set_arguments(arguments: list[str]) -> None:
     sys.argv[:] = arguments
 
 
-def _directory() -> str | None:
+def _working_directory() -> str | None:
     try:
         return os.getcwd()
     except OSError:  # it is there no more
@@ -188,7 +192,7 @@ def _decimals() -> Any:
 
 
 SETTINGS = (
-    Setting("directory", "os", _directory, _set_directory),
+    Setting("directory", "os", _working_directory, _set_directory),
     Setting("environment", "os", _environment, _set_environment),
     Setting("zone", "time", _zone, _set_zone),
     Setting("temporary", "tempfile", lambda: vars(sys.modules["tempfile"])["tempdir"], _set_temporary),
@@ -212,18 +216,18 @@ def read() -> dict[str, Any]:
     return {setting.name: setting.read() for setting in SETTINGS if setting.module in sys.modules}
 
 
-def take(values: dict[str, Any]) -> None:
+def apply(values: dict[str, Any]) -> None:
     """Set what is not so already, in this process and thread."""
     for setting in SETTINGS:
         if (
             setting.name in values
-            and setting.name not in _own
-            and (setting.module not in sys.modules or not _same(setting.read(), values[setting.name]))
+            and setting.name not in _own_settings
+            and (setting.module not in sys.modules or not _equal_settings(setting.read(), values[setting.name]))
         ):
             setting.write(values[setting.name])
 
 
-def _same(one: Any, other: Any) -> bool:
+def _equal_settings(one: Any, other: Any) -> bool:
     return bool(repr(one) == repr(other)) if type(one).__name__ == "Context" else bool(one == other)
 
 
@@ -243,11 +247,11 @@ class Context:
             _floats() if int(np.__version__.partition(".")[0]) < 2 else None
         )  # since then it is a context variable
 
-    def run(self, function: Callable[..., T], *arguments: Any) -> T:
+    def run(self, function: Callable[..., Returned], *arguments: Any) -> Returned:
         """Call a function so; any number of threads may at a time."""
         return self.context.copy().run(self._run, function, *arguments)
 
-    def _run(self, function: Callable[..., T], *arguments: Any) -> T:
+    def _run(self, function: Callable[..., Returned], *arguments: Any) -> Returned:
         if self.floats is not None:
             _set_floats(self.floats)
         return function(*arguments)

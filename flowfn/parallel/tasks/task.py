@@ -151,7 +151,7 @@ class Supplied(Node):
                 yield here[index]
 
 
-class Begun(NamedTuple):
+class UnfinishedTask(NamedTuple):
     """A task that has given some of its outputs."""
 
     outputs: Outputs
@@ -159,7 +159,7 @@ class Begun(NamedTuple):
     made: list[Any]
 
 
-def perform(top: Node, feed: Feed, memo: dict[Any, Any], begun: dict[Any, Begun]) -> Reply:
+def perform(top: Node, feed: Feed, memo: dict[Any, Any], begun: dict[Any, UnfinishedTask]) -> Reply:
     """Run a stretch over one block; of many outputs only so many as are wanted now, the others when it is asked again.
 
     What was made before an error is in the reply, as it would be in serial.
@@ -173,7 +173,7 @@ def perform(top: Node, feed: Feed, memo: dict[Any, Any], begun: dict[Any, Begun]
     more = False
     at = (feed.work, feed.number, feed.skip)
     try:
-        task = begun.pop(at) if at in begun else _begin(top, feed, memo, tallies, made)
+        task = begun.pop(at) if at in begun else _started_task(top, feed, memo, tallies, made)
         outputs, tallies, made = task
         wanted = islice(task.outputs, feed.limit)
         for output in wanted if top.guarded else ():
@@ -197,21 +197,21 @@ def perform(top: Node, feed: Feed, memo: dict[Any, Any], begun: dict[Any, Begun]
         reply.reached, reply.events = [*reached, tallies.reached()], tallies.events
     if more and outputs is not None:
         tallies.made, tallies.events = [], []
-        begun[feed.work, feed.number, feed.skip + len(made)] = Begun(outputs, tallies, tallies.made)
+        begun[feed.work, feed.number, feed.skip + len(made)] = UnfinishedTask(outputs, tallies, tallies.made)
     return reply
 
 
-def _begin(top: Node, feed: Feed, memo: dict[Any, Any], tallies: Tallies, made: list[Any]) -> Begun:
+def _started_task(top: Node, feed: Feed, memo: dict[Any, Any], tallies: Tallies, made: list[Any]) -> UnfinishedTask:
     """A task from its beginning, without the outputs that it has given before."""
     run = Run(feed.seed, feed.epoch, "none", feed.base, feed.anchors, memo, feed, tallies)
     outputs = top.stream(run, feed.start, feed.lineage)
     if feed.skip:
         consume(outputs, feed.skip)
         tallies.events.clear()
-    return Begun(outputs, tallies, made)
+    return UnfinishedTask(outputs, tallies, made)
 
 
-def stop_task(begun: dict[Any, Begun], work: str) -> None:
+def stop_task(begun: dict[Any, UnfinishedTask], work: str) -> None:
     """Nobody wants any more of what a pass has begun."""
     for key in [key for key in list(begun) if key[0] == work or key[0].startswith(f"{work}/")]:
         task = begun.pop(key, None)  # another thread may be at it

@@ -127,21 +127,21 @@ def wait_for(threads: Iterable[threading.Thread], patience: float = PATIENCE) ->
     left = [
         thread
         for thread in threads
-        if thread is not threading.current_thread() and not _ended(thread, until - time.monotonic())
+        if thread is not threading.current_thread() and not _has_ended(thread, until - time.monotonic())
     ]
     if left:
         _gave_up = time.monotonic()
     return left
 
 
-def _ended(thread: threading.Thread, seconds: float) -> bool:
+def _has_ended(thread: threading.Thread, seconds: float) -> bool:
     if thread.ident is None:  # it was not started
         return True
     thread.join(max(seconds, 0))
     return not thread.is_alive()
 
 
-def _end(thread: threading.Thread) -> None:
+def _raise_exit(thread: threading.Thread) -> None:
     """Raise SystemExit in a thread, as soon as it runs code of Python's again."""
     import ctypes
 
@@ -149,14 +149,14 @@ def _end(thread: threading.Thread) -> None:
 
 
 @atexit.register
-def _end_all() -> None:
+def _end_threads() -> None:
     """Every thread is told before any is waited for."""
     left: list[threading.Thread] = [thread for thread in threading.enumerate() if isinstance(thread, Thread)]
     for thread in left:
         thread.leave()  # type: ignore[attr-defined]
     left = wait_for(left)
     for thread in left:
-        _end(thread)
+        _raise_exit(thread)
     for thread in _still(left):
         if sys.stderr is not None:
             print(_farewell(thread), file=sys.stderr)  # type: ignore[arg-type]
@@ -164,7 +164,7 @@ def _end_all() -> None:
 
 def _still(threads: list[threading.Thread]) -> list[threading.Thread]:
     until = time.monotonic() + PATIENCE / 2
-    return [thread for thread in threads if not _ended(thread, until - time.monotonic())]
+    return [thread for thread in threads if not _has_ended(thread, until - time.monotonic())]
 
 
 def _farewell(thread: Thread) -> str:

@@ -37,7 +37,7 @@ IMPORT = "<import>"
 STANDARD = f"{sys.version_info.major}.{sys.version_info.minor}"
 """The version of what comes with Python."""
 
-LARGE = 1 << 20
+SUMMED_BYTES = 1 << 20
 """Bytes from which an array counts by sums over pieces as large: they see what is changed by accident,
 and take a fifth of the time."""
 
@@ -140,14 +140,14 @@ class _Content(Digest):
 
     def array(self, array: np.ndarray) -> None:
         """A large array counts by two sums over each piece, one of which sees the order."""
-        if array.nbytes < LARGE or array.dtype.hasobject or array.dtype.names is not None:
+        if array.nbytes < SUMMED_BYTES or array.dtype.hasobject or array.dtype.names is not None:
             super().array(array)
             return
         self.dtype(array.dtype)
         self.value(array.shape)
         content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        for at in range(0, content.nbytes, LARGE):
-            piece = content[at : at + LARGE]
+        for at in range(0, content.nbytes, SUMMED_BYTES):
+            piece = content[at : at + SUMMED_BYTES]
             self.hash.update(zlib.adler32(piece.data).to_bytes(4, "little"))
             self.hash.update(piece[: len(piece) // 8 * 8].view(np.uint64).sum(dtype=np.uint64).tobytes())
 
@@ -229,7 +229,7 @@ def _file_of(module: str) -> bytes:
 
 
 @contextlib.contextmanager
-def whole(modules: Collection[str]) -> Iterator[None]:
+def pickled_whole(modules: Collection[str]) -> Iterator[None]:
     """While this lasts, what is defined in some modules goes into pickles whole, and not by its name."""
     if not modules:
         yield

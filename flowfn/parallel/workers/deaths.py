@@ -19,12 +19,12 @@ FIRST_WAIT, LONGEST_WAIT = 0.1, 3.2
 KILLED, CRASHED = 8, 3
 """How often what ends by a signal from outside is tried, and what ends otherwise."""
 
-PATIENCE = 2.0
+EXIT_SECONDS = 2.0
 """Seconds within which a process whose pipes are closed has ended:
 the system closes them before it tells how it ended."""
 
 
-def status(process: Any, patience: float = PATIENCE) -> int | None:
+def status(process: Any, patience: float = EXIT_SECONDS) -> int | None:
     """The exit status of a process that ends; None if it is not told within `patience` seconds.
 
     >>> from types import SimpleNamespace

@@ -54,7 +54,7 @@ THREADS = (
 )
 """What libraries ask for the number of their threads."""
 
-KEPT = {"MALLOC_TRIM_THRESHOLD_": 1 << 27, "MALLOC_MMAP_THRESHOLD_": 1 << 25}
+MALLOC_OPTIONS = {"MALLOC_TRIM_THRESHOLD_": 1 << 27, "MALLOC_MMAP_THRESHOLD_": 1 << 25}
 """Up to which size glibc keeps free memory, and makes arrays in it: what a task frees, the next one needs,
 and fresh pages are slow."""
 
@@ -66,12 +66,12 @@ GROWTH = str(4 << 30)
 """Bytes by which a worker may grow before loky replaces it; the shared memory that it has seen is part of that."""
 
 
-_inside = False  # whether this process is a worker
+_is_worker = False  # whether this process is a worker
 
 
 def inside_worker() -> bool:
     """Whether this process is a worker, or may have no children as torch's may not: it prefetches by threads."""
-    return _inside or bool(multiprocessing.current_process().daemon)
+    return _is_worker or bool(multiprocessing.current_process().daemon)
 
 
 class Gone(Exception):
@@ -164,7 +164,7 @@ class Worker:
         environment = {"PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", HASHES), **self.environment}
         with possible():
             executor: Any = ProcessPoolExecutor(
-                1, timeout=IDLE, initializer=_begin, initargs=arguments, env=environment
+                1, timeout=IDLE, initializer=_initialize_worker, initargs=arguments, env=environment
             )
             executor._call_queue._ignore_epipe = True
             executor._adjust_process_count()
@@ -177,7 +177,7 @@ class Worker:
         self.prepared.add_done_callback(partial(_started, weakref.ref(self), weakref.ref(executor)))
         if process_executor.process_pool_executor_at_exit is None:  # it has registered its own, once; loky forgets that
             process_executor.process_pool_executor_at_exit = process_executor._python_exit
-            threading._register_atexit(_end_all)  # type: ignore[attr-defined]  # behind that, and so called before it
+            threading._register_atexit(_end_workers)  # type: ignore[attr-defined]  # behind that, and so called before it
 
     def started(self, begun: Future[Any]) -> None:
         """Its process has begun to work, or has ended before."""
@@ -213,7 +213,7 @@ class Workers:
 
     def __init__(self, count: int, threads: int | None, setup: Prepared | None = None) -> None:
         environment = {} if threads is None else dict.fromkeys(THREADS, str(threads))
-        environment |= {name: os.environ.get(name, str(size)) for name, size in KEPT.items()}
+        environment |= {name: os.environ.get(name, str(size)) for name, size in MALLOC_OPTIONS.items()}
         self.workers = [
             Worker(number, {**environment, "LOKY_MAX_MEMORY_LEAK_SIZE": GROWTH}, setup) for number in range(count)
         ]
@@ -240,8 +240,8 @@ class Workers:
         job = Job(call, arguments, tree, short, worker)
         self._tell()
         with Deferred(), self.lock:
-            if self.closed or _ended:  # it is sent again, to the workers that there are then
-                _settle(job.future, None, RuntimeError(_OVER) if _ended else Gone(False))
+            if self.closed or _main_ended:  # it is sent again, to the workers that there are then
+                _resolve(job.future, None, RuntimeError(_OVER) if _main_ended else Gone(False))
             else:
                 self.waiting.append(job)
                 self._assign()
@@ -295,7 +295,7 @@ class Workers:
                 waiting, self.waiting, self.closed = self.waiting, deque(), True
                 self._wake()
             for job in waiting:
-                _settle(job.future, None, Gone(False, "the workers were shut down"))
+                _resolve(job.future, None, Gone(False, "the workers were shut down"))
             threads = [_ending(executor) for executor in executors]
         for thread in threads:
             if thread.ident is not None:
@@ -335,7 +335,7 @@ class Workers:
         try:
             begun = worker.begin(job)
         except Exception as error:  # no process can be started, or no more tasks be sent: the interpreter ends
-            _settle(job.future, None, error)
+            _resolve(job.future, None, error)
         else:
             begun.add_done_callback(partial(self._done, job))
 
@@ -357,13 +357,13 @@ class Workers:
                     other.spared = other.spared or other.executor is job.executor
             jobs.remove(job)
             self.workers[job.worker].rests = time.monotonic()  # type: ignore[index]
-        _settle(job.future, result, error)
+        _resolve(job.future, result, error)
         with self.lock:
             self._assign()
 
 
 _living: weakref.WeakSet[Workers] = weakref.WeakSet()
-_ended = False  # whether the main thread has
+_main_ended = False  # whether the main thread has
 
 _OVER = (
     "prefetch(): the main thread of the program has ended, and the worker processes with it; "
@@ -371,10 +371,10 @@ _OVER = (
 )
 
 
-def _end_all() -> None:
+def _end_workers() -> None:
     """The main thread has ended: no worker is waited for, whatever it does, and none is started."""
-    global _ended
-    _ended = True
+    global _main_ended
+    _main_ended = True
     for workers in list(_living):
         if workers.process == os.getpid():
             workers.close()
@@ -418,7 +418,7 @@ def since_ready() -> float | None:
     return None if waiting or None in waited else max(waited, default=0.0)  # type: ignore[type-var]
 
 
-def _settle(future: Future[Any], result: Any, error: BaseException | None) -> None:
+def _resolve(future: Future[Any], result: Any, error: BaseException | None) -> None:
     if future.cancelled():
         return
     if error is not None:
@@ -437,15 +437,15 @@ def ready(setup: bytes = b"") -> None:
 
 def learn(digest: bytes, pickled: bytes) -> None:
     """Find out what a tree is, before the first task of it."""
-    from flowfn.parallel.workers.serving import learn
+    from flowfn.parallel.workers.serving import learn_tree
 
-    learn(digest, pickled)
+    learn_tree(digest, pickled)
 
 
-def _begin(parent: int, variables: tuple[str, ...]) -> None:
+def _initialize_worker(parent: int, variables: tuple[str, ...]) -> None:
     """What a worker does first. Ctrl-C is for the process that iterates; when that has gone, so does the worker."""
-    global _inside
-    _inside = True
+    global _is_worker
+    _is_worker = True
     surroundings.keep(variables)
     look_for_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

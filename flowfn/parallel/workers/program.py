@@ -64,7 +64,7 @@ def packed(
     If it `follows`, the settings of this process go along. See `pack_tree` for `shares`.
     """
     try:
-        with versions.whole(versions.differing):
+        with versions.pickled_whole(versions.differing):
             stages, slots = pack_tree(tree, shares, ledger)
     except Exception as error:
         raise TypeError(
@@ -81,7 +81,7 @@ def prepared(setup: Setup | None, ledger: Ledger) -> Prepared | None:
     if setup is None:
         return None
     try:
-        with versions.whole(versions.differing):
+        with versions.pickled_whole(versions.differing):
             pickled = dumped(setup.function, ledger)
     except Exception as error:
         raise TypeError(f"prefetch(): setup cannot be sent to a worker process: {error}") from error
@@ -165,6 +165,6 @@ def load(pickled: bytes) -> tuple[dict[str, Any] | None, Node]:
 def surround(settings: dict[str, Any] | None) -> None:
     """Take over settings, unless they were the last."""
     if settings is not None and settings is not _taken[0]:
-        surroundings.take(settings)
+        surroundings.apply(settings)
         _taken[0] = settings
     surroundings.look_again()

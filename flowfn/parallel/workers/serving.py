@@ -19,9 +19,9 @@ from flowfn.kinds.notes import trace
 from flowfn.kinds.runs import Anchor, Outputs, Run
 from flowfn.kinds.tallies import Tallies, anchors, let_go
 from flowfn.parallel.crossing.errors import Portable, Record
-from flowfn.parallel.crossing.slots import Denied, Desk, Name, opened
-from flowfn.parallel.crossing.transport import Parcel, pack, unpack
-from flowfn.parallel.tasks.task import REMEMBERED, Begun, Feed, Reply, perform, stop_task, weight
+from flowfn.parallel.crossing.slots import Denied, Desk, Name, open_slot
+from flowfn.parallel.crossing.transport import Parcel, pack_value, unpack_value
+from flowfn.parallel.tasks.task import REMEMBERED, Feed, Reply, UnfinishedTask, perform, stop_task, weight
 from flowfn.parallel.workers.program import Outdated, SetupFailed, load, surround
 from flowfn.showing import brief
 
@@ -55,10 +55,12 @@ _failed: dict[bytes, BaseException] = {}  # why a tree could not be learned, unt
 _memos: OrderedDict[str, dict[Any, Any]] = (
     OrderedDict()
 )  # keys and routes of the last passes that this worker had a part in
-_begun: dict[Any, Begun] = {}
-_works: OrderedDict[str, None] = OrderedDict()  # whose
+_unfinished_tasks: dict[Any, UnfinishedTask] = {}
+_unfinished_passes: OrderedDict[str, None] = OrderedDict()  # whose
 _stopped: OrderedDict[str, None] = OrderedDict()  # what nobody wants any more
-_passes: OrderedDict[str, tuple[Outputs, Tallies] | int] = OrderedDict()  # an int: it has ended, after so many outputs
+_pass_states: OrderedDict[str, tuple[Outputs, Tallies] | int] = (
+    OrderedDict()
+)  # an int: it has ended, after so many outputs
 
 
 def perform_here(top: Node, feed: Feed) -> Reply:
@@ -67,14 +69,14 @@ def perform_here(top: Node, feed: Feed) -> Reply:
     memo = _memos.setdefault(trunk, {})
     while len(_memos) > REMEMBERED:
         _memos.popitem(last=False)
-    reply = perform(top, feed, memo, _begun)
+    reply = perform(top, feed, memo, _unfinished_tasks)
     if reply.more and feed.work in _stopped:  # nobody wanted any more while this was done
-        stop_task(_begun, feed.work)
+        stop_task(_unfinished_tasks, feed.work)
     elif reply.more:
-        _works[trunk] = None
-        _works.move_to_end(trunk)
-        while len(_works) > REMEMBERED:
-            stop_task(_begun, _works.popitem(last=False)[0])
+        _unfinished_passes[trunk] = None
+        _unfinished_passes.move_to_end(trunk)
+        while len(_unfinished_passes) > REMEMBERED:
+            stop_task(_unfinished_tasks, _unfinished_passes.popitem(last=False)[0])
     return reply
 
 
@@ -86,7 +88,7 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
     error: BaseException | None = None
     outputs: Outputs | None = None
     tallies = Tallies(feed.anchors, portable=Record.of)
-    known = _passes.get(feed.work)
+    known = _pass_states.get(feed.work)
     try:
         if isinstance(known, int) and feed.start >= known:
             return Reply([], {}, 0.0, 0, facts=[], ended=True)
@@ -108,7 +110,7 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
         locate(error, outputs)
     last = tallies.news() if ended else {}
     if ended:
-        end_pass(feed.work, feed.start + len(made))
+        close_pass(feed.work, feed.start + len(made))
     text = trace(error) if error is not None else ""
     return Reply(
         made, {}, time.perf_counter() - began, weight(made[0]) if made else 0, error, text, facts, ended, last=last
@@ -121,31 +123,31 @@ def stop_here(work: str) -> None:
     while len(_stopped) > STOPPED:
         _stopped.popitem(last=False)
     if "/" not in work:  # a branch is no pass that a worker keeps
-        end_pass(work)
-    stop_task(_begun, work)
+        close_pass(work)
+    stop_task(_unfinished_tasks, work)
 
 
-def end_pass(name: str, position: int = 0) -> None:
+def close_pass(name: str, position: int = 0) -> None:
     """Let go of a pass, and remember after how many outputs it ended (0: nobody wants any more)."""
-    _let_go(name, _passes.pop(name, None))
+    _release_pass(name, _pass_states.pop(name, None))
     _remember(name, position)
 
 
 def _remember(name: str, known: tuple[Outputs, Tallies] | int) -> None:
     """Keep what is known of a pass, as the newest of a few."""
-    _passes[name] = known
-    _passes.move_to_end(name)
-    while len(_passes) > REMEMBERED:
-        _let_go(*_passes.popitem(last=False))
+    _pass_states[name] = known
+    _pass_states.move_to_end(name)
+    while len(_pass_states) > REMEMBERED:
+        _release_pass(*_pass_states.popitem(last=False))
 
 
-def _let_go(name: str, known: tuple[Outputs, Tallies] | int | None) -> None:
+def _release_pass(name: str, known: tuple[Outputs, Tallies] | int | None) -> None:
     if isinstance(known, tuple):
         known[0].close()
         buffers.end_pass(name)
 
 
-def learn(digest: bytes, pickled: bytes) -> None:
+def learn_tree(digest: bytes, pickled: bytes) -> None:
     """Find out what a tree is. If that fails, the first task of it says so."""
     _failed.pop(digest, None)
     try:
@@ -171,7 +173,7 @@ def serve(
         return Answer(Parcel(b""), "code", outdated=error.keys, fresh=not _trees)
     except SetupFailed as error:
         cause: Any = error.__cause__
-        return Answer(pack((Portable(cause), trace(cause))), "setup")
+        return Answer(pack_value((Portable(cause), trace(cause))), "setup")
     except Exception as error:
         return Answer(Parcel(b""), "stage", f"{type(error).__name__}: {error}")
     if top is None:
@@ -180,14 +182,14 @@ def serve(
     if desk is None and parcel.spans:
         return Answer(Parcel(b""), "memory", denied=denied)
     try:
-        feed = unpack(parcel, desk.room(0, parcel.used).data if desk is not None else None)
+        feed = unpack_value(parcel, desk.room(0, parcel.used).data if desk is not None else None)
     except Exception as error:
         why = f"what comes to this stage cannot be made again in a worker process: {type(error).__name__}: {error}"
         return Answer(Parcel(b""), "sense", why, watched=desk is not None)
     with buffers.placed(desk.place) if desk is not None and feed.limit is None else contextlib.nullcontext():
         reply = call(top, feed)
     del feed
-    sent = _packed(top, reply, desk)
+    sent = _packed_reply(top, reply, desk)
     del reply
     return Answer(
         sent, watched=desk is not None and _watched(desk), denied=denied or (desk.denied if desk is not None else "")
@@ -209,12 +211,12 @@ def _desk(name: Name | None, used: int) -> tuple[Desk | None, str]:
     if name is None:
         return None, ""
     try:
-        return Desk(opened(name), used), ""
+        return Desk(open_slot(name), used), ""
     except (Denied, ValueError) as error:  # it cannot be opened, or not be mapped
         return None, str(error)
 
 
-def _packed(top: Node, reply: Reply, desk: Desk | None) -> Parcel:
+def _packed_reply(top: Node, reply: Reply, desk: Desk | None) -> Parcel:
     """A reply on its way. An output that cannot be sent is an error in its place, behind what was made before it."""
     if reply.error is not None:
         let_go(reply.error)
@@ -225,13 +227,13 @@ def _packed(top: Node, reply: Reply, desk: Desk | None) -> Parcel:
         (at, place, reached, Record.of(dropped), budget) for at, place, reached, dropped, budget in reply.events
     ]
     try:
-        return pack(reply, desk)
+        return pack_value(reply, desk)
     except Exception:  # whatever it is, it is told with the output that is to blame
         for number, output in enumerate(reply.outputs):
             try:
-                pack(output)
+                pack_value(output)
             except Exception as error:
-                return pack(_cut_short(top, reply, number, error))
+                return pack_value(_cut_short(top, reply, number, error))
         raise
 
 

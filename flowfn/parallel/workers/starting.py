@@ -19,11 +19,11 @@ def possible() -> Iterator[None]:
         RuntimeError: it cannot be; the message says what is missing.
     """
     try:
-        with _streams(), _directory():
+        with _streams(), _existing_directory():
             yield
     except (OSError, UnboundLocalError) as error:  # loky may forget the first over the second
         raise RuntimeError(
-            f"prefetch(): a worker process cannot be started: {_missing(error)}; prefetch with threads= needs none"
+            f"prefetch(): a worker process cannot be started: {_shortage(error)}; prefetch with threads= needs none"
         ) from error
 
 
@@ -60,7 +60,7 @@ def _streams() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _directory() -> Iterator[None]:
+def _existing_directory() -> Iterator[None]:
     """Where the working directory has been removed, start from the root, and be in the removed one again."""
     try:
         os.getcwd()
@@ -76,7 +76,7 @@ def _directory() -> Iterator[None]:
         yield
 
 
-def _missing(error: BaseException) -> str:
+def _shortage(error: BaseException) -> str:
     """What was not there, as far as the error that it led to says."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from more_itertools import consume
@@ -20,6 +20,7 @@ from flowfn.digests.pipelines import pipeline_key
 from flowfn.flows.flow import Flow
 from flowfn.flows.stages import stage
 from flowfn.flows.states import fingerprint
+from flowfn.functions import renamed
 from flowfn.kinds.nodes import MISSING, Each, fault
 from flowfn.kinds.runs import Outputs, Run
 from flowfn.shelves.encoding import decoded, encoded
@@ -28,10 +29,9 @@ from flowfn.shelves.shelf import Shelf, Visit, refuse_foreign, shelf
 from flowfn.showing import brief
 from flowfn.vocabulary.keeping.caching import FrozenNode
 
-StoreFunction = TypeVar("StoreFunction", bound=Callable[..., Any])
-END = -1
+LENGTH_KEY = -1
 """The number under which a stream's length is kept, once it has been read to its end."""
-FEW, BRISK, SLOW = 64, 1.0, 4.0
+MADE_AT_FIRST, BRISK, SLOW = 64, 1.0, 4.0
 """How many datapoints are made at first before looking for what others have made,
 and how many seconds that should take."""
 
@@ -77,7 +77,7 @@ class Reading:
 
     def by_index(self, series: Iterator[Block]) -> Iterator[Any]:
         """The datapoints of a series. What nobody has made yet is made a few at a time, as others may be at it too."""
-        few, began = FEW, 0.0
+        few, began = MADE_AT_FIRST, 0.0
         coming: deque[int] = deque()
         fresh: Iterator[Any] = iter(())
         with self._visit() as visit:
@@ -107,7 +107,7 @@ class Reading:
         """The datapoints from `start` on, from the files as far as they go, and then from the source to its end."""
         with self._visit() as visit:
             position = yield from self._replayed(visit, start)
-            self.at = END
+            self.at = LENGTH_KEY
             length = self._known(visit)
             if length is not MISSING and position >= length:
                 return
@@ -118,7 +118,7 @@ class Reading:
                 kept = self._keep(datapoint)
                 if self.at >= position:
                     yield kept
-            self.at = END
+            self.at = LENGTH_KEY
             self._keep(first + source.given)
 
     @contextmanager
@@ -195,19 +195,9 @@ class Reading:
         return stop
 
 
-def _called(name: str) -> Callable[[StoreFunction], StoreFunction]:
-    """Give a function the name that people know."""
-
-    def rename(function: StoreFunction) -> StoreFunction:
-        function.__name__ = name
-        return function
-
-    return rename
-
-
 @stage.each(reads=StoredNode)
-@_called("cache_to")
-def _kept(shelf: Shelf, source: Any, *, seed: int = 0) -> Iterator[Any]:
+@renamed("cache_to")
+def _on_shelf(shelf: Shelf, source: Any, *, seed: int = 0) -> Iterator[Any]:
     """What `cache_to` makes once it knows the key of the source; it pickles, so workers need not find the key again."""
     yield from source
 
@@ -258,4 +248,4 @@ def cache_to(path: Any, source: Any, *, version: str = "", seed: int = 0) -> Flo
     refuse_foreign(folder)
     key = pipeline_key(source, seed, version)
     about = f"{fingerprint(source)}, seed {seed}" + f", version {version!r}" * bool(version)
-    return _kept(shelf(folder, key, about), source, seed=seed)
+    return _on_shelf(shelf(folder, key, about), source, seed=seed)

@@ -11,7 +11,8 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.flows.stages import stage
-from flowfn.flows.standing import Begun, MixRow, are_rows, first_of, packed_row, unpacked_row
+from flowfn.flows.standing import MixRow, SourceProgress, are_rows, first_of, packed_row, unpacked_row
+from flowfn.functions import renamed
 from flowfn.kinds.nodes import MISSING, known_length
 from flowfn.kinds.orders import ROUTES, Order
 from flowfn.kinds.runs import Anchor, EpochForm, Length, Outputs, Run
@@ -99,7 +100,7 @@ class MixNode(Order):
 
     def anchor(self, epoch: int, steps: int, sources: Mapping[str, list[Any]]) -> Anchor:
         """Where to begin so as to go on from a mix of other sources: those of the same names have come so far."""
-        begun = [Begun(*sources.get(str(name), ())) for name in self.names]
+        begun = [SourceProgress(*sources.get(str(name), ())) for name in self.names]
         return Anchor((epoch,), 0, packed_row(0, steps, zip(*(one._replace(before=one.given) for one in begun))))
 
     def epoch_upstream(self, epoch: EpochForm) -> EpochForm:
@@ -122,7 +123,7 @@ class MixNode(Order):
             else "[epoch, outputs, [start of the phase, steps before, and what each source has given]], which add up"
         )
 
-    def progress(self, run: Run, k: int, size: int = 1) -> tuple[int, list[Begun]] | None:
+    def progress(self, run: Run, k: int, size: int = 1) -> tuple[int, list[SourceProgress]] | None:
         """How many steps the mix has made, and how far each source has come, after k outputs, if that is known.
 
         At the end of a pass there may be up to `size` - 1 outputs less than k: the last batch is short.
@@ -165,7 +166,7 @@ class Mixing:
 
     def active(self) -> list[int]:
         """The sources to pick from."""
-        return self.plan.active(list(map(Begun, *self._columns())), self.lengths)
+        return self.plan.active(list(map(SourceProgress, *self._columns())), self.lengths)
 
     def _columns(self) -> tuple[list[Any], ...]:
         return self.given, self.rounds, self.positions, self.ended, self.expected, self.past
@@ -254,6 +255,7 @@ def _drawn(fraction: float, shares: list[float]) -> int:
     draws="random",
     where={"until": rules.one_of("first", "all", "cycle_all", "forever"), "random": rules.boolean},
 )
-def mix(*sources: Any, names: Any, weights: Any, until: str, random: bool, rng: np.random.Generator | None) -> Plan:
+@renamed("mix")
+def mixed(*sources: Any, names: Any, weights: Any, until: str, random: bool, rng: np.random.Generator | None) -> Plan:
     """What a mix of sources is asked for; `flowfn.mix` is for users."""
     return Plan(names, weights, until, None if rng is None else drawn_key(rng))

@@ -16,11 +16,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from flowfn.blocks import Block
-from flowfn.flows.standing import Begun
+from flowfn.flows.standing import SourceProgress
 from flowfn.kinds.routes import Switch
 from flowfn.kinds.runs import Length
 from flowfn.randomness.generators import hashed
-from flowfn.vocabulary.mixing.shares import STEPS_AT_ONCE, Picks, whole
+from flowfn.vocabulary.mixing.shares import STEPS_AT_ONCE, Picks, integer_weights
 
 CYCLING = ("cycle_all", "forever")
 """When a mix that stops so finds that a source has ended, it begins it again."""
@@ -51,7 +51,7 @@ class Plan:
         """Whether a source that has ended begins again."""
         return self.until in CYCLING
 
-    def active(self, begun: Sequence[Begun], lengths: Sequence[Length]) -> list[int]:
+    def active(self, begun: Sequence[SourceProgress], lengths: Sequence[Length]) -> list[int]:
         """The sources to pick from: under "all" those that have not ended;
         where they are weighed by length, not the empty ones.
 
@@ -72,9 +72,9 @@ class Plan:
         """The picks while only the active sources are left, from where each has given so much since the mix began."""
         key = None if self.key is None else hashed(self.key, len(active))
         if self.weights != "length":
-            return Picks(active, whole(self.weights), key, given=given)
+            return Picks(active, integer_weights(self.weights), key, given=given)
         total = sum(map(int, lengths))
-        return Picks(active, whole(lengths), key, total if total <= ONE_BLOCK else STEPS_AT_ONCE, given)
+        return Picks(active, integer_weights(lengths), key, total if total <= ONE_BLOCK else STEPS_AT_ONCE, given)
 
     def shares(self, step: int, active: Sequence[int]) -> list[float]:
         """What a function of the step says, as shares of 1 among the active sources."""
@@ -114,7 +114,7 @@ class MixRoute:
 
     switches: ClassVar[bool] = True
 
-    def __init__(self, plan: Plan, lengths: Sequence[float], begun: Sequence[Begun]) -> None:
+    def __init__(self, plan: Plan, lengths: Sequence[float], begun: Sequence[SourceProgress]) -> None:
         self.plan, self.lengths, self.origin = plan, tuple(lengths), begun
         active = plan.active(begun, lengths)
         given = tuple(one.given for one in begun)
@@ -159,7 +159,7 @@ class MixRoute:
         sizes = np.array([min(n, 2**62) for n in self.lengths], np.int64)[sources]
         return sources, indices % sizes, indices // sizes
 
-    def begun(self, k: int) -> list[Begun]:
+    def begun(self, k: int) -> list[SourceProgress]:
         """How far each source has come after k outputs; that one has ended is found out when it is wanted again."""
         if not self.phases:
             return list(self.origin)
@@ -174,17 +174,19 @@ class MixRoute:
             else:
                 round, ended = 0, one.ended or (source in first and source not in phase.picks.active)
             found.append(
-                Begun(given, round, given - round * int(n) if round else given, ended, before=phase.given[source])
+                SourceProgress(
+                    given, round, given - round * int(n) if round else given, ended, before=phase.given[source]
+                )
             )
         return owed(self.origin, found, phase.picks)
 
 
-def since(origin: Sequence[Begun], given: Sequence[int]) -> list[int]:
+def since(origin: Sequence[SourceProgress], given: Sequence[int]) -> list[int]:
     """What sources have given since a mix began."""
     return [count - one.given for one, count in zip(origin, given)]
 
 
-def owed(origin: Sequence[Begun], begun: Sequence[Begun], picks: Picks) -> list[Begun]:
+def owed(origin: Sequence[SourceProgress], begun: Sequence[SourceProgress], picks: Picks) -> list[SourceProgress]:
     """With what is expected of each: of those that ended, what they had; of the others,
     their shares of all the rest."""
     given = since(origin, [one.given for one in begun])

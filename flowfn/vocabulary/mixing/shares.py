@@ -42,7 +42,7 @@ FINEST = 10**9
 """Weights that no whole numbers of that size can stand for are shares of this, rounded."""
 
 
-def whole(weights: Sequence[float]) -> list[int]:
+def integer_weights(weights: Sequence[float]) -> list[int]:
     """Weights as the smallest integers in the same proportion (decimal fractions as they are written).
 
     >>> whole([0.7, 0.2, 0.1]), whole([3.14159265358979, 1])
@@ -68,7 +68,7 @@ class Quotas:
     """
 
     def __init__(self, weights: Sequence[int], given: Sequence[int] = ()) -> None:
-        self.weights, self.given = whole(weights), np.array(given or [0] * len(weights), np.int64)
+        self.weights, self.given = integer_weights(weights), np.array(given or [0] * len(weights), np.int64)
         self.total = int(self.given.sum())
         self.period = _period(tuple(self.weights)) if sum(self.weights) <= LONGEST else None
         if self.period is None:
