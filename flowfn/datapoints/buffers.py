@@ -208,7 +208,7 @@ heap = Pool(Heap)
 
 def recycled(size: int) -> bool:
     """Whether `empty` would look for memory of so many bytes anywhere but at numpy's."""
-    return (size >= WORTH and bool(_passes)) or (size >= SMALL and getattr(_local, "place", None) is not None)
+    return (size >= WORTH and bool(_passes)) or (size >= SMALL and getattr(_local, "allocate", None) is not None)
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -221,23 +221,23 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     size = math.prod(shape) * dtype.itemsize
     if dtype.hasobject or not recycled(size):
         return np.empty(shape, dtype)
-    place: Callable[[int], np.ndarray | None] | None = getattr(_local, "place", None)
-    if place is not None:
-        memory = place(size)
+    allocate: Callable[[int], np.ndarray | None] | None = getattr(_local, "allocate", None)
+    if allocate is not None:
+        memory = allocate(size)
     else:
         memory = heap.lend(heap.take(size)) if heap.may_lend(size) else None
     return np.empty(shape, dtype) if memory is None else np.ndarray(shape, dtype, buffer=memory)
 
 
 @contextmanager
-def placed(place: Callable[[int], np.ndarray | None]) -> Iterator[None]:
-    """Let `empty` ask `place(size)` for its memory, in this thread."""
-    before = getattr(_local, "place", None)
-    _local.place = place
+def allocated_by(allocate: Callable[[int], np.ndarray | None]) -> Iterator[None]:
+    """Let `empty` ask `allocate(size)` for its memory, in this thread."""
+    before = getattr(_local, "allocate", None)
+    _local.allocate = allocate
     try:
         yield
     finally:
-        _local.place = before
+        _local.allocate = before
 
 
 def begin_pass(name: object) -> None:

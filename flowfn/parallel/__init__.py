@@ -1,7 +1,7 @@
 """Prefetching: what is upstream runs elsewhere and ahead of time, and what comes out is the same.
 
 prefetching   the stage                          spread     stands in the tree for a stretch;  work: one pass over it
-kept          stands for all of it, in one worker   readers    workers that read what a stage opens
+kept          stands for all of it, in one worker   read_ahead what a stage opens, read by workers
 crew          who does the work, how much at a time
 flight        tasks that are out                 links      how one gets to a thread, a worker, somebody's executor
 

@@ -24,8 +24,8 @@ SPARE_BYTES = 1 << 20
 CACHED_BYTES = 8 << 20
 """How much a task may give where it could give less: what was just written is then still in a processor's cache."""
 
-PIECE_SECONDS = 0.1
-"""How long a worker should be at a piece of a task that has very many outputs."""
+LONG_TASK_SECONDS = 0.1
+"""How long a worker should be at a task that has very many outputs before it gives what it has."""
 
 NEWEST = 9
 """From how many tasks it is learned what the next will take."""
@@ -67,7 +67,7 @@ class Pace:
         self.growing = True  # whether tasks are still smaller than they might be
         self.weight = 0  # bytes of an output
         self.bytes = 0  # of what a task gives
-        self.outputs = 0  # that would take `PIECE_SECONDS`
+        self.outputs = 0  # that would take `LONG_TASK_SECONDS`
 
     def again(self) -> Pace:
         """For the next pass, which need not learn it anew."""
@@ -85,7 +85,7 @@ class Pace:
         most = 1 if large else max(1, min(fit, BLOCK, cached, max(self.crew.ahead, beyond), self._bound(reply.size)))
         self.size = min(4 * self.size, most)
         self.growing = self.size < most
-        self.outputs = min(int(PIECE_SECONDS * len(reply.outputs) / max(reply.seconds, 1e-7)), cached)
+        self.outputs = min(int(LONG_TASK_SECONDS * len(reply.outputs) / max(reply.seconds, 1e-7)), cached)
         if reply.outputs:
             self.weight = reply.size
         self.bytes = self.weight * max(len(reply.outputs), self.size, self.limit if large else 1)
@@ -129,7 +129,7 @@ class Pace:
         return most if self.crew.max_bytes is None else min(most, self._bound(self.weight))
 
     @property
-    def piece(self) -> int:
+    def reading_limit(self) -> int:
         """How many outputs one of several readers gives at once; the first that there are tell how large they are."""
         return (
             max(1, min(max(self.outputs, LIMIT), SPARE_BYTES // self.weight, self._bound(self.weight)))

@@ -92,7 +92,7 @@ class Flight:
     def send(self, feed: Feed, told: list[dict[int, Anchor]]) -> None:
         """Send a task behind the others."""
         self.stay()
-        feed = replace(feed, work=self.link.work, number=number_of_task())
+        feed = replace(feed, pass_id=self.link.pass_id, number=number_of_task())
         self.tasks.append(PendingTask(feed, told, self._out(feed)))
 
     def send_first(self, feed: Feed, told: list[dict[int, Anchor]]) -> None:

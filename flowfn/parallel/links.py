@@ -38,7 +38,7 @@ from flowfn.parallel.workers.pool import crew_of
 from flowfn.parallel.workers.processes import Gone, Job, Workers, since_ready
 from flowfn.parallel.workers.program import Prepared, accept, packed, prepared, send_whole
 from flowfn.parallel.workers.serving import Answer, perform_here, serve, serve_learned, stop_here
-from flowfn.parallel.workers.starting import take_places
+from flowfn.parallel.workers.starting import occupy_descriptors
 from flowfn.process import forks
 from flowfn.showing import brief
 
@@ -113,7 +113,7 @@ class Link:
     """The way to the workers for one pass."""
 
     def __init__(self, crew: Crew, top: Node) -> None:
-        self.crew, self.top, self.work, self.process = crew, top, uuid.uuid4().hex, forks.process
+        self.crew, self.top, self.pass_id, self.process = crew, top, uuid.uuid4().hex, forks.process
 
     @property
     def known(self) -> bool:
@@ -135,7 +135,7 @@ class Link:
     def branch(self) -> Link:
         """The same way, for work that is closed apart."""
         other = copy.copy(self)
-        other.work = f"{self.work}/{uuid.uuid4().hex}"
+        other.pass_id = f"{self.pass_id}/{uuid.uuid4().hex}"
         return other
 
     def close(self, wait: bool = True) -> None:
@@ -148,7 +148,7 @@ class Threads(Link):
     def __init__(self, crew: Crew, top: Node, memo: dict[Any, Any]) -> None:
         super().__init__(crew, top)
         self.memo, self.consumer = memo, threading.current_thread()
-        self.begun: dict[Any, UnfinishedTask] = {}
+        self.unfinished: dict[Any, UnfinishedTask] = {}
         self.trunk, self.closed, self.context = True, False, Context()
         self.executor = crew.executor or Team(crew.workers, "flowfn-worker", lambda: str(top.part or "a prefetch"))
 
@@ -168,9 +168,9 @@ class Threads(Link):
         return sent
 
     def _perform(self, feed: Feed) -> Reply:
-        reply = perform(self.top, feed, self.memo, self.begun)
+        reply = perform(self.top, feed, self.memo, self.unfinished)
         if self.closed:  # nobody wanted any more while this was done
-            stop_task(self.begun, self.work)
+            stop_task(self.unfinished, self.pass_id)
         return reply
 
     def close(self, wait: bool = True) -> None:
@@ -178,7 +178,7 @@ class Threads(Link):
         self.closed = True
         if self.crew.executor is None and self.trunk:
             self.executor.shutdown(wait=wait and may_wait(self.consumer), cancel_futures=True)
-        stop_task(self.begun, self.work)
+        stop_task(self.unfinished, self.pass_id)
 
 
 class ByPickle(Link):
@@ -227,7 +227,7 @@ class Processes(ByPickle):
 
     def __init__(self, crew: Crew, top: Node) -> None:
         super().__init__(crew, top)
-        take_places()
+        occupy_descriptors()
         self.pack(shares=not slots.denied())
         self.holding = False  # whether a worker may hold something of this pass
 
@@ -246,7 +246,7 @@ class Processes(ByPickle):
     def close(self, wait: bool = True) -> None:
         """Let the workers forget the pass."""
         for worker in range(self.crew.workers) if self.holding else ():
-            self.workers.tell(worker, stop_here, self.work)
+            self.workers.tell(worker, stop_here, self.pass_id)
 
 
 class InProcess(Sent):
@@ -378,7 +378,7 @@ class Elsewhere(ByPickle):
         """Have the pass forgotten, as far as that can be had where nobody can say who does what."""
         for _ in range(self.crew.workers) if self.holding and not collecting() else ():
             with contextlib.suppress(Exception):  # it takes nothing any more
-                self.crew.executor.submit(stop_here, self.work)  # type: ignore[union-attr]
+                self.crew.executor.submit(stop_here, self.pass_id)  # type: ignore[union-attr]
 
 
 class ToExecutor(Sent):

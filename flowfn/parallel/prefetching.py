@@ -17,7 +17,7 @@ from flowfn.kinds.nodes import Each, Node
 from flowfn.kinds.runs import Outputs, Run
 from flowfn.parallel.crew import Crew, Pace
 from flowfn.parallel.kept import Kept
-from flowfn.parallel.readers import WorkerOpener
+from flowfn.parallel.read_ahead import WorkerOpener
 from flowfn.parallel.spread import Spread
 from flowfn.parallel.tasks.background import Bounds, ahead_of_time
 from flowfn.parallel.tasks.plan import cut_tree, leaves_whole, stays, stretches

@@ -67,28 +67,28 @@ class Rest:
 
     def __init__(self, source: Any, mark: Mark) -> None:
         self.source, self.mark = source, mark
-        self.pieces: deque[Remainder] = deque()
+        self.remainders: deque[Remainder] = deque()
         self.position: int = source.position
         self.taken: int = mark.note[0] if mark.note else 0
         self.rows = -self.taken
 
     def held(self) -> tuple[int, int]:
         """How many batches back the oldest is that is not used up, and how much of it is gone."""
-        self.mark.upstream = self.pieces[0].upstream if self.pieces else {}
-        return self.source.position - (self.pieces[0].number if self.pieces else self.position), self.taken
+        self.mark.upstream = self.remainders[0].upstream if self.remainders else {}
+        return self.source.position - (self.remainders[0].number if self.remainders else self.position), self.taken
 
     def add(self, batch: Any) -> None:
         """One more batch, the last that was read."""
         columns = columns_of(batch)
         rows = _row_count(columns, batch)
-        if self.taken > rows > 0 and not self.pieces:
+        if self.taken > rows > 0 and not self.remainders:
             raise ValueError(
                 f"rebatch(): the state says that {self.taken} rows of a batch are gone, but it has {rows}: the data "
                 "differs"
             )
         if rows:
             form = _rebuilt_batch(batch, dict.fromkeys(columns))
-            self.pieces.append(Remainder(self.position, self.source.facts(before_last=True), form, columns, rows))
+            self.remainders.append(Remainder(self.position, self.source.facts(before_last=True), form, columns, rows))
             self.rows += rows
         self.position += 1
 
@@ -96,30 +96,31 @@ class Rest:
         """A batch of the next `count` rows."""
         parts: list[tuple[Remainder, slice]] = []
         start, left = self.taken, count
-        for piece in self.pieces:
-            stop = min(start + left, piece.rows)
-            parts.append((piece, slice(start, stop)))
+        for remainder in self.remainders:
+            stop = min(start + left, remainder.rows)
+            parts.append((remainder, slice(start, stop)))
             start, left = 0, left - (stop - start)
             if not left:
                 break
         made = _put_together(parts)
-        piece, rows = parts[-1]
-        used_up = rows.stop == piece.rows
+        last, rows = parts[-1]
+        used_up = rows.stop == last.rows
         self.rows, self.taken = self.rows - count, 0 if used_up else rows.stop
         for _ in range(len(parts) - (not used_up)):
-            self.pieces.popleft()
+            self.remainders.popleft()
         return made
 
 
 def _put_together(parts: list[tuple[Remainder, slice]]) -> Any:
     """One batch of some rows of several, in the form of the first."""
     first = parts[0][0]
-    for piece, _ in parts:
-        if type(piece.form) is not type(first.form) or piece.columns.keys() != first.columns.keys():
-            shown = [brief(_rebuilt_batch(one.form, one.columns)) for one in (first, piece)]
+    for other, _ in parts:
+        if type(other.form) is not type(first.form) or other.columns.keys() != first.columns.keys():
+            shown = [brief(_rebuilt_batch(one.form, one.columns)) for one in (first, other)]
             raise ValueError(f"rebatch(): batches must have the same components, got {shown[0]} and {shown[1]}")
     return _rebuilt_batch(
-        first.form, {path: _joined([piece.columns[path][rows] for piece, rows in parts]) for path in first.columns}
+        first.form,
+        {path: _joined([remainder.columns[path][rows] for remainder, rows in parts]) for path in first.columns},
     )
 
 

@@ -199,22 +199,22 @@ class Slots:
 
     def held(self) -> tuple[int, ...]:
         """How many inputs back the oldest open one is, and all that is needed to open them again."""
-        numbers = [slot.number if slot is not None else -1 for slot in self.open]
+        numbers = [one.number if one is not None else -1 for one in self.open]
         oldest = min(filter(None, self.open), default=None)  # numbers differ, so that nothing else is compared
         self.mark.upstream = oldest.upstream if oldest is not None else {}
         unused = self.source.position - (oldest.number if oldest is not None else self.taken)
         return unused, self.taken, self.at, self.within, *numbers, *self.given
 
-    def reopen(self, taken: int = 0, at: int = 0, within: int = 0, *slots: int) -> None:
+    def reopen(self, taken: int = 0, at: int = 0, within: int = 0, *note: int) -> None:
         """Open again what was open, as `held` told it; by default nothing was."""
         cycle = len(self.open)
-        places = {number: place for place, number in enumerate(slots[:cycle]) if number >= 0}
-        self.at, self.within, self.given = at, within, list(slots[cycle:]) or self.given
-        while self.taken < taken and self._take(places.get(self.taken)):
+        slots = {number: slot for slot, number in enumerate(note[:cycle]) if number >= 0}
+        self.at, self.within, self.given = at, within, list(note[cycle:]) or self.given
+        while self.taken < taken and self._take(slots.get(self.taken)):
             pass
 
-    def _take(self, place: int | None) -> bool:
-        """Take one input and open what it makes at a place, behind what has been given there;
+    def _take(self, slot: int | None) -> bool:
+        """Take one input and open what it makes in a slot, behind what has been given there;
         False if there is none."""
         if self.broken is not None:
             raise self.broken
@@ -222,23 +222,23 @@ class Slots:
         datapoint = next(self.source, MISSING)
         if datapoint is MISSING:
             return False
-        if place is not None:
-            self._start(place, datapoint, upstream)
+        if slot is not None:
+            self._start(slot, datapoint, upstream)
         self.taken += 1  # not before: where f fails, it is to be called again
         return True
 
-    def _start(self, place: int, datapoint: Any, upstream: dict[int, Anchor]) -> None:
+    def _start(self, slot: int, datapoint: Any, upstream: dict[int, Anchor]) -> None:
         rekey(self.rng, self.taken)
-        opening = Opening(datapoint, int(self.rng.bit_generator.random_raw()), self.given[place])
-        self.open[place] = OpenInput(self.taken, self.opener(opening), upstream)
+        opening = Opening(datapoint, int(self.rng.bit_generator.random_raw()), self.given[slot])
+        self.open[slot] = OpenInput(self.taken, self.opener(opening), upstream)
 
     def _take_early(self) -> None:
         """Fill the other empty slots as well, in the order in which they will be come to;
         an error waits for its turn."""
         cycle = len(self.open)
         try:
-            for place in [(self.at + step) % cycle for step in range(1, cycle)]:
-                if self.open[place] is None and not self._take(place):
+            for slot in [(self.at + step) % cycle for step in range(1, cycle)]:
+                if self.open[slot] is None and not self._take(slot):
                     return
         except Exception as error:
             self.broken = error
@@ -249,8 +249,8 @@ class Slots:
     def __iter__(self) -> Iterator[Any]:
         ended = False
         while not ended or any(self.open):
-            slot = self.open[self.at]
-            if slot is None:
+            current = self.open[self.at]
+            if current is None:
                 ended = ended or not self._take(self.at)
                 if self.opener.early and not ended:
                     self._take_early()
@@ -258,13 +258,13 @@ class Slots:
                     self._next_slot()
                 continue
             try:
-                output = next(slot.made, MISSING)
+                output = next(current.made, MISSING)
             except Exception as error:
-                self.opener.failed(error, slot.number)
+                self.opener.failed(error, current.number)
                 raise
             if output is MISSING:
                 self.open[self.at], self.given[self.at] = None, 0
-                close(slot.made)
+                close(current.made)
                 self._next_slot()
                 continue
             self.given[self.at] += 1
@@ -277,6 +277,6 @@ class Slots:
         """Close what is open, all of it even if one cannot be closed."""
         with contextlib.ExitStack() as closing:
             closing.callback(self.opener.close)
-            for slot in self.open:
-                if slot is not None:
-                    closing.callback(close, slot.made)
+            for one in self.open:
+                if one is not None:
+                    closing.callback(close, one.made)

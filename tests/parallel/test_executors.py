@@ -319,13 +319,13 @@ def test_what_was_begun_in_this_process_and_is_not_wanted_is_ended(own, tmp_path
 def test_a_task_that_begins_when_nobody_wants_it_any_more_is_not_kept():
     flow, feed = (
         ff.pipe(range(1), ff.flat_map(lambda _: range(100))),
-        Feed(0, (0,), block=range(1), work="late", number=1, limit=10),
+        Feed(0, (0,), block=range(1), pass_id="late", number=1, limit=10),
     )
     top = stretches(flow.node)[0].for_worker(Run(0, (0,)), True)[0]
     stop_here("late")
     assert perform_here(top, feed).outputs == list(range(10))
     assert not [key for key in serving._unfinished_tasks if key[0] == "late"]
-    assert perform_here(top, replace(feed, work="wanted")).outputs == list(range(10))
+    assert perform_here(top, replace(feed, pass_id="wanted")).outputs == list(range(10))
     assert [key for key in serving._unfinished_tasks if key[0] == "wanted"]
     stop_here("wanted")
     assert not [key for key in serving._unfinished_tasks if key[0] == "wanted"]

@@ -150,7 +150,7 @@ def test_attributes_of_a_tensor_stay():
 def test_a_tensor_over_memory_of_the_desk_is_not_copied():
     slot = slots.Slot()
     desk = slots.Desk(slot)
-    with buffers.placed(desk.place):
+    with buffers.allocated_by(desk.allocate):
         array = ff.stack([np.arange(N, dtype=np.float32)] * 2)
     used = desk.used
     parcel = transport.pack_value([torch.from_numpy(array), torch.from_numpy(array)[1:]], desk)

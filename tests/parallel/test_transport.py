@@ -1013,7 +1013,7 @@ def test_a_parcel_of_a_few_hundred_bytes_holds_what_lies_in_shared_memory():
 def test_an_array_that_was_made_at_the_desk_is_not_copied():
     slot = slots.Slot()
     desk = slots.Desk(slot)
-    with buffers.placed(desk.place):
+    with buffers.allocated_by(desk.allocate):
         array = ff.stack([np.arange(50_000)] * 2)
     used = desk.used
     parcel = transport.pack_value([array, array[1:], array.reshape(-1)[100:60_000]], desk)
@@ -1030,7 +1030,7 @@ def test_a_desk_gives_room_that_nobody_has():
     desk, kept = slots.Desk(slot), []
     for value in range(400):
         size = rng.randrange(1, 300_000)
-        room = desk.place(size)
+        room = desk.allocate(size)
         room[:] = value % 256
         kept.append((value % 256, room))
         while len(kept) > rng.randrange(1, 7):

@@ -130,9 +130,9 @@ class Desk:
     def __init__(self, memory: MappedFile, used: int = 0) -> None:
         self.memory, self.used = memory, used
         self.denied = ""  # why there was no room, if there was none
-        self.places: list[Region] = []
+        self.regions: list[Region] = []
 
-    def place(self, size: int) -> np.ndarray | None:
+    def allocate(self, size: int) -> np.ndarray | None:
         """Room for `size` bytes where nobody looks, as far in front as can be; None if there is no memory."""
         start = self._gap(size)
         try:
@@ -146,22 +146,24 @@ class Desk:
         """A part of the desk. Nothing else is put there as long as somebody looks at it."""
         over, memory = forks.ended, self.memory.memory
         seen = bottom(memory, start, max(size, min(_rounded_size(size), memory.nbytes - start)))
-        bisect.insort(self.places, Region(start, start + size, weakref.ref(seen), over), key=lambda place: place.start)
+        bisect.insort(
+            self.regions, Region(start, start + size, weakref.ref(seen), over), key=lambda region: region.start
+        )
         self.used = max(self.used, start + size)
         return np.frombuffer(seen, np.uint8, size)
 
     @property
     def watched(self) -> bool:
         """Whether somebody looks into it: then nobody may write there again."""
-        return any(place.watched for place in self.places)
+        return any(region.watched for region in self.regions)
 
     def _gap(self, size: int) -> int:
-        self.places = [place for place in self.places if place.watched]
+        self.regions = [region for region in self.regions if region.watched]
         start = 0
-        for place in self.places:
-            if place.start - start >= size:
+        for region in self.regions:
+            if region.start - start >= size:
                 break
-            start = max(start, -(-place.stop // CACHE_LINE) * CACHE_LINE)
+            start = max(start, -(-region.stop // CACHE_LINE) * CACHE_LINE)
         return start
 
 

@@ -64,7 +64,7 @@ def _pack_with(pickler: Callable[..., Any], value: Any, desk: Desk | None) -> Pa
             return True
         offset = desk.memory.where(raw)
         if offset is None:
-            room = desk.place(raw.nbytes)
+            room = desk.allocate(raw.nbytes)
             if room is None:
                 return True
             room.data[:] = raw
@@ -76,7 +76,7 @@ def _pack_with(pickler: Callable[..., Any], value: Any, desk: Desk | None) -> Pa
     data = _dumps(pickler, value, keeps)
     if desk is None:
         return Parcel(data)
-    room = desk.place(len(data)) if len(data) >= SMALL else None
+    room = desk.allocate(len(data)) if len(data) >= SMALL else None
     if room is not None:
         room.data[:] = data
         spans.append((desk.memory.where(room.data), len(data)))  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from flowfn.datapoints.columns import Columns
 from flowfn.kinds.nodes import Each, Node
 from flowfn.kinds.runs import Run
 from flowfn.kinds.streams import Expand
-from flowfn.parallel.tasks.task import Supplied, Window
+from flowfn.parallel.tasks.task import Supplied, TaskSource
 from flowfn.pickling.by_value import by_value
 
 SENDABLE_BYTES = 1 << 20
@@ -45,13 +45,13 @@ class Stretch:
 
         def visit(node: Node) -> Node:
             if node is self.bottom and not node.seekable:
-                return _over(Window, node, ())
+                return _over(TaskSource, node, ())
             if remote is not None and _stays(node, remote):
                 stay[node.place] = node
                 moved: Node = Supplied(node, run)
             else:
                 moved = _with_sources(node, visit)
-            return _over(Window, node, (moved,)) if node is self.bottom else moved
+            return _over(TaskSource, node, (moved,)) if node is self.bottom else moved
 
         return visit(self.top), list(stay.values())
 

@@ -20,7 +20,7 @@ from flowfn.kinds.runs import Anchor, Epoch, Length, Outputs, Run
 from flowfn.kinds.tallies import Reached, Tallies
 
 REMEMBERED = 8
-"""How many of each kind of thing a worker keeps: trees, passes, tasks that it has begun."""
+"""How many of each kind of thing a worker keeps: trees, passes, unfinished tasks."""
 
 
 number_of_task = itertools.count(1).__next__
@@ -41,7 +41,7 @@ class Feed:
     anchors: Mapping[int, Anchor] = field(default_factory=dict)
     supply: Mapping[tuple[int, Epoch], Mapping[int, Any]] = field(default_factory=dict)
     lineage: bool = False
-    work: str = ""  # whose task it is: what a worker remembers, it remembers for one
+    pass_id: str = ""  # whose task it is: what a worker remembers, it remembers for one
     number: int = 0  # which of that pass's tasks
     limit: int | None = None  # how many outputs are wanted now, of those behind the first `skip`
     skip: int = 0
@@ -95,7 +95,7 @@ class Reply:
     events: list[Any] = field(default_factory=list)  # what had failed by then
 
 
-class Window(Node):
+class TaskSource(Node):
     """The bottom of a stretch in a worker: the datapoints of one task, read from its source by block or sent along."""
 
     def setup(self) -> None:
@@ -159,7 +159,7 @@ class UnfinishedTask(NamedTuple):
     made: list[Any]
 
 
-def perform(top: Node, feed: Feed, memo: dict[Any, Any], begun: dict[Any, UnfinishedTask]) -> Reply:
+def perform(top: Node, feed: Feed, memo: dict[Any, Any], unfinished: dict[Any, UnfinishedTask]) -> Reply:
     """Run a stretch over one block; of many outputs only so many as are wanted now, the others when it is asked again.
 
     What was made before an error is in the reply, as it would be in serial.
@@ -171,9 +171,9 @@ def perform(top: Node, feed: Feed, memo: dict[Any, Any], begun: dict[Any, Unfini
     outputs: Outputs | None = None
     error: BaseException | None = None
     more = False
-    at = (feed.work, feed.number, feed.skip)
+    at = (feed.pass_id, feed.number, feed.skip)
     try:
-        task = begun.pop(at) if at in begun else _started_task(top, feed, memo, tallies, made)
+        task = unfinished.pop(at) if at in unfinished else _started_task(top, feed, memo, tallies, made)
         outputs, tallies, made = task
         wanted = islice(task.outputs, feed.limit)
         for output in wanted if top.guarded else ():
@@ -184,7 +184,7 @@ def perform(top: Node, feed: Feed, memo: dict[Any, Any], begun: dict[Any, Unfini
         error = (
             None
             if more
-            else uneven(task.outputs, len(feed) if isinstance(top, Window) else None, isinstance(top, Window))
+            else uneven(task.outputs, len(feed) if isinstance(top, TaskSource) else None, isinstance(top, TaskSource))
         )
     except BaseException as raised:  # given back in the reply, and raised where the flow is iterated
         error = raised
@@ -197,7 +197,7 @@ def perform(top: Node, feed: Feed, memo: dict[Any, Any], begun: dict[Any, Unfini
         reply.reached, reply.events = [*reached, tallies.reached()], tallies.events
     if more and outputs is not None:
         tallies.made, tallies.events = [], []
-        begun[feed.work, feed.number, feed.skip + len(made)] = UnfinishedTask(outputs, tallies, tallies.made)
+        unfinished[feed.pass_id, feed.number, feed.skip + len(made)] = UnfinishedTask(outputs, tallies, tallies.made)
     return reply
 
 
@@ -211,10 +211,10 @@ def _started_task(top: Node, feed: Feed, memo: dict[Any, Any], tallies: Tallies,
     return UnfinishedTask(outputs, tallies, made)
 
 
-def stop_task(begun: dict[Any, UnfinishedTask], work: str) -> None:
+def stop_task(unfinished: dict[Any, UnfinishedTask], pass_id: str) -> None:
     """Nobody wants any more of what a pass has begun."""
-    for key in [key for key in list(begun) if key[0] == work or key[0].startswith(f"{work}/")]:
-        task = begun.pop(key, None)  # another thread may be at it
+    for key in [key for key in list(unfinished) if key[0] == pass_id or key[0].startswith(f"{pass_id}/")]:
+        task = unfinished.pop(key, None)  # another thread may be at it
         if task is not None:
             task.outputs.close()
 

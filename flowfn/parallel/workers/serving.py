@@ -65,13 +65,13 @@ _pass_states: OrderedDict[str, tuple[Outputs, Tallies] | int] = (
 
 def perform_here(top: Node, feed: Feed) -> Reply:
     """`perform` in a worker process, which remembers what its last pass found out."""
-    trunk = feed.work.partition("/")[0]  # branches of a pass count as one
+    trunk = feed.pass_id.partition("/")[0]  # branches of a pass count as one
     memo = _memos.setdefault(trunk, {})
     while len(_memos) > REMEMBERED:
         _memos.popitem(last=False)
     reply = perform(top, feed, memo, _unfinished_tasks)
-    if reply.more and feed.work in _stopped:  # nobody wanted any more while this was done
-        stop_task(_unfinished_tasks, feed.work)
+    if reply.more and feed.pass_id in _stopped:  # nobody wanted any more while this was done
+        stop_task(_unfinished_tasks, feed.pass_id)
     elif reply.more:
         _unfinished_passes[trunk] = None
         _unfinished_passes.move_to_end(trunk)
@@ -88,7 +88,7 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
     error: BaseException | None = None
     outputs: Outputs | None = None
     tallies = Tallies(feed.anchors, portable=Record.of)
-    known = _pass_states.get(feed.work)
+    known = _pass_states.get(feed.pass_id)
     try:
         if isinstance(known, int) and feed.start >= known:
             return Reply([], {}, 0.0, 0, facts=[], ended=True)
@@ -97,8 +97,8 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
         else:
             run = Run(feed.seed, feed.epoch, "threads", feed.base, anchors(feed.anchors), tallies=tallies)
             outputs = top.stream(run, feed.start, feed.lineage)
-            buffers.begin_pass(feed.work)
-        _remember(feed.work, (outputs, tallies))
+            buffers.begin_pass(feed.pass_id)
+        _remember(feed.pass_id, (outputs, tallies))
         for output in islice(outputs, feed.limit):
             made.append(output)
             facts.append({} if top.seekable and not top.guarded else {**outputs.facts(), **tallies.news()})
@@ -110,21 +110,21 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
         locate(error, outputs)
     last = tallies.news() if ended else {}
     if ended:
-        close_pass(feed.work, feed.start + len(made))
+        close_pass(feed.pass_id, feed.start + len(made))
     text = trace(error) if error is not None else ""
     return Reply(
         made, {}, time.perf_counter() - began, weight(made[0]) if made else 0, error, text, facts, ended, last=last
     )
 
 
-def stop_here(work: str) -> None:
+def stop_here(pass_id: str) -> None:
     """Nobody wants any more of a pass; what was sent before this may come after it."""
-    _stopped[work] = None
+    _stopped[pass_id] = None
     while len(_stopped) > STOPPED:
         _stopped.popitem(last=False)
-    if "/" not in work:  # a branch is no pass that a worker keeps
-        close_pass(work)
-    stop_task(_unfinished_tasks, work)
+    if "/" not in pass_id:  # a branch is no pass that a worker keeps
+        close_pass(pass_id)
+    stop_task(_unfinished_tasks, pass_id)
 
 
 def close_pass(name: str, position: int = 0) -> None:
@@ -186,7 +186,7 @@ def serve(
     except Exception as error:
         why = f"what comes to this stage cannot be made again in a worker process: {type(error).__name__}: {error}"
         return Answer(Parcel(b""), "sense", why, watched=desk is not None)
-    with buffers.placed(desk.place) if desk is not None and feed.limit is None else contextlib.nullcontext():
+    with buffers.allocated_by(desk.allocate) if desk is not None and feed.limit is None else contextlib.nullcontext():
         reply = call(top, feed)
     del feed
     sent = _packed_reply(top, reply, desk)

@@ -27,7 +27,7 @@ def possible() -> Iterator[None]:
         ) from error
 
 
-def take_places() -> None:
+def occupy_descriptors() -> None:
     """Open nowhere what is closed of the standard streams' descriptors, so that nothing else gets their numbers,
     and is taken for them."""
     for number in range(3):
@@ -46,7 +46,7 @@ def take_places() -> None:
 def _streams() -> Iterator[None]:
     """Others write what is still in the standard streams, and pass their descriptors on:
     what is closed is nowhere meanwhile."""
-    take_places()
+    occupy_descriptors()
     lacking = [name for name in STREAMS if getattr(getattr(sys, name), "closed", True)]
     kept = {name: getattr(sys, name) for name in lacking}
     with contextlib.ExitStack() as stack:

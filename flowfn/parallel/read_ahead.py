@@ -1,6 +1,6 @@
-"""Workers that read what a stage opens: each opening is a task that gives a bounded piece of its outputs at a time.
+"""Workers that read what a stage opens: each opening is a task that gives a bounded number of its outputs at a time.
 
-The next piece is made while the last is being used. So a stage that reads several at once keeps as many workers busy.
+The next are made while the last are being used. So a stage that reads several at once keeps as many workers busy.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ class WorkerOpener(Opener):
 class ReadAhead(Iterator[Any]):
     """The outputs of one opening."""
 
-    def __init__(self, readers: WorkerOpener, opening: Opening) -> None:
-        self.pace, self.crew = readers.pace, readers.crew
-        self.flight = Flight(readers.link.branch(), self.crew, self.pace)
+    def __init__(self, opener: WorkerOpener, opening: Opening) -> None:
+        self.pace, self.crew = opener.pace, opener.crew
+        self.flight = Flight(opener.link.branch(), self.crew, self.pace)
         self.made: deque[Any] = deque()
         self.error: BaseException | None = None
         self.text = ""
-        self.flight.send(Feed(0, (0,), datapoints=[opening], limit=self.pace.piece), [{}])
+        self.flight.send(Feed(0, (0,), datapoints=[opening], limit=self.pace.reading_limit), [{}])
 
     def __next__(self) -> Any:
         while not self.made:
@@ -57,7 +57,7 @@ class ReadAhead(Iterator[Any]):
         return self.made.popleft()
 
     def _receive(self) -> None:
-        """The next piece, while the one behind it is made."""
+        """The next outputs, while those behind them are made."""
         error, self.error = self.error, None
         if error is not None:
             raise_again(error, self.text if self.crew.remote else "")
@@ -69,7 +69,7 @@ class ReadAhead(Iterator[Any]):
             self.made.extend(reply.outputs)
             self.error, self.text = reply.error, reply.text
             if reply.more:
-                task.feed = replace(task.feed, limit=self.pace.piece)
+                task.feed = replace(task.feed, limit=self.pace.reading_limit)
                 self.flight.send_rest(task, task.feed.skip + len(reply.outputs))
 
     def close(self) -> None:
