@@ -5,7 +5,7 @@ refusals      what is no source, and what makes it one
 definitions   what a decorated function is        stages        functions from flow to flow, and `pipe`
 iterating     the iterator: one pass over it      opening       what a stage reads besides its source
 states        what a checkpoint holds             schema        what one must be
-standing      how far the sources of a mix have come
+mix_rows      how far the sources of a mix have come
 translating   messages that name the right word   dialects      what other libraries call it
 
 A flow is a tree of *parts*: a stage or a source, with the flows it takes from. Nothing is read before it is iterated;

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from flowfn import rules
-from flowfn.flows.standing import are_begun
+from flowfn.flows.mix_rows import are_begun
 from flowfn.kinds.runs import Anchor, EpochForm, Place, Run, naturals
 from flowfn.kinds.tallies import can_count
 from flowfn.showing import brief

@@ -1,7 +1,7 @@
 """The five kinds: how the outputs of a stage come from its inputs, and all that follows from it, written once.
 
 runs       what fixes a pass, and its outputs     nodes       each and group, and what all nodes have
-orders     output i is some input                 routes      which one;  stretches: where inputs are read in order only
+orders     output i is some input                 routes      which one;  sections: where inputs are read in order only
 streams    expand and stream, read in order       tallies     what guarded stages count
 losses     what lets nothing through
 failures   what an error says                     notes       what is written on it

@@ -1,7 +1,7 @@
 """The order kind: output i is some input, and a route says which.
 
 Over seekable sources the route maps whole blocks of indices; where it switches between sources or rounds, each has a
-reader, and the readers take turns. Over other sources the stage's second form names stretches to be read in a row.
+reader, and the readers take turns. Over other sources the stage's second form names sections to be read in a row.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from flowfn.blocks import Block
 from flowfn.kinds.nodes import MISSING, Node, fault
 from flowfn.kinds.routes import Span, affine, as_route
 from flowfn.kinds.runs import Anchor, EpochForm, Length, Outputs, Run, naturals
-from flowfn.kinds.stretches import EMPTY_ROUNDS, StreamSlices, nth
+from flowfn.kinds.sections import EMPTY_ROUNDS, Sections, nth
 from flowfn.process import forks
 from flowfn.randomness.generators import generator
 
@@ -60,7 +60,7 @@ class Order(Node):
         return (*epoch, None) if self.part.definition.switches else epoch
 
     def misfit(self, run: Run, anchor: Anchor) -> str:
-        """Over streams: which stretch begins there, and how many inputs the one before found."""
+        """Over streams: which section begins there, and how many inputs the one before found."""
         if self.seekable:
             return super().misfit(run, anchor)
         fits = naturals(anchor.inputs, 2) and self._has_stretch(anchor)
@@ -71,7 +71,7 @@ class Order(Node):
         )
 
     def _has_stretch(self, anchor: Anchor) -> bool:
-        """Whether there can be so many stretches before some outputs; of rounds, most are not empty."""
+        """Whether there can be so many sections before some outputs; of rounds, most are not empty."""
         number, found = anchor.inputs
         if self.part.definition.switches:
             return number == 0 or bool(
@@ -142,11 +142,11 @@ class Order(Node):
         return self.sources[0].gather(run, map(self.route(run).take, series), sizes)
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
-        """Over sources that are not seekable: the stretches of the stage's second form, one after the other."""
+        """Over sources that are not seekable: the sections of the stage's second form, one after the other."""
         if self.seekable:
             return super().stream(run, start, lineage)
         known = run.anchor(self.place, start, 2)
-        walk = StreamSlices(self, run, known, start, lineage)
+        walk = Sections(self, run, known, start, lineage)
         outputs = Outputs(iter(walk), self, walk.live, known.outputs, walk.tell)
         walk.ticks = outputs.ticks
         if lineage and (len(self.sources) > 1 or self.part.switches):

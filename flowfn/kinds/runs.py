@@ -51,7 +51,7 @@ class Anchor(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a pass starts: after `position` outputs, made of the datapoints from `base` on (see `kinds.ending`)."""
+    """Where a pass starts: after `position` outputs, made of the datapoints from `base` on (see `nodes.ending`)."""
 
     position: int = 0
     base: int = 0

@@ -2,7 +2,8 @@
 
 finding       which are meant                    files          opened, by the process that reads them
 signatures    what they are by first bytes      damage        what goes wrong with them, in one form
-in_order      read from beginning to end         compression, unpacking   compressed as a whole;  archives: zip files
+in_order      read from beginning to end         archives       zip files
+compression   compressed, by the suffix          unpacking      decompressed, by first bytes
 writing       whole or not at all                unfinished     where they lie until then
-ends          flows that a file has room for     hushing        one bar for many files
+endless       flows that no file has room for    bars           one for many files
 """

@@ -16,10 +16,10 @@ from flowfn.extras import needed
 from flowfn.flows.iterating import FlowIterator
 from flowfn.flows.stages import pipe
 from flowfn.seeing.progressing import bars, progress
+from flowfn.storage.bars import is_hushed
 from flowfn.storage.damage import errno_of
-from flowfn.storage.ends import finite
+from flowfn.storage.endless import finite
 from flowfn.storage.files import file_path, is_url
-from flowfn.storage.hushing import is_hushed
 from flowfn.storage.unfinished import aside_of, folder_beside, remove
 
 if sys.platform != "win32":

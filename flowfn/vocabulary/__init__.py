@@ -9,6 +9,10 @@ guarding      what happens when a stage fails         making, receiving   source
 
 packing       sequences in rows of one length         mixing     sources in proportions         keeping   caches
 
+Words of users that lie elsewhere: `flow`, `from_arrays` in `flowfn.flows.sources`, `pipe` in `flowfn.flows.stages`;
+`stack`, `as_list`, `pad` in `flowfn.datapoints`; `prefetch` in `flowfn.parallel`; `progress`, `check_inputs` in
+`flowfn.seeing`.
+
 What a stage is, is said in `flowfn.flows`; how outputs come from inputs, in `flowfn.kinds`. Nothing here knows of
 workers.
 """

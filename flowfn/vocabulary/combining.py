@@ -18,15 +18,15 @@ from flowfn.flows.stages import stage
 from flowfn.flows.states import mixture
 from flowfn.flows.translating import speaks
 from flowfn.kinds.routes import Joined
-from flowfn.kinds.stretches import StreamSlice
+from flowfn.kinds.sections import Section
 from flowfn.showing import brief
 from flowfn.vocabulary.mixing.blending import mixed
 from flowfn.vocabulary.mixing.plans import Quota
 
 
-def _in_turn(sources: int) -> Iterator[StreamSlice]:
+def _in_turn(sources: int) -> Iterator[Section]:
     for source in range(sources):
-        yield StreamSlice(source)
+        yield Section(source)
 
 
 @stage.order(stream=_in_turn)

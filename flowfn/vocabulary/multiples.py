@@ -17,7 +17,7 @@ from flowfn.flows.flow import Flow
 from flowfn.flows.sources import flow
 from flowfn.flows.stages import stage
 from flowfn.kinds.routes import Switch
-from flowfn.kinds.stretches import StreamSlice
+from flowfn.kinds.sections import Section
 from flowfn.showing import brief
 
 _MASK = rules.Rule("a string", lambda value: isinstance(value, str))
@@ -72,11 +72,11 @@ def with_mask(datapoint: Any, mask: str, real: bool) -> Any:
     return (*datapoint, real) if isinstance(datapoint, tuple) else (datapoint, real)
 
 
-def _filled_up(sources: int, multiple: int) -> Generator[StreamSlice, int, None]:
-    found = yield StreamSlice(0)
+def _filled_up(sources: int, multiple: int) -> Generator[Section, int, None]:
+    found = yield Section(0)
     short = -found % multiple
     while short:
-        again = yield StreamSlice(1, stop=min(short, found))
+        again = yield Section(1, stop=min(short, found))
         if not again:
             raise ValueError(
                 "pad_to_multiple(): the source gave datapoints, but none when it was read again from its beginning"

@@ -14,7 +14,7 @@ from flowfn.flows.sources import flow
 from flowfn.flows.stages import stage
 from flowfn.flows.translating import speaks
 from flowfn.kinds.routes import IndexTable, Span
-from flowfn.kinds.stretches import StreamSlice
+from flowfn.kinds.sections import Section
 from flowfn.randomness.drawing import DistinctDraws, Draws, WeightedDraws
 from flowfn.randomness.generators import drawn_key, permutation
 from flowfn.vocabulary.keeping.caching import freeze
@@ -47,11 +47,11 @@ def shuffle(n: int, *, window: int | None = None, rng: np.random.Generator) -> A
     return permutation(n, rng, window)
 
 
-def _take_stretch(count: int) -> Iterator[StreamSlice]:
-    yield StreamSlice(stop=count)
+def _section_at_front(count: int) -> Iterator[Section]:
+    yield Section(stop=count)
 
 
-@stage.order(where={"count": rules.natural}, stream=_take_stretch)
+@stage.order(where={"count": rules.natural}, stream=_section_at_front)
 def take(count: int, n: float) -> Span:
     """The first `count` datapoints.
 
@@ -62,8 +62,8 @@ def take(count: int, n: float) -> Span:
     return Span(0, 1, min(count, n))
 
 
-def _skipped(count: int) -> Iterator[StreamSlice]:
-    yield StreamSlice(start=count)
+def _skipped(count: int) -> Iterator[Section]:
+    yield Section(start=count)
 
 
 @stage.order(where={"count": rules.natural}, stream=_skipped)
@@ -84,11 +84,11 @@ _SLICE_BOUND = rules.optional(rules.integer)
 _STEP = rules.optional(rules.Rule("an integer other than 0", rules.is_integer, lambda value, others: value != 0))
 
 
-def _sliced(start: int | None, stop: int | None, step: int | None) -> Iterator[StreamSlice]:
+def _sliced(start: int | None, stop: int | None, step: int | None) -> Iterator[Section]:
     bounds = (start or 0, math.inf if stop is None else stop, 1 if step is None else step)
     if min(bounds) < 0:
         raise TypeError("slice(): negative bounds and steps need a source that can be indexed")
-    yield StreamSlice(start=bounds[0], stop=bounds[1], step=int(bounds[2]))
+    yield Section(start=bounds[0], stop=bounds[1], step=int(bounds[2]))
 
 
 @stage.order(where={"start": _SLICE_BOUND, "stop": _SLICE_BOUND, "step": _STEP}, stream=_sliced)
@@ -111,11 +111,11 @@ def slice(start: int | None, stop: int | None, step: int | None, n: float) -> Sp
 Flow._slice_by(slice)
 
 
-def _sharded(rank: int, world: int, remainder: str) -> Generator[StreamSlice, int, None]:
-    found = yield StreamSlice(start=rank, step=world, whole=remainder == "drop")
+def _sharded(rank: int, world: int, remainder: str) -> Generator[Section, int, None]:
+    found = yield Section(start=rank, step=world, whole=remainder == "drop")
     short = found % world
     if remainder == "pad" and 0 < short <= rank:
-        yield StreamSlice(start=(rank - short) % found, stop=(rank - short) % found + 1, anew=True)
+        yield Section(start=(rank - short) % found, stop=(rank - short) % found + 1, anew=True)
 
 
 @stage.order(

@@ -16,13 +16,13 @@ from flowfn.flows.stages import stage
 from flowfn.kinds.orders import Order
 from flowfn.kinds.routes import Copies, Rounds, affine
 from flowfn.kinds.runs import EpochForm, Length, Outputs, Run
-from flowfn.kinds.stretches import EMPTY_ROUNDS, StreamSlice
+from flowfn.kinds.sections import EMPTY_ROUNDS, Section
 
 
-def _rounds(count: int) -> Generator[StreamSlice, int, None]:
+def _rounds(count: int) -> Generator[Section, int, None]:
     empty = 0
     for number in range(count):
-        found = yield StreamSlice(round=number)
+        found = yield Section(round=number)
         empty = 0 if found else empty + 1
         if empty == EMPTY_ROUNDS:
             raise ValueError(f"repeat(): rounds {number - empty + 1} to {number} gave no datapoint")
@@ -39,10 +39,10 @@ def repeat(count: int, n: float) -> Rounds:
     return Rounds(n, count)
 
 
-def _endless() -> Generator[StreamSlice, int, None]:
+def _endless() -> Generator[Section, int, None]:
     number = 0
     while True:
-        found = yield StreamSlice(round=number)
+        found = yield Section(round=number)
         if not found:
             raise ValueError(f"cycle(): round {number} gave no datapoint; an empty source cannot be cycled")
         number += 1
@@ -64,11 +64,11 @@ def cycle(n: float) -> Rounds:
     return Rounds(n, math.inf)
 
 
-def _copies_stretch(count: int) -> Iterator[StreamSlice]:
-    yield StreamSlice(times=count, anew=True)
+def _section_of_copies(count: int) -> Iterator[Section]:
+    yield Section(times=count, anew=True)
 
 
-@stage.order(where={"count": rules.positive}, stream=_copies_stretch)
+@stage.order(where={"count": rules.positive}, stream=_section_of_copies)
 def repeat_each(count: int, n: float) -> Copies:
     """Every datapoint `count` times in a row. Stages downstream draw new random numbers for every copy.
 

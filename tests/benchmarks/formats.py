@@ -20,7 +20,7 @@ from measuring import Contestant, Finding, consume, fastest, ratio, report
 
 import flowfn as ff
 from flowfn import formats
-from flowfn.storage.hushing import hushed
+from flowfn.storage.bars import hushed
 
 TARGET = ">= 0.9"
 

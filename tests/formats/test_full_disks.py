@@ -13,8 +13,8 @@ import pytest
 
 import flowfn as ff
 from flowfn import formats
+from flowfn.storage.bars import hushed
 from flowfn.storage.files import file_path
-from flowfn.storage.hushing import hushed
 
 ROWS, LIMITS = 40, [0, 1, 90, 700, 3000, 9000, 20_000, 70_000]
 

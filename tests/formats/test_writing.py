@@ -15,8 +15,8 @@ from flowfn import formats
 from flowfn.formats.lmdb import keyvalue
 from flowfn.formats.tfrecord import writing as tfrecord_writing
 from flowfn.storage import unfinished
+from flowfn.storage.bars import hushed
 from flowfn.storage.files import open_file
-from flowfn.storage.hushing import hushed
 from flowfn.storage.writing import resumable, shown, written
 
 

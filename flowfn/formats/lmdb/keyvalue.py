@@ -27,7 +27,7 @@ from flowfn.formats.encoding.payloads import Unreadable, encoded, hasty, packed,
 from flowfn.formats.joining.several import several
 from flowfn.formats.lmdb.environments import Environment, Growing, environment, is_database
 from flowfn.formats.lmdb.listings import KEYS, NUMBER, STATE, Listed, Numbered, given, listed, told
-from flowfn.storage.ends import finite
+from flowfn.storage.endless import finite
 from flowfn.storage.files import Opened, call, file_path, flow_of, is_url
 from flowfn.storage.writing import resumable, resumed, shown
 

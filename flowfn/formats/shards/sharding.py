@@ -22,9 +22,9 @@ from flowfn.kinds.notes import add_note
 from flowfn.parallel import prefetch
 from flowfn.parallel.crossing.errors import Portable
 from flowfn.parallel.workers.processes import inside_worker
-from flowfn.storage.ends import finite
+from flowfn.storage.bars import hushed
+from flowfn.storage.endless import finite
 from flowfn.storage.files import file_path, is_url
-from flowfn.storage.hushing import hushed
 from flowfn.storage.unfinished import sweep
 from flowfn.storage.writing import shown
 from flowfn.vocabulary.transform import map as mapped

@@ -18,7 +18,7 @@ from flowfn.extras import needed
 from flowfn.formats.encoding.payloads import encoded, packed
 from flowfn.formats.tfrecord import framing
 from flowfn.formats.tfrecord.reading import COMPRESSION, FUNCTION
-from flowfn.storage.ends import finite
+from flowfn.storage.endless import finite
 from flowfn.storage.writing import resumable, resumed, shown
 
 OLD = 10.0

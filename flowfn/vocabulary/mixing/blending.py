@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
+from flowfn.flows.mix_rows import MixRow, SourceProgress, are_rows, first_of, packed_row, unpacked_row
 from flowfn.flows.stages import stage
-from flowfn.flows.standing import MixRow, SourceProgress, are_rows, first_of, packed_row, unpacked_row
 from flowfn.functions import renamed
 from flowfn.kinds.nodes import MISSING, known_length
 from flowfn.kinds.orders import ROUTES, Order

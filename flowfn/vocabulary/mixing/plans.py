@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from flowfn.blocks import Block
-from flowfn.flows.standing import SourceProgress
+from flowfn.flows.mix_rows import SourceProgress
 from flowfn.kinds.routes import Switch
 from flowfn.kinds.runs import Length
 from flowfn.randomness.generators import hashed

@@ -1,4 +1,4 @@
-"""The second form of an order stage, for sources that are not seekable: stretches, read one after the other."""
+"""The second form of an order stage, for sources that are not seekable: sections, read one after the other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EMPTY_ROUNDS = 1000
 """After so many rounds without a datapoint, one after the other, `repeat` over a stream gives up."""
 
 
-class StreamSlice:
+class Section:
     """Some outputs in a row over a stream: of one source, in one round,
     every `step`-th from `start` to `stop`, `times` times each.
 
@@ -50,19 +50,19 @@ class StreamSlice:
         )
 
 
-def nth(plan: Generator[StreamSlice, int, None], number: int, found: int) -> StreamSlice:
-    """Stretch `number` of a plan, where the one before it found so many inputs (those before that
+def nth(plan: Generator[Section, int, None], number: int, found: int) -> Section:
+    """Section `number` of a plan, where the one before it found so many inputs (those before that
     some; nobody knows)."""
-    stretch = next(plan)
+    section = next(plan)
     for at in range(1, number + 1):
-        stretch = plan.send(found if at == number else 1)
-    return stretch
+        section = plan.send(found if at == number else 1)
+    return section
 
 
-class StreamSlices:
-    """The stretches of an order stage over streams, read one after the other; its anchors are where one begins.
+class Sections:
+    """The sections of an order stage over streams, read one after the other; its anchors are where one begins.
 
-    The stage's generator yields stretches, and is sent how many inputs the last one found.
+    The stage's generator yields sections, and is sent how many inputs the last one found.
     """
 
     ticks: Any
@@ -75,7 +75,7 @@ class StreamSlices:
         self.newest, self.times = known, 1
 
     def tell(self) -> dict[int, Anchor]:
-        """The last beginning of a stretch; amid copies, with the anchors from which their original
+        """The last beginning of a section; amid copies, with the anchors from which their original
         can be made again."""
         told: dict[int, Anchor] = {}
         for source in self.live if self.times > 1 else ():
@@ -87,32 +87,32 @@ class StreamSlices:
         number, found = self.known.inputs
         ahead = self.start - self.known.outputs  # outputs at the front that nobody wants, and that may be jumped over
         try:
-            stretch = nth(plan, number, found)
+            section = nth(plan, number, found)
             while True:
                 self.newest = Anchor(self.run.epoch, self.known.outputs + ticked(self.ticks), (number, found))
-                found = yield from self._read(stretch, ahead)
+                found = yield from self._read(section, ahead)
                 ahead = max(self.start - self.known.outputs - ticked(self.ticks), 0)
                 number += 1
-                stretch = plan.send(found)
+                section = plan.send(found)
         except StopIteration:
             return
 
-    def _read(self, stretch: StreamSlice, ahead: int) -> Generator[Any, None, int]:
-        jump, self.times = int(min(ahead, stretch.limit)), stretch.times
-        source, picks = self._pick(stretch, jump)
+    def _read(self, section: Section, ahead: int) -> Generator[Any, None, int]:
+        jump, self.times = int(min(ahead, section.limit)), section.times
+        source, picks = self._pick(section, jump)
         first = next(picks, MISSING)
-        if first is MISSING and 0 < jump < stretch.limit:  # perhaps it ends before the jump does: count it out
+        if first is MISSING and 0 < jump < section.limit:  # perhaps it ends before the jump does: count it out
             jump = 0
-            source, picks = self._pick(stretch, jump)
+            source, picks = self._pick(section, jump)
             first = next(picks, MISSING)
         yield from repeat(None, jump)  # for the one who asked to start late, and who drops them
         if first is not MISSING:
             picks = chain((first,), picks)
-            yield from picks if not (stretch.anew and self.lineage) else self._labelled_anew(picks)
+            yield from picks if not (section.anew and self.lineage) else self._labelled_anew(picks)
         elif (
-            source.first > self.base and stretch.stop == math.inf
+            source.first > self.base and section.stop == math.inf
         ):  # it was opened behind its end, and does not know how much it has
-            source = self._open(stretch, self.base)
+            source = self._open(section, self.base)
             consume(source)
         return source.position - self.base
 
@@ -121,23 +121,23 @@ class StreamSlices:
         for datapoint, _ in pairs:
             yield datapoint, self.node.rank + self.base + self.node.world * (self.known.outputs + ticked(self.ticks))
 
-    def _pick(self, stretch: StreamSlice, jump: int) -> tuple[Outputs, Iterator[Any]]:
-        inputs, copies = divmod(jump, stretch.times)
-        if stretch.whole:
-            source = self._open(stretch, self.base + inputs * stretch.step)
-            return source, (row[stretch.start] for row in _whole_rows(source, stretch.step))
-        source = self._open(stretch, self.base + stretch.start + inputs * stretch.step)
-        stop = None if stretch.stop == math.inf else max(int(stretch.stop) - stretch.start - inputs * stretch.step, 0)
-        picks: Iterator[Any] = islice(source, 0, stop, stretch.step)
-        if stretch.times > 1:
-            picks = islice(chain.from_iterable(map(repeat, picks, repeat(stretch.times))), copies, None)
+    def _pick(self, section: Section, jump: int) -> tuple[Outputs, Iterator[Any]]:
+        inputs, copies = divmod(jump, section.times)
+        if section.whole:
+            source = self._open(section, self.base + inputs * section.step)
+            return source, (row[section.start] for row in _whole_rows(source, section.step))
+        source = self._open(section, self.base + section.start + inputs * section.step)
+        stop = None if section.stop == math.inf else max(int(section.stop) - section.start - inputs * section.step, 0)
+        picks: Iterator[Any] = islice(source, 0, stop, section.step)
+        if section.times > 1:
+            picks = islice(chain.from_iterable(map(repeat, picks, repeat(section.times))), copies, None)
         return source, picks
 
-    def _open(self, stretch: StreamSlice, first: int) -> Outputs:
-        run = self.run if stretch.round is None else self.run.round(stretch.round)
+    def _open(self, section: Section, first: int) -> Outputs:
+        run = self.run if section.round is None else self.run.round(section.round)
         for past in self.live:
             past.close()
-        outputs = self.node.sources[stretch.source].stream(run, first, self.lineage)
+        outputs = self.node.sources[section.source].stream(run, first, self.lineage)
         self.live[:] = [outputs]
         return outputs
 
