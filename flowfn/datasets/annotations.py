@@ -14,7 +14,7 @@ import numpy as np
 from flowfn.storage.damage import reading
 from flowfn.storage.files import file_path
 
-LARGEST = 1 << 22
+LARGEST_ANNOTATION = 1 << 22
 """Bytes beyond which a file is no annotation of one image."""
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -55,9 +55,9 @@ def read_annotation(path: Any) -> Annotation:
     name = file_path(path, "read_annotation")
     with reading(name, f"read_annotation(): {name!r} is not an annotation in the form of PASCAL VOC"):
         with open(name, "rb") as file:
-            held = file.read(LARGEST + 1)
-        if len(held) > LARGEST:
-            raise ValueError(f"it is larger than {LARGEST} bytes")
+            held = file.read(LARGEST_ANNOTATION + 1)
+        if len(held) > LARGEST_ANNOTATION:
+            raise ValueError(f"it is larger than {LARGEST_ANNOTATION} bytes")
         parser = ElementTree.XMLParser(target=_Builder())
         parser.feed(held)
         return _annotation(parser.close())

@@ -14,7 +14,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.datasets.finding import Published
-from flowfn.datasets.listed import decoded
+from flowfn.datasets.listed import with_images
 from flowfn.datasets.matlab import matlab_variables
 from flowfn.flows.flow import Flow
 from flowfn.storage.damage import reading
@@ -22,7 +22,7 @@ from flowfn.storage.files import call, file_path, flow_of
 from flowfn.vocabulary.making import _in_natural_order
 from flowfn.vocabulary.transform import map, map_component
 
-_PAGE = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/resources.html (BSR_bsds500.tgz)"
+_BSDS500_PAGE = "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/resources.html (BSR_bsds500.tgz)"
 _BELOW = ("BSR/BSDS500/data", "BSDS500/data", "data", "")
 
 
@@ -42,7 +42,7 @@ def bsds500_files(dir: Any, split: str = "train") -> Flow[Any]:
     Raises:
         FileNotFoundError: a file is missing; nothing is downloaded, the message says where it is found.
     """
-    return _listed("bsds500_files", dir, split)
+    return _bsds500_pairs("bsds500_files", dir, split)
 
 
 def bsds500(dir: Any, split: str = "train", *, landscape: bool = False) -> Flow[Any]:
@@ -58,7 +58,7 @@ def bsds500(dir: Any, split: str = "train", *, landscape: bool = False) -> Flow[
         ImportError: opencv is not installed.
     """
     rules.boolean.check("bsds500", "landscape", landscape, {})
-    files = decoded(_listed("bsds500", dir, split))
+    files = with_images(_bsds500_pairs("bsds500", dir, split))
     read = map_component(read_boundaries, 1, files)
     return map(lying, read) if landscape else read
 
@@ -131,8 +131,8 @@ class Pairs:
         return [os.path.join(self.images, f"{name}.jpg"), os.path.join(self.truths, f"{name}.mat")]
 
 
-def _listed(who: str, dir: Any, split: str) -> Flow[Any]:
-    published = Published(who, _PAGE)
+def _bsds500_pairs(who: str, dir: Any, split: str) -> Flow[Any]:
+    published = Published(who, _BSDS500_PAGE)
     folder = published.folder(dir)
     split = published.split(split, "train", "val", "test")
     for below in _BELOW:

@@ -49,10 +49,10 @@ CIFAR100_STATISTICS = Statistics((129.304, 124.070, 112.434), (68.170, 65.392, 7
 """Mean and standard deviation of each channel (RGB) of CIFAR-100's training images, in 0..255."""
 
 _SIDE, _PIXELS = 32, 3 * 32 * 32
-_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html (cifar-{}-python.tar.gz)"
+_CIFAR_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html (cifar-{}-python.tar.gz)"
 _CIFAR10 = Published(
     "cifar10",
-    _PAGE.format(10),
+    _CIFAR_PAGE.format(10),
     {
         "data_batch_1": "c99cafc152244af753f735de768cd75f",
         "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -64,7 +64,7 @@ _CIFAR10 = Published(
 )
 _CIFAR100 = Published(
     "cifar100",
-    _PAGE.format(100),
+    _CIFAR_PAGE.format(100),
     {"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
 )
 _BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test": ["test_batch"]}
@@ -93,9 +93,9 @@ def cifar10(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any
     """
     folder = _CIFAR10.folder(dir)
     names = _BATCHES[_CIFAR10.split(split, *_BATCHES)]
-    binary, paths = _found(_CIFAR10, folder, "cifar-10-batches-", names, verify)
+    binary, paths = _version_files(_CIFAR10, folder, "cifar-10-batches-", names, verify)
     shown = call("cifar10", folder, split, verify=(verify, False))
-    return held_flow("cifar10", shown, _images_and_labels, "cifar10", binary, paths, {"labels": 10}, ("labels",))
+    return held_flow("cifar10", shown, _cifar_arrays, "cifar10", binary, paths, {"labels": 10}, ("labels",))
 
 
 def cifar100(dir: Any, split: str = "train", *, labels: str = "fine", verify: bool = False) -> Flow[Any]:
@@ -111,12 +111,12 @@ def cifar100(dir: Any, split: str = "train", *, labels: str = "fine", verify: bo
     """
     folder = _CIFAR100.folder(dir)
     rules.one_of(*_CHOSEN).check("cifar100", "labels", labels, {})
-    binary, paths = _found(_CIFAR100, folder, "cifar-100-", [_CIFAR100.split(split, "train", "test")], verify)
+    binary, paths = _version_files(_CIFAR100, folder, "cifar-100-", [_CIFAR100.split(split, "train", "test")], verify)
     shown = call("cifar100", folder, split, labels=(labels, "fine"), verify=(verify, False))
     return held_flow(
         "cifar100",
         shown,
-        _images_and_labels,
+        _cifar_arrays,
         "cifar100",
         binary,
         paths,
@@ -125,7 +125,9 @@ def cifar100(dir: Any, split: str = "train", *, labels: str = "fine", verify: bo
     )
 
 
-def _found(published: Published, folder: str, front: str, names: list[str], verify: bool) -> tuple[bool, list[str]]:
+def _version_files(
+    published: Published, folder: str, front: str, names: list[str], verify: bool
+) -> tuple[bool, list[str]]:
     """Whether there is the binary version, and the paths of the files; of two versions,
     that of which all or most is there."""
     ends = [
@@ -139,7 +141,7 @@ def _found(published: Published, folder: str, front: str, names: list[str], veri
     return end == ".bin", [published.file(folder, f"{below}{name}{end}", verify=verify) for name in names]
 
 
-def _images_and_labels(
+def _cifar_arrays(
     who: str, binary: bool, paths: list[str], classes: dict[str, int], chosen: tuple[str, ...]
 ) -> list[np.ndarray]:
     """The images, and the chosen ones of the labels."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from flowfn import rules
 from flowfn.datasets.finding import Published
-from flowfn.datasets.listed import Listed, decoded, listed, listed_flow
+from flowfn.datasets.listed import LabeledFiles, labeled_files, listed_flow, with_images
 from flowfn.flows.flow import Flow
 from flowfn.storage.files import call
 from flowfn.vocabulary.making import _natural_order as natural
@@ -16,12 +16,12 @@ from flowfn.vocabulary.making import _natural_order as natural
 EXTENSIONS = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """How the names of images end, in small letters."""
 
-_EXTENSIONS = rules.Rule(
+_EXTENSION_LIST = rules.Rule(
     'a list of extensions such as ".jpg"',
     lambda value: isinstance(value, (list, tuple, set, frozenset)),
     lambda value, others: bool(value) and all(isinstance(one, str) and one.startswith(".") for one in value),
 )
-_LABELS = rules.optional(
+_FOLDER_LABELS = rules.optional(
     rules.Rule(
         "a list of the folders' names, or a dict from names to integers of 32 bits",
         lambda value: isinstance(value, (list, tuple, Mapping)),
@@ -64,7 +64,7 @@ def image_folder_files(dir: Any, *, extensions: Sequence[str] = EXTENSIONS, labe
     >>> image_folder_labels(folder)
     ['cat', 'dog']
     """
-    return _files("image_folder_files", dir, extensions, labels)
+    return _image_folder_paths("image_folder_files", dir, extensions, labels)
 
 
 def image_folder(dir: Any, *, extensions: Sequence[str] = EXTENSIONS, labels: Any = None) -> Flow[Any]:
@@ -78,7 +78,7 @@ def image_folder(dir: Any, *, extensions: Sequence[str] = EXTENSIONS, labels: An
         ValueError: a file is no image.
         ImportError: opencv is not installed.
     """
-    return decoded(_files("image_folder", dir, extensions, labels))
+    return with_images(_image_folder_paths("image_folder", dir, extensions, labels))
 
 
 def image_folder_labels(dir: Any) -> list[str]:
@@ -86,16 +86,16 @@ def image_folder_labels(dir: Any) -> list[str]:
     return _names(Published("image_folder_labels").folder(dir))
 
 
-def _files(who: str, dir: Any, extensions: Any, labels: Any) -> Flow[Any]:
+def _image_folder_paths(who: str, dir: Any, extensions: Any, labels: Any) -> Flow[Any]:
     folder = Published(who).folder(dir)
-    _EXTENSIONS.check(who, "extensions", extensions, {})
-    _LABELS.check(who, "labels", labels, {})
+    _EXTENSION_LIST.check(who, "extensions", extensions, {})
+    _FOLDER_LABELS.check(who, "labels", labels, {})
     ends = tuple(sorted(one.lower() for one in extensions))
     names = _names(folder)
     files = of_folders(folder, names if labels is None else labels, ends, who)
     if not len(files):
-        there = f"its folders are {_shown(names)}" if names else "there are no folders in it"
-        wanted = "any folder" if labels is None else f"the folders {_shown(list(labels))}"
+        there = f"its folders are {_names_in_words(names)}" if names else "there are no folders in it"
+        wanted = "any folder" if labels is None else f"the folders {_names_in_words(list(labels))}"
         raise FileNotFoundError(
             f"{who}(): no image ({', '.join(ends)}) lies in {wanted} of {folder!r}, and a folder stands for a label; "
             f"{there}. "
@@ -105,21 +105,23 @@ def _files(who: str, dir: Any, extensions: Any, labels: Any) -> Flow[Any]:
     return listed_flow("image_folder_files", shown, files)
 
 
-def _shown(names: list[str]) -> str:
+def _names_in_words(names: list[str]) -> str:
     return ", ".join([*map(repr, names[:5]), *["..."] * (len(names) > 5)])
 
 
 def _names(folder: str) -> list[str]:
     with os.scandir(folder) as entries:
         return sorted(
-            (entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry)), key=_order
+            (entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry)), key=_natural_key
         )
 
 
-def of_folders(folder: str, labels: Sequence[str] | Mapping[str, int], extensions: tuple[str, ...], who: str) -> Listed:
+def of_folders(
+    folder: str, labels: Sequence[str] | Mapping[str, int], extensions: tuple[str, ...], who: str
+) -> LabeledFiles:
     """The images below some of the folders in a folder, with their labels; a folder that is not there has no images."""
     numbered = labels if isinstance(labels, Mapping) else {name: number for number, name in enumerate(labels)}
-    return listed(
+    return labeled_files(
         folder,
         (
             (os.fsencode(path), int(label))
@@ -160,8 +162,8 @@ def images_below(folder: str, name: str, extensions: tuple[str, ...], who: str) 
             raise type(error)(
                 f"{who}(): the folder {path!r} cannot be read ({error.strerror}), and what is in it would be missed"
             ) from error
-        files.sort(key=_order)
-        folders.sort(key=_order, reverse=True)
+        files.sort(key=_natural_key)
+        folders.sort(key=_natural_key, reverse=True)
         yield from (f"{inner}/{file}" for file in files)
         todo += [f"{inner}/{one}" for one in folders]
 
@@ -185,5 +187,5 @@ def _may_be_read(entry: os.DirEntry[str]) -> bool:
     return entry.is_file()
 
 
-def _order(name: str) -> tuple[list[Any], str]:
+def _natural_key(name: str) -> tuple[list[Any], str]:
     return natural(name), name

@@ -13,7 +13,7 @@ from flowfn.flows.sources import ArraysNode, Source
 from flowfn.process import forks
 
 
-class Held(Columns):
+class LazyColumns(Columns):
     """Arrays of equal length that `read(*arguments)` returns, read once in each process that wants them.
 
     It pickles as the function and its arguments, so it is small; rows are read-only views.
@@ -25,7 +25,7 @@ class Held(Columns):
     def __getattr__(self, name: str) -> Any:
         if name not in ("arrays", "stackables"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        with _turn:
+        with _reading_lock:
             if "arrays" not in vars(self):
                 super().__init__(list(self.read(*self.arguments)))
         return vars(self)[name]
@@ -40,7 +40,7 @@ class Held(Columns):
 
 def held_flow(name: str, shown: str, read: Callable[..., Sequence[np.ndarray]], *arguments: Any) -> Flow[Any]:
     """The flow of the rows of arrays that `read(*arguments)` returns."""
-    return Flow(Source(Held(read, *arguments), ArraysNode, name=name, shown=shown))
+    return Flow(Source(LazyColumns(read, *arguments), ArraysNode, name=name, shown=shown))
 
 
 def labels_below(count: int, labels: np.ndarray, who: str, path: str) -> np.ndarray:
@@ -58,4 +58,4 @@ def labels_below(count: int, labels: np.ndarray, who: str, path: str) -> np.ndar
     return labels.astype(np.int64)
 
 
-_turn = forks.lock()
+_reading_lock = forks.lock()

@@ -15,14 +15,14 @@ from typing import Any
 from flowfn.datasets.annotations import with_boxes
 from flowfn.datasets.finding import Published, lines_of
 from flowfn.datasets.folders import EXTENSIONS, of_folders
-from flowfn.datasets.listed import Listed, decoded, lines_of_list, listed, listed_flow
-from flowfn.datasets.synsets import CAFFE, found
+from flowfn.datasets.listed import LabeledFiles, labeled_files, lines_of_list, listed_flow, with_images
+from flowfn.datasets.synsets import CAFFE, archive_file
 from flowfn.flows.flow import Flow
 from flowfn.storage.files import call
 from flowfn.vocabulary.transform import map
 
-_PAGE = "https://www.image-net.org/challenges/LSVRC/2012/"
-_SPLITS = ("train", "val", "test")
+_ILSVRC12_PAGE = "https://www.image-net.org/challenges/LSVRC/2012/"
+_ILSVRC12_SPLITS = ("train", "val", "test")
 LOOKED_AT = 10
 """How many images of a list are looked for, to tell a wrong folder at once."""
 
@@ -52,7 +52,7 @@ def ilsvrc12_files(dir: Any, split: str = "train", *, metadata: Any = None, boxe
     >>> [(os.path.basename(path), label) for path, label in ilsvrc12_files(folder)]
     [('n01440764_18.JPEG', 0), ('n01443537_18.JPEG', 1)]
     """
-    return _files("ilsvrc12_files", dir, split, metadata, boxes)
+    return _ilsvrc12_paths("ilsvrc12_files", dir, split, metadata, boxes)
 
 
 def ilsvrc12(dir: Any, split: str = "train", *, metadata: Any = None, boxes: Any = None) -> Flow[Any]:
@@ -67,11 +67,13 @@ def ilsvrc12(dir: Any, split: str = "train", *, metadata: Any = None, boxes: Any
         ValueError: a list, or an image, is not what it should be.
         ImportError: opencv is not installed.
     """
-    return decoded(_files("ilsvrc12", dir, split, metadata, boxes))
+    return with_images(_ilsvrc12_paths("ilsvrc12", dir, split, metadata, boxes))
 
 
-def _files(who: str, dir: Any, split: str, metadata: Any, boxes: Any) -> Flow[Any]:
-    published = Published(who, f"{_PAGE} (ILSVRC2012_img_{Published(who).split(split, *_SPLITS)}*.tar)")
+def _ilsvrc12_paths(who: str, dir: Any, split: str, metadata: Any, boxes: Any) -> Flow[Any]:
+    published = Published(
+        who, f"{_ILSVRC12_PAGE} (ILSVRC2012_img_{Published(who).split(split, *_ILSVRC12_SPLITS)}*.tar)"
+    )
     folder = published.folder(dir)
     about = folder if metadata is None else published.folder(metadata, "metadata")
     marked = None if boxes is None else published.folder(boxes, "boxes")
@@ -79,14 +81,14 @@ def _files(who: str, dir: Any, split: str, metadata: Any, boxes: Any) -> Flow[An
     if not os.path.isdir(images):
         raise published.missing(folder, split)
     shown = call("ilsvrc12_files", folder, split, metadata=(metadata and about, None))
-    flow = listed_flow("ilsvrc12_files", shown, _listed(published, images, about, split))
+    flow = listed_flow("ilsvrc12_files", shown, _image_list(published, images, about, split))
     return flow if marked is None else map(with_boxes(marked), flow)
 
 
-def _listed(published: Published, images: str, about: str, split: str) -> Listed:
+def _image_list(published: Published, images: str, about: str, split: str) -> LabeledFiles:
     """The list that there is; without one, what is in folders of synsets."""
     try:
-        path = found(published, about, f"{split}.txt")
+        path = archive_file(published, about, f"{split}.txt")
     except FileNotFoundError as error:
         inside = _folders(images)
         if not inside:
@@ -102,14 +104,14 @@ def _listed(published: Published, images: str, about: str, split: str) -> Listed
         synsets = _synsets(published, about) or _of_all_splits(images)
         if synsets and not os.path.dirname(first[0]):
             lines = _in_folders(lines, synsets, path, published.who)
-    files = listed(images, lines)
+    files = labeled_files(images, lines)
     for name, _ in islice(files, LOOKED_AT):
         if not os.path.isfile(name):
             raise published.missing(images, os.path.relpath(name, images).replace(os.sep, "/"))
     return files
 
 
-def _in_synsets(published: Published, images: str, inside: list[str], synsets: list[str]) -> Listed:
+def _in_synsets(published: Published, images: str, inside: list[str], synsets: list[str]) -> LabeledFiles:
     """What is in the folders `inside`, labelled by their places among the synsets."""
     unknown = sorted(set(inside).difference(synsets))
     if unknown:
@@ -132,7 +134,7 @@ def _folders(images: str) -> list[str]:
 def _of_all_splits(images: str) -> list[str]:
     """The synsets that have a folder in any split, so that labels are the same in all of them,
     whichever a split lacks."""
-    beside = (os.path.join(os.path.dirname(images), split) for split in _SPLITS)
+    beside = (os.path.join(os.path.dirname(images), split) for split in _ILSVRC12_SPLITS)
     return sorted({synset for folder in beside if os.path.isdir(folder) for synset in _folders(folder)})
 
 
@@ -144,7 +146,7 @@ def is_synset(name: str) -> bool:
 def _synsets(published: Published, about: str) -> list[str]:
     """The synsets in the order of their labels, if it is written down anywhere."""
     try:
-        path = found(published, about, "synsets.txt", "synset_words.txt")
+        path = archive_file(published, about, "synsets.txt", "synset_words.txt")
     except FileNotFoundError:
         return []
     return [line.split()[0] for line in lines_of(path, published.who)]

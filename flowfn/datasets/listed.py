@@ -17,7 +17,7 @@ from flowfn.storage.files import flow_of
 from flowfn.vocabulary.transform import map_component
 
 
-class Listed:
+class LabeledFiles:
     """A sequence of [path, label]: the names below one folder in one string of bytes, and where each ends.
 
     It pickles as what it holds. (A worker that listed the folder for itself might find another list there.)
@@ -55,22 +55,22 @@ class Listed:
             yield from self.__getitems__(range(start, min(start + 4096, len(self))))
 
 
-def listed(folder: str, entries: Iterable[tuple[bytes, int]]) -> Listed:
+def labeled_files(folder: str, entries: Iterable[tuple[bytes, int]]) -> LabeledFiles:
     """The list of (path below `folder`, label)."""
     names, ends, labels = bytearray(), array("q"), array("i")
     for name, label in entries:
         names += name
         ends.append(len(names))
         labels.append(label)
-    return Listed(folder, bytes(names), np.array(ends, np.int64), np.array(labels, np.int32))
+    return LabeledFiles(folder, bytes(names), np.array(ends, np.int64), np.array(labels, np.int32))
 
 
-def listed_flow(name: str, shown: str, files: Listed) -> Flow[Any]:
+def listed_flow(name: str, shown: str, files: LabeledFiles) -> Flow[Any]:
     """The flow of a list of files."""
     return flow_of(files, name, shown)
 
 
-def decoded(files: Flow[Any]) -> Flow[Any]:
+def with_images(files: Flow[Any]) -> Flow[Any]:
     """The same flow with the images that are in the files: uint8 arrays (height, width, 3), RGB."""
     from flowfn.image.reading import read_image
 

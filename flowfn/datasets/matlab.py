@@ -40,9 +40,9 @@ def matlab_variables(path: str, who: str, *names: str) -> Mapping[str, Any]:
             raise ValueError(f"it does not begin as one of version 5 to 7 does, but with {bytes(held[:16])!r}")
         order = "<" if bytes(held[126:128]) == b"IM" else ">"
         for kind, data in _elements(held[128:], order):
-            front = _unpacked(data, order, _FRONT) if kind == _COMPRESSED else data if kind == _MATRIX else b""
+            front = _decompressed(data, order, _FRONT) if kind == _COMPRESSED else data if kind == _MATRIX else b""
             if front:
-                there[_name(memoryview(front), order)] = kind, data
+                there[_variable_name(memoryview(front), order)] = kind, data
         found = {name: _variable(*there[name], order) for name in names if name in there}
     missing = [name for name in names if name not in found]
     if missing:
@@ -83,10 +83,10 @@ def _elements(held: memoryview, order: str, cut: bool = False) -> Iterator[tuple
 
 def _variable(kind: int, data: memoryview, order: str) -> Any:
     """The value of a variable, packed or not."""
-    return _matrix(memoryview(_unpacked(data, order, None)) if kind == _COMPRESSED else data, order, 0)
+    return _matrix(memoryview(_decompressed(data, order, None)) if kind == _COMPRESSED else data, order, 0)
 
 
-def _unpacked(data: memoryview, order: str, limit: int | None) -> bytes | memoryview:
+def _decompressed(data: memoryview, order: str, limit: int | None) -> bytes | memoryview:
     """The matrix in a packed element: as much as is asked for, or all that its tag says,
     and then it must be at its end."""
     tag = zlib.decompressobj().decompress(data[:_FRONT], 8)
@@ -106,7 +106,7 @@ def _unpacked(data: memoryview, order: str, limit: int | None) -> bytes | memory
     return memoryview(content)[8:]
 
 
-def _name(front: memoryview, order: str) -> str:
+def _variable_name(front: memoryview, order: str) -> str:
     """The name of a matrix, of which the front is there."""
     elements = _elements(front, order, cut=True)
     for _ in zip(range(2), elements):
@@ -137,7 +137,7 @@ def _matrix(held: memoryview, order: str, depth: int) -> Any:
         raise ValueError(f"a variable is said to be of shape {tuple(sizes)}, which cannot be in {len(held)} bytes")
     kind, count = flags & 0xFF, math.prod(sizes)
     if kind in _CLASSES:
-        return _numbers(
+        return _numeric_array(
             *following(*_NUMBERS), order, sizes, np.dtype(bool) if flags & 0x200 else np.dtype(_CLASSES[kind])
         )
     if kind == _CHAR:
@@ -161,7 +161,7 @@ def _matrix(held: memoryview, order: str, depth: int) -> Any:
     raise ValueError(f"it holds something of MATLAB's class {kind}, which is not read")
 
 
-def _numbers(kind: int, data: memoryview, order: str, sizes: list[int], dtype: np.dtype) -> np.ndarray:
+def _numeric_array(kind: int, data: memoryview, order: str, sizes: list[int], dtype: np.dtype) -> np.ndarray:
     """An array of numbers, which may be written down in fewer bytes than they have."""
     held = np.dtype(_NUMBERS[kind]).newbyteorder("<" if order == "<" else ">")
     if math.prod(sizes) * held.itemsize != len(data):

@@ -43,9 +43,9 @@ MNIST_STATISTICS = Statistics(33.3184, 78.5675)
 FASHION_MNIST_STATISTICS = Statistics(72.9404, 90.0212)
 """Mean and standard deviation of the pixels of Fashion-MNIST's training images, in 0..255."""
 
-_FRONT = {"train": "train", "test": "t10k"}
-_IMAGES, _LABELS = "{}-images-idx3-ubyte", "{}-labels-idx1-ubyte"
-_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_SPLIT_PREFIXES = {"train": "train", "test": "t10k"}
+_IMAGE_FILE, _LABEL_FILE = "{}-images-idx3-ubyte", "{}-labels-idx1-ubyte"
+_IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP = b"\x1f\x8b"
 _DEFLATE = 1032
 """How many times as long as itself a byte can become when it is unpacked, at most."""
@@ -97,7 +97,7 @@ def mnist(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any]:
     <BLANKLINE>
            [[30, 40]]], dtype=uint8), array([7, 9])]]
     """
-    return _opened(_MNIST, dir, split, verify)
+    return _mnist_flow(_MNIST, dir, split, verify)
 
 
 def fashion_mnist(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any]:
@@ -110,7 +110,7 @@ def fashion_mnist(dir: Any, split: str = "train", *, verify: bool = False) -> Fl
         FileNotFoundError: a file is missing; nothing is downloaded, the message says where it is found.
         ValueError: a file is not what it should be.
     """
-    return _opened(_FASHION, dir, split, verify)
+    return _mnist_flow(_FASHION, dir, split, verify)
 
 
 def read_idx(path: Any) -> np.ndarray:
@@ -132,18 +132,18 @@ def read_idx(path: Any) -> np.ndarray:
     return _idx(file_path(path, "read_idx"), "read_idx")
 
 
-def _opened(published: Published, dir: Any, split: str, verify: bool) -> Flow[Any]:
+def _mnist_flow(published: Published, dir: Any, split: str, verify: bool) -> Flow[Any]:
     who = published.who
-    front = _FRONT[published.split(split, *_FRONT)]
+    front = _SPLIT_PREFIXES[published.split(split, *_SPLIT_PREFIXES)]
     folder = published.folder(dir)
     paths = []
-    for form in (_IMAGES, _LABELS):
+    for form in (_IMAGE_FILE, _LABEL_FILE):
         name = form.format(front)
         paths.append(published.file(folder, *((f"{name}.gz",) if verify else (name, f"{name}.gz")), verify=verify))
-    return held_flow(who, call(who, folder, split, verify=(verify, False)), _images_and_labels, who, *paths)
+    return held_flow(who, call(who, folder, split, verify=(verify, False)), _mnist_arrays, who, *paths)
 
 
-def _images_and_labels(who: str, images: str, labels: str) -> list[np.ndarray]:
+def _mnist_arrays(who: str, images: str, labels: str) -> list[np.ndarray]:
     pixels, classes = _idx(images, who, axes=3), _idx(labels, who, axes=1)
     if len(pixels) != len(classes):
         raise ValueError(
@@ -161,16 +161,16 @@ def _idx(path: str, who: str, axes: int | None = None) -> np.ndarray:
         plain.seek(0)
         file = cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if zipped else plain
         with reading(path, f"{who}(): {path!r} is damaged", "; get it again"):
-            return _array_in(file, path, who, packed * _DEFLATE if zipped else packed, axes)
+            return _idx_array(file, path, who, packed * _DEFLATE if zipped else packed, axes)
 
 
-def _array_in(file: BinaryIO, path: str, who: str, limit: int, axes: int | None) -> np.ndarray:
+def _idx_array(file: BinaryIO, path: str, who: str, limit: int, axes: int | None) -> np.ndarray:
     magic = file.read(4)
-    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES:
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _IDX_TYPES:
         raise ValueError(
             f"{who}(): {path!r} is not an IDX file: it must begin with 0, 0 and the code of a type, got {magic!r}"
         )
-    dtype, count = np.dtype(_TYPES[magic[2]]), magic[3]
+    dtype, count = np.dtype(_IDX_TYPES[magic[2]]), magic[3]
     if axes is not None and (dtype != np.uint8 or count != axes):
         raise ValueError(f"{who}(): {path!r} must hold bytes in {axes} axes, but its header says {dtype} in {count}")
     sizes = file.read(4 * count)

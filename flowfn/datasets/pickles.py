@@ -16,7 +16,7 @@ import numpy as np
 
 from flowfn.storage.damage import tell
 
-_PLAIN = b"".join(
+_PLAIN_INSTRUCTIONS = b"".join(
     (
         pickle.PROTO,
         pickle.FRAME,
@@ -70,7 +70,7 @@ _PLAIN = b"".join(
 """Instructions that do no more than build such values, and take no more memory than the file."""
 
 
-class Refused(ValueError):
+class UnsafePickle(ValueError):
     """A pickle holds what it must not hold."""
 
 
@@ -84,7 +84,7 @@ def plain_pickle(path: str, who: str) -> Any:
         with open(path, "rb") as file:
             held = file.read()
         return _Careful(io.BytesIO(held), encoding="bytes").load()
-    except Refused as error:
+    except UnsafePickle as error:
         raise ValueError(
             f"{who}(): {path!r} is not read any further, for its pickle {error}; nothing in it was run"
         ) from None
@@ -110,7 +110,7 @@ class _Dtype:
             "f4",
             "f8",
         ):
-            raise Refused(f"holds an array of {text!r:.40}, and not of numbers")
+            raise UnsafePickle(f"holds an array of {text!r:.40}, and not of numbers")
         self.dtype = np.dtype(text)
 
     def __setstate__(self, state: Any) -> None:
@@ -127,32 +127,32 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, by_column, raw = state
-        self.array = _array(raw, dtype, shape, "F" if by_column else "C")
+        self.array = _rebuilt_array(raw, dtype, shape, "F" if by_column else "C")
 
 
-def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+def _rebuilt_array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     if (
         not isinstance(raw, bytes)
         or not isinstance(dtype, _Dtype)
         or not all(type(size) is int and size >= 0 for size in shape)
     ):
-        raise Refused("holds an array of something else than numbers")
+        raise UnsafePickle("holds an array of something else than numbers")
     if math.prod(shape) * dtype.dtype.itemsize != len(raw):
-        raise Refused(f"holds an array of shape {shape} that has {len(raw)} bytes")
+        raise UnsafePickle(f"holds an array of shape {shape} that has {len(raw)} bytes")
     return np.frombuffer(raw, dtype.dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
 def _from_buffer(raw: Any, dtype: Any, shape: Any, order: Any = "C", *ignored: Any) -> _Array:
     """Stands in for numpy's `_frombuffer`, which protocol 5 calls."""
     made = _Array()
-    made.array = _array(raw, dtype, shape, order)
+    made.array = _rebuilt_array(raw, dtype, shape, order)
     return made
 
 
-def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
+def _latin1_encoded(text: Any, encoding: Any = "latin1") -> bytes:
     """Stands in for `_codecs.encode`, by which Python 3 writes bytes in old protocols."""
     if not isinstance(text, str) or encoding not in ("latin1", b"latin1", "latin-1"):
-        raise Refused("encodes a string in an unusual way")
+        raise UnsafePickle("encodes a string in an unusual way")
     return text.encode("latin-1")
 
 
@@ -162,7 +162,7 @@ def _no_bytes() -> bytes:
 
 
 _STANDING_IN: dict[tuple[str, str], Any] = {
-    ("_codecs", "encode"): _encoded,
+    ("_codecs", "encode"): _latin1_encoded,
     ("__builtin__", "bytes"): _no_bytes,
     ("builtins", "bytes"): _no_bytes,
     ("numpy", "ndarray"): _Array,
@@ -175,21 +175,21 @@ _STANDING_IN: dict[tuple[str, str], Any] = {
 class _Careful(pickle._Unpickler):
     """Python's own unpickler without most of its instructions."""
 
-    dispatch: ClassVar[dict[int, Any]] = {code: pickle._Unpickler.dispatch[code] for code in _PLAIN}
+    dispatch: ClassVar[dict[int, Any]] = {code: pickle._Unpickler.dispatch[code] for code in _PLAIN_INSTRUCTIONS}
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands in for a function; nothing is imported."""
         try:
             return _STANDING_IN[module, name]
         except KeyError:
-            raise Refused(f"asks for {module}.{name}") from None
+            raise UnsafePickle(f"asks for {module}.{name}") from None
 
     def load(self) -> Any:
         """Run the instructions, as far as they are allowed."""
         try:
-            return _plain(super().load())
+            return _with_arrays(super().load())
         except KeyError as error:
-            raise Refused(
+            raise UnsafePickle(
                 f"has an instruction that plain values do not need, or refers to what is not there ({error})"
             ) from None
 
@@ -197,7 +197,7 @@ class _Careful(pickle._Unpickler):
         """BUILD: arrays and dtypes have a state, and nothing else."""
         state = self.stack.pop()
         if not isinstance(self.stack[-1], (_Array, _Dtype)):
-            raise Refused("sets the state of something that has none")
+            raise UnsafePickle("sets the state of something that has none")
         self.stack[-1].__setstate__(state)
 
     def set_items(self: Any) -> None:
@@ -223,7 +223,7 @@ class _Careful(pickle._Unpickler):
     @staticmethod
     def _set(target: Any, items: list[Any]) -> None:
         if type(target) is not dict or not all(isinstance(key, (str, bytes)) for key in items[::2]):
-            raise Refused("has a dict with other keys than strings")
+            raise UnsafePickle("has a dict with other keys than strings")
         target.update(zip(items[::2], items[1::2]))
 
 
@@ -236,7 +236,7 @@ _Careful.dispatch |= {
 }
 
 
-def _plain(value: Any) -> Any:
+def _with_arrays(value: Any) -> Any:
     """The value, with arrays in the places of what stood in for them, at the top or in a dict there."""
     if isinstance(value, dict):
         return {key: one.array if isinstance(one, _Array) else one for key, one in value.items()}

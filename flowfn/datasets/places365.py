@@ -13,22 +13,27 @@ from typing import Any
 
 from flowfn import rules
 from flowfn.datasets.finding import Published, lines_of
-from flowfn.datasets.listed import decoded, lines_of_list, listed, listed_flow
+from flowfn.datasets.listed import labeled_files, lines_of_list, listed_flow, with_images
 from flowfn.flows.flow import Flow
 from flowfn.storage.damage import reading
 from flowfn.storage.files import call
 
-_PAGE = "http://places2.csail.mit.edu/download.html"
-_SUMS = {
+_PLACES365_PAGE = "http://places2.csail.mit.edu/download.html"
+_PLACES365_SUMS = {
     "categories_places365.txt": "06c963b85866bd0649f97cb43dd16673",
     "places365_train_standard.txt": "30f37515461640559006b8329efbed1a",
     "places365_train_challenge.txt": "b2931dc997b8c33c27e7329c073a6b57",
     "places365_val.txt": "e9f2fd57bfd9d07630173f4e8708e4b1",
     "places365_test.txt": "2fce8233fe493576d724142e45d93653",
 }
-_SPLITS = {"train": "train_standard", "train-challenge": "train_challenge", "val": "val", "test": "test"}
-_SIZE = rules.one_of(256, "large")
-_IMAGES = {"train": "data_{}_standard", "train-challenge": "data_{}_challenge", "val": "val_{}", "test": "test_{}"}
+_LIST_NAMES = {"train": "train_standard", "train-challenge": "train_challenge", "val": "val", "test": "test"}
+_PLACES365_SIZE = rules.one_of(256, "large")
+_IMAGE_FOLDERS = {
+    "train": "data_{}_standard",
+    "train-challenge": "data_{}_challenge",
+    "val": "val_{}",
+    "test": "test_{}",
+}
 _CATEGORIES = "categories_places365.txt"
 _LOOKED_AT = 10
 
@@ -56,7 +61,7 @@ def places365_files(dir: Any, split: str = "train", *, size: Any = 256, verify: 
     >>> [(os.path.relpath(path, folder), label) for path, label in places365_files(folder, "val")]
     [('val_256/Places365_val_00000001.jpg', 165)]
     """
-    return _files("places365_files", dir, split, size, verify)
+    return _places365_paths("places365_files", dir, split, size, verify)
 
 
 def places365(dir: Any, split: str = "train", *, size: Any = 256, verify: bool = False) -> Flow[Any]:
@@ -70,7 +75,7 @@ def places365(dir: Any, split: str = "train", *, size: Any = 256, verify: bool =
         ValueError: a list, or an image, is not what it should be.
         ImportError: opencv is not installed.
     """
-    return decoded(_files("places365", dir, split, size, verify))
+    return with_images(_places365_paths("places365", dir, split, size, verify))
 
 
 def places365_labels(dir: Any) -> list[str]:
@@ -83,7 +88,7 @@ def places365_labels(dir: Any) -> list[str]:
         FileNotFoundError: the file is missing; nothing is downloaded, the message says where it is found.
         ValueError: it is not what it should be.
     """
-    published = Published("places365_labels", _PAGE)
+    published = Published("places365_labels", _PLACES365_PAGE)
     folder = published.folder(dir)
     if not os.path.isfile(os.path.join(folder, _CATEGORIES)):
         for name in ("val.txt", "train.txt"):
@@ -97,19 +102,19 @@ def places365_labels(dir: Any) -> list[str]:
     return [numbered[label].removeprefix("/")[2:] for label in range(len(numbered))]
 
 
-def _files(who: str, dir: Any, split: str, size: Any, verify: bool) -> Flow[Any]:
-    published = Published(who, _PAGE, _SUMS)
+def _places365_paths(who: str, dir: Any, split: str, size: Any, verify: bool) -> Flow[Any]:
+    published = Published(who, _PLACES365_PAGE, _PLACES365_SUMS)
     folder = published.folder(dir)
-    published.split(split, *_SPLITS)
-    _SIZE.check(who, "size", size, {})
+    published.split(split, *_LIST_NAMES)
+    _PLACES365_SIZE.check(who, "size", size, {})
     easy = os.path.join(folder, f"{split}.txt")
     if size == 256 and not verify and os.path.isfile(easy):
         images, entries = folder, _easy(easy, who)
     else:
-        path = published.file(folder, f"places365_{_SPLITS[split]}.txt", verify=verify)
+        path = published.file(folder, f"places365_{_LIST_NAMES[split]}.txt", verify=verify)
         images = _images(published, folder, split, size)
         entries = _below(lines_of_list(path, who, labels=split != "test"), path, who)
-    files = listed(images, entries)
+    files = labeled_files(images, entries)
     for name, _ in islice(files, _LOOKED_AT):
         if not os.path.isfile(name):
             raise published.missing(images, os.path.relpath(name, images).replace(os.sep, "/"))
@@ -120,7 +125,7 @@ def _files(who: str, dir: Any, split: str, size: Any, verify: bool) -> Flow[Any]
 
 def _images(published: Published, folder: str, split: str, size: Any) -> str:
     """The folder that the archive of a split unpacks to."""
-    name = _IMAGES[split].format(size)
+    name = _IMAGE_FOLDERS[split].format(size)
     for one in (name, name.removesuffix("_standard")):
         if os.path.isdir(os.path.join(folder, one)):
             return os.path.join(folder, one)

@@ -17,8 +17,8 @@ from flowfn.datasets.matlab import matlab_arrays, matlab_variables
 from flowfn.flows.flow import Flow
 from flowfn.storage.files import call
 
-_PAGE = "https://people.cs.umass.edu/~marlin/data.shtml"
-_SIZE = rules.one_of(28, 16)
+_SILHOUETTES_PAGE = "https://people.cs.umass.edu/~marlin/data.shtml"
+_SILHOUETTE_SIZE = rules.one_of(28, 16)
 
 
 def caltech101_silhouettes(dir: Any, split: str = "train", *, size: int = 28) -> Flow[Any]:
@@ -43,7 +43,7 @@ def caltech101_silhouettes(dir: Any, split: str = "train", *, size: int = 28) ->
     folder, path = _file("caltech101_silhouettes", dir, size)
     split = Published("caltech101_silhouettes").split(split, "train", "val", "test")
     shown = call("caltech101_silhouettes", folder, split, size=(size, 28))
-    return held_flow("caltech101_silhouettes", shown, _images_and_labels, path, split, size)
+    return held_flow("caltech101_silhouettes", shown, _silhouette_arrays, path, split, size)
 
 
 def caltech101_silhouettes_labels(dir: Any, *, size: int = 28) -> list[str]:
@@ -58,13 +58,13 @@ def caltech101_silhouettes_labels(dir: Any, *, size: int = 28) -> list[str]:
 
 
 def _file(who: str, dir: Any, size: int) -> tuple[str, str]:
-    _SIZE.check(who, "size", size, {})
-    published = Published(who, _PAGE)
+    _SILHOUETTE_SIZE.check(who, "size", size, {})
+    published = Published(who, _SILHOUETTES_PAGE)
     folder = published.folder(dir)
     return folder, published.file(folder, f"caltech101_silhouettes_{size}_split1.mat")
 
 
-def _images_and_labels(path: str, split: str, size: int) -> list[np.ndarray]:
+def _silhouette_arrays(path: str, split: str, size: int) -> list[np.ndarray]:
     pixels, labels = matlab_arrays(path, "caltech101_silhouettes", f"{split}_data", f"{split}_labels")
     if pixels.ndim != 2 or pixels.shape[1] != size * size or labels.size != len(pixels):
         raise ValueError(

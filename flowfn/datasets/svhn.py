@@ -13,7 +13,7 @@ import numpy as np
 
 from flowfn.datasets.finding import Published
 from flowfn.datasets.held import held_flow, labels_below
-from flowfn.datasets.listed import decoded
+from flowfn.datasets.listed import with_images
 from flowfn.datasets.matlab import matlab_arrays
 from flowfn.datasets.statistics import Statistics
 from flowfn.extras import needed
@@ -24,9 +24,9 @@ from flowfn.storage.files import Opened, call, flow_of
 SVHN_STATISTICS = Statistics((111.609, 113.161, 120.565), (50.498, 51.259, 50.244))
 """Mean and standard deviation of each channel (RGB) of SVHN's training digits, in 0..255."""
 
-_PAGE = "http://ufldl.stanford.edu/housenumbers/"
-_SPLITS = ("train", "test", "extra")
-_SUMS = {
+_SVHN_PAGE = "http://ufldl.stanford.edu/housenumbers/"
+_SVHN_SPLITS = ("train", "test", "extra")
+_SVHN_SUMS = {
     "train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
     "test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
     "extra_32x32.mat": "a93ce644f1a588dc4d68dda5feec44a7",
@@ -53,10 +53,10 @@ def svhn(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any]:
     >>> [(image.shape, int(label)) for image, label in svhn(folder, "test")]
     [((32, 32, 3), 7), ((32, 32, 3), 0)]
     """
-    published = Published("svhn", _PAGE, _SUMS)
+    published = Published("svhn", _SVHN_PAGE, _SVHN_SUMS)
     folder = published.folder(dir)
-    path = published.file(folder, f"{published.split(split, *_SPLITS)}_32x32.mat", verify=verify)
-    return held_flow("svhn", call("svhn", folder, split, verify=(verify, False)), _digits, path)
+    path = published.file(folder, f"{published.split(split, *_SVHN_SPLITS)}_32x32.mat", verify=verify)
+    return held_flow("svhn", call("svhn", folder, split, verify=(verify, False)), _cropped_digits, path)
 
 
 def svhn_numbers_files(dir: Any, split: str = "train") -> Flow[Any]:
@@ -72,7 +72,7 @@ def svhn_numbers_files(dir: Any, split: str = "train") -> Flow[Any]:
         ValueError: the file is not what it should be.
         ImportError: h5py is not installed.
     """
-    return _numbers("svhn_numbers_files", dir, split)
+    return _house_numbers("svhn_numbers_files", dir, split)
 
 
 def svhn_numbers(dir: Any, split: str = "train") -> Flow[Any]:
@@ -85,19 +85,19 @@ def svhn_numbers(dir: Any, split: str = "train") -> Flow[Any]:
         ValueError: the file is not what it should be.
         ImportError: h5py or opencv is not installed.
     """
-    return decoded(_numbers("svhn_numbers", dir, split))
+    return with_images(_house_numbers("svhn_numbers", dir, split))
 
 
-def _numbers(who: str, dir: Any, split: str) -> Flow[Any]:
-    split = Published(who).split(split, *_SPLITS)
-    published = Published(who, f"{_PAGE} ({split}.tar.gz)")
+def _house_numbers(who: str, dir: Any, split: str) -> Flow[Any]:
+    split = Published(who).split(split, *_SVHN_SPLITS)
+    published = Published(who, f"{_SVHN_PAGE} ({split}.tar.gz)")
     folder = published.folder(dir)
     path = published.file(folder, f"{split}/digitStruct.mat")
     needed("h5py", f"{who}()", extra="datasets")
     return flow_of(DigitStruct(path, who), "svhn_numbers_files", call("svhn_numbers_files", folder, split))
 
 
-def _digits(path: str) -> list[np.ndarray]:
+def _cropped_digits(path: str) -> list[np.ndarray]:
     images, labels = matlab_arrays(path, "svhn", "X", "y")
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[2] != 3 or labels.size != images.shape[3]:
         raise ValueError(

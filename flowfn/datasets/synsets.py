@@ -26,7 +26,7 @@ def ilsvrc12_synsets(metadata: Any) -> list[str]:
         FileNotFoundError: it is not there; nothing is downloaded, the message says where it is found.
     """
     published = Published("ilsvrc12_synsets", CAFFE)
-    path = found(published, published.folder(metadata, "metadata"), "synsets.txt", "synset_words.txt")
+    path = archive_file(published, published.folder(metadata, "metadata"), "synsets.txt", "synset_words.txt")
     return [line.split()[0] for line in lines_of(path, published.who)]
 
 
@@ -39,7 +39,7 @@ def ilsvrc12_labels(metadata: Any) -> list[str]:
         FileNotFoundError: it is not there; nothing is downloaded, the message says where it is found.
     """
     published = Published("ilsvrc12_labels", CAFFE)
-    path = found(published, published.folder(metadata, "metadata"), "synset_words.txt")
+    path = archive_file(published, published.folder(metadata, "metadata"), "synset_words.txt")
     return [line.partition(" ")[2].strip() for line in lines_of(path, published.who)]
 
 
@@ -54,12 +54,12 @@ def ilsvrc12_mean(metadata: Any) -> np.ndarray:
         ValueError: it is damaged.
     """
     published = Published("ilsvrc12_mean", CAFFE)
-    path = found(published, published.folder(metadata, "metadata"), "imagenet_mean.binaryproto")
+    path = archive_file(published, published.folder(metadata, "metadata"), "imagenet_mean.binaryproto")
     sizes, pixels = {1: 1, 2: 0, 3: 0, 4: 0}, b""
     with reading(path, f"ilsvrc12_mean(): {path!r} is damaged", f"; get it again from {CAFFE}"):
         with open(path, "rb") as file:
             held = file.read()
-        for number, value in _fields(held):
+        for number, value in _message_fields(held):
             if number == 5:
                 pixels += value if isinstance(value, bytes) else struct.pack("<I", value)
             elif number in sizes and isinstance(value, int):
@@ -70,7 +70,7 @@ def ilsvrc12_mean(metadata: Any) -> np.ndarray:
     return np.ascontiguousarray(planes[::-1].transpose(1, 2, 0), np.float32)
 
 
-def found(published: Published, folder: str, *names: str) -> str:
+def archive_file(published: Published, folder: str, *names: str) -> str:
     """The path of a file of the archive, in the folder or in one that the archive makes there."""
     for inner in INNER:
         for name in names:
@@ -80,17 +80,17 @@ def found(published: Published, folder: str, *names: str) -> str:
     raise Published(published.who, CAFFE).missing(folder, *names)
 
 
-def _fields(held: bytes) -> Iterator[tuple[int, int | bytes]]:
+def _message_fields(held: bytes) -> Iterator[tuple[int, int | bytes]]:
     """The fields of a message in protocol buffers' wire format: (number, value)."""
     at = 0
     while at < len(held):
-        tag, at = _varint(held, at)
+        tag, at = _decoded_varint(held, at)
         number, kind = tag >> 3, tag & 7
         if kind == 0:
-            value, at = _varint(held, at)
+            value, at = _decoded_varint(held, at)
             yield number, value
         elif kind in (1, 2, 5):
-            size, at = (8, at) if kind == 1 else (4, at) if kind == 5 else _varint(held, at)
+            size, at = (8, at) if kind == 1 else (4, at) if kind == 5 else _decoded_varint(held, at)
             if size > len(held) - at:
                 raise ValueError(f"it ends within its field {number}")
             part, at = held[at : at + size], at + size
@@ -99,7 +99,7 @@ def _fields(held: bytes) -> Iterator[tuple[int, int | bytes]]:
             raise ValueError(f"its field {number} is of the unknown kind {kind}")
 
 
-def _varint(held: bytes, at: int) -> tuple[int, int]:
+def _decoded_varint(held: bytes, at: int) -> tuple[int, int]:
     """A number of seven bits in each byte, and where it ends."""
     value = shift = 0
     while True:

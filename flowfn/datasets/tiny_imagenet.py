@@ -9,11 +9,11 @@ from typing import Any
 
 from flowfn.datasets.finding import Published, lines_of
 from flowfn.datasets.folders import EXTENSIONS, images_below
-from flowfn.datasets.listed import decoded, listed, listed_flow
+from flowfn.datasets.listed import labeled_files, listed_flow, with_images
 from flowfn.flows.flow import Flow
 from flowfn.storage.files import call
 
-_PAGE = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+_TINY_IMAGENET_PAGE = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 
 
 def tiny_imagenet_files(dir: Any, split: str = "train") -> Flow[Any]:
@@ -37,7 +37,7 @@ def tiny_imagenet_files(dir: Any, split: str = "train") -> Flow[Any]:
     >>> [(os.path.relpath(path, folder), label) for path, label in tiny_imagenet_files(folder, "val")]
     [('val/images/val_0.JPEG', 1)]
     """
-    return _files("tiny_imagenet_files", dir, split)
+    return _tiny_imagenet_paths("tiny_imagenet_files", dir, split)
 
 
 def tiny_imagenet(dir: Any, split: str = "train") -> Flow[Any]:
@@ -50,7 +50,7 @@ def tiny_imagenet(dir: Any, split: str = "train") -> Flow[Any]:
         ValueError: a list, or an image, is not what it should be.
         ImportError: opencv is not installed.
     """
-    return decoded(_files("tiny_imagenet", dir, split))
+    return with_images(_tiny_imagenet_paths("tiny_imagenet", dir, split))
 
 
 def tiny_imagenet_labels(dir: Any) -> list[str]:
@@ -59,7 +59,7 @@ def tiny_imagenet_labels(dir: Any) -> list[str]:
     Raises:
         FileNotFoundError: a file is missing; nothing is downloaded, the message says where it is found.
     """
-    published = Published("tiny_imagenet_labels", _PAGE)
+    published = Published("tiny_imagenet_labels", _TINY_IMAGENET_PAGE)
     folder = _inner(published, dir)
     synsets = lines_of(published.file(folder, "wnids.txt"), published.who)
     words = dict(
@@ -74,15 +74,17 @@ def _inner(published: Published, dir: Any) -> str:
     return inner if os.path.isdir(inner) else folder
 
 
-def _files(who: str, dir: Any, split: str) -> Flow[Any]:
-    published = Published(who, _PAGE)
+def _tiny_imagenet_paths(who: str, dir: Any, split: str) -> Flow[Any]:
+    published = Published(who, _TINY_IMAGENET_PAGE)
     folder = _inner(published, dir)
     published.split(split, "train", "val")
     synsets = list(lines_of(published.file(folder, "wnids.txt"), who))
     numbers = {synset: number for number, synset in enumerate(synsets)}
     entries = _training(published, folder, synsets) if split == "train" else _validating(published, folder, numbers)
     return listed_flow(
-        "tiny_imagenet_files", call("tiny_imagenet_files", folder, split), listed(os.path.join(folder, split), entries)
+        "tiny_imagenet_files",
+        call("tiny_imagenet_files", folder, split),
+        labeled_files(os.path.join(folder, split), entries),
     )
 
 

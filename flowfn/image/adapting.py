@@ -24,8 +24,8 @@ from flowfn.showing import brief
 from flowfn.vocabulary.transform import seeded
 
 SEEDS = 1 << 63
-_FLOAT32 = 1 << 24  # from here on float32, as which torchvision warps, does not hold every integer
-_INT32 = (1 << 31) - 1  # OpenCV takes int64 for int32, and says nothing
+_LARGEST_IN_FLOAT32 = 1 << 24  # from here on float32, as which torchvision warps, does not hold every integer
+_LARGEST_INT32 = (1 << 31) - 1  # OpenCV takes int64 for int32, and says nothing
 _V2 = "torchvision.transforms.v2"
 
 
@@ -188,7 +188,7 @@ class Torchvision(Augmentor):
         (image,) = parts.images
         flat = image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image
         picture = import_module("PIL.Image").fromarray(flat) if flat.dtype == np.uint8 else _tensor(image)
-        return Parts([_array(self.transform(picture), image)], [])
+        return Parts([_as_array_like(self.transform(picture), image)], [])
 
     def _as_tensors(self, parts: Parts) -> Parts:
         torch, tv_tensors = import_module("torch"), import_module("torchvision.tv_tensors")
@@ -197,7 +197,7 @@ class Torchvision(Augmentor):
         images = parts.images or [np.zeros((height, width, 3), np.uint8)]
         canvas: Any = {"canvas_size": (height, width)}
         given: dict[str, Any] = {"images": [tv_tensors.Image(_tensor(image)) for image in images]}
-        given["masks"] = [ours.mask(_tensor(_within(mask, _FLOAT32, self))) for mask in parts.masks]
+        given["masks"] = [ours.mask(_tensor(_mask_within(mask, _LARGEST_IN_FLOAT32, self))) for mask in parts.masks]
         if parts.boxes is not None:
             boxes = torch.from_numpy(np.array(parts.boxes))
             given["boxes"] = ours.boxes(boxes, format="XYXY", clamping_mode=None, **canvas)
@@ -209,8 +209,8 @@ class Torchvision(Augmentor):
         made = self._knowing(given)
         coords = made["coords"].numpy() if parts.coords is not None else None
         region = bounding(made["region"].numpy()) if parts.region is not None else None
-        images = [_array(one, image) for one, image in zip(made["images"], parts.images)]
-        masks = [_array(one, mask) for one, mask in zip(made["masks"], parts.masks)]
+        images = [_as_array_like(one, image) for one, image in zip(made["images"], parts.images)]
+        masks = [_as_array_like(one, mask) for one, mask in zip(made["masks"], parts.masks)]
         if parts.boxes is None:
             return Parts(images, masks, coords, None, region)
         return Parts(images, masks, coords, as_boxes(made["boxes"]), region, made["labels"].numpy())
@@ -231,7 +231,7 @@ def _masks(count: int) -> list[str]:
     return ["mask", *(f"mask{i}" for i in range(1, count))][:count]
 
 
-def _within(mask: np.ndarray, largest: int, transform: Augmentor) -> np.ndarray:
+def _mask_within(mask: np.ndarray, largest: int, transform: Augmentor) -> np.ndarray:
     """A mask, or an error if it has labels that the library would change into others."""
     if (
         mask.dtype.kind in "iu"
@@ -249,7 +249,7 @@ def _within(mask: np.ndarray, largest: int, transform: Augmentor) -> np.ndarray:
 def _as_carried(mask: np.ndarray, transform: Augmentor) -> np.ndarray:
     """A mask in a dtype that OpenCV warps."""
     if mask.dtype.kind in "iu" and mask.dtype.itemsize >= 4:
-        return _within(mask, _INT32, transform).astype(np.int32, copy=False)
+        return _mask_within(mask, _LARGEST_INT32, transform).astype(np.int32, copy=False)
     return mask.astype(np.uint8) if mask.dtype == bool else mask
 
 
@@ -270,7 +270,7 @@ def _tensor(image: np.ndarray) -> Any:
     return import_module("torch").from_numpy(image if image.ndim == 2 else image.transpose(2, 0, 1))
 
 
-def _array(made: Any, given: np.ndarray) -> np.ndarray:
+def _as_array_like(made: Any, given: np.ndarray) -> np.ndarray:
     """What torchvision made of an image (a tensor or a PIL image), as an array with as many axes as it had."""
     array = made.numpy().transpose(1, 2, 0) if hasattr(made, "numpy") and made.ndim == 3 else np.asarray(made)
     if given.ndim == 2 and array.ndim == 3 and array.shape[2] == 1:

@@ -8,11 +8,11 @@ import numpy as np
 
 from flowfn.rules import Rule, is_integer, is_number, one_of
 
-Fill: TypeAlias = "float | tuple[float, ...]"
+FillColor: TypeAlias = "float | tuple[float, ...]"
 """What to paint with: one number, or one for each channel."""
 Range: TypeAlias = "float | tuple[float, float]"
 """From where a number is drawn: (low, high), or one number n for (-n, n)."""
-Size: TypeAlias = "int | tuple[int, int]"
+ImageSize: TypeAlias = "int | tuple[int, int]"
 """(height, width) in pixels, or one integer for a square."""
 
 
@@ -42,12 +42,18 @@ def interval(low: float, words: str) -> Rule:
 
 
 probability = between(0, 1)
-number = Rule("a finite number", is_number, lambda value, others: bool(np.isfinite(value)))
+share = between(0, 1)
+finite_number = Rule("a finite number", is_number, lambda value, others: bool(np.isfinite(value)))
 positive_number = Rule("a positive number", is_number, lambda value, others: 0 < value < np.inf)
 size = Rule(
     "a positive integer, or (height, width) of two",
     lambda value: is_integer(value) or is_pair(value, is_integer),
     lambda value, others: min(value) > 0 if isinstance(value, (tuple, list)) else value > 0,
+)
+length = Rule(
+    "a positive integer, or a pair (low, high) of two, low <= high",
+    lambda value: is_integer(value) or is_pair(value, is_integer),
+    lambda value, others: 0 < value[0] <= value[1] if isinstance(value, (tuple, list)) else value > 0,
 )
 span = Rule(
     "a number (n means -n to n) or a pair (low, high), low <= high",
@@ -64,7 +70,7 @@ interpolation = one_of("nearest", "linear", "cubic", "lanczos")
 resize_interpolation = one_of("nearest", "linear", "cubic", "area", "lanczos")
 
 
-def as_size(value: Size) -> tuple[int, int]:
+def as_size(value: ImageSize) -> tuple[int, int]:
     """Height and width.
 
     >>> as_size(3), as_size((3, 4))

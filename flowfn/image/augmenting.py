@@ -15,6 +15,7 @@ from flowfn.flows.definitions import Stage
 from flowfn.flows.flow import Flow
 from flowfn.flows.stages import Composed as ComposedStages
 from flowfn.flows.stages import stage
+from flowfn.image import arguments
 from flowfn.image.adapting import adapted
 from flowfn.image.composing import as_augmentor
 from flowfn.image.moving import Parts
@@ -63,7 +64,7 @@ _NAME = rules.Rule(
     "a component's position or key, a tuple of them, or None",
     lambda value: value is None or isinstance(value, Hashable),
 )
-_INDEX = _Index(
+_IMAGE_INDEX = _Index(
     _NAME.requirement,
     lambda value: (
         not isinstance(value, Flow)
@@ -71,12 +72,11 @@ _INDEX = _Index(
     ),
     hint="; to give a source too, write augment(augmentors, source=...), or augment(augmentors, index, source)",
 )
-_SHARE = rules.Rule("a number from 0 to 1", rules.is_number, lambda value, others: 0 <= value <= 1)
 _RULES = {
     "augmentors": _AUGMENTORS,
     **dict.fromkeys(("image", "mask", "coords", "boxes", "labels"), _NAME),
-    "index": _INDEX,
-    "min_visible": _SHARE,
+    "index": _IMAGE_INDEX,
+    "min_visible": arguments.share,
     "channels": rules.one_of(None, "last", "first"),
 }
 
@@ -232,9 +232,11 @@ class Named:
                 f"augment(): images and masks of a datapoint must be of one height and width, got {sorted(sizes)}"
             )
         if self.points:
-            parts.coords = _joined([_rows(component(datapoint, name), 2, "coords", name) for name in self.points])
+            parts.coords = _in_one_array(
+                [_float_rows(component(datapoint, name), 2, "coords", name) for name in self.points]
+            )
         if self.rectangles:
-            parts.boxes = _joined([_boxes(component(datapoint, name), name) for name in self.rectangles])
+            parts.boxes = _in_one_array([_checked_boxes(component(datapoint, name), name) for name in self.rectangles])
             parts.follow_boxes()
         return parts
 
@@ -253,7 +255,7 @@ class Named:
             count = len(component(datapoint, name))
             made[name] = boxes[(kept >= start) & (kept < start + count)]
             for beside in self.beside:
-                made[beside] = _chosen(component(datapoint, beside), kept, count, beside)
+                made[beside] = _kept_labels(component(datapoint, beside), kept, count, beside)
             start += count
         for name, value in made.items():
             datapoint = replaced(datapoint, name, value)
@@ -294,7 +296,7 @@ def _turned_back(picture: np.ndarray, channels: str | None) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(picture, -1, 0)) if channels == "first" and picture.ndim == 3 else picture
 
 
-def _rows(value: Any, columns: int, what: str, name: Any) -> np.ndarray:
+def _float_rows(value: Any, columns: int, what: str, name: Any) -> np.ndarray:
     """Points or boxes as floats; a list of none has as many columns as any."""
     rows = np.asarray(value)
     if not rows.size and rows.ndim == 1:
@@ -306,8 +308,8 @@ def _rows(value: Any, columns: int, what: str, name: Any) -> np.ndarray:
     return rows if rows.dtype.kind == "f" else rows.astype(np.float64)
 
 
-def _boxes(value: Any, name: Any) -> np.ndarray:
-    boxes = _rows(value, 4, "boxes", name)
+def _checked_boxes(value: Any, name: Any) -> np.ndarray:
+    boxes = _float_rows(value, 4, "boxes", name)
     right = (boxes[:, :2] <= boxes[:, 2:]).all(1) & np.isfinite(boxes).all(1)
     if not right.all():
         got = boxes[~right][0].tolist()
@@ -317,11 +319,11 @@ def _boxes(value: Any, name: Any) -> np.ndarray:
     return boxes
 
 
-def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+def _in_one_array(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
 
-def _chosen(labels: Any, kept: np.ndarray, count: int, name: Any) -> Any:
+def _kept_labels(labels: Any, kept: np.ndarray, count: int, name: Any) -> Any:
     """The labels of the boxes that are kept, in the form in which labels come."""
     listed, shape = isinstance(labels, (list, tuple)), tuple(getattr(labels, "shape", ()))
     if (len(labels) if listed else shape[0] if shape else None) != count:

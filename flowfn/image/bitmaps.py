@@ -14,7 +14,7 @@ import numpy as np
 from flowfn.image.pictures import Damaged, Picture, Refused, imdecode, of_eight_bits, with_alpha
 
 _LARGEST = 1 << 28
-_INDICES = bytes(np.repeat(np.arange(256, dtype=np.uint8), 3))
+_INDEX_PALETTE = bytes(np.repeat(np.arange(256, dtype=np.uint8), 3))
 
 
 # GIF
@@ -76,14 +76,14 @@ def numbers_of_gif(data: bytes) -> np.ndarray:
 def _gif(data: bytes) -> Gif:
     width, height, flags, background = struct.unpack_from("<HHBB", data, 6)
     at = 13
-    palette, at = _palette(data, at, flags)
+    palette, at = _color_table(data, at, flags)
     transparent, first = -1, None
     while data[at] != 0x3B:
         if data[at] == 0x21 and data[at + 1] == 0xF9 and first is None and data[at + 3] & 1:
             transparent = data[at + 6]
         elif data[at] == 0x2C and first is None:
             left, top, wide, high, about = struct.unpack_from("<HHHHB", data, at + 1)
-            palette, start = _palette(data, at + 10, about) if about & 0x80 else (palette, at + 10)
+            palette, start = _color_table(data, at + 10, about) if about & 0x80 else (palette, at + 10)
             first = (top, left), (high, wide), about & 0x40, data[start : _behind(data, start + 1)]
         elif data[at] not in (0x21, 0x2C):
             raise Damaged
@@ -93,7 +93,7 @@ def _gif(data: bytes) -> Gif:
     place, (high, wide), interlaced, packed = first
     screen = struct.pack("<HHBBB", wide, high, 0xF7, 0, 0)
     image = imdecode(
-        b"GIF89a" + screen + _INDICES + b"," + struct.pack("<HHHHB", 0, 0, wide, high, interlaced) + packed + b";"
+        b"GIF89a" + screen + _INDEX_PALETTE + b"," + struct.pack("<HHHHB", 0, 0, wide, high, interlaced) + packed + b";"
     )
     if image is None:
         raise Refused(
@@ -107,7 +107,7 @@ def _gif(data: bytes) -> Gif:
     )
 
 
-def _palette(data: bytes, at: int, flags: int) -> tuple[np.ndarray, int]:
+def _color_table(data: bytes, at: int, flags: int) -> tuple[np.ndarray, int]:
     """The colours that begin here, if there are any, and what is behind them."""
     size = 2 << (flags & 7) if flags & 0x80 else 0
     if at + 3 * size > len(data):
@@ -132,8 +132,8 @@ def _behind(data: bytes, at: int) -> int:
 
 # BMP
 
-_PLAIN, _RLE8, _RLE4, _MASKS, _MASKS_WITH_ALPHA = 0, 1, 2, 3, 6
-_OTHERS = {4: "a JPEG", 5: "a PNG", 11: "CMYK", 12: "CMYK", 13: "CMYK"}
+_UNCOMPRESSED, _RLE8, _RLE4, _MASKS, _MASKS_WITH_ALPHA = 0, 1, 2, 3, 6
+_OTHER_COMPRESSIONS = {4: "a JPEG", 5: "a PNG", 11: "CMYK", 12: "CMYK", 13: "CMYK"}
 _USUAL = {16: (0x7C00, 0x3E0, 0x1F, 0), 24: (0xFF0000, 0xFF00, 0xFF, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}
 
 
@@ -175,7 +175,7 @@ def numbers_of_bmp(data: bytes) -> np.ndarray:
 
 def _bmp(data: bytes) -> Bmp:
     start, size = struct.unpack_from("<II", data, 10)
-    compression, used, masks, at, each = _PLAIN, 0, (), 14 + size, 4
+    compression, used, masks, at, each = _UNCOMPRESSED, 0, (), 14 + size, 4
     if size == 12:  # of OS/2, with three bytes a colour
         width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
         each = 3
@@ -185,8 +185,8 @@ def _bmp(data: bytes) -> Bmp:
             count = 4 if size >= 56 or compression == _MASKS_WITH_ALPHA else 3
             masks = struct.unpack_from(f"<{count}I", data, 54)
             at += 4 * count if size == 40 else 0
-    if compression not in (_PLAIN, _RLE8, _RLE4, _MASKS, _MASKS_WITH_ALPHA):
-        held = _OTHERS.get(compression, f"data of kind {compression}")
+    if compression not in (_UNCOMPRESSED, _RLE8, _RLE4, _MASKS, _MASKS_WITH_ALPHA):
+        held = _OTHER_COMPRESSIONS.get(compression, f"data of kind {compression}")
         raise Refused(f"a BMP image that holds {held}, which is not read; write it as PNG")
     if bits not in (1, 2, 4, 8, 16, 24, 32) or width <= 0 or not height or (compression in (_RLE8, _RLE4) and bits > 8):
         raise Damaged
@@ -213,15 +213,15 @@ def _colours_from(data: bytes, at: int, count: int, each: int) -> np.ndarray:
 
 def _indices(bmp: Bmp) -> np.ndarray:
     if bmp.compression in (_RLE8, _RLE4):
-        return _unpacked(bmp)
-    rows = _rows(bmp, -(-bmp.width * bmp.bits // 8))
+        return _from_runs(bmp)
+    rows = _pixel_rows(bmp, -(-bmp.width * bmp.bits // 8))
     if bmp.bits == 8:
         return np.ascontiguousarray(rows)
     bits = np.unpackbits(rows, axis=1, count=bmp.width * bmp.bits).reshape(bmp.height, bmp.width, bmp.bits)
     return (bits @ (1 << np.arange(bmp.bits - 1, -1, -1))).astype(np.uint8)
 
 
-def _unpacked(bmp: Bmp) -> np.ndarray:
+def _from_runs(bmp: Bmp) -> np.ndarray:
     """What is compressed by the lengths of runs."""
     palette = np.zeros((256 if bmp.bits == 8 else 16, 4), np.uint8)
     palette[:, :3] = np.arange(len(palette))[:, None]
@@ -241,7 +241,7 @@ def _unpacked(bmp: Bmp) -> np.ndarray:
 
 def _colours(bmp: Bmp) -> np.ndarray:
     """RGB, or RGBA where there is a mask of alpha."""
-    rows = _rows(bmp, bmp.width * bmp.bits // 8)
+    rows = _pixel_rows(bmp, bmp.width * bmp.bits // 8)
     if bmp.bits == 24:
         return np.ascontiguousarray(rows.reshape(bmp.height, bmp.width, 3)[:, :, ::-1])
     pixels = np.ascontiguousarray(rows).view(f"<u{bmp.bits // 8}").astype(np.uint32)
@@ -259,7 +259,7 @@ def _masked(pixels: np.ndarray, mask: int) -> np.ndarray:
     return of_eight_bits(values, most) if most < 255 else (values >> np.uint32(most.bit_length() - 8)).astype(np.uint8)
 
 
-def _rows(bmp: Bmp, width: int) -> np.ndarray:
+def _pixel_rows(bmp: Bmp, width: int) -> np.ndarray:
     """Its rows of so many bytes, the uppermost first."""
     each = -(-bmp.width * bmp.bits // 32) * 4
     if bmp.start + each * (bmp.height - 1) + width > len(bmp.data):

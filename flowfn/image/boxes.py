@@ -17,9 +17,9 @@ from flowfn.image.pictures import Damaged, Picture, Refused, imdecode, in_rgb
 
 AVIF = re.compile(rb"....ftyp(?:avi[fs]|.{8}(?:.{4})*?avi[fs])", re.DOTALL)
 _SIGNATURE, _STREAM = b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"
-_NEEDED = (b"meta", b"mdat", b"moov", b"iprp", b"ipco", b"ipma", b"jp2h", b"jp2c")
+_WHOLE_BOXES = (b"meta", b"mdat", b"moov", b"iprp", b"ipco", b"ipma", b"jp2h", b"jp2c")
 """Boxes that have to be whole; what is behind them may be no box."""
-_SRGB, _GRAY, _SYCC = 16, 17, 18
+_SRGB, _GRAYSCALE, _SYCC = 16, 17, 18
 
 
 def is_jpeg2000(data: bytes) -> bool:
@@ -49,7 +49,7 @@ def _properties(data: bytes) -> tuple[list[tuple[bytes, bytes]], int]:
     parts = dict(_boxes(data, 0, len(data)))
     if b"meta" in parts:
         return _of_meta(data, parts[b"meta"])
-    return [], 8 if not (found := re.search(rb"av1C\x81.(.)", data, re.DOTALL)) else _bits(found[1])
+    return [], 8 if not (found := re.search(rb"av1C\x81.(.)", data, re.DOTALL)) else _av1_bits(found[1])
 
 
 def _of_meta(data: bytes, inside: tuple[int, int]) -> tuple[list[tuple[bytes, bytes]], int]:
@@ -72,7 +72,7 @@ def _of_meta(data: bytes, inside: tuple[int, int]) -> tuple[list[tuple[bytes, by
         for index in _associated(data, place, primary)
         if index
     ]
-    configured = [_bits(content[2:3]) for kind, content in [*used, *known] if kind == b"av1C"]
+    configured = [_av1_bits(content[2:3]) for kind, content in [*used, *known] if kind == b"av1C"]
     told = [content[5] for kind, content in used if kind == b"pixi"]
     return used, (told or configured or [8])[0]
 
@@ -93,7 +93,7 @@ def _associated(data: bytes, place: tuple[int, int], primary: int) -> Iterator[i
         at += count * (2 if wide else 1)
 
 
-def _bits(configured: bytes) -> int:
+def _av1_bits(configured: bytes) -> int:
     """Of the third byte of the configuration of AV1."""
     return 8 if not configured[0] & 0x40 else 12 if configured[0] & 0x20 else 10
 
@@ -120,7 +120,7 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, tuple[int, i
             (size,), head = struct.unpack_from(">Q", data, at + 8), 16
         stop = at + size if size else end
         if stop > end or (size and size < head):
-            if kind in _NEEDED:
+            if kind in _WHOLE_BOXES:
                 raise Damaged
             return
         yield kind, (at + head, stop)
@@ -143,7 +143,7 @@ def read_jpeg2000(data: bytes) -> Picture:
             f"a JPEG 2000 image of {count} components ({told}), which OpenCV does not decode as it is; imagecodecs "
             "reads it"
         )
-    if space not in (0, _SRGB, _GRAY):
+    if space not in (0, _SRGB, _GRAYSCALE):
         name = {_SYCC: "video's colours (sYCC)", 12: "CMYK", 14: "CIE L*a*b*"}.get(space, f"colour space {space}")
         raise Refused(f"a JPEG 2000 image in {name}; make RGB of it first (glymur and imagecodecs read it)")
     image = imdecode(data)

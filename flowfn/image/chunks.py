@@ -18,7 +18,7 @@ from flowfn.image.tags import exif_orientation
 
 PNG = b"\x89PNG\r\n\x1a\n"
 _GRAY, _INDEXED = 0, 3
-_COLOURS = {2: "RGB", 4: "gray and alpha", 6: "RGB and alpha"}
+_COLOUR_TYPES = {2: "RGB", 4: "gray and alpha", 6: "RGB and alpha"}
 _DEFLATED = 1032
 """So many bytes at most can come of one byte that was deflated."""
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
@@ -27,7 +27,7 @@ _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 def read_png(data: bytes) -> Picture:
     """A PNG; of an animated one what stands still: the first picture in the file."""
     found = list(_of_png(data))
-    depth, kind = _header(data, found)
+    depth, kind = _png_header(data, found)
     parts = dict(found)
     image = imdecode(_png(part for part in found if part[0] not in _ANIMATION) if b"acTL" in parts else data)
     if image is None:
@@ -45,11 +45,11 @@ def read_png(data: bytes) -> Picture:
 def numbers_of_png(data: bytes) -> np.ndarray:
     """The indices of a palette, or the numbers of a gray image, as they are stored: (height, width)."""
     found = list(_of_png(data))
-    depth, kind = _header(data, found)
+    depth, kind = _png_header(data, found)
     if kind not in (_GRAY, _INDEXED):
         raise Refused(
-            f"a PNG image of {_COLOURS.get(kind, 'an unknown kind')}, which has no palette; decode_image gives its "
-            "colours"
+            f"a PNG image of {_COLOUR_TYPES.get(kind, 'an unknown kind')}, which has no palette; decode_image gives "
+            "its colours"
         )
     parts, most = dict(found), (1 << depth) - 1
     if kind == _INDEXED:
@@ -100,7 +100,7 @@ def _of_png(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     raise Damaged
 
 
-def _header(data: bytes, parts: list[tuple[bytes, bytes]]) -> tuple[int, int]:
+def _png_header(data: bytes, parts: list[tuple[bytes, bytes]]) -> tuple[int, int]:
     """Bits of a number, and what the numbers are.
 
     Raises:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from flowfn.image.pixels import channels, check_pixels, check_rgb
-from flowfn.image.transforms import Augmentor, Shape, Transform, size_of
+from flowfn.image.transforms import Augmentor, Shape, Transform, image_size
 from flowfn.rules import Rule, is_integer, one_of
 
 _SPACES = {
@@ -143,7 +143,7 @@ class grayscale(Augmentor):
 
 
 def _check_channels(owner: object, shape: Shape, space: str) -> None:
-    size_of(shape)
+    image_size(shape)
     if space != "gray":
         check_rgb(owner, shape)
     elif channels(shape) != 1:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from flowfn.image.arguments import Range, as_range, drawn, span
-from flowfn.image.pixels import GRAY, Factor, as_factors, bounded, check_pixels, check_rgb, clipped, factor
+from flowfn.image.pixels import GRAY, Factor, as_factors, check_pixels, check_rgb, clipped, factor, limited
 from flowfn.image.tones import Scaled
 from flowfn.image.transforms import Augmentor, Shape, Transform
 from flowfn.rules import Rule, boolean, is_number
@@ -45,7 +45,7 @@ class HueShifted(Transform):
         colors = np.empty((min(rows, len(image)), *image.shape[1:]), np.float32)
         hues = np.empty_like(colors)
         for top in range(0, len(image), rows):
-            _turn(image[top : top + rows], turn, made[top : top + rows], colors, hues)
+            _turn_hues(image[top : top + rows], turn, made[top : top + rows], colors, hues)
         return made
 
 
@@ -60,7 +60,7 @@ class Saturated(Transform):
         """The image with more (factor > 1) or less colour."""
         check_pixels(self, image)
         check_rgb(self, image.shape)
-        factor = bounded(self.factor, image)
+        factor = limited(self.factor, image)
         if factor == 1 and not (self.clip and image.dtype == np.float32):
             return image
         return clipped(cv2.transform(image, factor * _ITSELF + (1 - factor) * GRAY), self.clip)
@@ -146,7 +146,7 @@ class lighting(Augmentor):
     clip: bool = True
 
     def __post_init__(self) -> None:
-        self.check(std=_STD, eigenvalues=_VECTOR, eigenvectors=_MATRIX, clip=boolean)
+        self.check(std=_STD, eigenvalues=_VECTOR, eigenvectors=_AXES, clip=boolean)
         object.__setattr__(self, "eigenvalues", tuple(map(float, self.eigenvalues)))
         object.__setattr__(self, "eigenvectors", tuple(tuple(map(float, row)) for row in self.eigenvectors))
 
@@ -157,7 +157,7 @@ class lighting(Augmentor):
         return Scaled(1.0, tuple((np.array(self.eigenvectors) @ along).tolist()), self.clip)
 
 
-def _turn(image: np.ndarray, degrees: float, made: np.ndarray, colors: np.ndarray, hues: np.ndarray) -> None:
+def _turn_hues(image: np.ndarray, degrees: float, made: np.ndarray, colors: np.ndarray, hues: np.ndarray) -> None:
     """Turn the hues of an image into `made`; the memory of `colors` and `hues` is used on the way."""
     plain, colors, hues = image, colors[: len(image)], hues[: len(image)]
     if image.dtype == np.uint8:
@@ -183,7 +183,7 @@ def _has_shape(value: object, shape: Shape) -> bool:
 
 _STD = Rule("a finite number >= 0", is_number, lambda value, others: 0 <= value < np.inf)
 _VECTOR = Rule("3 finite numbers", lambda value: True, lambda value, others: _has_shape(value, (3,)))
-_MATRIX = Rule(
+_AXES = Rule(
     "3 rows (red, green, blue) of 3 finite numbers, one axis in each column",
     lambda value: True,
     lambda value, others: _has_shape(value, (3, 3)),

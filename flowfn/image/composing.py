@@ -17,7 +17,7 @@ from flowfn.image.adapting import adapted
 from flowfn.image.transforms import Augmentor, Identity, Shape, Transform, composed
 from flowfn.showing import brief
 
-_WEIGHTS = rules.Rule(
+_CHOICE_WEIGHTS = rules.Rule(
     "a list of numbers >= 0, one for each augmentor, not all 0",
     lambda value: isinstance(value, (list, tuple)) and all(map(rules.is_number, value)),
     lambda value, others: len(value) == len(others["augmentors"]) and min(value) >= 0 and 0 < sum(value) < float("inf"),
@@ -170,7 +170,7 @@ class choose(Augmentor):
     def __post_init__(self) -> None:
         object.__setattr__(self, "augmentors", _as_augmentors(self.augmentors, "choose", 1))
         if self.weights is not None:
-            value = _WEIGHTS.check("choose", "weights", self.weights, {"augmentors": self.augmentors})
+            value = _CHOICE_WEIGHTS.check("choose", "weights", self.weights, {"augmentors": self.augmentors})
             object.__setattr__(self, "weights", tuple(value))
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:

@@ -78,7 +78,7 @@ def _resize_exactly(transform: Any) -> None:
 
 
 def _resized_points(apply: _Apply, transform: Any) -> _Apply:
-    return lambda points, **params: _shifted(apply(_shifted(points, 0.5), **params), -0.5)
+    return lambda points, **params: _offset_points(apply(_offset_points(points, 0.5), **params), -0.5)
 
 
 def _scaled_points(whole: Callable[[float], int], apply: _Apply, transform: Any) -> _Apply:
@@ -148,7 +148,7 @@ def _of_edges(matrix: np.ndarray, scale: tuple[float, float] = (1, 1)) -> np.nda
     return there @ np.vstack([matrix[:2], matrix[2] if len(matrix) > 2 else (0, 0, 1)]) @ back
 
 
-def _shifted(points: np.ndarray, by: float) -> np.ndarray:
+def _offset_points(points: np.ndarray, by: float) -> np.ndarray:
     moved = np.array(points)
     moved[:, :2] += by
     return moved

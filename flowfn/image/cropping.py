@@ -9,23 +9,18 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.image import arguments
-from flowfn.image.arguments import Fill, Size, as_size, drawn, drawn_integer, is_pair
+from flowfn.image.arguments import FillColor, ImageSize, as_size, drawn, drawn_integer, is_pair
 from flowfn.image.geometry import Resized
 from flowfn.image.resampling import check_fill
-from flowfn.image.transforms import Augmentor, Composed, Identity, Shape, Transform, as_points, fitting, size_of
+from flowfn.image.transforms import Augmentor, Composed, Identity, Shape, Transform, as_points, fitting, image_size
 
-_LENGTH = rules.Rule(
-    "a positive integer, or a pair (low, high) of two, low <= high",
-    lambda value: rules.is_integer(value) or is_pair(value, rules.is_integer),
-    lambda value, others: 0 < value[0] <= value[1] if isinstance(value, (tuple, list)) else value > 0,
-)
 _ASPECT = rules.Rule("a number >= 1", rules.is_number, lambda value, others: 1 <= value < math.inf)
 _AREA = rules.Rule(
     "a pair (low, high) of numbers above 0 and up to 1, low <= high",
     is_pair,
     lambda value, others: 0 < value[0] <= value[1] <= 1,
 )
-_ATTEMPTS = 10
+_CROP_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ def _cropping(size: tuple[int, int], top: int, left: int, target: tuple[int, int
     return Identity() if size == target else Cropped(size, top, left, target)
 
 
-def _within(who: str, size: tuple[int, int], target: tuple[int, int]) -> None:
+def _check_target(who: str, size: tuple[int, int], target: tuple[int, int]) -> None:
     """Make sure that a part is no larger than the whole."""
     if size[0] < target[0] or size[1] < target[1]:
         raise ValueError(
@@ -81,15 +76,15 @@ class random_crop(Augmentor):
     (array([[1, 2]]), array([[1.5, 0.5]]))
     """
 
-    shape: Size
+    shape: ImageSize
 
     def __post_init__(self) -> None:
         self.check(shape=arguments.size)
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Draw where."""
-        size, target, (down, across) = size_of(image_shape), as_size(self.shape), rng.random(2).tolist()
-        _within("random_crop", size, target)
+        size, target, (down, across) = image_size(image_shape), as_size(self.shape), rng.random(2).tolist()
+        _check_target("random_crop", size, target)
         top, left = drawn_integer(0, size[0] - target[0], down), drawn_integer(0, size[1] - target[1], across)
         return _cropping(size, top, left, target)
 
@@ -107,15 +102,15 @@ class center_crop(Augmentor):
     array([[2, 3]])
     """
 
-    shape: Size
+    shape: ImageSize
 
     def __post_init__(self) -> None:
         self.check(shape=arguments.size)
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Nothing is drawn."""
-        size, target = size_of(image_shape), as_size(self.shape)
-        _within("center_crop", size, target)
+        size, target = image_size(image_shape), as_size(self.shape)
+        _check_target("center_crop", size, target)
         return _cropping(size, (size[0] - target[0]) // 2, (size[1] - target[1]) // 2, target)
 
 
@@ -133,8 +128,8 @@ class random_crop_random_shape(Augmentor):
     (164, 154)
     """
 
-    smallest: Size
-    largest: Size | None = None
+    smallest: ImageSize
+    largest: ImageSize | None = None
     _: KW_ONLY
     max_aspect_ratio: float | None = None
 
@@ -152,9 +147,9 @@ class random_crop_random_shape(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Draw a height, a width that goes with it, and where."""
-        size, least = size_of(image_shape), as_size(self.smallest)
+        size, least = image_size(image_shape), as_size(self.smallest)
         most = size if self.largest is None else as_size(self.largest)
-        _within("random_crop_random_shape", size, least)
+        _check_target("random_crop_random_shape", size, least)
         tall, wide, down, across = rng.random(4).tolist()
         height = drawn_integer(least[0], min(most[0], size[0]), tall)
         narrowest, widest = least[1], min(most[1], size[1])
@@ -180,7 +175,7 @@ class random_resized_crop(Augmentor):
     (224, 224, 3)
     """
 
-    shape: Size
+    shape: ImageSize
     _: KW_ONLY
     area: tuple[float, float] = (0.08, 1.0)
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
@@ -196,8 +191,8 @@ class random_resized_crop(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Draw ten parts and where one would be, and take the first that fits."""
-        size, target = size_of(image_shape), as_size(self.shape)
-        *parts, where = rng.random((_ATTEMPTS + 1, 2)).tolist()
+        size, target = image_size(image_shape), as_size(self.shape)
+        *parts, where = rng.random((_CROP_ATTEMPTS + 1, 2)).tolist()
         top, left, part = self._part(size, parts, where)
         if part == target:
             return _cropping(size, top, left, part)
@@ -230,7 +225,7 @@ class Cutout(Transform):
     left: int
     height: int
     width: int
-    fill: Fill = 0
+    fill: FillColor = 0
 
     def image(self, image: np.ndarray) -> np.ndarray:
         """A copy, painted."""
@@ -258,16 +253,16 @@ class random_cutout(Augmentor):
     height: int | tuple[int, int]
     width: int | tuple[int, int]
     _: KW_ONLY
-    fill: Fill = 0
+    fill: FillColor = 0
 
     def __post_init__(self) -> None:
-        self.check(height=_LENGTH, width=_LENGTH, fill=arguments.fill)
+        self.check(height=arguments.length, width=arguments.length, fill=arguments.fill)
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Draw how large, and where."""
-        size, (tall, wide, down, across) = size_of(image_shape), rng.random(4).tolist()
+        size, (tall, wide, down, across) = image_size(image_shape), rng.random(4).tolist()
         height, width = _length(self.height, tall), _length(self.width, wide)
-        _within("random_cutout", size, (height, width))
+        _check_target("random_cutout", size, (height, width))
         top, left = drawn_integer(0, size[0] - height, down), drawn_integer(0, size[1] - width, across)
         return Cutout(size, top, left, height, width, self.fill)
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.image import arguments
-from flowfn.image.arguments import Fill, is_pair
+from flowfn.image.arguments import FillColor, is_pair
 from flowfn.image.resampling import remapped
-from flowfn.image.transforms import Augmentor, Shape, Transform, as_points, fitting, size_of
+from flowfn.image.transforms import Augmentor, Shape, Transform, as_points, fitting, image_size
 
 Points: TypeAlias = tuple[tuple[float, float], ...]
 
@@ -42,7 +42,7 @@ class Deformed(Transform):
     sigma: float
     interpolation: str = "linear"
     border: str = "edge"
-    fill: Fill = 0
+    fill: FillColor = 0
     mask_fill: float = 0
 
     def image(self, image: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ class gaussian_deform(Augmentor):
     sigma: float = 0.2
     interpolation: str = "linear"
     border: str = "edge"
-    fill: Fill = 0
+    fill: FillColor = 0
     mask_fill: float = 0
 
     def __post_init__(self) -> None:
@@ -138,7 +138,7 @@ class gaussian_deform(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Draw the pulls."""
-        size, points = size_of(image_shape), self._points()
+        size, points = image_size(image_shape), self._points()
         pulls = (2 * rng.random((len(points), 2)) - 1) * self.magnitude
         named: Any = tuple(map(tuple, pulls.tolist()))
         return Deformed(size, points, named, self.sigma, self.interpolation, self.border, self.fill, self.mask_fill)

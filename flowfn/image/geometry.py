@@ -8,16 +8,11 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.image import arguments
-from flowfn.image.arguments import Size, as_size, drawn, drawn_integer, is_pair
+from flowfn.image.arguments import ImageSize, as_size, drawn, drawn_integer
 from flowfn.image.resampling import flipped, resized, transposed
-from flowfn.image.transforms import Augmentor, Identity, Shape, Transform, as_points, fitting, size_of
+from flowfn.image.transforms import Augmentor, Identity, Shape, Transform, as_points, fitting, image_size
 
-_EDGE = rules.Rule(
-    "a positive integer, or a pair (low, high) of two, low <= high",
-    lambda value: rules.is_integer(value) or is_pair(value, rules.is_integer),
-    lambda value, others: 0 < value[0] <= value[1] if isinstance(value, (tuple, list)) else value > 0,
-)
-_SIDE = arguments.interval(0, "positive numbers (integers: pixels; floats: factors)")
+_SIDE_RANGE = arguments.interval(0, "positive numbers (integers: pixels; floats: factors)")
 _ATTEMPTS = 10
 
 
@@ -72,7 +67,7 @@ class flip(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Decide."""
-        size, (across, down) = size_of(image_shape), rng.random(2).tolist()
+        size, (across, down) = image_size(image_shape), rng.random(2).tolist()
         horizontal = self.horizontal and across < self.probability
         vertical = self.vertical and down < self.probability
         return Flipped(size, horizontal, vertical) if horizontal or vertical else Identity()
@@ -118,7 +113,7 @@ class transpose(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Decide."""
-        size = size_of(image_shape)
+        size = image_size(image_shape)
         return Transposed(size) if rng.random() < self.probability else Identity()
 
 
@@ -164,7 +159,7 @@ class resize(Augmentor):
     (225, 225, 3)
     """
 
-    shape: Size
+    shape: ImageSize
     interpolation: str = "linear"
 
     def __post_init__(self) -> None:
@@ -172,7 +167,7 @@ class resize(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Nothing is drawn."""
-        return _resizing(size_of(image_shape), as_size(self.shape), self.interpolation)
+        return _resizing(image_size(image_shape), as_size(self.shape), self.interpolation)
 
 
 @dataclass(frozen=True, repr=False)
@@ -193,7 +188,9 @@ class resize_shortest_edge(Augmentor):
     interpolation: str = "linear"
 
     def __post_init__(self) -> None:
-        self.check(size=_EDGE, max_size=rules.optional(rules.positive), interpolation=arguments.resize_interpolation)
+        self.check(
+            size=arguments.length, max_size=rules.optional(rules.positive), interpolation=arguments.resize_interpolation
+        )
         longest = self.size[1] if isinstance(self.size, tuple) else self.size
         if self.max_size is not None and self.max_size < longest:
             raise ValueError(
@@ -203,7 +200,7 @@ class resize_shortest_edge(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Draw the size, if there is a choice."""
-        height, width = size_of(image_shape)
+        height, width = image_size(image_shape)
         edge = drawn_integer(*self.size, rng.random()) if isinstance(self.size, tuple) else self.size
         short, long = sorted((height, width))
         scale = edge / short
@@ -231,13 +228,13 @@ class random_resize(Augmentor):
     width: tuple[float, float] | None = None
     _: KW_ONLY
     max_aspect_change: float | None = 0.15
-    minimum: Size = 1
+    minimum: ImageSize = 1
     interpolation: str = "linear"
 
     def __post_init__(self) -> None:
         self.check(
-            height=_SIDE,
-            width=rules.optional(_SIDE),
+            height=_SIDE_RANGE,
+            width=rules.optional(_SIDE_RANGE),
             max_aspect_change=rules.optional(arguments.between(0, 1)),
             minimum=arguments.size,
             interpolation=arguments.resize_interpolation,
@@ -245,7 +242,7 @@ class random_resize(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Draw ten pairs, and take the first that keeps the proportion well enough."""
-        height, width = size_of(image_shape)
+        height, width = image_size(image_shape)
         change = self.max_aspect_change
         heights, widths = _pixels(self.height, height), _pixels(self.width or self.height, width)
         for down, across in rng.random((_ATTEMPTS, 2)).tolist():

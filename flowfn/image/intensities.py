@@ -8,9 +8,9 @@ from dataclasses import KW_ONLY, dataclass
 import cv2
 import numpy as np
 
-from flowfn.image.arguments import drawn, drawn_integer, is_pair, number, ordered
+from flowfn.image.arguments import drawn, drawn_integer, finite_number, is_pair, ordered
 from flowfn.image.pixels import Amount, as_amounts, channels, check_layout, check_pixels, flat, rounded
-from flowfn.image.transforms import Augmentor, Shape, Transform, size_of
+from flowfn.image.transforms import Augmentor, Shape, Transform, image_size
 from flowfn.rules import Rule, boolean, is_integer, is_number, optional
 
 
@@ -40,7 +40,7 @@ class MeanVarianceNormalized(Transform):
         """The image with mean 0 and variance 1."""
         check_pixels(self, image)
         mean, deviation = cv2.meanStdDev(image if self.per_channel else flat(image))
-        return _moved(image, mean, 1 / np.maximum(deviation, image.size**-0.5))
+        return _normalized(image, mean, 1 / np.maximum(deviation, image.size**-0.5))
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class MinMaxNormalized(Transform):
             lows, highs = (np.array([bound], float) for bound in cv2.minMaxLoc(flat(image))[:2])
         spread = highs - lows
         scale = np.divide(self.high - self.low, spread, out=np.zeros_like(spread), where=spread > 0)
-        made = _moved(image, lows, scale)
+        made = _normalized(image, lows, scale)
         if self.low:
             made += np.float32(self.low)
         top = spread.astype(np.float32) * scale.astype(np.float32) + np.float32(self.low)
@@ -129,12 +129,12 @@ class clip(Augmentor):
     high: float = 255
 
     def __post_init__(self) -> None:
-        self.check(low=number, high=number)
+        self.check(low=finite_number, high=finite_number)
         _check_order(self, self.low, self.high)
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Clipped:
         """The transform; nothing is drawn."""
-        size_of(image_shape)
+        image_size(image_shape)
         return Clipped(self.low, self.high)
 
 
@@ -159,7 +159,7 @@ class mean_variance_normalize(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> MeanVarianceNormalized:
         """The transform; nothing is drawn."""
-        size_of(image_shape)
+        image_size(image_shape)
         return MeanVarianceNormalized(self.per_channel)
 
 
@@ -180,12 +180,12 @@ class min_max_normalize(Augmentor):
     per_channel: bool = False
 
     def __post_init__(self) -> None:
-        self.check(low=number, high=number, per_channel=boolean)
+        self.check(low=finite_number, high=finite_number, per_channel=boolean)
         _check_order(self, self.low, self.high)
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> MinMaxNormalized:
         """The transform; nothing is drawn."""
-        size_of(image_shape)
+        image_size(image_shape)
         return MinMaxNormalized(self.low, self.high, self.per_channel)
 
 
@@ -200,7 +200,7 @@ class to_uint8(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Uint8:
         """The transform; nothing is drawn."""
-        size_of(image_shape)
+        image_size(image_shape)
         return Uint8()
 
 
@@ -216,7 +216,7 @@ class to_float32(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Float32:
         """The transform; nothing is drawn."""
-        size_of(image_shape)
+        image_size(image_shape)
         return Float32()
 
 
@@ -244,7 +244,7 @@ class gaussian_blur(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Blurred:
         """Draw radius and sigma."""
-        size_of(image_shape)
+        image_size(image_shape)
         shares = rng.random(4).tolist()  # of the horizontal, then of the vertical
         if self.symmetric:
             shares[2:] = shares[:2]
@@ -256,7 +256,7 @@ class gaussian_blur(Augmentor):
         return Blurred(radius, (drawn(sigmas, shares[1]), drawn(sigmas, shares[3])))
 
 
-def _moved(image: np.ndarray, origin: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _normalized(image: np.ndarray, origin: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """(image - origin) * scale as float32; both have one number, or one for each channel."""
     rows = flat(image).astype(np.float32, copy=False)
     origins, scales = (_in_a_row(values.astype(np.float32).ravel(), rows.shape[1]) for values in (origin, scale))

@@ -25,7 +25,7 @@ def inverted(points: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     found, off = _approached(wanted, wanted, maps)
     far = off > EXACT
     if far.any():
-        again, still_off = _approached(_nearest(wanted[far], maps), wanted[far], maps)
+        again, still_off = _approached(_nearest_pixels(wanted[far], maps), wanted[far], maps)
         better = still_off < off[far]
         found[np.flatnonzero(far)[better]] = again[better]
     return found
@@ -52,7 +52,7 @@ def _step(slopes: np.ndarray, missing: np.ndarray) -> np.ndarray:
     return np.linalg.solve(usable, missing[..., None])[..., 0]
 
 
-def _nearest(wanted: np.ndarray, maps: np.ndarray) -> np.ndarray:
+def _nearest_pixels(wanted: np.ndarray, maps: np.ndarray) -> np.ndarray:
     """The pixels that come from nearest to points."""
     flat = [int(((maps - point) ** 2).sum(-1).argmin()) for point in wanted]
     rows, columns = np.divmod(np.array(flat), maps.shape[1])

@@ -9,12 +9,12 @@ from typing import Any
 from flowfn.image.pictures import Refused
 from flowfn.image.tags import exif_orientation
 
-START = b"\xff\xd8\xff"
+JPEG_START = b"\xff\xd8\xff"
 _MARKER = re.compile(rb"\xff([^\0\xff\xd0-\xd7])")
 """What ends the data of a scan: 0 behind 0xff is data, and so are restarts."""
-_IMAGE, _END, _SCAN, _EXIF, _ALONE = 0xD8, 0xD9, 0xDA, 0xE1, 0x01
+_SOI, _EOI, _SOS, _APP1, _TEM = 0xD8, 0xD9, 0xDA, 0xE1, 0x01
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_KINDS = {0xC3: "lossless", 0xC7: "lossless", 0xCB: "lossless", 0xCF: "lossless"} | dict.fromkeys(
+_UNDECODED_KINDS = {0xC3: "lossless", 0xC7: "lossless", 0xCB: "lossless", 0xCF: "lossless"} | dict.fromkeys(
     (0xC5, 0xC6, 0xCD, 0xCE), "hierarchical"
 )
 
@@ -41,36 +41,37 @@ def frame(data: Any) -> Frame:
     at, sides, orientation, scans = 2, (0, 0, 0, 8, 0xC0), 1, 0
     while found := _MARKER.search(data, at):
         marker, at = found[1][0], found.end()
-        if marker == _END:
+        if marker == _EOI:
             break
-        if marker == _IMAGE:  # another one, before the end of this
+        if marker == _SOI:  # another one, before the end of this
             found = None
             break
-        if marker == _ALONE:
+        if marker == _TEM:
             continue
         length = int.from_bytes(data[at : at + 2], "big")
         if marker in _FRAMES and not sides[2] and length >= 8:
-            sides = (*_numbers(data, at + 3), data[at + 7], data[at + 2], marker)
-        elif marker == _EXIF and data[at + 2 : at + 8] == b"Exif\0\0":
+            sides = (*_sides(data, at + 3), data[at + 7], data[at + 2], marker)
+        elif marker == _APP1 and data[at + 2 : at + 8] == b"Exif\0\0":
             orientation = exif_orientation(data[at + 8 : at + length]) or orientation
-        scans += marker == _SCAN
+        scans += marker == _SOS
         at += max(length, 2)
     if found is None:
         raise Refused(f"a JPEG image that is cut off: its end is missing ({len(data)} bytes)")
     height, width, components, bits, kind = sides
     if not scans or not components:
         raise Refused(f"a JPEG image without an image in it ({len(data)} bytes): its end comes first")
-    return _checked(Frame(height, width, components, bits, kind, orientation))
+    return _decodable(Frame(height, width, components, bits, kind, orientation))
 
 
-def _numbers(data: Any, at: int) -> tuple[int, int]:
+def _sides(data: Any, at: int) -> tuple[int, int]:
     return int.from_bytes(data[at : at + 2], "big"), int.from_bytes(data[at + 2 : at + 4], "big")
 
 
-def _checked(found: Frame) -> Frame:
-    if found.kind in _KINDS:
+def _decodable(found: Frame) -> Frame:
+    if found.kind in _UNDECODED_KINDS:
         raise Refused(
-            f"a {_KINDS[found.kind]} JPEG image, which OpenCV does not decode; imagecodecs does, or write it as PNG"
+            f"a {_UNDECODED_KINDS[found.kind]} JPEG image, which OpenCV does not decode; imagecodecs does, or "
+            "write it as PNG"
         )
     if found.bits != 8:
         raise Refused(

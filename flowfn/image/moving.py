@@ -39,7 +39,7 @@ class Parts:
     def follow_boxes(self) -> None:
         """Get ready for boxes that leave the image."""
         if self.boxes is not None:
-            self.region, self.kept = whole(self.shape), np.arange(len(self.boxes))
+            self.region, self.kept = image_box(self.shape), np.arange(len(self.boxes))
 
     def apply(self, transform: Transform) -> None:
         """Transform all of it."""
@@ -76,7 +76,7 @@ class Parts:
             return  # nothing moves
         if self.region is not None:
             self._waiting.append(transform)
-            self.region = clipped(transform.boxes(self.region), whole(told))
+            self.region = clipped_boxes(transform.boxes(self.region), image_box(told))
 
     def _apply_together(self, transform: Joint) -> None:
         boxes, before = self._moved_boxes(), self.kept
@@ -84,7 +84,9 @@ class Parts:
         self.images = [self._checked(image, transform) for image in made.images]
         self.masks, self.coords, self.boxes, self._waiting = made.masks, made.coords, made.boxes, []
         if self.region is not None:
-            self.region = whole(self.shape) if made.region is None else clipped(made.region, whole(self.shape))
+            self.region = (
+                image_box(self.shape) if made.region is None else clipped_boxes(made.region, image_box(self.shape))
+            )
             self.kept = before if made.kept is None or before is None else before[made.kept]
 
     def _moved_boxes(self) -> np.ndarray | None:
@@ -96,7 +98,7 @@ class Parts:
         boxes = self._moved_boxes()
         if boxes is None or self.region is None or self.kept is None:
             raise ValueError("there are no boxes")
-        seen = clipped(boxes, self.region)
+        seen = clipped_boxes(boxes, self.region)
         area = _area(seen)
         enough = (area > 0) & (area >= min_visible * (1 - ROUNDING) * _area(boxes))
         return seen[enough], self.kept[enough]
@@ -154,7 +156,7 @@ class Joint(Transform):
         return np.zeros(self.image_shape, np.uint8)
 
 
-def whole(shape: Shape) -> np.ndarray:
+def image_box(shape: Shape) -> np.ndarray:
     """The box (1, 4) of an image.
 
     >>> whole((2, 3, 3)).tolist()
@@ -163,7 +165,7 @@ def whole(shape: Shape) -> np.ndarray:
     return np.array([[0.0, 0.0, shape[1], shape[0]]])
 
 
-def clipped(boxes: np.ndarray, within: np.ndarray) -> np.ndarray:
+def clipped_boxes(boxes: np.ndarray, within: np.ndarray) -> np.ndarray:
     """What of boxes (n, 4) is in a box (1, 4); what is outside has no area.
 
     >>> clipped(np.array([[-1.0, 0.0, 1.0, 1.0]]), whole((2, 3))).tolist()

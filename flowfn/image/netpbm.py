@@ -14,7 +14,7 @@ import numpy as np
 from flowfn.image.pictures import Damaged, Picture, Refused, of_eight_bits, with_alpha
 
 BEGINNING = re.compile(rb"P[1-6][\s#]|P7\s|P[Ff]\s")
-_WORD = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*([^\s#]+)")
+_TOKEN = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*([^\s#]+)")
 _PAM = re.compile(rb"P7\n(.*?)^ENDHDR[^\n]*\n", re.DOTALL | re.MULTILINE)
 _COUNTS = {
     b"BLACKANDWHITE": 1,
@@ -29,7 +29,7 @@ _Stored: TypeAlias = tuple[np.ndarray, int, int, bool]
 whether alpha follows."""
 
 
-def read(data: bytes) -> Picture:
+def read_netpbm(data: bytes) -> Picture:
     """Any of them; fewer than 255 shades are made 256, of more the numbers are as they are."""
     stored, most, colours, alpha = _stored(data)
     if data[1:2] in (b"1", b"4"):
@@ -42,7 +42,7 @@ def read(data: bytes) -> Picture:
     return Picture(with_alpha(seen, stored[:, :, colours]) if alpha else seen, most)
 
 
-def numbers(data: bytes) -> np.ndarray:
+def numbers_of_netpbm(data: bytes) -> np.ndarray:
     """What is stored for each pixel of an image of one integer a pixel: (height, width)."""
     stored, most, _, _ = _stored(data)
     if stored.shape[2] > 1 or not most:
@@ -54,13 +54,13 @@ def numbers(data: bytes) -> np.ndarray:
 
 
 def _stored(data: bytes) -> _Stored:
-    return _anymap(data) if data[1:2] == b"7" else _floats(data) if data[1:2] in b"Ff" else _map(data)
+    return _anymap(data) if data[1:2] == b"7" else _floatmap(data) if data[1:2] in b"Ff" else _map(data)
 
 
 def _map(data: bytes) -> _Stored:
     kind = data[1:2]
     colours = 3 if kind in b"36" else 1
-    words, at = _words(data, 2 if kind in b"14" else 3)
+    words, at = _tokens(data, 2 if kind in b"14" else 3)
     width, height, most = (int(word) for word in (*words, b"1")[:3])
     if kind in b"123":
         found = _in_words(data[at:], kind == b"1", most)
@@ -101,8 +101,8 @@ def _binary(data: bytes, at: int, width: int, height: int, samples: int, most: i
     return _shaped(found.astype(dtype.newbyteorder("=")), width, height, samples)
 
 
-def _floats(data: bytes) -> _Stored:
-    (width, height, scale), at = _words(data, 3)
+def _floatmap(data: bytes) -> _Stored:
+    (width, height, scale), at = _tokens(data, 3)
     factor, samples = float(scale), 3 if data[1:2] == b"F" else 1
     if not factor:
         raise Damaged
@@ -111,11 +111,11 @@ def _floats(data: bytes) -> _Stored:
     return _shaped(found, int(width), int(height), samples)[::-1], 0, samples, False
 
 
-def _words(data: bytes, count: int) -> tuple[list[bytes], int]:
+def _tokens(data: bytes, count: int) -> tuple[list[bytes], int]:
     """So many words behind the first two bytes, and where they end; a single blank follows."""
     words, at = [], 2
     for _ in range(count):
-        found = _WORD.match(data, at)
+        found = _TOKEN.match(data, at)
         if not found:
             raise Damaged
         words.append(found[1])

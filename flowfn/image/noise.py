@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from flowfn.image.arguments import drawn, drawn_integer, is_pair, probability
-from flowfn.image.pixels import Amount, amount, as_amounts, bounded, channels, check_pixels, clipped, rounded
-from flowfn.image.transforms import Augmentor, Shape, Transform, size_of
+from flowfn.image.pixels import Amount, amount, as_amounts, channels, check_pixels, clipped, limited, rounded
+from flowfn.image.transforms import Augmentor, Shape, Transform, image_size
 from flowfn.rules import Rule, boolean, is_integer
 
 _SEEDS = 2**63
@@ -52,7 +52,7 @@ class GaussianNoise(Transform):
         check_pixels(self, image)
         noise = _generator(self.seed).standard_normal(image.shape, np.float32)
         if image.dtype == np.uint8:
-            return cv2.addWeighted(image, 1, noise, bounded(self.sigma, image), 0, dtype=cv2.CV_8U).reshape(image.shape)
+            return cv2.addWeighted(image, 1, noise, limited(self.sigma, image), 0, dtype=cv2.CV_8U).reshape(image.shape)
         noise *= np.float32(self.sigma)
         noise += image
         return clipped(noise, self.clip)
@@ -123,7 +123,7 @@ class gaussian_noise(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> GaussianNoise:
         """Draw sigma, and the seed of the noise."""
-        size_of(image_shape)
+        image_size(image_shape)
         return GaussianNoise(drawn(as_amounts(self.sigma), rng.random()), int(rng.integers(_SEEDS)), self.clip)
 
 
@@ -149,7 +149,7 @@ class salt_pepper_noise(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> SaltAndPepper:
         """Draw the seed of the noise."""
-        size_of(image_shape)
+        image_size(image_shape)
         return SaltAndPepper(self.white, self.black, int(rng.integers(_SEEDS)))
 
 
@@ -159,7 +159,7 @@ def _generator(seed: int) -> np.random.Generator:
 
 
 def _check_encodable(owner: object, shape: Shape) -> None:
-    if channels(shape) not in (1, 3) or max(size_of(shape)) > _LONGEST:
+    if channels(shape) not in (1, 3) or max(image_size(shape)) > _LONGEST:
         raise ValueError(
             f"{type(owner).__name__}(): for JPEG an image must have 1 or 3 channels and sides of at most {_LONGEST} "
             "pixels, "

@@ -10,11 +10,11 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.image import arguments
-from flowfn.image.arguments import Fill, Size, as_size, drawn_integer
+from flowfn.image.arguments import FillColor, ImageSize, as_size, drawn_integer
 from flowfn.image.resampling import surrounded
-from flowfn.image.transforms import Augmentor, Identity, Shape, Transform, as_points, fitting, size_of
+from flowfn.image.transforms import Augmentor, Identity, Shape, Transform, as_points, fitting, image_size
 
-Background: TypeAlias = "Fill | Callable[[np.ndarray, Shape, np.random.Generator], np.ndarray]"
+Background: TypeAlias = "FillColor | Callable[[np.ndarray, Shape, np.random.Generator], np.ndarray]"
 """What to paste on: a colour, or a function of the image,
 the shape to make and a generator that gives an array of that shape."""
 
@@ -70,7 +70,7 @@ class Pasted(Transform):
     def _inside(self) -> tuple[slice, slice]:
         return slice(self.top, self.top + self.size[0]), slice(self.left, self.left + self.size[1])
 
-    def _on_colour(self, image: np.ndarray, fill: Fill) -> np.ndarray:
+    def _on_colour(self, image: np.ndarray, fill: FillColor) -> np.ndarray:
         bottom, right = self.target[0] - self.top - self.size[0], self.target[1] - self.left - self.size[1]
         return surrounded(image, self.top, bottom, self.left, right, fill)
 
@@ -92,7 +92,7 @@ class center_paste(Augmentor):
     (array([[9, 1, 2, 9]]), array([[1.5, 0.5]]))
     """
 
-    shape: Size
+    shape: ImageSize
     background: Background = 0
     _: KW_ONLY
     mask_fill: float = 0
@@ -102,7 +102,7 @@ class center_paste(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Draw a seed, if the background is a function."""
-        size = size_of(image_shape)
+        size = image_size(image_shape)
         rows, columns = _room(self, size)
         return _pasting(self, size, rows // 2, columns // 2, rng)
 
@@ -118,7 +118,7 @@ class random_paste(Augmentor):
     array([[1, 2, 0, 0]])
     """
 
-    shape: Size
+    shape: ImageSize
     background: Background = 0
     _: KW_ONLY
     mask_fill: float = 0
@@ -128,7 +128,7 @@ class random_paste(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Draw where, and a seed, if the background is a function."""
-        size, (down, across) = size_of(image_shape), rng.random(2).tolist()
+        size, (down, across) = image_size(image_shape), rng.random(2).tolist()
         rows, columns = _room(self, size)
         return _pasting(self, size, drawn_integer(0, rows, down), drawn_integer(0, columns, across), rng)
 

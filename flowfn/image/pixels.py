@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from flowfn.image.arguments import is_pair, ordered
-from flowfn.image.transforms import Shape, size_of
+from flowfn.image.transforms import Shape, image_size
 from flowfn.rules import Rule, is_number
 
 GRAY = np.array([0.299, 0.587, 0.114])
@@ -67,7 +67,7 @@ def check_pixels(owner: Any, image: np.ndarray) -> None:
 def check_layout(owner: Any, image: np.ndarray) -> None:
     """Make sure that an image is (height, width) or (height, width, channels), not empty,
     of any kind of real number."""
-    size_of(image.shape)
+    image_size(image.shape)
     if image.dtype.kind not in "biuf":
         raise TypeError(f"{type(owner).__name__}(): an image must hold real numbers, got {image.dtype}")
 
@@ -98,7 +98,7 @@ def linear(image: np.ndarray, scale: float, offsets: Sequence[float], clip: bool
     >>> linear(np.array([[10, 200]], np.uint8), 1.5, [-20], True)
     array([[  0, 255]], dtype=uint8)
     """
-    scale, offsets = bounded(scale, image), [bounded(offset, image, 1e9) for offset in offsets]
+    scale, offsets = limited(scale, image), [limited(offset, image, 1e9) for offset in offsets]
     if len(offsets) == 1:
         made = cv2.addWeighted(image, scale, image, 0, offsets[0])
     elif image.dtype == np.uint8 and len(offsets) != 3:  # of which OpenCV's transform makes float64 in between
@@ -112,7 +112,7 @@ def linear(image: np.ndarray, scale: float, offsets: Sequence[float], clip: bool
     return clipped(made.reshape(image.shape), clip)
 
 
-def bounded(value: float, image: np.ndarray, bound: float = 1e6) -> float:
+def limited(value: float, image: np.ndarray, bound: float = 1e6) -> float:
     """A factor (or an offset) that OpenCV's arithmetic can bear.
 
     For uint8 it rounds to 32 bits, and wraps around beyond: with the bound itself all is 0 or 255 already.

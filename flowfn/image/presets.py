@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowfn.image.arguments import Size
+from flowfn.image.arguments import ImageSize
 from flowfn.image.colors import lighting, saturation
 from flowfn.image.composing import sequence, shuffled
 from flowfn.image.cropping import center_crop, random_resized_crop
@@ -10,7 +10,7 @@ from flowfn.image.geometry import flip, resize_shortest_edge
 from flowfn.image.tones import brightness_scale, contrast
 
 
-def fbresnet_train(size: Size = 224, *, interpolation: str = "cubic") -> sequence:
+def fbresnet_train(size: ImageSize = 224, *, interpolation: str = "cubic") -> sequence:
     """Augment an RGB image for training on ImageNet, as fb.resnet.torch and tensorpack's ResNet script do.
 
     A random part of 8 to 100 % of the area is resized to `size`; brightness,
@@ -30,7 +30,7 @@ def fbresnet_train(size: Size = 224, *, interpolation: str = "cubic") -> sequenc
     return sequence([random_resized_crop(size, interpolation=interpolation), shuffled(colors), flip(horizontal=True)])
 
 
-def fbresnet_val(size: Size = 224, *, shortest_edge: int = 256, interpolation: str = "cubic") -> sequence:
+def fbresnet_val(size: ImageSize = 224, *, shortest_edge: int = 256, interpolation: str = "cubic") -> sequence:
     """Prepare an image for validation on ImageNet: the shorter side resized to `shortest_edge`, and the middle cut out.
 
     Nothing is random. Images of any number of channels, uint8 or float32, go in; `size` by `size` of that dtype comes

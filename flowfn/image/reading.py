@@ -74,13 +74,13 @@ class Container:
 
 _CONTAINERS = (
     Container("a PNG image", lambda data: data.startswith(chunks.PNG), chunks.read_png, chunks.numbers_of_png),
-    Container("a TIFF image", tags.is_tiff, tiffs.read, tiffs.numbers),
+    Container("a TIFF image", tags.is_tiff, tiffs.read_tiff, tiffs.numbers_of_tiff),
     Container("a WebP image", lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP", chunks.read_webp),
     Container("a GIF image", lambda data: data[:6] in (b"GIF87a", b"GIF89a"), bitmaps.read_gif, bitmaps.numbers_of_gif),
     Container("a BMP image", lambda data: data[:2] == b"BM", bitmaps.read_bmp, bitmaps.numbers_of_bmp),
     Container("an AVIF image", boxes.AVIF.match, boxes.read_avif),
     Container("a JPEG 2000 image", boxes.is_jpeg2000, boxes.read_jpeg2000),
-    Container("a portable map (Netpbm)", netpbm.BEGINNING.match, netpbm.read, netpbm.numbers),
+    Container("a portable map (Netpbm)", netpbm.BEGINNING.match, netpbm.read_netpbm, netpbm.numbers_of_netpbm),
 )
 """All but JPEG, which is decoded by ways of its own, and what OpenCV alone knows."""
 
@@ -125,8 +125,8 @@ def decode_image(data: Any, *, channels: int | None = 3, size: int | None = None
     Traceback (most recent call last):
     ValueError: decode_image(): data is a PNG image, but damaged or cut off (60 bytes)
     """
-    _check("decode_image", channels, size)
-    return _decoded(_bytes(data, "decode_image()", "read_image"), channels, size, "decode_image(): data is")
+    _check_options("decode_image", channels, size)
+    return _decoded_image(_image_bytes(data, "decode_image()", "read_image"), channels, size, "decode_image(): data is")
 
 
 def read_image(file: Any, *, channels: int | None = 3, size: int | None = None) -> np.ndarray:
@@ -147,8 +147,8 @@ def read_image(file: Any, *, channels: int | None = 3, size: int | None = None) 
     >>> read_image(path).shape, read_image(path, channels=None).shape
     ((2, 3, 3), (2, 3))
     """
-    _check("read_image", channels, size)
-    return _read(file, channels, size, "read_image()")
+    _check_options("read_image", channels, size)
+    return _image_from(file, channels, size, "read_image()")
 
 
 @stage.each(where={"channels": CHANNELS, "size": SIZE})
@@ -167,7 +167,7 @@ def read_images(source: Any, *, channels: int | None = 3, size: int | None = Non
     [(2, 3, 1), (2, 3, 1)]
     """
     for file in source:
-        yield _read(file, channels, size, "read_images()")
+        yield _image_from(file, channels, size, "read_images()")
 
 
 def decode_mask(data: Any) -> np.ndarray:
@@ -193,7 +193,7 @@ def decode_mask(data: Any) -> np.ndarray:
     >>> decode_mask(voc)
     array([[  0,  15, 255]], dtype=uint8)
     """
-    return _labels(_bytes(data, "decode_mask()", "read_mask"), "decode_mask(): data is")
+    return _labels(_image_bytes(data, "decode_mask()", "read_mask"), "decode_mask(): data is")
 
 
 def read_mask(file: Any) -> np.ndarray:
@@ -212,21 +212,21 @@ def read_mask(file: Any) -> np.ndarray:
     >>> read_mask(path).tolist()
     [[0, 1], [2, 255]]
     """
-    content, name = _content(file, "read_mask()", "read_mask", "decode_mask")
+    content, name = _file_content(file, "read_mask()", "read_mask", "decode_mask")
     return _labels(content, f"read_mask(): {name} is")
 
 
-def _check(function: str, channels: Any, size: Any) -> None:
+def _check_options(function: str, channels: Any, size: Any) -> None:
     CHANNELS.check(function, "channels", channels, {})
     SIZE.check(function, "size", size, {})
 
 
-def _read(file: Any, channels: int | None, size: int | None, who: str) -> np.ndarray:
-    content, name = _content(file, who, "read_image", "decode_image")
-    return _decoded(content, channels, size, f"{who}: {name} is")
+def _image_from(file: Any, channels: int | None, size: int | None, who: str) -> np.ndarray:
+    content, name = _file_content(file, who, "read_image", "decode_image")
+    return _decoded_image(content, channels, size, f"{who}: {name} is")
 
 
-def _content(file: Any, who: str, function: str, of_bytes: str) -> tuple[bytes, str]:
+def _file_content(file: Any, who: str, function: str, of_bytes: str) -> tuple[bytes, str]:
     """The bytes of a file, and its name."""
     if isinstance(file, (str, bytes, os.PathLike)):
         path = os.fsdecode(file)
@@ -245,7 +245,7 @@ def _content(file: Any, who: str, function: str, of_bytes: str) -> tuple[bytes, 
     return bytes(content), name
 
 
-def _bytes(data: Any, who: str, of_path: str) -> bytes | memoryview:
+def _image_bytes(data: Any, who: str, of_path: str) -> bytes | memoryview:
     """What is given, without a copy, as something of bytes."""
     if isinstance(data, np.ndarray):
         if data.dtype != np.uint8 or data.ndim != 1:
@@ -259,10 +259,10 @@ def _bytes(data: Any, who: str, of_path: str) -> bytes | memoryview:
     )
 
 
-def _decoded(data: bytes | memoryview, channels: int | None, size: int | None, what: str) -> np.ndarray:
+def _decoded_image(data: bytes | memoryview, channels: int | None, size: int | None, what: str) -> np.ndarray:
     """The image in the bytes; `what` begins the message of an error, up to its verb."""
     try:
-        if data[: len(jpegs.START)] == jpegs.START:
+        if data[: len(jpegs.JPEG_START)] == jpegs.JPEG_START:
             return _of_jpeg(data, channels, size)
         content = bytes(data)
         found = _container(content)
@@ -277,7 +277,7 @@ def _labels(data: bytes | memoryview, what: str) -> np.ndarray:
         found = _container(content := bytes(data))
         if found and found.numbers:
             return np.asarray(found.asked(found.numbers, content))
-        if not found and data[: len(jpegs.START)] != jpegs.START:
+        if not found and data[: len(jpegs.JPEG_START)] != jpegs.JPEG_START:
             _of_opencv(content)  # which says what it is, if it is none
         raise Refused(
             "an image of a kind that has no palette, or keeps numbers only roughly, so that there are no labels in it; "

@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 import cv2
 import numpy as np
 
-from flowfn.image.arguments import Fill
+from flowfn.image.arguments import FillColor
 from flowfn.image.transforms import Shape
 
-_Call: TypeAlias = Callable[[np.ndarray, Any], np.ndarray]
+_Resampler: TypeAlias = Callable[[np.ndarray, Any], np.ndarray]
 
 INTERPOLATIONS = {
     "nearest": cv2.INTER_NEAREST,
@@ -56,7 +56,7 @@ def resized(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.
 
 
 def warped(
-    image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], interpolation: str, border: str, fill: Fill
+    image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], interpolation: str, border: str, fill: FillColor
 ) -> np.ndarray:
     """An image of (height, width) to whose indices `matrix` (2, 3) takes the indices of the one given."""
     flag, mode, wanted, image = INTERPOLATIONS[interpolation], BORDERS[border], size[::-1], _reflectable(image, border)
@@ -69,7 +69,7 @@ def warped(
 
 
 def remapped(
-    image: np.ndarray, x: np.ndarray, y: np.ndarray, interpolation: str, border: str, fill: Fill
+    image: np.ndarray, x: np.ndarray, y: np.ndarray, interpolation: str, border: str, fill: FillColor
 ) -> np.ndarray:
     """An image whose every pixel comes from the index (x, y) of the one given; the maps are float32 (height, width)."""
     flag, mode, image = INTERPOLATIONS[interpolation], BORDERS[border], _reflectable(image, border)
@@ -80,24 +80,26 @@ def remapped(
 
 def flipped(image: np.ndarray, horizontal: bool, vertical: bool) -> np.ndarray:
     """A flipped copy."""
-    if _plain(image):
-        return _like(cv2.flip(image, -1 if horizontal and vertical else int(horizontal)), image)
+    if _fits_opencv(image):
+        return _with_channel_axis(cv2.flip(image, -1 if horizontal and vertical else int(horizontal)), image)
     return np.ascontiguousarray(image[:: -1 if vertical else 1, :: -1 if horizontal else 1])
 
 
 def transposed(image: np.ndarray) -> np.ndarray:
     """A copy with rows and columns exchanged."""
-    if _plain(image):
-        return _like(cv2.transpose(image), image)
+    if _fits_opencv(image):
+        return _with_channel_axis(cv2.transpose(image), image)
     return np.ascontiguousarray(image.swapaxes(0, 1))
 
 
-def surrounded(image: np.ndarray, top: int, bottom: int, left: int, right: int, fill: Fill) -> np.ndarray:
+def surrounded(image: np.ndarray, top: int, bottom: int, left: int, right: int, fill: FillColor) -> np.ndarray:
     """A copy with so many pixels of one colour on each side."""
     check_fill(fill, image.shape)
-    if _plain(image):
+    if _fits_opencv(image):
         colour = fill if isinstance(fill, tuple) else (fill,) * 4
-        return _like(cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=colour), image)
+        return _with_channel_axis(
+            cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=colour), image
+        )
     height, width = image.shape[:2]
     made = np.empty((top + height + bottom, left + width + right, *image.shape[2:]), image.dtype)
     made[:top] = made[top + height :] = fill
@@ -106,7 +108,7 @@ def surrounded(image: np.ndarray, top: int, bottom: int, left: int, right: int, 
     return made
 
 
-def check_fill(fill: Fill, shape: Shape) -> None:
+def check_fill(fill: FillColor, shape: Shape) -> None:
     """Make sure that a colour has as many numbers as an image has channels."""
     channels = shape[2] if len(shape) == 3 else 1
     if isinstance(fill, tuple) and len(fill) != channels:
@@ -114,7 +116,7 @@ def check_fill(fill: Fill, shape: Shape) -> None:
 
 
 def _sampled(
-    call: _Call, image: np.ndarray, interpolation: str, fill: Fill, together: frozenset[int] = _WARPED
+    call: _Resampler, image: np.ndarray, interpolation: str, fill: FillColor, together: frozenset[int] = _WARPED
 ) -> np.ndarray:
     """What `call(image, fill)` gives, which can treat few dtypes, and so many channels `together`, for any."""
     kind = image.dtype.char
@@ -128,12 +130,12 @@ def _sampled(
     if image.ndim == 2 or image.shape[2] in together:
         if type(fill) is tuple:
             check_fill(fill, image.shape)
-            return _like(call(image, fill), image)
-        return _like(call(image, (fill,) * 4), image)
+            return _with_channel_axis(call(image, fill), image)
+        return _with_channel_axis(call(image, (fill,) * 4), image)
     return _in_parts(call, image, fill, together)
 
 
-def _in_parts(call: _Call, image: np.ndarray, fill: Fill, together: frozenset[int]) -> np.ndarray:
+def _in_parts(call: _Resampler, image: np.ndarray, fill: FillColor, together: frozenset[int]) -> np.ndarray:
     """As many channels at a time as can be."""
     check_fill(fill, image.shape)
     channels, done = image.shape[2], 0
@@ -142,12 +144,12 @@ def _in_parts(call: _Call, image: np.ndarray, fill: Fill, together: frozenset[in
     while done < channels:
         size = max(size for size in together if size <= channels - done)
         part = np.ascontiguousarray(image[..., done : done + size])
-        parts.append(_like(call(part, colours[done : done + size]), part))
+        parts.append(_with_channel_axis(call(part, colours[done : done + size]), part))
         done += size
     return np.concatenate(parts, 2)
 
 
-def _copied(call: _Call, image: np.ndarray, fill: Fill, together: frozenset[int]) -> np.ndarray:
+def _copied(call: _Resampler, image: np.ndarray, fill: FillColor, together: frozenset[int]) -> np.ndarray:
     """Elements as they are, whatever they mean: bits of a dtype that OpenCV copies exactly."""
     dtype, height, width = image.dtype, *image.shape[:2]
     unit = _UNITS.get(dtype.itemsize)
@@ -171,11 +173,11 @@ def _reflectable(image: np.ndarray, border: str) -> np.ndarray:
     return image
 
 
-def _plain(image: np.ndarray) -> bool:
+def _fits_opencv(image: np.ndarray) -> bool:
     """Whether every function of OpenCV can treat an image."""
     return image.dtype.char in "BbHhifd" and (image.ndim == 2 or image.shape[2] <= 4)
 
 
-def _like(made: np.ndarray, image: np.ndarray) -> np.ndarray:
+def _with_channel_axis(made: np.ndarray, image: np.ndarray) -> np.ndarray:
     """With the axis of a single channel, which OpenCV leaves out."""
     return made if made.ndim == image.ndim else made[..., None]

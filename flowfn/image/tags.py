@@ -9,7 +9,7 @@ import numpy as np
 
 from flowfn.image.pictures import Damaged
 
-_KINDS = {
+_TYPE_CODES = {
     1: "B",
     2: "B",
     3: "H",
@@ -60,7 +60,7 @@ class Tags:
         for place in range(at, at + entries * entry, entry):
             tag, kind, number = self._unpacked(f"HH{count}", place)
             inside = place + 4 + struct.calcsize(count)
-            if number * struct.calcsize(_KINDS.get(kind, "Q")) > struct.calcsize(offset):
+            if number * struct.calcsize(_TYPE_CODES.get(kind, "Q")) > struct.calcsize(offset):
                 (inside,) = self._unpacked(offset, inside)
             self.places.setdefault(tag, (kind, number, inside))
         end = at + entries * entry
@@ -69,7 +69,7 @@ class Tags:
     def values(self, tag: int) -> np.ndarray:
         """The numbers of a tag; none if it is not there."""
         kind, number, place = self.places.get(tag, (1, 0, 0))
-        dtype = np.dtype(self.order + _KINDS[kind]) if kind in _KINDS else np.dtype("u1")
+        dtype = np.dtype(self.order + _TYPE_CODES[kind]) if kind in _TYPE_CODES else np.dtype("u1")
         if place + number * dtype.itemsize > len(self.data):
             raise Damaged
         return np.frombuffer(self.data, dtype, number, place)

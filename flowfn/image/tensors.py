@@ -92,9 +92,9 @@ def _unsaid(said: dict[Any, Any], kinds: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _flipped(points: Any, axis: int = 0) -> Any:
-    plain = _plain(points).clone()
+    plain = _as_plain_tensor(points).clone()
     plain[..., axis] = points.canvas_size[1 - axis] - plain[..., axis]
-    return _like(points, plain)
+    return _rewrapped(points, plain)
 
 
 def _flipped_vertically(points: Any) -> Any:
@@ -105,9 +105,9 @@ def _rotated(points: Any, angle: float, expand: bool = False, center: Any = None
     """Turned as in an image that is not made larger, whose centre then becomes that of the one that is."""
     functional = import_module("torchvision.transforms.v2.functional")
     size = points.canvas_size
-    plain, _ = functional.rotate_keypoints(_plain(points), size, angle, center=center)
-    larger = _size(functional.rotate, size, angle=angle, expand=expand, center=center)
-    return _like(
+    plain, _ = functional.rotate_keypoints(_as_plain_tensor(points), size, angle, center=center)
+    larger = _size_after(functional.rotate, size, angle=angle, expand=expand, center=center)
+    return _rewrapped(
         points, plain + import_module("torch").tensor([(larger[1] - size[1]) / 2, (larger[0] - size[0]) / 2]), larger
     )
 
@@ -117,8 +117,10 @@ def _deformed(points: Any, displacement: Any, **options: Any) -> Any:
     height, width = points.canvas_size
     columns, rows = np.meshgrid(np.arange(width), np.arange(height))
     across, down = np.moveaxis(displacement[0].numpy().astype(np.float64), -1, 0)
-    found = inverted(_plain(points).numpy() - 0.5, columns + across * width / 2, rows + down * height / 2) + 0.5
-    return _like(points, import_module("torch").from_numpy(found).to(points.dtype))
+    found = (
+        inverted(_as_plain_tensor(points).numpy() - 0.5, columns + across * width / 2, rows + down * height / 2) + 0.5
+    )
+    return _rewrapped(points, import_module("torch").from_numpy(found).to(points.dtype))
 
 
 def _by_corners(kernel: Any) -> Any:
@@ -126,10 +128,10 @@ def _by_corners(kernel: Any) -> Any:
 
     def moved(boxes: Any, *arguments: Any, **options: Any) -> Any:
         torch, functional = import_module("torch"), import_module("torchvision.transforms.v2.functional")
-        plain = np.asarray(_plain(functional.convert_bounding_box_format(boxes, new_format="XYXY")))
+        plain = np.asarray(_as_plain_tensor(functional.convert_bounding_box_format(boxes, new_format="XYXY")))
         points = kinds().points(torch.from_numpy(corners(plain)), canvas_size=boxes.canvas_size)
         there = kernel(points, *arguments, **options)
-        made = torch.from_numpy(bounding(_plain(there).numpy())).to(boxes.dtype)
+        made = torch.from_numpy(bounding(_as_plain_tensor(there).numpy())).to(boxes.dtype)
         as_corners = import_module("torchvision.tv_tensors").wrap(
             made, like=boxes, format="XYXY", canvas_size=there.canvas_size
         )
@@ -146,10 +148,10 @@ def _resized(mask: Any, size: Any, interpolation: Any = "bilinear", max_size: An
     if the image is given the one above and left, the mask is too."""
     functional, torch = import_module("torchvision.transforms.v2.functional"), import_module("torch")
     height, width = mask.shape[-2:]
-    larger = _size(functional.resize, (height, width), size=size, max_size=max_size)
+    larger = _size_after(functional.resize, (height, width), size=size, max_size=max_size)
     at = 0.0 if getattr(interpolation, "value", interpolation) in ("nearest", 0) else 0.5
     rows, columns = (((torch.arange(new) + at) * old / new).long() for old, new in zip((height, width), larger))
-    return _like(mask, _plain(mask)[..., rows[:, None], columns])
+    return _rewrapped(mask, _as_plain_tensor(mask)[..., rows[:, None], columns])
 
 
 def _resized_crop(mask: Any, top: int, left: int, height: int, width: int, size: Any, **options: Any) -> Any:
@@ -157,16 +159,16 @@ def _resized_crop(mask: Any, top: int, left: int, height: int, width: int, size:
     return _resized(crop(mask, top, left, height, width), size, **options)
 
 
-def _size(function: Any, before: tuple[int, int], **options: Any) -> tuple[int, int]:
+def _size_after(function: Any, before: tuple[int, int], **options: Any) -> tuple[int, int]:
     """The size of what becomes of an image of a size; nothing is computed for that."""
     height, width = function(import_module("torch").empty(1, *before, device="meta"), **options).shape[-2:]
     return height, width
 
 
-def _plain(tensor: Any) -> Any:
+def _as_plain_tensor(tensor: Any) -> Any:
     return tensor.as_subclass(import_module("torch").Tensor)
 
 
-def _like(given: Any, plain: Any, canvas_size: Any = None) -> Any:
+def _rewrapped(given: Any, plain: Any, canvas_size: Any = None) -> Any:
     options = {} if canvas_size is None else {"canvas_size": canvas_size}
     return import_module("torchvision.tv_tensors").wrap(plain, like=given, **options)

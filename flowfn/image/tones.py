@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 
 from flowfn.image.arguments import Range, as_range, drawn, span
-from flowfn.image.pixels import GRAY, Factor, as_factors, bounded, channels, check_pixels, factor, linear
-from flowfn.image.transforms import Augmentor, Shape, Transform, size_of
+from flowfn.image.pixels import GRAY, Factor, as_factors, channels, check_pixels, factor, limited, linear
+from flowfn.image.transforms import Augmentor, Shape, Transform, image_size
 from flowfn.rules import Rule, boolean, is_number
 
-_SHARES = np.linspace(0, 1, 256)
+_LEVELS = np.linspace(0, 1, 256)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Contrasted(Transform):
         """The image with more (factor > 1) or less contrast."""
         check_pixels(self, image)
         _check_contrast(self, image.shape, self.per_channel)
-        count, factor = channels(image.shape), bounded(self.factor, image)
+        count, factor = channels(image.shape), limited(self.factor, image)
         means = cv2.mean(image)[:count] if count <= 4 else cv2.meanStdDev(image)[0].ravel().tolist()
         if count == 3 and not self.per_channel:  # the mean of the gray image is the gray of the mean
             means = (float(GRAY @ means),)
@@ -71,7 +71,7 @@ class GammaCorrected(Transform):
         """The image, lighter in its dark parts (gamma > 1) or darker."""
         check_pixels(self, image)
         if image.dtype == np.uint8:
-            table = 255 * _SHARES ** (1 / self.gamma)
+            table = 255 * _LEVELS ** (1 / self.gamma)
             return np.asarray(cv2.LUT(image, np.rint(table).astype(np.uint8)), np.uint8).reshape(image.shape)
         made = np.clip(image, 0, 255)
         made *= np.float32(1 / 255)
@@ -101,7 +101,7 @@ class brightness(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Scaled:
         """Draw what is added."""
-        size_of(image_shape)
+        image_size(image_shape)
         return Scaled(1.0, (drawn(as_range(self.change), rng.random()),), self.clip)
 
 
@@ -126,7 +126,7 @@ class brightness_scale(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Scaled:
         """Draw the factor."""
-        size_of(image_shape)
+        image_size(image_shape)
         return Scaled(drawn(as_factors(self.factor), rng.random()), (0.0,), self.clip)
 
 
@@ -181,7 +181,7 @@ class gamma(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> GammaCorrected:
         """Draw gamma."""
-        size_of(image_shape)
+        image_size(image_shape)
         return GammaCorrected(drawn(as_factors(self.gamma), rng.random()))
 
 

@@ -165,19 +165,21 @@ class Augmentor(Picklable, ABC):
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             if field.default is MISSING:
-                words.append(_written(value))
+                words.append(_as_in_call(value))
             elif value != field.default:
-                words.append(f"{field.name}={_written(value)}")
+                words.append(f"{field.name}={_as_in_call(value)}")
         return f"{type(self).__name__}({', '.join(words)})"
 
     def check(self, **rules: Rule) -> None:
         """Hold arguments against their rules (for `__post_init__`); lists become tuples, numpy's numbers Python's."""
         for name, rule in rules.items():
             value = rule.check(type(self).__name__, name, getattr(self, name), {})
-            object.__setattr__(self, name, tuple(map(_plain, value)) if type(value) in (list, tuple) else _plain(value))
+            object.__setattr__(
+                self, name, tuple(map(_python_number, value)) if type(value) in (list, tuple) else _python_number(value)
+            )
 
 
-def size_of(image_shape: Shape) -> tuple[int, int]:
+def image_size(image_shape: Shape) -> tuple[int, int]:
     """The height and width of an image of this shape, or an error if it is not an image's.
 
     >>> size_of((480, 640, 3))
@@ -252,14 +254,14 @@ def as_points(coords: np.ndarray) -> np.ndarray:
     return points if points.dtype.kind == "f" else points.astype(np.float64)
 
 
-def _plain(value: Any) -> Any:
+def _python_number(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _written(value: Any) -> str:
+def _as_in_call(value: Any) -> str:
     """A value as it was written in the call."""
     if isinstance(value, Augmentor):
         return repr(value)
     if isinstance(value, (list, tuple)) and any(isinstance(one, Augmentor) for one in value):
-        return f"[{', '.join(map(_written, value))}]"
+        return f"[{', '.join(map(_as_in_call, value))}]"
     return repr(value) if isinstance(value, (tuple, list)) and not any(map(callable, value)) else as_written(value)

@@ -11,16 +11,15 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.image import arguments
-from flowfn.image.arguments import Fill, Range, as_range, drawn, drawn_integer, is_pair, ordered
+from flowfn.image.arguments import FillColor, Range, as_range, drawn, drawn_integer, is_pair, ordered
 from flowfn.image.resampling import warped
-from flowfn.image.transforms import Augmentor, Identity, Shape, Transform, as_points, fitting, size_of
+from flowfn.image.transforms import Augmentor, Identity, Shape, Transform, as_points, fitting, image_size
 
 Matrix: TypeAlias = tuple[tuple[float, float, float], tuple[float, float, float]]
 """The rows of an affine map: x' = a x + b y + c, y' = d x + e y + f."""
 
 _QUARTERS: Mapping[float, tuple[float, float]] = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}
-_SHARE = arguments.between(0, 1)
-_SHARES = rules.Rule(
+_TRANSLATION = rules.Rule(
     "a pair (horizontal, vertical) of numbers from 0 to 1",
     is_pair,
     lambda value, others: all(0 <= share <= 1 for share in value),
@@ -48,7 +47,7 @@ class Warped(Transform):
     target: tuple[int, int]
     interpolation: str = "linear"
     border: str = "edge"
-    fill: Fill = 0
+    fill: FillColor = 0
     mask_fill: float = 0
 
     def image(self, image: np.ndarray) -> np.ndarray:
@@ -93,13 +92,13 @@ class shift(Augmentor):
     vertical: float = 0.0
     _: KW_ONLY
     border: str = "edge"
-    fill: Fill = 0
+    fill: FillColor = 0
     mask_fill: float = 0
 
     def __post_init__(self) -> None:
         self.check(
-            horizontal=_SHARE,
-            vertical=_SHARE,
+            horizontal=arguments.share,
+            vertical=arguments.share,
             border=arguments.border,
             fill=arguments.fill,
             mask_fill=arguments.single_fill,
@@ -107,7 +106,7 @@ class shift(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Draw how far."""
-        size, (across, down) = size_of(image_shape), rng.random(2).tolist()
+        size, (across, down) = image_size(image_shape), rng.random(2).tolist()
         most = int(self.horizontal * size[1]), int(self.vertical * size[0])
         matrix = _moving(drawn_integer(-most[0], most[0], across), drawn_integer(-most[1], most[1], down))
         return _warping(size, matrix, size, "nearest", self.border, self.fill, self.mask_fill)
@@ -133,7 +132,7 @@ class rotation(Augmentor):
     center: tuple[float, float] = (0.5, 0.5)
     interpolation: str = "linear"
     border: str = "edge"
-    fill: Fill = 0
+    fill: FillColor = 0
     mask_fill: float = 0
 
     def __post_init__(self) -> None:
@@ -149,7 +148,7 @@ class rotation(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Draw the angle and the point to turn about."""
-        size, (turn, across, down) = size_of(image_shape), rng.random(3).tolist()
+        size, (turn, across, down) = image_size(image_shape), rng.random(3).tolist()
         center = drawn(self.center, across) * size[1], drawn(self.center, down) * size[0]
         matrix = _about(center, center, _turning(_angle(self.degrees, self.step, turn)))
         return _warping(size, matrix, size, self.interpolation, self.border, self.fill, self.mask_fill)
@@ -180,7 +179,7 @@ class rotation_and_crop_valid(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Draw the angle."""
-        height, width = size_of(image_shape)
+        height, width = image_size(image_shape)
         rows = _turning(_angle(self.degrees, self.step, rng.random()))
         tall, wide = largest_inside(height, width, rows)
         matrix = _about((width / 2, height / 2), (wide / 2, tall / 2), rows)
@@ -209,14 +208,14 @@ class affine(Augmentor):
     shear: Range = 0
     interpolation: str = "linear"
     border: str = "edge"
-    fill: Fill = 0
+    fill: FillColor = 0
     mask_fill: float = 0
 
     def __post_init__(self) -> None:
         self.check(
             degrees=arguments.span,
             scale=arguments.interval(0, "positive numbers"),
-            translate=_SHARES,
+            translate=_TRANSLATION,
             shear=_SHEAR,
             interpolation=arguments.interpolation,
             border=arguments.border,
@@ -226,7 +225,7 @@ class affine(Augmentor):
 
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Draw angle, scale, shear and translation."""
-        (height, width), (turn, grow, lean, across, down) = size_of(image_shape), rng.random(5).tolist()
+        (height, width), (turn, grow, lean, across, down) = image_size(image_shape), rng.random(5).tolist()
         (a, b), (d, e) = _turning(_angle(self.degrees, None, turn))
         factor, slope = drawn(self.scale, grow), math.tan(math.radians(drawn(as_range(self.shear), lean)))
         rows = (a * factor, (a * slope + b) * factor), (d * factor, (d * slope + e) * factor)
@@ -239,10 +238,10 @@ class affine(Augmentor):
         )
 
 
-Rows: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
+LinearMap: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
 
 
-def largest_inside(height: int, width: int, turn: Rows) -> tuple[int, int]:
+def largest_inside(height: int, width: int, turn: LinearMap) -> tuple[int, int]:
     """Height and width of the largest upright rectangle within an image that was rotated about its centre.
 
     Either two corners touch the long sides at their middle, or all four touch: from the latter, two equations
@@ -271,7 +270,7 @@ def _angle(degrees: Range, step: float | None, share: float) -> float:
     )
 
 
-def _turning(degrees: float) -> Rows:
+def _turning(degrees: float) -> LinearMap:
     """Rotation counter-clockwise, where y points down; quarter turns are exact."""
     cos, sin = _QUARTERS.get(degrees % 360) or (math.cos(math.radians(degrees)), math.sin(math.radians(degrees)))
     return (cos, sin), (-sin, cos)
@@ -281,7 +280,7 @@ def _moving(x: float, y: float) -> Matrix:
     return (1, 0, x), (0, 1, y)
 
 
-def _about(center: tuple[float, float], goes_to: tuple[float, float], rows: Rows) -> Matrix:
+def _about(center: tuple[float, float], goes_to: tuple[float, float], rows: LinearMap) -> Matrix:
     """The linear map of `rows` about a point that goes to another."""
     ((a, b), (d, e)), (x, y) = rows, center
     return (a, b, goes_to[0] - a * x - b * y), (d, e, goes_to[1] - d * x - e * y)
@@ -293,7 +292,7 @@ def _warping(
     target: tuple[int, int],
     interpolation: str,
     border: str = "edge",
-    fill: Fill = 0,
+    fill: FillColor = 0,
     mask_fill: float = 0,
 ) -> Transform:
     if size == target and matrix == _moving(0, 0):

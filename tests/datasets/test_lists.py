@@ -179,7 +179,9 @@ def test_verify_compares_the_list_with_the_published_sum(tmp_path, monkeypatch):
         places365_files(tmp_path, "val", verify=True)
     module = sys.modules["flowfn.datasets.places365"]
     monkeypatch.setitem(
-        module._SUMS, "places365_val.txt", hashlib.md5((tmp_path / "places365_val.txt").read_bytes()).hexdigest()
+        module._PLACES365_SUMS,
+        "places365_val.txt",
+        hashlib.md5((tmp_path / "places365_val.txt").read_bytes()).hexdigest(),
     )
     assert len(places365_files(tmp_path, "val", verify=True)) == 2
 

@@ -28,7 +28,7 @@ from flowfn.image import (
     transpose,
 )
 from flowfn.image.augmenting import augment
-from flowfn.image.transforms import size_of
+from flowfn.image.transforms import image_size
 from flowfn.testing import check, same
 
 HEIGHT, WIDTH = 40, 60
@@ -579,7 +579,7 @@ def test_an_image_whose_channels_come_first_is_refused(shape, augmentor):
     with pytest.raises(
         ValueError, match=r"looks like \(channels, height, width\); np\.moveaxis\(image, 0, -1\) turns it"
     ):
-        size_of(shape)
+        image_size(shape)
     with pytest.raises(ValueError, match=r"looks like \(channels, height, width\)"):
         random_crop(5)(shape, np.random.default_rng(0))
 

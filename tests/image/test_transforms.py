@@ -10,7 +10,7 @@ from marked import noise, rng
 import flowfn as ff
 from flowfn.image import Augmentor, Composed, Identity, Transform, flip, resize, rotation, sequence
 from flowfn.image.geometry import Flipped
-from flowfn.image.transforms import as_points, bounding, composed, corners, fitting, size_of
+from flowfn.image.transforms import as_points, bounding, composed, corners, fitting, image_size
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def test_an_augmentor_in_the_place_of_a_stage_says_what_to_write():
 @pytest.mark.parametrize("shape", [(3,), (2, 3, 4, 5), (0, 3), (2, 2, 0), ()])
 def test_what_is_no_image_says_so(shape):
     with pytest.raises(ValueError, match=r"an image must be an array \(height, width\) or"):
-        size_of(shape)
+        image_size(shape)
     with pytest.raises(ValueError, match="an image must be"):
         flip(horizontal=True)(shape, rng())
 
