@@ -23,7 +23,7 @@ from flowfn.digests import codes
 from flowfn.flows.definitions import Definition, Stage
 from flowfn.flows.flow import Flow
 from flowfn.flows.sources import CallableNode
-from flowfn.flows.stages import Composed
+from flowfn.flows.stages import ComposedStages
 from flowfn.flows.states import fingerprint
 from flowfn.pickling.homes import OURS, public
 from flowfn.shelves.records import SEAL
@@ -192,7 +192,7 @@ class Digest:
             self.feed("atom", marshal.dumps(value, 2))
         elif kind in (list, tuple, dict, set, frozenset, MappingProxyType):
             self.container(value, kind)
-        elif isinstance(value, (Flow, Stage, Definition, Composed, Columns, Shelf)):
+        elif isinstance(value, (Flow, Stage, Definition, ComposedStages, Columns, Shelf)):
             self.ours(value)
         elif kind in (np.ndarray, np.memmap):
             self.array(np.asarray(value))
@@ -247,7 +247,7 @@ class Digest:
             self.stage(value)
         elif isinstance(value, Definition):
             self.definition(value)
-        elif isinstance(value, Composed):
+        elif isinstance(value, ComposedStages):
             self.value(value.stages)
         elif isinstance(value, Columns):
             self.value((value.keys, value.bare, value.arrays))

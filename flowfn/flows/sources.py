@@ -32,7 +32,7 @@ from flowfn.datapoints.columns import Columns, Rows
 from flowfn.flows.flow import Flow
 from flowfn.flows.refusals import nothing, refuse_flow, refuse_source
 from flowfn.kinds.nodes import Node
-from flowfn.kinds.routes import affine
+from flowfn.kinds.routes import strided
 from flowfn.kinds.runs import Length, Outputs, Run
 from flowfn.randomness.generators import generator
 from flowfn.showing import brief
@@ -155,7 +155,7 @@ class CountingNode(SequenceNode):
 
     def fetch(self, block: Block) -> Iterable[Any]:
         """The indices themselves, from `start` on."""
-        return ints(affine(self.part.object, 1, block))
+        return ints(strided(self.part.object, 1, block))
 
 
 class IterableNode(Node):

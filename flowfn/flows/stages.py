@@ -36,7 +36,7 @@ GIVES: dict[Any, frozenset[str]] = {
 INJECTED = frozenset().union(*GIVES.values())
 
 
-class Composed(Picklable):
+class ComposedStages(Picklable):
     """Several stages as one; it compares and pickles as they do."""
 
     is_stage = True
@@ -59,13 +59,13 @@ class Composed(Picklable):
         return f"compose({', '.join(map(repr, self.stages))})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Composed) and self.stages == other.stages
+        return isinstance(other, ComposedStages) and self.stages == other.stages
 
     def __hash__(self) -> int:
         return hash(self.stages)
 
     def __reduce__(self) -> Any:
-        return Composed, (self.stages,)
+        return ComposedStages, (self.stages,)
 
 
 def pipe(source: Any, /, *stages: Any) -> Flow[Any]:
@@ -84,7 +84,7 @@ def pipe(source: Any, /, *stages: Any) -> Flow[Any]:
     >>> ff.pipe([1, 2, 3], ff.shuffle() if train else None)
     flow([1, 2, 3])
     """
-    if isinstance(source, (Stage, Composed)):
+    if isinstance(source, (Stage, ComposedStages)):
         raise TypeError(
             f"pipe(): the first argument is the source, but it is the stage {source}; write pipe(source, {source}, ...)"
         )
@@ -93,7 +93,7 @@ def pipe(source: Any, /, *stages: Any) -> Flow[Any]:
     )
 
 
-def compose(*stages: Any) -> Composed:
+def compose(*stages: Any) -> ComposedStages:
     """Several stages as one, in the order in which `pipe` would run them.
 
     >>> import flowfn as ff
@@ -101,14 +101,14 @@ def compose(*stages: Any) -> Composed:
     >>> list(halves([1, 2])), list(ff.pipe([3, 4], halves))
     ([array([0.5, 1. ])], [array([1.5, 2. ])])
     """
-    return Composed(
+    return ComposedStages(
         tuple(as_stage(stage, number, "compose") for number, stage in enumerate(stages, 1) if stage is not None)
     )
 
 
 def as_stage(stage: Any, number: int, caller: str = "pipe") -> Callable[[Any], Flow[Any]]:
     """A stage as such, a plain callable as a stream stage, or an error that says what to write."""
-    if isinstance(stage, (Stage, Composed)):
+    if isinstance(stage, (Stage, ComposedStages)):
         return stage
     where = f"{caller}(): argument {number}"
     if isinstance(stage, Flow):

@@ -13,8 +13,7 @@ from flowfn import rules
 from flowfn.datapoints.components import component, replaced
 from flowfn.flows.definitions import Stage
 from flowfn.flows.flow import Flow
-from flowfn.flows.stages import Composed as ComposedStages
-from flowfn.flows.stages import stage
+from flowfn.flows.stages import ComposedStages, stage
 from flowfn.image import arguments
 from flowfn.image.adapting import adapted
 from flowfn.image.composing import as_augmentor

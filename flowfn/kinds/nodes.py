@@ -20,7 +20,7 @@ import numpy as np
 
 from flowfn.blocks import BLOCK, Block, blocks, each_index, ints, shared
 from flowfn.kinds.failures import uneven
-from flowfn.kinds.routes import affine
+from flowfn.kinds.routes import strided
 from flowfn.kinds.runs import Anchor, EpochForm, Length, Outputs, Run
 from flowfn.randomness.generators import Label, generators, hashed
 
@@ -115,7 +115,7 @@ class Node:
     def each_label(self, run: Run, series: Iterable[Block]) -> Iterator[int]:
         """The labels of the outputs at the indices of a series."""
         offset, stride = self.labels(run)
-        return each_index(affine(offset, stride, block) for block in series)
+        return each_index(strided(offset, stride, block) for block in series)
 
     def upward(self, run: Run, block: Block) -> Iterator[tuple[int, Run, Block]]:
         """What the outputs at `block` need of which source, in which run: one step of the way up."""
@@ -364,7 +364,7 @@ class Group(Node):
 
     def _moved(self, run: Run, inputs: Block) -> Block:
         """Inputs that are counted from there."""
-        return affine(run.base, 1, inputs) if self._base(run) else inputs
+        return strided(run.base, 1, inputs) if self._base(run) else inputs
 
     def _total(self, run: Run) -> float:
         """How many inputs there are from there on."""

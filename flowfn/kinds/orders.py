@@ -17,7 +17,7 @@ import numpy as np
 
 from flowfn.blocks import Block
 from flowfn.kinds.nodes import MISSING, Node, fault
-from flowfn.kinds.routes import Span, affine, as_route
+from flowfn.kinds.routes import Span, as_route, strided
 from flowfn.kinds.runs import Anchor, EpochForm, Length, Outputs, Run, naturals
 from flowfn.kinds.sections import EMPTY_ROUNDS, Sections, nth
 from flowfn.process import forks
@@ -173,7 +173,7 @@ class _Shifted:
         self.route, self.base, self.length = route, base, route.length
 
     def take(self, block: Block) -> Block:
-        return affine(self.base, 1, self.route.take(block))
+        return strided(self.base, 1, self.route.take(block))
 
 
 class _Readers(Collection[Outputs]):

@@ -40,7 +40,7 @@ class Span:
 
     def take(self, block: Block) -> Block:
         """The inputs of the outputs in `block`; ranges stay ranges."""
-        return affine(self.start, self.step, block)
+        return strided(self.start, self.step, block)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Joined:
         return sources, indices - bounds[sources], np.full_like(indices, -1)
 
 
-def affine(start: int, step: int, block: Block) -> Block:
+def strided(start: int, step: int, block: Block) -> Block:
     """`start + step * i` for each i in a block; ranges stay ranges."""
     if type(block) is range:
         return range(start + step * block.start, start + step * block.stop, step * block.step)

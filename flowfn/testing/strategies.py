@@ -70,14 +70,14 @@ def several(datapoint: Any) -> Iterator[Any]:
         yield [datapoint, number]
 
 
-def shuffled(datapoint: Any) -> Flow[Any]:
+def shuffled_flow(datapoint: Any) -> Flow[Any]:
     """A random flow that can be indexed, of nought to four datapoints."""
     return ff.pipe(list(several(datapoint)), ff.shuffle(), ff.map(noisy, rng=True))
 
 
 def filtered(datapoint: Any) -> Flow[Any]:
     """A random flow that has to be read in order."""
-    return ff.pipe(shuffled(datapoint), ff.filter(coin, rng=True), ff.repeat(2))
+    return ff.pipe(shuffled_flow(datapoint), ff.filter(coin, rng=True), ff.repeat(2))
 
 
 def as_words(datapoint: Any) -> list[Any]:
@@ -139,9 +139,9 @@ anywhere: Any = st.one_of(
     st.just(lambda: ff.scan(running_sum, [0])),
     st.just(lambda: ff.take_while(early)),
     st.sampled_from([repr, kin]).map(lambda key: lambda: ff.unique(key=key)),
-    st.tuples(st.sampled_from([copies, several, inner, shuffled, filtered]), st.integers(1, 4), st.integers(1, 3)).map(
-        lambda a: lambda: ff.interleave(a[0], cycle=a[1], block=a[2])
-    ),
+    st.tuples(
+        st.sampled_from([copies, several, inner, shuffled_flow, filtered]), st.integers(1, 4), st.integers(1, 3)
+    ).map(lambda a: lambda: ff.interleave(a[0], cycle=a[1], block=a[2])),
     small.map(lambda n: lambda: ff.repeat_each(n)),
     st.integers(0, ITEMS).map(lambda n: lambda: ff.take(n)),
     st.integers(0, 4).map(lambda n: lambda: ff.skip(n)),

@@ -14,7 +14,7 @@ from flowfn.blocks import Block
 from flowfn.flows.flow import Flow
 from flowfn.flows.stages import stage
 from flowfn.kinds.orders import Order
-from flowfn.kinds.routes import Copies, Rounds, affine
+from flowfn.kinds.routes import Copies, Rounds, strided
 from flowfn.kinds.runs import EpochForm, Length, Outputs, Run
 from flowfn.kinds.sections import EMPTY_ROUNDS, Section
 
@@ -104,12 +104,12 @@ class EpochsNode(Order):
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """The outputs of the epoch, by index."""
         outside, first = self.outside(run)
-        return self.sources[0].read(outside, (affine(first, 1, block) for block in series))
+        return self.sources[0].read(outside, (strided(first, 1, block) for block in series))
 
     def upward(self, run: Run, block: Block) -> Iterator[tuple[int, Run, Block]]:
         """The same outputs, as the source counts them."""
         outside, first = self.outside(run)
-        yield 0, outside, affine(first, 1, block)
+        yield 0, outside, strided(first, 1, block)
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """The outputs of the epoch, in order."""
