@@ -159,7 +159,7 @@ class Joint(Transform):
 def image_box(shape: Shape) -> np.ndarray:
     """The box (1, 4) of an image.
 
-    >>> whole((2, 3, 3)).tolist()
+    >>> image_box((2, 3, 3)).tolist()
     [[0.0, 0.0, 3.0, 2.0]]
     """
     return np.array([[0.0, 0.0, shape[1], shape[0]]])
@@ -168,7 +168,7 @@ def image_box(shape: Shape) -> np.ndarray:
 def clipped_boxes(boxes: np.ndarray, within: np.ndarray) -> np.ndarray:
     """What of boxes (n, 4) is in a box (1, 4); what is outside has no area.
 
-    >>> clipped(np.array([[-1.0, 0.0, 1.0, 1.0]]), whole((2, 3))).tolist()
+    >>> clipped_boxes(np.array([[-1.0, 0.0, 1.0, 1.0]]), image_box((2, 3))).tolist()
     [[0.0, 0.0, 1.0, 1.0]]
     """
     left, top, right, bottom = within[0].tolist()

@@ -182,7 +182,7 @@ class Augmentor(Picklable, ABC):
 def image_size(image_shape: Shape) -> tuple[int, int]:
     """The height and width of an image of this shape, or an error if it is not an image's.
 
-    >>> size_of((480, 640, 3))
+    >>> image_size((480, 640, 3))
     (480, 640)
     """
     if len(image_shape) not in (2, 3) or not all(image_shape):
