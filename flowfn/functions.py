@@ -92,7 +92,7 @@ def _takes(f: Any, count: int) -> bool:
     if not isinstance(root, FunctionType) or hasattr(root, "__signature__"):
         return True
     try:
-        inspect.signature(f, follow_wrapped=False).bind(*[None] * count)
+        _signature(f).bind(*[None] * count)
     except TypeError:
         return False
     except ValueError:
@@ -101,4 +101,9 @@ def _takes(f: Any, count: int) -> bool:
 
 
 def _parameters(f: Any) -> list[inspect.Parameter]:
-    return list(inspect.signature(f, follow_wrapped=False).parameters.values())
+    return list(_signature(f).parameters.values())
+
+
+def _signature(f: Any) -> inspect.Signature:
+    """What a function can be called with: a decorator may have changed it, but for one that only checks arguments."""
+    return inspect.signature(f, follow_wrapped=hasattr(f, "rules"))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 import operator
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from flowfn.functions import misplaced, mistaken
 from flowfn.showing import brief
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,43 @@ class Rule:
         if slip:
             raise TypeError(f"{function}(): {name} must be {self.requirement}, got {slip}")
         return operator.index(value) if is_integer(value) else value
+
+
+def checked(**where: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Hold the arguments of a plain function against rules, in their order, before it runs; stages have `where=`.
+
+    To all others the function is what it was. A call that does not fit its signature is refused by Python.
+
+    >>> @checked(n=positive)
+    ... def halves(n: int = 2) -> list[float]:
+    ...     return [0.5] * n
+    >>> halves()
+    [0.5, 0.5]
+    >>> halves(0)
+    Traceback (most recent call last):
+    ValueError: halves(): n must be a positive integer, got 0
+    """
+
+    def decorated(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        call: Callable[..., R] = function
+
+        @functools.wraps(function)
+        def checking(*args: P.args, **kwargs: P.kwargs) -> R:
+            bound = None
+            with suppress(TypeError):
+                bound = signature.bind(*args, **kwargs)
+            if bound is None:
+                return call(*args, **kwargs)
+            bound.apply_defaults()
+            for word, rule in where.items():
+                bound.arguments[word] = rule.check(function.__name__, word, bound.arguments[word], bound.arguments)
+            return call(*bound.args, **bound.kwargs)
+
+        vars(checking)["rules"] = where
+        return checking
+
+    return decorated
 
 
 def is_integer(value: Any) -> bool:
@@ -80,4 +124,10 @@ function = Rule("a function", callable, slip=misplaced)
 of_datapoint = Rule("a function", callable, slip=mistaken)
 of_two = Rule("a function", callable, slip=partial(mistaken, arguments=2))
 seconds = Rule("a positive number of seconds", is_number, lambda value, others: value > 0)
+text = Rule("a string", lambda value: isinstance(value, str))
+folder = Rule(
+    "the path of a folder",
+    lambda value: isinstance(value, (str, os.PathLike)),
+    lambda value, others: os.fspath(value) not in ("", b""),
+)
 boolean = Rule("True or False", lambda value: isinstance(value, bool))

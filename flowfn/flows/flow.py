@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, SupportsInde
 
 import numpy as np
 
+from flowfn import rules
 from flowfn.blocks import BLOCK
 from flowfn.flows.iterating import FlowIterator, Progress, remember
 from flowfn.flows.states import unpack_state
@@ -93,9 +94,9 @@ class Flow(Picklable, Generic[T_co]):
         """
         progress = Progress(
             self._seed if seed is None else _checked_seed(seed),
-            self._upcoming if epoch is None else _checked_natural("run", "epoch", epoch),
+            self._upcoming if epoch is None else rules.natural.check("run", "epoch", epoch, {}),
         )
-        progress.place = Place(_checked_natural("run", "start", start))
+        progress.place = Place(rules.natural.check("run", "start", start, {}))
         return FlowIterator(self, progress)
 
     def __len__(self) -> int:
@@ -183,7 +184,7 @@ class Flow(Picklable, Generic[T_co]):
     def set_epoch(self, epoch: int) -> Flow[T_co]:
         """Make the next `iter` take `epoch`; returns the flow.
         If that is the epoch of a state just loaded, its position stays."""
-        epoch = _checked_natural("set_epoch", "epoch", epoch)
+        epoch = rules.natural.check("set_epoch", "epoch", epoch, {})
         with _epoch_turn:
             ended = self._newest is not None and self._newest.exhausted
             if epoch != self._upcoming or not (self._loaded or ended):
@@ -358,11 +359,3 @@ def _checked_seed(seed: Any) -> int:
         return operator.index(seed)
     except TypeError:
         raise TypeError(f"seed must be an integer, got {seed!r}") from None
-
-
-def _checked_natural(function: str, name: str, value: Any) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{function}(): {name} must be an integer >= 0, got {value!r}")
-    if operator.index(value) < 0:
-        raise ValueError(f"{function}(): {name} must be an integer >= 0, got {value!r}")
-    return operator.index(value)

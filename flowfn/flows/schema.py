@@ -28,12 +28,12 @@ SHORT = 4
 """So many bytes of a digest are kept for each key, so that it can be told which of them is damaged."""
 
 _STATE_TEXT = rules.Rule("text", lambda value: isinstance(value, str))
-_NATURAL = rules.Rule("an integer >= 0", lambda value: naturals((value,), 1))
+_NATURAL = rules.Rule(rules.natural.requirement, lambda value: naturals((value,), 1))
 _TABLE = rules.Rule("a dict", lambda value: isinstance(value, Mapping))
 _NEEDED = {
     "fingerprint": _STATE_TEXT,
     "order": _STATE_TEXT,
-    "seed": rules.Rule("an integer", lambda value: type(value) is int),
+    "seed": rules.Rule(rules.integer.requirement, lambda value: type(value) is int),
     "epoch": _NATURAL,
     "position": _NATURAL,
     "count": _NATURAL,
@@ -41,7 +41,7 @@ _NEEDED = {
 _OTHERS = {
     "base": _NATURAL,
     "rank": _NATURAL,
-    "world": rules.Rule("a positive integer", lambda value: naturals((value,), 1) and value > 0),
+    "world": rules.Rule(rules.positive.requirement, lambda value: naturals((value,), 1) and value > 0),
     "anchors": _TABLE,
     "mix": _TABLE,
 }

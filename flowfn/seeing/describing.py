@@ -31,6 +31,7 @@ _cell_repr.maxlist = _cell_repr.maxtuple = _cell_repr.maxset = _cell_repr.maxfro
 ) = 4
 
 
+@rules.checked(n=rules.positive)
 def describe(flow: Any, n: int = 2, *, of: Any = None, file: IO[str] | None = None) -> None:
     """Print what the first `n` datapoints of the next epoch consist of: type, size and range of every component.
 
@@ -69,7 +70,6 @@ def describe(flow: Any, n: int = 2, *, of: Any = None, file: IO[str] | None = No
         return
     if of is not None:
         raise TypeError(f"describe(): of= is the flow of a state, but the first argument is no state: {brief(flow)}")
-    rules.positive.check("describe", "n", n, {})
     source = sources.flow(flow, "describe")
     length = source.node.length(source._look())
     total = f" of {length}" if isinstance(length, int) else ""

@@ -164,14 +164,10 @@ class Screen:
         return repr(self.file)
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 @stage.each(
     where={
-        "description": rules.optional(rules.Rule("a string", _is_text)),
-        "unit": _Shown("a string", _is_text),
+        "description": rules.optional(rules.text),
+        "unit": _Shown(rules.text.requirement, rules.text.fits_type),
         "leave": rules.boolean,
         "file": _Here("a text file or None", lambda value: value is None or hasattr(value, "write")),
     },

@@ -20,7 +20,6 @@ from flowfn.parallel.tasks.task import weight
 from flowfn.seeing.progressing import bar as new_bar
 from flowfn.seeing.progressing import bars, paced
 
-_BAR = rules.optional(rules.boolean)
 _SCALES = {"B": ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")), "s": ((1, ""), (1e-3, "m"), (1e-6, "µ"))}
 
 
@@ -59,6 +58,7 @@ class Speed:
         )
 
 
+@rules.checked(n=rules.positive, warmup=rules.natural, bar=rules.optional(rules.boolean))
 def speed(flow: Any, n: int = 5000, *, warmup: int = 0, bar: bool | None = None) -> Speed:
     """Read up to `n` datapoints as fast as they come, and say how long it took.
 
@@ -79,9 +79,6 @@ def speed(flow: Any, n: int = 5000, *, warmup: int = 0, bar: bool | None = None)
     >>> measured.datapoints, measured.bytes, measured.per_second > 100, len(list(flow))
     (50, 4000, True, 100)
     """
-    n = rules.positive.check("speed", "n", n, {})
-    warmup = rules.natural.check("speed", "warmup", warmup, {})
-    bar = _BAR.check("speed", "bar", bar, {})
     source = sources.flow(flow, "speed")
     length = source.node.length(source._look())
     with source.run() as datapoints:

@@ -35,6 +35,7 @@ from typing import Any
 import loky.backend.resource_tracker
 import numpy as np
 
+from flowfn import rules
 from flowfn.datapoints.components import Datapoints
 from flowfn.flows.flow import Flow
 from flowfn.flows.stages import pipe
@@ -52,11 +53,14 @@ ENDLESS = 60
 SETTLING = 5.0
 """Seconds within which threads, processes and descriptors have to be gone."""
 
+_MAKE_FLOW = rules.Rule("a function that returns a flow", callable, hint="; write check(lambda: flow)")
+
 
 class LawBroken(AssertionError):
     """A law does not hold; the message says which, where, and shows the two values."""
 
 
+@rules.checked(make_flow=_MAKE_FLOW)
 def check(
     make_flow: Callable[[], Flow[Any]],
     *,
@@ -80,11 +84,6 @@ def check(
     >>> import flowfn as ff
     >>> check(lambda: ff.pipe(range(10), ff.shuffle(), ff.map(float), ff.batch(3)))
     """
-    if not callable(make_flow):
-        raise TypeError(
-            f"check(): make_flow must be a function that returns a flow, got {brief(make_flow)}; write check(lambda: "
-            "flow)"
-        )
     if any("processes" in keywords for keywords in workers):
         for tracker in (multiprocessing.resource_tracker, loky.backend.resource_tracker):
             tracker.ensure_running()  # one each for the life of this process

@@ -160,6 +160,7 @@ def _tagged(key: Any, name: Any, source: Any) -> Iterator[Any]:
             yield (datapoint, name)
 
 
+@rules.checked(iterator=rules.Rule("iter(flow) or flow.run()", lambda value: isinstance(value, FlowIterator)))
 def quotas(iterator: FlowIterator[Any]) -> dict[Any, Quota]:
     """What each source of a mix should have given so far, and what it has given, by name.
 
@@ -175,8 +176,6 @@ def quotas(iterator: FlowIterator[Any]) -> dict[Any, Quota]:
     ...     ff.quotas(iterator)
     {'web': Quota(expected=7.5, delivered=8), 'code': Quota(expected=2.5, delivered=2)}
     """
-    if not isinstance(iterator, FlowIterator):
-        raise TypeError(f"quotas(): iterator must be iter(flow) or flow.run(), got {brief(iterator)}")
     told = mixture(*iterator.progress())
     if told is None:
         raise ValueError("quotas(): there must be a mix, and behind it nothing but map-like stages, batch and prefetch")

@@ -53,6 +53,7 @@ _BUDGET = rules.Rule(
 
 
 @speaks
+@rules.checked(errors=_ERRORS, retry=rules.natural, then=_THEN, budget=_BUDGET)
 def guard(
     stage: Any, *, errors: Any = Exception, retry: int = 0, then: Any = "raise", budget: float | None = None
 ) -> Stage:
@@ -84,9 +85,6 @@ def guard(
     inner = as_stage(stage, 1, "guard")
     if not isinstance(inner, Stage) or _guarding(inner) is None:
         raise TypeError(f"guard(): stage must work datapoint by datapoint (each, group or expand), got {inner!r}")
-    policy = {"errors": errors, "retry": retry, "then": then, "budget": budget}
-    for name, rule in (("errors", _ERRORS), ("retry", rules.natural), ("then", _THEN), ("budget", _BUDGET)):
-        policy[name] = rule.check("guard", name, policy[name], policy)
     if then == "next" and _guarding(inner) is not GuardedEach:
         raise ValueError(
             f"guard(): then='next' is for stages like map, that give one output for one datapoint, got {inner!r}"
@@ -95,7 +93,7 @@ def guard(
         raise ValueError(
             "guard(): budget counts what is dropped or replaced, so it needs then='drop', 'next' or a function"
         )
-    return Guarded(inner, policy)
+    return Guarded(inner, {"errors": errors, "retry": retry, "then": then, "budget": budget})
 
 
 def _guarding(inner: Stage) -> type[Node] | None:

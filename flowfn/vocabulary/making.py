@@ -33,7 +33,6 @@ _SHAPES = rules.Rule(
     lambda value: isinstance(value, (tuple, list, Mapping)),
     lambda value, others: _are_shapes(value),
 )
-_FAKE_LENGTH = rules.optional(rules.natural)
 _ONE = {"dtype": "a dtype of floats, integers or bools", "domain": "two numbers (low, high)"}
 
 
@@ -41,6 +40,7 @@ _ONE = {"dtype": "a dtype of floats, integers or bools", "domain": "two numbers 
 
 
 @speaks
+@rules.checked(pattern=_PATTERN)
 def files(pattern: Any) -> Flow[str]:
     """A flow of the paths of the files that match a glob pattern, as strings in natural order ("img2" before "img10").
 
@@ -60,7 +60,6 @@ def files(pattern: Any) -> Flow[str]:
     ...     [os.path.basename(path) for path in files(folder + "/*.png")]
     ['img2.png', 'img10.png']
     """
-    _PATTERN.check("files", "pattern", pattern, {})
     patterns = _patterns(pattern)
     try:
         found = dict.fromkeys(path for one in patterns for path in matching(one))
@@ -145,6 +144,7 @@ def _natural_order(name: str) -> list[Any]:
 
 
 @speaks
+@rules.checked(size=rules.optional(rules.natural), random=rules.boolean, shapes=_SHAPES)
 def fake(
     shapes: Any, size: int | None = 1000, *, random: bool = True, dtype: Any = "float32", domain: Any = (0, 1)
 ) -> Flow[Any]:
@@ -167,16 +167,13 @@ def fake(
     >>> fake({"x": (3,)}, None, random=False)[10**9]["x"].shape
     (3,)
     """
-    count = _FAKE_LENGTH.check("fake", "size", size, {})
-    rules.boolean.check("fake", "random", random, {})
-    _SHAPES.check("fake", "shapes", shapes, {})
     named: dict[Any, Any] | None = (
         None if _is_shape(shapes) else dict(shapes if isinstance(shapes, Mapping) else enumerate(shapes))
     )
     dtypes = _for_each("dtype", dtype, named, not isinstance(dtype, (list, tuple, Mapping)))
     domains = _for_each("domain", domain, named, _is_interval(domain))
     parts = map(_component, [shapes] if named is None else named.values(), dtypes, domains)
-    spec = Fake(tuple(parts), tuple(shapes) if isinstance(shapes, Mapping) else None, named is None, count)
+    spec = Fake(tuple(parts), tuple(shapes) if isinstance(shapes, Mapping) else None, named is None, size)
     options = {"random": (random, True), "dtype": (dtype, "float32"), "domain": (domain, (0, 1))}
     words = [
         repr(shapes),

@@ -20,10 +20,8 @@ from flowfn.kinds.routes import Switch
 from flowfn.kinds.sections import Section
 from flowfn.showing import brief
 
-_MASK = rules.Rule("a string", lambda value: isinstance(value, str))
 
-
-@stage.composite(where={"n": rules.positive, "mask": _MASK})
+@stage.composite(where={"n": rules.positive, "mask": rules.text})
 def pad_to_multiple(n: int, source: Any, *, mask: str = "valid") -> Flow[Any]:
     """Make the number of datapoints a multiple of `n`, by giving some from the beginning again, and mask those.
 

@@ -39,6 +39,7 @@ _QUEUE = rules.Rule(
 )
 
 
+@rules.checked(queue=_QUEUE, timeout=rules.optional(rules.seconds))
 def from_queue(queue: Any, *, sentinel: Any = None, timeout: float | None = None) -> Flow[Any]:
     """A flow of what comes out of a queue: queue.Queue, SimpleQueue, multiprocessing.Queue,
     anything with get(timeout=).
@@ -64,8 +65,6 @@ def from_queue(queue: Any, *, sentinel: Any = None, timeout: float | None = None
     >>> list(flow), list(flow)
     (['a', 'b'], ['c'])
     """
-    _QUEUE.check("from_queue", "queue", queue, {})
-    rules.optional(rules.seconds).check("from_queue", "timeout", timeout, {})
     words = [
         type(queue).__name__,
         *[f"sentinel={brief(sentinel)}"] * (sentinel is not None),

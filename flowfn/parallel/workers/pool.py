@@ -64,6 +64,7 @@ def available() -> int:
     return int(cpu_count())
 
 
+@rules.checked(processes=PROCESSES, worker_threads=rules.optional(rules.positive), setup=rules.optional(rules.function))
 def warm_up(
     processes: int | str = "auto", *, worker_threads: int | None = 1, setup: Callable[[], Any] | None = None
 ) -> None:
@@ -76,9 +77,6 @@ def warm_up(
     >>> ff.warm_up(2)
     >>> ff.shut_down()
     """
-    processes = PROCESSES.check("warm_up", "processes", processes, {})
-    worker_threads = rules.optional(rules.positive).check("warm_up", "worker_threads", worker_threads, {})
-    setup = rules.optional(rules.function).check("warm_up", "setup", setup, {})
     told = prepared(Setup(setup) if setup else None, Ledger())
     workers = crew_of(available() if processes == "auto" else int(processes), worker_threads, told)
     for worker in range(len(workers.workers)):

@@ -202,15 +202,7 @@ def _on_shelf(shelf: Shelf, source: Any, *, seed: int = 0) -> Iterator[Any]:
     yield from source
 
 
-_PATH = rules.Rule(
-    "the path of a folder",
-    lambda value: isinstance(value, (str, os.PathLike)),
-    lambda value, others: os.fspath(value) != "",
-)
-_KEY_TEXT = rules.Rule("a string", lambda value: isinstance(value, str))
-
-
-@stage.composite(where={"path": _PATH, "version": _KEY_TEXT, "seed": rules.integer})
+@stage.composite(where={"path": rules.folder, "version": rules.text, "seed": rules.integer})
 def cache_to(path: Any, source: Any, *, version: str = "", seed: int = 0) -> Flow[Any]:
     """Keep datapoints in files in the folder `path`: each is made once, by whoever wants it first.
 

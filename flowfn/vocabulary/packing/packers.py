@@ -29,6 +29,7 @@ def packer(function: Packer) -> Packer:
 
 
 @packer
+@rules.checked(bins=rules.positive)
 def first_fit(lengths: Iterable[Size], capacity: Size, *, bins: int = 64) -> Iterator[PackedRow]:
     """Pack each sequence into the first open row that has room for it, or else into a new one.
 
@@ -51,6 +52,7 @@ def first_fit(lengths: Iterable[Size], capacity: Size, *, bins: int = 64) -> Ite
 
 
 @packer
+@rules.checked(bins=rules.positive)
 def best_fit(lengths: Iterable[Size], capacity: Size, *, bins: int = 64) -> Iterator[PackedRow]:
     """Pack each sequence into the open row that it leaves the least room in, or else into a new one.
 
@@ -101,7 +103,6 @@ def _fitted(
     name: str, lengths: Iterable[Size], capacity: Size, bins: int, choose: Callable[[list[Size], Size], int | None]
 ) -> Iterator[PackedRow]:
     """Whole sequences in rows, each where `choose` says."""
-    rules.positive.check(name, "bins", bins, {})
     fits, less = _fits_into(capacity), _less if isinstance(capacity, tuple) else operator.sub
     nothing = (0,) * len(capacity) if isinstance(capacity, tuple) else 0
     rows: list[PackedRow] = []
