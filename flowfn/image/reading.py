@@ -31,7 +31,7 @@ CHANNELS = rules.Rule(
     lambda value: value is None or rules.is_integer(value),
     lambda value, others: value in (None, 1, 3, 4),
 )
-SIZE = rules.optional(rules.positive)
+_OPTIONS = {"channels": CHANNELS, "size": rules.optional(rules.positive)}
 _REDUCED = {
     8: (cv2.IMREAD_REDUCED_COLOR_8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
     4: (cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
@@ -85,6 +85,7 @@ _CONTAINERS = (
 """All but JPEG, which is decoded by ways of its own, and what OpenCV alone knows."""
 
 
+@rules.checked(**_OPTIONS)
 def decode_image(data: Any, *, channels: int | None = 3, size: int | None = None) -> np.ndarray:
     """Decode the bytes of an image file: JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000,
     Netpbm and what else OpenCV reads.
@@ -125,10 +126,10 @@ def decode_image(data: Any, *, channels: int | None = 3, size: int | None = None
     Traceback (most recent call last):
     ValueError: decode_image(): data is a PNG image, but damaged or cut off (60 bytes)
     """
-    _check_options("decode_image", channels, size)
     return _decoded_image(_image_bytes(data, "decode_image()", "read_image"), channels, size, "decode_image(): data is")
 
 
+@rules.checked(**_OPTIONS)
 def read_image(file: Any, *, channels: int | None = 3, size: int | None = None) -> np.ndarray:
     """Read an image from a file: a path, a URL (through fsspec),
     or a file opened for reading bytes, from where it stands.
@@ -147,11 +148,10 @@ def read_image(file: Any, *, channels: int | None = 3, size: int | None = None) 
     >>> read_image(path).shape, read_image(path, channels=None).shape
     ((2, 3, 3), (2, 3))
     """
-    _check_options("read_image", channels, size)
     return _image_from(file, channels, size, "read_image()")
 
 
-@stage.each(where={"channels": CHANNELS, "size": SIZE})
+@stage.each(where=_OPTIONS)
 def read_images(source: Any, *, channels: int | None = 3, size: int | None = None) -> Iterator[np.ndarray]:
     """Read files: `source` gives paths, URLs or open files, and out come their images, as `read_image` reads them.
 
@@ -214,11 +214,6 @@ def read_mask(file: Any) -> np.ndarray:
     """
     content, name = _file_content(file, "read_mask()", "read_mask", "decode_mask")
     return _labels(content, f"read_mask(): {name} is")
-
-
-def _check_options(function: str, channels: Any, size: Any) -> None:
-    CHANNELS.check(function, "channels", channels, {})
-    SIZE.check(function, "size", size, {})
 
 
 def _image_from(file: Any, channels: int | None, size: int | None, who: str) -> np.ndarray:
