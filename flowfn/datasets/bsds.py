@@ -33,6 +33,7 @@ class GroundTruth(NamedTuple):
     boundaries: np.ndarray
 
 
+@rules.checked(split=rules.one_of("train", "val", "test"))
 def bsds500_files(dir: Any, split: str = "train") -> Flow[Any]:
     """List BSDS500: [path of the image, path of its ground truth], in the order of the images' numbers.
 
@@ -45,6 +46,7 @@ def bsds500_files(dir: Any, split: str = "train") -> Flow[Any]:
     return _bsds500_pairs("bsds500_files", dir, split)
 
 
+@rules.checked(split=rules.one_of("train", "val", "test"), landscape=rules.boolean)
 def bsds500(dir: Any, split: str = "train", *, landscape: bool = False) -> Flow[Any]:
     """Read BSDS500: [image (h, w, 3) uint8 RGB, boundaries (h, w) float32], decoded as they are wanted.
 
@@ -57,7 +59,6 @@ def bsds500(dir: Any, split: str = "train", *, landscape: bool = False) -> Flow[
         ValueError: a file is not what it should be.
         ImportError: opencv is not installed.
     """
-    rules.boolean.check("bsds500", "landscape", landscape, {})
     files = with_images(_bsds500_pairs("bsds500", dir, split))
     read = map_component(read_boundaries, 1, files)
     return map(lying, read) if landscape else read
@@ -134,7 +135,6 @@ class Pairs:
 def _bsds500_pairs(who: str, dir: Any, split: str) -> Flow[Any]:
     published = Published(who, _BSDS500_PAGE)
     folder = published.folder(dir)
-    split = published.split(split, "train", "val", "test")
     for below in _BELOW:
         data = os.path.join(folder, *below.split("/"))
         images, truths = (os.path.join(data, kind, split) for kind in ("images", "groundTruth"))

@@ -71,6 +71,7 @@ _BATCHES = {"train": [f"data_batch_{number}" for number in range(1, 6)], "test":
 _CHOSEN = {"fine": ("fine_labels",), "coarse": ("coarse_labels",), "both": ("fine_labels", "coarse_labels")}
 
 
+@rules.checked(split=rules.one_of(*_BATCHES))
 def cifar10(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any]:
     """Read CIFAR-10: [image (32, 32, 3) uint8 RGB, label int64], 50 000 for training and 10 000 to test.
 
@@ -92,12 +93,12 @@ def cifar10(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any
     ((32, 32, 3), array([255,   0,   0], dtype=uint8), 'cat')
     """
     folder = _CIFAR10.folder(dir)
-    names = _BATCHES[_CIFAR10.split(split, *_BATCHES)]
-    binary, paths = _version_files(_CIFAR10, folder, "cifar-10-batches-", names, verify)
+    binary, paths = _version_files(_CIFAR10, folder, "cifar-10-batches-", _BATCHES[split], verify)
     shown = call("cifar10", folder, split, verify=(verify, False))
     return held_flow("cifar10", shown, _cifar_arrays, "cifar10", binary, paths, {"labels": 10}, ("labels",))
 
 
+@rules.checked(split=rules.one_of("train", "test"), labels=rules.one_of(*_CHOSEN))
 def cifar100(dir: Any, split: str = "train", *, labels: str = "fine", verify: bool = False) -> Flow[Any]:
     """Read CIFAR-100: [image (32, 32, 3) uint8 RGB, label int64], 50 000 for training and 10 000 to test.
 
@@ -110,8 +111,7 @@ def cifar100(dir: Any, split: str = "train", *, labels: str = "fine", verify: bo
         ValueError: a file is not what it should be.
     """
     folder = _CIFAR100.folder(dir)
-    rules.one_of(*_CHOSEN).check("cifar100", "labels", labels, {})
-    binary, paths = _version_files(_CIFAR100, folder, "cifar-100-", [_CIFAR100.split(split, "train", "test")], verify)
+    binary, paths = _version_files(_CIFAR100, folder, "cifar-100-", [split], verify)
     shown = call("cifar100", folder, split, labels=(labels, "fine"), verify=(verify, False))
     return held_flow(
         "cifar100",

@@ -12,12 +12,6 @@ from typing import Any
 from flowfn import rules
 from flowfn.storage.damage import reading
 
-_DIR = rules.Rule(
-    "the path of a folder",
-    lambda value: isinstance(value, (str, os.PathLike)),
-    lambda value, others: os.fspath(value) not in ("", b""),
-)
-
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 
 
@@ -37,7 +31,7 @@ class Published:
             TypeError, ValueError: it is no path.
             FileNotFoundError, NotADirectoryError: there is no such folder.
         """
-        _DIR.check(self.who, name, dir, {})
+        rules.folder.check(self.who, name, dir, {})
         path = os.path.abspath(os.path.expanduser(os.fsdecode(dir)))
         if os.path.isfile(path):
             raise NotADirectoryError(
@@ -50,11 +44,6 @@ class Published:
                 + f"; nothing is downloaded: get the files from {self.page}" * bool(self.page)
             )
         return path
-
-    def split(self, split: Any, *choices: str) -> str:
-        """The split that a user names, which is one of a few."""
-        rules.one_of(*choices).check(self.who, "split", split, {})
-        return str(split)
 
     def file(self, folder: str, *names: str, verify: bool = False) -> str:
         """The path of the first of these files that is there; the names are what one file may be called.

@@ -37,6 +37,7 @@ _FOLDER_LABELS = rules.optional(
 )
 
 
+@rules.checked(extensions=_EXTENSION_LIST, labels=_FOLDER_LABELS)
 def image_folder_files(dir: Any, *, extensions: Sequence[str] = EXTENSIONS, labels: Any = None) -> Flow[Any]:
     """List the images in a folder's folders: [path, label int]; no image is opened.
 
@@ -67,6 +68,7 @@ def image_folder_files(dir: Any, *, extensions: Sequence[str] = EXTENSIONS, labe
     return _image_folder_paths("image_folder_files", dir, extensions, labels)
 
 
+@rules.checked(extensions=_EXTENSION_LIST, labels=_FOLDER_LABELS)
 def image_folder(dir: Any, *, extensions: Sequence[str] = EXTENSIONS, labels: Any = None) -> Flow[Any]:
     """Read the images in a folder's folders: [image (h, w, 3) uint8 RGB, label int], decoded as they are wanted.
 
@@ -88,8 +90,6 @@ def image_folder_labels(dir: Any) -> list[str]:
 
 def _image_folder_paths(who: str, dir: Any, extensions: Any, labels: Any) -> Flow[Any]:
     folder = Published(who).folder(dir)
-    _EXTENSION_LIST.check(who, "extensions", extensions, {})
-    _FOLDER_LABELS.check(who, "labels", labels, {})
     ends = tuple(sorted(one.lower() for one in extensions))
     names = _names(folder)
     files = of_folders(folder, names if labels is None else labels, ends, who)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from flowfn import rules
 from flowfn.datasets.annotations import with_boxes
 from flowfn.datasets.finding import Published, lines_of
 from flowfn.datasets.folders import EXTENSIONS, of_folders
@@ -27,6 +28,7 @@ LOOKED_AT = 10
 """How many images of a list are looked for, to tell a wrong folder at once."""
 
 
+@rules.checked(split=rules.one_of(*_ILSVRC12_SPLITS))
 def ilsvrc12_files(dir: Any, split: str = "train", *, metadata: Any = None, boxes: Any = None) -> Flow[Any]:
     """List ILSVRC12: [path, label int], in the order of Caffe's lists; no image is opened.
 
@@ -55,6 +57,7 @@ def ilsvrc12_files(dir: Any, split: str = "train", *, metadata: Any = None, boxe
     return _ilsvrc12_paths("ilsvrc12_files", dir, split, metadata, boxes)
 
 
+@rules.checked(split=rules.one_of(*_ILSVRC12_SPLITS))
 def ilsvrc12(dir: Any, split: str = "train", *, metadata: Any = None, boxes: Any = None) -> Flow[Any]:
     """Read ILSVRC12: [image (h, w, 3) uint8 RGB, label int],
     decoded as they are wanted (with `boxes`: [image, label, boxes]).
@@ -71,9 +74,7 @@ def ilsvrc12(dir: Any, split: str = "train", *, metadata: Any = None, boxes: Any
 
 
 def _ilsvrc12_paths(who: str, dir: Any, split: str, metadata: Any, boxes: Any) -> Flow[Any]:
-    published = Published(
-        who, f"{_ILSVRC12_PAGE} (ILSVRC2012_img_{Published(who).split(split, *_ILSVRC12_SPLITS)}*.tar)"
-    )
+    published = Published(who, f"{_ILSVRC12_PAGE} (ILSVRC2012_img_{split}*.tar)")
     folder = published.folder(dir)
     about = folder if metadata is None else published.folder(metadata, "metadata")
     marked = None if boxes is None else published.folder(boxes, "boxes")

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from flowfn import rules
 from flowfn.datasets.finding import Published
 from flowfn.datasets.held import held_flow, labels_below
 from flowfn.datasets.statistics import Statistics
@@ -72,6 +73,7 @@ _FASHION = Published(
 )
 
 
+@rules.checked(split=rules.one_of(*_SPLIT_PREFIXES))
 def mnist(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any]:
     """Read MNIST: [image (28, 28) uint8, label int64], 60 000 for training and 10 000 to test.
 
@@ -100,6 +102,7 @@ def mnist(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any]:
     return _mnist_flow(_MNIST, dir, split, verify)
 
 
+@rules.checked(split=rules.one_of(*_SPLIT_PREFIXES))
 def fashion_mnist(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any]:
     """Read Fashion-MNIST: [image (28, 28) uint8, label int64],
     in files of the same names and form as MNIST's (see `mnist`).
@@ -134,7 +137,7 @@ def read_idx(path: Any) -> np.ndarray:
 
 def _mnist_flow(published: Published, dir: Any, split: str, verify: bool) -> Flow[Any]:
     who = published.who
-    front = _SPLIT_PREFIXES[published.split(split, *_SPLIT_PREFIXES)]
+    front = _SPLIT_PREFIXES[split]
     folder = published.folder(dir)
     paths = []
     for form in (_IMAGE_FILE, _LABEL_FILE):

@@ -27,7 +27,6 @@ _PLACES365_SUMS = {
     "places365_test.txt": "2fce8233fe493576d724142e45d93653",
 }
 _LIST_NAMES = {"train": "train_standard", "train-challenge": "train_challenge", "val": "val", "test": "test"}
-_PLACES365_SIZE = rules.one_of(256, "large")
 _IMAGE_FOLDERS = {
     "train": "data_{}_standard",
     "train-challenge": "data_{}_challenge",
@@ -38,6 +37,7 @@ _CATEGORIES = "categories_places365.txt"
 _LOOKED_AT = 10
 
 
+@rules.checked(split=rules.one_of(*_LIST_NAMES), size=rules.one_of(256, "large"))
 def places365_files(dir: Any, split: str = "train", *, size: Any = 256, verify: bool = False) -> Flow[Any]:
     """List Places365: [path, label int in 0..364], in the order of its lists; no image is opened.
 
@@ -64,6 +64,7 @@ def places365_files(dir: Any, split: str = "train", *, size: Any = 256, verify: 
     return _places365_paths("places365_files", dir, split, size, verify)
 
 
+@rules.checked(split=rules.one_of(*_LIST_NAMES), size=rules.one_of(256, "large"))
 def places365(dir: Any, split: str = "train", *, size: Any = 256, verify: bool = False) -> Flow[Any]:
     """Read Places365: [image uint8 RGB, label int], decoded as they are wanted; (256, 256, 3),
     or with `size="large"` (h, w, 3).
@@ -105,8 +106,6 @@ def places365_labels(dir: Any) -> list[str]:
 def _places365_paths(who: str, dir: Any, split: str, size: Any, verify: bool) -> Flow[Any]:
     published = Published(who, _PLACES365_PAGE, _PLACES365_SUMS)
     folder = published.folder(dir)
-    published.split(split, *_LIST_NAMES)
-    _PLACES365_SIZE.check(who, "size", size, {})
     easy = os.path.join(folder, f"{split}.txt")
     if size == 256 and not verify and os.path.isfile(easy):
         images, entries = folder, _easy(easy, who)

@@ -18,9 +18,9 @@ from flowfn.flows.flow import Flow
 from flowfn.storage.files import call
 
 _SILHOUETTES_PAGE = "https://people.cs.umass.edu/~marlin/data.shtml"
-_SILHOUETTE_SIZE = rules.one_of(28, 16)
 
 
+@rules.checked(split=rules.one_of("train", "val", "test"), size=rules.one_of(28, 16))
 def caltech101_silhouettes(dir: Any, split: str = "train", *, size: int = 28) -> Flow[Any]:
     """Read the Caltech 101 silhouettes: [image (28, 28) uint8, label int64 in 0..100].
 
@@ -41,11 +41,11 @@ def caltech101_silhouettes(dir: Any, split: str = "train", *, size: int = 28) ->
     [(0, 0), (1, 100)]
     """
     folder, path = _file("caltech101_silhouettes", dir, size)
-    split = Published("caltech101_silhouettes").split(split, "train", "val", "test")
     shown = call("caltech101_silhouettes", folder, split, size=(size, 28))
     return held_flow("caltech101_silhouettes", shown, _silhouette_arrays, path, split, size)
 
 
+@rules.checked(size=rules.one_of(28, 16))
 def caltech101_silhouettes_labels(dir: Any, *, size: int = 28) -> list[str]:
     """Read what the labels of the Caltech 101 silhouettes mean: 101 names, out of the same file.
 
@@ -58,7 +58,6 @@ def caltech101_silhouettes_labels(dir: Any, *, size: int = 28) -> list[str]:
 
 
 def _file(who: str, dir: Any, size: int) -> tuple[str, str]:
-    _SILHOUETTE_SIZE.check(who, "size", size, {})
     published = Published(who, _SILHOUETTES_PAGE)
     folder = published.folder(dir)
     return folder, published.file(folder, f"caltech101_silhouettes_{size}_split1.mat")

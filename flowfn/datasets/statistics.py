@@ -24,9 +24,8 @@ IMAGENET_STATISTICS = Statistics((123.675, 116.28, 103.53), (58.395, 57.12, 57.3
 """Mean and standard deviation of each channel (RGB) of ILSVRC12's training images, in 0..255,
 as everybody uses them."""
 
-_PER = rules.one_of("channel", "pixel")
 
-
+@rules.checked(per=rules.one_of("channel", "pixel"))
 def image_statistics(flow: Any, index: Any = 0, *, per: str = "channel") -> Statistics:
     """Compute the mean and the standard deviation of the images of a flow, in one pass over it.
 
@@ -43,7 +42,6 @@ def image_statistics(flow: Any, index: Any = 0, *, per: str = "channel") -> Stat
     >>> image_statistics(images, per="pixel").mean
     array([[1., 5.]])
     """
-    _PER.check("image_statistics", "per", per, {})
     source: Flow[Any] = flow_over(flow, "image_statistics")
     sums = _Sums(per == "pixel")
     for number, datapoint in enumerate(source.run()):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from flowfn import rules
 from flowfn.datasets.finding import Published
 from flowfn.datasets.held import held_flow, labels_below
 from flowfn.datasets.listed import with_images
@@ -34,6 +35,7 @@ _SVHN_SUMS = {
 _SIDES = ("left", "top", "width", "height", "label")
 
 
+@rules.checked(split=rules.one_of(*_SVHN_SPLITS))
 def svhn(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any]:
     """Read SVHN's cropped digits (format 2): [image (32, 32, 3) uint8 RGB, label int64].
 
@@ -55,10 +57,11 @@ def svhn(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any]:
     """
     published = Published("svhn", _SVHN_PAGE, _SVHN_SUMS)
     folder = published.folder(dir)
-    path = published.file(folder, f"{published.split(split, *_SVHN_SPLITS)}_32x32.mat", verify=verify)
+    path = published.file(folder, f"{split}_32x32.mat", verify=verify)
     return held_flow("svhn", call("svhn", folder, split, verify=(verify, False)), _cropped_digits, path)
 
 
+@rules.checked(split=rules.one_of(*_SVHN_SPLITS))
 def svhn_numbers_files(dir: Any, split: str = "train") -> Flow[Any]:
     """Read SVHN's whole numbers (format 1): [path of the image, boxes (n, 4) float32, labels (n,) int64].
 
@@ -75,6 +78,7 @@ def svhn_numbers_files(dir: Any, split: str = "train") -> Flow[Any]:
     return _house_numbers("svhn_numbers_files", dir, split)
 
 
+@rules.checked(split=rules.one_of(*_SVHN_SPLITS))
 def svhn_numbers(dir: Any, split: str = "train") -> Flow[Any]:
     """Read SVHN's whole numbers with their images: [image (h, w, 3) uint8 RGB, boxes (n, 4), labels (n,)].
 
@@ -89,7 +93,6 @@ def svhn_numbers(dir: Any, split: str = "train") -> Flow[Any]:
 
 
 def _house_numbers(who: str, dir: Any, split: str) -> Flow[Any]:
-    split = Published(who).split(split, *_SVHN_SPLITS)
     published = Published(who, f"{_SVHN_PAGE} ({split}.tar.gz)")
     folder = published.folder(dir)
     path = published.file(folder, f"{split}/digitStruct.mat")

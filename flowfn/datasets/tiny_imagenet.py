@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from flowfn import rules
 from flowfn.datasets.finding import Published, lines_of
 from flowfn.datasets.folders import EXTENSIONS, images_below
 from flowfn.datasets.listed import labeled_files, listed_flow, with_images
@@ -16,6 +17,7 @@ from flowfn.storage.files import call
 _TINY_IMAGENET_PAGE = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 
 
+@rules.checked(split=rules.one_of("train", "val"))
 def tiny_imagenet_files(dir: Any, split: str = "train") -> Flow[Any]:
     """List Tiny ImageNet: [path, label int in 0..199], 100 000 for training and 10 000 to validate; no image is opened.
 
@@ -40,6 +42,7 @@ def tiny_imagenet_files(dir: Any, split: str = "train") -> Flow[Any]:
     return _tiny_imagenet_paths("tiny_imagenet_files", dir, split)
 
 
+@rules.checked(split=rules.one_of("train", "val"))
 def tiny_imagenet(dir: Any, split: str = "train") -> Flow[Any]:
     """Read Tiny ImageNet: [image (64, 64, 3) uint8 RGB, label int], decoded as they are wanted.
 
@@ -77,7 +80,6 @@ def _inner(published: Published, dir: Any) -> str:
 def _tiny_imagenet_paths(who: str, dir: Any, split: str) -> Flow[Any]:
     published = Published(who, _TINY_IMAGENET_PAGE)
     folder = _inner(published, dir)
-    published.split(split, "train", "val")
     synsets = list(lines_of(published.file(folder, "wnids.txt"), who))
     numbers = {synset: number for number, synset in enumerate(synsets)}
     entries = _training(published, folder, synsets) if split == "train" else _validating(published, folder, numbers)
