@@ -124,7 +124,7 @@ function = Rule("a function", callable, slip=misplaced)
 of_datapoint = Rule("a function", callable, slip=mistaken)
 of_two = Rule("a function", callable, slip=partial(mistaken, arguments=2))
 seconds = Rule("a positive number of seconds", is_number, lambda value, others: value > 0)
-text = Rule("a string", lambda value: isinstance(value, str))
+string = Rule("a string", lambda value: isinstance(value, str))
 folder = Rule(
     "the path of a folder",
     lambda value: isinstance(value, (str, os.PathLike)),

@@ -11,7 +11,7 @@ import flowfn as ff
 from flowfn import datasets, image, rules
 
 
-@rules.checked(n=rules.positive, words=rules.text)
+@rules.checked(n=rules.positive, words=rules.string)
 def repeated(n, *parts, words="ab", other=None):
     """So many words."""
     return type(n), words * n, parts

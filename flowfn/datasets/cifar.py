@@ -169,10 +169,10 @@ def _from_binary(who: str, path: str, classes: dict[str, int]) -> tuple[np.ndarr
 
 def _from_pickle(who: str, path: str, classes: dict[str, int]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """A dict of "data", an array (n, 3072), and lists of labels."""
-    held = plain_pickle(path, who)
-    if not isinstance(held, dict):
-        raise ValueError(f"{who}(): {path!r} must hold a dict, but it holds a {type(held).__name__}")
-    named = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in held.items()}
+    content = plain_pickle(path, who)
+    if not isinstance(content, dict):
+        raise ValueError(f"{who}(): {path!r} must hold a dict, but it holds a {type(content).__name__}")
+    named = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in content.items()}
     pixels = named.get("data")
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != _PIXELS:
         raise ValueError(
@@ -180,20 +180,20 @@ def _from_pickle(who: str, path: str, classes: dict[str, int]) -> tuple[np.ndarr
         )
     labels = {}
     for key, count in classes.items():
-        given: Any = named.get(key)
+        entries: Any = named.get(key)
         whole = (
-            given.dtype.kind in "iu"
-            if isinstance(given, np.ndarray)
-            else isinstance(given, list) and set(map(type, given)) <= {int}
+            entries.dtype.kind in "iu"
+            if isinstance(entries, np.ndarray)
+            else isinstance(entries, list) and set(map(type, entries)) <= {int}
         )
         if not whole:
             raise ValueError(f"{who}(): {path!r} must hold {key!r}, a list of integers, got the keys {sorted(named)}")
-        if np.shape(given) != (len(pixels),):
+        if np.shape(entries) != (len(pixels),):
             raise ValueError(
-                f"{who}(): {path!r} is damaged: it has {len(pixels)} images, and {key!r} of shape {np.shape(given)}"
+                f"{who}(): {path!r} is damaged: it has {len(pixels)} images, and {key!r} of shape {np.shape(entries)}"
             )
         try:
-            labels[key] = labels_below(count, np.array(given, np.int64), who, path)
+            labels[key] = labels_below(count, np.array(entries, np.int64), who, path)
         except OverflowError:
             raise ValueError(
                 f"{who}(): {path!r} is damaged: a label is larger than any integer that an array holds"

@@ -35,11 +35,11 @@ def matlab_variables(path: str, who: str, *names: str) -> Mapping[str, Any]:
     there: dict[str, tuple[int, memoryview]] = {}
     with reading(path, f"{who}(): {path!r} cannot be read as a MATLAB file", "; get it again"):
         with open(path, "rb") as file:
-            held = memoryview(file.read())
-        if len(held) < 128 or bytes(held[126:128]) not in (b"IM", b"MI"):
-            raise ValueError(f"it does not begin as one of version 5 to 7 does, but with {bytes(held[:16])!r}")
-        order = "<" if bytes(held[126:128]) == b"IM" else ">"
-        for kind, data in _elements(held[128:], order):
+            content = memoryview(file.read())
+        if len(content) < 128 or bytes(content[126:128]) not in (b"IM", b"MI"):
+            raise ValueError(f"it does not begin as one of version 5 to 7 does, but with {bytes(content[:16])!r}")
+        order = "<" if bytes(content[126:128]) == b"IM" else ">"
+        for kind, data in _elements(content[128:], order):
             front = _decompressed(data, order, _FRONT) if kind == _COMPRESSED else data if kind == _MATRIX else b""
             if front:
                 there[_variable_name(memoryview(front), order)] = kind, data
@@ -65,19 +65,19 @@ def matlab_arrays(path: str, who: str, *names: str) -> list[np.ndarray]:
     return [variables[name] for name in names]
 
 
-def _elements(held: memoryview, order: str, cut: bool = False) -> Iterator[tuple[int, memoryview]]:
+def _elements(block: memoryview, order: str, cut: bool = False) -> Iterator[tuple[int, memoryview]]:
     """The elements in a stretch of bytes: (type, content); the last may be `cut` off."""
     at = 0
-    while at + 8 <= len(held):
-        kind, size = struct.unpack_from(f"{order}II", held, at)
+    while at + 8 <= len(block):
+        kind, size = struct.unpack_from(f"{order}II", block, at)
         start, step = at + 8, -(-size // 8) * 8
         if kind >> 16:  # a small one, of which all is in eight bytes
             kind, size, start, step = kind & 0xFFFF, kind >> 16, at + 4, 0
             if size > 4:
                 raise ValueError(f"a small element is said to have {size} bytes")
-        if size > len(held) - start and not cut:
-            raise ValueError(f"an element is said to have {size} bytes, and {len(held) - start} are left")
-        yield kind, held[start : start + size]
+        if size > len(block) - start and not cut:
+            raise ValueError(f"an element is said to have {size} bytes, and {len(block) - start} are left")
+        yield kind, block[start : start + size]
         at += 8 + (size if kind == _COMPRESSED else step)
 
 
@@ -114,13 +114,13 @@ def _variable_name(front: memoryview, order: str) -> str:
     return bytes(next(elements, (0, memoryview(b"")))[1]).decode("latin-1")
 
 
-def _matrix(held: memoryview, order: str, depth: int) -> Any:
+def _matrix(block: memoryview, order: str, depth: int) -> Any:
     """The value of a matrix."""
     if depth > _DEEPEST:
         raise ValueError("its cells lie too deep in each other")
-    if not len(held):
+    if not len(block):
         return np.empty((0, 0))
-    elements = _elements(held, order)
+    elements = _elements(block, order)
 
     def following(*kinds: int) -> tuple[int, memoryview]:
         kind, data = next(elements, (0, memoryview(b"")))
@@ -132,9 +132,9 @@ def _matrix(held: memoryview, order: str, depth: int) -> Any:
     sizes = np.frombuffer(following(5)[1], f"{order}i4").tolist()
     following(1)
     if (
-        len(sizes) < 2 or len(sizes) > 32 or min(sizes) < 0 or math.prod(sizes) > len(held)
+        len(sizes) < 2 or len(sizes) > 32 or min(sizes) < 0 or math.prod(sizes) > len(block)
     ):  # small ones take a byte at least
-        raise ValueError(f"a variable is said to be of shape {tuple(sizes)}, which cannot be in {len(held)} bytes")
+        raise ValueError(f"a variable is said to be of shape {tuple(sizes)}, which cannot be in {len(block)} bytes")
     kind, count = flags & 0xFF, math.prod(sizes)
     if kind in _CLASSES:
         return _numeric_array(

@@ -186,11 +186,11 @@ def _idx_array(file: BinaryIO, path: str, who: str, limit: int, axes: int | None
             f"{who}(): {path!r} is damaged: its header says {shape}, {size} bytes, which cannot be in a file of its "
             "size"
         )
-    held = np.empty(size, np.uint8)
+    buffer = np.empty(size, np.uint8)
     filled = 0
-    while filled < size and (got := file.readinto(held[filled : filled + (1 << 24)].data)):  # type: ignore[attr-defined]
+    while filled < size and (got := file.readinto(buffer[filled : filled + (1 << 24)].data)):  # type: ignore[attr-defined]
         filled += got
     if filled < size or file.read(1):
         behind = f"ends after {filled} of {size} bytes" if filled < size else f"goes on behind the {size} bytes"
         raise ValueError(f"{who}(): {path!r} is damaged: it {behind} that its header says; get it again")
-    return held.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+    return buffer.view(dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)

@@ -58,8 +58,8 @@ def ilsvrc12_mean(metadata: Any) -> np.ndarray:
     sizes, pixels = {1: 1, 2: 0, 3: 0, 4: 0}, b""
     with reading(path, f"ilsvrc12_mean(): {path!r} is damaged", f"; get it again from {CAFFE}"):
         with open(path, "rb") as file:
-            held = file.read()
-        for number, value in _message_fields(held):
+            message = file.read()
+        for number, value in _message_fields(message):
             if number == 5:
                 pixels += value if isinstance(value, bytes) else struct.pack("<I", value)
             elif number in sizes and isinstance(value, int):
@@ -80,30 +80,30 @@ def archive_file(published: Published, folder: str, *names: str) -> str:
     raise Published(published.who, CAFFE).missing(folder, *names)
 
 
-def _message_fields(held: bytes) -> Iterator[tuple[int, int | bytes]]:
+def _message_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """The fields of a message in protocol buffers' wire format: (number, value)."""
     at = 0
-    while at < len(held):
-        tag, at = _decoded_varint(held, at)
+    while at < len(message):
+        tag, at = _decoded_varint(message, at)
         number, kind = tag >> 3, tag & 7
         if kind == 0:
-            value, at = _decoded_varint(held, at)
+            value, at = _decoded_varint(message, at)
             yield number, value
         elif kind in (1, 2, 5):
-            size, at = (8, at) if kind == 1 else (4, at) if kind == 5 else _decoded_varint(held, at)
-            if size > len(held) - at:
+            size, at = (8, at) if kind == 1 else (4, at) if kind == 5 else _decoded_varint(message, at)
+            if size > len(message) - at:
                 raise ValueError(f"it ends within its field {number}")
-            part, at = held[at : at + size], at + size
+            part, at = message[at : at + size], at + size
             yield number, struct.unpack("<I", part)[0] if kind == 5 else part
         else:
             raise ValueError(f"its field {number} is of the unknown kind {kind}")
 
 
-def _decoded_varint(held: bytes, at: int) -> tuple[int, int]:
+def _decoded_varint(message: bytes, at: int) -> tuple[int, int]:
     """A number of seven bits in each byte, and where it ends."""
     value = shift = 0
     while True:
-        byte = held[at]
+        byte = message[at]
         value |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7
         if byte < 0x80:

@@ -73,7 +73,7 @@ def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
     return {**told, "digest": "".join(_digests(told).values())}
 
 
-def checked(state: Any) -> dict[str, Any]:
+def checked_state(state: Any) -> dict[str, Any]:
     """A state as it was saved, or an error that names what is wrong with it.
 
     Raises:

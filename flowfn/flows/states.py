@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from flowfn.flows.schema import check_anchors, checked, refuse_key, sealed
+from flowfn.flows.schema import check_anchors, checked_state, refuse_key, sealed
 from flowfn.kinds.nodes import Node, ending, nodes
 from flowfn.kinds.runs import Anchor, Place, Run
 from flowfn.pickling.scripts import home
@@ -93,7 +93,7 @@ def pack_state(flow: FlowTree, seed: int, epoch: int, place: Place) -> dict[str,
 
 def unpack_state(flow: FlowTree, state: Mapping[str, Any], strict: bool = True) -> tuple[int, int, Place]:
     """(seed, epoch, place) of a state, or an error that says why it does not fit `flow`."""
-    told = checked(state)
+    told = checked_state(state)
     same = told["fingerprint"] == fingerprint(flow)
     if strict and not same:
         raise ValueError(

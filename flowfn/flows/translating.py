@@ -9,13 +9,11 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn
 
 from flowfn.flows.dialects import KEYWORDS, METHODS, NAMES
 from flowfn.functions import is_stage
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from flowfn.rules import P, R
 
 _PACKAGES = ("datasets", "formats", "image", "testing")
 

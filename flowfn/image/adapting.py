@@ -94,17 +94,19 @@ class Albumentations(Augmentor):
             compose = self._composed(len(parts.images), len(parts.masks))
         compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         height, width = parts.shape[:2]
-        given: dict[str, Any] = {"image": parts.images[0] if parts.images else np.zeros((height, width, 3), np.uint8)}
-        given |= {f"image{i}": image for i, image in enumerate(parts.images[1:], 1)}
-        given |= {name: _as_carried(mask, self) for name, mask in zip(_masks(len(parts.masks)), parts.masks)}
+        targets: dict[str, Any] = {"image": parts.images[0] if parts.images else np.zeros((height, width, 3), np.uint8)}
+        targets |= {f"image{i}": image for i, image in enumerate(parts.images[1:], 1)}
+        targets |= {name: _as_carried(mask, self) for name, mask in zip(_masks(len(parts.masks)), parts.masks)}
         if parts.coords is not None:  # x, y, z, angle, scale and which of them it is
-            given["keypoints"] = np.zeros((len(parts.coords), 6), np.float32)
-            given["keypoints"][:, :2] = parts.coords - 0.5
-            given["keypoints"][:, 5] = np.arange(len(parts.coords))
+            targets["keypoints"] = np.zeros((len(parts.coords), 6), np.float32)
+            targets["keypoints"][:, :2] = parts.coords - 0.5
+            targets["keypoints"][:, 5] = np.arange(len(parts.coords))
         for name, boxes in (("bboxes", parts.boxes), ("region", parts.region)):
             if boxes is not None:
-                given[name] = np.column_stack([boxes / ([width, height] * 2), np.arange(len(boxes))]).astype(np.float32)
-        made = compose(**given)
+                targets[name] = np.column_stack([boxes / ([width, height] * 2), np.arange(len(boxes))]).astype(
+                    np.float32
+                )
+        made = compose(**targets)
         spare.append(compose)
         return self._parts(parts, made)
 
@@ -196,17 +198,17 @@ class Torchvision(Augmentor):
         ours = kinds()
         images = parts.images or [np.zeros((height, width, 3), np.uint8)]
         canvas: Any = {"canvas_size": (height, width)}
-        given: dict[str, Any] = {"images": [tv_tensors.Image(_tensor(image)) for image in images]}
-        given["masks"] = [ours.mask(_tensor(_mask_within(mask, _LARGEST_IN_FLOAT32, self))) for mask in parts.masks]
+        inputs: dict[str, Any] = {"images": [tv_tensors.Image(_tensor(image)) for image in images]}
+        inputs["masks"] = [ours.mask(_tensor(_mask_within(mask, _LARGEST_IN_FLOAT32, self))) for mask in parts.masks]
         if parts.boxes is not None:
             boxes = torch.from_numpy(np.array(parts.boxes))
-            given["boxes"] = ours.boxes(boxes, format="XYXY", clamping_mode=None, **canvas)
-            given["labels"] = torch.arange(len(boxes))
+            inputs["boxes"] = ours.boxes(boxes, format="XYXY", clamping_mode=None, **canvas)
+            inputs["labels"] = torch.arange(len(boxes))
         if parts.coords is not None:
-            given["coords"] = ours.points(torch.from_numpy(np.array(parts.coords)), **canvas)
+            inputs["coords"] = ours.points(torch.from_numpy(np.array(parts.coords)), **canvas)
         if parts.region is not None:
-            given["region"] = ours.points(torch.from_numpy(corners(parts.region)), **canvas)
-        made = self._knowing(given)
+            inputs["region"] = ours.points(torch.from_numpy(corners(parts.region)), **canvas)
+        made = self._knowing(inputs)
         coords = made["coords"].numpy() if parts.coords is not None else None
         region = bounding(made["region"].numpy()) if parts.region is not None else None
         images = [_as_array_like(one, image) for one, image in zip(made["images"], parts.images)]
@@ -270,11 +272,11 @@ def _tensor(image: np.ndarray) -> Any:
     return import_module("torch").from_numpy(image if image.ndim == 2 else image.transpose(2, 0, 1))
 
 
-def _as_array_like(made: Any, given: np.ndarray) -> np.ndarray:
+def _as_array_like(made: Any, image: np.ndarray) -> np.ndarray:
     """What torchvision made of an image (a tensor or a PIL image), as an array with as many axes as it had."""
     array = made.numpy().transpose(1, 2, 0) if hasattr(made, "numpy") and made.ndim == 3 else np.asarray(made)
-    if given.ndim == 2 and array.ndim == 3 and array.shape[2] == 1:
+    if image.ndim == 2 and array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    elif given.ndim == 3 and array.ndim == 2:
+    elif image.ndim == 3 and array.ndim == 2:
         array = array[:, :, None]
     return np.ascontiguousarray(array)

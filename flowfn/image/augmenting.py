@@ -148,7 +148,7 @@ def augment(
             yield _turned_back(parts.images[0], channels)
     else:
         for datapoint, rng in zip(source, rngs):
-            parts = named.taken(datapoint)
+            parts = named.parts_of(datapoint)
             for augmentor in augmentors:
                 parts.apply(augmentor(parts.shape, rng))
             yield named.returned(datapoint, parts, min_visible)
@@ -219,7 +219,7 @@ class Named:
             return f"labels belong to the boxes of one component, got boxes={self.boxes!r}; name it"
         return ""
 
-    def taken(self, datapoint: Any) -> Parts:
+    def parts_of(self, datapoint: Any) -> Parts:
         """What is to be augmented, out of a datapoint."""
         parts = Parts(
             [_picture(component(datapoint, name), self.channels, "image", name) for name in self.images],

@@ -59,22 +59,22 @@ def _of_meta(data: bytes, inside: tuple[int, int]) -> tuple[list[tuple[bytes, by
     at = parts[b"pitm"][0]
     primary = struct.unpack_from(">I" if data[at] else ">H", data, at + 4)[0]
     about = list(_boxes(data, *parts[b"iprp"]))
-    known = [
+    properties = [
         (kind, data[start:end])
         for name, place in about
         if name == b"ipco"
         for kind, (start, end) in _boxes(data, *place)
     ]
     used = [
-        known[index - 1]
+        properties[index - 1]
         for name, place in about
         if name == b"ipma"
         for index in _associated(data, place, primary)
         if index
     ]
-    configured = [_av1_bits(content[2:3]) for kind, content in [*used, *known] if kind == b"av1C"]
-    told = [content[5] for kind, content in used if kind == b"pixi"]
-    return used, (told or configured or [8])[0]
+    configured = [_av1_bits(content[2:3]) for kind, content in [*used, *properties] if kind == b"av1C"]
+    depths = [content[5] for kind, content in used if kind == b"pixi"]
+    return used, (depths or configured or [8])[0]
 
 
 def _associated(data: bytes, place: tuple[int, int], primary: int) -> Iterator[int]:
@@ -154,10 +154,10 @@ def read_jpeg2000(data: bytes) -> Picture:
 
 def _of_boxes(data: bytes) -> tuple[int, int]:
     """Where the image begins, and its colour space by number (0 where none is given, or a profile)."""
-    found = dict(_boxes(data, 0, len(data)))
-    if b"jp2h" not in found or b"jp2c" not in found:
+    boxes = dict(_boxes(data, 0, len(data)))
+    if b"jp2h" not in boxes or b"jp2c" not in boxes:
         raise Damaged
-    inside = list(_boxes(data, *found[b"jp2h"]))
+    inside = list(_boxes(data, *boxes[b"jp2h"]))
     for kind, (start, _) in inside:
         if kind == b"pclr":
             raise Refused("a JPEG 2000 image with a palette; write it as PNG")
@@ -167,7 +167,7 @@ def _of_boxes(data: bytes) -> tuple[int, int]:
                 "reads it"
             )
     spaces = [start for kind, (start, _) in inside if kind == b"colr" and data[start] == 1]
-    return found[b"jp2c"][0], struct.unpack_from(">I", data, spaces[0] + 3)[0] if spaces else 0
+    return boxes[b"jp2c"][0], struct.unpack_from(">I", data, spaces[0] + 3)[0] if spaces else 0
 
 
 def _in_order(data: bytes, start: int) -> bool:

@@ -26,12 +26,12 @@ _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 
 def read_png(data: bytes) -> Picture:
     """A PNG; of an animated one what stands still: the first picture in the file."""
-    found = list(_of_png(data))
-    depth, kind = _png_header(data, found)
-    parts = dict(found)
-    image = imdecode(_png(part for part in found if part[0] not in _ANIMATION) if b"acTL" in parts else data)
+    chunks = list(_of_png(data))
+    depth, kind = _png_header(data, chunks)
+    parts = dict(chunks)
+    image = imdecode(_png(part for part in chunks if part[0] not in _ANIMATION) if b"acTL" in parts else data)
     if image is None:
-        raise _broken_png(data, found)
+        raise _broken_png(data, chunks)
     most = (1 << depth) - 1
     if kind == _GRAY and b"tRNS" in parts and image.ndim == 2:  # one shade of gray is transparent
         shade = int.from_bytes(parts[b"tRNS"][:2], "big") & most
@@ -44,24 +44,24 @@ def read_png(data: bytes) -> Picture:
 
 def numbers_of_png(data: bytes) -> np.ndarray:
     """The indices of a palette, or the numbers of a gray image, as they are stored: (height, width)."""
-    found = list(_of_png(data))
-    depth, kind = _png_header(data, found)
+    chunks = list(_of_png(data))
+    depth, kind = _png_header(data, chunks)
     if kind not in (_GRAY, _INDEXED):
         raise Refused(
             f"a PNG image of {_COLOUR_TYPES.get(kind, 'an unknown kind')}, which has no palette; decode_image gives "
             "its colours"
         )
-    parts, most = dict(found), (1 << depth) - 1
+    parts, most = dict(chunks), (1 << depth) - 1
     if kind == _INDEXED:
         own = bytes(np.repeat(np.arange(most + 1, dtype=np.uint8), 3))
         shown = _png(
-            (name, own if name == b"PLTE" else part) for name, part in found if name not in (*_ANIMATION, b"tRNS")
+            (name, own if name == b"PLTE" else part) for name, part in chunks if name not in (*_ANIMATION, b"tRNS")
         )
     else:
-        shown = _png(part for part in found if part[0] not in (*_ANIMATION, b"tRNS"))
+        shown = _png(part for part in chunks if part[0] not in (*_ANIMATION, b"tRNS"))
     image = imdecode(shown)
     if image is None:
-        raise _broken_png(data, found)
+        raise _broken_png(data, chunks)
     stored = np.ascontiguousarray(image[:, :, 0]) if image.ndim == 3 else image
     if kind == _GRAY and depth < 8:
         stored = stored // np.uint8(255 // most)

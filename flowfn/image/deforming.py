@@ -58,13 +58,13 @@ class Deformed(Transform):
         points = as_points(coords)
         sides = np.array(self.size[::-1], np.float64)
         wanted = points / sides
-        found = wanted
+        moved = wanted
         for _ in range(8):  # towards it: the map is a contraction about the identity
-            found = wanted - self._pull(found)[0]
+            moved = wanted - self._pull(moved)[0]
         for _ in range(4):  # Newton, which doubles the digits each time
-            pull, slopes = self._pull(found)
-            found = found - np.linalg.solve(slopes + np.eye(2), (found + pull - wanted)[..., None])[..., 0]
-        return (found * sides).astype(points.dtype, copy=False)
+            pull, slopes = self._pull(moved)
+            moved = moved - np.linalg.solve(slopes + np.eye(2), (moved + pull - wanted)[..., None])[..., 0]
+        return (moved * sides).astype(points.dtype, copy=False)
 
     def _pull(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How far points are pulled (n, 2), and the derivatives of that by their coordinates (n, 2, 2)."""

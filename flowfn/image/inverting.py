@@ -22,13 +22,13 @@ def inverted(points: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """
     maps = np.stack([x, y], -1).astype(np.float64)
     wanted = np.asarray(points, np.float64)
-    found, off = _approached(wanted, wanted, maps)
+    places, off = _approached(wanted, wanted, maps)
     far = off > EXACT
     if far.any():
         again, still_off = _approached(_nearest_pixels(wanted[far], maps), wanted[far], maps)
         better = still_off < off[far]
-        found[np.flatnonzero(far)[better]] = again[better]
-    return found
+        places[np.flatnonzero(far)[better]] = again[better]
+    return places
 
 
 def _approached(start: np.ndarray, wanted: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

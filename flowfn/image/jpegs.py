@@ -39,12 +39,12 @@ def frame(data: Any) -> Frame:
         Refused: its end is missing, there is no image before it, or the image is of a kind that OpenCV does not decode.
     """
     at, sides, orientation, scans = 2, (0, 0, 0, 8, 0xC0), 1, 0
-    while found := _MARKER.search(data, at):
-        marker, at = found[1][0], found.end()
+    while match := _MARKER.search(data, at):
+        marker, at = match[1][0], match.end()
         if marker == _EOI:
             break
         if marker == _SOI:  # another one, before the end of this
-            found = None
+            match = None
             break
         if marker == _TEM:
             continue
@@ -55,7 +55,7 @@ def frame(data: Any) -> Frame:
             orientation = exif_orientation(data[at + 8 : at + length]) or orientation
         scans += marker == _SOS
         at += max(length, 2)
-    if found is None:
+    if match is None:
         raise Refused(f"a JPEG image that is cut off: its end is missing ({len(data)} bytes)")
     height, width, components, bits, kind = sides
     if not scans or not components:
@@ -67,24 +67,24 @@ def _sides(data: Any, at: int) -> tuple[int, int]:
     return int.from_bytes(data[at : at + 2], "big"), int.from_bytes(data[at + 2 : at + 4], "big")
 
 
-def _decodable(found: Frame) -> Frame:
-    if found.kind in _UNDECODED_KINDS:
+def _decodable(header: Frame) -> Frame:
+    if header.kind in _UNDECODED_KINDS:
         raise Refused(
-            f"a {_UNDECODED_KINDS[found.kind]} JPEG image, which OpenCV does not decode; imagecodecs does, or "
+            f"a {_UNDECODED_KINDS[header.kind]} JPEG image, which OpenCV does not decode; imagecodecs does, or "
             "write it as PNG"
         )
-    if found.bits != 8:
+    if header.bits != 8:
         raise Refused(
-            f"a JPEG image of {found.bits} bits, and OpenCV decodes 8; imagecodecs reads it, or write it as PNG of 16 "
+            f"a JPEG image of {header.bits} bits, and OpenCV decodes 8; imagecodecs reads it, or write it as PNG of 16 "
             "bits"
         )
-    if not found.height:
+    if not header.height:
         raise Refused(
             "a JPEG image whose height stands behind its data, which OpenCV does not decode; write it anew with Pillow"
         )
-    if found.components not in (1, 3, 4):
+    if header.components not in (1, 3, 4):
         raise Refused(
-            f"a JPEG image of {found.components} components, which are no colours; imagecodecs reads it, or write it "
+            f"a JPEG image of {header.components} components, which are no colours; imagecodecs reads it, or write it "
             "as TIFF"
         )
-    return found
+    return header

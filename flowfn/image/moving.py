@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.image.transforms import Composed, Identity, Shape, Told, Transform, composed
+from flowfn.image.transforms import ChannelsLast, Composed, Identity, Shape, Transform, composed
 
 ROUNDING = 1e-6
 """Which share of a box may be lost to rounding and it still counts as whole."""
@@ -34,7 +34,7 @@ class Parts:
     @property
     def shape(self) -> Shape:
         """The shape of the image, or else of the mask."""
-        return Told((self.images or self.masks)[0].shape)
+        return ChannelsLast((self.images or self.masks)[0].shape)
 
     def follow_boxes(self) -> None:
         """Get ready for boxes that leave the image."""
@@ -52,19 +52,18 @@ class Parts:
             self._apply(transform)
 
     def _apply(self, transform: Transform) -> None:
-        told = transform.shape(self.shape)
+        moved_shape = transform.shape(self.shape)
         self.images = [self._checked(transform.image(image), transform) for image in self.images]
         self.masks = [transform.mask(mask) for mask in self.masks]
         if (
             self.images
-            and self.shape[:2] != told[:2]
+            and self.shape[:2] != moved_shape[:2]
             and (self.masks or self.coords is not None or self.boxes is not None)
         ):
             raise ValueError(
-                f"augment(): {transform} has made an image of {told[:2]} one of {self.shape[:2]} (height, width), so "
-                "it is not "
-                "known where masks, coords and boxes have gone; write an augmentor for that, with a transform that "
-                "says it"
+                f"augment(): {transform} has made an image of {moved_shape[:2]} one of {self.shape[:2]} (height, "
+                "width), so it is not known where masks, coords and boxes have gone; write an augmentor for that, with "
+                "a transform that says it"
             )
         if self.coords is not None:
             self.coords = transform.coords(self.coords)
@@ -76,7 +75,7 @@ class Parts:
             return  # nothing moves
         if self.region is not None:
             self._waiting.append(transform)
-            self.region = clipped_boxes(transform.boxes(self.region), image_box(told))
+            self.region = clipped_boxes(transform.boxes(self.region), image_box(moved_shape))
 
     def _apply_together(self, transform: Joint) -> None:
         boxes, before = self._moved_boxes(), self.kept

@@ -78,10 +78,10 @@ def _in_words(text: bytes, bits: bool, most: int) -> np.ndarray:
 
 
 def _anymap(data: bytes) -> _Stored:
-    found = _PAM.match(data)
-    if not found:
+    header = _PAM.match(data)
+    if not header:
         raise Damaged
-    lines = [line.split(None, 1) for line in found[1].splitlines() if line.strip() and not line.startswith(b"#")]
+    lines = [line.split(None, 1) for line in header[1].splitlines() if line.strip() and not line.startswith(b"#")]
     head = dict(line for line in lines if len(line) == 2)
     width, height, samples, most = (
         int(head[name]) for name in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL") if name in head
@@ -90,7 +90,7 @@ def _anymap(data: bytes) -> _Stored:
     known = _COUNTS.get(kind) == samples
     alpha = known and kind.endswith(b"_ALPHA")
     colours = samples - alpha if known else samples if samples in (1, 3) and not kind else 0
-    return _binary(data, found.end(), width, height, samples, most), most, colours, alpha
+    return _binary(data, header.end(), width, height, samples, most), most, colours, alpha
 
 
 def _binary(data: bytes, at: int, width: int, height: int, samples: int, most: int) -> np.ndarray:
@@ -123,7 +123,7 @@ def _tokens(data: bytes, count: int) -> tuple[list[bytes], int]:
     return words, at
 
 
-def _shaped(found: np.ndarray, width: int, height: int, samples: int) -> np.ndarray:
+def _shaped(numbers: np.ndarray, width: int, height: int, samples: int) -> np.ndarray:
     if width < 1 or height < 1:
         raise Damaged
-    return found.reshape(height, width, samples)
+    return numbers.reshape(height, width, samples)

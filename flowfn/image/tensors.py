@@ -169,6 +169,6 @@ def _as_plain_tensor(tensor: Any) -> Any:
     return tensor.as_subclass(import_module("torch").Tensor)
 
 
-def _rewrapped(given: Any, plain: Any, canvas_size: Any = None) -> Any:
+def _rewrapped(original: Any, plain: Any, canvas_size: Any = None) -> Any:
     options = {} if canvas_size is None else {"canvas_size": canvas_size}
-    return import_module("torchvision.tv_tensors").wrap(plain, like=given, **options)
+    return import_module("torchvision.tv_tensors").wrap(plain, like=original, **options)

@@ -190,7 +190,7 @@ def image_size(image_shape: Shape) -> tuple[int, int]:
             "an image must be an array (height, width) or (height, width, channels) that is not empty, got shape "
             f"{image_shape}"
         )
-    if not isinstance(image_shape, Told) and channels_first(image_shape):
+    if not isinstance(image_shape, ChannelsLast) and channels_first(image_shape):
         raise ValueError(
             f"an image must be (height, width, channels), but one of shape {tuple(image_shape)} looks like (channels, "
             "height, width); "
@@ -199,7 +199,7 @@ def image_size(image_shape: Shape) -> tuple[int, int]:
     return image_shape[0], image_shape[1]
 
 
-class Told(tuple[int, ...]):
+class ChannelsLast(tuple[int, ...]):
     """The shape of an image of which it is known that its channels come last."""
 
     __slots__ = ()

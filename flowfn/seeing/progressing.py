@@ -166,8 +166,8 @@ class Screen:
 
 @stage.each(
     where={
-        "description": rules.optional(rules.text),
-        "unit": _Shown(rules.text.requirement, rules.text.fits_type),
+        "description": rules.optional(rules.string),
+        "unit": _Shown(rules.string.requirement, rules.string.fits_type),
         "leave": rules.boolean,
         "file": _Here("a text file or None", lambda value: value is None or hasattr(value, "write")),
     },

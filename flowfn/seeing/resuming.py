@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flowfn.flows.flow import Flow
-from flowfn.flows.schema import checked
+from flowfn.flows.schema import checked_state
 from flowfn.flows.states import unpack_state
 from flowfn.kinds.nodes import nodes
 from flowfn.showing import brief
@@ -21,7 +21,7 @@ def in_words(state: Mapping[Any, Any], flow: Flow[Any] | None = None) -> Iterato
     """The lines on a state; with a flow, where in it the anchors are, and whether it can be loaded there."""
     yield f"state of {state['fingerprint']}"
     try:
-        told = checked(state)
+        told = checked_state(state)
     except ValueError as error:
         yield f"  {_reason(error)}"
         return

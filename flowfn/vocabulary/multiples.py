@@ -21,7 +21,7 @@ from flowfn.kinds.sections import Section
 from flowfn.showing import brief
 
 
-@stage.composite(where={"n": rules.positive, "mask": rules.text})
+@stage.composite(where={"n": rules.positive, "mask": rules.string})
 def pad_to_multiple(n: int, source: Any, *, mask: str = "valid") -> Flow[Any]:
     """Make the number of datapoints a multiple of `n`, by giving some from the beginning again, and mask those.
 

@@ -202,7 +202,7 @@ def _on_shelf(shelf: Shelf, source: Any, *, seed: int = 0) -> Iterator[Any]:
     yield from source
 
 
-@stage.composite(where={"path": rules.folder, "version": rules.text, "seed": rules.integer})
+@stage.composite(where={"path": rules.folder, "version": rules.string, "seed": rules.integer})
 def cache_to(path: Any, source: Any, *, version: str = "", seed: int = 0) -> Flow[Any]:
     """Keep datapoints in files in the folder `path`: each is made once, by whoever wants it first.
 
