@@ -55,11 +55,11 @@ def read_annotation(path: Any) -> Annotation:
     name = file_path(path, "read_annotation")
     with reading(name, f"read_annotation(): {name!r} is not an annotation in the form of PASCAL VOC"):
         with open(name, "rb") as file:
-            held = file.read(LARGEST_ANNOTATION + 1)
-        if len(held) > LARGEST_ANNOTATION:
+            content = file.read(LARGEST_ANNOTATION + 1)
+        if len(content) > LARGEST_ANNOTATION:
             raise ValueError(f"it is larger than {LARGEST_ANNOTATION} bytes")
         parser = ElementTree.XMLParser(target=_Builder())
-        parser.feed(held)
+        parser.feed(content)
         return _annotation(parser.close())
 
 

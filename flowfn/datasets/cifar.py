@@ -14,7 +14,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.datasets.finding import Published
-from flowfn.datasets.held import held_flow, labels_below
+from flowfn.datasets.in_memory import in_memory_flow, labels_below
 from flowfn.datasets.pickles import plain_pickle
 from flowfn.datasets.statistics import Statistics
 from flowfn.flows.flow import Flow
@@ -95,7 +95,7 @@ def cifar10(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any
     folder = _CIFAR10.folder(dir)
     binary, paths = _version_files(_CIFAR10, folder, "cifar-10-batches-", _BATCHES[split], verify)
     shown = call("cifar10", folder, split, verify=(verify, False))
-    return held_flow("cifar10", shown, _cifar_arrays, "cifar10", binary, paths, {"labels": 10}, ("labels",))
+    return in_memory_flow("cifar10", shown, _cifar_arrays, "cifar10", binary, paths, {"labels": 10}, ("labels",))
 
 
 @rules.checked(split=rules.one_of("train", "test"), labels=rules.one_of(*_CHOSEN))
@@ -113,7 +113,7 @@ def cifar100(dir: Any, split: str = "train", *, labels: str = "fine", verify: bo
     folder = _CIFAR100.folder(dir)
     binary, paths = _version_files(_CIFAR100, folder, "cifar-100-", [split], verify)
     shown = call("cifar100", folder, split, labels=(labels, "fine"), verify=(verify, False))
-    return held_flow(
+    return in_memory_flow(
         "cifar100",
         shown,
         _cifar_arrays,

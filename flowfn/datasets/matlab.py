@@ -163,7 +163,7 @@ def _matrix(block: memoryview, order: str, depth: int) -> Any:
 
 def _numeric_array(kind: int, data: memoryview, order: str, sizes: list[int], dtype: np.dtype) -> np.ndarray:
     """An array of numbers, which may be written down in fewer bytes than they have."""
-    held = np.dtype(_NUMBERS[kind]).newbyteorder("<" if order == "<" else ">")
-    if math.prod(sizes) * held.itemsize != len(data):
-        raise ValueError(f"an array of shape {tuple(sizes)} of {held} has {len(data)} bytes")
-    return np.frombuffer(data, held).reshape(sizes, order="F").astype(dtype, copy=False)
+    stored = np.dtype(_NUMBERS[kind]).newbyteorder("<" if order == "<" else ">")
+    if math.prod(sizes) * stored.itemsize != len(data):
+        raise ValueError(f"an array of shape {tuple(sizes)} of {stored} has {len(data)} bytes")
+    return np.frombuffer(data, stored).reshape(sizes, order="F").astype(dtype, copy=False)

@@ -15,7 +15,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.datasets.finding import Published
-from flowfn.datasets.held import held_flow, labels_below
+from flowfn.datasets.in_memory import in_memory_flow, labels_below
 from flowfn.datasets.statistics import Statistics
 from flowfn.flows.flow import Flow
 from flowfn.storage.damage import reading
@@ -143,7 +143,7 @@ def _mnist_flow(published: Published, dir: Any, split: str, verify: bool) -> Flo
     for form in (_IMAGE_FILE, _LABEL_FILE):
         name = form.format(front)
         paths.append(published.file(folder, *((f"{name}.gz",) if verify else (name, f"{name}.gz")), verify=verify))
-    return held_flow(who, call(who, folder, split, verify=(verify, False)), _mnist_arrays, who, *paths)
+    return in_memory_flow(who, call(who, folder, split, verify=(verify, False)), _mnist_arrays, who, *paths)
 
 
 def _mnist_arrays(who: str, images: str, labels: str) -> list[np.ndarray]:

@@ -82,8 +82,8 @@ def plain_pickle(path: str, who: str) -> Any:
     """
     try:
         with open(path, "rb") as file:
-            held = file.read()
-        return _Careful(io.BytesIO(held), encoding="bytes").load()
+            content = file.read()
+        return _Careful(io.BytesIO(content), encoding="bytes").load()
     except UnsafePickle as error:
         raise ValueError(
             f"{who}(): {path!r} is not read any further, for its pickle {error}; nothing in it was run"

@@ -12,7 +12,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.datasets.finding import Published
-from flowfn.datasets.held import held_flow, labels_below
+from flowfn.datasets.in_memory import in_memory_flow, labels_below
 from flowfn.datasets.matlab import matlab_arrays, matlab_variables
 from flowfn.flows.flow import Flow
 from flowfn.storage.files import call
@@ -42,7 +42,7 @@ def caltech101_silhouettes(dir: Any, split: str = "train", *, size: int = 28) ->
     """
     folder, path = _file("caltech101_silhouettes", dir, size)
     shown = call("caltech101_silhouettes", folder, split, size=(size, 28))
-    return held_flow("caltech101_silhouettes", shown, _silhouette_arrays, path, split, size)
+    return in_memory_flow("caltech101_silhouettes", shown, _silhouette_arrays, path, split, size)
 
 
 @rules.checked(size=rules.one_of(28, 16))

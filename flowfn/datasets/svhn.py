@@ -13,7 +13,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.datasets.finding import Published
-from flowfn.datasets.held import held_flow, labels_below
+from flowfn.datasets.in_memory import in_memory_flow, labels_below
 from flowfn.datasets.listed import with_images
 from flowfn.datasets.matlab import matlab_arrays
 from flowfn.datasets.statistics import Statistics
@@ -58,7 +58,7 @@ def svhn(dir: Any, split: str = "train", *, verify: bool = False) -> Flow[Any]:
     published = Published("svhn", _SVHN_PAGE, _SVHN_SUMS)
     folder = published.folder(dir)
     path = published.file(folder, f"{split}_32x32.mat", verify=verify)
-    return held_flow("svhn", call("svhn", folder, split, verify=(verify, False)), _cropped_digits, path)
+    return in_memory_flow("svhn", call("svhn", folder, split, verify=(verify, False)), _cropped_digits, path)
 
 
 @rules.checked(split=rules.one_of(*_SVHN_SPLITS))
@@ -148,7 +148,7 @@ class DigitStruct(Opened):
 
     def _values(self, side: Any) -> np.ndarray:
         """One number for each digit: written down as such if there is one digit, as references if there are several."""
-        held = np.ravel(side[()])
+        entries = np.ravel(side[()])
         return np.array(
-            [np.ravel(self.handle[one][()])[0] for one in held] if held.dtype == object else held, np.float64
+            [np.ravel(self.handle[one][()])[0] for one in entries] if entries.dtype == object else entries, np.float64
         )

@@ -166,7 +166,7 @@ def test_a_binary_file_of_the_wrong_size_is_refused(tmp_path, change, message):
 
 
 @pytest.mark.parametrize(
-    ("held", "message"),
+    ("content", "message"),
     [
         ([1, 2], "must hold a dict, but it holds a list"),
         ({"labels": [1]}, r"must hold 'data'.*got the keys \['labels'\]"),
@@ -180,8 +180,8 @@ def test_a_binary_file_of_the_wrong_size_is_refused(tmp_path, change, message):
         ({"data": ROWS[:2], "labels": np.array([0.5, 1.5])}, "a list of integers"),
     ],
 )
-def test_a_pickle_of_something_else_says_what_it_must_hold(tmp_path, held, message):
-    (tmp_path / "test_batch").write_bytes(pickle.dumps(held))
+def test_a_pickle_of_something_else_says_what_it_must_hold(tmp_path, content, message):
+    (tmp_path / "test_batch").write_bytes(pickle.dumps(content))
     with pytest.raises(ValueError, match=message):
         len(cifar10(tmp_path, "test"))
 

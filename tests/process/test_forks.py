@@ -14,7 +14,7 @@ warnings.simplefilter("ignore")  # newer Pythons warn of forks with threads
 import numpy as np
 import flowfn as ff
 from flowfn import formats
-from flowfn.datasets.held import held_flow
+from flowfn.datasets.in_memory import in_memory_flow
 
 folder = sys.argv[1]
 forks = int(sys.argv[2])
@@ -42,7 +42,7 @@ flows = {
     "arrays": lambda: ff.pipe(ff.from_arrays(x=np.zeros((60, 50_000))), ff.shuffle(), ff.batch(7)),
     "stacked": lambda: ff.pipe([np.zeros(90_000)] * 30, ff.map(np.copy), ff.batch(5)),
     "padded": lambda: ff.pipe([np.zeros(90_000)] * 30, ff.batch(5, collate=ff.pad(0))),
-    "held": lambda: ff.pipe(held_flow("held", "held()", read, "x"), ff.batch(7)),
+    "held": lambda: ff.pipe(in_memory_flow("held", "held()", read, "x"), ff.batch(7)),
     "a cache": lambda: ff.pipe(made(), ff.cache(), ff.map(len)),
     "cache_to": lambda: ff.pipe(made(), ff.cache_to(f"{folder}/kept"), ff.map(len)),
     "a mix": lambda: ff.mix(ff.pipe(range(60), ff.prefetch(2)), range(60)),

@@ -38,7 +38,7 @@ class LazyColumns(Columns):
         self.keys, self.bare = None, False
 
 
-def held_flow(name: str, shown: str, read: Callable[..., Sequence[np.ndarray]], *arguments: Any) -> Flow[Any]:
+def in_memory_flow(name: str, shown: str, read: Callable[..., Sequence[np.ndarray]], *arguments: Any) -> Flow[Any]:
     """The flow of the rows of arrays that `read(*arguments)` returns."""
     return Flow(Source(LazyColumns(read, *arguments), ArraysNode, name=name, shown=shown))
 
