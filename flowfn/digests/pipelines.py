@@ -134,7 +134,7 @@ class Digest:
     def flow(self, flow: Flow[Any]) -> None:
         """A tree: its stages, what they are given, its sources."""
         part = flow.part
-        if part.transparent:
+        if part.traits.transparent:
             self.flow(flow.sources[0])
             return
         if self.again(flow):

@@ -14,6 +14,7 @@ from flowfn.flows.translating import no_attribute, unknown_keyword
 from flowfn.functions import is_stage
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.orders import Order
+from flowfn.kinds.parts import NEVER, Traits
 from flowfn.pickling.by_value import Picklable
 from flowfn.process import forks
 from flowfn.rules import ANYTHING, Rule, is_number
@@ -96,6 +97,27 @@ class Definition:
             return made.over(source)
         return made if source is NOT_GIVEN else made(source)
 
+    def traits(self, arguments: Mapping[str, Any]) -> Traits:
+        """How outputs come from inputs where these are the arguments."""
+
+        def meant(value: Any) -> Any:
+            return arguments[value] if isinstance(value, str) else value
+
+        size, step = meant(self.size), meant(self.step)
+        return Traits(
+            transparent=self.transparent,
+            strict=bool(meant(self.strict)),
+            size=size,
+            step=size if step is None else step,
+            whole=bool(meant(self.whole)),
+            shards=self.shards,
+            rounds=self.switches,
+            switches=self.switches or self.several,
+            endless=self.endless,
+            times=meant(self.times),
+            note=self.note if "mark" in self.asks else NEVER,
+        )
+
     @forks.cached_property
     def function_options(self) -> frozenset[str]:
         """The names of the function's own options."""
@@ -120,6 +142,7 @@ class Stage(Picklable):
         "name",
         "pinned",
         "random",
+        "traits",
         "wants_labels",
     )
 
@@ -130,7 +153,8 @@ class Stage(Picklable):
         self.kind, self.name, self.asks = definition.kind, definition.name, definition.asks
         self.random = bool(self.asks & {"rng", "rngs"}) and bool(arguments.get(definition.draws or "", True))
         self.wants_labels = self.random or "indices" in self.asks
-        self.memory = None if self.kind is None else self.kind.remember()
+        self.traits = definition.traits(self.arguments)
+        self.memory: Any = None if self.kind is None else self.kind.remember()
         self._front = tuple(arguments[name] for name in definition.positional)
         self._options = {name: value for name, value in arguments.items() if name not in definition.positional}
         self._options |= dict.fromkeys(self.asks)  # what is asked for and not given is None
@@ -163,7 +187,7 @@ class Stage(Picklable):
             for source in flows:
                 _agree(self, source)
         made = Flow(self if self.memory is None else Stage(definition, self.arguments, self.pinned), flows)
-        if self.strict or (issubclass(self.kind, Order) and made.node.seekable):
+        if self.traits.strict or (issubclass(self.kind, Order) and made.node.seekable):
             made.node.length_or_none()  # what the lengths make impossible is an error here already
         elif self.kind is Order and not made.node.seekable:
             next(self.stretches(len(flows)), None)
@@ -196,54 +220,14 @@ class Stage(Picklable):
         return stream(sources, **self.arguments) if self.definition.several else stream(**self.arguments)
 
     @property
-    def sizes(self) -> tuple[int, int]:
-        """(size, step) of a group."""
-        size = self._named(self.definition.size)
-        step = self._named(self.definition.step)
-        return size, size if step is None else step
-
-    @property
-    def whole(self) -> bool:
-        """Whether a group wants whole blocks only."""
-        return bool(self._named(self.definition.whole))
-
-    @property
-    def shards(self) -> tuple[str, ...]:
-        """The names of the arguments that hold rank and world."""
-        return self.definition.shards
-
-    @property
-    def switches(self) -> bool:
-        """Whether the route of an order stage switches between sources or rounds."""
-        return self.definition.switches or self.definition.several
-
-    @property
-    def strict(self) -> bool:
-        """Whether sources of different lengths are an error."""
-        return self.definition.strict is not None and bool(self.arguments[self.definition.strict])
-
-    @property
-    def endless(self) -> bool:
-        """Whether an order stage is endless whatever its source."""
-        return self.definition.endless
-
-    @property
-    def times(self) -> int | None:
-        """How many outputs a stream stage gives for each of its inputs, if that is certain."""
-        return self._named(self.definition.times)
+    def draws_as(self) -> str:
+        """The name by which its random numbers are told apart, if it is given no other."""
+        return self.name
 
     def join(self, parts: Sequence[Any]) -> Any:
         """The output of a group, from what the stage made of consecutive parts of its inputs;
         None if that cannot be said."""
         return None if self.definition.joins is None else self.definition.joins(parts, **self.arguments)
-
-    @property
-    def transparent(self) -> bool:
-        """Whether the stage changes nothing of what comes out, and when."""
-        return self.definition.transparent
-
-    def _named(self, value: Any) -> Any:
-        return self.arguments[value] if isinstance(value, str) else value
 
     # How it looks
 
@@ -309,7 +293,7 @@ def _rebuilt_stage(public: Any, arguments: dict[str, Any], pinned: str | None) -
 
 
 def _agree(stage: Stage, source: Flow[Any]) -> None:
-    if source._entropic and stage.arguments[stage.shards[1]] > 1:
+    if source._entropic and stage.arguments[stage.traits.shards[1]] > 1:
         raise ValueError(
             f"{stage}: ranks would disagree, because the seed of this flow was drawn from this process's entropy; "
             "give one seed to all: reset_state(seed)"

@@ -22,6 +22,7 @@ from flowfn.flows.states import unpack_state
 from flowfn.flows.translating import no_attribute
 from flowfn.kinds.failures import annotate, uneven
 from flowfn.kinds.nodes import Node, based
+from flowfn.kinds.parts import Part
 from flowfn.kinds.runs import Outputs, Place, Run
 from flowfn.pickling.by_value import Picklable
 from flowfn.process import forks
@@ -56,8 +57,9 @@ class Flow(Picklable, Generic[T_co]):
         "sources",
     )
 
-    def __init__(self, part: Any, sources: tuple[Flow[Any], ...] = (), made: Any = None) -> None:
-        self.part, self.sources, self.made = part, sources, made
+    def __init__(self, part: Part, sources: tuple[Flow[Any], ...] = (), made: Any = None) -> None:
+        self.part: Any = part
+        self.sources, self.made = sources, made
         heir = next((source for source in sources if source._reset), None)
         self._seed: int = heir._seed if heir else 0
         self._epoch: int = heir._epoch if heir else 0
@@ -329,11 +331,11 @@ def bind(flow: Flow[Any]) -> Node:
         sources = tuple(visit(source, upstream, name) for name, source in zip(names, flow.sources))
         number = None
         if part.random:
-            name = under + getattr(part, "draws_as", part.name)
+            name = under + part.draws_as
             ordinal = numbers.get(name, 0)
             numbers[name] = ordinal + 1
             number = (name, ordinal) if part.pinned is None else (part.pinned, -1)
-        node: Node = part.kind(part, sources, next(beside if part.transparent else places), number)
+        node: Node = part.kind(part, sources, next(beside if part.traits.transparent else places), number)
         bound[id(numbers), id(flow)] = node
         return node
 

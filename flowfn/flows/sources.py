@@ -32,6 +32,7 @@ from flowfn.datapoints.columns import Columns, Rows
 from flowfn.flows.flow import Flow
 from flowfn.flows.refusals import nothing, refuse_flow, refuse_source
 from flowfn.kinds.nodes import Node
+from flowfn.kinds.parts import Traits
 from flowfn.kinds.routes import strided
 from flowfn.kinds.runs import Length, Outputs, Run
 from flowfn.randomness.generators import generator
@@ -48,12 +49,15 @@ class Source:
     opened: int = 0
     shown: str = ""
     name: str = "source"
-    pinned: str | None = None
-    asks: frozenset[str] = frozenset()
     arguments: dict[str, Any] = field(default_factory=dict)
-    shards: tuple[str, ...] = ()
-    transparent: bool = False
+    pinned: str | None = None
     travels: bool | None = None  # whether it goes to worker processes with the flow, once somebody has looked
+    traits = Traits()
+
+    @property
+    def draws_as(self) -> str:
+        """Its name."""
+        return self.name
 
     def __repr__(self) -> str:
         return self.shown or f"flow({_source_name(self.object)})"
@@ -67,6 +71,7 @@ so an id is not used again."""
 class SequenceNode(Node):
     """A sequence, read by index."""
 
+    part: Source
     seekable = True
 
     def length(self, run: Run) -> Length:
@@ -160,6 +165,8 @@ class CountingNode(SequenceNode):
 
 class IterableNode(Node):
     """Anything that can be iterated again and again."""
+
+    part: Source
 
     def length(self, run: Run) -> Length:
         """What it says of itself, if anything."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from flowfn.flows.schema import check_anchors, checked_state, refuse_key, sealed
 from flowfn.kinds.nodes import Node, ending, nodes
+from flowfn.kinds.parts import Part
 from flowfn.kinds.runs import Anchor, Place, Run
 from flowfn.pickling.scripts import home
 from flowfn.randomness.generators import ORDER_VERSION
@@ -28,7 +29,7 @@ class FlowTree(Protocol):
     """A flow, as far as states go: its stage or source, the flows before it, and the node that reads it."""
 
     @property
-    def part(self) -> Any: ...
+    def part(self) -> Part: ...
 
     @property
     def sources(self) -> Sequence[FlowTree]: ...
@@ -78,7 +79,7 @@ def pack_state(flow: FlowTree, seed: int, epoch: int, place: Place) -> dict[str,
     }
     if place.base:
         state["base"] = place.base
-    if any(node.part.shards for node in nodes(flow.node)):
+    if any(node.part.traits.shards for node in nodes(flow.node)):
         state |= {"rank": flow.node.rank, "world": flow.node.world}
     if place.anchors:
         state["anchors"] = {
@@ -137,7 +138,7 @@ def _place_of_state(flow: FlowTree, told: Mapping[str, Any], same: bool) -> Plac
 def _check_rank(flow: FlowTree, told: Mapping[str, Any], counting: Counting) -> None:
     """Make sure that what a state counts is not the share of another rank."""
     saved, node = (told.get("rank", 0), told.get("world", 1)), flow.node
-    if saved != (node.rank, node.world) and any(one.part.shards for one in nodes(counting.node)):
+    if saved != (node.rank, node.world) and any(one.part.traits.shards for one in nodes(counting.node)):
         raise ValueError(
             f"load_state_dict(): the state is of rank {saved[0]} of {saved[1]}, this flow is "
             f"rank {node.rank} of {node.world}, and its state cannot be moved between worlds; it could if only "
@@ -191,13 +192,13 @@ def mixture(flow: FlowTree, seed: int, epoch: int, place: Place) -> tuple[int, d
 def _mix(node: Node) -> tuple[Any, int] | None:
     """The mix upstream of a node and how many of its outputs an output of the node takes,
     if no other order is between."""
-    size = 1
-    while not hasattr(node, "progress"):
-        if len(node.sources) != 1 or not node.elastic or node.part.sizes[0] != node.part.sizes[1]:
-            return None
-        size *= node.part.sizes[0]
-        (node,) = node.sources
-    return node, size
+    *stages, last = ending(node)
+    return (last, _inputs_of_each(stages)) if hasattr(last, "progress") else None
+
+
+def _inputs_of_each(stages: Iterable[Node]) -> int:
+    """How many inputs of the first stages an output of the last one is made of."""
+    return math.prod(stage.part.traits.size for stage in stages)
 
 
 def counting_of(flow: FlowTree) -> Counting:
@@ -207,7 +208,7 @@ def counting_of(flow: FlowTree) -> Counting:
     If that is the one `shard`, the datapoints that it shares out.
     """
     *stages, node = ending(flow.node)
-    each = math.prod(stage.part.sizes[0] for stage in stages)
+    each = _inputs_of_each(stages)
     for _ in stages:
         (flow,) = flow.sources
     shared = node.foot
@@ -219,7 +220,7 @@ def counting_of(flow: FlowTree) -> Counting:
 
 def _order(flow: FlowTree) -> str:
     """What fixes which datapoints come, and in which order: below stages that only move them, map-like ones do not."""
-    while len(flow.sources) == 1 and flow.part.kind.elastic and flow.part.sizes == (1, 1):
+    while len(flow.sources) == 1 and flow.part.kind.elastic and flow.part.traits.size == flow.part.traits.step == 1:
         (flow,) = flow.sources
     if not flow.sources or not flow.part.kind.orders or not flow.node.seekable:
         return _tree_words(flow)
@@ -237,18 +238,18 @@ def _tree_words(flow: FlowTree) -> str:
         length = flow.node.length_or_none()
         start = f" from {part.arguments['start']}" if "start" in part.arguments else ""
         return f"source[{'endless' if length == math.inf else '' if length is None else length}{start}]"
-    if part.transparent:
+    if part.traits.transparent:
         return sources[0]
     before = sources[0] if len(sources) == 1 else f"[{' + '.join(sources)}]"
     return f"{before} > {_call(part)}"
 
 
-def _call(part: Any) -> str:
+def _call(part: Part) -> str:
     """A stage with the arguments that count in a fingerprint."""
     arguments = (
         f"{name}={_token(value, part.kind.orders)}"
         for name, value in part.arguments.items()
-        if name not in (part.shards or ())
+        if name not in part.traits.shards
     )
     return f"{part.name}({', '.join(arguments)})"
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from flowfn.blocks import BLOCK, Block, blocks, each_index, ints, shared
 from flowfn.kinds.failures import uneven
+from flowfn.kinds.parts import Part, StagePart
 from flowfn.kinds.routes import strided
 from flowfn.kinds.runs import Anchor, EpochForm, Length, Outputs, Run
 from flowfn.randomness.generators import Label, generators, hashed
@@ -33,6 +34,7 @@ KEYS = 1024
 class Node:
     """A part of a tree, bound: its sources are nodes, it has a place in the tree and, if random, a number."""
 
+    part: Any  # a `Part`, or None where only its datapoints are
     orders: ClassVar[bool] = False  # whether its arguments fix the order of outputs, and so count by content
     root: ClassVar[bool] = False  # whether what is upstream is a tree of its own
     lasting: ClassVar[bool] = False  # whether what is upstream goes on from epoch to epoch
@@ -51,7 +53,7 @@ class Node:
     foot: bool = False  # whether a pass that starts late, at a datapoint of its own, begins here (see `ending`)
     based: bool = False  # whether its outputs are made of those from there on
 
-    def __init__(self, part: Any, sources: Sequence[Node], place: int, number: tuple[str, int] | None) -> None:
+    def __init__(self, part: Part | None, sources: Sequence[Node], place: int, number: tuple[str, int] | None) -> None:
         self.part, self.sources, self.place, self.number = part, sources, place, number
         lead = max(sources, key=lambda node: node.world, default=None)
         self.rank: int = lead.rank if lead else 0
@@ -132,6 +134,12 @@ class Node:
             keys[at] = key = hashed(run.seed, *(self.number or ("", 0)), run.epoch)
         return int(key)
 
+
+class StageNode(Node):
+    """A stage, bound."""
+
+    part: StagePart
+
     def begin(
         self, run: Run, inputs: Sequence[Outputs], labels: Iterable[Label], trail: Trail | None = None
     ) -> Outputs:
@@ -164,7 +172,7 @@ def ending(root: Node) -> Iterator[Node]:
     """The stages at the end of a tree whose outputs are made of so many datapoints each, the last one first;
     then, what gives those."""
     yield root
-    while len(root.sources) == 1 and root.elastic and root.part.sizes[0] == root.part.sizes[1]:
+    while len(root.sources) == 1 and root.elastic and root.part.traits.size == root.part.traits.step:
         (root,) = root.sources
         yield root
 
@@ -174,7 +182,7 @@ def based(root: Node) -> Node:
     or else at the first group."""
     *stages, first = ending(root)
     groups = [node for node in stages if isinstance(node, Group)]
-    divides = first.part is not None and first.part.shards and first.sources[0].world == 1
+    divides = first.part is not None and first.part.traits.shards and first.sources[0].world == 1
     for group in groups:
         group.based = True
     for foot in [first] if divides else groups[-1:]:
@@ -218,7 +226,7 @@ class Trail:
         return known[min(max(k - self.passed, -len(known)), -1)]
 
 
-class Each(Node):
+class Each(StageNode):
     """Output i comes from input i alone, of every source."""
 
     elastic = True
@@ -236,7 +244,7 @@ class Each(Node):
             return self.sources[0].length(run)
         lengths = [source.length(run) for source in self.sources]
         finite = {n for n in lengths if n not in (None, math.inf)}
-        if len(finite) > 1 and self.part.strict:
+        if len(finite) > 1 and self.part.traits.strict:
             raise ValueError(
                 f"{self.part.name}(): sources must have equal lengths, got {lengths}; strict=False stops at the "
                 "shortest"
@@ -273,7 +281,7 @@ class Each(Node):
         labels, again = tee(labels)
         outputs = self.begin(run, inputs, labels)
         outputs.first = start
-        if self.part.strict:
+        if self.part.traits.strict:
             finite = [one for one, source in zip(inputs, self.sources) if source.length(run) != math.inf]
             outputs = Outputs(_to_the_same_end(self.part.name, outputs, finite), None, [outputs], start)
         return Outputs(zip(outputs, again), None, [outputs], start) if lineage else outputs
@@ -290,7 +298,7 @@ def _to_the_same_end(name: str, outputs: Outputs, inputs: Sequence[Outputs]) -> 
         )
 
 
-class Group(Node):
+class Group(StageNode):
     """Output i comes from a fixed block of inputs: `size` of them, from i * step on."""
 
     elastic = True
@@ -300,8 +308,8 @@ class Group(Node):
         """Seekable where the source is."""
         (self.source,) = self.sources
         self.seekable = self.source.seekable
-        self.size, self.step = self.part.sizes
-        self.whole = self.part.whole
+        traits = self.part.traits
+        self.size, self.step, self.whole = traits.size, traits.step, traits.whole
 
     def length(self, run: Run) -> Length:
         """From the length of the source."""

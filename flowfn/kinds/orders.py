@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from flowfn.blocks import Block
-from flowfn.kinds.nodes import MISSING, Node, fault
+from flowfn.kinds.nodes import MISSING, Node, StageNode, fault
 from flowfn.kinds.routes import Span, as_route, strided
 from flowfn.kinds.runs import Anchor, EpochForm, Length, Outputs, Run, naturals
 from flowfn.kinds.sections import EMPTY_ROUNDS, Sections, nth
@@ -27,7 +27,7 @@ ROUTES = 8
 """How many routes of one node are remembered: an endless pass has a new one in every round."""
 
 
-class Order(Node):
+class Order(StageNode):
     """Output i is some input: a route says which."""
 
     orders = True
@@ -35,10 +35,11 @@ class Order(Node):
     def setup(self) -> None:
         """Seekable where all sources are, and in rounds only where each is as long as the others;
         a shard multiplies the world."""
-        self.varies = self.part.definition.switches and not self.steady
+        self.varies = self.part.traits.rounds and not self.steady
         self.seekable = all(source.seekable for source in self.sources) and not self.varies
-        if self.part.shards:
-            rank, world = (self.part.arguments[name] for name in self.part.shards)
+        self.share = [self.part.arguments[name] for name in self.part.traits.shards]
+        if self.share:
+            rank, world = self.share
             self.rank, self.world = self.rank + self.world * rank, self.world * world
 
     def unknown(self) -> str:
@@ -48,7 +49,7 @@ class Order(Node):
     @property
     def gathers(self) -> bool:  # type: ignore[override]
         """Whether whole blocks of rows can be had: where the one source can give them, in one round."""
-        return len(self.sources) == 1 and self.sources[0].gathers and not self.part.switches
+        return len(self.sources) == 1 and self.sources[0].gathers and not self.part.traits.switches
 
     @property
     def random_order(self) -> bool:
@@ -57,7 +58,7 @@ class Order(Node):
 
     def epoch_upstream(self, epoch: EpochForm) -> EpochForm:
         """In a round of it, where it gives its source in rounds."""
-        return (*epoch, None) if self.part.definition.switches else epoch
+        return (*epoch, None) if self.part.traits.rounds else epoch
 
     def misfit(self, run: Run, anchor: Anchor) -> str:
         """Over streams: which section begins there, and how many inputs the one before found."""
@@ -73,7 +74,7 @@ class Order(Node):
     def _has_stretch(self, anchor: Anchor) -> bool:
         """Whether there can be so many sections before some outputs; of rounds, most are not empty."""
         number, found = anchor.inputs
-        if self.part.definition.switches:
+        if self.part.traits.rounds:
             return number == 0 or bool(
                 number < self.part.arguments.get("count", math.inf) and number <= EMPTY_ROUNDS * (anchor.outputs + 1)
             )
@@ -103,14 +104,14 @@ class Order(Node):
     def length(self, run: Run) -> Length:
         """That of the route."""
         if self.varies or any(source.length(run) is None for source in self.sources):
-            return math.inf if self.part.endless else None
+            return math.inf if self.part.traits.endless else None
         return self.route(run).length if self.seekable or not self.part.random else None
 
     def labels(self, run: Run) -> tuple[int, int]:
         """Taking every k-th from somewhere on, each datapoint keeps its label; otherwise outputs are counted anew."""
-        if self.part.shards:
+        if self.share:
             offset, stride = self.sources[0].labels(run)
-            rank, world = (self.part.arguments[name] for name in self.part.shards)
+            rank, world = self.share
             return offset + stride * (rank + (run.base if self.foot else 0)), stride * world
         if len(self.sources) == 1 and self.sources[0].length(run) is not None:
             route = self.route(run)
@@ -149,7 +150,7 @@ class Order(Node):
         walk = Sections(self, run, known, start, lineage)
         outputs = Outputs(iter(walk), self, walk.live, known.outputs, walk.tell)
         walk.ticks = outputs.ticks
-        if lineage and (len(self.sources) > 1 or self.part.switches):
+        if lineage and (len(self.sources) > 1 or self.part.traits.switches):
             labels = count(self.rank + self.world * start, self.world)
             return Outputs(zip(outputs.drop(start - known.outputs), labels), None, [outputs], start)
         return outputs.drop(start - known.outputs)

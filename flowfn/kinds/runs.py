@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from more_itertools import consume
 
+from flowfn.kinds.parts import Part
 from flowfn.kinds.tallies import Tallies
 
 Length: TypeAlias = "int | float | None"
@@ -33,7 +34,7 @@ class Owner(Protocol):
     def place(self) -> int: ...
 
     @property
-    def part(self) -> Any: ...
+    def part(self) -> Part: ...
 
     @property
     def aligned(self) -> bool: ...

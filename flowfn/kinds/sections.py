@@ -9,7 +9,7 @@ from typing import Any
 
 from more_itertools import consume
 
-from flowfn.kinds.nodes import MISSING, Node
+from flowfn.kinds.nodes import MISSING, StageNode
 from flowfn.kinds.runs import Anchor, Outputs, Run, ticked
 from flowfn.randomness.generators import Label
 
@@ -67,10 +67,10 @@ class Sections:
 
     ticks: Any
 
-    def __init__(self, node: Node, run: Run, known: Anchor, start: int, lineage: bool) -> None:
+    def __init__(self, node: StageNode, run: Run, known: Anchor, start: int, lineage: bool) -> None:
         self.node, self.run, self.known, self.start = node, run, known, start
         self.base = run.base if node.foot else 0
-        self.lineage = lineage and len(node.sources) == 1 and not node.part.switches
+        self.lineage = lineage and len(node.sources) == 1 and not node.part.traits.switches
         self.live: list[Outputs] = []
         self.newest, self.times = known, 1
 

@@ -11,16 +11,13 @@ from typing import Any
 import numpy as np
 
 from flowfn.kinds.losses import note_passed
-from flowfn.kinds.nodes import Node, known_length, within
+from flowfn.kinds.nodes import StageNode, known_length, within
 from flowfn.kinds.routes import product
 from flowfn.kinds.runs import Anchor, Length, Outputs, Run, naturals
 from flowfn.randomness.generators import Label, deepen, generator, hashed, rekey
-from flowfn.rules import Rule
-
-NEVER = Rule("0 everywhere: it starts at the beginning", lambda note: False)
 
 
-class Expand(Node):
+class Expand(StageNode):
     """Each input gives 0 to k outputs, whatever the others give. It has an anchor before every input."""
 
     leaves_out = True
@@ -100,7 +97,7 @@ class _Intake:
         return {**self.outputs.facts(before_last=True), self.node.place: here}
 
 
-class Stream(Node):
+class Stream(StageNode):
     """Anything else: the stage sees the whole stream. It has an anchor wherever it calls `mark`."""
 
     def unknown(self) -> str:
@@ -112,7 +109,7 @@ class Stream(Node):
         at its very beginning."""
         many = len(self.sources)
         starts, note = anchor.inputs[:many], anchor.inputs[many:]
-        rule = self.part.definition.note if "mark" in self.part.asks else NEVER
+        rule = self.part.traits.note
         if (anchor.outputs, *anchor.inputs) == (0,) * (many + 1):
             return ""
         if naturals(starts, many) and all(within(run, source, start) for source, start in zip(self.sources, starts)):
@@ -128,8 +125,9 @@ class Stream(Node):
 
     def length(self, run: Run) -> Length:
         """From that of the source, for stages that say how many outputs an input gives."""
-        length = self.sources[0].length(run) if self.part.times is not None else None
-        return None if length is None else product(length, self.part.times)
+        times = self.part.traits.times
+        length = self.sources[0].length(run) if times is not None else None
+        return None if length is None or times is None else product(length, times)
 
     def given(self, run: Run) -> dict[str, Any]:
         """What its function is given beyond what its kind gives."""

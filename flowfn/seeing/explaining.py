@@ -93,7 +93,7 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
     """What may surprise about a flow."""
     nodes = {node.place: node for _, node in _tree_lines(flow.node, 0)}
     for node in nodes.values():
-        if isinstance(node, Order) and not node.random_order and not node.part.shards and not node.part.switches:
+        if isinstance(node, Order) and not (node.random_order or node.share or node.part.traits.switches):
             shuffled = _shuffled(node)
             if shuffled is not None:
                 yield (
@@ -132,7 +132,7 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
                         f"{_name(left)} stays in this process; the datapoints that tasks name travel to the workers "
                         f"of {node.part}"
                     )
-    if any(node.part.shards for node in nodes.values()) and not counting_of(flow).shared:
+    if any(node.part.traits.shards for node in nodes.values()) and not counting_of(flow).shared:
         yield (
             "a saved state holds rank and world, and loads only under the same; it could be moved if only map-like "
             "stages, batch and "
@@ -142,13 +142,14 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
 
 def _fixing(flow: Flow[Any]) -> Any:
     """What comes last of that which ties a state to its rank: a stage behind shard, or a shard before a shard."""
-    while not flow.part.shards:
-        if len(flow.sources) != 1 or not flow.part.kind.elastic or flow.part.sizes[0] != flow.part.sizes[1]:
+    while not flow.part.traits.shards:
+        traits = flow.part.traits
+        if len(flow.sources) != 1 or not flow.part.kind.elastic or traits.size != traits.step:
             return flow.part
         (flow,) = flow.sources
     todo = list(flow.sources)
     for one in todo:  # which grows
-        if one.part.shards:
+        if one.part.traits.shards:
             break
         todo += one.sources
     return one.part
@@ -235,7 +236,8 @@ def _resumes(node: Node) -> str:
     if isinstance(node, Expand):
         return "at its last input"
     if isinstance(node, Order):
-        return "at its last round or source" if node.part.switches and not isinstance(node, MixNode) else AS_SOURCE
+        turns = node.part.traits.switches and not isinstance(node, MixNode)
+        return "at its last round or source" if turns else AS_SOURCE
     if isinstance(node, Stream):
         return "at its last mark" if "mark" in node.part.asks else FROM_START
     return AT_ONCE if "start" in node.part.arguments.get("asks", ()) else FROM_START

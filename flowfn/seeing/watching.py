@@ -96,7 +96,7 @@ def watched(flow: Flow[Any], known: dict[int, Flow[Any]] | None = None) -> Flow[
 def _runs_a_function(part: Stage) -> bool:
     """Whether a stage can change anything: it is no built-in one, or was given something to call."""
     kind = part.kind
-    if kind is None or part.transparent or kind.root or kind.boundary or issubclass(kind, Order):
+    if kind is None or part.traits.transparent or kind.root or kind.boundary or issubclass(kind, Order):
         return False
     return not _built_in(part) or any(map(_calls, part.arguments.values()))
 
@@ -110,7 +110,7 @@ def _reach(to: Any) -> int:
     kind = getattr(to, "kind", None)
     if kind is None or (issubclass(kind, (Each, Expand)) and _built_in(to)):
         return 1
-    return int(to.sizes[0]) if issubclass(kind, Group) else REACH
+    return int(to.traits.size) if issubclass(kind, Group) else REACH
 
 
 def _calls(value: Any) -> bool:

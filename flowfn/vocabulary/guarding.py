@@ -27,6 +27,7 @@ from flowfn.flows.stages import stage as kinds
 from flowfn.flows.translating import speaks
 from flowfn.functions import renamed
 from flowfn.kinds.nodes import MISSING, Each, Group, Node, Trail
+from flowfn.kinds.parts import Traits
 from flowfn.kinds.runs import Outputs, Run
 from flowfn.kinds.streams import Expand
 from flowfn.kinds.tallies import Dropped, Passage, Tallies
@@ -99,7 +100,7 @@ def guard(
 def _guarding(inner: Stage) -> type[Node] | None:
     """The kind of a stage, guarded; None if it is none that works datapoint by datapoint."""
     kind = inner.kind
-    if kind is None or kind.boundary or kind.root or inner.transparent or isinstance(inner, Guarded):
+    if kind is None or kind.boundary or kind.root or inner.traits.transparent or isinstance(inner, Guarded):
         return None
     return next((guarded for plain, guarded in _GUARDED_KINDS if issubclass(kind, plain)), None)
 
@@ -114,6 +115,8 @@ class Guarded(Stage):
         self.inner, self.name = inner, "guard"
         self.kind = GuardedExpand if policy["then"] == "drop" else _guarding(inner)
         self.random, self.wants_labels = inner.random, True
+        size, step = (inner.traits.size, inner.traits.step) if self.kind is GuardedGroup else (1, 1)
+        self.traits = Traits(size=size, step=step, whole=inner.traits.whole)
 
     def over(self, sources: Sequence[Any]) -> Flow[Any]:
         """The flow of the stage over its source."""
@@ -122,8 +125,8 @@ class Guarded(Stage):
             raise TypeError(f"{self}: then='next' needs a source that can be indexed, but {source.node.unknown()}")
         if self.kind is not GuardedExpand or self.inner.kind is None or not issubclass(self.inner.kind, Group):
             return super().over((source,))
-        size, step = self.inner.sizes
-        made = super().over((guarded_groups(size, source, step=step, whole=self.inner.whole),))
+        block = self.inner.traits
+        made = super().over((guarded_groups(block.size, source, step=block.step, whole=block.whole),))
         return Flow(made.part, made.sources, made=(self, source))
 
     def call(self, sources: Sequence[Any] = ()) -> str:
@@ -135,16 +138,6 @@ class Guarded(Stage):
     def draws_as(self) -> str:
         """The name by which its random numbers are told apart."""
         return self.inner.name
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        """(size, step) of the stage, where it groups."""
-        return self.inner.sizes if self.kind is GuardedGroup else (1, 1)
-
-    @property
-    def whole(self) -> bool:
-        """Whether the stage wants whole groups only."""
-        return self.inner.whole
 
     def __reduce__(self) -> Any:
         policy = {name: value for name, value in self.arguments.items() if name != "stage"}
@@ -159,7 +152,8 @@ class _Guarding(Node):
     def setup(self) -> None:
         """`inner` is the node that the stage would be without its guard."""
         super().setup()
-        self.inner: Node = self.part.inner.kind(self.part.inner, self.sources, self.place, self.number)
+        inner: Any = self.part.inner
+        self.inner = inner.kind(inner, self.sources, self.place, self.number)
 
     def begin(
         self, run: Run, inputs: Sequence[Outputs], labels: Iterable[Label], trail: Trail | None = None
@@ -288,7 +282,7 @@ class Guarding:
 
     def _start(self, inputs: Iterator[Any], labels: Iterator[Label]) -> Any:
         """The generator of the stage on some inputs, as it would be without its guard."""
-        return self.node.inner.begin(self.run, [inputs], labels).source  # type: ignore[list-item]
+        return self.node.inner.begin(self.run, [inputs], labels).source
 
     def _settled(self, unit: tuple[Any, ...], error: Exception | None) -> Iterator[Any]:
         """The outputs of one input on its own: tried again, dropped or replaced.

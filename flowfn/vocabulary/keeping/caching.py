@@ -13,6 +13,7 @@ from flowfn import rules
 from flowfn.blocks import Block, ints
 from flowfn.datapoints.columns import readonly
 from flowfn.datapoints.components import LEAVES, Datapoints, with_fields
+from flowfn.flows.definitions import Stage
 from flowfn.flows.stages import stage
 from flowfn.kinds.nodes import Each
 from flowfn.kinds.runs import EpochForm, Outputs, Run
@@ -80,6 +81,7 @@ class Memory:
 class CacheNode(FrozenNode):
     """Reads a datapoint the first time that it is wanted, and remembers it. Stays in the process that iterates."""
 
+    part: Stage
     here = True
     aligned = False  # it reads less than it gives
     gathers = False
