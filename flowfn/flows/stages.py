@@ -174,6 +174,10 @@ class _StageWords(Kind):
         self.stream = Kind(Stream, "The stage sees the whole stream.")
         self.composite = Kind(None, "A function of a flow that returns a flow made of other stages.")
 
+    def of_node(self, kind: type[Node], **options: Any) -> Callable[[Callable[..., Any]], Any]:
+        """A stage that is all in its node: the function gives it a name, options and help, and has no body."""
+        return functools.partial(_define, kind, **options)
+
 
 def _define(
     kind: type[Node] | None,
@@ -185,7 +189,7 @@ def _define(
 ) -> Any:
     name = function.__name__
     parameters = inspect.signature(function).parameters
-    gives = GIVES[kind] | (reads.gives if reads else frozenset())
+    gives = GIVES.get(kind, frozenset()) | (reads.gives if reads else frozenset())
     asks = frozenset(
         p.name
         for p in parameters.values()

@@ -200,7 +200,8 @@ class PrefetchNode(Each):
         return ahead_of_time(tree, run, begin, Bounds(told["ahead"], most, timeout, since_ready), start)
 
 
-@stage.each(
+@stage.of_node(
+    PrefetchNode,
     where={
         "ahead": rules.positive,
         "threads": _THREADS,
@@ -212,7 +213,6 @@ class PrefetchNode(Each):
         "worker_threads": _WORKERS,
         "setup": _SETUP,
     },
-    reads=PrefetchNode,
     transparent=True,
     instead="prefetch(ahead, threads={0}) or prefetch(ahead, processes={0})",
 )
@@ -228,7 +228,7 @@ def prefetch(
     timeout: float | None = None,
     worker_threads: int | None = 1,
     setup: Callable[[], Any] | None = None,
-) -> Iterator[Any]:
+) -> Any:
     """Run what is upstream ahead of time: `ahead` finished outputs wait. What comes out does not change.
 
     Alone it uses one background thread; `threads=n` and `processes=n` spread the work over n of them ("auto": as many
@@ -267,4 +267,3 @@ def prefetch(
     >>> list(ff.pipe(range(5), ff.map(lambda x: x * x), ff.prefetch(2, threads=2)))
     [0, 1, 4, 9, 16]
     """
-    yield from source

@@ -164,14 +164,14 @@ class Screen:
         return repr(self.file)
 
 
-@stage.each(
+@stage.of_node(
+    ProgressNode,
     where={
         "description": rules.optional(rules.string),
         "unit": _Shown(rules.string.requirement, rules.string.fits_type),
         "leave": rules.boolean,
         "file": _Here("a text file or None", lambda value: value is None or hasattr(value, "write")),
     },
-    reads=ProgressNode,
     transparent=True,
 )
 def progress(
@@ -181,7 +181,7 @@ def progress(
     unit: str = "datapoint",
     leave: bool = True,
     file: IO[str] | None = None,
-) -> Iterator[Any]:
+) -> Any:
     """Show a bar of every pass, on stderr or in `file`: how many datapoints came through, how fast, how many are left.
 
     Datapoints pass unchanged, and what is behind it stays as it was: seekable, gathered in batches, with the same
@@ -203,4 +203,3 @@ def progress(
     >>> "letters: 100%" in screen.getvalue(), "3/3" in screen.getvalue()
     (True, True)
     """
-    yield from source

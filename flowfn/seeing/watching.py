@@ -157,16 +157,14 @@ class LeftNode(_Between):
         return Outputs(Left(outputs), None, [outputs], start)
 
 
-@stage.each(reads=GivenNode, transparent=True)
-def given(to: Any, source: Any) -> Iterator[Any]:
+@stage.of_node(GivenNode, transparent=True)
+def given(to: Any, source: Any) -> Any:
     """What a stage is given."""
-    yield from source
 
 
-@stage.each(reads=LeftNode, transparent=True)
-def left(source: Any) -> Iterator[Any]:
+@stage.of_node(LeftNode, transparent=True)
+def left(source: Any) -> Any:
     """What a stage gives."""
-    yield from source
 
 
 @dataclass(slots=True)

@@ -350,11 +350,11 @@ def guarded_groups(size: int, source: Any, *, step: int, whole: bool) -> Iterato
     yield from source
 
 
-@kinds.each
+@kinds.of_node(GuardedEach)
 def _guarded(
     stage: Any, source: Any, *, errors: Any = Exception, retry: int = 0, then: Any = "raise", budget: Any = None
-) -> Iterator[Any]:
-    yield from source
+) -> Any:
+    """What `guard` makes; the kind of the stage in it says which node it is."""
 
 
-_DEFINITION = _guarded.definition  # type: ignore[attr-defined]
+_DEFINITION = _guarded.definition

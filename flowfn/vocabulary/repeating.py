@@ -123,10 +123,9 @@ class EpochsNode(Order):
         return Outputs(zip(outputs, counting(self.rank + self.world * start, self.world)), None, [outputs], start)
 
 
-@stage.order(reads=EpochsNode)
+@stage.of_node(EpochsNode)
 def epochs(count: int, n: float) -> Any:
-    """The outputs of one epoch of an endless source; `EpochsNode` knows which."""
-    return range(count)
+    """The outputs of one epoch of an endless source."""
 
 
 @stage.composite(where={"count": rules.positive})

@@ -164,8 +164,8 @@ def _mapped(value: Any, f: Any) -> Any:
     return f(value)
 
 
-@stage.each(where=_FROZEN_SEED, reads=FrozenNode)
-def freeze(source: Any, *, seed: int = 0) -> Iterator[Any]:
+@stage.of_node(FrozenNode, where=_FROZEN_SEED)
+def freeze(source: Any, *, seed: int = 0) -> Any:
     """Fix the randomness upstream: every pass over it is the one with `seed`, at epoch 0, whatever tree is around it.
 
     >>> import flowfn as ff
@@ -173,11 +173,10 @@ def freeze(source: Any, *, seed: int = 0) -> Iterator[Any]:
     >>> list(flow) == list(flow)
     True
     """
-    yield from source
 
 
-@stage.each(where=_FROZEN_SEED, reads=CacheNode)
-def cache(source: Any, *, seed: int = 0) -> Iterator[Any]:
+@stage.of_node(CacheNode, where=_FROZEN_SEED)
+def cache(source: Any, *, seed: int = 0) -> Any:
     """Keep datapoints in the memory of this process: each is made once, when it is first wanted.
 
     What is upstream is frozen (see `freeze`). An unfinished pass is useful and is never taken for a whole one. Arrays
@@ -189,4 +188,3 @@ def cache(source: Any, *, seed: int = 0) -> Iterator[Any]:
     >>> list(squares), list(squares), made
     ([1, 4], [1, 4], [1, 2])
     """
-    yield from source

@@ -195,11 +195,10 @@ class Reading:
         return stop
 
 
-@stage.each(reads=StoredNode)
+@stage.of_node(StoredNode)
 @renamed("cache_to")
-def _on_shelf(shelf: Shelf, source: Any, *, seed: int = 0) -> Iterator[Any]:
+def _on_shelf(shelf: Shelf, source: Any, *, seed: int = 0) -> Any:
     """What `cache_to` makes once it knows the key of the source; it pickles, so workers need not find the key again."""
-    yield from source
 
 
 @stage.composite(where={"path": rules.folder, "version": rules.string, "seed": rules.integer})
