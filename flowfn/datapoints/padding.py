@@ -12,6 +12,7 @@ import numpy as np
 from flowfn import rules
 from flowfn.datapoints import buffers, collating, promotion, subclasses
 from flowfn.datapoints.collating import NUMBERS, collated_dicts, shapes_of, stack
+from flowfn.showing import as_called
 
 _AXIS = rules.Rule(
     "an integer, a tuple of integers, or None",
@@ -121,10 +122,9 @@ class pad:
         return [self] * len(names)
 
     def __repr__(self) -> str:
-        words = [repr(self.value)]
-        words += [f"{name}={getattr(self, name)!r}" for name in ("axis", "length") if getattr(self, name) is not None]
-        words += [f"multiple={self.multiple}"] * (self.multiple != 1)
-        return f"pad({', '.join(words)})"
+        options = {name: repr(given) for name in ("axis", "length") if (given := getattr(self, name)) is not None}
+        options |= {"multiple": str(self.multiple)} if self.multiple != 1 else {}
+        return as_called("pad", repr(self.value), **options)
 
     def _stacked(self, arrays: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
         shapes = {array.shape for array in arrays}

@@ -18,7 +18,7 @@ from flowfn.kinds.parts import NEVER, Traits
 from flowfn.pickling.by_value import Picklable
 from flowfn.process import forks
 from flowfn.rules import ANYTHING, Rule, is_number
-from flowfn.showing import brief
+from flowfn.showing import as_called, as_written
 
 
 class _NotGiven:
@@ -234,16 +234,16 @@ class Stage(Picklable):
     def call(self, sources: Sequence[Any] = ()) -> str:
         """The call that makes this stage over `sources`, as text."""
         parameters = self.definition.signature.parameters
-        words = [repr(source) for source in sources]
+        given, options = [*map(repr, sources)], {}
         for name, value in self.arguments.items():
             if name in self.definition.positional:
                 if value is not parameters[name].default:
-                    words.append(as_written(value))
+                    given.append(as_written(value))
             elif not _same(value, parameters[name].default):
-                words.append(f"{name}={as_written(value)}")
+                options[name] = as_written(value)
         if self.pinned is not None:
-            words.append(f"name={self.pinned!r}")
-        return f"{self.name}({', '.join(words)})"
+            options["name"] = repr(self.pinned)
+        return as_called(self.name, *given, **options)
 
     def __repr__(self) -> str:
         return self.call()
@@ -271,8 +271,8 @@ class Call:
     options: Mapping[str, Any]
 
     def __repr__(self) -> str:
-        options = (f"{name}={as_written(value)}" for name, value in self.options.items())
-        return f"{self.name}({', '.join([*map(_source, self.sources), *options])})"
+        options = {name: as_written(value) for name, value in self.options.items()}
+        return as_called(self.name, *map(_source, self.sources), **options)
 
 
 def _source(source: Any) -> str:
@@ -298,25 +298,6 @@ def _agree(stage: Stage, source: Flow[Any]) -> None:
             f"{stage}: ranks would disagree, because the seed of this flow was drawn from this process's entropy; "
             "give one seed to all: reset_state(seed)"
         )
-
-
-def as_written(value: Any) -> str:
-    """A value as it was written in a call: functions by their names, also inside containers and partials."""
-    if type(value) in (list, tuple) and any(map(callable, value)):
-        items = ", ".join(map(as_written, value))
-        return f"[{items}]" if type(value) is list else f"({items}{',' * (len(value) == 1)})"
-    if isinstance(value, Mapping) and any(map(callable, value.values())):
-        return "{" + ", ".join(f"{key!r}: {as_written(one)}" for key, one in value.items()) + "}"
-    if isinstance(value, functools.partial):
-        inner = [
-            as_written(value.func),
-            *map(as_written, value.args),
-            *(f"{k}={as_written(v)}" for k, v in value.keywords.items()),
-        ]
-        return f"partial({', '.join(inner)})"
-    if callable(value) and hasattr(value, "__name__"):
-        return str(value.__name__)
-    return brief(value)
 
 
 def _same(a: Any, b: Any) -> bool:

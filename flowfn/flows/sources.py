@@ -36,7 +36,7 @@ from flowfn.kinds.parts import Traits
 from flowfn.kinds.routes import strided
 from flowfn.kinds.runs import Length, Outputs, Run
 from flowfn.randomness.generators import generator
-from flowfn.showing import brief
+from flowfn.showing import as_called, brief
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -339,8 +339,9 @@ def from_arrays(*arrays: Any, **named: Any) -> Flow[Any]:
     shapes = {k: v.shape for k, v in (columns.items() if named else enumerate(columns))}
     if any(not shape for shape in shapes.values()) or len({shape[0] for shape in shapes.values()}) != 1:
         raise ValueError(f"from_arrays(): arrays must have equal lengths, got shapes {shapes}")
-    words = [brief(a) for a in columns] if arrays else [f"{k}={brief(a)}" for k, a in columns.items()]
-    return Flow(Source(Columns(columns), ArraysNode, shown=f"from_arrays({', '.join(words)})"))
+    words = {name: brief(array) for name, array in columns.items()} if named else {}
+    shown = as_called("from_arrays", *([] if named else map(brief, columns)), **words)
+    return Flow(Source(Columns(columns), ArraysNode, shown=shown))
 
 
 def _column(value: Any) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import toolz
 
-from flowfn.flows.definitions import NOT_GIVEN, Definition, Stage, as_written, not_data
+from flowfn.flows.definitions import NOT_GIVEN, Definition, Stage, not_data
 from flowfn.flows.flow import Flow
 from flowfn.flows.sources import flow
 from flowfn.flows.translating import no_attribute
@@ -23,7 +23,7 @@ from flowfn.kinds.orders import Order
 from flowfn.kinds.streams import Expand, Stream
 from flowfn.pickling.by_value import Picklable
 from flowfn.rules import Rule, positive
-from flowfn.showing import brief
+from flowfn.showing import as_called, as_written, brief
 
 GIVES: dict[Any, frozenset[str]] = {
     Each: frozenset({"rngs", "indices"}),
@@ -56,7 +56,7 @@ class ComposedStages(Picklable):
             no_attribute(self, name)
 
     def __repr__(self) -> str:
-        return f"compose({', '.join(map(repr, self.stages))})"
+        return as_called("compose", *map(repr, self.stages))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ComposedStages) and self.stages == other.stages
@@ -125,7 +125,7 @@ def as_stage(stage: Any, number: int, caller: str = "pipe") -> Callable[[Any], F
         if definition.positional:
             raise TypeError(
                 f"{where} is {definition.name} without its arguments: write "
-                f"{definition.name}({', '.join(definition.positional)})"
+                f"{as_called(definition.name, *definition.positional)}"
             )
         return stage()
     if isinstance(getattr(stage, "instead", None), str):

@@ -21,6 +21,7 @@ from flowfn.kinds.parts import Part
 from flowfn.kinds.runs import Anchor, Place, Run
 from flowfn.pickling.scripts import home
 from flowfn.randomness.generators import ORDER_VERSION
+from flowfn.showing import as_called
 
 READABLE = 240
 
@@ -246,21 +247,19 @@ def _tree_words(flow: FlowTree) -> str:
 
 def _call(part: Part) -> str:
     """A stage with the arguments that count in a fingerprint."""
-    arguments = (
-        f"{name}={_token(value, part.kind.orders)}"
-        for name, value in part.arguments.items()
-        if name not in part.traits.shards
-    )
-    return f"{part.name}({', '.join(arguments)})"
+    counting = {name: value for name, value in part.arguments.items() if name not in part.traits.shards}
+    return as_called(part.name, **_tokens(counting, part.kind.orders))
+
+
+def _tokens(values: Mapping[str, Any], content: bool) -> dict[str, str]:
+    return {name: _token(value, content) for name, value in values.items()}
 
 
 def _token(value: Any, content: bool) -> str:
     """A value as it counts in a fingerprint; `content` says whether arrays count by what they hold."""
     if isinstance(value, functools.partial):
-        arguments = [_token(a, content) for a in value.args] + [
-            f"{k}={_token(a, content)}" for k, a in value.keywords.items()
-        ]
-        return f"partial({', '.join([_token(value.func, content), *arguments])})"
+        given = [_token(one, content) for one in (value.func, *value.args)]
+        return as_called("partial", *given, **_tokens(value.keywords, content))
     if isinstance(value, np.ndarray):
         held = ":" + blake2b(np.ascontiguousarray(value).tobytes(), digest_size=8).hexdigest() if content else ""
         return f"array({value.dtype}{list(value.shape)}{held})"
@@ -277,15 +276,12 @@ def _token(value: Any, content: bool) -> str:
     if hasattr(value, "sources") and hasattr(value, "part"):
         return _tree_words(value)
     if hasattr(value, "definition") and hasattr(value, "arguments"):
-        inner = ", ".join(f"{k}={_token(v, content)}" for k, v in value.arguments.items())
-        return f"{value.name}({inner})"
+        return as_called(value.name, **_tokens(value.arguments, content))
     if hasattr(value, "stages") and not isinstance(value, type):
-        return f"compose({', '.join(_token(one, content) for one in value.stages)})"
+        return as_called("compose", *(_token(one, content) for one in value.stages))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        inner = ", ".join(
-            f"{field.name}={_token(getattr(value, field.name), content)}" for field in dataclasses.fields(value)
-        )
-        return f"{type(value).__qualname__}({inner})"
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return as_called(type(value).__qualname__, **_tokens(fields, content))
     if hasattr(value, "__qualname__"):
         return f"{home(value)}.{value.__qualname__}"
     return f"{home(type(value))}.{type(value).__qualname__}"

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
-from flowfn.flows.definitions import as_written
 from flowfn.functions import mistaken
 from flowfn.image import arguments
 from flowfn.image.adapting import adapted
 from flowfn.image.transforms import Augmentor, Identity, Shape, Transform, composed
-from flowfn.showing import brief
+from flowfn.showing import as_written, brief
 
 _CHOICE_WEIGHTS = rules.Rule(
     "a list of numbers >= 0, one for each augmentor, not all 0",

@@ -18,9 +18,9 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from flowfn.flows.definitions import as_written
 from flowfn.pickling.by_value import Picklable
 from flowfn.rules import Rule
+from flowfn.showing import as_written
 
 Shape: TypeAlias = tuple[int, ...]
 """The shape of an image: (height, width) or (height, width, channels)."""

@@ -19,7 +19,6 @@ from concurrent.futures import CancelledError, Future
 from functools import partial
 from typing import Any
 
-from flowfn.flows.definitions import as_written
 from flowfn.kinds.failures import failure_place, mark
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.notes import add_note
@@ -40,7 +39,7 @@ from flowfn.parallel.workers.program import Prepared, accept, packed, prepared, 
 from flowfn.parallel.workers.serving import Answer, perform_here, serve, serve_learned, stop_here
 from flowfn.parallel.workers.starting import occupy_descriptors
 from flowfn.process import forks
-from flowfn.showing import brief
+from flowfn.showing import as_written, brief
 
 Performer = Callable[[Node, Feed], Reply]
 

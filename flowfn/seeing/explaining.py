@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from typing import IO, Any
 
-from flowfn.flows.definitions import as_written
 from flowfn.flows.flow import Flow
 from flowfn.flows.opening import OpeningNode
 from flowfn.flows.refusals import MOST_COLUMNS, columns
@@ -18,6 +17,7 @@ from flowfn.kinds.streams import Expand, Stream
 from flowfn.parallel.prefetching import PrefetchNode, count_of
 from flowfn.parallel.tasks.plan import Stretch, stays, stretches
 from flowfn.seeing.remarking import of_lengths, of_sizes, of_work
+from flowfn.showing import as_written
 from flowfn.vocabulary.mixing.blending import MixNode
 
 AT_ONCE = "at once"

@@ -21,6 +21,7 @@ from flowfn.flows.sources import IterableNode, SequenceNode, Source
 from flowfn.kinds.runs import Run
 from flowfn.process import forks
 from flowfn.rules import Rule
+from flowfn.showing import as_called
 from flowfn.storage.damage import reading, tell
 
 PATH = Rule(
@@ -248,11 +249,8 @@ def call(name: str, *given: Any, **options: tuple[Any, Any]) -> str:
     >>> call("read_x", "a.x", keys=(["k"], None), allow_pickle=(False, False))
     "read_x('a.x', keys=['k'])"
     """
-    words = [repr(value) for value in given]
-    words += [
-        f"{name}={_named(value)}" for name, (value, usual) in options.items() if value is not usual and value != usual
-    ]
-    return f"{name}({', '.join(words)})"
+    words = {key: _named(value) for key, (value, usual) in options.items() if value is not usual and value != usual}
+    return as_called(name, *map(repr, given), **words)
 
 
 def _named(value: Any) -> str:

@@ -21,7 +21,7 @@ from flowfn.flows.sources import SequenceNode, Source
 from flowfn.flows.translating import speaks
 from flowfn.kinds.runs import Length, Outputs, Run
 from flowfn.randomness.generators import generator, generators, hashed
-from flowfn.showing import brief
+from flowfn.showing import as_called, brief
 
 _PATTERN = rules.Rule(
     "a path, a glob pattern, or a list of them",
@@ -175,12 +175,9 @@ def fake(
     parts = map(_component, [shapes] if named is None else named.values(), dtypes, domains)
     spec = Fake(tuple(parts), tuple(shapes) if isinstance(shapes, Mapping) else None, named is None, size)
     options = {"random": (random, True), "dtype": (dtype, "float32"), "domain": (domain, (0, 1))}
-    words = [
-        repr(shapes),
-        *[repr(size)] * (size != 1000),
-        *(f"{k}={given!r}" for k, (given, usual) in options.items() if given != usual),
-    ]
-    return Flow(Source(spec, FakeNode, random=random, name="fake", shown=f"fake({', '.join(words)})"))
+    words = {name: repr(given) for name, (given, usual) in options.items() if given != usual}
+    shown = as_called("fake", repr(shapes), *[repr(size)] * (size != 1000), **words)
+    return Flow(Source(spec, FakeNode, random=random, name="fake", shown=shown))
 
 
 @dataclass(frozen=True, slots=True)

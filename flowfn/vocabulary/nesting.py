@@ -13,7 +13,7 @@ from flowfn.flows.iterating import FlowIterator, Progress
 from flowfn.flows.sources import flow
 from flowfn.flows.stages import as_stage, pipe, stage
 from flowfn.flows.translating import speaks
-from flowfn.showing import brief
+from flowfn.showing import as_called, brief
 
 
 @speaks
@@ -54,9 +54,10 @@ class Inside(Stage):
 
     def call(self, sources: Sequence[Any] = ()) -> str:
         """The call that makes this stage, as text."""
-        words = [*map(repr, self.arguments["stages"]), *(f"source={source!r}" for source in sources)]
-        words += [f"name={self.pinned!r}"] * (self.pinned is not None)
-        return f"{self.name}({', '.join(words)})"
+        options = {} if self.pinned is None else {"name": repr(self.pinned)}
+        if sources:
+            options = {"source": repr(sources[0]), **options}
+        return as_called(self.name, *map(repr, self.arguments["stages"]), **options)
 
     def __reduce__(self) -> Any:
         return Inside, (self.arguments["stages"], self.pinned)

@@ -19,7 +19,7 @@ from flowfn.flows.flow import Flow
 from flowfn.flows.sources import IterableNode, Source
 from flowfn.kinds.runs import Length, Run
 from flowfn.process import forks
-from flowfn.showing import brief
+from flowfn.showing import as_called, brief
 
 try:
     from queue import ShutDown  # type: ignore[attr-defined, unused-ignore]
@@ -65,14 +65,10 @@ def from_queue(queue: Any, *, sentinel: Any = None, timeout: float | None = None
     >>> list(flow), list(flow)
     (['a', 'b'], ['c'])
     """
-    words = [
-        type(queue).__name__,
-        *[f"sentinel={brief(sentinel)}"] * (sentinel is not None),
-        *[f"timeout={timeout}"] * (timeout is not None),
-    ]
-    return Flow(
-        Source(Queued(queue, sentinel, timeout), QueueNode, name="from_queue", shown=f"from_queue({', '.join(words)})")
-    )
+    words = {"sentinel": brief(sentinel)} if sentinel is not None else {}
+    words |= {"timeout": str(timeout)} if timeout is not None else {}
+    shown = as_called("from_queue", type(queue).__name__, **words)
+    return Flow(Source(Queued(queue, sentinel, timeout), QueueNode, name="from_queue", shown=shown))
 
 
 @dataclass(frozen=True, slots=True)

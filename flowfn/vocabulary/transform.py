@@ -14,7 +14,6 @@ from flowfn import rules
 from flowfn.blocks import Block
 from flowfn.datapoints.columns import Columns, Rows
 from flowfn.datapoints.components import component, replaced, selected
-from flowfn.flows.definitions import as_written
 from flowfn.flows.flow import Flow
 from flowfn.flows.sources import counting
 from flowfn.flows.stages import stage
@@ -23,6 +22,7 @@ from flowfn.kinds.runs import Outputs, Run
 from flowfn.pickling.by_value import Picklable
 from flowfn.process import forks
 from flowfn.randomness.generators import rekey
+from flowfn.showing import as_written
 
 T = TypeVar("T")
 

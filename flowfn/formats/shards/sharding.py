@@ -12,7 +12,6 @@ from typing import Any
 
 from flowfn import rules
 from flowfn.extras import needed
-from flowfn.flows.definitions import as_written as named
 from flowfn.flows.flow import Flow
 from flowfn.flows.stages import pipe
 from flowfn.formats.shards.dealing import AHEAD, Dealer
@@ -22,6 +21,7 @@ from flowfn.kinds.notes import add_note
 from flowfn.parallel import prefetch
 from flowfn.parallel.crossing.errors import Portable
 from flowfn.parallel.workers.processes import inside_worker
+from flowfn.showing import as_written as named
 from flowfn.storage.bars import hushed
 from flowfn.storage.endless import finite
 from flowfn.storage.files import file_path, is_url

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
-from flowfn.flows.definitions import as_written as named
 from flowfn.flows.flow import Flow
 from flowfn.formats.joining.members import dicts
 from flowfn.formats.text.csv_writing import CHARACTER, QUOTE, check_apart, check_encoding, dialect, write_csv
 from flowfn.formats.text.record_files import BOM, NEWLINE, Unreadable, flow_of_records, line_starts
+from flowfn.showing import as_written as named
 from flowfn.storage.compression import first_of_text
 from flowfn.storage.files import call
 from flowfn.storage.finding import paths_of

@@ -9,11 +9,11 @@ from more_itertools import peekable
 
 from flowfn import rules
 from flowfn.datapoints.padding import VALUE
-from flowfn.flows.definitions import as_written
 from flowfn.flows.stages import stage
 from flowfn.kinds.nodes import MISSING
 from flowfn.kinds.runs import Anchor, naturals
 from flowfn.kinds.streams import Mark
+from flowfn.showing import as_written
 from flowfn.vocabulary.packing.layouts import Item, ItemPart, Layout
 from flowfn.vocabulary.packing.packers import PackedRow, Packer, Size, best_fit, concat_then_split, first_fit
 
