@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flowfn.storage.damage import tell
+from flowfn.storage.damage import raise_clearly
 
 _PLAIN_INSTRUCTIONS = b"".join(
     (
@@ -89,7 +89,7 @@ def plain_pickle(path: str, who: str) -> Any:
             f"{who}(): {path!r} is not read any further, for its pickle {error}; nothing in it was run"
         ) from None
     except Exception as error:
-        tell(error, path, f"{who}(): {path!r} is damaged, it cannot be unpickled")
+        raise_clearly(error, path, f"{who}(): {path!r} is damaged, it cannot be unpickled")
 
 
 class _Dtype:

@@ -7,14 +7,14 @@ import os
 import zipfile
 from typing import BinaryIO
 
-_END = b"PK\x05\x06"
+_END_RECORD = b"PK\x05\x06"
 _LENGTH, _COMMENT = 22, 1 << 16
 """Bytes of the record at the end of a zip file, and how many may come behind it, at most."""
 _MANY = 0xFFFF
 """What stands for a number of members that the record has no room for."""
 
 
-def opened(file: BinaryIO) -> zipfile.ZipFile:
+def open_zip(file: BinaryIO) -> zipfile.ZipFile:
     """Open a zip file, in whose directory there are as many members as its end says.
 
     Members are lost in silence where a length in the directory is damaged: it passes over those behind it.
@@ -43,5 +43,5 @@ def _counted(file: BinaryIO) -> int:
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - _LENGTH - _COMMENT, 0))
     end = file.read()
-    at = end.rfind(_END, 0, len(end) - _LENGTH + len(_END))
+    at = end.rfind(_END_RECORD, 0, len(end) - _LENGTH + len(_END_RECORD))
     return int.from_bytes(end[at + 10 : at + 12], "little")

@@ -12,11 +12,11 @@ from typing import Any
 
 from flowfn.storage.damage import reading
 from flowfn.storage.in_order import open_in_order
-from flowfn.storage.signatures import LENGTH, kind_of, told
+from flowfn.storage.signatures import HEAD_LENGTH, kind_of, unexpected_kind
 from flowfn.storage.unpacking import unpacked_by
 
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_KINDS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}
+_PROGRAMS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}
 
 
 def telling(path: str, who: str) -> AbstractContextManager[None]:
@@ -42,13 +42,13 @@ def opened_in_order(path: str, who: str) -> Any:
     except BaseException:
         file.close()
         raise
-    return _Decompressed(file, unpacked_by(_KINDS[suffix], file, f"{who}()"))
+    return _Decompressed(file, unpacked_by(_PROGRAMS[suffix], file, f"{who}()"))
 
 
 def _check_packing(file: Any, suffix: str, path: str, who: str) -> None:
     """Make sure that a file is compressed as its name says."""
     with telling(path, who):
-        head = file.peek(LENGTH)[:LENGTH]
+        head = file.peek(HEAD_LENGTH)[:HEAD_LENGTH]
     kind = kind_of(head)
     if head and (kind is None or not kind.packing):
         what = f"{kind.called}" if kind else "not compressed"
@@ -84,8 +84,8 @@ def first_of_text(path: str, who: str, count: int) -> bytes:
     Raises:
         ValueError: it is no text, but of another kind, or in UTF-16; the message says what to do.
     """
-    head = first_bytes(path, who, max(count, LENGTH))
-    other = told(head, who)
+    head = first_bytes(path, who, max(count, HEAD_LENGTH))
+    other = unexpected_kind(head, who)
     if other:
         raise ValueError(f"{who}(): {path} cannot be read: {other}")
     return head[:count]

@@ -2,7 +2,8 @@
 an OSError where the system fails; both name it.
 
 Libraries raise whatever they like when a file is not what it says, often without a word of which file that was. All
-that reads with their help does so in `reading`, or hands what they raise to `tell`; theirs is then the `__cause__`.
+that reads with their help does so in `reading`, or hands what they raise to `raise_clearly`; theirs is then the
+`__cause__`.
 """
 
 from __future__ import annotations
@@ -19,15 +20,20 @@ from flowfn.pickling.homes import is_ours
 from flowfn.storage.signatures import other_kind
 
 _NUMBERED = re.compile(r"\berrno(?: = |=|: | )(\d+)", re.IGNORECASE)
-_NAMES = ("ENOSPC", "EFBIG", "EIO", "EROFS", "EDQUOT")
-_IN_WORDS = {os.strerror(getattr(errno, name)): getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
+_ERROR_NAMES = ("ENOSPC", "EFBIG", "EIO", "EROFS", "EDQUOT")
+_IN_WORDS = {os.strerror(getattr(errno, name)): getattr(errno, name) for name in _ERROR_NAMES if hasattr(errno, name)}
 _LINES = ("aiohttp", "botocore", "http", "requests", "urllib", "urllib3")
 """Whose errors are those of the line to a server, whatever their types."""
 
 
+class Unreadable(ValueError):
+    """Bytes that cannot be made into what they are to be; the text says what is wrong with them, who reads them where
+    they lie."""
+
+
 @contextlib.contextmanager
 def reading(path: str, failed: str, hint: str = "") -> Iterator[None]:
-    """Whatever is raised in here is told as `tell` does it.
+    """Whatever is raised in here is told as `raise_clearly` does it.
 
     >>> with reading("/data/a.json", "read_x(): /data/a.json cannot be read"):
     ...     {}["shape"]
@@ -37,10 +43,10 @@ def reading(path: str, failed: str, hint: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        tell(error, path, failed, hint)
+        raise_clearly(error, path, failed, hint)
 
 
-def tell(error: Exception, path: str, failed: str, hint: str = "") -> NoReturn:
+def raise_clearly(error: Exception, path: str, failed: str, hint: str = "") -> NoReturn:
     """Raise what is to be said of an error that came while `path` was read; `failed`,
     which begins the message, names it too.
 
@@ -62,15 +68,15 @@ def tell(error: Exception, path: str, failed: str, hint: str = "") -> NoReturn:
     if type(error).__module__.partition(".")[0] in _LINES or (
         isinstance(error, OSError) and ours and type(error) is not OSError
     ):
-        raise OSError(f"{failed}: {words(error)}") from error
+        raise OSError(f"{failed}: {error_words(error)}") from error
     other = other_kind(path, failed.partition("(")[0])  # then what the library makes of it is no help
-    raise ValueError(f"{failed}: {other or words(error) + hint}") from error
+    raise ValueError(f"{failed}: {other or error_words(error) + hint}") from error
 
 
-def words(error: BaseException) -> str:
+def error_words(error: BaseException) -> str:
     """What an error says, with its type where the text alone would say nothing.
 
-    >>> words(ValueError("too short")), words(KeyError("x")), words(EOFError())
+    >>> error_words(ValueError("too short")), error_words(KeyError("x")), error_words(EOFError())
     ('too short', "KeyError: 'x'", 'EOFError')
     """
     text = str(error).strip()

@@ -22,7 +22,7 @@ from flowfn.kinds.runs import Run
 from flowfn.process import forks
 from flowfn.rules import Rule
 from flowfn.showing import as_called
-from flowfn.storage.damage import reading, tell
+from flowfn.storage.damage import raise_clearly, reading
 
 PATH = Rule(
     "a path or a URL",
@@ -117,7 +117,7 @@ class Opened:
         return self._opened(at) if handle is None else handle
 
     def _opened(self, at: tuple[int, int]) -> Any:
-        with _turn:
+        with _handles_lock:
             if at not in self._handles:
                 with reading(self.path, f"{self.who}(): {self.path} cannot be opened"):
                     self._handles[at] = self.open()
@@ -167,7 +167,7 @@ class Pieces:
             try:
                 found = os.pread(self._descriptor, length, offset)
             except OSError as error:
-                tell(error, self.path, f"{self.who}: {self.path} cannot be read")
+                raise_clearly(error, self.path, f"{self.who}: {self.path} cannot be read")
             if len(found) == length or not found:
                 return found
         with self._turn, self._in_pieces():
@@ -249,16 +249,18 @@ def call(name: str, *given: Any, **options: tuple[Any, Any]) -> str:
     >>> call("read_x", "a.x", keys=(["k"], None), allow_pickle=(False, False))
     "read_x('a.x', keys=['k'])"
     """
-    words = {key: _named(value) for key, (value, usual) in options.items() if value is not usual and value != usual}
+    words = {
+        key: _argument_text(value) for key, (value, usual) in options.items() if value is not usual and value != usual
+    }
     return as_called(name, *map(repr, given), **words)
 
 
-def _named(value: Any) -> str:
+def _argument_text(value: Any) -> str:
     return getattr(value, "__name__", None) or repr(value)
 
 
-_turn = forks.lock()
-_left: list[Any] = []
+_handles_lock = forks.lock()
+_handles_of_parent: list[Any] = []
 """Of a forked process: what the other has opened, which is not to be used or closed here."""
 
 
@@ -269,4 +271,4 @@ def _close(handles: dict[tuple[int, int], Any], at: tuple[int, int]) -> None:
     if at[0] == forks.process:
         handle.close()
     else:
-        _left.append(handle)
+        _handles_of_parent.append(handle)

@@ -36,10 +36,10 @@ def paths_of(given: Any, who: str, folders: bool = False) -> list[str]:
     several = [given] if one else list(given)
     if not several:
         raise ValueError(f"{who}(): paths must be a path, a pattern, a URL or a list of them, got an empty list")
-    return [path for one in several for path in _found(one, who, folders)]
+    return [path for one in several for path in _expanded(one, who, folders)]
 
 
-def _found(given: Any, who: str, folders: bool) -> Iterator[str]:
+def _expanded(given: Any, who: str, folders: bool) -> Iterator[str]:
     path = file_path(given, who)
     if not is_url(path) and os.path.exists(path) and (folders or not os.path.isdir(path)):
         yield path

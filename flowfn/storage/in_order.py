@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 from flowfn.extras import needed
 from flowfn.storage.files import is_url, open_file
 
-AT_ONCE = 1 << 20
+REQUEST_SIZE = 1 << 20
 """How many bytes of what is behind a URL are asked for at once: each time costs."""
 
 
@@ -27,7 +27,7 @@ def open_in_order(path: str, who: str) -> BinaryIO:
     whole = path.startswith(("http://", "https://"))  # asked for as one stream, they need not give pieces
     options = {"block_size": 0} if whole else {}
     opened = needed("fsspec", who, extra="files").open(path, "rb", **options).open()
-    return io.BufferedReader(_Raw(opened), AT_ONCE)
+    return io.BufferedReader(_Raw(opened), REQUEST_SIZE)
 
 
 class _Raw(io.RawIOBase):

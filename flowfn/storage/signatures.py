@@ -6,7 +6,7 @@ import contextlib
 import re
 from typing import NamedTuple
 
-LENGTH = 512
+HEAD_LENGTH = 512
 """Bytes from which a kind is told."""
 
 PACKED_READERS = ("read_csv", "read_jsonl", "read_svmlight")
@@ -15,7 +15,7 @@ PACKED_INSIDE = ("read_tfrecord", "read_webdataset")
 """Those that take them in ways of their own."""
 
 
-class Kind(NamedTuple):
+class FileKind(NamedTuple):
     """A kind of file: how it begins, what it is called, and what to do with it;
     `readers` are the functions that take it."""
 
@@ -26,8 +26,8 @@ class Kind(NamedTuple):
     packing: bool = False
 
 
-def _kind(begins: bytes, called: str, remedy: str, *readers: str, packing: bool = False) -> Kind:
-    return Kind(re.compile(begins, re.DOTALL), called, remedy, readers, packing)
+def _kind(begins: bytes, called: str, remedy: str, *readers: str, packing: bool = False) -> FileKind:
+    return FileKind(re.compile(begins, re.DOTALL), called, remedy, readers, packing)
 
 
 KINDS = (
@@ -59,10 +59,10 @@ KINDS = (
 )
 
 
-_READERS = {*PACKED_READERS, *PACKED_INSIDE, *(reader for kind in KINDS for reader in kind.readers)}
+_FUNCTIONS = {*PACKED_READERS, *PACKED_INSIDE, *(reader for kind in KINDS for reader in kind.readers)}
 
 
-def kind_of(head: bytes) -> Kind | None:
+def kind_of(head: bytes) -> FileKind | None:
     """What begins like this, if it is one of those that are known.
 
     >>> kind_of(b"PAR1\\x15").called, kind_of(b"a,b")
@@ -75,20 +75,24 @@ def other_kind(path: str, who: str) -> str:
     """What a file is, if it is here, and what to do, if it is none that the function `who` reads;
     nothing, if nobody can tell."""
     with contextlib.suppress(OSError), open(path, "rb") as file:
-        head = file.read(LENGTH)
+        head = file.read(HEAD_LENGTH)
         kind = kind_of(head)
-        return "" if kind is not None and kind.packing and who in (*PACKED_READERS, *PACKED_INSIDE) else told(head, who)
+        return (
+            ""
+            if kind is not None and kind.packing and who in (*PACKED_READERS, *PACKED_INSIDE)
+            else unexpected_kind(head, who)
+        )
     return ""
 
 
-def told(head: bytes, who: str) -> str:
+def unexpected_kind(head: bytes, who: str) -> str:
     """The same, of the first bytes.
 
-    >>> told(b"PAR1\\x15", "read_npy"), told(b"PAR1\\x15", "read_parquet")
+    >>> unexpected_kind(b"PAR1\\x15", "read_npy"), unexpected_kind(b"PAR1\\x15", "read_parquet")
     ('it is a Parquet file: read_parquet reads it', '')
     """
     kind = kind_of(head)
-    if kind is None or who in kind.readers or who not in _READERS:
+    if kind is None or who in kind.readers or who not in _FUNCTIONS:
         return ""
     return (
         f"it is {kind.called}: {'decompress it before' if kind.packing and who not in PACKED_READERS else kind.remedy}"

@@ -35,7 +35,7 @@ def folder_beside(above: str) -> Iterator[str]:
     []
     """
     sweep(above)
-    folder, lock = _made(above)
+    folder, lock = _new_folder(above)
     try:
         yield folder
     finally:
@@ -69,12 +69,12 @@ def remove(path: str) -> None:
             os.remove(path)
 
 
-def _made(above: str) -> tuple[str, int | None]:
+def _new_folder(above: str) -> tuple[str, int | None]:
     """A new folder, and the lock on it, if there can be one."""
     while True:
         folder = os.path.join(above, f".part-{secrets.token_hex(4)}")
         os.mkdir(folder)
-        lock, theirs = _locked(folder)
+        lock, theirs = _lock_on(folder)
         if not theirs and os.path.isdir(folder):
             return folder, lock
         if lock is not None:  # somebody has swept it before it was locked
@@ -82,13 +82,13 @@ def _made(above: str) -> tuple[str, int | None]:
 
 
 def _remove_abandoned(folder: str) -> None:
-    lock, _ = _locked(folder)
+    lock, _ = _lock_on(folder)
     if lock is not None:
         remove(folder)
         os.close(lock)
 
 
-def _locked(folder: str) -> tuple[int | None, bool]:
+def _lock_on(folder: str) -> tuple[int | None, bool]:
     """A lock on a folder, None if there is none to be had; and whether that is because somebody else has it."""
     if sys.platform == "win32":
         return None, False

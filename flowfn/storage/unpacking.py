@@ -16,7 +16,7 @@ from typing import Any
 
 from flowfn.extras import needed
 
-AT_ONCE = 1 << 24
+LARGEST_READ = 1 << 24
 """How many bytes are read at once, so that no memory is set aside for bytes that are not there."""
 LOOK = 262
 """How many of its first bytes tell what a file is."""
@@ -35,12 +35,12 @@ _KINDS = {
 """How files begin that can be unpacked."""
 _UNPACKING: dict[str, Callable[[Any, str], Any]] = {
     "gzip": lambda file, who: gzip.GzipFile(fileobj=file),
-    "bzip2": lambda file, who: _streams(file, bz2.BZ2Decompressor),
-    "xz": lambda file, who: _streams(file, lzma.LZMADecompressor),
-    "lzma": lambda file, who: _streams(file, lzma.LZMADecompressor),
-    "zstd": lambda file, who: _streams(file, partial(_Zstd, needed("zstandard", who, extra="zstd"))),
+    "bzip2": lambda file, who: _buffered_streams(file, bz2.BZ2Decompressor),
+    "xz": lambda file, who: _buffered_streams(file, lzma.LZMADecompressor),
+    "lzma": lambda file, who: _buffered_streams(file, lzma.LZMADecompressor),
+    "zstd": lambda file, who: _buffered_streams(file, partial(_Zstd, needed("zstandard", who, extra="zstd"))),
 }
-_OTHERS = {
+_NOT_UNPACKED = {
     b"LZIP": "compressed by lzip",
     b"\x04\x22M\x18": "compressed by lz4",
     b"\x89LZO": "compressed by lzop",
@@ -73,7 +73,7 @@ def known_as(first: bytes) -> str | None:
     >>> known_as(b"PK\\x03\\x04...")
     'a zip file'
     """
-    return next((what for magic, what in _OTHERS.items() if first.startswith(magic)), None)
+    return next((what for magic, what in _NOT_UNPACKED.items() if first.startswith(magic)), None)
 
 
 def unpacked(file: Any, who: str) -> tuple[Any, str | None]:
@@ -88,14 +88,14 @@ def unpacked_by(kind: str, file: Any, who: str) -> Any:
     return _UNPACKING[kind](file, who)
 
 
-def read(file: Any, length: int) -> bytes:
+def read_fully(file: Any, length: int) -> bytes:
     """So many bytes of a file that may give them in parts; fewer where it ends."""
-    found: bytes = file.read(min(length, AT_ONCE))
+    found: bytes = file.read(min(length, LARGEST_READ))
     if len(found) == length or not found:
         return found
     parts = [found]
     left = length - len(found)
-    while left and (found := file.read(min(left, AT_ONCE))):
+    while left and (found := file.read(min(left, LARGEST_READ))):
         parts.append(found)
         left -= len(found)
     return b"".join(parts)
@@ -105,7 +105,7 @@ class _Begun:
     """A file of which the first bytes have been looked at."""
 
     def __init__(self, file: Any) -> None:
-        self.first = self.left = read(file, LOOK)
+        self.first = self.left = read_fully(file, LOOK)
         self.file = file
 
     def read(self, length: int = -1) -> bytes:
@@ -120,7 +120,7 @@ class _Begun:
         return False
 
 
-def _streams(file: Any, begin: Callable[[], Any]) -> io.BufferedReader:
+def _buffered_streams(file: Any, begin: Callable[[], Any]) -> io.BufferedReader:
     return io.BufferedReader(_Streams(file, begin), _PIECE)
 
 

@@ -37,12 +37,12 @@ _NOT_FOR_THE_ASKING = {
 }
 """How systems say that a file or a folder cannot be opened to be synced, or not be synced; nothing is lost by that."""
 
-_PART = re.compile(r"\.part(-[0-9a-f]{8}([/\\]|$)|$|\.json)")
+_UNFINISHED_PATH = re.compile(r"\.part(-[0-9a-f]{8}([/\\]|$)|$|\.json)")
 """In the paths of what is unfinished."""
 
 
 @contextlib.contextmanager
-def written(path: Any, overwrite: bool, who: str, *, folder: bool = False) -> Iterator[str]:
+def written_whole(path: Any, overwrite: bool, who: str, *, folder: bool = False) -> Iterator[str]:
     """The path of a new file (or, with `folder`, of a new empty folder) that becomes `path` when all has gone well.
 
     It lies in a folder beside the final place (`folder_beside`), is on the disk before it is moved there, and is
@@ -70,7 +70,7 @@ def written(path: Any, overwrite: bool, who: str, *, folder: bool = False) -> It
             yield beside
         return
     above, name = os.path.split(final)
-    refuse(final, overwrite, who)
+    refuse_existing(final, overwrite, who)
     if not os.path.isdir(above):
         raise FileNotFoundError(f"{who}(): the folder {above!r} does not exist; make it first")
     with _naming(final, who), folder_beside(above) as unfinished:
@@ -91,7 +91,9 @@ def _naming(final: str, who: str) -> Iterator[None]:
         number = next(filter(None, map(errno_of, [error] if isinstance(error, OSError) else _chain(error))), None)
         of_the_flow = any(hasattr(one, "__flowfn__") for one in _chain(error))
         named = (
-            isinstance(error, OSError) and error.filename is not None and not _PART.search(os.fsdecode(error.filename))
+            isinstance(error, OSError)
+            and error.filename is not None
+            and not _UNFINISHED_PATH.search(os.fsdecode(error.filename))
         )
         if number is None or of_the_flow or named:
             raise
@@ -106,7 +108,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def refuse(final: str, overwrite: bool, who: str) -> None:
+def refuse_existing(final: str, overwrite: bool, who: str) -> None:
     """Raise an error if there is something at the final place that is not to be replaced."""
     if not overwrite and os.path.lexists(final):
         raise FileExistsError(f"{who}(): {final!r} exists; pass overwrite=True to replace it")
@@ -121,7 +123,7 @@ def into_place(beside: str, final: str, overwrite: bool, who: str) -> None:
         _sync(folder)
     if not os.path.isdir(beside):
         _sync(beside)
-    refuse(final, overwrite, who)  # somebody else may have been at it
+    refuse_existing(final, overwrite, who)  # somebody else may have been at it
     folders = os.path.isdir(beside) or (os.path.isdir(final) and not os.path.islink(final))
     if folders and os.path.lexists(final):  # which cannot be replaced in one step
         aside = aside_of(final)
@@ -139,7 +141,7 @@ def into_place(beside: str, final: str, overwrite: bool, who: str) -> None:
 
 @contextlib.contextmanager
 def resumable(path: Any, overwrite: bool, who: str, *, resume: bool) -> Iterator[str]:
-    """As `written`; but with `resume` the new file is called `path` + ".part", and stays if anything is raised.
+    """As `written_whole`; but with `resume` the new file is called `path` + ".part", and stays if anything is raised.
 
     It is then there for the next call, which goes on with it.
 
@@ -150,7 +152,7 @@ def resumable(path: Any, overwrite: bool, who: str, *, resume: bool) -> Iterator
     """
     rules.boolean.check(who, "resume", resume, {})
     if not resume:
-        with written(path, overwrite, who) as beside:
+        with written_whole(path, overwrite, who) as beside:
             yield beside
         return
     final = file_path(path, who)
@@ -158,7 +160,7 @@ def resumable(path: Any, overwrite: bool, who: str, *, resume: bool) -> Iterator
         raise ValueError(
             f"{who}(): only a local file can be resumed, got {final!r}; write one, and send it when it is whole"
         )
-    refuse(final, overwrite, who)
+    refuse_existing(final, overwrite, who)
     with _naming(final, who), _alone(f"{final}.part", who):
         yield f"{final}.part"
         into_place(f"{final}.part", final, overwrite, who)

@@ -97,7 +97,9 @@ def told_of_more(kind, folder):
         changed(folder / "a.zarr" / "x" / "zarr.json", b"12345", b"1" + b"0" * 25)
         return formats.read_zarr(folder / "a.zarr", "x")
     if kind == "tfrecord":
-        (folder / "a.tfrecord").write_bytes(framing.HEAD.pack(2**62, framing.masked(_crc(struct.pack("<Q", 2**62)))))
+        (folder / "a.tfrecord").write_bytes(
+            framing.RECORD_HEAD.pack(2**62, framing.masked(_crc(struct.pack("<Q", 2**62))))
+        )
         return formats.read_tfrecord(folder / "a.tfrecord")
     if kind == "tar":
         formats.write_webdataset(folder / "a.tar", [{"txt": "x"}])

@@ -51,9 +51,9 @@ def test_what_h5py_wrote_is_read_in_any_order(tmp_path, monkeypatch, name, stora
     path = stored(tmp_path / "a.h5", array, **STORAGE[storage])
     order = [49, 0, 7, 7, 8, 21, 3, 48]
     for piece in (1, 100, 1 << 20):
-        monkeypatch.setattr(stored_rows, "PIECE", piece)
+        monkeypatch.setattr(stored_rows, "CONSECUTIVE", piece)
         monkeypatch.setattr(stored_rows, "SCATTERED", 4 * piece)
-        monkeypatch.setattr(stored_rows, "NEAR", piece // 2)
+        monkeypatch.setattr(stored_rows, "SMALL_GAP", piece // 2)
         flow = read_hdf5(path, "x")
         assert len(flow) == 50
         assert all(map(same, list(flow), array))

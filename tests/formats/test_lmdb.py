@@ -19,7 +19,7 @@ from written_by_others import DATAPOINTS, written
 import flowfn as ff
 from flowfn import formats
 from flowfn.formats.encoding.messages import datum
-from flowfn.formats.encoding.payloads import packed, unpacked
+from flowfn.formats.encoding.payloads import packed_datapoint, unpacked_datapoint
 from flowfn.formats.lmdb import environments, keyvalue, listings
 from flowfn.formats.lmdb.environments import Growing
 from flowfn.formats.lmdb.listings import STATE
@@ -89,7 +89,7 @@ def bare(path, entries):
 
 @pytest.mark.parametrize("value", ANYTHING, ids=repr)
 def test_what_was_written_comes_back(value):
-    again = unpacked(packed(value))
+    again = unpacked_datapoint(packed_datapoint(value))
     assert type(again) is type(value)
     assert same(again, value)
     if isinstance(value, (np.ndarray, np.generic)):
@@ -249,10 +249,10 @@ def test_keys_are_those_that_the_user_names(path):
         list(formats.read_lmdb(path, keys=["003", "9"], decode=int))
 
 
-@pytest.mark.parametrize("dumps", [packed, pickle.dumps, lambda keys: pickle.dumps(keys, 2)])
+@pytest.mark.parametrize("dumps", [packed_datapoint, pickle.dumps, lambda keys: pickle.dumps(keys, 2)])
 def test_keys_that_the_database_lists_decide_the_order(dumps, path):
     keys = [b"b", b"c", b"a"]
-    bare(path, [(b"__keys__", dumps(keys)), *[(key, packed(key.decode())) for key in keys]])
+    bare(path, [(b"__keys__", dumps(keys)), *[(key, packed_datapoint(key.decode())) for key in keys]])
     assert list(formats.read_lmdb(path)) == (["b", "c", "a"] if dumps(keys)[:2] != b"\x80\x02" else ["a", "b", "c"])
     assert list(formats.read_lmdb(path, allow_pickle=True)) == ["b", "c", "a"]
 
@@ -270,7 +270,7 @@ def test_more_than_eight_digits_are_found_by_their_keys(path, monkeypatch):
 
 def test_the_map_grows_and_loses_nothing(path, monkeypatch):
     monkeypatch.setattr(environments, "FIRST", 1 << 16)
-    monkeypatch.setattr(keyvalue, "FULL", 1 << 12)
+    monkeypatch.setattr(keyvalue, "TRANSACTION_BYTES", 1 << 12)
     images = [np.full((50, 50), i, np.uint8) for i in range(200)]
     formats.write_lmdb(path, images)
     assert same(list(formats.read_lmdb(path)), images)
@@ -303,7 +303,7 @@ def test_an_existing_file_is_not_replaced_unless_told(path):
     ids=["plain", "random"],
 )
 def test_writing_goes_on_where_it_was_broken_off(stages, path, monkeypatch):
-    monkeypatch.setattr(keyvalue, "FULL", 5)
+    monkeypatch.setattr(keyvalue, "TRANSACTION_BYTES", 5)
     seen = Calls()
 
     def counted(x):
@@ -324,7 +324,7 @@ def test_writing_goes_on_where_it_was_broken_off(stages, path, monkeypatch):
 
 
 def test_what_another_flow_began_is_not_continued(path, monkeypatch):
-    monkeypatch.setattr(keyvalue, "FULL", 1)
+    monkeypatch.setattr(keyvalue, "TRANSACTION_BYTES", 1)
 
     def torn(x):
         if x == 3:
@@ -348,7 +348,7 @@ def test_what_another_flow_began_is_not_continued(path, monkeypatch):
     ],
 )
 def test_what_was_noted_is_not_believed_if_it_is_damaged(path, monkeypatch, damage):
-    monkeypatch.setattr(keyvalue, "FULL", 1)
+    monkeypatch.setattr(keyvalue, "TRANSACTION_BYTES", 1)
 
     def torn(x):
         if x == 3:
@@ -446,7 +446,7 @@ def test_a_pickle_is_not_opened_unless_it_may_be(path, tmp_path):
     trace = str(tmp_path / "ran")
     for payload in (
         pickle.dumps(Bomb(trace)),
-        packed({b"nd": True, b"type": "O", b"kind": b"O", b"shape": [1], b"data": pickle.dumps(Bomb(trace))}),
+        packed_datapoint({b"nd": True, b"type": "O", b"kind": b"O", b"shape": [1], b"data": pickle.dumps(Bomb(trace))}),
     ):
         formats.write_lmdb(path, [b"ok", payload], encode=bytes, overwrite=True)
         for read in (lambda flow: flow[1], list, lambda flow: list(ff.subset([1], flow))):
@@ -459,27 +459,29 @@ def test_a_pickle_is_not_opened_unless_it_may_be(path, tmp_path):
 
 def test_a_pickled_list_of_keys_runs_nothing(path, tmp_path):
     trace = str(tmp_path / "ran")
-    bare(path, [(b"__keys__", pickle.dumps([Bomb(trace)])), (b"a", packed(1)), (b"b", packed(2))])
+    bare(path, [(b"__keys__", pickle.dumps([Bomb(trace)])), (b"a", packed_datapoint(1)), (b"b", packed_datapoint(2))])
     assert list(formats.read_lmdb(path)) == [1, 2]
     assert not os.path.exists(trace)
 
 
 HOSTILE = {
     "nothing": b"",
-    "cut off": packed(["long", "datapoint"])[:-3],
-    "something behind it": packed([1]) + b"x",
+    "cut off": packed_datapoint(["long", "datapoint"])[:-3],
+    "something behind it": packed_datapoint([1]) + b"x",
     "no msgpack": b"\xc1",
     "4 GB of bytes": b"\xc6\xff\xff\xff\xff",
     "4 thousand million items": b"\xdd\xff\xff\xff\xff",
     "lists in lists": b"\x91" * 100_000 + b"\x90",
-    "an array of objects": packed({b"nd": True, b"type": "O", b"shape": [1], b"data": bytes(8)}),
-    "an array that is too large": packed({b"nd": True, b"type": "<f4", b"shape": [1 << 60], b"data": bytes(8)}),
-    "a negative shape": packed({b"nd": True, b"type": "<f4", b"shape": [-1, -2], b"data": bytes(8)}),
-    "objects in a structure": packed(
+    "an array of objects": packed_datapoint({b"nd": True, b"type": "O", b"shape": [1], b"data": bytes(8)}),
+    "an array that is too large": packed_datapoint(
+        {b"nd": True, b"type": "<f4", b"shape": [1 << 60], b"data": bytes(8)}
+    ),
+    "a negative shape": packed_datapoint({b"nd": True, b"type": "<f4", b"shape": [-1, -2], b"data": bytes(8)}),
+    "objects in a structure": packed_datapoint(
         {b"nd": True, b"type": [["a", "O"]], b"kind": b"V", b"shape": [1], b"data": bytes(8)}
     ),
     "an unknown extension": msgpack.packb(msgpack.ExtType(77, b"")),
-    "tuples in tuples": msgpack.packb(msgpack.ExtType(0, packed(3))),
+    "tuples in tuples": msgpack.packb(msgpack.ExtType(0, packed_datapoint(3))),
 }
 
 
@@ -488,10 +490,10 @@ MIXED = [{46: 1, **dict.fromkeys(range(7), "x")}, {}, [1], "text", {}, {46: None
 
 
 @pytest.mark.parametrize("size", [0, 5_000], ids=["small", "large"])
-@pytest.mark.parametrize("first", [packed, pickle.dumps], ids=["msgpack", "pickle"])
+@pytest.mark.parametrize("first", [packed_datapoint, pickle.dumps], ids=["msgpack", "pickle"])
 def test_pickles_among_others_are_told_apart(first, size, path):
     datapoints = [*MIXED, bytes(size)] * 20
-    forms = [first, packed, pickle.dumps]
+    forms = [first, packed_datapoint, pickle.dumps]
     items = [(b"%08d" % number, forms[number % 3](datapoint)) for number, datapoint in enumerate(datapoints)]
     bare(path, items)
     flow = formats.read_lmdb(path, allow_pickle=True)
@@ -507,7 +509,7 @@ def test_pickles_among_others_are_told_apart(first, size, path):
 
 @pytest.mark.parametrize("payload", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_payload_is_told_with_its_key(payload, path):
-    formats.write_lmdb(path, [packed(1), payload], encode=bytes)
+    formats.write_lmdb(path, [packed_datapoint(1), payload], encode=bytes)
     flow = formats.read_lmdb(path)
     assert flow[0] == 1
     for read in (lambda: flow[1], lambda: list(flow)):

@@ -302,8 +302,8 @@ def test_endless_flows_are_refused_before_anything_is_written(name, said, how, o
 @of("resume")
 def test_resume(name, said, tmp_path, monkeypatch):
     """The functions of `test_resuming` try it; here, that there is such an option, or none, and that it finishes."""
-    monkeypatch.setattr(keyvalue, "FULL", 1)
-    monkeypatch.setattr(tfrecord_writing, "OLD", -1)
+    monkeypatch.setattr(keyvalue, "TRANSACTION_BYTES", 1)
+    monkeypatch.setattr(tfrecord_writing, "JOURNAL_SECONDS", -1)
     write = formats.write_shards if name == "write_shards" else FORMATS[name].write
     kept(said, "resume" in inspect.signature(write).parameters)
     if said == "no":

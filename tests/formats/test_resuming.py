@@ -84,8 +84,8 @@ def resume(kind, folder, flow, **options):
 
 @pytest.fixture(params=KINDS)
 def kind(request, monkeypatch):
-    monkeypatch.setattr(keyvalue, "FULL", 1)
-    monkeypatch.setattr(tfrecord_writing, "OLD", -1)
+    monkeypatch.setattr(keyvalue, "TRANSACTION_BYTES", 1)
+    monkeypatch.setattr(tfrecord_writing, "JOURNAL_SECONDS", -1)
     return KINDS[request.param]
 
 
@@ -125,8 +125,8 @@ def test_another_flow_is_refused_and_what_is_there_stays(kind, other, tmp_path):
 
 @pytest.mark.parametrize("name", ["write_lmdb", "write_tfrecord"])
 def test_another_encode_is_refused(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(keyvalue, "FULL", 1)
-    monkeypatch.setattr(tfrecord_writing, "OLD", -1)
+    monkeypatch.setattr(keyvalue, "TRANSACTION_BYTES", 1)
+    monkeypatch.setattr(tfrecord_writing, "JOURNAL_SECONDS", -1)
     kind = KINDS[name]
     kind.begin(tmp_path, made(1))
     with pytest.raises(ValueError, match=r"with other functions .* or as encode"):

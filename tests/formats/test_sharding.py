@@ -16,7 +16,7 @@ from flowfn import formats
 from flowfn.formats.shards.sharding import write_shards
 from flowfn.formats.tar.reading import read_webdataset
 from flowfn.formats.tar.writing import write_webdataset
-from flowfn.storage.writing import shown, written
+from flowfn.storage.writing import shown, written_whole
 from flowfn.testing import left_behind, same
 
 pytestmark = pytest.mark.timeout(60)
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(60)
 def write_lines(path, flow, *, overwrite=False):
     """A writer as small as can be."""
     with (
-        written(path, overwrite, "write_lines") as beside,
+        written_whole(path, overwrite, "write_lines") as beside,
         open(beside, "w") as file,
         shown(flow, "write_lines") as datapoints,
     ):
@@ -253,7 +253,7 @@ def test_a_worker_that_is_killed_leaves_nothing_behind(tmp_path):
 
 
 def test_what_others_write_in_the_same_folder_is_left_alone(tmp_path):
-    with written(tmp_path / "val-0.txt", False, "write_x") as beside:
+    with written_whole(tmp_path / "val-0.txt", False, "write_x") as beside:
         (tmp_path / ".part-0123abcd").mkdir()  # left by one who was killed
         open(beside, "w").close()
         write_shards(write_lines, tmp_path / "{shard}.txt", range(4), shards=2)

@@ -245,7 +245,7 @@ def test_groups_are_decoded_once_in_order_and_a_few_are_kept(tmp_path, monkeypat
     assert [row["x"] for row in read_parquet(path)] == list(range(20_000))
     assert decoded == list(range(20))
     decoded.clear()
-    monkeypatch.setattr(decoding, "CACHED", 20_000)
+    monkeypatch.setattr(decoding, "GROUP_CACHE", 20_000)
     flow = read_parquet(path)
     assert [flow[i]["x"] for i in (5, 1005, 6, 1006, 7, 5000, 9000, 8)] == [5, 1005, 6, 1006, 7, 5000, 9000, 8]
     assert decoded == [0, 1, 5, 9, 0]
@@ -670,7 +670,7 @@ def test_what_is_read_in_place_is_kept_however_large_and_checked_once(tmp_path, 
     table = pa.table({"x": range(20_000), "t": ["text" * 20] * 20_000})
     with new(str(tmp_path / "a"), table.schema) as file:
         file.write_table(table, max_chunksize=1000)
-    monkeypatch.setattr(decoding, "CACHED", 100_000)
+    monkeypatch.setattr(decoding, "GROUP_CACHE", 100_000)
     decoded, flow = counted(monkeypatch), read_arrow(tmp_path / "a")
     order = np.random.default_rng(0).permutation(20_000).tolist()
     assert [flow[i]["x"] for i in order[:100]] == order[:100]
@@ -686,7 +686,7 @@ def test_what_has_to_be_decompressed_is_kept_within_bounds(tmp_path, monkeypatch
     table = pa.table({"x": range(20_000)})
     with pa.ipc.new_file(str(tmp_path / "a"), table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as file:
         file.write_table(table, max_chunksize=1000)
-    monkeypatch.setattr(decoding, "CACHED", 30_000)
+    monkeypatch.setattr(decoding, "GROUP_CACHE", 30_000)
     decoded, flow = counted(monkeypatch), read_arrow(tmp_path / "a")
     assert [flow[i]["x"] for i in (5, 1005, 2005, 3005, 5)] == [5, 1005, 2005, 3005, 5]
     assert decoded == [0, 1, 2, 3, 0]

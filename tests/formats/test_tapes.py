@@ -18,9 +18,9 @@ import pytest
 
 from flowfn.formats.tar import index as shards
 from flowfn.formats.tar import reading as tar
-from flowfn.formats.tar.headers import BLOCK
+from flowfn.formats.tar.headers import BLOCK_SIZE
 from flowfn.formats.tar.reading import read_webdataset
-from flowfn.formats.tar.tapes import MARK
+from flowfn.formats.tar.tapes import END_MARK
 from flowfn.formats.tar.writing import write_webdataset
 
 LONG = "/".join(["x" * 90] * 3) + ".txt"
@@ -37,7 +37,7 @@ def about(name, size=0):
 
 def member(name, data=b"", form=tarfile.PAX_FORMAT):
     """A member as it stands in a tar file."""
-    return about(name, len(data)).tobuf(form, "utf-8", "surrogateescape") + data + bytes(-len(data) % BLOCK)
+    return about(name, len(data)).tobuf(form, "utf-8", "surrogateescape") + data + bytes(-len(data) % BLOCK_SIZE)
 
 
 def checked(header):
@@ -54,15 +54,15 @@ def records(kind=b"x", **fields):
         line = f" {key.replace('__', '.')}={value}\n".encode()
         told += str(len(line) + len(str(len(line) + 2))).encode() + line
     whole = member("PaxHeader", told, tarfile.USTAR_FORMAT)
-    return checked(whole[:156] + kind + whole[157:BLOCK]) + whole[BLOCK:]
+    return checked(whole[:156] + kind + whole[157:BLOCK_SIZE]) + whole[BLOCK_SIZE:]
 
 
 def sizeless(whole):
     """A member whose own header says that it has no bytes."""
-    return checked(whole[:124] + b"00000000000\0" + whole[136:BLOCK]) + whole[BLOCK:]
+    return checked(whole[:124] + b"00000000000\0" + whole[136:BLOCK_SIZE]) + whole[BLOCK_SIZE:]
 
 
-def written(path, *pieces, end=bytes(2 * BLOCK)):
+def written(path, *pieces, end=bytes(2 * BLOCK_SIZE)):
     path.write_bytes(b"".join(pieces) + end)
     return path
 
@@ -163,10 +163,10 @@ def test_what_python_packs_is_read(form, tmp_path):
 
 @pytest.mark.parametrize("length", [10, 130, 131])
 def test_prefixes_of_star_end_where_its_times_begin(length, tmp_path):
-    header = bytearray(member("a.txt", b"x", tarfile.USTAR_FORMAT)[:BLOCK])
+    header = bytearray(member("a.txt", b"x", tarfile.USTAR_FORMAT)[:BLOCK_SIZE])
     header[345 : 345 + length] = b"p" * length
     header[476:500], header[508:512] = b"14000000000\0" * 2, b"tar\0"
-    path = written(tmp_path / "a.tar", checked(header), b"x".ljust(BLOCK, b"\0"))
+    path = written(tmp_path / "a.tar", checked(header), b"x".ljust(BLOCK_SIZE, b"\0"))
     assert files(path) == {"p" * length + "/a.txt": b"x"}
 
 
@@ -178,7 +178,7 @@ def test_sizes_beyond_eight_gigabytes_are_read(tmp_path):
         with open(tmp_path / "a.tar", "wb") as file:
             file.write(head)
             file.seek(len(head) + size)
-            file.write(member("b.cls", b"3") + bytes(2 * BLOCK))
+            file.write(member("b.cls", b"3") + bytes(2 * BLOCK_SIZE))
         flow = read_webdataset(tmp_path / "a.tar")
         assert (len(flow), flow[1]) == (2, {"__key__": "b", "cls": 3})
 
@@ -314,7 +314,7 @@ PACKING = {
 @pytest.mark.parametrize("ending", PACKING)
 def test_what_is_compressed_is_read_whole_or_refused(ending, tmp_path):
     pack = PACKING[ending]
-    whole = b"".join(member(name, data) for name, data in FILES.items()) + bytes(2 * BLOCK)
+    whole = b"".join(member(name, data) for name, data in FILES.items()) + bytes(2 * BLOCK_SIZE)
     path = tmp_path / f"a.tar.{ending}"
     for parts in ([whole], [whole[:700], whole[700:]], [whole, b""]):
         for zeros in (b"", bytes(512)):
@@ -332,7 +332,7 @@ def test_what_is_compressed_is_read_whole_or_refused(ending, tmp_path):
     path.write_bytes(pack(whole) + pack(whole))
     refused(
         path,
-        rf"goes on at byte {len(whole)}, behind the zeros at byte {len(whole) - 2 * BLOCK} that mark its end",
+        rf"goes on at byte {len(whole)}, behind the zeros at byte {len(whole) - 2 * BLOCK_SIZE} that mark its end",
         ways=(None,),
     )
 
@@ -351,20 +351,21 @@ def test_zstandard_is_asked_for_where_it_is_needed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("zeros", [1, 2, 3, 20, 40])
 def test_zeros_up_to_a_record_mark_an_end(zeros, tmp_path):
-    assert files(written(tmp_path / "a.tar", member("a.txt", b"x"), end=bytes(zeros * BLOCK))) == {"a.txt": b"x"}
-    assert files(written(tmp_path / "a.tar", end=bytes(zeros * BLOCK))) == {}
+    assert files(written(tmp_path / "a.tar", member("a.txt", b"x"), end=bytes(zeros * BLOCK_SIZE))) == {"a.txt": b"x"}
+    assert files(written(tmp_path / "a.tar", end=bytes(zeros * BLOCK_SIZE))) == {}
 
 
-@pytest.mark.parametrize("zeros", [BLOCK, 2 * BLOCK, MARK, MARK + 7])
+@pytest.mark.parametrize("zeros", [BLOCK_SIZE, 2 * BLOCK_SIZE, END_MARK, END_MARK + 7])
 @pytest.mark.parametrize("more", [b"\n", b"text behind it", member("b.txt", b"y")])
 def test_what_stands_behind_the_end_is_refused(zeros, more, tmp_path):
     path = written(tmp_path / "a.tar", member("a.txt", b"x"), end=bytes(zeros) + more)
     refused(
-        path, rf"a\.tar goes on at byte {2 * BLOCK + zeros}, behind the zeros at byte {2 * BLOCK} that mark its end"
+        path,
+        rf"a\.tar goes on at byte {2 * BLOCK_SIZE + zeros}, behind the zeros at byte {2 * BLOCK_SIZE} that mark its end",
     )
 
 
-@pytest.mark.parametrize("zeros", [MARK + BLOCK, 61_440, 20 << 20])
+@pytest.mark.parametrize("zeros", [END_MARK + BLOCK_SIZE, 61_440, 20 << 20])
 def test_more_zeros_than_mark_an_end_are_warned_of(zeros, tmp_path):
     path = written(tmp_path / "a.tar", member("a.txt", b"x"), end=bytes(zeros))
     samples, said = both(path)
@@ -441,7 +442,7 @@ def test_a_stream_of_torn_samples_is_refused_where_components_are_named(tmp_path
 
 
 def test_a_stream_remembers_so_many_keys(tmp_path, monkeypatch):
-    monkeypatch.setattr(tar, "REMEMBERED", 10)
+    monkeypatch.setattr(tar, "REMEMBERED_KEYS", 10)
     for between, found in ((9, True), (10, True), (50, False)):
         path = torn(tmp_path / f"{between}.tar", "a.cls", *(f"{number}.cls" for number in range(between)), "a.txt")
         refused(path, "in two places", ways=(True, False) if found else (True,))
@@ -470,7 +471,7 @@ def test_a_file_that_is_in_no_sample_is_told_of(name, tmp_path):
 
 
 def test_what_is_odd_is_told_again_by_an_index_that_was_saved(tmp_path, monkeypatch):
-    path = written(tmp_path / "a.tar", member("README", b"x"), member("b.cls", b"7"), end=bytes(100 * BLOCK))
+    path = written(tmp_path / "a.tar", member("README", b"x"), member("b.cls", b"7"), end=bytes(100 * BLOCK_SIZE))
     said = []
     for _ in range(2):
         with warnings.catch_warnings(record=True) as caught:

@@ -19,8 +19,8 @@ import flowfn as ff
 from flowfn.formats.tar import index as shards
 from flowfn.formats.tar import writing as tar_writing
 from flowfn.formats.tar.extensions import IMAGES
-from flowfn.formats.tar.headers import BLOCK
-from flowfn.formats.tar.index import BESIDE
+from flowfn.formats.tar.headers import BLOCK_SIZE
+from flowfn.formats.tar.index import INDEX_SUFFIX
 from flowfn.formats.tar.reading import read_webdataset
 from flowfn.formats.tar.writing import write_webdataset
 from flowfn.storage.finding import braces
@@ -179,7 +179,7 @@ def test_flows_over_shards_pickle_small(tmp_path):
 
 
 def test_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "MOST_OPEN", 2)
+    monkeypatch.setattr(shards, "OPEN_SHARDS", 2)
     write_webdataset(tmp_path / "{shard}.tar", [{"cls": number} for number in range(9)], shard_size=1)
     flow = read_webdataset(tmp_path / "*.tar")
     assert sorted(sample["cls"] for sample in ff.pipe(flow, ff.shuffle(), ff.prefetch(2, threads=4))) == list(range(9))
@@ -347,7 +347,7 @@ def test_what_is_not_there_is_told(tmp_path):
 
 def test_a_saved_index_is_used(tmp_path, monkeypatch):
     write_webdataset(tmp_path / "{shard}.tar", SAMPLES, shard_size=4, save_index=True)
-    assert sorted(os.listdir(tmp_path)) == ["0.tar", "0.tar" + BESIDE, "1.tar", "1.tar" + BESIDE]
+    assert sorted(os.listdir(tmp_path)) == ["0.tar", "0.tar" + INDEX_SUFFIX, "1.tar", "1.tar" + INDEX_SUFFIX]
     monkeypatch.setattr(shards, "scanned", lambda *given: pytest.fail("it was looked for again"))
     assert same(list(read_webdataset(tmp_path / "*.tar", images=True)), SAMPLES)
 
@@ -367,7 +367,7 @@ def test_an_index_is_saved_when_asked_for(tmp_path, monkeypatch):
 )
 def test_a_damaged_index_is_not_believed(tmp_path, damage):
     write_webdataset(tmp_path / "a.tar", SAMPLES, save_index=True)
-    beside = tmp_path / ("a.tar" + BESIDE)
+    beside = tmp_path / ("a.tar" + INDEX_SUFFIX)
     beside.write_bytes(damage(beside.read_bytes()))
     assert same(list(read_webdataset(tmp_path / "a.tar", images=True)), SAMPLES)
 
@@ -395,9 +395,9 @@ def test_a_shard_that_was_replaced_is_noticed(tmp_path):
     [
         (0, "is empty"),
         (100, "is cut off, or no tar file: it ends within a header at byte 0"),
-        (BLOCK + 20, "is cut off: it ends within 'a.txt', whose 700 bytes begin at byte 512"),
-        (BLOCK + 1024, "is cut off, or no tar file: it ends at byte 1536 without the blocks of zeros"),
-        (4 * BLOCK - 1, "it ends within a header at byte 1536"),
+        (BLOCK_SIZE + 20, "is cut off: it ends within 'a.txt', whose 700 bytes begin at byte 512"),
+        (BLOCK_SIZE + 1024, "is cut off, or no tar file: it ends at byte 1536 without the blocks of zeros"),
+        (4 * BLOCK_SIZE - 1, "it ends within a header at byte 1536"),
     ],
 )
 @pytest.mark.parametrize("ending", ["tar", "tar.gz"])
@@ -434,7 +434,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 def test_a_damaged_header_says_where(tmp_path):
     path = packed(tmp_path / "a.tar", ("a.txt", b"x"), ("b.txt", b"y"))
     whole = bytearray(Path(path).read_bytes())
-    whole[2 * BLOCK + 3] ^= 1
+    whole[2 * BLOCK_SIZE + 3] ^= 1
     Path(path).write_bytes(whole)
     refusals(path, "the header at byte 1024 has a wrong checksum")
 
@@ -505,7 +505,7 @@ def test_sizes_that_are_no_sizes_are_refused(tmp_path, field, words):
     [b"9999 path=x\n", b"x path=x\n", b"12 path=abcd", b"6 path\n", b"20 size=-99999999999\n", b"10 size=9e\n"],
 )
 def test_extended_headers_that_make_no_sense_are_refused(tmp_path, records):
-    extended = member("pax", tarfile.XHDTYPE, size=len(records)).tobuf() + records.ljust(BLOCK, b"\0")
+    extended = member("pax", tarfile.XHDTYPE, size=len(records)).tobuf() + records.ljust(BLOCK_SIZE, b"\0")
     (tmp_path / "a.tar").write_bytes(extended + member("a.txt", tarfile.REGTYPE).tobuf() + bytes(1024))
     refusals(tmp_path / "a.tar", "is damaged")
 
@@ -597,11 +597,11 @@ def test_any_damage_is_read_over_or_refused_in_words(tmp_path, data):
     )
     whole = bytearray(Path(path).read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, 9 * BLOCK - 1))
+        at = data.draw(st.integers(0, 9 * BLOCK_SIZE - 1))
         whole[at] = data.draw(st.integers(0, 255))
         if data.draw(st.booleans()):  # a header that claims to be whole
-            start = at // BLOCK * BLOCK
-            header = whole[start : start + BLOCK]
+            start = at // BLOCK_SIZE * BLOCK_SIZE
+            header = whole[start : start + BLOCK_SIZE]
             whole[start + 148 : start + 156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 256)
     damaged = tmp_path / "damaged.tar"
     damaged.write_bytes(whole[: data.draw(st.integers(0, len(whole)))] if data.draw(st.booleans()) else whole)
@@ -623,7 +623,9 @@ def test_the_same_samples_give_the_same_bytes(tmp_path):
 
 def test_shards_have_at_most_so_many_bytes(tmp_path):
     write_webdataset(
-        tmp_path / "{shard}.tar", [{"bin": bytes(size)} for size in (3000, 3000, 9000, 100, 100)], shard_bytes=8 * BLOCK
+        tmp_path / "{shard}.tar",
+        [{"bin": bytes(size)} for size in (3000, 3000, 9000, 100, 100)],
+        shard_bytes=8 * BLOCK_SIZE,
     )
     sizes = [[len(sample["bin"]) for sample in read_webdataset(path)] for path in ff.files(str(tmp_path / "*.tar"))]
     assert sizes == [[3000], [3000], [9000], [100, 100]]

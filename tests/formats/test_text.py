@@ -563,7 +563,7 @@ def test_the_same_datapoints_make_the_same_file(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_record_without_end_is_refused(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(record_files, "LONGEST", 10_000)
+    monkeypatch.setattr(record_files, "LONGEST_RECORD", 10_000)
     monkeypatch.setattr(record_files, "PIECE", 1000)
     path = stored(tmp_path / "a", b"1\n" + bytes(50_000) + b"#\r")
     with pytest.raises(ValueError, match="has more than 0 MB; is it the right format"):

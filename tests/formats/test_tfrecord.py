@@ -21,7 +21,7 @@ from written_by_others import DATAPOINTS, EXAMPLES, written
 import flowfn as ff
 from flowfn import formats
 from flowfn.formats.encoding.messages import example
-from flowfn.formats.encoding.payloads import packed
+from flowfn.formats.encoding.payloads import packed_datapoint
 from flowfn.formats.tfrecord import framing
 from flowfn.formats.tfrecord import writing as tfrecord_writing
 from flowfn.testing import check, same
@@ -215,7 +215,7 @@ def test_files_of_a_pattern_are_read_in_natural_order(tmp_path):
 
 
 def test_more_files_than_may_be_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(framing, "MOST_OPEN", 2)
+    monkeypatch.setattr(framing, "OPEN_RECORD_FILES", 2)
     for number in range(9):
         formats.write_tfrecord(tmp_path / f"{number}.tfrecord", [number, number])
     flow = formats.read_tfrecord(f"{tmp_path}/*.tfrecord")
@@ -286,7 +286,7 @@ def test_an_index_is_kept_beside_the_file_as_dali_writes_it(path, whole):
     assert len(flow) == 10
     with open(path + ".idx") as file:
         lines = [tuple(map(int, line.split())) for line in file]
-    assert lines[0] == (0, 12 + len(packed([0, b""])) + 4)
+    assert lines[0] == (0, 12 + len(packed_datapoint([0, b""])) + 4)
     assert all(end + size == begin for (end, size), (begin, _) in pairwise(lines))
     assert sum(lines[-1]) == len(whole)
     assert list(formats.read_tfrecord(path, save_index=True)) == list(flow)
@@ -322,7 +322,7 @@ def test_the_same_datapoints_give_the_same_bytes(compression, path):
             files.append(file.read())
     assert files[0] == files[1]
     unpacked = {None: bytes, "gzip": gzip.decompress, "zlib": zlib.decompress}[compression](files[0])
-    assert unpacked == b"".join(frame(packed(datapoint)) for datapoint in DATAPOINTS)
+    assert unpacked == b"".join(frame(packed_datapoint(datapoint)) for datapoint in DATAPOINTS)
 
 
 def test_nothing_is_there_before_all_is(path):
@@ -350,7 +350,7 @@ def test_an_existing_file_is_not_replaced_unless_told(path):
     ids=["plain", "random"],
 )
 def test_writing_goes_on_where_it_was_broken_off(stages, path, monkeypatch):
-    monkeypatch.setattr(tfrecord_writing, "OLD", -1)
+    monkeypatch.setattr(tfrecord_writing, "JOURNAL_SECONDS", -1)
     seen = Calls()
 
     def counted(x):
@@ -373,7 +373,7 @@ def test_writing_goes_on_where_it_was_broken_off(stages, path, monkeypatch):
 
 
 def test_what_another_flow_began_is_not_continued(path, monkeypatch):
-    monkeypatch.setattr(tfrecord_writing, "OLD", -1)
+    monkeypatch.setattr(tfrecord_writing, "JOURNAL_SECONDS", -1)
 
     def torn(x):
         if x == 3:
@@ -415,7 +415,7 @@ def test_how_far_another_file_had_come_is_forgotten(path, monkeypatch):
     ],
 )
 def test_what_was_noted_is_not_believed_if_it_is_damaged(path, monkeypatch, damage):
-    monkeypatch.setattr(tfrecord_writing, "OLD", -1)
+    monkeypatch.setattr(tfrecord_writing, "JOURNAL_SECONDS", -1)
     seen = Calls()
 
     def torn(x):
@@ -478,7 +478,7 @@ def reads(path):
 
 @pytest.mark.parametrize("left", [1, 11, 12, 15, 17])
 def test_a_truncated_file_says_where(left, path, whole):
-    sixth = sum(16 + len(packed([i, b"x" * 10 * i])) for i in range(6))
+    sixth = sum(16 + len(packed_datapoint([i, b"x" * 10 * i])) for i in range(6))
     raw(path, whole[: sixth + left])
     for read in reads(path):
         with pytest.raises(
@@ -498,7 +498,7 @@ def test_every_flipped_byte_is_found(path, whole):
 
 @pytest.mark.parametrize("length", [1 << 63, (1 << 64) - 1, 1 << 40, 100])
 def test_absurd_lengths_are_held_against_the_file(length, path):
-    raw(path, frame(packed(1)) + frame(b"liar", length))
+    raw(path, frame(packed_datapoint(1)) + frame(b"liar", length))
     for read in reads(path):
         with pytest.raises(ValueError, match="is truncated: record 1, at byte 17"):
             read()
@@ -515,11 +515,11 @@ def test_a_pickle_is_not_opened_unless_it_may_be(path, tmp_path):
 
 @pytest.mark.parametrize(
     "payload",
-    [b"\xc1", b"\x0a\xff\xff\xff\xff\xff", b"\x0a\x05ab", b"\xdd\xff\xff\xff\xff", packed([1])[:-1]],
+    [b"\xc1", b"\x0a\xff\xff\xff\xff\xff", b"\x0a\x05ab", b"\xdd\xff\xff\xff\xff", packed_datapoint([1])[:-1]],
     ids=repr,
 )
 def test_what_cannot_be_decoded_is_told_with_its_place(payload, path):
-    raw(path, frame(packed(1)) + frame(payload))
+    raw(path, frame(packed_datapoint(1)) + frame(payload))
     for read in reads(path):
         with pytest.raises(ValueError, match=r"record 1 of .*data\.tfrecord(\.gz)?, at byte 17, cannot be read"):
             read()
@@ -552,15 +552,18 @@ def test_a_file_that_shrinks_while_it_is_read_is_told(path, whole):
 def test_records_of_all_kinds_and_sizes_live_in_one_file(path):
     example_of = {"size": [3, 4], "name": "cat"}
     forms = [
-        (packed, {}),
-        (packed, [1, "x"]),
+        (packed_datapoint, {}),
+        (packed_datapoint, [1, "x"]),
         (pickle.dumps, {}),
         (formats.as_example, example_of),
         (pickle.dumps, [b"y" * 99]),
-        (packed, 5),
+        (packed_datapoint, 5),
     ]
     draw = random.Random(0)
-    chosen = [draw.choice(forms) if number % 50 else (packed, bytes(draw.randrange(400_000))) for number in range(300)]
+    chosen = [
+        draw.choice(forms) if number % 50 else (packed_datapoint, bytes(draw.randrange(400_000)))
+        for number in range(300)
+    ]
     chosen += [forms[1]] * 70 + [forms[3]] * 70 + [forms[4]] * 70
     raw(path, b"".join(framing.framed(encode(value), crc32c.crc32c) for encode, value in chosen))
     expected = [
@@ -575,7 +578,7 @@ def test_records_of_all_kinds_and_sizes_live_in_one_file(path):
 
 @pytest.mark.parametrize("size", [10, 5_000, 50_000])
 def test_records_before_a_damaged_one_come_out(size, path):
-    records = [framing.framed(packed([number, bytes(size)]), crc32c.crc32c) for number in range(30)]
+    records = [framing.framed(packed_datapoint([number, bytes(size)]), crc32c.crc32c) for number in range(30)]
     damaged = bytearray(records[20])
     damaged[-6] ^= 1
     raw(path, b"".join([*records[:20], bytes(damaged), *records[21:]]))

@@ -17,7 +17,7 @@ from flowfn.formats.tfrecord import writing as tfrecord_writing
 from flowfn.storage import unfinished
 from flowfn.storage.bars import hushed
 from flowfn.storage.files import open_file
-from flowfn.storage.writing import resumable, shown, written
+from flowfn.storage.writing import resumable, shown, written_whole
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ FOLDER = pytest.mark.parametrize("folder", [False, True], ids=["file", "folder"]
 
 @FOLDER
 def test_it_is_at_its_place_when_it_is_whole(folder, path, tmp_path):
-    with written(path, False, "write_x", folder=folder) as beside:
+    with written_whole(path, False, "write_x", folder=folder) as beside:
         assert os.path.dirname(os.path.dirname(beside)) == str(tmp_path)
         assert os.path.basename(beside) == "data.txt"
         fill(beside, "new", folder)
@@ -55,7 +55,7 @@ def test_it_is_at_its_place_when_it_is_whole(folder, path, tmp_path):
 @FOLDER
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, GeneratorExit])
 def test_nothing_is_left_when_something_is_raised(error, folder, path, tmp_path):
-    with pytest.raises(error), written(path, False, "write_x", folder=folder) as beside:  # noqa: PT012
+    with pytest.raises(error), written_whole(path, False, "write_x", folder=folder) as beside:  # noqa: PT012
         fill(beside, "half", folder)
         raise error
     assert os.listdir(tmp_path) == []
@@ -63,15 +63,15 @@ def test_nothing_is_left_when_something_is_raised(error, folder, path, tmp_path)
 
 @FOLDER
 def test_what_is_there_is_not_replaced_unless_told(folder, path, tmp_path):
-    with written(path, False, "write_x", folder=folder) as beside:
+    with written_whole(path, False, "write_x", folder=folder) as beside:
         fill(beside, "old", folder)
     with (
         pytest.raises(FileExistsError, match=r"^write_x\(\): '.*data\.txt' exists; pass overwrite=True to replace it$"),
-        written(path, False, "write_x", folder=folder),
+        written_whole(path, False, "write_x", folder=folder),
     ):
         raise AssertionError("it was to be refused before anything is written")
     for again in ("newer", "newest"):
-        with written(path, True, "write_x", folder=folder) as beside:
+        with written_whole(path, True, "write_x", folder=folder) as beside:
             fill(beside, again, folder)
             assert content(path) != again
         assert content(path) == again
@@ -80,9 +80,9 @@ def test_what_is_there_is_not_replaced_unless_told(folder, path, tmp_path):
 
 @FOLDER
 def test_what_was_there_stays_when_something_is_raised(folder, path, tmp_path):
-    with written(path, False, "write_x", folder=folder) as beside:
+    with written_whole(path, False, "write_x", folder=folder) as beside:
         fill(beside, "old", folder)
-    with pytest.raises(OSError, match="full"), written(path, True, "write_x", folder=folder) as beside:  # noqa: PT012
+    with pytest.raises(OSError, match="full"), written_whole(path, True, "write_x", folder=folder) as beside:  # noqa: PT012
         fill(beside, "half", folder)
         raise OSError("full")
     assert content(path) == "old"
@@ -90,7 +90,7 @@ def test_what_was_there_stays_when_something_is_raised(folder, path, tmp_path):
 
 
 def test_a_file_that_came_meanwhile_is_not_replaced(path, tmp_path):
-    with pytest.raises(FileExistsError), written(path, False, "write_x") as beside:  # noqa: PT012
+    with pytest.raises(FileExistsError), written_whole(path, False, "write_x") as beside:  # noqa: PT012
         fill(beside, "ours")
         path.write_text("theirs")
     assert path.read_text() == "theirs"
@@ -99,7 +99,7 @@ def test_a_file_that_came_meanwhile_is_not_replaced(path, tmp_path):
 
 def test_a_file_can_be_replaced_by_a_folder_and_back(path, tmp_path):
     for folder in (False, True, False):
-        with written(path, True, "write_x", folder=folder) as beside:
+        with written_whole(path, True, "write_x", folder=folder) as beside:
             fill(beside, "x", folder)
     assert content(path) == "x"
     assert os.listdir(tmp_path) == ["data.txt"]
@@ -107,7 +107,7 @@ def test_a_file_can_be_replaced_by_a_folder_and_back(path, tmp_path):
 
 @FOLDER
 def test_what_does_not_reach_the_disk_is_not_moved_to_its_place(folder, path, tmp_path, monkeypatch):
-    with written(path, False, "write_x", folder=folder) as beside:
+    with written_whole(path, False, "write_x", folder=folder) as beside:
         fill(beside, "old", folder)
 
     def failing(descriptor):
@@ -116,7 +116,7 @@ def test_what_does_not_reach_the_disk_is_not_moved_to_its_place(folder, path, tm
     monkeypatch.setattr(os, "fsync", failing)
     with (
         pytest.raises(OSError, match=r"could not be brought to the disk: Input/output error: '.*data\.txt"),
-        written(path, True, "write_x", folder=folder) as beside,
+        written_whole(path, True, "write_x", folder=folder) as beside,
     ):
         fill(beside, "new", folder)
     assert content(path) == "old"
@@ -129,7 +129,7 @@ def test_a_system_that_cannot_be_asked_to_write_to_the_disk_is_taken_as_it_is(fo
         raise OSError(errno.EINVAL, "Invalid argument")
 
     monkeypatch.setattr(os, "fsync", refusing)
-    with written(path, False, "write_x", folder=folder) as beside:
+    with written_whole(path, False, "write_x", folder=folder) as beside:
         fill(beside, "new", folder)
     assert content(path) == "new"
 
@@ -137,7 +137,7 @@ def test_a_system_that_cannot_be_asked_to_write_to_the_disk_is_taken_as_it_is(fo
 def test_a_missing_folder_is_named(tmp_path):
     with (
         pytest.raises(FileNotFoundError, match=r"write_x\(\): the folder '.*none' does not exist; make it first"),
-        written(tmp_path / "none" / "data", False, "write_x"),
+        written_whole(tmp_path / "none" / "data", False, "write_x"),
     ):
         pass
 
@@ -145,12 +145,12 @@ def test_a_missing_folder_is_named(tmp_path):
 def test_arguments_are_checked(path):
     with (
         pytest.raises(TypeError, match=r"write_x\(\): overwrite must be True or False, got 'yes'"),
-        written(path, "yes", "write_x"),
+        written_whole(path, "yes", "write_x"),
     ):
         pass
     with (
         pytest.raises(TypeError, match=r"write_x\(\): path must be a path or a URL, got 3"),
-        written(3, True, "write_x"),
+        written_whole(3, True, "write_x"),
     ):
         pass
 
@@ -205,9 +205,9 @@ def test_a_killed_program_leaves_no_half_file_under_the_final_name(name, tmp_pat
 
 
 def test_what_another_writer_is_at_is_left_alone(path, tmp_path):
-    with written(path, False, "write_x") as ours:
+    with written_whole(path, False, "write_x") as ours:
         fill(ours, "ours")
-        with written(tmp_path / "other.txt", False, "write_x") as theirs:
+        with written_whole(tmp_path / "other.txt", False, "write_x") as theirs:
             fill(theirs, "theirs")
     assert (path.read_text(), (tmp_path / "other.txt").read_text()) == ("ours", "theirs")
     assert sorted(os.listdir(tmp_path)) == ["data.txt", "other.txt"]
@@ -220,7 +220,7 @@ def test_where_there_are_no_locks_nothing_is_swept(path, tmp_path, monkeypatch, 
 
     (tmp_path / ".part-0123abcd").mkdir()
     monkeypatch.setattr(unfinished.fcntl, "flock", refusing)
-    with written(path, False, "write_x") as beside:
+    with written_whole(path, False, "write_x") as beside:
         fill(beside, "x")
     assert sorted(os.listdir(tmp_path)) == [".part-0123abcd", "data.txt"]
 
@@ -234,7 +234,7 @@ def test_only_what_is_surely_abandoned_is_swept(path, tmp_path):
     (tmp_path / ".old-01234567-gone").write_text("all that there is")
     (tmp_path / ".old-01234567-there").write_text("replaced")
     (tmp_path / "there").touch()
-    with written(path, False, "write_x") as beside:
+    with written_whole(path, False, "write_x") as beside:
         fill(beside, "x")
     kept = {*names[1:], ".part-abcdef01", ".old-01234567-gone", "there", "data.txt"}
     assert set(os.listdir(tmp_path)) == kept
@@ -250,7 +250,7 @@ def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(path, tmp_path
             os.rmdir(tmp_path / name)
 
     monkeypatch.setattr(unfinished.fcntl, "flock", late)
-    with written(path, False, "write_x") as beside:
+    with written_whole(path, False, "write_x") as beside:
         fill(beside, "x")
     assert len(swept) == 1
     assert path.read_text() == "x"
@@ -259,8 +259,8 @@ def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(path, tmp_path
 @FORK
 @pytest.mark.parametrize("name", ["lmdb", "tfrecord"])
 def test_what_a_killed_program_has_written_is_gone_on_with(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(keyvalue, "OLD", -1)
-    monkeypatch.setattr(tfrecord_writing, "OLD", -1)
+    monkeypatch.setattr(keyvalue, "TRANSACTION_SECONDS", -1)
+    monkeypatch.setattr(tfrecord_writing, "JOURNAL_SECONDS", -1)
     path, (write, read) = tmp_path / f"data.{name}", WRITERS[name]
     SEEN.clear()
     in_a_process_that_is_killed(lambda flow: write(path, flow, resume=True))
@@ -275,23 +275,23 @@ def test_what_a_killed_program_has_written_is_gone_on_with(name, tmp_path, monke
 def test_a_url_gets_it_when_it_is_whole():
     url, system = "memory://folder/data.txt", fsspec.filesystem("memory")
     try:
-        with written(url, False, "write_x") as beside:
+        with written_whole(url, False, "write_x") as beside:
             fill(beside, "new")
             assert not system.exists("/folder/data.txt")
         with open_file(url) as file:
             assert file.read() == b"new"
-        with pytest.raises(FileExistsError, match="pass overwrite=True"), written(url, False, "write_x"):
+        with pytest.raises(FileExistsError, match="pass overwrite=True"), written_whole(url, False, "write_x"):
             pass
-        with pytest.raises(OSError, match="torn"), written(url, True, "write_x"):
+        with pytest.raises(OSError, match="torn"), written_whole(url, True, "write_x"):
             raise OSError("torn")
-        with written(url, True, "write_x") as beside:
+        with written_whole(url, True, "write_x") as beside:
             fill(beside, "newer")
         assert system.cat("/folder/data.txt") == b"newer"
         assert not os.path.exists(beside)
-        with written("memory://folder/more", False, "write_x", folder=True) as beside:
+        with written_whole("memory://folder/more", False, "write_x", folder=True) as beside:
             fill(beside, "inside", folder=True)
         assert system.cat("/folder/more/inside/file") == b"inside"
-        with written("memory://folder/more", True, "write_x", folder=True) as beside:
+        with written_whole("memory://folder/more", True, "write_x", folder=True) as beside:
             fill(beside, "other", folder=True)
         assert system.cat("/folder/more/inside/file") == b"other"
         with (
@@ -342,7 +342,7 @@ def test_a_line_that_breaks_leaves_what_was_there(there, folder, monkeypatch):
         if there:
             system.pipe_file("/data", b"old")
         monkeypatch.setattr(type(system), "put", lambda self, local, remote, **options: breaking(local, remote))
-        with pytest.raises(ConnectionError), written(url, there, "write_x", folder=folder) as beside:
+        with pytest.raises(ConnectionError), written_whole(url, there, "write_x", folder=folder) as beside:
             fill(beside, "new", folder)
         assert system.exists("/data") is (there and not folder)
         if there and not folder:

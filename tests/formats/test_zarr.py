@@ -129,7 +129,7 @@ def test_chunks_that_are_wanted_again_are_kept(tmp_path, calls):
 
 
 def test_chunks_that_are_kept_have_a_bound(tmp_path, monkeypatch):
-    monkeypatch.setattr(chunked, "CACHED", 3000)
+    monkeypatch.setattr(chunked, "STORE_CACHE", 3000)
     write_zarr(tmp_path / "a.zarr", range(1000), chunk=100)
     source = read_zarr(tmp_path / "a.zarr", "0")
     assert [source[index] for index in range(5, 1000, 10)] == list(range(5, 1000, 10))

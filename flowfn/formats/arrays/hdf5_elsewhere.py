@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from flowfn.extras import needed
-from flowfn.storage.damage import words
+from flowfn.storage.damage import error_words
 from flowfn.storage.files import is_url
 
 SAME = "."
@@ -30,7 +30,7 @@ SOURCES, OUTSIDE = (os.environ.get(f"HDF5_{name}_PREFIX", "") for name in ("VDS"
 """Where else to look for sources, and for external storage: HDF5 also asks once, when it starts."""
 
 
-class Source(NamedTuple):
+class VirtualSource(NamedTuple):
     """A dataset in another file, or in the same, that is a part of a virtual one: the shape,
     or the size, that it has to have."""
 
@@ -40,7 +40,7 @@ class Source(NamedTuple):
     size: int | None
 
     @classmethod
-    def of(cls, told: Any, number: int) -> Source:
+    def of(cls, told: Any, number: int) -> VirtualSource:
         """The source with a number, in what HDF5 tells of a part of a virtual dataset."""
         file, name = (
             re.sub("%([%b])", lambda found: "%" if found[1] == "%" else str(number), text)
@@ -60,7 +60,7 @@ class Source(NamedTuple):
 
     @property
     def told(self) -> str:
-        """What it has to have, in words."""
+        """What it has to have, in error_words."""
         return f"at least {self.least}" if self.least is not None else f"one of {self.size} elements"
 
 
@@ -86,9 +86,9 @@ class Beside:
         self._seen.add((own, dataset.name))
         _check_filters(dataset, said)
         _check_external(dataset, said, own)
-        for told in _sources(dataset):
+        for told in _virtual_sources(dataset):
             for number in self._numbers(dataset, told, said, own):
-                self._check_source(dataset, Source.of(told, number), said, own)
+                self._check_source(dataset, VirtualSource.of(told, number), said, own)
 
     def _numbers(self, dataset: Any, told: Any, said: str, own: str) -> Iterable[int]:
         """The numbers that "%b" stands for in the names of a source: all up to the last that there is,
@@ -104,13 +104,15 @@ class Beside:
         if not within:
             said = f"{said} is made of {told.dset_name!r} of {pattern}"
             file = (
-                dataset.file if pattern == SAME else self._file(self._found(Source.of(told, 0).file, own, said), said)
+                dataset.file
+                if pattern == SAME
+                else self._file(self._found(VirtualSource.of(told, 0).file, own, said), said)
             )
             pattern, names = told.dset_name, list(file.get(os.path.dirname(told.dset_name) or "/", ()))
         matches = re.compile("(0|[1-9][0-9]*)".join(map(re.escape, os.path.basename(pattern).split(PLACE, 1))))
         return range(max((int(found[1]) for found in map(matches.fullmatch, names) if found), default=0) + 1)
 
-    def _check_source(self, dataset: Any, source: Source, said: str, own: str) -> None:
+    def _check_source(self, dataset: Any, source: VirtualSource, said: str, own: str) -> None:
         here, said = source.file == SAME, f"{said} is made of {source.name!r} of {source.file}"
         at = own if here else self._found(source.file, own, said)
         found = (dataset.file if here else self._file(at, said)).get(source.name)
@@ -140,11 +142,11 @@ class Beside:
         at = os.path.realpath(path)
         if at not in self._files:
             try:
-                self._files[at] = self._open.enter_context(opened(path, f"{said}, and {path}"))
+                self._files[at] = self._open.enter_context(open_hdf5(path, f"{said}, and {path}"))
             except BlockingIOError:
                 raise
             except Exception as error:
-                raise ValueError(f"{said}, and {path} cannot be opened: {words(error)}") from error
+                raise ValueError(f"{said}, and {path} cannot be opened: {error_words(error)}") from error
         return self._files[at]
 
     def close(self) -> None:
@@ -153,7 +155,7 @@ class Beside:
         self._files.clear()
 
 
-def _sources(dataset: Any) -> Iterable[Any]:
+def _virtual_sources(dataset: Any) -> Iterable[Any]:
     """What a dataset tells of its sources, if it is a virtual one."""
     try:
         told: Iterable[Any] = dataset.virtual_sources() if dataset.is_virtual else ()
@@ -164,7 +166,7 @@ def _sources(dataset: Any) -> Iterable[Any]:
     return told
 
 
-def opened(path: Any, said: str, **options: Any) -> Any:
+def open_hdf5(path: Any, said: str, **options: Any) -> Any:
     """Open an HDF5 file for reading, one that is still being written too if it is written to be read meanwhile (SWMR).
 
     Raises:
@@ -228,13 +230,13 @@ def _check_filters(dataset: Any, said: str) -> None:
     if needs is not None:
         code, *_, name = filters[needs]
         raise ValueError(
-            f"{said} is stored through filter {code}{_named(name)}, which HDF5 does not have here; `pip install "
+            f"{said} is stored through filter {code}{_filter_name(name)}, which HDF5 does not have here; `pip install "
             "hdf5plugin` brings most, "
             "and they are used where it is installed"
         )
 
 
-def _named(name: bytes) -> str:
+def _filter_name(name: bytes) -> str:
     text = name.decode(errors="replace").partition(";")[0].strip()
     return f" ({text})" * bool(text)
 

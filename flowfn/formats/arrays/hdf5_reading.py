@@ -16,23 +16,23 @@ import numpy as np
 from flowfn import rules
 from flowfn.extras import needed
 from flowfn.flows.flow import Flow
-from flowfn.formats.arrays.hdf5_elsewhere import Beside, broken_link, opened
+from flowfn.formats.arrays.hdf5_elsewhere import Beside, broken_link, open_hdf5
 from flowfn.formats.arrays.hdf5_writing import BYTES, write_hdf5
-from flowfn.formats.arrays.stored_rows import Kept, StoredRows, flow_of_rows
+from flowfn.formats.arrays.stored_rows import StoredArray, StoredRows, flow_of_rows
 from flowfn.formats.joining.members import Form, equal_lengths, form_of, names_in
-from flowfn.formats.joining.several import several
-from flowfn.storage.damage import tell
+from flowfn.formats.joining.several import open_paths
+from flowfn.storage.damage import raise_clearly
 from flowfn.storage.files import call, is_url, open_file
 
 __all__ = ["read_hdf5", "write_hdf5"]
 
-CACHED = 1 << 25
+CHUNK_CACHE = 1 << 25
 """Bytes of decoded chunks that HDF5 keeps for each dataset, at least."""
-FEW = 1 << 10
+SMALL_ROW = 1 << 10
 """Bytes of a row up to which many rows are read together."""
 TOGETHER = 1 << 6
 """How many scattered rows of chunks are read together."""
-LARGEST = 1 << 32
+LARGEST_CACHE = 1 << 32
 """Bytes of decoded chunks that it keeps at most: no chunk can have more."""
 _ENCODING = rules.Rule(
     "the name of an encoding, or None",
@@ -73,7 +73,7 @@ def read_hdf5(path: Any, datasets: Any = None, *, encoding: str | None = "utf-8"
     """
     needed("h5py", "read_hdf5()", extra="hdf5")
     _ENCODING.check("read_hdf5", "encoding", encoding, {})
-    rows = several(path, "read_hdf5", lambda one: Hdf5Rows(one, datasets, encoding))
+    rows = open_paths(path, "read_hdf5", lambda one: Hdf5Rows(one, datasets, encoding))
     told = call("read_hdf5", path, *[datasets] * (datasets is not None), encoding=(encoding, "utf-8"))
     return flow_of_rows(rows, "read_hdf5", told)
 
@@ -91,19 +91,23 @@ class Hdf5Rows(StoredRows):
         """Open the file; a larger chunk does not fit into the usual cache, and would be decoded for each row."""
         chunks = [2 * kept.row_size * kept.chunk for kept in self.kept]
         return _Hdf5(
-            self.path, [kept.name for kept in self.kept], max(CACHED, min(max(chunks), LARGEST)), self.encoding
+            self.path,
+            [kept.name for kept in self.kept],
+            max(CHUNK_CACHE, min(max(chunks), LARGEST_CACHE)),
+            self.encoding,
         )
 
-    def looked_at(self) -> tuple[Form, list[Kept]]:
+    def looked_at(self) -> tuple[Form, list[StoredArray]]:
         """The datasets as they say they are."""
-        with _Hdf5(self.path, (), CACHED, None) as opened:
+        with _Hdf5(self.path, (), CHUNK_CACHE, None) as opened:
             there = [name for name in opened.file if opened.holds_rows(name)]
             there += [name for name in names_in(self.datasets) if name not in there and opened.holds_rows(name)]
             form = form_of(self.datasets, there, "read_hdf5", "datasets", self.path)
             found = {name: opened.dataset(name) for name in form.names}
             equal_lengths({name: dataset.shape for name, dataset in found.items()}, "read_hdf5", "datasets", self.path)
             return form, [
-                Kept(name, len(d), d.dtype, d.shape[1:], d.chunks[0] if d.chunks else 0) for name, d in found.items()
+                StoredArray(name, len(d), d.dtype, d.shape[1:], d.chunks[0] if d.chunks else 0)
+                for name, d in found.items()
             ]
 
     def hint(self, error: Exception) -> str:
@@ -134,7 +138,7 @@ class Hdf5Rows(StoredRows):
         if (
             opened.values[at] is not None
             or kept.dtype.hasobject
-            or kept.row_size > FEW
+            or kept.row_size > SMALL_ROW
             or len(wanted) <= 8
             or not kept.scattered(wanted)
         ):
@@ -157,7 +161,7 @@ class _Hdf5:
             importlib.import_module("hdf5plugin")  # tells HDF5 of its filters
         self.below = open_file(path, who="read_hdf5()") if is_url(path) else None
         try:
-            self.file = opened(self.below or path, f"read_hdf5(): {path}", rdcc_nbytes=cache)
+            self.file = open_hdf5(self.below or path, f"read_hdf5(): {path}", rdcc_nbytes=cache)
             found = [self.dataset(name) for name in names]
             self.datasets = [
                 dataset.asstr(encoding) if encoding and self._is_text(dataset) else dataset for dataset in found
@@ -165,7 +169,7 @@ class _Hdf5:
             self.values = [_bytes_of if dataset.attrs.get(BYTES) else None for dataset in found]
         except Exception as error:
             self.close()
-            tell(error, path, f"read_hdf5(): {path} is no HDF5 file, or not a whole one")
+            raise_clearly(error, path, f"read_hdf5(): {path} is no HDF5 file, or not a whole one")
 
     def holds_rows(self, name: str) -> bool:
         """Whether there is a dataset under a name, or should be:

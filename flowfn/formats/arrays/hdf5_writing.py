@@ -13,14 +13,13 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.extras import needed
-from flowfn.formats.joining.members import ENOUGH, Fill, Form, filled
-from flowfn.storage.writing import shown, written
+from flowfn.formats.joining.members import BLOCK_BYTES, CHUNK_ROWS, Fill, Form, fill_all
+from flowfn.storage.writing import shown, written_whole
 
 BYTES = "flowfn_bytes"
 """The attribute of a dataset whose rows are bytes of any length: HDF5 knows such strings only without zeros in them."""
 
 _COMPRESSION = rules.one_of("gzip", "lzf", "szip", None)
-_CHUNK = rules.optional(rules.positive)
 
 
 def write_hdf5(
@@ -45,21 +44,21 @@ def write_hdf5(
     ['some', 'words']
     """
     h5py: Any = needed("h5py", "write_hdf5()", extra="hdf5")
-    _CHUNK.check("write_hdf5", "chunk", chunk, {})
+    CHUNK_ROWS.check("write_hdf5", "chunk", chunk, {})
     _COMPRESSION.check("write_hdf5", "compression", compression, {})
     rules.boolean.check("write_hdf5", "overwrite", overwrite, {})
     with (
         shown(flow, "write_hdf5") as datapoints,
-        written(path, overwrite, "write_hdf5") as beside,
+        written_whole(path, overwrite, "write_hdf5") as beside,
         open(beside, "w+b", buffering=0) as below,
         _yielding(below) as yielding,
         h5py.File(yielding, "w") as file,
     ):
 
         def begin(form: Form, parts: list[Any]) -> list[Fill]:
-            return [_fill(h5py, file, name, part, chunk, compression) for name, part in zip(form.names, parts)]
+            return [_dataset_fill(h5py, file, name, part, chunk, compression) for name, part in zip(form.names, parts)]
 
-        filled(datapoints, "write_hdf5", begin)
+        fill_all(datapoints, "write_hdf5", begin)
 
 
 class _Yielding:
@@ -105,7 +104,7 @@ def _yielding(file: Any) -> Iterator[_Yielding]:
             raise made.failed
 
 
-def _fill(h5py: Any, file: Any, name: str, first: Any, chunk: int | None, compression: str | None) -> Fill:
+def _dataset_fill(h5py: Any, file: Any, name: str, first: Any, chunk: int | None, compression: str | None) -> Fill:
     dataset: Any = None
 
     def put(rows: np.ndarray) -> None:
@@ -116,10 +115,10 @@ def _fill(h5py: Any, file: Any, name: str, first: Any, chunk: int | None, compre
                 if fill.kind is str
                 else h5py.vlen_dtype(np.uint8)
                 if fill.kind is bytes
-                else _plain(fill, name)
+                else _hdf5_dtype(fill, name)
             )
             size = max(int(np.prod(fill.shape)) * fill.dtype.itemsize, 1)
-            length = chunk or max(min(ENOUGH // size, 4096, max(len(rows), 16)), 1)
+            length = chunk or max(min(BLOCK_BYTES // size, 4096, max(len(rows), 16)), 1)
             shape = tuple(max(side, 1) for side in fill.shape)
             most = (None, *(side or None for side in fill.shape))  # a chunk holds something, and fits
             dataset = file.create_dataset(
@@ -145,7 +144,7 @@ def _fill(h5py: Any, file: Any, name: str, first: Any, chunk: int | None, compre
     return fill
 
 
-def _plain(fill: Fill, name: str) -> np.dtype:
+def _hdf5_dtype(fill: Fill, name: str) -> np.dtype:
     """The dtype of numbers, which HDF5 has to know."""
     if fill.dtype.kind in "UmM":
         hint = (

@@ -14,10 +14,10 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from flowfn.storage.signatures import told
+from flowfn.storage.signatures import unexpected_kind
 
 MAGIC = b"\x93NUMPY"
-LONGEST = 1 << 16
+LONGEST_HEADER = 1 << 16
 """Bytes of a header beyond which nobody believes it: it is Python text that has to be parsed."""
 DIGITS = 21
 """Room for the number of rows, which is known at the end."""
@@ -45,7 +45,7 @@ def header_of(file: BinaryIO, where: str) -> Header:
     """
     start = file.read(len(MAGIC) + 2)
     if start[: len(MAGIC)] != MAGIC or len(start) < len(MAGIC) + 2:
-        other = told(start, "read_npy")
+        other = unexpected_kind(start, "read_npy")
         what = "is empty" if not start else "does not begin as an .npy file does" + f"; {other}" * bool(other)
         raise ValueError(f"{where} {what}")
     version = tuple(start[len(MAGIC) :])
@@ -56,16 +56,16 @@ def header_of(file: BinaryIO, where: str) -> Header:
     counted = struct.Struct("<H" if version == (1, 0) else "<I")
     count = file.read(counted.size)
     length = counted.unpack(count)[0] if len(count) == counted.size else 0
-    if length > LONGEST:
+    if length > LONGEST_HEADER:
         raise ValueError(f"{where} has a header of {length} bytes, which cannot be; is it damaged?")
     text = file.read(length)
     if len(count) < counted.size or len(text) < length:
         raise ValueError(f"{where} ends in its header; it is not whole")
-    dtype, shape, fortran = _parsed(text.decode("utf8" if version == (3, 0) else "latin1", "replace"), where)
+    dtype, shape, fortran = _header_fields(text.decode("utf8" if version == (3, 0) else "latin1", "replace"), where)
     return Header(dtype, shape, fortran, len(start) + len(count) + length)
 
 
-def _parsed(text: str, where: str) -> tuple[np.dtype, tuple[int, ...], bool]:
+def _header_fields(text: str, where: str) -> tuple[np.dtype, tuple[int, ...], bool]:
     try:
         told = ast.literal_eval(re.sub(r"\b(\d+)L\b", r"\1", text).strip())  # Python 2 wrote (10L,)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError) as error:
@@ -104,7 +104,7 @@ def header_for(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     except UnicodeEncodeError:
         held, version, counted = text.encode("utf8"), (3, 0), "<I"
     before = len(MAGIC) + 2 + struct.calcsize(counted)
-    if len(held) + before + 64 > LONGEST:
+    if len(held) + before + 64 > LONGEST_HEADER:
         raise ValueError("an .npy header with so many fields would be too long")
     held += b" " * (-(len(held) + 1 + before) % 64) + b"\n"
     return MAGIC + bytes(version) + struct.pack(counted, len(held)) + held

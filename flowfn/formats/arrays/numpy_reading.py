@@ -22,13 +22,13 @@ from flowfn.flows.flow import Flow
 from flowfn.flows.sources import ArraysNode, Source
 from flowfn.formats.arrays.npy import Header, header_of
 from flowfn.formats.arrays.numpy_writing import LOCAL, write_npy, write_npz
-from flowfn.formats.joining.members import Form, Kind, equal_lengths, form_of
-from flowfn.formats.joining.several import several
+from flowfn.formats.joining.members import Form, RowKind, equal_lengths, form_of
+from flowfn.formats.joining.several import open_paths
 from flowfn.process import forks
 from flowfn.storage import archives
-from flowfn.storage.damage import reading, words
+from flowfn.storage.damage import error_words, reading
 from flowfn.storage.files import call, is_url, open_file
-from flowfn.storage.signatures import LENGTH, told
+from flowfn.storage.signatures import HEAD_LENGTH, unexpected_kind
 
 __all__ = ["read_npy", "read_npz", "write_npy", "write_npz"]
 
@@ -36,7 +36,7 @@ DEFLATE = 1100
 """How many times smaller than its content a deflated member cannot be."""
 
 
-class Member(NamedTuple):
+class ArrayMember(NamedTuple):
     """An array in a file: where it begins and what it is; `packed` if it has to be decompressed."""
 
     name: str
@@ -68,9 +68,9 @@ class ArrayFile(Columns):
         return self._arrays
 
     @property
-    def kinds(self) -> dict[str, Kind]:
+    def kinds(self) -> dict[str, RowKind]:
         """What the rows of each array are."""
-        return {member.name: Kind(member.header.dtype, member.header.shape[1:]) for member in self.members}
+        return {member.name: RowKind(member.header.dtype, member.header.shape[1:]) for member in self.members}
 
     @property
     def stackables(self) -> list[bool]:  # type: ignore[override]
@@ -102,11 +102,11 @@ class ArrayFile(Columns):
         self.keys, self.bare = self.form.keys, self.form.bare
         self._arrays, self._turn = None, forks.lock()
 
-    def _looked_at(self) -> tuple[list[Member], Form]:
+    def _looked_at(self) -> tuple[list[ArrayMember], Form]:
         where = f"{self.who}(): {self.path}"
         with open_file(self.path, who=f"{self.who}()") as file, reading(self.path, f"{where} cannot be read"):
             if self.who == "read_npy":
-                found = {"": _member(file, "", 0, _size(file), where, self.allow_pickle)}
+                found = {"": _member(file, "", 0, _file_size(file), where, self.allow_pickle)}
                 form = Form(None, True, [""])
                 if not found[""].header.shape:
                     raise ValueError(f"{where} holds a single value, and no rows")
@@ -120,7 +120,7 @@ class ArrayFile(Columns):
         equal_lengths({name: found[name].header.shape for name in form.names}, self.who, "arrays", self.path)
         return [found[name] for name in form.names], form
 
-    def _array(self, member: Member) -> np.ndarray:
+    def _array(self, member: ArrayMember) -> np.ndarray:
         header, where = member.header, f"{self.who}(): {self.path}" + f": {member.name!r}" * bool(member.name)
         if not header.nbytes:
             return np.ndarray(header.shape, header.dtype, b"")
@@ -165,7 +165,7 @@ def _rows(columns: Columns, block: Block) -> Any:
     return taken[0] if columns.bare else dict(zip(columns.keys, taken)) if columns.keys is not None else taken
 
 
-def _size(file: BinaryIO) -> int:
+def _file_size(file: BinaryIO) -> int:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     return size
@@ -173,7 +173,7 @@ def _size(file: BinaryIO) -> int:
 
 def _member(
     file: BinaryIO, name: str, offset: int, size: int, where: str, allow_pickle: bool, packed: bool = False
-) -> Member:
+) -> ArrayMember:
     """An array of which the header comes next in a file, and of which `size` bytes are there, header and all."""
     header = header_of(file, where)
     if header.dtype.hasobject:
@@ -188,17 +188,17 @@ def _member(
             f"{size - header.size}; "
             "it is damaged, or not whole"
         )
-    return Member(name, header, offset + header.size, packed)
+    return ArrayMember(name, header, offset + header.size, packed)
 
 
 def _members(file: BinaryIO, path: str, whole: bool) -> dict[str, zipfile.ZipInfo]:
     """The arrays in a zip file, by name; with `whole`, there must be nothing else in it."""
     try:
-        infos = archives.opened(file).infolist()
+        infos = archives.open_zip(file).infolist()
     except Exception as error:
-        hint = "it is empty" if not _size(file) else told(file.read(LENGTH), "read_npz")
+        hint = "it is empty" if not _file_size(file) else unexpected_kind(file.read(HEAD_LENGTH), "read_npz")
         raise ValueError(
-            f"read_npz(): {path} is no .npz file, or not a whole one: {words(error)}" + f"; {hint}" * bool(hint)
+            f"read_npz(): {path} is no .npz file, or not a whole one: {error_words(error)}" + f"; {hint}" * bool(hint)
         ) from error
     other = next((info.filename for info in infos if not info.filename.endswith(".npy")), None)
     if whole and other is not None:
@@ -209,7 +209,7 @@ def _members(file: BinaryIO, path: str, whole: bool) -> dict[str, zipfile.ZipInf
     return {info.filename.removesuffix(".npy"): info for info in infos if info.filename.endswith(".npy")}
 
 
-def _in_zip(file: BinaryIO, info: zipfile.ZipInfo, name: str, where: str, allow_pickle: bool) -> Member:
+def _in_zip(file: BinaryIO, info: zipfile.ZipInfo, name: str, where: str, allow_pickle: bool) -> ArrayMember:
     if info.flag_bits & 1:
         raise ValueError(f"{where} is encrypted")
     stored = info.compress_type == zipfile.ZIP_STORED
@@ -227,12 +227,12 @@ def _in_zip(file: BinaryIO, info: zipfile.ZipInfo, name: str, where: str, allow_
     if local[:4] != b"PK\x03\x04" or len(local) < LOCAL:
         raise ValueError(f"{where} does not lie where the file says; it is damaged")
     start = info.header_offset + LOCAL + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
-    if start + info.file_size > _size(file):
+    if start + info.file_size > _file_size(file):
         raise ValueError(f"{where} ends behind the end of the file; it is not whole")
     return told._replace(offset=start + told.offset)
 
 
-def _loaded(file: Any, member: Member, where: str) -> np.ndarray:
+def _loaded(file: Any, member: ArrayMember, where: str) -> np.ndarray:
     """An array that cannot be mapped, read once."""
     header = member.header
     if member.packed or (member.name and header.dtype.hasobject):
@@ -283,7 +283,7 @@ def read_npy(path: Any, *, allow_pickle: bool = False) -> Flow[Any]:
     array([3, 9])
     """
     rules.boolean.check("read_npy", "allow_pickle", allow_pickle, {})
-    arrays = several(path, "read_npy", lambda one: ArrayFile(one, "read_npy", None, allow_pickle))
+    arrays = open_paths(path, "read_npy", lambda one: ArrayFile(one, "read_npy", None, allow_pickle))
     return Flow(
         Source(arrays, ArraysNode, name="read_npy", shown=call("read_npy", path, allow_pickle=(allow_pickle, False)))
     )
@@ -311,6 +311,6 @@ def read_npz(path: Any, arrays: Any = None, *, allow_pickle: bool = False) -> Fl
     [[np.int64(0)], [np.int64(1)]]
     """
     rules.boolean.check("read_npz", "allow_pickle", allow_pickle, {})
-    held = several(path, "read_npz", lambda one: ArrayFile(one, "read_npz", arrays, allow_pickle))
+    held = open_paths(path, "read_npz", lambda one: ArrayFile(one, "read_npz", arrays, allow_pickle))
     text = call("read_npz", path, *[arrays] * (arrays is not None), allow_pickle=(allow_pickle, False))
     return Flow(Source(held, ArraysNode, name="read_npz", shown=text))

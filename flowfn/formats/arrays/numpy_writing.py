@@ -13,8 +13,8 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.formats.arrays.npy import header_for
-from flowfn.formats.joining.members import Fill, Form, filled
-from flowfn.storage.writing import shown, written
+from flowfn.formats.joining.members import Fill, Form, fill_all
+from flowfn.storage.writing import shown, written_whole
 
 LOCAL = 30
 """Bytes of what stands before a member of a zip file, without its name and its extra field."""
@@ -22,7 +22,7 @@ ZIP64 = 20
 """Bytes of the extra field that lets a member have more than 4 GiB."""
 PADDING = 0xD935
 """The name of an extra field that only fills space (as zipalign of Android uses it)."""
-ALIGNED = 64
+ALIGNMENT = 64
 
 
 def write_npy(path: Any, flow: Any, *, overwrite: bool = False) -> None:
@@ -45,7 +45,7 @@ def write_npy(path: Any, flow: Any, *, overwrite: bool = False) -> None:
     rules.boolean.check("write_npy", "overwrite", overwrite, {})
     with (
         shown(flow, "write_npy") as datapoints,
-        written(path, overwrite, "write_npy") as beside,
+        written_whole(path, overwrite, "write_npy") as beside,
         _Growing(beside, "write_npy", "a row") as growing,
     ):
         fill: Fill | None = None
@@ -78,7 +78,7 @@ def write_npz(path: Any, flow: Any, *, compressed: bool = False, overwrite: bool
     rules.boolean.check("write_npz", "overwrite", overwrite, {})
     with (
         shown(flow, "write_npz") as datapoints,
-        written(path, overwrite, "write_npz") as beside,
+        written_whole(path, overwrite, "write_npz") as beside,
         contextlib.ExitStack() as stack,
     ):
         growing: list[_Growing] = []
@@ -88,11 +88,11 @@ def write_npz(path: Any, flow: Any, *, compressed: bool = False, overwrite: bool
                 growing.append(stack.enter_context(_Growing(f"{beside}.{number}", "write_npz", name)))
             return [Fill(part, one.name, "write_npz", one.put) for one, part in zip(growing, parts)]
 
-        form, _ = filled(datapoints, "write_npz", begin)
+        form, _ = fill_all(datapoints, "write_npz", begin)
         stack.close()
         with zipfile.ZipFile(beside, "w") as archive:
             for number, name in enumerate(form.names):
-                _archived(archive, f"{beside}.{number}", name if form.keys is not None else f"arr_{name}", compressed)
+                _add_array(archive, f"{beside}.{number}", name if form.keys is not None else f"arr_{name}", compressed)
 
 
 class _Growing:
@@ -156,11 +156,11 @@ class _Growing:
         self.dtype = dtype
 
 
-def _archived(archive: zipfile.ZipFile, path: str, name: str, compressed: bool) -> None:
+def _add_array(archive: zipfile.ZipFile, path: str, name: str, compressed: bool) -> None:
     """Put an .npy file into a zip file, where its array begins at a multiple of 64 bytes, so that it can be mapped."""
     info = zipfile.ZipInfo(f"{name}.npy")
     info.compress_type = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
     before = archive.start_dir + LOCAL + len(info.filename.encode()) + ZIP64 + 4
-    info.extra = struct.pack("<HH", PADDING, -before % ALIGNED) + bytes(-before % ALIGNED)
+    info.extra = struct.pack("<HH", PADDING, -before % ALIGNMENT) + bytes(-before % ALIGNMENT)
     with open(path, "rb") as file, archive.open(info, "w", force_zip64=True) as member:
         shutil.copyfileobj(file, member, 1 << 20)

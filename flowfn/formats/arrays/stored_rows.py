@@ -17,24 +17,24 @@ from flowfn.datapoints.columns import stackable
 from flowfn.datapoints.components import component
 from flowfn.flows.flow import Flow
 from flowfn.flows.sources import ArraysNode, Source
-from flowfn.formats.joining.members import Form, Kind
-from flowfn.storage.damage import reading, tell
+from flowfn.formats.joining.members import Form, RowKind
+from flowfn.storage.damage import raise_clearly, reading
 from flowfn.storage.files import Opened
 
-PIECE = 1 << 20
+CONSECUTIVE = 1 << 20
 """Bytes that are read at once, in order."""
 SCATTERED = 1 << 22
 """Bytes of scattered rows that are read at once."""
-LARGEST = 1 << 28
+LARGEST_CHUNK = 1 << 28
 """Bytes of a chunk beyond which it is read in parts: there may be nothing of it in the file,
 and memory for all of it nowhere."""
 DIRECT = 1 << 19
 """Bytes from which on rows are read straight into recycled memory."""
-NEAR = 1 << 15
+SMALL_GAP = 1 << 15
 """Bytes between two rows up to which it is faster to read over them than to begin anew."""
 
 
-class Kept(NamedTuple):
+class StoredArray(NamedTuple):
     """An array in a file: where it lies, what a row is, how many rows lie in a chunk (0 if it has no chunks)."""
 
     name: str
@@ -52,14 +52,14 @@ class Kept(NamedTuple):
     def piece(self) -> int:
         """How many rows to read at once: whole chunks, if there are any,
         and no chunk is said to be larger than any should be."""
-        step = max(self.chunk, 1) if self.chunk * self.row_size <= LARGEST else max(SCATTERED // self.row_size, 1)
-        return step * max(PIECE // (self.row_size * step), 1)
+        step = max(self.chunk, 1) if self.chunk * self.row_size <= LARGEST_CHUNK else max(SCATTERED // self.row_size, 1)
+        return step * max(CONSECUTIVE // (self.row_size * step), 1)
 
     def scattered(self, wanted: np.ndarray) -> bool:
         """Whether it costs more to read over what lies between most of some rows,
         whose indices grow, than to begin anew."""
         span = int(wanted[-1] - wanted[0])
-        return span * self.row_size > NEAR // 2 * len(wanted) or (
+        return span * self.row_size > SMALL_GAP // 2 * len(wanted) or (
             self.chunk > 0 and span // self.chunk > len(wanted) // 2
         )
 
@@ -81,7 +81,7 @@ class StoredRows(Opened):
                 np.empty(kept.shape, kept.dtype)  # a row for which there is no memory is refused before any is wanted
         self.chosen = list(range(len(self.kept)))
 
-    def looked_at(self) -> tuple[Form, list[Kept]]:
+    def looked_at(self) -> tuple[Form, list[StoredArray]]:
         """What datapoints look like, and the arrays that they are made of."""
         raise TypeError(f"{type(self).__name__} does not say what there is in {self.path}")
 
@@ -129,9 +129,9 @@ class StoredRows(Opened):
         return self.form.bare
 
     @property
-    def kinds(self) -> dict[str, Kind]:
+    def kinds(self) -> dict[str, RowKind]:
         """What the rows of each array are."""
-        return {self.kept[at].name: Kind(self.kept[at].dtype, self.kept[at].shape) for at in self.chosen}
+        return {self.kept[at].name: RowKind(self.kept[at].dtype, self.kept[at].shape) for at in self.chosen}
 
     @property
     def stackables(self) -> list[bool]:
@@ -170,7 +170,7 @@ class StoredRows(Opened):
     def _tell(self, at: int, start: int, stop: int, error: Exception) -> NoReturn:
         where = f"row {start}" if stop == start + 1 else f"rows {start} to {stop - 1}"
         failed = f"{self.who}(): {where} of {self.kept[at].name!r} cannot be read"
-        tell(error, self.path, failed, self.hint(error))
+        raise_clearly(error, self.path, failed, self.hint(error))
 
     def hint(self, error: Exception) -> str:
         """What to do about an error in reading rows."""
@@ -212,14 +212,14 @@ class StoredRows(Opened):
             self._tell(at, block.start, block.stop, error)
         return made
 
-    def _apart(self, kept: Kept, wanted: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    def _apart(self, kept: StoredArray, wanted: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """Between which of some sorted rows to begin to read anew."""
         apart = wanted[1:] // kept.piece > wanted[:-1] // kept.piece
         if kept.chunk:
             chunks = wanted // kept.chunk
             apart |= chunks[1:] > chunks[:-1] + 1
         if self.keeps_chunks or not kept.chunk:
-            apart |= steps > max(NEAR // kept.row_size, 1)
+            apart |= steps > max(SMALL_GAP // kept.row_size, 1)
         return apart
 
     def _gathered(self, at: int, indices: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from flowfn.formats.arrays.stored_rows import LARGEST, Kept
+from flowfn.formats.arrays.stored_rows import LARGEST_CHUNK, StoredArray
 from flowfn.process import forks
 
 MANY = 1 << 8
@@ -22,17 +22,17 @@ each that is not there costs as much as one that is."""
 LOOKED = 1 << 20
 """How many chunks an array may have along its rows for many to be read in one call,
 in which Zarr counts all of them."""
-Held = TypeVar("Held")
+Value = TypeVar("Value")
 
 
-class Recent(Generic[Held]):
+class Recent(Generic[Value]):
     """What was put here last, as long as all of it has at most so many bytes; threads may share it."""
 
     def __init__(self, most: int) -> None:
         self.most, self._size, self._turn = most, 0, forks.lock()
-        self._held: OrderedDict[Any, tuple[Held, int]] = OrderedDict()
+        self._held: OrderedDict[Any, tuple[Value, int]] = OrderedDict()
 
-    def get(self, key: Any) -> Held | None:
+    def get(self, key: Any) -> Value | None:
         """What was put under a key, which is wanted again."""
         with self._turn:
             found = self._held.get(key)
@@ -41,7 +41,7 @@ class Recent(Generic[Held]):
             self._held.move_to_end(key)
             return found[0]
 
-    def put(self, key: Any, value: Held, size: int) -> None:
+    def put(self, key: Any, value: Value, size: int) -> None:
         """Keep it, and throw away what has not been wanted for the longest time."""
         with self._turn:
             self._size += size - self._held.pop(key, (None, 0))[1]
@@ -50,7 +50,7 @@ class Recent(Generic[Held]):
                 self._size -= self._held.popitem(last=False)[1][1]
 
 
-class Shelf:
+class ChunkCache:
     """The decoded chunks of all arrays of a store that were wanted last, and which ones were wanted at all lately."""
 
     def __init__(self, most: int) -> None:
@@ -58,7 +58,7 @@ class Shelf:
         self.wanted: Recent[bool] = Recent(most)
 
 
-class Decoded:
+class ChunkedArray:
     """An array of a store. A chunk is kept when a part of it is wanted, or,
     where rows are scattered over many, when it is wanted again.
 
@@ -66,10 +66,10 @@ class Decoded:
     of a smaller one, or of a window that moves, are soon there already.
     """
 
-    def __init__(self, array: Any, kept: Kept, shelf: Shelf, at: int, stored: Stored | None = None) -> None:
+    def __init__(self, array: Any, kept: StoredArray, shelf: ChunkCache, at: int, stored: Stored | None = None) -> None:
         self.array, self.kept, self.shelf, self.at, self.stored = array, kept, shelf, at, stored
         self.size = kept.chunk * kept.row_size
-        self.kept_whole = self.size <= LARGEST
+        self.kept_whole = self.size <= LARGEST_CHUNK
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Consecutive rows, in new memory."""

@@ -16,21 +16,19 @@ import numpy as np
 from flowfn import rules
 from flowfn.extras import needed
 from flowfn.flows.flow import Flow
-from flowfn.formats.arrays.stored_rows import Kept, StoredRows, flow_of_rows
-from flowfn.formats.arrays.zarr_chunks import MANY, Decoded, Shelf, Stored
-from flowfn.formats.joining.members import Fill, Form, equal_lengths, filled, form_of, names_in
-from flowfn.formats.joining.several import several
+from flowfn.formats.arrays.stored_rows import StoredArray, StoredRows, flow_of_rows
+from flowfn.formats.arrays.zarr_chunks import MANY, ChunkCache, ChunkedArray, Stored
+from flowfn.formats.joining.members import CHUNK_ROWS, Fill, Form, equal_lengths, fill_all, form_of, names_in
+from flowfn.formats.joining.several import open_paths
 from flowfn.storage import archives
-from flowfn.storage.damage import tell
+from flowfn.storage.damage import raise_clearly
 from flowfn.storage.files import call, is_url
-from flowfn.storage.writing import shown, written
+from flowfn.storage.writing import shown, written_whole
 
-CACHED = 1 << 26
+STORE_CACHE = 1 << 26
 """Bytes of decoded chunks that are kept, because the next rows may lie in them."""
 
 HINT = "; install what it needs (its codec), or write it anew with other ones"
-
-_CHUNK = rules.optional(rules.positive)
 
 
 def read_zarr(path: Any, arrays: Any = None) -> Flow[Any]:
@@ -53,7 +51,7 @@ def read_zarr(path: Any, arrays: Any = None) -> Flow[Any]:
     {'square': np.int64(9)}
     """
     needed("zarr", "read_zarr()", extra="zarr")
-    rows = several(path, "read_zarr", lambda one: ZarrRows(one, arrays), folders=True)
+    rows = open_paths(path, "read_zarr", lambda one: ZarrRows(one, arrays), folders=True)
     return flow_of_rows(rows, "read_zarr", call("read_zarr", path, *[arrays] * (arrays is not None)))
 
 
@@ -75,7 +73,7 @@ class ZarrRows(StoredRows):
         """Open the store."""
         return _Zarr(self.path, self.kept)
 
-    def looked_at(self) -> tuple[Form, list[Kept]]:
+    def looked_at(self) -> tuple[Form, list[StoredArray]]:
         """The arrays as they say they are."""
         zarr: Any = needed("zarr", "read_zarr()", extra="zarr")
         opened = _Zarr(self.path, [])
@@ -94,7 +92,7 @@ class ZarrRows(StoredRows):
                 form = form_of(self.arrays, sorted({*found, *listed}), "read_zarr", "arrays", self.path)
                 found = {name: found.get(name) or opened.array(name) for name in form.names}
             equal_lengths({name: array.shape for name, array in found.items()}, "read_zarr", "arrays", self.path)
-            return form, [_kept(found[name], name) for name in form.names]
+            return form, [_stored_array(found[name], name) for name in form.names]
         finally:
             opened.close()
 
@@ -110,7 +108,7 @@ class ZarrRows(StoredRows):
 class _Zarr:
     """An open store, and the arrays that are read from it."""
 
-    def __init__(self, path: str, chosen: Sequence[Kept]) -> None:
+    def __init__(self, path: str, chosen: Sequence[StoredArray]) -> None:
         self.zarr: Any = needed("zarr", "read_zarr()", extra="zarr")
         self.path = path
         if not is_url(path) and not os.path.exists(path):
@@ -119,7 +117,7 @@ class _Zarr:
         try:
             if zipped:
                 with open(path, "rb") as file:
-                    archives.opened(file)
+                    archives.open_zip(file)
             store = self.zarr.storage.ZipStore(path, mode="r") if zipped else path
             self.root = self.zarr.open(store, mode="r")
             if not is_url(path) and isinstance(
@@ -127,10 +125,10 @@ class _Zarr:
             ):  # what was consolidated may be older than the arrays
                 self.root = self.zarr.open_group(store, mode="r", use_consolidated=False)
         except Exception as error:
-            tell(error, path, f"read_zarr(): {path} {_failing(path)}", HINT)
-        shelf = Shelf(CACHED)
+            raise_clearly(error, path, f"read_zarr(): {path} {_failing(path)}", HINT)
+        shelf = ChunkCache(STORE_CACHE)
         self.decoded = [
-            Decoded(array, kept, shelf, at, self._stored(array, kept.name))
+            ChunkedArray(array, kept, shelf, at, self._stored(array, kept.name))
             for at, (array, kept) in enumerate((self.array(kept.name), kept) for kept in chosen)
         ]
 
@@ -140,14 +138,14 @@ class _Zarr:
             return list(self.root.array_keys())
         except Exception as error:
             said = f"read_zarr(): not all of the arrays that lie in {self.path} can be read"
-            tell(error, self.path, said, "; choose those that can: arrays=[...]")
+            raise_clearly(error, self.path, said, "; choose those that can: arrays=[...]")
 
     def member(self, name: str) -> Any:
         """The array, or group, of a name."""
         try:
             return self.root.get(name)
         except Exception as error:
-            tell(
+            raise_clearly(
                 error,
                 self.path,
                 f"read_zarr(): {name!r} of {self.path} {_failing(os.path.join(self.path, name))}",
@@ -161,7 +159,7 @@ class _Zarr:
             ValueError: it is not.
         """
         array = self.member(name) if name else self.root
-        if array.dtype.names and _is_big(_told(os.path.join(self.path, name))):
+        if array.dtype.names and _is_big(_codecs_of(os.path.join(self.path, name))):
             raise ValueError(
                 f"read_zarr(): {name!r} of {self.path} holds fields that are said to be big-endian, which zarr takes "
                 "for little-endian; "
@@ -192,7 +190,7 @@ def _failing(path: str) -> str:
     return "is no Zarr store, or a damaged one"
 
 
-def _told(path: str) -> Iterable[Any]:
+def _codecs_of(path: str) -> Iterable[Any]:
     """The codecs of an array in a folder, as its file tells them: zarr forgets the order of bytes of fields."""
     with contextlib.suppress(OSError, ValueError), open(os.path.join(path, "zarr.json"), "rb") as file:
         return json.load(file).get("codecs", ())
@@ -205,8 +203,8 @@ def _is_big(codecs: Iterable[Any]) -> bool:
     return any(one.get("endian") == "big" or _is_big(one.get("codecs", ())) for one in told)
 
 
-def _kept(array: Any, name: str) -> Kept:
-    return Kept(name, array.shape[0], array.dtype, array.shape[1:], max(min(array.chunks[0], array.shape[0]), 1))
+def _stored_array(array: Any, name: str) -> StoredArray:
+    return StoredArray(name, array.shape[0], array.dtype, array.shape[1:], max(min(array.chunks[0], array.shape[0]), 1))
 
 
 def write_zarr(path: Any, flow: Any, *, chunk: int | None = None, overwrite: bool = False) -> None:
@@ -228,18 +226,18 @@ def write_zarr(path: Any, flow: Any, *, chunk: int | None = None, overwrite: boo
     array([2. , 2.5])
     """
     zarr: Any = needed("zarr", "write_zarr()", extra="zarr")
-    _CHUNK.check("write_zarr", "chunk", chunk, {})
+    CHUNK_ROWS.check("write_zarr", "chunk", chunk, {})
     rules.boolean.check("write_zarr", "overwrite", overwrite, {})
-    with shown(flow, "write_zarr") as datapoints, written(path, overwrite, "write_zarr", folder=True) as beside:
+    with shown(flow, "write_zarr") as datapoints, written_whole(path, overwrite, "write_zarr", folder=True) as beside:
         root = zarr.open_group(beside, mode="w")
 
         def begin(form: Form, parts: list[Any]) -> list[Fill]:
-            return [_fill(root, name, part, chunk) for name, part in zip(form.names, parts)]
+            return [_array_fill(root, name, part, chunk) for name, part in zip(form.names, parts)]
 
-        filled(datapoints, "write_zarr", begin)
+        fill_all(datapoints, "write_zarr", begin)
 
 
-def _fill(root: Any, name: str, first: Any, chunk: int | None) -> Fill:
+def _array_fill(root: Any, name: str, first: Any, chunk: int | None) -> Fill:
     array: Any = None
 
     def put(rows: np.ndarray) -> None:

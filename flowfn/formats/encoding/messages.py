@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from flowfn.extras import needed
-from flowfn.formats.encoding.payloads import Unreadable
+from flowfn.storage.damage import Unreadable
 
-_OPTIONAL, _REPEATED = 1, 3
-_FLOAT, _INT64, _INT32, _BOOL, _MESSAGE, _BYTES, _STRING = 2, 3, 5, 8, 11, 12, 9
+_LABEL_OPTIONAL, _LABEL_REPEATED = 1, 3
+_TYPE_FLOAT, _TYPE_INT64, _TYPE_INT32, _TYPE_BOOL, _TYPE_MESSAGE, _TYPE_BYTES, _TYPE_STRING = 2, 3, 5, 8, 11, 12, 9
 _PROTO2, _PROTO3 = "proto2", "proto3"
 _VARINT, _EIGHT, _SIZED, _FOUR = 0, 1, 2, 5
-_WIRES = {_FLOAT: _FOUR, _INT64: _VARINT, _INT32: _VARINT, _BOOL: _VARINT}
+_WIRES = {_TYPE_FLOAT: _FOUR, _TYPE_INT64: _VARINT, _TYPE_INT32: _VARINT, _TYPE_BOOL: _VARINT}
 """How numbers are written; all else has its length before it."""
 
 Field = tuple[str, int, int, int, str]
@@ -48,7 +48,7 @@ def parsed(kind: Any, payload: bytes, called: str) -> Any:
 
 def _stranger(about: Any, data: memoryview) -> str | None:
     """What there is in a message that its description does not know."""
-    for number, wire, content in _fields(data):
+    for number, wire, content in _wire_fields(data):
         field = about.fields_by_number.get(number)
         if field is None:
             return f"its {about.name} has a field {number}"
@@ -61,7 +61,7 @@ def _stranger(about: Any, data: memoryview) -> str | None:
     return None
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+def _wire_fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
     """(number, wire type, content) of what is in a message that protobuf has read."""
     at = 0
     while at < len(data):
@@ -83,7 +83,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
 
 
 def _is_repeated(field: Any) -> bool:
-    return field.is_repeated if hasattr(field, "is_repeated") else field.label == _REPEATED
+    return field.is_repeated if hasattr(field, "is_repeated") else field.label == _LABEL_REPEATED
 
 
 def example(who: str, extra: str) -> Any:
@@ -101,44 +101,47 @@ def sequence_example(who: str, extra: str) -> Any:
 def _tensorflow(who: str, extra: str) -> Any:
     """The messages of TensorFlow's, by name."""
     lists = {
-        "BytesList": [("value", 1, _REPEATED, _BYTES, "")],
-        "FloatList": [("value", 1, _REPEATED, _FLOAT, "")],
-        "Int64List": [("value", 1, _REPEATED, _INT64, "")],
+        "BytesList": [("value", 1, _LABEL_REPEATED, _TYPE_BYTES, "")],
+        "FloatList": [("value", 1, _LABEL_REPEATED, _TYPE_FLOAT, "")],
+        "Int64List": [("value", 1, _LABEL_REPEATED, _TYPE_INT64, "")],
     }
-    kinds = [("bytes_list", 1, _OPTIONAL, _MESSAGE, "BytesList"), ("float_list", 2, _OPTIONAL, _MESSAGE, "FloatList")]
-    kinds.append(("int64_list", 3, _OPTIONAL, _MESSAGE, "Int64List"))
+    kinds = [
+        ("bytes_list", 1, _LABEL_OPTIONAL, _TYPE_MESSAGE, "BytesList"),
+        ("float_list", 2, _LABEL_OPTIONAL, _TYPE_MESSAGE, "FloatList"),
+    ]
+    kinds.append(("int64_list", 3, _LABEL_OPTIONAL, _TYPE_MESSAGE, "Int64List"))
     messages = {
         **lists,
         "Feature": kinds,
-        "Features": [("feature", 1, _REPEATED, _MESSAGE, "Features.FeatureEntry")],
-        "Example": [("features", 1, _OPTIONAL, _MESSAGE, "Features")],
-        "FeatureList": [("feature", 1, _REPEATED, _MESSAGE, "Feature")],
-        "FeatureLists": [("feature_list", 1, _REPEATED, _MESSAGE, "FeatureLists.FeatureListEntry")],
+        "Features": [("feature", 1, _LABEL_REPEATED, _TYPE_MESSAGE, "Features.FeatureEntry")],
+        "Example": [("features", 1, _LABEL_OPTIONAL, _TYPE_MESSAGE, "Features")],
+        "FeatureList": [("feature", 1, _LABEL_REPEATED, _TYPE_MESSAGE, "Feature")],
+        "FeatureLists": [("feature_list", 1, _LABEL_REPEATED, _TYPE_MESSAGE, "FeatureLists.FeatureListEntry")],
         "SequenceExample": [
-            ("context", 1, _OPTIONAL, _MESSAGE, "Features"),
-            ("feature_lists", 2, _OPTIONAL, _MESSAGE, "FeatureLists"),
+            ("context", 1, _LABEL_OPTIONAL, _TYPE_MESSAGE, "Features"),
+            ("feature_lists", 2, _LABEL_OPTIONAL, _TYPE_MESSAGE, "FeatureLists"),
         ],
     }
     entries = {"Features": "Feature", "FeatureLists": "FeatureList"}
-    return _made("tensorflow", _PROTO3, messages, who, extra, {"Feature": "kind"}, entries)
+    return _message_classes("tensorflow", _PROTO3, messages, who, extra, {"Feature": "kind"}, entries)
 
 
 @functools.cache
 def datum(who: str, extra: str) -> Any:
     """The class `Datum`: an image, raw or encoded, and its label."""
     numbers = [
-        (name, number, _OPTIONAL, _INT32, "")
+        (name, number, _LABEL_OPTIONAL, _TYPE_INT32, "")
         for name, number in (("channels", 1), ("height", 2), ("width", 3), ("label", 5))
     ]
     others = [
-        ("data", 4, _OPTIONAL, _BYTES, ""),
-        ("float_data", 6, _REPEATED, _FLOAT, ""),
-        ("encoded", 7, _OPTIONAL, _BOOL, ""),
+        ("data", 4, _LABEL_OPTIONAL, _TYPE_BYTES, ""),
+        ("float_data", 6, _LABEL_REPEATED, _TYPE_FLOAT, ""),
+        ("encoded", 7, _LABEL_OPTIONAL, _TYPE_BOOL, ""),
     ]
-    return _made("caffe", _PROTO2, {"Datum": numbers + others}, who, extra)("Datum")
+    return _message_classes("caffe", _PROTO2, {"Datum": numbers + others}, who, extra)("Datum")
 
 
-def _made(
+def _message_classes(
     package: str,
     syntax: str,
     messages: dict[str, list[Field]],
@@ -166,7 +169,11 @@ def _made(
             held = (entries or {})[name]
             entry = message.nested_type.add(name=f"{held}Entry")
             entry.options.map_entry = True
-            _add(entry, package, [("key", 1, _OPTIONAL, _STRING, ""), ("value", 2, _OPTIONAL, _MESSAGE, held)])
+            _add(
+                entry,
+                package,
+                [("key", 1, _LABEL_OPTIONAL, _TYPE_STRING, ""), ("value", 2, _LABEL_OPTIONAL, _TYPE_MESSAGE, held)],
+            )
     pool = pools.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     return functools.cache(lambda name: factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}")))

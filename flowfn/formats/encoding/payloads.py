@@ -20,7 +20,7 @@ import numpy as np
 from flowfn.extras import needed
 from flowfn.kinds.notes import add_note
 from flowfn.showing import brief
-from flowfn.storage.damage import words
+from flowfn.storage.damage import Unreadable, error_words
 
 PICKLED = 0x80
 """What a pickle begins with."""
@@ -29,7 +29,7 @@ _TUPLE, _SET, _FROZENSET, _INTEGER = range(4)
 _EXTENSIONS: dict[type, int] = {tuple: _TUPLE, set: _SET, frozenset: _FROZENSET}
 
 
-def packed(datapoint: Any) -> bytes:
+def packed_datapoint(datapoint: Any) -> bytes:
     """A datapoint as bytes: None, numbers, strings, bytes, lists, tuples, dicts, sets, arrays and scalars of numpy.
 
     Raises:
@@ -40,12 +40,12 @@ def packed(datapoint: Any) -> bytes:
     {'image': array([[0, 0]], dtype=uint8), 'size': (1, 2)}
     """
     pack: bytes = _msgpack().packb(
-        datapoint, default=_known, use_bin_type=True, strict_types=True, unicode_errors="surrogatepass"
+        datapoint, default=_packable, use_bin_type=True, strict_types=True, unicode_errors="surrogatepass"
     )
     return pack
 
 
-def unpacked(payload: Any, *, allow_pickle: bool = False) -> Any:
+def unpacked_datapoint(payload: Any, *, allow_pickle: bool = False) -> Any:
     """The datapoint again; its arrays cannot be written to, as they lie in the bytes that were read.
 
     Pickles, which tensorpack writes, are told by their first byte, and read only if they may be.
@@ -59,7 +59,7 @@ def unpacked(payload: Any, *, allow_pickle: bool = False) -> Any:
 
 @lru_cache(maxsize=2)
 def unpacker(allow_pickle: bool) -> Callable[[Any], Any]:
-    """`unpacked`, for many payloads."""
+    """`unpacked_datapoint`, for many payloads."""
     unpack = hasty(allow_pickle)
 
     def read(payload: Any) -> Any:
@@ -69,7 +69,7 @@ def unpacker(allow_pickle: bool) -> Callable[[Any], Any]:
         except Unreadable:
             raise
         except Exception as error:
-            raise Unreadable(f"it is no datapoint that was packed: {words(error)}") from error
+            raise Unreadable(f"it is no datapoint that was packed: {error_words(error)}") from error
         return unpickled(payload, allow_pickle)
 
     return read
@@ -115,10 +115,10 @@ def unpickled(payload: Any, allow_pickle: bool) -> Any:
     try:
         return pickle.loads(payload)
     except Exception as error:
-        raise Unreadable(f"its pickle cannot be read: {words(error)}") from error
+        raise Unreadable(f"its pickle cannot be read: {error_words(error)}") from error
 
 
-def encoded(encode: Callable[[Any], Any], datapoint: Any, number: int, who: str) -> bytes:
+def payload_of(encode: Callable[[Any], Any], datapoint: Any, number: int, who: str) -> bytes:
     """What `encode` makes of a datapoint.
 
     Raises:
@@ -132,10 +132,6 @@ def encoded(encode: Callable[[Any], Any], datapoint: Any, number: int, who: str)
     if not isinstance(payload, (bytes, bytearray, memoryview)):
         raise TypeError(f"{who}(): encode must return bytes, got {brief(payload)} for datapoint {number}")
     return payload if type(payload) is bytes else bytes(payload)
-
-
-class Unreadable(ValueError):
-    """Bytes that cannot be made into what they are to be; the text says of one of them what is wrong with it."""
 
 
 class _Refused(Unreadable):
@@ -155,18 +151,18 @@ def _msgpack() -> ModuleType:
 # To bytes
 
 
-def _known(value: Any) -> Any:
+def _packable(value: Any) -> Any:
     """What msgpack does not know, in what it knows."""
     kind = type(value)
     if kind is np.ndarray or isinstance(value, np.memmap):
-        return _array(np.asarray(value))
-    if isinstance(value, np.generic) and _described(value.dtype) is not None:
+        return _array_map(np.asarray(value))
+    if isinstance(value, np.generic) and _dtype_description(value.dtype) is not None:
         return {b"nd": False, b"type": value.dtype.str, b"data": value.tobytes()} if value.nbytes else value.item()
     if kind is complex:
         return {b"complex": True, b"data": repr(value)}
     if kind in _EXTENSIONS:
         items = value if kind is tuple else sorted(value, key=repr)  # the same bytes for the same set
-        return _msgpack().ExtType(_EXTENSIONS[kind], packed(list(items)))
+        return _msgpack().ExtType(_EXTENSIONS[kind], packed_datapoint(list(items)))
     if kind is int:
         return _msgpack().ExtType(_INTEGER, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
     raise TypeError(
@@ -176,8 +172,8 @@ def _known(value: Any) -> Any:
     )
 
 
-def _array(array: np.ndarray) -> dict[bytes, Any]:
-    described = _described(array.dtype)
+def _array_map(array: np.ndarray) -> dict[bytes, Any]:
+    described = _dtype_description(array.dtype)
     if described is None:
         raise TypeError(
             f"arrays must be of numbers, strings, bytes, times or structures of them, got {brief(array)}; "
@@ -196,7 +192,7 @@ def _array(array: np.ndarray) -> dict[bytes, Any]:
 
 
 @lru_cache(maxsize=256)
-def _described(dtype: np.dtype) -> Any:
+def _dtype_description(dtype: np.dtype) -> Any:
     """A dtype in plain words, or None if it cannot be had again from them."""
     if dtype.hasobject or dtype.metadata or (not dtype.itemsize and dtype.names is not None):
         return None
@@ -218,7 +214,7 @@ def _as_lists(described: Any) -> Any:
 # From bytes
 
 
-def _decoded(pickles: bool, read: dict[Any, Any]) -> Any:
+def _restored(pickles: bool, read: dict[Any, Any]) -> Any:
     """A dict, or what one stands for."""
     if b"nd" in read and b"data" in read:
         if read[b"nd"] is False:
@@ -232,8 +228,8 @@ def _decoded(pickles: bool, read: dict[Any, Any]) -> Any:
     return read
 
 
-_without: Callable[[dict[Any, Any]], Any] = partial(_decoded, False)
-_with_pickles: Callable[[dict[Any, Any]], Any] = partial(_decoded, True)
+_without: Callable[[dict[Any, Any]], Any] = partial(_restored, False)
+_with_pickles: Callable[[dict[Any, Any]], Any] = partial(_restored, True)
 
 
 def _placed(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
@@ -246,26 +242,34 @@ def _placed(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _dtype(described: Any) -> np.dtype:
-    return _simple(described) if type(described) is str else _checked(np.lib.format.descr_to_dtype(_fields(described)))
+    return (
+        _simple(described)
+        if type(described) is str
+        else _without_objects(np.lib.format.descr_to_dtype(_numpy_description(described)))
+    )
 
 
 @lru_cache(maxsize=256)
 def _simple(described: str) -> np.dtype:
-    return _checked(np.dtype(described))
+    return _without_objects(np.dtype(described))
 
 
-def _checked(dtype: np.dtype) -> np.dtype:
+def _without_objects(dtype: np.dtype) -> np.dtype:
     if dtype.hasobject:
         raise ValueError("an array of objects can only be pickled")
     return dtype
 
 
-def _fields(described: Any) -> Any:
+def _numpy_description(described: Any) -> Any:
     """The description of a structure, as numpy wants it: a list of tuples."""
     if isinstance(described, (str, bytes)):
         return described if isinstance(described, str) else described.decode()
     return [
-        (_fields(name) if isinstance(name, (str, bytes)) else tuple(name), _fields(kind), *map(tuple, more))
+        (
+            _numpy_description(name) if isinstance(name, (str, bytes)) else tuple(name),
+            _numpy_description(kind),
+            *map(tuple, more),
+        )
         for name, kind, *more in described
     ]
 

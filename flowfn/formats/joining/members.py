@@ -10,13 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flowfn import rules
 from flowfn.showing import brief
 
-ENOUGH = 1 << 20
+BLOCK_BYTES = 1 << 20
 """Bytes of rows that are put together before they are written."""
+CHUNK_ROWS = rules.optional(rules.positive)
+"""How many rows make a chunk of what is written, or None."""
 
 
-class Kind(NamedTuple):
+class RowKind(NamedTuple):
     """What the rows of an array are."""
 
     dtype: np.dtype
@@ -146,7 +149,7 @@ class Fill:
         self.dtype = np.dtype(object) if self.kind is not np.ndarray else example.dtype
         self.shape = () if self.kind is not np.ndarray else example.shape
         size = max(int(np.prod(self.shape)) * self.dtype.itemsize, 1)
-        self.block = np.empty((rows or max(min(ENOUGH // size, 4096), 1), *self.shape), self.dtype)
+        self.block = np.empty((rows or max(min(BLOCK_BYTES // size, 4096), 1), *self.shape), self.dtype)
 
     def add(self, value: Any, number: int) -> None:
         """Take one row.
@@ -199,7 +202,9 @@ def as_row(value: Any, name: str, who: str, number: int) -> Any:
     return row
 
 
-def filled(datapoints: Iterable[Any], who: str, begin: Callable[[Form, list[Any]], Sequence[Fill]]) -> tuple[Form, int]:
+def fill_all(
+    datapoints: Iterable[Any], who: str, begin: Callable[[Form, list[Any]], Sequence[Fill]]
+) -> tuple[Form, int]:
     """Send all datapoints through the fills that `begin` makes for the components of the first; how many they were.
 
     Raises:

@@ -12,7 +12,7 @@ import numpy as np
 
 from flowfn.blocks import Block, ints
 from flowfn.datapoints import buffers
-from flowfn.formats.joining.members import Kind
+from flowfn.formats.joining.members import RowKind
 from flowfn.process import forks
 from flowfn.storage.finding import paths_of
 
@@ -20,7 +20,7 @@ FILES = 32
 """How many files are held open."""
 
 
-def several(paths: Any, who: str, opened: Callable[[str], Any], *, folders: bool = False) -> Any:
+def open_paths(paths: Any, who: str, opened: Callable[[str], Any], *, folders: bool = False) -> Any:
     """What `opened` makes of the path that is meant, or of all of them as one sequence; see `paths_of`.
 
     Each is a sequence of datapoints; those that can be asked for blocks of rows (`Columns`,
@@ -40,10 +40,10 @@ def together(parts: list[Any], who: str) -> Any:
     if not hasattr(parts[0], "rows"):
         return Several(parts, who)
     for part in parts:
-        if not _alike(parts[0].kinds, part.kinds):
+        if not _kinds_agree(parts[0].kinds, part.kinds):
             raise ValueError(
-                f"{who}(): {part.path} has {_told(part.kinds)}, where {parts[0].path} has {_told(parts[0].kinds)}; "
-                "read them apart, or choose what they have in common"
+                f"{who}(): {part.path} has {_kinds_text(part.kinds)}, where {parts[0].path} has "
+                f"{_kinds_text(parts[0].kinds)}; read them apart, or choose what they have in common"
             )
     return SeveralColumns(parts, who)
 
@@ -193,19 +193,19 @@ def _gathered(found: list[Any], places: list[np.ndarray], count: int) -> Any:
     return made
 
 
-def _alike(first: dict[str, Kind], other: dict[str, Kind]) -> bool:
+def _kinds_agree(first: dict[str, RowKind], other: dict[str, RowKind]) -> bool:
     """Whether rows have the same components, of the same shapes and dtypes; texts may be of any width."""
-    return first.keys() == other.keys() and all(_same(kind, other[name]) for name, kind in first.items())
+    return first.keys() == other.keys() and all(_kind_agrees(kind, other[name]) for name, kind in first.items())
 
 
-def _same(one: Kind, other: Kind) -> bool:
+def _kind_agrees(one: RowKind, other: RowKind) -> bool:
     dtypes = one.dtype.newbyteorder("="), other.dtype.newbyteorder("=")
     return one.shape == other.shape and (
         dtypes[0] == dtypes[1] or (one.dtype.kind == other.dtype.kind and one.dtype.kind in "US")
     )
 
 
-def _told(kinds: dict[str, Kind]) -> str:
+def _kinds_text(kinds: dict[str, RowKind]) -> str:
     return ", ".join(
         f"{name!r} " * bool(name) + f"{kind.dtype} {kind.shape}" for name, kind in list(kinds.items())[:20]
     )

@@ -13,9 +13,9 @@ from flowfn import rules
 from flowfn.extras import needed
 from flowfn.flows.flow import Flow
 from flowfn.formats.encoding.messages import datum, parsed
-from flowfn.formats.encoding.payloads import Unreadable
-from flowfn.formats.joining.several import several
+from flowfn.formats.joining.several import open_paths
 from flowfn.formats.lmdb.keyvalue import KEYS_RULE, Entries
+from flowfn.storage.damage import Unreadable
 from flowfn.storage.files import call, flow_of
 
 _ORDER = rules.one_of("bgr", "rgb")
@@ -40,7 +40,7 @@ def read_caffe_lmdb(path: Any, *, keys: Any = None, stored: str = "bgr") -> Flow
     KEYS_RULE.check("read_caffe_lmdb", "keys", keys, {})
     datum("read_caffe_lmdb()", "lmdb")
     decode = ImageOf(stored == "bgr")
-    entries = several(
+    entries = open_paths(
         path, "read_caffe_lmdb", lambda one: Entries(one, "read_caffe_lmdb", keys, decode, False, False), folders=True
     )
     given = path if isinstance(path, (list, tuple)) else os.fspath(path)
@@ -57,11 +57,11 @@ class ImageOf:
 
     def __call__(self, payload: bytes) -> list[Any]:
         """The image as it is stored, in RGB order."""
-        read = _parsed(payload)
-        return [_decoded(read.data) if read.encoded else _raw(read, self.swapped), read.label]
+        read = _parsed_datum(payload)
+        return [_decoded_image(read.data) if read.encoded else _raw(read, self.swapped), read.label]
 
 
-def _parsed(payload: bytes) -> Any:
+def _parsed_datum(payload: bytes) -> Any:
     return parsed(datum("read_caffe_lmdb()", "lmdb"), payload, "Datum")
 
 
@@ -75,7 +75,7 @@ def _raw(read: Any, swapped: bool) -> np.ndarray:
     return np.ascontiguousarray((planes[::-1] if swapped and len(planes) == 3 else planes).transpose(1, 2, 0))
 
 
-def _decoded(data: bytes) -> np.ndarray:
+def _decoded_image(data: bytes) -> np.ndarray:
     needed("cv2", "read_caffe_lmdb()", extra="image")
     from flowfn.image.reading import decode_image
 

@@ -24,7 +24,7 @@ _ROOT, _MAGIC = struct.Struct("<16xI124xQ"), 0xBEEFC0DE
 _MAGICS = [_MAGIC.to_bytes(4, order) for order in ("little", "big")]
 _DATABASE, DEEPEST = struct.Struct("<IHH5Q"), 32
 """A database within a database: padding, flags, depth; pages of branches, of leaves, beyond them; entries, root."""
-SMALL = 1 << 11
+SMALL_VALUE = 1 << 11
 """Bytes below which values are small, on an average."""
 
 
@@ -62,7 +62,7 @@ class Environment:
             if self.entries > size:
                 raise self.corrupt(f"it says that it has {self.entries} entries, in {size} bytes")
             filled = (pages["leaf_pages"] + pages["overflow_pages"]) * pages["psize"]
-            self.small: bool = filled < SMALL * self.entries
+            self.small: bool = filled < SMALL_VALUE * self.entries
 
     @property
     def transaction(self) -> Any:
@@ -170,7 +170,7 @@ def _check_roots(path: str, page: int, size: int, called: str) -> None:
 
 def environment(path: str, who: str) -> Environment:
     """The environment of a file in this process."""
-    with _turn:
+    with _environments_lock:
         told = os.stat(path)
         at = told.st_dev, told.st_ino
         found = _environments.get(at)
@@ -247,4 +247,4 @@ class Growing:
 
 _environments: weakref.WeakValueDictionary[tuple[int, int], Environment] = weakref.WeakValueDictionary()
 """By what the file is: LMDB would not open it a second time under any name."""
-_turn = forks.lock()
+_environments_lock = forks.lock()

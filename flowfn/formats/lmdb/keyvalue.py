@@ -23,17 +23,18 @@ from flowfn.digests.pipelines import identity
 from flowfn.extras import needed
 from flowfn.flows.flow import Flow
 from flowfn.flows.iterating import FlowIterator
-from flowfn.formats.encoding.payloads import Unreadable, encoded, hasty, packed, reader_of_all, unpacker
-from flowfn.formats.joining.several import several
+from flowfn.formats.encoding.payloads import hasty, packed_datapoint, payload_of, reader_of_all, unpacker
+from flowfn.formats.joining.several import open_paths
 from flowfn.formats.lmdb.environments import Environment, Growing, environment, is_database
-from flowfn.formats.lmdb.listings import KEYS, NUMBER, STATE, Listed, Numbered, given, listed, told
+from flowfn.formats.lmdb.listings import KEY_LIST, NUMBER, STATE, Listed, Numbered, chosen_keys, listed, own_keys
+from flowfn.storage.damage import Unreadable
 from flowfn.storage.endless import finite
 from flowfn.storage.files import Opened, call, file_path, flow_of, is_url
 from flowfn.storage.writing import resumable, resumed, shown
 
-FULL, OLD = 1 << 25, 10.0
+TRANSACTION_BYTES, TRANSACTION_SECONDS = 1 << 25, 10.0
 """Bytes, or seconds, after which what waits is written."""
-AROUND = 1 << 7
+OVERHEAD = 1 << 7
 """Bytes of memory that a datapoint takes beside its own while it waits."""
 SEVERAL = 64
 """How many small payloads are looked at together."""
@@ -45,7 +46,7 @@ KEYS_RULE = rules.Rule(
         value is None or isinstance(value, str) or all(isinstance(key, (str, bytes)) for key in value)
     ),
 )
-_DECODE = rules.optional(rules.function)
+_CODEC = rules.optional(rules.function)
 
 
 def read_lmdb(
@@ -83,12 +84,12 @@ def read_lmdb(
     (['two', 2], [(b'00000001', ['two', 2])])
     """
     KEYS_RULE.check("read_lmdb", "keys", keys, {})
-    _DECODE.check("read_lmdb", "decode", decode, {})
+    _CODEC.check("read_lmdb", "decode", decode, {})
     rules.boolean.check("read_lmdb", "with_keys", with_keys, {})
     rules.boolean.check("read_lmdb", "allow_pickle", allow_pickle, {})
     for module in ("lmdb", "msgpack") if decode is None else ("lmdb",):
         needed(module, "read_lmdb()", extra="lmdb")
-    entries = several(
+    entries = open_paths(
         path, "read_lmdb", lambda one: Entries(one, "read_lmdb", keys, decode, with_keys, allow_pickle), folders=True
     )
     options = {
@@ -129,7 +130,7 @@ def write_lmdb(
     {'image': array([[0, 0],
            [0, 0]], dtype=uint8), 'label': 7}
     """
-    _DECODE.check("write_lmdb", "encode", encode, {})
+    _CODEC.check("write_lmdb", "encode", encode, {})
     for module in ("lmdb", "msgpack") if encode is None else ("lmdb",):
         needed(module, "write_lmdb()", extra="lmdb")
     if is_url(file_path(path, "write_lmdb")):
@@ -141,10 +142,10 @@ def write_lmdb(
         resumable(path, overwrite, "write_lmdb", resume=resume) as beside,
         Growing(beside, "write_lmdb") as database,
     ):
-        _put(database, datapoints, encode, origin)
+        _put_all(database, datapoints, encode, origin)
 
 
-def _put(
+def _put_all(
     database: Growing, datapoints: FlowIterator[Any], encode: Callable[[Any], bytes] | None, origin: str | None
 ) -> None:
     """Put datapoints under their numbers, some at a time, and what belongs to them."""
@@ -156,15 +157,17 @@ def _put(
     waiting: list[tuple[bytes, bytes]] = []
     size, since = 0, time.monotonic()
     for datapoint in datapoints:
-        waiting.append((NUMBER.format(count).encode(), encoded(encode or packed, datapoint, count, "write_lmdb")))
-        size += len(waiting[-1][1]) + AROUND
+        waiting.append(
+            (NUMBER.format(count).encode(), payload_of(encode or packed_datapoint, datapoint, count, "write_lmdb"))
+        )
+        size += len(waiting[-1][1]) + OVERHEAD
         count += 1
-        if size >= FULL or time.monotonic() - since > OLD:
+        if size >= TRANSACTION_BYTES or time.monotonic() - since > TRANSACTION_SECONDS:
             state = {"count": count, "state": datapoints.state_dict(), "origin": origin} if origin else None
             database.put(waiting, {STATE: json.dumps(state).encode()})
             waiting, size, since = [], 0, time.monotonic()
     numbers = [NUMBER.format(number).encode() for number in range(count)] if encode in (None, pickle.dumps) else None
-    keys = {} if numbers is None else {KEYS: pickle.dumps(numbers) if encode else packed(numbers)}
+    keys = {} if numbers is None else {KEY_LIST: pickle.dumps(numbers) if encode else packed_datapoint(numbers)}
     database.put(waiting, {**keys, STATE: None})  # at once, so that there is a state as long as anything is missing
 
 
@@ -209,12 +212,12 @@ class Entries(Opened):
 
     def _looked_up(self) -> Numbered | Listed:
         held: Environment = self.handle
-        own = held.get(KEYS)
+        own = held.get(KEY_LIST)
         entries = held.entries - (own is not None)
         if self.keys is not None:
-            return given(self.keys, entries)
+            return chosen_keys(self.keys, entries)
         try:
-            found = told(bytes(own), entries, self.allow_pickle) if own is not None else None
+            found = own_keys(bytes(own), entries, self.allow_pickle) if own is not None else None
         except Unreadable as error:
             raise self._told("the list of keys", error) from error
         if found is not None and found.count > entries:
@@ -226,7 +229,7 @@ class Entries(Opened):
         there = list(islice(held, held.entries + 1))
         if len(there) != held.entries:
             raise held.corrupt(f"it says that it has {held.entries} entries, and {len(there)} are found")
-        return listed((key for key in there if key != KEYS), in_order=True)
+        return listed((key for key in there if key != KEY_LIST), in_order=True)
 
     def __len__(self) -> int:
         return self.listing.count

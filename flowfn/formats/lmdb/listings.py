@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from flowfn.blocks import Block, ints
-from flowfn.formats.encoding.payloads import Unreadable, packed, unpacked
+from flowfn.formats.encoding.payloads import packed_datapoint, unpacked_datapoint
+from flowfn.storage.damage import Unreadable
 
-KEYS = b"__keys__"
+KEY_LIST = b"__keys__"
 """Where tensorpack's LMDBSerializer keeps the list of the keys."""
 STATE = b"!flowfn"
 """Where an unfinished file keeps how far it has come; before all numbers."""
@@ -90,25 +91,29 @@ def listed(keys: Iterable[bytes], in_order: bool = False) -> Listed:
     return Listed(b"".join(held), np.fromiter(accumulate(map(len, held), initial=0), np.int64, len(held) + 1), in_order)
 
 
-def given(keys: Any, entries: int) -> Numbered | Listed:
+def chosen_keys(keys: Any, entries: int) -> Numbered | Listed:
     """The keys that a user names: a template for their numbers, or a list."""
     if isinstance(keys, str):
         return Numbered(entries, keys)
     return listed(key.encode() if isinstance(key, str) else bytes(key) for key in keys)
 
 
-def told(payload: bytes, entries: int, allow_pickle: bool) -> Numbered | Listed | None:
+def own_keys(payload: bytes, entries: int, allow_pickle: bool) -> Numbered | Listed | None:
     """The keys that a database lists itself, or None if they cannot be read without running what is in there."""
     numbers = [NUMBER.format(number).encode() for number in range(entries)]
-    if payload == packed(numbers) or (payload[:1] == b"\x80" and payload == _pickled(numbers, payload[1])):
+    if payload == packed_datapoint(numbers) or (payload[:1] == b"\x80" and payload == _pickled(numbers, payload[1])):
         return Numbered(entries, sorted=entries <= SORTED)
     is_pickle = len(payload) > 1 and payload[0] == 0x80
-    found = list(_texts(payload)) if is_pickle and not allow_pickle else unpacked(payload, allow_pickle=allow_pickle)
+    found = (
+        list(_texts(payload))
+        if is_pickle and not allow_pickle
+        else unpacked_datapoint(payload, allow_pickle=allow_pickle)
+    )
     if is_pickle and not allow_pickle and None in found:
         return None
     if type(found) is not list or not all(isinstance(key, (str, bytes)) for key in found):
-        raise Unreadable(f"what is listed under {KEYS.decode()} are not keys")
-    keys = given(found, entries)
+        raise Unreadable(f"what is listed under {KEY_LIST.decode()} are not keys")
+    keys = chosen_keys(found, entries)
     return Numbered(entries, sorted=entries <= SORTED) if found == numbers else keys
 
 

@@ -16,7 +16,7 @@ from flowfn.flows.sources import flow as as_flow
 
 AHEAD = 16
 """How many datapoints wait for each at most."""
-WAIT = 0.1
+POLL_SECONDS = 0.1
 """Seconds after which one who waits for a datapoint, or for room, looks whether all is well with the others."""
 
 _END = object()
@@ -60,14 +60,14 @@ class Dealer:
         """Hand something over, as soon as there is room; whether all is well."""
         while not self.failed.is_set():
             try:
-                self.queues[number].put(item, timeout=WAIT)
+                self.queues[number].put(item, timeout=POLL_SECONDS)
                 return True
             except Full:
                 continue
         return False
 
     def _take(self, number: int) -> None:
-        hand = Hand(self, number)
+        hand = DealtFlow(self, number)
         try:
             self.take(number, as_flow(hand))
         except BaseException:
@@ -76,7 +76,7 @@ class Dealer:
         consume(hand)  # one who does not want all of them must not hold up the others
 
 
-class Hand:
+class DealtFlow:
     """The datapoints of one of them, as they are dealt; they can be read once."""
 
     def __init__(self, dealer: Dealer, number: int) -> None:
@@ -88,7 +88,7 @@ class Hand:
     def __next__(self) -> Any:
         while not self.ended:
             try:
-                item = self.queue.get(timeout=WAIT)
+                item = self.queue.get(timeout=POLL_SECONDS)
             except Empty:
                 if self.dealer.failed.is_set():
                     raise Abandoned("another file could not be written") from None

@@ -19,7 +19,7 @@ from flowfn.digests.pipelines import identity
 from flowfn.extras import needed
 from flowfn.flows.flow import Flow
 from flowfn.storage.files import file_path, is_url, open_file, stamp
-from flowfn.storage.writing import written
+from flowfn.storage.writing import written_whole
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Note:
     def keep(self, origin: Origin, before: Sequence[str]) -> None:
         """Note it, and which files are there that are of another."""
         noted = {**asdict(origin), "before": {path: _stamp(path, self.who) for path in before}}
-        with written(self.path, True, self.who) as beside, open(beside, "w", encoding="utf-8") as file:
+        with written_whole(self.path, True, self.who) as beside, open(beside, "w", encoding="utf-8") as file:
             json.dump(noted, file)
 
     def remove(self) -> None:
@@ -111,14 +111,14 @@ def note_beside(pattern: str, shards: int, who: str) -> Note:
     >>> os.path.basename(note_beside("/data/train-{shard:03d}-of-{shards:03d}.tar", 8, "write_x").path)
     '.train-N-of-008.tar.flow'
     """
-    before, number, behind = _filled(pattern, shards).partition("\0")
+    before, number, behind = _with_count(pattern, shards).partition("\0")
     folder = os.path.dirname(file_path(before + number, who).replace("\0", "N"))
     below = file_path(f"{before}N{behind}" if number else before, who)[len(folder) :]
     below = below.strip("/\\").replace("/", "-").replace("\\", "-").replace("\0", "N")
     return Note(os.path.join(folder, f".{below}.flow") if not is_url(folder) else f"{folder}/.{below}.flow", who)
 
 
-def _filled(pattern: str, shards: int) -> str:
+def _with_count(pattern: str, shards: int) -> str:
     """A pattern with the number of files in its place, and a zero byte, which no path has,
     where the number of one goes."""
     parts = string.Formatter().parse(pattern)

@@ -30,7 +30,7 @@ from flowfn.storage.writing import shown
 from flowfn.vocabulary.transform import map as mapped
 
 _WHO = "write_shards"
-_PROCESSES = rules.optional(
+_WRITING_PROCESSES = rules.optional(
     rules.Rule(
         "a positive integer or 'auto'",
         lambda value: value == "auto" or rules.is_integer(value),
@@ -86,7 +86,7 @@ def write_shards(
     rules.function.check(_WHO, "write", write, {})
     PATTERN.check(_WHO, "pattern", pattern, {})
     shards = rules.positive.check(_WHO, "shards", shards, {})
-    _PROCESSES.check(_WHO, "processes", processes, {})
+    _WRITING_PROCESSES.check(_WHO, "processes", processes, {})
     for name, value in (("overwrite", overwrite), ("resume", resume)):
         rules.boolean.check(_WHO, name, value, {})
     if overwrite and resume:
@@ -108,13 +108,13 @@ def write_shards(
     note.keep(origin, stale)
     writing = Writing(write, paths, bool(stale))
     try:
-        _write(writing, missing, source, processes)
+        _write_missing(writing, missing, source, processes)
     finally:
         if not any(map(_exists, paths)):
             note.remove()
 
 
-def _write(writing: Writing, missing: Sequence[int], source: Flow[Any], processes: int | str | None) -> None:
+def _write_missing(writing: Writing, missing: Sequence[int], source: Flow[Any], processes: int | str | None) -> None:
     if source.seekable:
         pieces = {number: _same_pass(source[number :: len(writing.paths)], source) for number in missing}
         _each_by_itself(writing, pieces, processes)
@@ -156,7 +156,7 @@ def _attempted(writing: Writing, pieces: Mapping[int, Flow[Any]], processes: int
     failures: list[Failed] = []
     ahead = len(os.sched_getaffinity(0)) if processes == "auto" and hasattr(os, "sched_getaffinity") else 1
     written = pipe(
-        Begun(list(pieces), failures),
+        Unwritten(list(pieces), failures),
         mapped(Attempt(writing, pieces, mark)),
         prefetch(ahead if isinstance(processes, str) else int(processes), processes=processes) if processes else None,
     )
@@ -172,7 +172,7 @@ def _attempted(writing: Writing, pieces: Mapping[int, Flow[Any]], processes: int
 
 
 @dataclass(frozen=True)
-class Begun:
+class Unwritten:
     """The numbers of the files that are to be written, as many as there are;
     none any more once something has gone wrong."""
 

@@ -12,19 +12,18 @@ from typing import Any, NoReturn, Protocol, cast
 import numpy as np
 
 from flowfn.extras import needed
-from flowfn.formats.tables.values import DAMAGED, Convert, converter, filled, stands_alone
+from flowfn.formats.joining.several import FILES
+from flowfn.formats.tables.values import DAMAGED, Convert, converter, stands_alone, with_missing
 from flowfn.process import forks
 
-CACHED = 1 << 28
+GROUP_CACHE = 1 << 28
 """Bytes of decoded groups that are kept, at most, if it is more than one."""
-FILES = 32
-"""How many files are held open."""
 COLUMN = 1 << 10
 """Bytes that a column of a group takes beside its values."""
 
 
 @dataclass(slots=True)
-class Decoded:
+class DecodedGroup:
     """A group: its table, what makes Python objects of each column, the memory that it holds,
     and the bytes of its values.
 
@@ -45,7 +44,7 @@ class Decoded:
         try:
             return self.table.take(rows)
         except NotImplementedError:  # views, run ends, and what holds them
-            return self._columns(lambda column: _taken(column, rows))
+            return self._columns(lambda column: _rows_of(column, rows))
 
     def picked(self, rows: np.ndarray) -> Any:
         """Some of the rows, of which nothing else is looked at."""
@@ -55,7 +54,7 @@ class Decoded:
         return type(self.table).from_arrays([change(column) for column in self.table.columns], schema=self.table.schema)
 
 
-def _taken(column: Any, rows: np.ndarray) -> Any:
+def _rows_of(column: Any, rows: np.ndarray) -> Any:
     try:
         return column.take(rows)
     except NotImplementedError:
@@ -100,10 +99,10 @@ class Tables:
     def __init__(self, rows: Grouped) -> None:
         self._rows = weakref.ref(rows)  # who is to close this when they are gone
         self._files: OrderedDict[int, Any] = OrderedDict()
-        self._groups: OrderedDict[int, Decoded] = OrderedDict()
+        self._groups: OrderedDict[int, DecodedGroup] = OrderedDict()
         self._held, self._turn = 0, forks.lock()
 
-    def group(self, at: int) -> Decoded:
+    def group(self, at: int) -> DecodedGroup:
         """A group."""
         with self._turn:
             found = self._groups.get(at)
@@ -112,11 +111,11 @@ class Tables:
                 return found
             found = self._groups[at] = self._decoded(at, cast("Grouped", self._rows()))
             self._held += found.held
-            while self._held > CACHED and len(self._groups) > 1:
+            while self._held > GROUP_CACHE and len(self._groups) > 1:
                 self._held -= self._groups.popitem(last=False)[1].held
             return found
 
-    def _decoded(self, at: int, rows: Grouped) -> Decoded:
+    def _decoded(self, at: int, rows: Grouped) -> DecodedGroup:
         group = rows.groups[at]
         try:
             file = self._file(group.file, rows)
@@ -130,13 +129,13 @@ class Tables:
                 f"{rows.who}(): {path} has changed: group {group.number} had {group.rows} rows, now it has {len(table)}"
             )
         apart = rows.checked or all(map(stands_alone, table.schema.types))
-        return Decoded(
+        return DecodedGroup(
             table, [self._converter(field, rows) for field in table.schema], held, nbytes, rows.checked, apart
         )
 
     def _converter(self, field: Any, rows: Grouped) -> Convert:
         made = converter(field.type, field.name in rows.vectors)
-        return filled(made, rows.missing[field.name], field.type) if field.name in rows.missing else made
+        return with_missing(made, rows.missing[field.name], field.type) if field.name in rows.missing else made
 
     def _file(self, number: int, rows: Grouped) -> Any:
         if number not in self._files:

@@ -11,22 +11,22 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 import numpy as np
 
 from flowfn.formats.joining.members import Form
-from flowfn.formats.tables.decoding import Decoded, Tables
+from flowfn.formats.tables.decoding import DecodedGroup, Tables
 from flowfn.formats.tables.values import DAMAGED, FORM, Agreed, fits, maybe_whole
-from flowfn.storage.damage import reading, tell
+from flowfn.storage.damage import raise_clearly, reading
 from flowfn.storage.files import Opened, stamp
 from flowfn.storage.finding import paths_of
 
 SLICE = 1024
 """How many rows become Python objects at once."""
-SCATTERED = 1 << 24
+GATHERED = 1 << 24
 """Bytes of scattered rows that are put together at once."""
-FEW = 64
+UNCHECKED_RATIO = 64
 """Rows are checked one by one until there are no more than so many times as many in their group;
 then all of it is, once."""
 
 
-class Group(NamedTuple):
+class RowGroup(NamedTuple):
     """Some rows that are decoded together: in which file, the how-manieth there, how many."""
 
     file: int
@@ -45,7 +45,7 @@ class TableRows(Opened):
         self.columns, self.arrays, self.missing = columns, arrays, missing or {}
         super().__init__(self.paths[0], who)
         self.stamp = tuple(stamp(path, f"{who}()") for path in self.paths)
-        self.groups: list[Group] = []
+        self.groups: list[RowGroup] = []
         self.form = self._looked_at()
         self.starts = np.cumsum([0, *(group.rows for group in self.groups)])
         self.begins = self.starts.tolist()
@@ -73,7 +73,7 @@ class TableRows(Opened):
     def _looked_at(self) -> Form:
         for at, path in enumerate(self.paths):
             schema, rows = self._told(path)
-            self.groups += [Group(at, number, count) for number, count in enumerate(rows) if count]
+            self.groups += [RowGroup(at, number, count) for number, count in enumerate(rows) if count]
             if not at:
                 form = self._form(schema)
                 metadata = {name: schema.field(name).metadata or {} for name in form.names}
@@ -90,7 +90,7 @@ class TableRows(Opened):
                 schema, rows = self.look(path)
             except Exception as error:
                 if maybe_whole(error):
-                    tell(error, path, failed)
+                    raise_clearly(error, path, failed)
                 raise
             if min(rows, default=0) < 0:
                 raise ValueError(f"it says that it has a group of {min(rows)} rows")
@@ -162,7 +162,7 @@ class TableRows(Opened):
         first = 0
         while first < len(wanted):
             group = self.handle.group(int(groups[first]))
-            many = min(max(SCATTERED * len(group.table) // max(group.nbytes, 1), 64), len(wanted) - first)
+            many = min(max(GATHERED * len(group.table) // max(group.nbytes, 1), 64), len(wanted) - first)
             chosen, within = groups[first : first + many], wanted[first : first + many]
             rows: list[Any] = [None] * many
             for at in dict.fromkeys(chosen.tolist()):
@@ -191,10 +191,10 @@ class TableRows(Opened):
         self._check(at, group, table)
         return self._rows(at, group, table)
 
-    def _apart(self, group: Decoded, count: int) -> bool:
-        return group.apart and (group.seen + count) * FEW < len(group.table)
+    def _apart(self, group: DecodedGroup, count: int) -> bool:
+        return group.apart and (group.seen + count) * UNCHECKED_RATIO < len(group.table)
 
-    def _check(self, at: int, group: Decoded, table: Any) -> None:
+    def _check(self, at: int, group: DecodedGroup, table: Any) -> None:
         """Check rows before they are read, or all of their group;
         of a damaged one Arrow would take values from anywhere in memory."""
         if group.checked:
@@ -206,7 +206,7 @@ class TableRows(Opened):
             self.tell(error, at, DAMAGED)
         group.checked, group.seen = not few, group.seen + len(table)
 
-    def _rows(self, at: int, group: Decoded, table: Any) -> Iterator[Any]:
+    def _rows(self, at: int, group: DecodedGroup, table: Any) -> Iterator[Any]:
         columns = []
         try:
             for one, column in zip(group.convert, table.columns):
@@ -226,4 +226,4 @@ class TableRows(Opened):
         group, first, end = self.groups[at], self.starts[at], self.starts[at + 1]
         path = self.paths[group.file]
         where = f"{self.who}(): group {group.number} of {path} (datapoints {first} to {end - 1})"
-        tell(error, path, f"{where} cannot be read", "" if maybe_whole(error) else hint)
+        raise_clearly(error, path, f"{where} cannot be read", "" if maybe_whole(error) else hint)

@@ -23,7 +23,7 @@ _MISSING = rules.optional(
         lambda value: isinstance(value, dict) and all(isinstance(k, str) for k in value),
     )
 )
-_KINDS = (
+_TABLE_FILES = (
     (b"PAR1", "read_parquet", "a Parquet file; write read_parquet(path)"),
     (b"PARE", "", "an encrypted Parquet file; decrypt it before"),
     (b"ARROW1", "read_arrow", "an Arrow file; write read_arrow(path)"),
@@ -102,11 +102,11 @@ def _flow(kind: type[TableRows], paths: Any, columns: Any, arrays: bool, missing
     )
 
 
-def _begin(path: str, who: str) -> bytes:
+def _checked_magic(path: str, who: str) -> bytes:
     """The first bytes of a file, or an error if they say that it is of another kind."""
     with open_file(path, who=f"{who}()") as file:
         begin: bytes = file.read(6)
-    instead = next((words for magic, reader, words in _KINDS if begin.startswith(magic) and reader != who), "")
+    instead = next((words for magic, reader, words in _TABLE_FILES if begin.startswith(magic) and reader != who), "")
     if instead:
         raise ValueError(f"{who}(): {path} is {instead}")
     return begin
@@ -117,7 +117,7 @@ class ParquetRows(TableRows):
 
     def look(self, path: str) -> tuple[Any, list[int]]:
         """The schema, and how many rows each row group has."""
-        _begin(path, self.who)
+        _checked_magic(path, self.who)
         file = self.opened(path)
         try:
             told = file.metadata
@@ -201,7 +201,7 @@ class _Arrow:
     def __init__(self, path: str, who: str, names: list[str] | None = None) -> None:
         pa: Any = needed("pyarrow", f"{who}()", extra="parquet")
         self.path, self.who, self.range = path, who, range(0)
-        indexed = _begin(path, who).startswith(b"ARROW1")
+        indexed = _checked_magic(path, who).startswith(b"ARROW1")
         self.file = pa.PythonFile(open_file(path, who=f"{who}()"), "r") if is_url(path) else pa.memory_map(path, "r")
         try:
             self.reader, self.batches = None, []

@@ -15,7 +15,7 @@ from flowfn.extras import needed
 Convert: TypeAlias = Callable[[Any], list[Any]]
 
 DAMAGED = "; is the file damaged?"
-SHORT = 4
+FEW_VALUES = 4
 """Up to so many values are faster made one by one than through numpy."""
 FORM = b"flowfn"
 """Under this name a schema says whether datapoints are dicts, lists or bare values,
@@ -30,7 +30,7 @@ _LIKE = {
     "null": None,
 }
 
-_LISTS = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
+_LIST_TYPES = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
 
 
 def converter(kind: Any, arrays: bool) -> Convert:
@@ -45,16 +45,22 @@ def converter(kind: Any, arrays: bool) -> Convert:
         return _each_chunk(lambda chunk: _tensors(chunk, kind))
     if isinstance(kind, pa.BaseExtensionType):
         inner = converter(kind.storage_type, arrays)
-        return _pylist if _known(kind) else _each_chunk(lambda chunk: inner(pa.chunked_array([chunk.storage])))
+        return (
+            _pylist
+            if _is_arrow_extension(kind)
+            else _each_chunk(lambda chunk: inner(pa.chunked_array([chunk.storage])))
+        )
     if types.is_string(kind) or types.is_binary(kind) or types.is_large_string(kind) or types.is_large_binary(kind):
         return _each_chunk(
-            lambda chunk: chunk.to_numpy(zero_copy_only=False).tolist() if len(chunk) > SHORT else chunk.to_pylist()
+            lambda chunk: (
+                chunk.to_numpy(zero_copy_only=False).tolist() if len(chunk) > FEW_VALUES else chunk.to_pylist()
+            )
         )
     if types.is_integer(kind) or types.is_boolean(kind) or types.is_float32(kind) or types.is_float64(kind):
         return _each_chunk(
             lambda chunk: (
                 chunk.to_pylist()
-                if len(chunk) <= SHORT or chunk.null_count
+                if len(chunk) <= FEW_VALUES or chunk.null_count
                 else chunk.to_numpy(zero_copy_only=False).tolist()
             )
         )
@@ -67,7 +73,7 @@ def converter(kind: Any, arrays: bool) -> Convert:
     return _pylist
 
 
-def filled(convert: Convert, value: Any, kind: Any) -> Convert:
+def with_missing(convert: Convert, value: Any, kind: Any) -> Convert:
     """As `convert`, with a value in the place of None; a float in a column of integers makes floats of all."""
     told = meaning(kind, False)
     if told == "floats" and value is not None:
@@ -90,7 +96,7 @@ def meaning(kind: Any, arrays: bool) -> Any:
     if types.is_dictionary(kind) or text.startswith("run_end_encoded"):
         return meaning(kind.value_type, arrays)
     if isinstance(kind, pa.BaseExtensionType):
-        return text if _known(kind) else meaning(kind.storage_type, arrays)
+        return text if _is_arrow_extension(kind) else meaning(kind.storage_type, arrays)
     if types.is_struct(kind):
         return "dicts", *sorted(
             ((f.name, meaning(f.type, arrays)) for f in map(kind.field, range(kind.num_fields))), key=itemgetter(0)
@@ -195,7 +201,7 @@ def _months(*parts: int) -> Any:
     return pa.MonthDayNano(parts)
 
 
-def _known(kind: Any) -> bool:
+def _is_arrow_extension(kind: Any) -> bool:
     """Whether Arrow itself knows an extension, and so what its values are;
     those of others may be registered here, or not."""
     return bool(kind.extension_name.startswith("arrow."))
@@ -204,7 +210,7 @@ def _known(kind: Any) -> bool:
 def _is_list(kind: Any) -> bool:
     pa: Any = needed("pyarrow", "read_parquet()", extra="parquet")
     return any(
-        is_such(kind) for name in _LISTS if (is_such := getattr(pa.types, f"is_{name}", None))
+        is_such(kind) for name in _LIST_TYPES if (is_such := getattr(pa.types, f"is_{name}", None))
     )  # older ones know fewer
 
 

@@ -13,11 +13,11 @@ from flowfn import rules
 from flowfn.extras import needed
 from flowfn.formats.joining.members import Form, parts_of
 from flowfn.formats.tables.values import FORM
-from flowfn.storage.writing import shown, written
+from flowfn.storage.writing import shown, written_whole
 
-CHUNK = 1000
+ROWS_AT_ONCE = 1000
 """How many datapoints become Arrow arrays at once."""
-ENOUGH = 1 << 23
+GROUP_BYTES = 1 << 23
 """Bytes that make a group of rows, if nobody says how many rows do."""
 
 _GROUP = rules.optional(rules.positive)
@@ -62,7 +62,7 @@ def write_parquet(
         writer = parquet.ParquetWriter(sink, schema, compression=compression or "none")
         return writer, lambda table: writer.write_table(table, row_group_size=len(table))
 
-    _write("write_parquet", path, flow, group, schema, overwrite, begin)
+    _write_table("write_parquet", path, flow, group, schema, overwrite, begin)
 
 
 def write_arrow(
@@ -98,10 +98,10 @@ def write_arrow(
         writer = pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression=compression))
         return writer, lambda table: writer.write_table(table.combine_chunks(), max_chunksize=max(len(table), 1))
 
-    _write("write_arrow", path, flow, group, schema, overwrite, begin)
+    _write_table("write_arrow", path, flow, group, schema, overwrite, begin)
 
 
-def _write(who: str, path: Any, flow: Any, group: int | None, schema: Any, overwrite: bool, begin: Any) -> None:
+def _write_table(who: str, path: Any, flow: Any, group: int | None, schema: Any, overwrite: bool, begin: Any) -> None:
     pa: Any = needed("pyarrow", f"{who}()", extra="parquet")
     _GROUP.check(who, "group", group, {})
     rules.boolean.check(who, "overwrite", overwrite, {})
@@ -109,7 +109,7 @@ def _write(who: str, path: Any, flow: Any, group: int | None, schema: Any, overw
         raise TypeError(f"{who}(): schema must be a pyarrow.Schema or None, got {type(schema).__name__}")
     with (
         shown(flow, who) as datapoints,
-        written(path, overwrite, who) as beside,
+        written_whole(path, overwrite, who) as beside,
         pa.OSFile(beside, "wb") as sink,  # which a writer that cannot end itself would leave open
         _writing() as opened,
     ):
@@ -120,7 +120,7 @@ def _write(who: str, path: Any, flow: Any, group: int | None, schema: Any, overw
                 writer, put = begin(sink, table.schema)
                 opened.append(writer)
             pending.append(table)
-            pending = _put(pa, pending, group, put)
+            pending = _put_groups(pa, pending, group, put)
         if put is None:
             raise ValueError(f"{who}(): there are no datapoints, so nobody knows what columns to write")
         if pending:
@@ -137,11 +137,11 @@ def _writing() -> Iterator[list[Any]]:
             writer.close()
 
 
-def _put(pa: Any, pending: list[Any], group: int | None, put: Callable[[Any], None]) -> list[Any]:
+def _put_groups(pa: Any, pending: list[Any], group: int | None, put: Callable[[Any], None]) -> list[Any]:
     """Write what makes whole groups; what is left is returned."""
     rows = sum(map(len, pending))
     if group is None:
-        if sum(table.nbytes for table in pending) < ENOUGH and rows < 100 * CHUNK:
+        if sum(table.nbytes for table in pending) < GROUP_BYTES and rows < 100 * ROWS_AT_ONCE:
             return pending
         put(pa.concat_tables(pending))
         return []
@@ -158,7 +158,7 @@ def _tables(datapoints: Iterable[Any], who: str, schema: Any) -> Iterator[Any]:
     pa: Any = needed("pyarrow", f"{who}()", extra="parquet")
     form: Form | None = None
     number = 0
-    for chunk in ichunked(datapoints, CHUNK):
+    for chunk in ichunked(datapoints, ROWS_AT_ONCE):
         rows = []
         for at, datapoint in enumerate(chunk, number):
             found, parts = parts_of(datapoint, who)
@@ -175,15 +175,15 @@ def _tables(datapoints: Iterable[Any], who: str, schema: Any) -> Iterator[Any]:
             raise ValueError(f"{who}(): datapoints must have components, got {datapoint!r}")
         columns = list(zip(*rows))
         if schema is None:
-            schema = pa.schema([_field(pa, name, column, who) for name, column in zip(form.names, columns)])
-        schema = _formed(schema, form, who)
+            schema = pa.schema([_schema_field(pa, name, column, who) for name, column in zip(form.names, columns)])
+        schema = _schema_with_form(schema, form, who)
         yield pa.Table.from_arrays(
-            [_array(pa, schema.field(n), c, who, number) for n, c in zip(form.names, columns)], schema=schema
+            [_column_array(pa, schema.field(n), c, who, number) for n, c in zip(form.names, columns)], schema=schema
         )
         number += len(rows)
 
 
-def _formed(schema: Any, form: Form, who: str) -> Any:
+def _schema_with_form(schema: Any, form: Form, who: str) -> Any:
     """The schema, which also says what datapoints look like."""
     if schema.names != form.names:
         raise ValueError(f"{who}(): schema must have the columns {form.names}, as datapoints do, got {schema.names}")
@@ -192,11 +192,11 @@ def _formed(schema: Any, form: Form, who: str) -> Any:
     return schema.with_metadata({**(schema.metadata or {}), FORM: b"bare" if form.bare else b"list"})
 
 
-def _field(pa: Any, name: str, column: tuple[Any, ...], who: str) -> Any:
+def _schema_field(pa: Any, name: str, column: tuple[Any, ...], who: str) -> Any:
     """The name and type of a column, from its first values."""
     arrays = [value for value in column if isinstance(value, np.ndarray) and value.ndim]
     if not arrays:
-        return pa.field(name, _converted(pa, [_plain(value) for value in column], None, name, who, 0).type)
+        return pa.field(name, _converted(pa, [_arrow_value(value) for value in column], None, name, who, 0).type)
     dtypes, shapes = {array.dtype.newbyteorder("=") for array in arrays}, {array.shape for array in arrays}
     flat = all(len(shape) == 1 for shape in shapes)
     if (
@@ -222,10 +222,10 @@ def _field(pa: Any, name: str, column: tuple[Any, ...], who: str) -> Any:
     return pa.field(name, pa.fixed_shape_tensor(kind, arrays[0].shape))
 
 
-def _array(pa: Any, field: Any, column: tuple[Any, ...], who: str, number: int) -> Any:
+def _column_array(pa: Any, field: Any, column: tuple[Any, ...], who: str, number: int) -> Any:
     """The values of a column as an Arrow array."""
     if not isinstance(field.type, pa.FixedShapeTensorType):
-        return _converted(pa, [_plain(value) for value in column], field.type, field.name, who, number)
+        return _converted(pa, [_arrow_value(value) for value in column], field.type, field.name, who, number)
     shape, dtype = tuple(field.type.shape), np.dtype(field.type.value_type.to_pandas_dtype())
     if 0 in shape and who == "write_parquet":
         raise ValueError(
@@ -268,7 +268,7 @@ def _converted(pa: Any, column: list[Any], kind: Any, name: str, who: str, numbe
         ) from error
 
 
-def _plain(value: Any) -> Any:
+def _arrow_value(value: Any) -> Any:
     return _native(value) if isinstance(value, np.ndarray) else value
 
 

@@ -30,13 +30,13 @@ from flowfn.extras import needed
 from flowfn.kinds.notes import add_note
 from flowfn.showing import brief
 from flowfn.storage import archives
-from flowfn.storage.damage import words
+from flowfn.storage.damage import error_words
 
 Decoder: TypeAlias = Callable[[bytes], Any]
 
 TEXTS = ("txt", "text", "transcript", "html", "htm")
-NUMBERS = ("cls", "cls2", "class", "count", "index", "inx", "id")
-OBJECTS = ("json", "jsn")
+INTEGERS = ("cls", "cls2", "class", "count", "index", "inx", "id")
+JSONS = ("json", "jsn")
 PICKLES = ("pyd", "pkl", "pickle")
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm", "pbm")
 
@@ -91,7 +91,7 @@ class Decoding:
                 add_note(error, f"in decode[{extension!r}], of {where()}")
                 raise
             raise ValueError(
-                f"{where()} cannot be read as {extension}: {words(error)}; decode=False gives its bytes"
+                f"{where()} cannot be read as {extension}: {error_words(error)}; decode=False gives its bytes"
             ) from error
 
     def _found(self, extension: str) -> tuple[Decoder | None, bool]:
@@ -115,13 +115,13 @@ class Decoding:
             return _image_decoder() if self.images else None
         if last in ("npy", "npz"):
             return self._arrays
-        return bytes.decode if last in TEXTS else int if last in NUMBERS else json.loads if last in OBJECTS else None
+        return bytes.decode if last in TEXTS else int if last in INTEGERS else json.loads if last in JSONS else None
 
     def _arrays(self, data: bytes) -> Any:
         """An array, or a dict of them."""
         found = np.load(io.BytesIO(data), allow_pickle=self.allow_pickle)
         if isinstance(found, np.lib.npyio.NpzFile):
-            with found, archives.opened(io.BytesIO(data)):
+            with found, archives.open_zip(io.BytesIO(data)):
                 return dict(found)
         return found
 
@@ -133,7 +133,7 @@ class Decoding:
         vars(self).update(state, _known=known)
 
 
-def encoded(extension: str, value: Any, who: str) -> bytes:
+def component_bytes(extension: str, value: Any, who: str) -> bytes:
     """A component as the bytes of a file with this extension. Bytes are written as they are.
 
     Raises:
@@ -146,23 +146,23 @@ def encoded(extension: str, value: Any, who: str) -> bytes:
         return bytes(value)
     last = extension.rpartition(".")[2]
     if last == "gz" and extension != "gz":
-        return gzip.compress(encoded(extension[:-3], value, who), mtime=0)
+        return gzip.compress(component_bytes(extension[:-3], value, who), mtime=0)
     try:
         data = _encoded(last, value, who)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{who}: {brief(value)} cannot be written as {extension!r}: {error}") from error
     if data is None:
-        raise TypeError(f"{who}: {brief(value)} cannot be written as {extension!r}; {_remedy(last, value)}")
+        raise TypeError(f"{who}: {brief(value)} cannot be written as {extension!r}; {_extension_wants(last, value)}")
     return data
 
 
 def _encoded(last: str, value: Any, who: str) -> bytes | None:
     """The bytes, or None if the value is of a wrong type."""
-    if isinstance(value, str) and (last in TEXTS or last not in (*NUMBERS, *OBJECTS, *PICKLES, *IMAGES, "npy", "npz")):
+    if isinstance(value, str) and (last in TEXTS or last not in (*INTEGERS, *JSONS, *PICKLES, *IMAGES, "npy", "npz")):
         return value.encode()
-    if last in NUMBERS and isinstance(value, (int, np.integer)):
+    if last in INTEGERS and isinstance(value, (int, np.integer)):
         return str(int(value)).encode()
-    if last in OBJECTS:
+    if last in JSONS:
         return json.dumps(value, ensure_ascii=False).encode()
     if last in PICKLES:
         return pickle.dumps(value)
@@ -238,10 +238,10 @@ def _refuse_pickle(data: bytes) -> Any:
     )
 
 
-def _remedy(last: str, value: Any) -> str:
+def _extension_wants(last: str, value: Any) -> str:
     if last in TEXTS:
         return "it has to be a string"
-    if last in NUMBERS:
+    if last in INTEGERS:
         return "it has to be an integer"
     if last == "npy":
         return "it has to be an array"

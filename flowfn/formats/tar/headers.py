@@ -11,15 +11,15 @@ from typing import Protocol
 
 from flowfn.storage.unpacking import known_as, packing
 
-BLOCK = 512
-LONGEST = 1 << 20
+BLOCK_SIZE = 512
+LONGEST_EXTENSION = 1 << 20
 """How many bytes a name, or an extended header, may have."""
 
-_EMPTY, _BLANK = bytes(BLOCK), sum(b" " * 8)
+_EMPTY, _BLANK = bytes(BLOCK_SIZE), sum(b" " * 8)
 _OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:[/\\]|(.*[/\\])?\.\.([/\\]|$)", re.DOTALL)
 
 
-class Source(Protocol):
+class TarReader(Protocol):
     """A tar file at a place; `called` as in errors."""
 
     called: str
@@ -32,24 +32,24 @@ class Source(Protocol):
         """Pass over so many bytes; whether they are there."""
 
 
-def header(source: Source) -> bytes | None:
+def header(source: TarReader) -> bytes | None:
     """The next header, None where the end is marked.
 
     Raises:
         ValueError: there is none.
     """
-    found = source.read(BLOCK)
+    found = source.read(BLOCK_SIZE)
     at = source.position - len(found)
     if found == _EMPTY:
         return None
-    if len(found) == BLOCK and _is_whole(found):
+    if len(found) == BLOCK_SIZE and _is_whole(found):
         return found
     other = None if at else "compressed twice" if packing(found) else known_as(found)
     if other is not None:
         raise ValueError(f"{source.called} is no tar file but {other}; unpack it, or get the file that is meant")
     if not source.position:
         raise ValueError(f"{source.called} is empty, and a tar file has at least two blocks of zeros; get it again")
-    if len(found) < BLOCK:
+    if len(found) < BLOCK_SIZE:
         where = (
             f"within a header at byte {at}" if found else f"at byte {at} without the blocks of zeros that mark the end"
         )
@@ -62,13 +62,13 @@ def header(source: Source) -> bytes | None:
     raise ValueError(f"{source.called} {what}; get it again")
 
 
-def extended(source: Source, size: int, at: int) -> bytes:
+def extended(source: TarReader, size: int, at: int) -> bytes:
     """What an extended header holds."""
-    if size > LONGEST:
+    if size > LONGEST_EXTENSION:
         raise ValueError(
             f"{source.called} is damaged: the extended header at byte {at} is said to have {size} bytes; get it again"
         )
-    held = source.read(-(-size // BLOCK) * BLOCK)
+    held = source.read(-(-size // BLOCK_SIZE) * BLOCK_SIZE)
     if len(held) < size:
         raise ValueError(f"{source.called} is cut off: it ends within the extended header at byte {at}; get it again")
     return held[:size]

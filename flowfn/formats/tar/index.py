@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.formats.tar.headers import Source
+from flowfn.formats.tar.headers import TarReader
 from flowfn.formats.tar.tapes import PACKED, Headers, Member, members
 from flowfn.process import forks
 from flowfn.storage.files import Pieces, stamp
 from flowfn.storage.unpacking import LOOK, packing
-from flowfn.storage.writing import written
+from flowfn.storage.writing import written_whole
 
-BESIDE = ".index"
+INDEX_SUFFIX = ".index"
 """What the name of the file with the samples of a shard has behind that of the shard."""
-MOST_OPEN = 128
+OPEN_SHARDS = 128
 """How many shards a process has open at most."""
 
 _LAYOUT = b"flowfn samples 2"
@@ -39,7 +39,7 @@ _HEAD = struct.Struct("<qqqqqq")
 _META = re.compile(r"__[^/]*__($|/)")
 
 
-def split(name: str) -> tuple[str, str] | None:
+def split_name(name: str) -> tuple[str, str] | None:
     """The key of a file and its extension: all behind the first dot of its own name, in lower case.
 
     None for what is in no sample: a name that begins with a dot or has no extension, `__what is said of the shard__`.
@@ -54,8 +54,8 @@ def split(name: str) -> tuple[str, str] | None:
     return folder + slash + stem, extension.lower()
 
 
-def parts(
-    source: Source, say: Callable[[str], Any], remembered: int | None = None
+def sample_parts(
+    source: TarReader, say: Callable[[str], Any], remembered: int | None = None
 ) -> Iterator[tuple[str, str, Member, bool]]:
     """The components in a tar file: key, extension, where it is, and whether it begins a sample.
 
@@ -67,7 +67,7 @@ def parts(
     recent, before = dict[str, int](), dict[str, int]()
     newest, held, left_out = None, set[str](), False
     for member in members(source, say):
-        named = split(member.name)
+        named = split_name(member.name)
         if named is None:
             if not left_out and not _META.match(member.name):
                 say(
@@ -169,11 +169,11 @@ def scanned(pieces: Pieces, called: str) -> Index:
         )
     starts, offsets, sizes, names = list[int](), list[int](), list[int](), list[bytes]()
     remarks: list[str] = []
-    for key, extension, member, begins in parts(Headers(pieces, called), remarks.append):
+    for key, extension, member, begins in sample_parts(Headers(pieces, called), remarks.append):
         if begins:
             starts.append(len(offsets))
-            names.append(_bytes(key))
-        names[-1] += b"\0" + _bytes(extension)
+            names.append(_utf8_escaped(key))
+        names[-1] += b"\0" + _utf8_escaped(extension)
         offsets.append(member.offset)
         sizes.append(member.size)
     starts.append(len(offsets))
@@ -188,7 +188,7 @@ def scanned(pieces: Pieces, called: str) -> Index:
     )
 
 
-def index_of(pieces: Pieces, path: str, called: str, *, save: bool = False) -> Index:
+def sample_index(pieces: Pieces, path: str, called: str, *, save: bool = False) -> Index:
     """The samples of a tar file: as they stand beside it, if that is of this very file, or else by looking for them.
 
     With `save`, what is found is written beside it.
@@ -204,11 +204,11 @@ def index_of(pieces: Pieces, path: str, called: str, *, save: bool = False) -> I
 def save_index(index: Index, path: str) -> None:
     """Write the samples of a tar file beside it."""
     size, moment = stamp(path)
-    remarks = _bytes("\0".join(index.remarks))
+    remarks = _utf8_escaped("\0".join(index.remarks))
     arrays = [array.astype("<i8").tobytes() for array in (index.starts, index.offsets, index.sizes, index.ends)]
     head = _HEAD.pack(size, moment, len(index), len(index.offsets), len(index.names), len(remarks))
     whole = b"".join((_LAYOUT, head, *arrays, index.names, remarks))
-    with written(path + BESIDE, True, "read_webdataset") as beside, open(beside, "wb") as file:
+    with written_whole(path + INDEX_SUFFIX, True, "read_webdataset") as beside, open(beside, "wb") as file:
         file.write(whole + blake2b(whole, digest_size=_DIGEST).digest())
 
 
@@ -216,7 +216,7 @@ def _beside(path: str, size: int) -> Index | None:
     """What stands beside a tar file, if it is whole, and of this very file."""
     try:
         moment = os.stat(path).st_mtime_ns
-        with open(path + BESIDE, "rb") as file:
+        with open(path + INDEX_SUFFIX, "rb") as file:
             whole = file.read()
     except OSError:
         return None
@@ -247,7 +247,7 @@ def _beside(path: str, size: int) -> Index | None:
     return Index(starts, offsets, sizes, ends, names, said) if fits else None
 
 
-def _bytes(text: str) -> bytes:
+def _utf8_escaped(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -279,7 +279,7 @@ class Shards:
                 held[0] -= 1
 
     def _opened(self, number: int) -> list[Any]:
-        if len(self._open) >= MOST_OPEN:
+        if len(self._open) >= OPEN_SHARDS:
             idle = next((at for at, held in self._open.items() if not held[0]), None)
             if idle is not None:
                 self._open.pop(idle)[1].close()
@@ -289,7 +289,7 @@ class Shards:
         pieces = Pieces(path, f"{self.who}()")
         try:
             if number not in self.known:
-                self.known[number] = index_of(pieces, path, f"{self.who}(): {path}")
+                self.known[number] = sample_index(pieces, path, f"{self.who}(): {path}")
             return [0, pieces, self.known[number]]
         except BaseException:
             pieces.close()

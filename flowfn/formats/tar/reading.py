@@ -19,7 +19,7 @@ from typing import Any
 from flowfn import rules
 from flowfn.flows.flow import Flow
 from flowfn.formats.tar.extensions import Decoding
-from flowfn.formats.tar.index import Index, Shards, index_of, lacks, parts
+from flowfn.formats.tar.index import Index, Shards, lacks, sample_index, sample_parts
 from flowfn.formats.tar.tapes import PACKED, Tape, payload
 from flowfn.storage.files import Opened, Pieces, call, file_path, flow_of, is_url, stamp
 from flowfn.storage.finding import paths_of
@@ -27,13 +27,13 @@ from flowfn.vocabulary.transform import flat_map
 
 SCANNING = 8
 """How many threads look for samples: most of the time goes into waiting for the disk."""
-REMEMBERED = 1 << 16
+REMEMBERED_KEYS = 1 << 16
 """How many keys of a stream are remembered at least, so that one that comes again is noticed."""
 SAID = 8
 """How many remarks about files come as warnings of their own."""
 
-_WHO = "read_webdataset"
-_COMPONENTS = rules.optional(
+_READER = "read_webdataset"
+_EXTENSION_LIST = rules.optional(
     rules.Rule(
         "a list of extensions, as in ['jpg', 'cls']",
         lambda value: isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value),
@@ -47,7 +47,7 @@ _DECODE = rules.Rule(
         isinstance(value, bool) or all(isinstance(name, str) and callable(one) for name, one in value.items())
     ),
 )
-_INDEX = rules.optional(rules.boolean)
+_WITH_INDEX = rules.optional(rules.boolean)
 _PATHS = rules.Rule(
     "a path, a pattern, a URL, a list of them, or a flow of paths",
     lambda value: (
@@ -106,16 +106,16 @@ def read_webdataset(
     >>> len(flow), flow[1]
     (2, {'__key__': '000000001', 'txt': 'two', 'cls': 2})
     """
-    _PATHS.check(_WHO, "paths", paths, {})
-    _COMPONENTS.check(_WHO, "components", components, {})
-    _DECODE.check(_WHO, "decode", decode, {})
-    _INDEX.check(_WHO, "index", index, {})
+    _PATHS.check(_READER, "paths", paths, {})
+    _EXTENSION_LIST.check(_READER, "components", components, {})
+    _DECODE.check(_READER, "decode", decode, {})
+    _WITH_INDEX.check(_READER, "index", index, {})
     for name, value in (("images", images), ("allow_pickle", allow_pickle), ("save_index", save_index)):
-        rules.boolean.check(_WHO, name, value, {})
+        rules.boolean.check(_READER, name, value, {})
     chosen = None if components is None else tuple(one.lower() for one in components)
-    reading = Reading(chosen, Decoding(decode, images, allow_pickle))
+    reading = SampleReader(chosen, Decoding(decode, images, allow_pickle))
     words = call(
-        _WHO,
+        _READER,
         *[
             paths
             if isinstance(paths, Flow)
@@ -133,28 +133,28 @@ def read_webdataset(
     if isinstance(paths, Flow):
         if index or save_index:
             raise ValueError(
-                f"{_WHO}(): a flow of paths is streamed, so there is no index; give a list of paths for one"
+                f"{_READER}(): a flow of paths is streamed, so there is no index; give a list of paths for one"
             )
         return _streamed(paths, reading, words)
-    found = paths_of(paths, _WHO)
+    found = paths_of(paths, _READER)
     if save_index and any(map(is_url, found)):
         raise ValueError(
-            f"{_WHO}(): save_index=True needs local files, but there are URLs among them; pass index=True for an "
+            f"{_READER}(): save_index=True needs local files, but there are URLs among them; pass index=True for an "
             "index that is not kept"
         )
     if index is None:
         index = save_index or not any(is_url(path) or path.lower().endswith(PACKED) for path in found)
     if not index:
         if save_index:
-            raise ValueError(f"{_WHO}(): save_index=True needs an index, and index=False is for none; leave one out")
+            raise ValueError(f"{_READER}(): save_index=True needs an index, and index=False is for none; leave one out")
         return _streamed(found, reading, words)
     samples = Samples(found, reading, save_index)
     _warn(samples.remarks)
-    return flow_of(samples, _WHO, words)
+    return flow_of(samples, _READER, words)
 
 
 @dataclass(frozen=True)
-class Reading:
+class SampleReader:
     """Which components of samples are read, and how they are decoded. Called with a path, it reads a whole tar file."""
 
     components: tuple[str, ...] | None
@@ -166,17 +166,17 @@ class Reading:
 
     def decoded(self, key: str, extension: str, data: bytes, path: str) -> Any:
         """A component."""
-        return self.decoding(extension, data, lambda: f"{_WHO}(): {path}: {key}.{extension}")
+        return self.decoding(extension, data, lambda: f"{_READER}(): {path}: {key}.{extension}")
 
     def __call__(self, path: Any) -> Iterator[dict[str, Any]]:
         """The samples of a tar file from its beginning to its end."""
-        path = file_path(path, _WHO)
-        called = f"{_WHO}(): {path}"
+        path = file_path(path, _READER)
+        called = f"{_READER}(): {path}"
         sample: dict[str, Any] = {}
         held, first = list[str](), 0
-        with Tape(path, f"{_WHO}()", called) as tape:
-            for key, extension, member, begins in parts(
-                tape, lambda remark: warnings.warn(f"{called} {remark}", stacklevel=2), REMEMBERED
+        with Tape(path, f"{_READER}()", called) as tape:
+            for key, extension, member, begins in sample_parts(
+                tape, lambda remark: warnings.warn(f"{called} {remark}", stacklevel=2), REMEMBERED_KEYS
             ):
                 if begins:
                     if held:
@@ -198,35 +198,35 @@ class Reading:
 class Samples(Opened):
     """The samples of tar files, by index."""
 
-    def __init__(self, paths: Sequence[str], reading: Reading, save: bool) -> None:
-        self.paths, self.reading, self.who = list(paths), reading, _WHO
+    def __init__(self, paths: Sequence[str], reading: SampleReader, save: bool) -> None:
+        self.paths, self.reading, self.who = list(paths), reading, _READER
         self.path = paths[0] if len(paths) == 1 else f"{paths[0]}, ... ({len(paths)} files)"
-        self.stamp: Any = tuple(stamp(path, f"{_WHO}()") for path in paths)
+        self.stamp: Any = tuple(stamp(path, f"{_READER}()") for path in paths)
         self._handles: dict[tuple[int, int], Any] = {}
 
         def look(path: str) -> Index:
-            with contextlib.closing(Pieces(path, f"{_WHO}()")) as pieces:
-                return index_of(pieces, path, f"{_WHO}(): {path}", save=save)
+            with contextlib.closing(Pieces(path, f"{_READER}()")) as pieces:
+                return sample_index(pieces, path, f"{_READER}(): {path}", save=save)
 
         with ThreadPoolExecutor(min(SCANNING, len(paths))) as threads:
             self._known = dict(enumerate(threads.map(look, paths)))
         for path, index in zip(paths, self._known.values()):
             if reading.components is not None:
-                index.demand(reading.components, f"{_WHO}(): {path}")
+                index.demand(reading.components, f"{_READER}(): {path}")
         self.ends = list(itertools.accumulate(map(len, self._known.values())))
 
     @property
     def remarks(self) -> list[str]:
         """What is odd about the files that were looked at, but no error."""
         return [
-            f"{_WHO}(): {self.paths[number]} {remark}"
+            f"{_READER}(): {self.paths[number]} {remark}"
             for number, index in self._known.items()
             for remark in index.remarks
         ]
 
     def open(self) -> Shards:
         """Nothing is opened before it is wanted."""
-        return Shards(self.paths, self.stamp, self._known, _WHO)
+        return Shards(self.paths, self.stamp, self._known, _READER)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_known": {}}  # each process looks for itself, when it comes to a file
@@ -250,15 +250,15 @@ class Samples(Opened):
             if reading.wants(extension):
                 data = pieces.read(offset, size)
                 if len(data) < size:
-                    raise ValueError(f"{_WHO}(): {path} has become shorter: {key}.{extension} is not there any more")
+                    raise ValueError(f"{_READER}(): {path} has become shorter: {key}.{extension} is not there any more")
                 sample[extension] = reading.decoded(key, extension, data, path)
         return sample
 
 
-def _streamed(paths: Any, reading: Reading, words: str) -> Flow[dict[str, Any]]:
+def _streamed(paths: Any, reading: SampleReader, words: str) -> Flow[dict[str, Any]]:
     """The samples of one tar file after the other: an expand stage, so that workers share out the files."""
     streamed = flat_map(reading, paths)
-    return Flow(streamed.part, streamed.sources, made=_Call(words))
+    return Flow(streamed.part, streamed.sources, made=_CallText(words))
 
 
 def _warn(remarks: Sequence[str]) -> None:
@@ -267,13 +267,13 @@ def _warn(remarks: Sequence[str]) -> None:
         warnings.warn(remark, stacklevel=3)
     if remarks[SAID:]:
         warnings.warn(
-            f"{_WHO}(): there are {len(remarks) - SAID} more such remarks, the last of them: {remarks[-1]}",
+            f"{_READER}(): there are {len(remarks) - SAID} more such remarks, the last of them: {remarks[-1]}",
             stacklevel=3,
         )
 
 
 @dataclass(frozen=True)
-class _Call:
+class _CallText:
     """A call, as a `repr`."""
 
     words: str

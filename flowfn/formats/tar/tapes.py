@@ -13,21 +13,21 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from flowfn.formats.tar import headers
-from flowfn.formats.tar.headers import BLOCK, Source
-from flowfn.storage.damage import tell
+from flowfn.formats.tar.headers import BLOCK_SIZE, TarReader
+from flowfn.storage.damage import raise_clearly
 from flowfn.storage.files import Pieces
 from flowfn.storage.in_order import open_in_order
-from flowfn.storage.unpacking import AT_ONCE, read, unpacked
+from flowfn.storage.unpacking import LARGEST_READ, read_fully, unpacked
 
 PACKED = (".gz", ".tgz", ".bz2", ".tbz2", ".tbz", ".xz", ".txz", ".lzma", ".tlz", ".zst", ".tzst")
 """How names of compressed tar files end."""
-MARK = 42 * BLOCK
+END_MARK = 42 * BLOCK_SIZE
 """How many zeros mark an end at most: two blocks, and what is left of a record of twenty, in which nearly all programs
 write, and of another where `tar --concatenate` has added to a file."""
 
 _REGULAR, _FOLDER = (b"0", b"\0", b"7"), b"5"
 _LONG_NAME, _LONG_LINK, _EXTENDED, _FOR_ALL = b"L", b"K", (b"x", b"X"), b"g"
-_LABEL, _LISTING, _SPARSE, _PART = b"V", b"D", b"S", b"M"
+_LABEL, _LISTING, _SPARSE, _CONTINUED = b"V", b"D", b"S", b"M"
 _WITH_HOLES = ("GNU.sparse", "SCHILY.realsize", "SUN.holesdata")
 """How records begin that tell of a sparse file, of which only the parts that are no zeros are there."""
 _REFUSED = {
@@ -37,7 +37,7 @@ _REFUSED = {
     b"4": ("a device", "without it"),
     b"6": ("a pipe", "without it"),
     _SPARSE: ("a sparse file", "without -S or --sparse; bsdtar: with --no-read-sparse"),
-    _PART: ("a part of a file that begins in another volume", "without --multi-volume"),
+    _CONTINUED: ("a part of a file that begins in another volume", "without --multi-volume"),
 }
 """Kinds of members that are not read, and how to do without them."""
 
@@ -88,16 +88,16 @@ class Tape:
     def read(self, length: int) -> bytes:
         """So many bytes; fewer where the file ends."""
         try:
-            found = read(self.file, length)
+            found = read_fully(self.file, length)
         except Exception as error:
             what = f"is damaged or cut off: it cannot be unpacked by {self.packed}" if self.packed else "cannot be read"
-            tell(error, self.path, f"{self.called} {what} behind byte {self.position}")
+            raise_clearly(error, self.path, f"{self.called} {what} behind byte {self.position}")
         self.position += len(found)
         return found
 
     def skip(self, length: int) -> bool:
         """Pass over so many bytes; whether they are there."""
-        while length and (found := len(self.read(min(length, AT_ONCE)))):
+        while length and (found := len(self.read(min(length, LARGEST_READ)))):
             length -= found
         return not length
 
@@ -108,7 +108,7 @@ class Tape:
         self._opened.close()
 
 
-def members(source: Source, say: Callable[[str], Any]) -> Iterator[Member]:
+def members(source: TarReader, say: Callable[[str], Any]) -> Iterator[Member]:
     """The regular files of a tar file, in its order. The bytes of the newest can be read from a tape, by `payload`.
 
     `say` is told what is odd, but no error: "has ...".
@@ -120,7 +120,7 @@ def members(source: Source, say: Callable[[str], Any]) -> Iterator[Member]:
     for_all: dict[str, str] = {}
     known: dict[str, str] = {}
     while (block := headers.header(source)) is not None:
-        at, kind = source.position - BLOCK, block[156:157]
+        at, kind = source.position - BLOCK_SIZE, block[156:157]
         size = headers.number(block[124:136], source.called, at)
         if kind in _EXTENDED or kind in (_LONG_NAME, _LONG_LINK, _FOR_ALL):
             held = headers.extended(source, size, at)
@@ -137,7 +137,7 @@ def members(source: Source, say: Callable[[str], Any]) -> Iterator[Member]:
             kind = (
                 _SPARSE
                 if any(key.startswith(_WITH_HOLES) for key in told)
-                else _PART
+                else _CONTINUED
                 if "GNU.volume.filename" in for_all
                 else kind
             )
@@ -147,7 +147,7 @@ def members(source: Source, say: Callable[[str], Any]) -> Iterator[Member]:
         if kind not in (_LABEL, _LISTING):
             _check(member, kind, source.called, at)
             yield member
-        if not source.skip(member.offset + -(-member.size // BLOCK) * BLOCK - source.position):
+        if not source.skip(member.offset + -(-member.size // BLOCK_SIZE) * BLOCK_SIZE - source.position):
             raise cut_off(source.called, member)
     _look_behind(source, say)
 
@@ -173,10 +173,10 @@ def cut_off(called: str, member: Member) -> ValueError:
     )
 
 
-def _look_behind(source: Source, say: Callable[[str], Any]) -> None:
+def _look_behind(source: TarReader, say: Callable[[str], Any]) -> None:
     """Hold what stands behind the first block of zeros against what marks an end."""
-    begin = source.position - BLOCK
-    while piece := source.read(AT_ONCE):
+    begin = source.position - BLOCK_SIZE
+    while piece := source.read(LARGEST_READ):
         if piece != bytes(len(piece)):
             rest = piece.lstrip(b"\0")
             raise ValueError(
@@ -186,9 +186,9 @@ def _look_behind(source: Source, say: Callable[[str], Any]) -> None:
                 "tar --concatenate"
             )
     zeros = source.position - begin
-    if zeros > MARK:
+    if zeros > END_MARK:
         say(
-            f"has {zeros} zeros from byte {begin} on, where {MARK} mark an end at most; if it lacks files, get it "
+            f"has {zeros} zeros from byte {begin} on, where {END_MARK} mark an end at most; if it lacks files, get it "
             "again: it is not whole"
         )
 

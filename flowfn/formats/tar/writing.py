@@ -14,18 +14,18 @@ from typing import Any, BinaryIO
 from flowfn import rules
 from flowfn.extras import needed
 from flowfn.formats.shards.naming import PATTERN, counts_shards, shard_name
-from flowfn.formats.tar.extensions import encoded
-from flowfn.formats.tar.headers import BLOCK, leads_out
-from flowfn.formats.tar.index import BESIDE, save_index, scanned, split
+from flowfn.formats.tar.extensions import component_bytes
+from flowfn.formats.tar.headers import BLOCK_SIZE, leads_out
+from flowfn.formats.tar.index import INDEX_SUFFIX, save_index, scanned, split_name
 from flowfn.formats.tar.tapes import PACKED
 from flowfn.showing import brief
 from flowfn.storage.files import Pieces, file_path, is_url
-from flowfn.storage.writing import refuse, shown, written
+from flowfn.storage.writing import refuse_existing, shown, written_whole
 
 USUAL = 1 << 30
 """How many bytes a shard has at most, if nobody says anything."""
 
-_WHO = "write_webdataset"
+_WRITER = "write_webdataset"
 _LIMIT = rules.optional(rules.positive)
 _GZIPPED = (".gz", ".tgz")
 
@@ -64,30 +64,30 @@ def write_webdataset(
     >>> sorted(os.listdir(folder))
     ['0.tar', '1.tar']
     """
-    PATTERN.check(_WHO, "pattern", pattern, {})
-    _LIMIT.check(_WHO, "shard_size", shard_size, {})
-    _LIMIT.check(_WHO, "shard_bytes", shard_bytes, {})
+    PATTERN.check(_WRITER, "pattern", pattern, {})
+    _LIMIT.check(_WRITER, "shard_size", shard_size, {})
+    _LIMIT.check(_WRITER, "shard_bytes", shard_bytes, {})
     for name, value in (("overwrite", overwrite), ("save_index", save_index)):
-        rules.boolean.check(_WHO, name, value, {})
-    several = counts_shards(os.fspath(pattern), _WHO)
+        rules.boolean.check(_WRITER, name, value, {})
+    several = counts_shards(os.fspath(pattern), _WRITER)
     if save_index and (is_url(pattern) or os.fspath(pattern).endswith(_GZIPPED)):
         raise ValueError(
-            f"{_WHO}(): save_index=True needs local files that are not compressed, got {pattern!r}; leave one out"
+            f"{_WRITER}(): save_index=True needs local files that are not compressed, got {pattern!r}; leave one out"
         )
     if os.fspath(pattern).endswith(PACKED) and not os.fspath(pattern).endswith(_GZIPPED):
-        raise ValueError(f"{_WHO}(): pattern must end with .tar or .tar.gz, got {pattern!r}")
+        raise ValueError(f"{_WRITER}(): pattern must end with .tar or .tar.gz, got {pattern!r}")
     if not several and (shard_size or shard_bytes):
         raise ValueError(
-            f"{_WHO}(): pattern must say where the number of the shard goes, as in 'train-{{shard:05d}}.tar', got "
+            f"{_WRITER}(): pattern must say where the number of the shard goes, as in 'train-{{shard:05d}}.tar', got "
             f"{pattern!r}"
         )
     if several and not (shard_size or shard_bytes):
         shard_bytes = USUAL
-    target = Target(file_path(pattern, _WHO), several, overwrite, save_index)
+    target = Target(file_path(pattern, _WRITER), several, overwrite, save_index)
     target.refuse()
-    with contextlib.closing(shown(flow, _WHO)) as source, target:
+    with contextlib.closing(shown(flow, _WRITER)) as source, target:
         for number, datapoint in enumerate(source):
-            key, files = _files(datapoint, number)
+            key, files = _tar_members(datapoint, number)
             size = sum(map(len, files))
             shard = target.shard
             if shard.samples and (
@@ -115,7 +115,7 @@ class Shard:
         """
         if key in self.keys:
             raise ValueError(
-                f"{_WHO}(): two datapoints of a file have the key {key!r}, and could not be told apart; make keys "
+                f"{_WRITER}(): two datapoints of a file have the key {key!r}, and could not be told apart; make keys "
                 "differ"
             )
         self.keys.add(key)
@@ -126,7 +126,7 @@ class Shard:
     def finish(self) -> None:
         """Mark the end, up to a whole record as other programs do."""
         try:
-            self.file.write(bytes(2 * BLOCK + -(self.bytes + 2 * BLOCK) % tarfile.RECORDSIZE))
+            self.file.write(bytes(2 * BLOCK_SIZE + -(self.bytes + 2 * BLOCK_SIZE) % tarfile.RECORDSIZE))
         finally:
             self.close()
 
@@ -151,7 +151,7 @@ class Target:
     def refuse(self) -> None:
         """Raise an error if there are files of this pattern that are not to be replaced."""
         for path in self._there():
-            refuse(path, self.overwrite, _WHO)
+            refuse_existing(path, self.overwrite, _WRITER)
 
     def __enter__(self) -> Target:
         self.shard = self._opened()
@@ -179,7 +179,7 @@ class Target:
     def _opened(self) -> Shard:
         path = shard_name(self.pattern, shard=len(self.paths)) if self.several else self.pattern
         one = contextlib.ExitStack()
-        beside = one.enter_context(written(path, self.overwrite, _WHO))
+        beside = one.enter_context(written_whole(path, self.overwrite, _WRITER))
         self._each.append(one)
         self._all.push(one)
         self.paths.append(path)
@@ -199,7 +199,7 @@ class Target:
         if self.overwrite:
             self._remove_others()
         for path in self.paths if self.index else ():
-            with contextlib.closing(Pieces(path, _WHO)) as pieces:
+            with contextlib.closing(Pieces(path, _WRITER)) as pieces:
                 save_index(scanned(pieces, path), path)
 
     def _undo(self, *error: Any) -> None:
@@ -210,7 +210,7 @@ class Target:
             for path in self.there:
                 if is_url(path):
                     with contextlib.suppress(Exception):
-                        system, inside = needed("fsspec.core", f"{_WHO}()", extra="files").url_to_fs(path)
+                        system, inside = needed("fsspec.core", f"{_WRITER}()", extra="files").url_to_fs(path)
                         system.rm(inside)
                 elif not self.overwrite:
                     _remove(path)
@@ -237,29 +237,29 @@ class Target:
 
 def _remove(path: str) -> None:
     """Remove a shard, and what stands beside it."""
-    for name in (path, path + BESIDE):
+    for name in (path, path + INDEX_SUFFIX):
         with contextlib.suppress(FileNotFoundError):
             os.remove(name)
 
 
-def _files(datapoint: Any, number: int) -> tuple[str, list[bytes]]:
+def _tar_members(datapoint: Any, number: int) -> tuple[str, list[bytes]]:
     """The key of a datapoint, and what stands for its components in a tar file."""
     if not isinstance(datapoint, Mapping):
         raise TypeError(
-            f"{_WHO}(): datapoints must be dicts of components by extension, got {brief(datapoint)}; "
+            f"{_WRITER}(): datapoints must be dicts of components by extension, got {brief(datapoint)}; "
             "write map(lambda pair: {'jpg': pair[0], 'cls': pair[1]}) before"
         )
     key = datapoint.get("__key__", f"{number:09d}")
     if not isinstance(key, str):
-        raise TypeError(f"{_WHO}(): __key__ must be a string, got {brief(key)}")
+        raise TypeError(f"{_WRITER}(): __key__ must be a string, got {brief(key)}")
     files: list[bytes] = []
     for extension, value in datapoint.items():
         if not isinstance(extension, str) or not extension.startswith("__"):
             _check_name(key, extension)
-            data = encoded(extension, value, f"{_WHO}(), datapoint {key!r}")
-            files += (_header(f"{key}.{extension}", len(data)), data, bytes(-len(data) % BLOCK))
+            data = component_bytes(extension, value, f"{_WRITER}(), datapoint {key!r}")
+            files += (_header(f"{key}.{extension}", len(data)), data, bytes(-len(data) % BLOCK_SIZE))
     if not files:
-        raise ValueError(f"{_WHO}(): datapoint {key!r} has no components")
+        raise ValueError(f"{_WRITER}(): datapoint {key!r} has no components")
     return key, files
 
 
@@ -267,15 +267,15 @@ def _check_name(key: str, extension: Any) -> None:
     """Make sure that the name of a file can be taken apart again."""
     if not isinstance(extension, str):
         raise TypeError(
-            f"{_WHO}(): the keys of a datapoint must be extensions, as in {{'jpg': ..., 'cls': ...}}, got {extension!r}"
+            f"{_WRITER}(): the keys of a datapoint must be extensions, as in {{'jpg': ..., 'cls': ...}}, got "
+            f"{extension!r}"
         )
     name = f"{key}.{extension}"
-    if split(name) != (key, extension) or "\0" in name or leads_out(name):
+    if split_name(name) != (key, extension) or "\0" in name or leads_out(name):
         raise ValueError(
-            f"{_WHO}(): {name!r} must be a key and an extension that can be told apart again, got the key {key!r} and "
-            "the extension "
-            f"{extension!r}; a key has no dot in its last part, no '..' and no slash in front, an extension is in "
-            "lower case"
+            f"{_WRITER}(): {name!r} must be a key and an extension that can be told apart again, got the key {key!r} "
+            f"and the extension {extension!r}; a key has no dot in its last part, no '..' and no slash in front, "
+            "an extension is in lower case"
         )
 
 

@@ -18,9 +18,10 @@ from flowfn import rules
 from flowfn.flows.flow import Flow
 from flowfn.formats.joining.members import dicts
 from flowfn.formats.text.csv_writing import CHARACTER, QUOTE, check_apart, check_encoding, dialect, write_csv
-from flowfn.formats.text.record_files import BOM, NEWLINE, Unreadable, flow_of_records, line_starts
+from flowfn.formats.text.record_files import BOM, NEWLINE, flow_of_records, line_starts
 from flowfn.showing import as_written as named
 from flowfn.storage.compression import first_of_text
+from flowfn.storage.damage import Unreadable
 from flowfn.storage.files import call
 from flowfn.storage.finding import paths_of
 
@@ -179,7 +180,7 @@ class Csv:
                 before = at
         except csv.Error as error:
             if last or "unexpected end" not in str(error):
-                raise Unreadable(f"{_told(error)} (after {len(starts)} more)") from error
+                raise Unreadable(f"{_explained(error)} (after {len(starts)} more)") from error
         return np.array(starts, np.int64), before
 
     def counting(self, block: bytes, encoding: str | None = None) -> Iterator[tuple[int, list[str]]]:
@@ -231,10 +232,10 @@ class Csv:
                         raise Unreadable(f"column {column}, {row[place]!r}: {error}") from error
                 yield row if keys is None else dict(zip(keys, row if pick is None else pick(row)))
         except (csv.Error, UnicodeDecodeError) as error:
-            raise Unreadable(_told(error)) from error
+            raise Unreadable(_explained(error)) from error
 
 
-def _told(error: Exception) -> str:
+def _explained(error: Exception) -> str:
     """What is wrong, and what helps."""
     if "new-line character" in str(error):
         return "a line ends with \\r alone; make it \\n before, in the file, or put the field into quotes"
@@ -260,7 +261,7 @@ def _head(
             raise Unreadable(f"columns have the same name: {names[:20]}; name them with header=[...], and take skip(1)")
     except (Unreadable, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
-            f"read_csv(): the {'header' if header else 'first record'} of {path} cannot be read: {_told(error)}"
+            f"read_csv(): the {'header' if header else 'first record'} of {path} cannot be read: {_explained(error)}"
         ) from error
     return (start + stop, tuple(names), len(names)) if header else (start, None, len(names))
 

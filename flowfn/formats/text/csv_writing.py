@@ -58,7 +58,7 @@ def write_csv(
     check_encoding(encoding, delimiter + (quote or ""), who)
 
     def encoded(datapoints: Iterator[Any]) -> Iterator[bytes]:
-        record = _Records(delimiter, quote, encoding)
+        record = _RecordWriter(delimiter, quote, encoding)
         form: Any = None
         for number, datapoint in enumerate(datapoints):
             found, parts = parts_of(datapoint, who)
@@ -75,14 +75,14 @@ def write_csv(
                         f"has {found.names}"
                     )
                 parts = [datapoint[key] for key in form.keys]
-            yield record([_field(part, number) for part in parts], f"datapoint {number}")
+            yield record([_csv_value(part, number) for part in parts], f"datapoint {number}")
         if form is None:
             raise ValueError(f"{who}(): there are no datapoints, so nobody knows the header")
 
     write_records(path, flow, who, overwrite, encoded)
 
 
-class _Records:
+class _RecordWriter:
     """Makes a line of fields: a lonely \\r ends lines too for many who read, so it is put into quotes as \\n is."""
 
     def __init__(self, delimiter: str, quote: str | None, encoding: str) -> None:
@@ -116,7 +116,7 @@ def dialect(delimiter: str, quote: str | None) -> dict[str, Any]:
     }
 
 
-def _field(value: Any, number: int) -> Any:
+def _csv_value(value: Any, number: int) -> Any:
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     if isinstance(value, (bytes, bytearray, Mapping, list, tuple, set, np.void)) or getattr(value, "ndim", None):

@@ -14,8 +14,9 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.flows.flow import Flow
-from flowfn.formats.text.record_files import BOM, Unreadable, flow_of_records, line_starts, write_records
+from flowfn.formats.text.record_files import BOM, flow_of_records, line_starts, write_records
 from flowfn.storage.compression import first_of_text
+from flowfn.storage.damage import Unreadable
 from flowfn.storage.files import call
 from flowfn.storage.finding import paths_of
 
@@ -119,11 +120,11 @@ def write_jsonl(path: Any, flow: Any, *, overwrite: bool = False) -> None:
     rules.boolean.check("write_jsonl", "overwrite", overwrite, {})
 
     def encoded(datapoints: Iterator[Any]) -> Iterator[bytes]:
-        encode = json.JSONEncoder(ensure_ascii=False, default=_plain).encode
+        encode = json.JSONEncoder(ensure_ascii=False, default=_json_value).encode
         for number, datapoint in enumerate(datapoints):
             try:
                 _check_keys(datapoint)
-                yield _bytes(encode(datapoint)) + b"\n"
+                yield _utf8_json(encode(datapoint)) + b"\n"
             except (TypeError, ValueError, RecursionError) as error:
                 raise TypeError(
                     f"write_jsonl(): datapoint {number} is no JSON: {error}; make it plain before (map), or write "
@@ -133,14 +134,14 @@ def write_jsonl(path: Any, flow: Any, *, overwrite: bool = False) -> None:
     write_records(path, flow, "write_jsonl", overwrite, encoded)
 
 
-def _bytes(text: str) -> bytes:
+def _utf8_json(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write down all the same
         return json.dumps(json.loads(text)).encode()
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, (np.generic, np.ndarray)) and value.dtype.kind in "biufU" and value.dtype.char != "g":
         return value.tolist()
     raise TypeError(f"{type(value).__name__} is not known to it")

@@ -22,13 +22,13 @@ from flowfn.flows.flow import Flow
 from flowfn.formats.joining.several import together
 from flowfn.process import forks
 from flowfn.storage.compression import compressing, opened_in_order, suffix_of, telling
-from flowfn.storage.damage import warn_of_end
+from flowfn.storage.damage import Unreadable, warn_of_end
 from flowfn.storage.files import InOrder, Opened, Pieces, flow_of, is_url, stamp
-from flowfn.storage.writing import shown, written
+from flowfn.storage.writing import shown, written_whole
 
 PIECE = 1 << 18
 """Bytes that are read at once."""
-LONGEST = 1 << 28
+LONGEST_RECORD = 1 << 28
 """Bytes beyond which a record is none."""
 TAIL = 1 << 12
 """Bytes at the end of a file in which its last line is looked at."""
@@ -57,10 +57,6 @@ class Format(Protocol):
     def ends(self, tail: bytes) -> bool:
         """Whether the last line of a file, or what is kept of it, has all that was written,
         though no line break is behind it."""
-
-
-class Unreadable(ValueError):
-    """What a record is not; who reads it knows where."""
 
 
 class RecordFile(Opened):
@@ -134,7 +130,7 @@ class RecordFile(Opened):
             start = end
 
     def _parsed(self, start: int, stop: int) -> Iterator[Any]:
-        return numbered(self.form, self._block(start, stop), start, self.path, self.who)
+        return numbered_records(self.form, self._block(start, stop), start, self.path, self.who)
 
     def _block(self, start: int, stop: int) -> bytes:
         handle = self.handle
@@ -178,7 +174,7 @@ class _Records:
     def _indexed(self) -> np.ndarray:
         at = self.form.start
         found = []
-        for _, starts, end in blocks(self.form, self._pieces(), self.path, self.who):
+        for _, starts, end in record_blocks(self.form, self._pieces(), self.path, self.who):
             found.append(starts + at)
             at += end
         return np.concatenate([*found, [at]]).astype(np.int64)
@@ -213,11 +209,11 @@ class RecordStream(InOrder):
         with opened_in_order(path, self.who) as file:
             with telling(path, self.who):
                 file.read(form.start)
-            for block, starts, end in blocks(form, self._pieces(file, path), path, self.who):
+            for block, starts, end in record_blocks(form, self._pieces(file, path), path, self.who):
                 if number + len(starts) > start:
                     first = max(start - number, 0)
                     if len(starts):
-                        yield from numbered(form, block[starts[first] : end], number + first, path, self.who)
+                        yield from numbered_records(form, block[starts[first] : end], number + first, path, self.who)
                 number += len(starts)
         return max(start - number, 0)
 
@@ -227,7 +223,9 @@ class RecordStream(InOrder):
                 yield piece
 
 
-def blocks(form: Format, pieces: Iterable[bytes], path: str, who: str) -> Iterator[tuple[bytes, np.ndarray, int]]:
+def record_blocks(
+    form: Format, pieces: Iterable[bytes], path: str, who: str
+) -> Iterator[tuple[bytes, np.ndarray, int]]:
     """Blocks, where in them whole records begin, and where what is left over does, which the next block begins with."""
     rest, number = b"", 0
     pieces = iter(pieces)
@@ -239,17 +237,17 @@ def blocks(form: Format, pieces: Iterable[bytes], path: str, who: str) -> Iterat
             starts, end = form.cut(block, following is None)
         except Unreadable as error:
             raise ValueError(f"{who}(): {path}, from datapoint {number} on: {error}") from error
-        if len(block) - end > LONGEST:
+        if len(block) - end > LONGEST_RECORD:
             raise ValueError(
-                f"{who}(): in {path}, datapoint {number + len(starts)} has more than {LONGEST >> 20} MB; is it the "
-                "right format?"
+                f"{who}(): in {path}, datapoint {number + len(starts)} has more than {LONGEST_RECORD >> 20} MB; is it "
+                "the right format?"
             )
         yield block, starts, end
         number += len(starts)
         rest, piece = block[end:], following
 
 
-def numbered(form: Format, block: bytes, start: int, path: str, who: str) -> Iterator[Any]:
+def numbered_records(form: Format, block: bytes, start: int, path: str, who: str) -> Iterator[Any]:
     """The records of a block, the first of which has number `start`; one that cannot be read is named."""
     try:
         yield from form.parse(block)
@@ -300,7 +298,7 @@ def write_records(
     """Write what `encoded` makes of datapoints, compressed as the suffix says."""
     with (
         shown(flow, who) as datapoints,
-        written(path, overwrite, who) as beside,
+        written_whole(path, overwrite, who) as beside,
         open(beside, "wb") as below,
         compressing(below, suffix_of(beside)) as file,
     ):

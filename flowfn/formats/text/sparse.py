@@ -15,9 +15,10 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.flows.flow import Flow
-from flowfn.formats.text.record_files import Unreadable, flow_of_records, line_starts, write_records
+from flowfn.formats.text.record_files import flow_of_records, line_starts, write_records
 from flowfn.showing import brief
 from flowfn.storage.compression import first_of_text
+from flowfn.storage.damage import Unreadable
 from flowfn.storage.files import call
 from flowfn.storage.finding import paths_of
 
@@ -27,11 +28,11 @@ EXAMPLE = re.compile(rb"\s*[^\s:]++(?:\s++[^\s:]++:[^\s:]++)*+\s*")
 """A label, and pairs index:value."""
 NUMERIC = b"0123456789.+-eE\r"
 """What numbers are written with, mostly: what is left of most lines is spaces and colons."""
-LARGEST = 1 << 53
+EXACT_INTEGERS = 1 << 53
 """Below this every integer is a float."""
 
-_FEATURES = rules.optional(rules.positive)
-_FIRST = rules.one_of(0, 1)
+_FEATURE_COUNT = rules.optional(rules.positive)
+_FIRST_NUMBER = rules.one_of(0, 1)
 
 
 def read_svmlight(
@@ -75,8 +76,8 @@ def read_svmlight(
     [(array([0, 2]), array([1., 3.])), -1.0]
     """
     who = "read_svmlight"
-    features = _FEATURES.check(who, "features", features, {})
-    first = _FIRST.check(who, "first", first, {})
+    features = _FEATURE_COUNT.check(who, "features", features, {})
+    first = _FIRST_NUMBER.check(who, "first", first, {})
     for name, value in (("queries", queries), ("multilabel", multilabel), ("hold", hold)):
         rules.boolean.check(who, name, value, {})
     options = {
@@ -110,7 +111,7 @@ class SvmLight:
             return starts, end
         odd = np.isin(np.frombuffer(block, np.uint8)[starts], SPACES)
         for at in np.flatnonzero(odd).tolist():
-            odd[at] = not block[starts[at] : _end(block, starts[at])].partition(b"#")[0].strip()
+            odd[at] = not block[starts[at] : _line_end(block, starts[at])].partition(b"#")[0].strip()
         return starts[~odd], end
 
     def ends(self, tail: bytes) -> bool:
@@ -148,12 +149,12 @@ class SvmLight:
         others[places] = False
         labels, pairs = numbers[places].tolist(), numbers[others]
         told, values = pairs[::2], pairs[1::2].copy()
-        if len(told) and not np.abs(told).max() < LARGEST:
+        if len(told) and not np.abs(told).max() < EXACT_INTEGERS:
             return None
         indices = told.astype(np.int64)
         grows = np.diff(indices, prepend=self.first - 1) > 0
         grows[(ends - counts)[counts > 0]] = True
-        top = LARGEST if self.features is None else self.features + self.first
+        top = EXACT_INTEGERS if self.features is None else self.features + self.first
         if not grows.all() or bool((indices != told).any() or (indices < self.first).any() or (indices >= top).any()):
             return None
         return self._cut(indices - self.first, values, ends.tolist(), labels)
@@ -185,21 +186,21 @@ class SvmLight:
             told, *rest = line.split(None, 1)
             if b":" in told:
                 told, rest = b"", [line]
-            labels = tuple(_numbers(told.replace(b",", b" ")).tolist())
+            labels = tuple(_float_array(told.replace(b",", b" ")).tolist())
             line = b" ".join([b"0", *rest])
         if b"qid:" in line:
             line, query = _without_query(line)
         if not EXAMPLE.fullmatch(line):
             raise Unreadable(f"it must be a label and pairs index:value, got {_shown(line)}")
-        numbers = _numbers(line.replace(b":", b" "))
+        numbers = _float_array(line.replace(b":", b" "))
         x = self._features(numbers[1::2], numbers[2::2], line)
         if labels is None:
             labels = float(numbers[0])
         return [x, labels, query] if self.queries else [x, labels]
 
     def _features(self, told: np.ndarray, values: np.ndarray, line: bytes) -> Any:
-        if len(told) and not bool(np.abs(told).max() < LARGEST):
-            raise Unreadable(f"indices must be whole numbers below {LARGEST}, got {_shown(line)}")
+        if len(told) and not bool(np.abs(told).max() < EXACT_INTEGERS):
+            raise Unreadable(f"indices must be whole numbers below {EXACT_INTEGERS}, got {_shown(line)}")
         indices = told.astype(np.int64)
         if len(told) and (bool((indices != told).any()) or bool((np.diff(indices) <= 0).any())):
             raise Unreadable(f"indices must be whole numbers that grow, got {_shown(line)}")
@@ -220,7 +221,7 @@ class SvmLight:
         return x
 
 
-def _numbers(text: bytes) -> np.ndarray:
+def _float_array(text: bytes) -> np.ndarray:
     try:
         numbers = list(map(float, text.split()))
     except ValueError as error:
@@ -263,7 +264,7 @@ def write_svmlight(path: Any, flow: Any, *, first: int = 1, overwrite: bool = Fa
     '1 qid:5 1:1 8:0.1\\n'
     """
     who = "write_svmlight"
-    first = _FIRST.check(who, "first", first, {})
+    first = _FIRST_NUMBER.check(who, "first", first, {})
     rules.boolean.check(who, "overwrite", overwrite, {})
 
     def encoded(datapoints: Iterator[Any]) -> Iterator[bytes]:
@@ -285,8 +286,8 @@ def _line(datapoint: Any, first: int) -> str:
     x, label, *query = datapoint
     indices, values = _pairs(x)
     labels = label if isinstance(label, (tuple, list)) else np.asarray(label).reshape(-1)
-    words = [",".join(map(_text, labels)), *(f"qid:{int(one)}" for one in query)]
-    words += [f"{index + first}:{_text(value)}" for index, value in zip(indices.tolist(), values.tolist())]
+    words = [",".join(map(_number_text, labels)), *(f"qid:{int(one)}" for one in query)]
+    words += [f"{index + first}:{_number_text(value)}" for index, value in zip(indices.tolist(), values.tolist())]
     return " ".join(words) + "\n"
 
 
@@ -310,13 +311,13 @@ def _pairs(x: Any) -> tuple[np.ndarray, np.ndarray]:
     return indices, values.astype(np.float64) if values.dtype.kind in "bf" else values
 
 
-def _text(value: Any) -> str:
+def _number_text(value: Any) -> str:
     """A number in as few characters as read back the same."""
     number = float(value)
-    return str(int(number)) if number.is_integer() and abs(number) < LARGEST else repr(number)
+    return str(int(number)) if number.is_integer() and abs(number) < EXACT_INTEGERS else repr(number)
 
 
-def _end(block: bytes, start: int) -> int:
+def _line_end(block: bytes, start: int) -> int:
     """Where the line ends that begins at `start`."""
     found = block.find(b"\n", start)
     return len(block) if found < 0 else found

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from flowfn.formats.encoding.messages import example, parsed, sequence_example
-from flowfn.formats.encoding.payloads import Unreadable
 from flowfn.showing import brief
+from flowfn.storage.damage import Unreadable
 
-_ONE: dict[Any, str] = {int: "int64_list", float: "float_list", bytes: "bytes_list", str: "bytes_list"}
-_WHO, _EXTRA = "tf.train.Example", "tfrecord"
+_LIST_OF: dict[Any, str] = {int: "int64_list", float: "float_list", bytes: "bytes_list", str: "bytes_list"}
+_EXAMPLE, _EXTRA = "tf.train.Example", "tfrecord"
 _EITHER = "tf.train.Example or SequenceExample"
 
 
@@ -33,9 +33,9 @@ def as_example(datapoint: Mapping[str, Any]) -> bytes:
     """
     if not isinstance(datapoint, Mapping) or not all(isinstance(key, str) for key in datapoint):
         raise TypeError(f"as_example(): a datapoint must be a dict with strings as keys, got {brief(datapoint)}")
-    message = example(_WHO, _EXTRA)()
+    message = example(_EXAMPLE, _EXTRA)()
     for name, value in datapoint.items():
-        kind, values = _listed(name, value)
+        kind, values = _feature_list(name, value)
         feature = getattr(message.features.feature[name], kind)
         try:
             feature.value.extend(values)
@@ -69,7 +69,7 @@ def from_example(payload: Any, features: Any = None) -> dict[str, Any]:
     {'image': array([[0, 1],
            [2, 3]], dtype=uint8), 'label': 7}
     """
-    held = _parsed(payload)
+    held = _features_of(payload)
     if features is None:
         return {name: _values(held[name]) for name in sorted(held)}
     wanted = features.items() if isinstance(features, Mapping) else ((name, None) for name in features)
@@ -107,32 +107,32 @@ def _is_array_form(how: Any) -> bool:
         return False
 
 
-def _listed(name: str, value: Any) -> tuple[str, Any]:
+def _feature_list(name: str, value: Any) -> tuple[str, Any]:
     """The kind of list that a value is written as, and its values."""
     if isinstance(value, (str, bytes)):
-        return "bytes_list", [_bytes(value)]
+        return "bytes_list", [_as_bytes(value)]
     if isinstance(value, (list, tuple)) and value and all(isinstance(one, (str, bytes)) for one in value):
-        return "bytes_list", list(map(_bytes, value))
+        return "bytes_list", list(map(_as_bytes, value))
     array = np.asarray(value)
     if array.dtype.kind in "biu":
         return "int64_list", map(int, array.ravel().tolist())
     if array.dtype.kind == "f":
         return "float_list", array.ravel().tolist()
     if array.dtype.kind in "SU":
-        return "bytes_list", list(map(_bytes, array.ravel().tolist()))
+        return "bytes_list", list(map(_as_bytes, array.ravel().tolist()))
     raise TypeError(
         f"as_example(): {name!r} must be strings, bytes, integers or floats, or a list or array of them, got "
         f"{brief(value)}"
     )
 
 
-def _bytes(text: str | bytes) -> bytes:
+def _as_bytes(text: str | bytes) -> bytes:
     return text.encode() if isinstance(text, str) else bytes(text)
 
 
-def _parsed(payload: Any) -> Mapping[str, Any]:
+def _features_of(payload: Any) -> Mapping[str, Any]:
     """The features by name, and the lists of them."""
-    message = parsed(sequence_example(_WHO, _EXTRA), bytes(payload), _EITHER)
+    message = parsed(sequence_example(_EXAMPLE, _EXTRA), bytes(payload), _EITHER)
     context: Mapping[str, Any] = message.context.feature
     if not message.HasField("feature_lists"):
         return context
@@ -160,7 +160,7 @@ def _as(how: Any, name: str, feature: Any) -> Any:
         return _values(feature)
     if type(feature) is not list:
         values = _values(feature)
-        return _one(name, values, how) if how in _ONE else _formed(name, values, how)
+        return _one(name, values, how) if how in _LIST_OF else _as_array(name, values, how)
     steps = [_as(how, f"{name}[{step}]", one) for step, one in enumerate(feature)]
     if callable(how) or -1 in how[1]:
         return steps
@@ -170,7 +170,7 @@ def _as(how: Any, name: str, feature: Any) -> Any:
 def _one(name: str, values: Any, how: type) -> Any:
     """A single value."""
     texts = isinstance(values, list)
-    if len(values) != 1 or texts != (_ONE[how] == "bytes_list") or (how is int and values.dtype.kind == "f"):
+    if len(values) != 1 or texts != (_LIST_OF[how] == "bytes_list") or (how is int and values.dtype.kind == "f"):
         raise Unreadable(f"its feature {name!r} must be one value of {how.__name__}, and is {brief(values)}")
     try:
         return values[0].decode() if how is str else how(values[0])
@@ -178,7 +178,7 @@ def _one(name: str, values: Any, how: type) -> Any:
         raise Unreadable(f"its feature {name!r} is no text: {error}") from error
 
 
-def _formed(name: str, values: Any, how: Any) -> Any:
+def _as_array(name: str, values: Any, how: Any) -> Any:
     """An array of a dtype and a shape, or what a function makes of the list."""
     if callable(how):
         return how(values)

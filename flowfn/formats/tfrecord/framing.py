@@ -17,23 +17,22 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from flowfn.extras import needed
-from flowfn.formats.encoding.payloads import Unreadable
 from flowfn.process import forks
-from flowfn.storage.damage import reading
+from flowfn.storage.damage import Unreadable, reading
 from flowfn.storage.files import Pieces
 from flowfn.storage.in_order import open_in_order
 
 LENGTH, CHECKSUM = struct.Struct("<Q"), struct.Struct("<I")
-HEAD = struct.Struct("<QI")
-AROUND = HEAD.size + CHECKSUM.size
+RECORD_HEAD = struct.Struct("<QI")
+AROUND = RECORD_HEAD.size + CHECKSUM.size
 """How many bytes of a record are not its payload's."""
-NEAR = 1 << 12
+SMALL_RECORD = 1 << 12
 """Records up to this size are looked for many at once."""
-LARGE = 1 << 15
+LARGE_RECORD = 1 << 15
 """Records beyond this size are read to memory of their own."""
-CHUNK = 1 << 20
-MOST_OPEN = 64
-_MASK = 0xA282EAD8
+READ_SIZE = 1 << 20
+OPEN_RECORD_FILES = 64
+_MASK_DELTA = 0xA282EAD8
 Payload = TypeVar("Payload", bytes, memoryview)
 
 
@@ -50,7 +49,7 @@ def masked(checksum: int) -> int:
     >>> hex(masked(0)), hex(masked(0xFFFFFFFF))
     ('0xa282ead8', '0xa282ead7')
     """
-    return ((checksum >> 15 | checksum << 17) + _MASK) & 0xFFFFFFFF
+    return ((checksum >> 15 | checksum << 17) + _MASK_DELTA) & 0xFFFFFFFF
 
 
 def framed(payload: bytes, crc: Callable[[Any], int]) -> bytes:
@@ -66,13 +65,13 @@ def begins(pieces: Pieces, called: str, crc: Callable[[Any], int]) -> np.ndarray
         ValueError: a length is not what its checksum says, or goes beyond the end of the file.
     """
     found, at, size = [0], 0, pieces.size
-    held, base, step = b"", 0, CHUNK
+    held, base, step = b"", 0, READ_SIZE
     while at < size:
-        if at + HEAD.size > base + len(held):
+        if at + RECORD_HEAD.size > base + len(held):
             held, base = pieces.read(at, step), at
-            if len(held) < HEAD.size:
-                raise _cut(called, len(found) - 1, at, HEAD.size, size - at)
-        length, checksum = HEAD.unpack_from(held, at - base)
+            if len(held) < RECORD_HEAD.size:
+                raise _cut(called, len(found) - 1, at, RECORD_HEAD.size, size - at)
+        length, checksum = RECORD_HEAD.unpack_from(held, at - base)
         if masked(crc(held[at - base : at - base + LENGTH.size])) != checksum:
             raise corrupt(
                 called, len(found) - 1, at, "the checksum of its length is wrong", held[:2] if not at else b""
@@ -80,7 +79,7 @@ def begins(pieces: Pieces, called: str, crc: Callable[[Any], int]) -> np.ndarray
         if at + length + AROUND > size:
             raise _cut(called, len(found) - 1, at, length + AROUND, size - at)
         at += length + AROUND
-        step = CHUNK if length <= NEAR else HEAD.size
+        step = READ_SIZE if length <= SMALL_RECORD else RECORD_HEAD.size
         found.append(at)
     return np.array(found, np.int64)
 
@@ -92,15 +91,15 @@ def payload_at(pieces: Pieces, begin: int, end: int, crc: Callable[[Any], int]) 
         Unreadable: it is not.
     """
     size = end - begin - AROUND
-    if size > LARGE and pieces.local:  # read to where it is to be, which is faster than to copy it there
+    if size > LARGE_RECORD and pieces.local:  # read to where it is to be, which is faster than to copy it there
         return _checked(
-            pieces.read(begin, HEAD.size),
-            pieces.read(begin + HEAD.size, size),
+            pieces.read(begin, RECORD_HEAD.size),
+            pieces.read(begin + RECORD_HEAD.size, size),
             pieces.read(end - CHECKSUM.size, CHECKSUM.size),
             crc,
         )
     record = pieces.read(begin, end - begin)
-    return _checked(record, record[HEAD.size : size + HEAD.size], record[size + HEAD.size :], crc)
+    return _checked(record, record[RECORD_HEAD.size : size + RECORD_HEAD.size], record[size + RECORD_HEAD.size :], crc)
 
 
 def _checked(head: bytes, payload: Payload, tail: bytes, crc: Callable[[Any], int]) -> Payload:
@@ -109,7 +108,7 @@ def _checked(head: bytes, payload: Payload, tail: bytes, crc: Callable[[Any], in
     if LENGTH.unpack_from(head)[0] != len(payload):
         raise Unreadable("its length is not that of the index: the file has changed since, or the index is of another")
     checksum = crc(payload)
-    if ((checksum >> 15 | checksum << 17) + _MASK) & 0xFFFFFFFF != CHECKSUM.unpack(tail)[0]:
+    if ((checksum >> 15 | checksum << 17) + _MASK_DELTA) & 0xFFFFFFFF != CHECKSUM.unpack(tail)[0]:
         raise Unreadable("the checksum of its bytes is wrong")
     return payload
 
@@ -120,9 +119,13 @@ def payloads_of(block: bytes, begins: np.ndarray, ends: np.ndarray, crc: Callabl
     begins, ends = begins[:there], ends[:there]
     octets = np.frombuffer(block, np.uint8)
     lengths = octets[begins[:, None] + np.arange(LENGTH.size)].view("<u8").ravel()
-    told = octets[ends[:, None] + np.arange(-CHECKSUM.size, 0)].view("<u4").ravel() - np.uint32(_MASK)
-    held: Any = block if len(block) < NEAR * there else memoryview(block)  # small ones are copied faster than looked at
-    payloads = list(map(held.__getitem__, map(slice, (begins + HEAD.size).tolist(), (ends - CHECKSUM.size).tolist())))
+    told = octets[ends[:, None] + np.arange(-CHECKSUM.size, 0)].view("<u4").ravel() - np.uint32(_MASK_DELTA)
+    held: Any = (
+        block if len(block) < SMALL_RECORD * there else memoryview(block)
+    )  # small ones are copied faster than looked at
+    payloads = list(
+        map(held.__getitem__, map(slice, (begins + RECORD_HEAD.size).tolist(), (ends - CHECKSUM.size).tolist()))
+    )
     found = np.fromiter(map(crc, payloads), np.uint32, there)
     whole = (told == (found >> 15 | found << 17)) & (lengths == (ends - begins - AROUND).astype(np.uint64))
     return payloads if whole.all() else payloads[: int(whole.argmin())]
@@ -139,17 +142,17 @@ def in_order(path: str, compression: str | None, who: str) -> Generator[tuple[in
         file = unpacking(raw, compression)
         number = at = 0
         while True:
-            head = _read(file, HEAD.size, path, called, number, at)
+            head = _read(file, RECORD_HEAD.size, path, called, number, at)
             if not head:
                 return
-            if len(head) < HEAD.size:
-                raise _cut(called, number, at, HEAD.size, len(head))
-            length, checksum = HEAD.unpack(head)
+            if len(head) < RECORD_HEAD.size:
+                raise _cut(called, number, at, RECORD_HEAD.size, len(head))
+            length, checksum = RECORD_HEAD.unpack(head)
             if masked(crc(head[: LENGTH.size])) != checksum:
                 raise corrupt(called, number, at, "the checksum of its length is wrong", head[:2] if not at else b"")
             rest = _read(file, length + CHECKSUM.size, path, called, number, at)
             if len(rest) < length + CHECKSUM.size:
-                raise _cut(called, number, at, length + AROUND, len(rest) + HEAD.size)
+                raise _cut(called, number, at, length + AROUND, len(rest) + RECORD_HEAD.size)
             try:
                 payload = _checked(head, memoryview(rest)[:-4], rest[-4:], crc)
             except Unreadable as error:
@@ -174,7 +177,7 @@ class Zlib:
         parts: list[bytes] = []
         while size > 0 and not self._stream.eof:
             waiting = self._stream.unconsumed_tail or self._file.read(1 << 16)
-            found = self._stream.decompress(waiting, min(size, CHUNK))
+            found = self._stream.decompress(waiting, min(size, READ_SIZE))
             if not waiting and not found:
                 raise EOFError("the compressed stream ends before it is whole")
             parts.append(found)
@@ -192,7 +195,7 @@ def _read(file: Any, size: int, path: str, called: str, number: int, at: int) ->
     parts: list[bytes] = []
     with reading(path, f"{called}: what is compressed is torn in record {number} (byte {at} of what it unpacks to)"):
         while size > 0:
-            found = file.read(min(size, CHUNK))
+            found = file.read(min(size, READ_SIZE))
             if not found:
                 break
             parts.append(found)
@@ -213,7 +216,7 @@ class OpenFiles:
             found = Pieces(self._paths[number], self._who)
             forks.finalize(found, found.file.close)
             self._open[number] = found
-            while len(self._open) > MOST_OPEN:
+            while len(self._open) > OPEN_RECORD_FILES:
                 self._open.pop(next(iter(self._open)), None)  # closed when no other thread reads from it any more
         return found
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from flowfn.formats.tfrecord.framing import AROUND, begins, checksums
 from flowfn.storage.files import Pieces, is_url, open_file
-from flowfn.storage.writing import written
+from flowfn.storage.writing import written_whole
 
-BESIDE = ".idx"
+IDX_SUFFIX = ".idx"
 """What the name of an index has behind that of its file."""
 
 
-def index_of(path: str, pieces: Pieces, save: bool, who: str) -> np.ndarray:
+def record_index(path: str, pieces: Pieces, save: bool, who: str) -> np.ndarray:
     """Where each record of a file begins, and where the last one ends.
 
     With `save` it is read from beside the file, if it is of a file of this length, and else written there.
@@ -24,11 +24,11 @@ def index_of(path: str, pieces: Pieces, save: bool, who: str) -> np.ndarray:
         ValueError: the file is torn.
         OSError: the index cannot be written.
     """
-    found = saved(path + BESIDE, pieces.size, who) if save else None
+    found = saved(path + IDX_SUFFIX, pieces.size, who) if save else None
     if found is None:
         found = begins(pieces, f"{who}(): {path}", checksums(f"{who}()"))
         if save and not is_url(path):
-            with written(path + BESIDE, True, who) as beside, open(beside, "w", encoding="ascii") as file:
+            with written_whole(path + IDX_SUFFIX, True, who) as beside, open(beside, "w", encoding="ascii") as file:
                 file.writelines(f"{start} {end - start}\n" for start, end in zip(found.tolist(), found[1:].tolist()))
     return found
 

@@ -18,10 +18,11 @@ from flowfn import rules
 from flowfn.blocks import Block
 from flowfn.extras import needed
 from flowfn.flows.flow import Flow
-from flowfn.formats.encoding.payloads import Unreadable, reader_of_all, unpacker
+from flowfn.formats.encoding.payloads import reader_of_all, unpacker
 from flowfn.formats.tfrecord import framing
 from flowfn.formats.tfrecord.examples import from_example, is_form
-from flowfn.formats.tfrecord.indexing import index_of
+from flowfn.formats.tfrecord.indexing import record_index
+from flowfn.storage.damage import Unreadable
 from flowfn.storage.files import InOrder, Opened, Pieces, call, flow_of, is_url, stamp
 from flowfn.storage.finding import paths_of
 
@@ -89,7 +90,7 @@ def read_tfrecord(
     framing.checksums("read_tfrecord()")
     if features is None and decode is None:
         needed("msgpack", "read_tfrecord()", extra="tfrecord")
-    found, form = paths_of(paths, "read_tfrecord"), Form(features, decode, allow_pickle)
+    found, form = paths_of(paths, "read_tfrecord"), RecordDecoding(features, decode, allow_pickle)
     seekable = compression is None and (save_index or not any(map(is_url, found)))
     records = Records(found, form, save_index) if seekable else RecordsInOrder(found, form, compression)
     options: dict[str, tuple[Any, Any]] = {
@@ -102,7 +103,7 @@ def read_tfrecord(
 
 
 @dataclass(frozen=True)
-class Form:
+class RecordDecoding:
     """What a payload is made into."""
 
     features: Any
@@ -145,7 +146,7 @@ def _told_apart(unpack: Callable[[Any], Any], payload: Any) -> Any:
 class Records(Opened):
     """The records of a few files, by their number."""
 
-    def __init__(self, paths: list[str], form: Form, save_index: bool) -> None:
+    def __init__(self, paths: list[str], form: RecordDecoding, save_index: bool) -> None:
         super().__init__(paths[0], "read_tfrecord")
         self.paths, self.form, self.save_index = paths, form, save_index
         self.stamp = tuple(stamp(path, "read_tfrecord()") for path in paths)
@@ -166,7 +167,7 @@ class Records(Opened):
     def index(self, file: int) -> np.ndarray:
         """Where each record of a file begins, and where the last one ends."""
         if file not in self._indexes:
-            self._indexes[file] = index_of(self.paths[file], self.handle[file], self.save_index, self.who)
+            self._indexes[file] = record_index(self.paths[file], self.handle[file], self.save_index, self.who)
         return self._indexes[file]
 
     def __len__(self) -> int:
@@ -258,7 +259,7 @@ class Records(Opened):
 class RecordsInOrder(InOrder):
     """The records of a few files, one after the other."""
 
-    def __init__(self, paths: list[str], form: Form, compression: str | None) -> None:
+    def __init__(self, paths: list[str], form: RecordDecoding, compression: str | None) -> None:
         super().__init__(paths[0], "read_tfrecord")
         self.paths, self.form, self.compression = paths, form, compression
         self.stamp = tuple(stamp(path, "read_tfrecord()") for path in paths)

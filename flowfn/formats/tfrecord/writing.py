@@ -15,13 +15,13 @@ from typing import Any
 from flowfn import rules
 from flowfn.digests.pipelines import identity
 from flowfn.extras import needed
-from flowfn.formats.encoding.payloads import encoded, packed
+from flowfn.formats.encoding.payloads import packed_datapoint, payload_of
 from flowfn.formats.tfrecord import framing
 from flowfn.formats.tfrecord.reading import COMPRESSION, FUNCTION
 from flowfn.storage.endless import finite
 from flowfn.storage.writing import resumable, resumed, shown
 
-OLD = 10.0
+JOURNAL_SECONDS = 10.0
 """Seconds after which what has been written is made sure of."""
 
 
@@ -78,7 +78,9 @@ def write_tfrecord(
         with open(beside, "r+b" if count else "wb") as raw, _packing(raw, compression) as file:
             raw.seek(0, os.SEEK_END)
             for number, datapoint in enumerate(datapoints, count):
-                file.write(framing.framed(encoded(encode or packed, datapoint, number, "write_tfrecord"), crc))
+                file.write(
+                    framing.framed(payload_of(encode or packed_datapoint, datapoint, number, "write_tfrecord"), crc)
+                )
                 if journal and journal.due():
                     journal.note(number + 1, raw, datapoints.state_dict())
     if journal:
@@ -143,7 +145,7 @@ class Journal:
 
     def due(self) -> bool:
         """Whether it is time to make sure of what has been written."""
-        return time.monotonic() - self.since > OLD
+        return time.monotonic() - self.since > JOURNAL_SECONDS
 
     def note(self, count: int, file: Any, state: Any) -> None:
         """So many records are in the file for sure."""
