@@ -131,9 +131,8 @@ def _matrix(block: memoryview, order: str, depth: int) -> Any:
     flags, _ = struct.unpack(f"{order}II", following(6)[1])
     sizes = np.frombuffer(following(5)[1], f"{order}i4").tolist()
     following(1)
-    if (
-        len(sizes) < 2 or len(sizes) > 32 or min(sizes) < 0 or math.prod(sizes) > len(block)
-    ):  # small ones take a byte at least
+    # small elements take a byte at least
+    if len(sizes) < 2 or len(sizes) > 32 or min(sizes) < 0 or math.prod(sizes) > len(block):
         raise ValueError(f"a variable is said to be of shape {tuple(sizes)}, which cannot be in {len(block)} bytes")
     kind, count = flags & 0xFF, math.prod(sizes)
     if kind in _CLASSES:

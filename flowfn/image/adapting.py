@@ -116,10 +116,8 @@ class Albumentations(Augmentor):
         albumentations = import_module("albumentations")
         targets = {f"image{i}": "image" for i in range(1, images)} | dict.fromkeys(_masks(masks)[1:], "mask")
         compose = albumentations.Compose(
-            [
-                corrected(self.transform),
-                albumentations.NoOp(p=0),
-            ],  # which takes all that there is, or there would be warnings
+            # NoOp takes all that there is, or there would be warnings
+            [corrected(self.transform), albumentations.NoOp(p=0)],
             bbox_params=albumentations.BboxParams("albumentations", check_each_transform=False),
             keypoint_params=albumentations.KeypointParams("xy", remove_invisible=False, check_each_transform=False),
             additional_targets={**targets, "region": "bboxes"},
@@ -146,9 +144,8 @@ class Albumentations(Augmentor):
             boxes = (rows[:, :4] * ([width, height] * 2)).astype(parts.boxes.dtype)
         if parts.region is not None:
             rows = np.asarray(made["region"]).reshape(-1, 5)[:, :4]
-            seen = (
-                np.concatenate([rows[:, :2].min(0), rows[:, 2:].max(0)]) if len(rows) else np.zeros(4)
-            )  # also where it is reflected
+            # also where it is reflected
+            seen = np.concatenate([rows[:, :2].min(0), rows[:, 2:].max(0)]) if len(rows) else np.zeros(4)
             region = (seen * ([width, height] * 2))[None]
         return Parts(images, masks, coords, boxes, region, kept)
 

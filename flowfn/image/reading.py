@@ -303,9 +303,12 @@ def _of_jpeg(data: bytes | memoryview, channels: int | None, size: int | None) -
 
 def _of_opencv(data: bytes) -> Picture:
     """What only OpenCV knows: Radiance's images, rasters of Sun."""
-    other = next(((f"{name}, which OpenCV {cv2.__version__} does not decode; "
-f"{instead}") for name, (beginning, instead) in _ELSEWHERE.items()
-                  if re.match(beginning, data, re.DOTALL)), "")  # fmt: skip
+    kinds = (
+        f"{name}, which OpenCV {cv2.__version__} does not decode; {instead}"
+        for name, (beginning, instead) in _ELSEWHERE.items()
+        if re.match(beginning, data, re.DOTALL)
+    )
+    other = next(kinds, "")
     try:
         image = imdecode(data)
     except Refused as refused:

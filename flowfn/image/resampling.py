@@ -31,9 +31,8 @@ BORDERS = {
     "wrap": cv2.BORDER_WRAP,
 }
 _INTERPOLATED = frozenset("BHhfd")
-_COPIED = frozenset(
-    "BHf"
-)  # OpenCV 5 warps these exactly, others on a grid of 1/1024 pixel: a mask would depend on its dtype
+_COPIED = frozenset("BHf")
+"""OpenCV 5 warps these exactly, others on a grid of 1/1024 pixel: a mask would depend on its dtype."""
 _UNITS: Mapping[int, np.dtype[Any]] = {
     1: np.dtype(np.uint8),
     2: np.dtype(np.uint16),

@@ -24,18 +24,26 @@ _OF_THE_CODER = (_FILL, 292, 293, 347)
 """Tags that whoever unpacks the bytes has to know too: the order of bits, options of faxes, tables of JPEG."""
 _FAXES, _JPEG, _BYTEWISE, _LOGS = (2, 3, 4), 7, (1, 5, 8, 32773, 32946), (34676, 34677)
 _COMPRESSIONS = {
-    6: "old JPEG", 34661: "JBIG", 34712: "JPEG 2000", 33003: "JPEG 2000", 33005: "JPEG 2000", 34887: "LERC",
+    6: "old JPEG",
+    **dict.fromkeys((22610, 34934), "JPEG XR"),
+    **dict.fromkeys((33003, 33005, 34712), "JPEG 2000"),
+    34661: "JBIG",
+    34887: "LERC",
     34925: "LZMA",
-    50000: "Zstandard", 50001: "WebP", 34927: "WebP", 50002: "JPEG XL", 52546: "JPEG XL", 22610: "JPEG XR",
-    34934: "JPEG XR",
-}  # fmt: skip
+    50000: "Zstandard",
+    **dict.fromkeys((34927, 50001), "WebP"),
+    **dict.fromkeys((50002, 52546), "JPEG XL"),
+}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _LUV = 0, 1, 2, 3, 5, 6, (32844, 32845)
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4}
 _OTHER_PHOTOMETRICS = {
-    4: ("which is a mask of "
-"transparency"), 8: "in colours of CIE L*a*b*", 9: "in colours of ICC L*a*b*", 10: "in colours of ITU L*a*b*",
-    32803: "of the mosaic that a camera's sensor saw", 34892: "of linear raw values of a camera",
-}  # fmt: skip
+    4: "which is a mask of transparency",
+    8: "in colours of CIE L*a*b*",
+    9: "in colours of ICC L*a*b*",
+    10: "in colours of ITU L*a*b*",
+    32803: "of the mosaic that a camera's sensor saw",
+    34892: "of linear raw values of a camera",
+}
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 _AT_ONCE = 1 << 28
 """So many bytes are unpacked at once, in at most `_ROWS_AT_ONCE` rows:
@@ -235,11 +243,16 @@ def _as_gray(
     low, high = int(offsets.min()), int((offsets + sizes).max())
     tags, order = page.tags, page.tags.order
     entries: dict[int, tuple[str, Sequence[int]]] = {
-        _WIDTH: ("I", [across[0]]), _HEIGHT: ("I", [rows]), _BITS: ("H", [across[1]]), _COMPRESSION_SCHEME: ("H", [
-        page.compression]),
-        _PHOTOMETRIC: ("H", [_BLACK_IS_ZERO]), _STRIPS: ("I", (offsets - low + 8).tolist()), _SAMPLES: ("H", [1]),
-        _ROWS_PER_STRIP: ("I", [height]), _STRIP_SIZES: ("I", sizes.tolist()),
-    }  # fmt: skip
+        _WIDTH: ("I", [across[0]]),
+        _HEIGHT: ("I", [rows]),
+        _BITS: ("H", [across[1]]),
+        _COMPRESSION_SCHEME: ("H", [page.compression]),
+        _PHOTOMETRIC: ("H", [_BLACK_IS_ZERO]),
+        _STRIPS: ("I", (offsets - low + 8).tolist()),
+        _SAMPLES: ("H", [1]),
+        _ROWS_PER_STRIP: ("I", [height]),
+        _STRIP_SIZES: ("I", sizes.tolist()),
+    }
     kinds = {"B": 1, "H": 3, "I": 4}
     for tag in set(_OF_THE_CODER) & set(tags.places):
         kind = {1: "B", 7: "B", 3: "H"}.get(tags.places[tag][0], "I")
@@ -273,9 +286,7 @@ def _samples_from_bytes(packed: np.ndarray, page: Page, width: int) -> np.ndarra
         )
     if page.bits not in (8, 16, 32, 64):
         return _samples_from_bits(packed, page, width)
-    if (
-        page.predictor == 3
-    ):  # differences of bytes, the first bytes of all numbers before the second ones (technical note 3)
+    if page.predictor == 3:  # differences of bytes, the first of all numbers before the second ones (technical note 3)
         packed = np.cumsum(packed.reshape(rows, -1, together), axis=1, dtype=np.uint8)
         packed = np.ascontiguousarray(packed.reshape(rows, size, width * together).transpose(0, 2, 1))
         return packed.view(page.dtype.newbyteorder(">")).astype(page.dtype).reshape(rows, width, together)
@@ -304,9 +315,8 @@ def _interpreted(samples: np.ndarray, page: Page) -> Picture:
     if beyond < 0:
         raise _unfit_page(page)
     colours, scale = _in_colours(samples[:, :, :count], page)
-    kind = (
-        kinds[0] if kinds else _UNASSOCIATED if beyond == 1 and page.photometric == _RGB else 0
-    )  # as OpenCV writes it
+    as_opencv_writes = _UNASSOCIATED if beyond == 1 and page.photometric == _RGB else 0
+    kind = kinds[0] if kinds else as_opencv_writes
     if not beyond:
         return Picture(colours, scale)
     if kind in (_ASSOCIATED, _UNASSOCIATED):
