@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from flowfn.blocks import Block, blocks
 from flowfn.kinds.nodes import Node
-from flowfn.kinds.runs import Anchor, Length, Outputs, Run
-from flowfn.kinds.streams import Expand
+from flowfn.kinds.runs import Length, Outputs, Run
 from flowfn.parallel.crew import Crew, Pace
+from flowfn.parallel.cursor import Cursor
+from flowfn.parallel.handout import Handout
 from flowfn.parallel.tasks.plan import Stretch
 from flowfn.parallel.tasks.task import Feed
 from flowfn.parallel.work import Work
@@ -45,43 +46,32 @@ class Spread(Node):
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """The outputs at the indices of a series, made by workers."""
         begun = {place: anchor for place, anchor in run.anchors.items() if not anchor.outputs}
-        work = self._work(run, Feed(run.seed, run.epoch, run.base, anchors=begun))
-        return Outputs(work.out(work.by_index(series)), None, (), 0, work.tell)
+        handout = self._handout(run, Feed(run.seed, run.epoch, run.base, anchors=begun))
+        handout.by_index(series)
+        return self._outputs(handout, Cursor(self.stretch, run))
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """All outputs from `start` on, made by workers."""
         if self.seekable:
             return super().stream(run, start, lineage)
-        position, first = start, start
-        chain: dict[int, Anchor] = {}
-        owed: dict[int, int] = {}
-        begun: dict[int, int] = {}
-        for node in self.stretch.chain():
-            if isinstance(node, Expand):
-                known = run.anchor(node.place, position)
-                if not chain:  # what is too much of the last one is dropped here, so that it owes nothing
-                    first = position = known.outputs
-                    begun = dict.fromkeys(begun, first)
-                chain[node.place], owed[node.place] = known, position
-                position = known.inputs[0]
-            begun[node.place] = position
-        plain = Feed(run.seed, run.epoch, run.base, lineage=lineage)
-        work = self._work(run, plain, position, {place: known.outputs for place, known in chain.items()})
-        work.opening, work.owed, work.begun = {"opening": True, "start": first, "anchors": chain}, owed, begun
-        work.facts = dict(run.anchors)
-        bottom = self.stretch.bottom
+        handout = self._handout(run, Feed(run.seed, run.epoch, run.base, lineage=lineage))
+        cursor = Cursor(self.stretch, run).seek(start)
+        bottom, position = self.stretch.bottom, cursor.position
         if bottom.seekable:
-            feeds = work.by_index(blocks(position, bottom.length(run)))  # type: ignore[arg-type]
+            handout.by_index(blocks(position, bottom.length(run)))  # type: ignore[arg-type]
         else:
             labelled = lineage or self.stretch.wants_labels()
-            feeds = work.by_value(lambda run: bottom.stream(run, position, labelled), labelled)
-        return Outputs(work.out(feeds), None, (), first, work.tell).drop(start - first)
+            handout.by_value(lambda run: bottom.stream(run, position, labelled), position, labelled, self.exact)
+        return self._outputs(handout, cursor).drop(start - cursor.first)
 
-    def _work(self, run: Run, plain: Feed, position: int = 0, standing: Mapping[int, int] = {}) -> Work:
-        """A pass, paced as the one before it was in the end."""
+    def _handout(self, run: Run, plain: Feed) -> Handout:
+        """The tasks of a pass, paced as the one before it was in the end."""
         known = self.paces.get(self.place)
         pace = self.paces[self.place] = known.again() if known is not None else Pace(self.crew)
-        return Work(self.stretch, pace, self.exact, run, plain, position, standing)
+        return Handout(self.stretch, run, pace, plain)
+
+    def _outputs(self, handout: Handout, cursor: Cursor) -> Outputs:
+        return Outputs(Work(handout, cursor).outputs(), None, (), cursor.first, cursor.tell)
 
 
 def _mixes(node: Node) -> bool:
