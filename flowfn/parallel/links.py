@@ -108,22 +108,16 @@ class Sent:
         """End whoever does it, if that can be."""
 
 
-class Link:
+class Link(forks.Owned):
     """The way to the workers for one pass."""
 
     def __init__(self, crew: Crew, top: Node) -> None:
-        self.crew, self.top, self.pass_id, self.process = crew, top, uuid.uuid4().hex, forks.process
+        self.crew, self.top, self.pass_id = crew, top, uuid.uuid4().hex
 
     @property
     def known(self) -> bool:
         """Whether the workers lack nothing, as far as can be told."""
         return True
-
-    @property
-    def inherited(self) -> bool:
-        """Whether it is a forked child's copy: its parent's threads, which are not here,
-        may have held anything that is asked."""
-        return self.process != forks.process
 
     def send(
         self, feed: Feed, call: Performer = perform_here, *, short: bool = False, worker: int | None = None

@@ -8,6 +8,8 @@ be put right in a child is told to this module, and done at one place, in this o
     lock()       locks are free, but those that the forking thread holds itself
     in_child     functions that modules have given are called
 
+An `Own` value is made anew when the child asks for it; what is `Owned` says that it is the parent's (`inherited`).
+
 At the fork itself nothing is waited for: it is only counted, so that memory which a child may look into is known.
 """
 
@@ -19,8 +21,9 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
+Value = TypeVar("Value")
 InChild = TypeVar("InChild", bound=Callable[[], Any])
 
 process = os.getpid()
@@ -59,6 +62,53 @@ def finalize(owner: Any, function: Callable[..., Any], *arguments: Any) -> None:
 def _finalized(made: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     if made == process:
         function(*arguments)
+
+
+class Own(Generic[Value]):
+    """What each process has one of, made by `make()` when it is first asked for: `own()`.
+
+    >>> numbers = Own(list)
+    >>> numbers().append(1)
+    >>> numbers()
+    [1]
+    """
+
+    __slots__ = ("_lock", "_made", "_process", "make")
+
+    def __init__(self, make: Callable[[], Value]) -> None:
+        self.make = make
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock, self._made, self._process = lock(), list[Value](), process
+
+    def __call__(self) -> Value:
+        if self._process != process:
+            self._begin()
+        elif self._made:
+            return self._made[0]
+        with self._lock:
+            if not self._made:
+                self._made.append(self.make())
+        return self._made[0]
+
+
+class Owned:
+    """What belongs to the process that made it."""
+
+    __slots__ = ("owner",)
+    owner: int
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        made = super().__new__(cls)
+        made.owner = process
+        return made
+
+    @property
+    def inherited(self) -> bool:
+        """Whether it is a forked child's copy: its parent's threads, which are not here,
+        may have held anything that is asked."""
+        return self.owner != process
 
 
 class cached_property(functools.cached_property):

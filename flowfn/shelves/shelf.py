@@ -164,8 +164,8 @@ class Visit:
     """One pass over a shelf, and the files that it reads from, which nobody else uses."""
 
     def __init__(self, shelf: Shelf) -> None:
-        self.shelf, self.process = shelf, forks.process
-        self.files: dict[int, tuple[BinaryIO, int] | None] = {}  # with how long each is known to be
+        self.shelf = shelf
+        self._files: forks.Own[dict[int, tuple[BinaryIO, int] | None]] = forks.Own(dict)
         self.looked = False
 
     def __enter__(self) -> Visit:
@@ -177,6 +177,11 @@ class Visit:
         while self.files:
             self._close(next(iter(self.files)))
         self.shelf.leave(failed=kind is not None)
+
+    @property
+    def files(self) -> dict[int, tuple[BinaryIO, int] | None]:
+        """The open ones, with how long each is known to be. A forked process does not use those of the other."""
+        return self._files()
 
     def look(self) -> None:
         """Take in what others have written: before anything is missed, whatever was there when the pass began."""
@@ -209,8 +214,6 @@ class Visit:
 
     def _open(self, file: int) -> tuple[BinaryIO, int] | None:
         """A file to read from and its length, or None if it is not there, or is not what it should be."""
-        if self.process != forks.process:  # in a forked process, the files of the other are not used
-            self.files, self.process = {}, forks.process
         if file in self.files:
             return self.files[file]
         self.shelf.write(file)

@@ -332,21 +332,13 @@ class per_process(Picklable, Generic[T]):
 
     def __call__(self) -> T:
         """This process's resource."""
-        if self._pid != forks.process:
-            self.__setstate__(self.factory)
-        elif self._made:
-            return self._made[0]
-        with self._lock:
-            if not self._made:
-                self._made.append(self.factory())
-        return self._made[0]
+        return self._own()
 
     def __getstate__(self) -> Callable[[], T]:
         return self.factory
 
     def __setstate__(self, factory: Callable[[], T]) -> None:
-        self.factory, self._pid, self._lock = factory, forks.process, forks.lock()
-        self._made: list[T] = []
+        self.factory, self._own = factory, forks.Own(factory)
 
     def __repr__(self) -> str:
         return f"per_process({getattr(self.factory, '__name__', self.factory)})"

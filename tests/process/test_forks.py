@@ -1,10 +1,14 @@
 """A process may be forked at any moment: its children iterate flows, whatever its threads were doing."""
 
+import copy
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
+
+from flowfn.process import forks
 
 pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"), pytest.mark.timeout(300)]
 
@@ -96,6 +100,62 @@ for number in range(forks):
 print(failed, flush=True)
 os._exit(bool(failed))
 """
+
+
+def succeeds_in_a_child(function):
+    """Whether a function returns true in a forked child."""
+    child = os.fork()
+    if not child:
+        try:
+            os._exit(0 if function() else 1)
+        finally:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_process_makes_one_of_its_own_and_a_forked_child_another():
+    own = forks.Own(list)
+    own().append("parent")
+    assert own() == ["parent"]
+    assert succeeds_in_a_child(lambda: own() == [] and own() is own())
+    assert own() == ["parent"]
+
+
+def test_an_own_value_is_made_once_and_after_an_error_again():
+    made = []
+
+    def make():
+        made.append(None)
+        return 1 // (len(made) - 1)
+
+    own = forks.Own(make)
+    with pytest.raises(ZeroDivisionError):
+        own()
+    assert (own(), own(), len(made)) == (1, 1, 2)
+
+
+def test_what_a_child_has_of_its_parent_is_inherited():
+    thing = forks.Owned()
+    assert not thing.inherited
+    assert succeeds_in_a_child(lambda: thing.inherited and copy.copy(thing).inherited and not forks.Owned().inherited)
+
+
+def test_a_lock_that_another_thread_holds_is_free_in_a_child():
+    lock, held, over = forks.lock(), threading.Event(), threading.Event()
+
+    def hold():
+        with lock:
+            held.set()
+            over.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    try:
+        assert held.wait(60)
+        assert succeeds_in_a_child(lambda: lock.acquire(blocking=False))
+    finally:
+        over.set()
+        thread.join()
 
 
 @pytest.mark.alone

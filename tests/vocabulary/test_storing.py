@@ -295,7 +295,7 @@ def test_the_laws_hold_with_processes(name, tmp_path):
 
 
 def test_a_pass_finds_all_that_was_kept_before_it_began(calls, folder, monkeypatch):
-    monkeypatch.setattr(shelves, "PATIENCE", 1e9)
+    monkeypatch.setattr(shelves, "WORK_PER_LOOK", 1e9)
     flow = squares(range(20), calls, folder)
     assert flow[3] == 9
     assert list(squares(range(20), calls, folder, ff.prefetch(2, processes=1))) == [x * x for x in range(20)]

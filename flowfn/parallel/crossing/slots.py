@@ -93,20 +93,19 @@ def _address(buffer: memoryview) -> int:
     return int(np.frombuffer(buffer, np.uint8).__array_interface__["data"][0]) if buffer.nbytes else 0
 
 
-class Slot(MappedFile):
+class Slot(MappedFile, forks.Owned):
     """A new file in memory, which others may open by its name."""
 
     def __init__(self, period: int = 0) -> None:
         fd = os.memfd_create("flowfn", os.MFD_CLOEXEC)
         super().__init__(fd)
-        self.owner = forks.process
         self.name = Name(f"/proc/{self.owner}/fd/{fd}", os.fstat(fd).st_ino, period)
 
     def close(self) -> None:
         """Give its pages back now, whoever still has it mapped.
         A forked child has only a copy of this, and does nothing."""
         self.maps = [memoryview(bytearray())]
-        if self.owner == forks.process:
+        if not self.inherited:
             os.ftruncate(self.fd, 0)
 
 

@@ -36,11 +36,11 @@ class Bounds(NamedTuple):
     """Since when whoever makes them is ready, which is what `timeout` counts from; None if that is not so yet."""
 
 
-class Channel:
+class Channel(forks.Owned):
     """A bounded queue between the thread that makes outputs and the iterator that delivers them."""
 
     def __init__(self, bounds: Bounds) -> None:
-        self.bounds, self.process = bounds, forks.process
+        self.bounds = bounds
         self.bytes = 0
         self.waiting: deque[tuple[Any, dict[int, Anchor], BaseException | None]] = deque()
         self.lock = forks.lock()
@@ -61,7 +61,7 @@ class Channel:
 
     def get(self) -> tuple[Any, dict[int, Anchor], BaseException | None]:
         """Wait for the next output and take it."""
-        if self.process != forks.process:
+        if self.inherited:
             raise RuntimeError(
                 "a pass with a background thread cannot go on in a forked child; iterate the flow there, or load its "
                 "state"

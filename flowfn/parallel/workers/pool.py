@@ -27,34 +27,22 @@ PROCESSES = rules.Rule(
 )
 """How many processes there may be."""
 
-_crews: dict[tuple[int, int, int | None, bytes], Workers] = {}
+_crews: forks.Own[dict[tuple[int, int | None, bytes], Workers]] = forks.Own(dict)
 _lock = forks.lock()  # an iterator may be collected, and closed, anywhere
 
 
 def crew_of(processes: int, threads: int | None = 1, setup: Prepared | None = None) -> Workers:
     """The warm workers of this process; every flow that asks for as many, set up alike, shares them."""
     with _lock:
-        key = (
-            forks.process,
-            processes,
-            threads,
-            setup.key if setup else b"",
-        )  # a forked child has no part in its parent's workers
-        if key not in _crews:
-            _end_with_this_process()
-            _crews[key] = Workers(processes, threads, setup)
-        return _crews[key]
+        crews, key = _crews(), (processes, threads, setup.key if setup else b"")
+        if key not in crews:
+            _end_with_process()
+            crews[key] = Workers(processes, threads, setup)
+        return crews[key]
 
 
-_ends_in = 0  # the process at the end of which workers are ended
-
-
-def _end_with_this_process() -> None:
-    """End the workers before multiprocessing waits for the children that it knows of, in its own children too."""
-    global _ends_in
-    if _ends_in != forks.process:
-        _ends_in = forks.process
-        multiprocessing.util.Finalize(None, shut_down, exitpriority=100)
+_end_with_process = forks.Own(lambda: multiprocessing.util.Finalize(None, shut_down, exitpriority=100))
+"""Ends the workers before multiprocessing waits for the children that it knows of, in its own children too."""
 
 
 def available() -> int:
@@ -90,8 +78,9 @@ def shut_down() -> None:
     >>> ff.shut_down()
     """
     with _lock:
-        mine = [_crews.pop(key) for key in list(_crews) if key[0] == forks.process]
-    for workers in mine:
+        every = list(_crews().values())
+        _crews().clear()
+    for workers in every:
         workers.close()
     forget_shared()
     slots.allow()
@@ -103,10 +92,9 @@ atexit.register(shut_down)
 
 @forks.in_child
 def _in_child() -> None:
-    """A forked child has workers of its own. Loky would wait, when it lets go of its parent's,
+    """Loky would wait, when it lets go of its parent's,
     for threads that are not there."""
     known = getattr(sys.modules.get("loky.process_executor"), "_threads_wakeups", {})
     for shutdown_lock, _ in list(known.values()):
         forks.renew(shutdown_lock)
     known.clear()
-    _crews.clear()

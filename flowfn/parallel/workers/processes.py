@@ -160,7 +160,7 @@ class Worker:
         """
         from loky import ProcessPoolExecutor, process_executor
 
-        arguments = os.getpid(), tuple(self.environment)
+        arguments = forks.process, tuple(self.environment)
         environment = {"PYTHONHASHSEED": os.environ.get("PYTHONHASHSEED", HASHES), **self.environment}
         with possible():
             executor: Any = ProcessPoolExecutor(
@@ -222,8 +222,7 @@ class Workers:
         self.closed = False
         self.timer: threading.Timer | None = None  # when jobs wait for workers that may not be started yet
         self.lock = forks.lock()  # a job may be done before it has been handed over
-        self.process = forks.process
-        _living.add(self)
+        _living().add(self)
 
     def submit(
         self,
@@ -362,7 +361,7 @@ class Workers:
             self._assign()
 
 
-_living: weakref.WeakSet[Workers] = weakref.WeakSet()
+_living: forks.Own[weakref.WeakSet[Workers]] = forks.Own(weakref.WeakSet)
 _main_ended = False  # whether the main thread has
 
 _OVER = (
@@ -375,9 +374,8 @@ def _end_workers() -> None:
     """The main thread has ended: no worker is waited for, whatever it does, and none is started."""
     global _main_ended
     _main_ended = True
-    for workers in list(_living):
-        if workers.process == os.getpid():
-            workers.close()
+    for workers in list(_living()):
+        workers.close()
 
 
 def _ending(executor: Any) -> threading.Thread:
@@ -413,8 +411,8 @@ def _prepared(job: Job, _: Future[Any]) -> None:
 
 def since_ready() -> float | None:
     """When the last of the workers that have something to do was ready for it; None if one is not yet."""
-    waited = [job.since for workers in list(_living) for worker in workers.workers for job in list(worker.jobs)]
-    waiting = any(workers.waiting and any(worker.starting for worker in workers.workers) for workers in list(_living))
+    waited = [job.since for workers in list(_living()) for worker in workers.workers for job in list(worker.jobs)]
+    waiting = any(workers.waiting and any(worker.starting for worker in workers.workers) for workers in list(_living()))
     return None if waiting or None in waited else max(waited, default=0.0)  # type: ignore[type-var]
 
 
