@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
-from typing import NoReturn
 
 from flowfn.blocks import BLOCK, Block
 from flowfn.parallel.tasks.surroundings import Setup
@@ -145,21 +144,3 @@ class Pace:
                 size = self.size
                 yield block[at : at + size]
                 at += size
-
-
-class Remote(Exception):
-    """The traceback of an error in a worker, as text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.text}"""'
-
-
-def raise_again(error: BaseException, text: str) -> NoReturn:
-    """Raise here what was raised in a worker, with the traceback it had there."""
-    if text:
-        raise error from Remote(text)
-    raise error

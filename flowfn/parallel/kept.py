@@ -8,7 +8,8 @@ from typing import Any
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.runs import Anchor, Outputs, Run
 from flowfn.kinds.tallies import anchors
-from flowfn.parallel.crew import Crew, Pace, raise_again
+from flowfn.parallel.crew import Crew, Pace
+from flowfn.parallel.crossing.errors import raise_again
 from flowfn.parallel.flight import Flight
 from flowfn.parallel.links import link_to
 from flowfn.parallel.tasks.task import Feed

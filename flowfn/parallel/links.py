@@ -22,8 +22,9 @@ from typing import Any
 from flowfn.kinds.failures import failure_place, mark
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.notes import add_note
-from flowfn.parallel.crew import Crew, raise_again
+from flowfn.parallel.crew import Crew
 from flowfn.parallel.crossing import slots
+from flowfn.parallel.crossing.errors import raise_again
 from flowfn.parallel.crossing.slots import Desk, Slot
 from flowfn.parallel.crossing.transport import Parcel, pack_value, unpack_value
 from flowfn.parallel.tasks import versions

@@ -12,7 +12,8 @@ from typing import Any
 
 from flowfn.flows.opening import OpenedNode, Opener, Opening
 from flowfn.kinds.nodes import Node
-from flowfn.parallel.crew import Crew, Pace, raise_again
+from flowfn.parallel.crew import Crew, Pace
+from flowfn.parallel.crossing.errors import raise_again
 from flowfn.parallel.flight import Flight
 from flowfn.parallel.links import link_to
 from flowfn.parallel.tasks.task import Feed

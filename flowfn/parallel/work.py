@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from flowfn.parallel.counts import Counts
-from flowfn.parallel.crew import TASK_SECONDS, raise_again
+from flowfn.parallel.crew import TASK_SECONDS
+from flowfn.parallel.crossing.errors import raise_again
 from flowfn.parallel.cursor import Cursor
 from flowfn.parallel.flight import Flight, PendingTask
 from flowfn.parallel.handout import Handout

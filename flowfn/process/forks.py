@@ -23,7 +23,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-Value = TypeVar("Value")
+Made = TypeVar("Made")
 InChild = TypeVar("InChild", bound=Callable[[], Any])
 
 process = os.getpid()
@@ -64,7 +64,7 @@ def _finalized(made: int, function: Callable[..., Any], arguments: tuple[Any, ..
         function(*arguments)
 
 
-class Own(Generic[Value]):
+class Own(Generic[Made]):
     """What each process has one of, made by `make()` when it is first asked for: `own()`.
 
     >>> numbers = Own(list)
@@ -75,14 +75,14 @@ class Own(Generic[Value]):
 
     __slots__ = ("_lock", "_made", "_process", "make")
 
-    def __init__(self, make: Callable[[], Value]) -> None:
+    def __init__(self, make: Callable[[], Made]) -> None:
         self.make = make
         self._begin()
 
     def _begin(self) -> None:
-        self._lock, self._made, self._process = lock(), list[Value](), process
+        self._lock, self._made, self._process = lock(), list[Made](), process
 
-    def __call__(self) -> Value:
+    def __call__(self) -> Made:
         if self._process != process:
             self._begin()
         elif self._made:

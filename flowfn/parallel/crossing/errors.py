@@ -13,7 +13,7 @@ import pickle
 import types
 from collections.abc import Callable
 from types import GetSetDescriptorType, MemberDescriptorType
-from typing import Any
+from typing import Any, NoReturn
 
 from flowfn.kinds.failures import mark, marked
 from flowfn.kinds.notes import add_note, written
@@ -114,6 +114,24 @@ class Record(Dropped):
 
     def __reduce__(self) -> Any:
         return Dropped, (self.index, self.sent, self.datapoint, self.stage)
+
+
+class Remote(Exception):
+    """The traceback of an error in a worker, as text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+def raise_again(error: BaseException, text: str) -> NoReturn:
+    """Raise here what was raised in a worker, with the traceback it had there."""
+    if text:
+        raise error from Remote(text)
+    raise error
 
 
 class Shown:
