@@ -56,7 +56,7 @@ class PendingTask:
     """A task that is out, and what was known of the source before it and behind each of its inputs."""
 
     feed: Feed
-    told: list[dict[int, Anchor]]
+    anchors: list[dict[int, Anchor]]
     sent: Sent
     deaths: int = 0
     kills: int = 0  # deaths by what came from outside
@@ -89,15 +89,15 @@ class Flight:
         """Whether a worker has nothing to do."""
         return sum(not task.sent.future.done() for task in self.tasks) < self.crew.workers
 
-    def send(self, feed: Feed, told: list[dict[int, Anchor]]) -> None:
+    def send(self, feed: Feed, anchors: list[dict[int, Anchor]]) -> None:
         """Send a task behind the others."""
         self.stay()
         feed = replace(feed, pass_id=self.link.pass_id, number=number_of_task())
-        self.tasks.append(PendingTask(feed, told, self._out(feed)))
+        self.tasks.append(PendingTask(feed, anchors, self._out(feed)))
 
-    def send_first(self, feed: Feed, told: list[dict[int, Anchor]]) -> None:
+    def send_first(self, feed: Feed, anchors: list[dict[int, Anchor]]) -> None:
         """Send a task before the others."""
-        self.send(feed, told)
+        self.send(feed, anchors)
         self.tasks.rotate()
 
     def send_rest(self, task: PendingTask, skip: int) -> None:
@@ -160,7 +160,7 @@ class Flight:
     def _next(self, coming: Future[None] | None) -> int | None:
         """Which task is to be taken, or None if `coming` is done before.
         One whose worker lacks something is taken at once."""
-        if self.crew.ordered and coming is None and self.crew.timeout is None and self.link.known:
+        if self.crew.ordered and coming is None and self.crew.timeout is None and self.link.workers_informed:
             return 0
         began = time.monotonic()
         while True:
@@ -175,7 +175,11 @@ class Flight:
         """Whether a task is waited for: where they come in order the oldest,
         and those of workers that may lack something."""
         sent = task.sent
-        return index == 0 or not self.crew.ordered or (not self.link.known and (sent.lacking or not sent.future.done()))
+        return (
+            index == 0
+            or not self.crew.ordered
+            or (not self.link.workers_informed and (sent.lacking or not sent.future.done()))
+        )
 
     def _done(self, futures: list[Future[Any]], coming: Future[None] | None, began: float) -> set[Future[Any]]:
         """Wait until one of them is done, or what is coming."""
@@ -245,9 +249,9 @@ class Flight:
             if isinstance(failure, Unfit):
                 raise self._at(TypeError(str(failure)), task) from failure.__cause__
             self._died(task, failure.how)
-        told = task.told if len(task.told) == 1 else None
+        told = task.anchors if len(task.anchors) == 1 else None
         again = [
-            PendingTask(feed, told or task.told[number : number + 2], self._out(feed), task.deaths, task.kills)
+            PendingTask(feed, told or task.anchors[number : number + 2], self._out(feed), task.deaths, task.kills)
             for number, feed in enumerate(feeds)
         ]
         self.tasks.rotate(-index)

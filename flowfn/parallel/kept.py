@@ -32,7 +32,7 @@ class Kept(Node):
     def _out(self, run: Run, start: int, lineage: bool, facts: dict[int, Anchor]) -> Iterator[Any]:
         pace = Pace(self.crew)
         flight = Flight(link_to(self.crew, self.top, {}), self.crew, pace, continue_pass)
-        known = {**run.anchors, **run.tallies.facts()}
+        start_facts = {**run.anchors, **run.tallies.facts()}
         ended = False
         try:
             while True:
@@ -43,7 +43,7 @@ class Kept(Node):
                         run.base,
                         start=start,
                         first=start,
-                        anchors=known,
+                        anchors=start_facts,
                         lineage=lineage,
                         limit=pace.size,
                     )
@@ -54,11 +54,11 @@ class Kept(Node):
                     continue
                 _, reply = taken
                 ended = ended or reply.ended
-                for output, told in zip(reply.outputs, reply.facts or ()):
+                for output, news in zip(reply.outputs, reply.facts or ()):
                     facts.clear()
-                    facts.update(anchors(told))
-                    run.tallies.take(told)
-                    known = {**known, **told}
+                    facts.update(anchors(news))
+                    run.tallies.take(news)
+                    start_facts = {**start_facts, **news}
                     yield output
                 run.tallies.take(reply.last)
                 if reply.error is not None:

@@ -116,7 +116,7 @@ class Link(forks.Owned):
         self.crew, self.top, self.pass_id = crew, top, uuid.uuid4().hex
 
     @property
-    def known(self) -> bool:
+    def workers_informed(self) -> bool:
         """Whether the workers lack nothing, as far as can be told."""
         return True
 
@@ -188,7 +188,7 @@ class ByPickle(Link):
         self.knowing: set[int | None] = set()
 
     @property
-    def known(self) -> bool:
+    def workers_informed(self) -> bool:
         """Whether so many workers have done something with what they were told last."""
         return len(self.knowing) >= self.crew.workers
 
@@ -205,14 +205,14 @@ class ByPickle(Link):
             self.pack()
         return made
 
-    def amend(self, found: tuple[tuple[str, str], ...]) -> None:
+    def amend(self, outdated: tuple[tuple[str, str], ...]) -> None:
         """Workers cannot have what is here by its name: send it whole, or say that it cannot be sent."""
-        if not send_whole(found) and not versions.accepted.issuperset(found):
-            accept(found)
+        if not send_whole(outdated) and not versions.accepted.issuperset(outdated):
+            accept(outdated)
         try:
             self.pack()
         except TypeError as error:
-            accept(found, error.__cause__)
+            accept(outdated, error.__cause__)
             self.pack()
 
 
@@ -383,7 +383,7 @@ class ToExecutor(Sent):
         self.link = link
         self._send()
 
-    def _send(self, known: bool = True) -> None:
+    def _send(self, with_program: bool = False) -> None:
         """Hand it out; with a program that is not small only to who does not know it."""
         executor = self.link.crew.executor
         try:
@@ -393,8 +393,8 @@ class ToExecutor(Sent):
             return
         with somebodys(self.crew):
             self.program = digest, pickled, _ = self.link.program
-            told = None if known and len(pickled) > SMALL_TREE else pickled
-            self.future = executor.submit(serve, digest, told, perform_here, None, parcel)  # type: ignore[union-attr]
+            along = pickled if with_program or len(pickled) <= SMALL_TREE else None
+            self.future = executor.submit(serve, digest, along, perform_here, None, parcel)  # type: ignore[union-attr]
         if not isinstance(self.future, Future):
             raise TypeError(
                 "prefetch(): submit() of executor must return a concurrent.futures.Future, but "
@@ -409,7 +409,7 @@ class ToExecutor(Sent):
             if answer.lacks in ("tree", "code"):
                 if answer.lacks == "code" and self.program is self.link.program:
                     self.link.amend(answer.outdated)
-                self._send(known=False)
+                self._send(with_program=True)
                 return None
         refuse(self.link, answer)
         self.link.knowing.add(self.feed.number)  # nobody can say who did it

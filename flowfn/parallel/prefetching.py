@@ -122,19 +122,19 @@ class PrefetchNode(Each):
 
     def crew(self, run: Run) -> Crew | None:
         """The workers for a run, or None for the one thread."""
-        told = self.part.arguments
-        common = {name: told[name] for name in ("ahead", "executor", "timeout", "worker_threads")}
-        common["timeout"] = told["timeout"] and min(told["timeout"], threading.TIMEOUT_MAX)
-        common["max_bytes"] = bytes_in(told["max_bytes"]) if told["max_bytes"] is not None else None
-        common["setup"] = Setup(told["setup"]) if told["setup"] is not None else None
-        common["ordered"] = told["ordered"] or run.in_order or self.guarded
-        if inside_worker() and told["setup"] is not None:
-            here(told["setup"])
-        if told["processes"] and run.engine == "processes" and not inside_worker():
-            return Crew(count_of(told["processes"]), processes=True, **common)
-        if told["executor"] is not None:
+        options = self.part.arguments
+        common = {name: options[name] for name in ("ahead", "executor", "timeout", "worker_threads")}
+        common["timeout"] = options["timeout"] and min(options["timeout"], threading.TIMEOUT_MAX)
+        common["max_bytes"] = bytes_in(options["max_bytes"]) if options["max_bytes"] is not None else None
+        common["setup"] = Setup(options["setup"]) if options["setup"] is not None else None
+        common["ordered"] = options["ordered"] or run.in_order or self.guarded
+        if inside_worker() and options["setup"] is not None:
+            here(options["setup"])
+        if options["processes"] and run.engine == "processes" and not inside_worker():
+            return Crew(count_of(options["processes"]), processes=True, **common)
+        if options["executor"] is not None:
             return Crew(available(), **common)
-        workers = told["threads"] or count_of(told["processes"])
+        workers = options["threads"] or count_of(options["processes"])
         return Crew(workers, **common) if workers > 1 else None
 
     def arranged(self, crew: Crew) -> Node:
@@ -190,14 +190,14 @@ class PrefetchNode(Each):
 
     def behind(self, tree: Node, run: Run, begin: Callable[[Run], Outputs], start: int = 0) -> Outputs:
         """What `begin` gives of a tree, made in a thread that runs ahead."""
-        told = self.part.arguments
-        most = bytes_in(told["max_bytes"]) if told["max_bytes"] is not None else None
-        timeout = told["timeout"]
+        options = self.part.arguments
+        most = bytes_in(options["max_bytes"]) if options["max_bytes"] is not None else None
+        timeout = options["timeout"]
         if (
             timeout is not None and tree is not self.sources[0]
         ):  # its workers know better which datapoint it is, and say so before
             timeout += GRACE
-        return ahead_of_time(tree, run, begin, Bounds(told["ahead"], most, timeout, since_ready), start)
+        return ahead_of_time(tree, run, begin, Bounds(options["ahead"], most, timeout, since_ready), start)
 
 
 @stage.of_node(

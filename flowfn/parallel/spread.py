@@ -66,8 +66,8 @@ class Spread(Node):
 
     def _handout(self, run: Run, plain: Feed) -> Handout:
         """The tasks of a pass, paced as the one before it was in the end."""
-        known = self.paces.get(self.place)
-        pace = self.paces[self.place] = known.again() if known is not None else Pace(self.crew)
+        former = self.paces.get(self.place)
+        pace = self.paces[self.place] = former.again() if former is not None else Pace(self.crew)
         return Handout(self.stretch, run, pace, plain)
 
     def _outputs(self, handout: Handout, cursor: Cursor) -> Outputs:

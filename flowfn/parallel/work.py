@@ -85,7 +85,7 @@ class Work:
     # Coming back
 
     def _arrived(self, flight: Flight, task: PendingTask, reply: Reply) -> Iterator[Any]:
-        feed, anchors = task.feed, task.told
+        feed, anchors = task.feed, task.anchors
         if type(reply.error) is Unsupplied and self.handout.unsupplied is None:  # it wanted more than it was given
             reply = perform(self.stretch.for_worker(self.run, None)[0], replace(feed, limit=None), {}, {})
         if feed.rows is not None and reply.error is None and not self._completed(flight, task, reply):
@@ -105,7 +105,7 @@ class Work:
         Parts that do not fit are made again, as a whole."""
         joined = self.handout.joined(task.feed.share, reply.outputs[0])
         if joined is None:
-            flight.send_first(replace(task.feed, rows=None, share=1.0), task.told)
+            flight.send_first(replace(task.feed, rows=None, share=1.0), task.anchors)
             return False
         reply.outputs[:1] = joined
         return bool(joined)

@@ -78,9 +78,9 @@ class Portable:
     def _consists_of(self, way: Callable[[Any], Any]) -> _Call:
         error = self.error
         args = tuple(map(way, _args.__get__(error)))
-        given = (error.message, self._own_way(error.exceptions)) if _is_group(type(error)) else args  # type: ignore[attr-defined]
+        constructor_args = (error.message, self._own_way(error.exceptions)) if _is_group(type(error)) else args  # type: ignore[attr-defined]
         fields = {name: way(value) for name, value in _fields(error).items()}
-        return _Call(_rebuilt_error, type(error), given, args, fields, self._attributes(way))
+        return _Call(_rebuilt_error, type(error), constructor_args, args, fields, self._attributes(way))
 
     def _attributes(self, way: Callable[[Any], Any]) -> dict[str, Any]:
         return {name: way(value) for name, value in written(self.error).items()}
@@ -171,12 +171,12 @@ def _arrived(data: bytes, words: tuple[str, str], notes: list[str], where: dict[
 
 def _rebuilt_error(
     kind: type[BaseException],
-    given: tuple[Any, ...],
+    constructor_args: tuple[Any, ...],
     args: tuple[Any, ...],
     fields: dict[str, Any],
     attributes: dict[str, Any],
 ) -> BaseException:
-    made = _bare(kind, given)
+    made = _bare(kind, constructor_args)
     _args.__set__(made, args)
     there, descriptors = _fields(made), _descriptors(kind)
     for name, value in fields.items():
@@ -231,13 +231,13 @@ def _is_field(name: str, value: Any) -> bool:
 
 def _fields(error: BaseException) -> dict[str, Any]:
     """The fields of an error that are set."""
-    found = {}
+    values = {}
     for name, field in _descriptors(type(error)).items():
         try:
-            found[name] = field.__get__(error)
+            values[name] = field.__get__(error)
         except AttributeError:  # it is not set
             continue
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _notes(error: BaseException) -> list[str]:

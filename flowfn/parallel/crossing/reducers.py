@@ -56,8 +56,8 @@ def _is_exported(dtype: np.dtype) -> bool:
         return False
 
 
-def _typed(held: np.ndarray, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
-    return held.view(dtype).reshape(shape, order=order)
+def _typed(data: np.ndarray, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
+    return data.view(dtype).reshape(shape, order=order)
 
 
 def view(value: memoryview) -> Any:
@@ -67,8 +67,8 @@ def view(value: memoryview) -> Any:
     return _viewed, (bytes(value) if value.readonly else bytearray(value), value.format, value.shape)
 
 
-def _viewed(held: bytes | bytearray, form: str, shape: tuple[int, ...]) -> memoryview:
-    return memoryview(held).cast(form, shape)  # type: ignore[call-overload]
+def _viewed(data: bytes | bytearray, form: str, shape: tuple[int, ...]) -> memoryview:
+    return memoryview(data).cast(form, shape)  # type: ignore[call-overload]
 
 
 # Tensors
@@ -84,8 +84,8 @@ def torch_tensor(tensor: Any) -> Any:
         if tensor.untyped_storage().nbytes() <= tensor.nbytes:  # it is expanded, and torch keeps it so
             return NotImplemented
         tensor = tensor.clone(memory_format=torch.contiguous_format)
-    held = tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy()
-    return _torch_made, (held, tensor.dtype, tuple(tensor.shape), tensor.stride())
+    data = tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy()
+    return _torch_made, (data, tensor.dtype, tuple(tensor.shape), tensor.stride())
 
 
 def _is_numbers_only(tensor: Any, torch: Any) -> bool:
@@ -111,10 +111,10 @@ def _is_dense(tensor: Any) -> bool:
     return True
 
 
-def _torch_made(held: np.ndarray, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
+def _torch_made(data: np.ndarray, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
     import torch
 
-    return torch.from_numpy(held).view(dtype).as_strided(shape, strides)
+    return torch.from_numpy(data).view(dtype).as_strided(shape, strides)
 
 
 def jax_array(value: Any) -> Any:
@@ -125,13 +125,13 @@ def jax_array(value: Any) -> Any:
     return _jax_made, (np.asarray(value),)
 
 
-def _jax_made(held: np.ndarray) -> Any:
+def _jax_made(data: np.ndarray) -> Any:
     import jax
 
-    made = jax.device_put(held)  # without a copy, where it lies as JAX wants it
-    if made.dtype != held.dtype:
+    made = jax.device_put(data)  # without a copy, where it lies as JAX wants it
+    if made.dtype != data.dtype:
         raise TypeError(
-            f"jax makes {made.dtype} of {held.dtype} here, unlike where it was made; set jax_enable_x64 alike"
+            f"jax makes {made.dtype} of {data.dtype} here, unlike where it was made; set jax_enable_x64 alike"
         )
     return made
 

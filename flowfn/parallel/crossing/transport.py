@@ -137,7 +137,7 @@ def pack_tree(tree: Any, shares: bool, ledger: Ledger) -> tuple[bytes, list[Slot
 
     Whoever is to read them can, as long as the slots live.
     """
-    held: list[Slot] = []
+    slots: list[Slot] = []
 
     def shared(array: np.ndarray) -> Any:
         """An array that nobody is to write to, which is how sources hold theirs, by its name in shared memory."""
@@ -145,10 +145,10 @@ def pack_tree(tree: Any, shares: bool, ledger: Ledger) -> tuple[bytes, list[Slot
         slot = _slot_of(array, np.ascontiguousarray(array)) if fits else None
         if slot is None:
             return reducers.array(array)
-        held.append(slot)
+        slots.append(slot)
         return _array_in, (slot.name, array.dtype, array.shape)
 
-    return _dumps(_by_value(shared, ledger), tree, lambda buffer: True), held
+    return _dumps(_by_value(shared, ledger), tree, lambda buffer: True), slots
 
 
 _shared: dict[int, tuple[weakref.ref[np.ndarray], Slot]] = {}
@@ -157,10 +157,10 @@ _shared: dict[int, tuple[weakref.ref[np.ndarray], Slot]] = {}
 
 def _slot_of(array: np.ndarray, plain: np.ndarray) -> Slot | None:
     """The slot that holds what an array holds now; None if there is no memory for it."""
-    known = _shared.get(id(array))
+    former = _shared.get(id(array))
     content = plain.reshape(-1).view(np.uint8)
-    if known is not None and known[0]() is array and _equal(known[1], content):
-        return known[1]
+    if former is not None and former[0]() is array and _equal(former[1], content):
+        return former[1]
     try:
         slot = Slot()
         slot.reach(content.nbytes)

@@ -130,14 +130,14 @@ def _delivered(
         claim = channel.open(node, run, start)  # noqa: F841  # held as long as this is
         while True:
             try:
-                output, told, error = channel.get()
+                output, news, error = channel.get()
             except TimeoutError as late:
                 wait = False  # nobody can end a thread
                 mark(late, output_of(node, position))
                 raise
             facts.clear()
-            facts.update(anchors(told))
-            run.tallies.take(told)
+            facts.update(anchors(news))
+            run.tallies.take(news)
             if error is not None:
                 raise error
             if output is END:

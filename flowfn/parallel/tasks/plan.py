@@ -92,14 +92,14 @@ def cut_tree(node: Node, stand_in: Callable[[Stretch], Node]) -> Node:
 
 def stretches(node: Node) -> list[Stretch]:
     """The stretches of a tree, for those who want to know where its stages run."""
-    found: list[Stretch] = []
+    every: list[Stretch] = []
 
     def note(stretch: Stretch) -> Node:
-        found.append(stretch)
+        every.append(stretch)
         return stretch.top
 
     cut_tree(node, note)
-    return found
+    return every
 
 
 def stays(stretch: Stretch) -> list[Node]:
@@ -153,9 +153,9 @@ def _travels(source: Any) -> bool:
     return bool(source.travels)
 
 
-def _is_small(held: Any) -> bool:
+def _is_small(sequence: Any) -> bool:
     try:
-        by_value()(_Limited(), protocol=5).dump(held)
+        by_value()(_Limited(), protocol=5).dump(sequence)
     except Exception:  # too large, or cannot be pickled: either way it stays
         return False
     return True
@@ -164,15 +164,15 @@ def _is_small(held: Any) -> bool:
 class _Limited(io.RawIOBase):
     """A file that takes no more than a megabyte."""
 
-    taken = 0
+    size_written = 0
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
         size = memoryview(data).nbytes
-        self.taken += size
-        if self.taken > SENDABLE_BYTES:
+        self.size_written += size
+        if self.size_written > SENDABLE_BYTES:
             raise OverflowError("too large to travel")
         return size
 

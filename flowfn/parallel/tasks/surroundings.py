@@ -110,7 +110,7 @@ def _filters() -> list[tuple[Any, ...]]:
 
 def _set_filters(wanted: list[tuple[Any, ...]]) -> None:
     """Filter as is wanted. What is of a category that nobody has imported here can be of no use before somebody has."""
-    here = [(one, kind) for one in wanted if (kind := _found(one[2])) is not None]
+    here = [(one, kind) for one in wanted if (kind := _category(one[2])) is not None]
     _waiting[:] = [wanted] if len(here) < len(wanted) else []
     warnings.resetwarnings()
     made = [
@@ -129,16 +129,16 @@ def _named(kind: Any) -> Any:
     return kind if kind.__module__ in ("__main__", "__mp_main__") else (kind.__module__, kind.__qualname__)
 
 
-def _found(kind: Any) -> Any:
+def _category(kind: Any) -> Any:
     return kind if isinstance(kind, type) else lookup(*kind)
 
 
 def lookup(module: str, name: str) -> Any:
     """What stands under a name in a module that has been imported; None if there is nothing."""
-    found: Any = sys.modules.get(module)
+    value: Any = sys.modules.get(module)
     for part in name.split("."):
-        found = getattr(found, part, None)
-    return found
+        value = getattr(value, part, None)
+    return value
 
 
 def _floats() -> tuple[dict[str, str], Any]:
@@ -233,7 +233,7 @@ def _equal_settings(one: Any, other: Any) -> bool:
 
 def look_again() -> None:
     """Filter warnings of what has been imported since."""
-    if _waiting and any(_found(one[2]) is not None for one in _waiting[0]):
+    if _waiting and any(_category(one[2]) is not None for one in _waiting[0]):
         _set_filters(_waiting[0])
 
 

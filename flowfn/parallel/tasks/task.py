@@ -129,15 +129,15 @@ class Supplied(Node):
     def __init__(self, node: Node, run: Run) -> None:
         super().__init__(None, (), node.place, None)
         self.rank, self.world, self.steady = node.rank, node.world, node.steady
-        self.known, self.label = node.length(run), node.labels(run)
+        self._length, self._labels = node.length(run), node.labels(run)
 
     def length(self, run: Run) -> Length:
         """As it was when the pass began."""
-        return self.known
+        return self._length
 
     def labels(self, run: Run) -> tuple[int, int]:
         """Those of what it stands for."""
-        return self.label
+        return self._labels
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """The datapoints that came along."""

@@ -64,7 +64,7 @@ class Version(NamedTuple):
     module: str
     name: str
     names: tuple[str, ...]
-    told: bytes
+    digest: bytes
 
     @property
     def key(self) -> tuple[str, str]:
@@ -97,18 +97,18 @@ class Ledger:
 
     def versions(self) -> tuple[Version, ...]:
         """What there is to tell."""
-        told, imported = [], {module: set(names) for module, names in self.imported.items()}
+        every, imported = [], {module: set(names) for module, names in self.imported.items()}
         for (module, name), value in self.named.items():
             if self._goes_by_name(module):
                 names = () if name else tuple(sorted(self.names))
                 digest, lazily = version_of(value, names)
-                told.append(Version(module, name, names, digest))
+                every.append(Version(module, name, names, digest))
                 for other, wanted in lazily.items():
                     imported.setdefault(other, set()).update(wanted)
-        told += [
+        every += [
             _import(module, tuple(sorted(names))) for module, names in sorted(imported.items()) if module not in SCRIPTS
         ]
-        return tuple(version for version in told if version.key not in accepted)
+        return tuple(version for version in every if version.key not in accepted)
 
     def _goes_by_name(self, module: str) -> bool:
         return codes.origin(module) is None and not goes_whole(module)
@@ -117,8 +117,8 @@ class Ledger:
 def _name_of(value: Any) -> tuple[str, str]:
     """(module, name) under which something is found, and goes; two empty ones if it goes whole."""
     home, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    known = isinstance(home, str) and isinstance(name, str) and not goes_whole(home) and lookup(home, name) is value
-    return (home, name) if known else ("", "")  # type: ignore[return-value]
+    by_name = isinstance(home, str) and isinstance(name, str) and not goes_whole(home) and lookup(home, name) is value
+    return (home, name) if by_name else ("", "")  # type: ignore[return-value]
 
 
 class _Content(Digest):
@@ -192,10 +192,10 @@ def version_of(value: Any, names: Iterable[str] = ()) -> tuple[bytes, dict[str, 
 
 def _import(module: str, names: tuple[str, ...]) -> Version:
     """Of a module that functions import when they run: what it is here, or what its file is."""
-    held = sys.modules.get(module)
-    if held is None:
+    here = sys.modules.get(module)
+    if here is None:
         return Version(module, FILE, (), _file_of(module))
-    return Version(module, IMPORT, names, version_of(held, names)[0])
+    return Version(module, IMPORT, names, version_of(here, names)[0])
 
 
 def outdated(versions: Iterable[Version]) -> list[Version]:
@@ -206,13 +206,13 @@ def outdated(versions: Iterable[Version]) -> list[Version]:
 
 def _differs(version: Version) -> bool:
     if version.name == FILE:
-        return _files.setdefault(version.module, version.told) != version.told and version.module in sys.modules
+        return _files.setdefault(version.module, version.digest) != version.digest and version.module in sys.modules
     try:
         module = importlib.import_module(version.module)
     except Exception:  # it is not to be had by its name here; a function that imports it will say so
         return version.name != IMPORT
-    held = module if version.name in ("", IMPORT) else lookup(version.module, version.name)
-    return held is None or version_of(held, version.names)[0] != version.told
+    here = module if version.name in ("", IMPORT) else lookup(version.module, version.name)
+    return here is None or version_of(here, version.names)[0] != version.digest
 
 
 def _file_of(module: str) -> bytes:
@@ -238,13 +238,15 @@ def pickled_whole(modules: Collection[str]) -> Iterator[None]:
 
     with _registry:
         there = cloudpickle.list_registry_pickle_by_value()
-        held = [sys.modules[module] for module in sorted(modules) if module in sys.modules and module not in there]
-        for module in held:
+        registered = [
+            sys.modules[module] for module in sorted(modules) if module in sys.modules and module not in there
+        ]
+        for module in registered:
             cloudpickle.register_pickle_by_value(module)
         try:
             yield
         finally:
-            for module in held:
+            for module in registered:
                 cloudpickle.unregister_pickle_by_value(module)
 
 

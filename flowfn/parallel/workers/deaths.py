@@ -43,9 +43,9 @@ def ends(error: object, status: int | None = None) -> str:
     >>> ends("... The exit codes of the workers are {SIGKILL(-9)}"), ends("no word of it", -15), ends("no word of it")
     ('SIGKILL(-9)', 'SIGTERM(-15)', '')
     """
-    told = re.search(r"exit codes of the workers are \{(.*?)\}", str(error))
-    if told and told[1]:
-        return told[1]
+    codes = re.search(r"exit codes of the workers are \{(.*?)\}", str(error))
+    if codes and codes[1]:
+        return codes[1]
     if status is None:
         return ""
     name = signal.Signals(-status).name if -status in {int(one) for one in signal.Signals} else "EXIT"
@@ -78,10 +78,10 @@ def wait_before(again: int) -> float:
 
 def memory() -> str:
     """What memory there is now, as far as this system tells."""
-    told = []
+    words = []
     with contextlib.suppress(OSError, KeyError, ValueError):
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        told.append(f"{_kilobytes(lines['MemAvailable'])} of {_kilobytes(lines['MemTotal'])} GB of memory are free")
+        words.append(f"{_kilobytes(lines['MemAvailable'])} of {_kilobytes(lines['MemTotal'])} GB of memory are free")
     for limit, used in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
@@ -89,12 +89,12 @@ def memory() -> str:
         with contextlib.suppress(OSError, ValueError):
             most, now = (int(Path("/sys/fs/cgroup", name).read_text()) for name in (limit, used))
             if most < 1 << 60:
-                told.append(f"its container uses {now / 1e9:.1f} of {most / 1e9:.1f} GB")
-    return f" (now {', '.join(told)})" if told else ""
+                words.append(f"its container uses {now / 1e9:.1f} of {most / 1e9:.1f} GB")
+    return f" (now {', '.join(words)})" if words else ""
 
 
-def _kilobytes(told: str) -> str:
-    return f"{int(told.split()[0]) / 1e6:.1f}"
+def _kilobytes(line: str) -> str:
+    return f"{int(line.split()[0]) / 1e6:.1f}"
 
 
 def why(how: str) -> str:

@@ -51,9 +51,9 @@ class Prepared(NamedTuple):
 class Outdated(Exception):
     """A worker has other versions of a program's own modules than the process that iterates."""
 
-    def __init__(self, found: list[Version]) -> None:
-        super().__init__(found)
-        self.keys = tuple(version.key for version in found)
+    def __init__(self, outdated: list[Version]) -> None:
+        super().__init__(outdated)
+        self.keys = tuple(version.key for version in outdated)
 
 
 def packed(
@@ -85,22 +85,22 @@ def prepared(setup: Setup | None, ledger: Ledger) -> Prepared | None:
             pickled = dumped(setup.function, ledger)
     except Exception as error:
         raise TypeError(f"prefetch(): setup cannot be sent to a worker process: {error}") from error
-    told, _ = versions.version_of(setup.function)
-    return Prepared(told or hashlib.blake2b(pickled, digest_size=16).digest(), pickled)
+    digest, _ = versions.version_of(setup.function)
+    return Prepared(digest or hashlib.blake2b(pickled, digest_size=16).digest(), pickled)
 
 
-def send_whole(found: Collection[tuple[str, str]]) -> bool:
+def send_whole(keys: Collection[tuple[str, str]]) -> bool:
     """From now on send whole what no worker can import as it is here; False if all of it is, or cannot be."""
-    modules = {module for module, name in found if name not in (versions.FILE, versions.IMPORT)} - versions.differing
+    modules = {module for module, name in keys if name not in (versions.FILE, versions.IMPORT)} - versions.differing
     versions.differing.update(modules)
     return bool(modules)
 
 
-def accept(found: Collection[tuple[str, str]], why: object = None) -> None:
+def accept(keys: Collection[tuple[str, str]], why: object = None) -> None:
     """From now on let workers have other versions of something, and say so."""
-    modules = sorted({module for module, _ in found})
+    modules = sorted({module for module, _ in keys})
     versions.differing.difference_update(modules)
-    versions.accepted.update(found)
+    versions.accepted.update(keys)
     because = "" if why is None else f" ({why})"
     warnings.warn(
         f"prefetch(): worker processes import another version of {', '.join(modules)} than this process holds, and "
@@ -156,9 +156,9 @@ def load(pickled: bytes) -> tuple[dict[str, Any] | None, Node]:
     program = Program(*pickle.loads(pickled))
     surround(program.settings)
     first(program.setup)
-    found = versions.outdated(program.versions)
-    if found:
-        raise Outdated(found)
+    outdated = versions.outdated(program.versions)
+    if outdated:
+        raise Outdated(outdated)
     return program.settings, pickle.loads(program.tree)
 
 

@@ -88,12 +88,12 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
     error: BaseException | None = None
     outputs: Outputs | None = None
     tallies = Tallies(feed.anchors, portable=Record.of)
-    known = _pass_states.get(feed.pass_id)
+    state = _pass_states.get(feed.pass_id)
     try:
-        if isinstance(known, int) and feed.start >= known:
+        if isinstance(state, int) and feed.start >= state:
             return Reply([], {}, 0.0, 0, facts=[], ended=True)
-        if isinstance(known, tuple) and known[0].position == feed.start:
-            outputs, tallies = known
+        if isinstance(state, tuple) and state[0].position == feed.start:
+            outputs, tallies = state
         else:
             run = Run(feed.seed, feed.epoch, "threads", feed.base, anchors(feed.anchors), tallies=tallies)
             outputs = top.stream(run, feed.start, feed.lineage)
@@ -133,17 +133,17 @@ def close_pass(name: str, position: int = 0) -> None:
     _remember(name, position)
 
 
-def _remember(name: str, known: tuple[Outputs, Tallies] | int) -> None:
+def _remember(name: str, state: tuple[Outputs, Tallies] | int) -> None:
     """Keep what is known of a pass, as the newest of a few."""
-    _pass_states[name] = known
+    _pass_states[name] = state
     _pass_states.move_to_end(name)
     while len(_pass_states) > REMEMBERED:
         _release_pass(*_pass_states.popitem(last=False))
 
 
-def _release_pass(name: str, known: tuple[Outputs, Tallies] | int | None) -> None:
-    if isinstance(known, tuple):
-        known[0].close()
+def _release_pass(name: str, state: tuple[Outputs, Tallies] | int | None) -> None:
+    if isinstance(state, tuple):
+        state[0].close()
         buffers.end_pass(name)
 
 
@@ -239,13 +239,13 @@ def _packed_reply(top: Node, reply: Reply, desk: Desk | None) -> Parcel:
 
 def _cut_short(top: Node, reply: Reply, number: int, error: Exception) -> Reply:
     """A reply up to an output that cannot be pickled."""
-    told = TypeError(
+    refusal = TypeError(
         f"{top.part} gave {brief(reply.outputs[number])}, which cannot be sent back from its worker process: "
         f"{type(error).__name__}: "
         f"{error}; give something that pickles, or prefetch with threads="
     )
-    mark(told, failure_place(f"in {top.part}"))
-    cut = replace(reply, outputs=reply.outputs[:number], error=told, text="", more=False, ended=True)
+    mark(refusal, failure_place(f"in {top.part}"))
+    cut = replace(reply, outputs=reply.outputs[:number], error=refusal, text="", more=False, ended=True)
     cut.facts = reply.facts and reply.facts[:number]
     if reply.reached:
         cut.reached = reply.reached[: number + 1]
