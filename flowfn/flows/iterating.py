@@ -12,7 +12,7 @@ from flowfn.flows.schema import of_epoch
 from flowfn.flows.states import FlowTree, pack_state, unpack_state
 from flowfn.kinds.failures import annotate, marked, uneven
 from flowfn.kinds.losses import warn_of_losses
-from flowfn.kinds.nodes import Node
+from flowfn.kinds.parts import top_down
 from flowfn.kinds.runs import Outputs, Place, Run
 from flowfn.kinds.tallies import Dropped, Tallies, anchors
 from flowfn.process.interrupts import Deferred
@@ -47,17 +47,9 @@ class Progress:
 
     def following(self, flow: FlowTree) -> Place:
         """Where the next pass starts: at its beginning, knowing the anchors of what goes on from epoch to epoch."""
-        lasting = set(_lasting(flow.node))
+        lasting = {node.place for last in top_down(flow.node) if last.lasting for node in top_down(*last.sources)}
         known = {place: anchor for place, anchor in anchors(self.place.anchors).items() if place in lasting}
         return Place(anchors=of_epoch(flow.node, self.epoch + 1, known) if known else {})
-
-
-def _lasting(node: Node, below: bool = False) -> Iterator[int]:
-    """The places of the nodes that go on from epoch to epoch."""
-    if below:
-        yield node.place
-    for source in node.sources:
-        yield from _lasting(source, below or node.lasting)
 
 
 class FlowIterator(Iterator[Datapoint_co]):

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from flowfn.flows.schema import check_anchors, checked_state, refuse_key, sealed
-from flowfn.kinds.nodes import Node, ending, nodes
-from flowfn.kinds.parts import Part
+from flowfn.kinds.nodes import Node, ending
+from flowfn.kinds.parts import Part, top_down
 from flowfn.kinds.runs import Anchor, Place, Run
 from flowfn.pickling.scripts import home
 from flowfn.randomness.generators import ORDER_VERSION
@@ -80,7 +80,7 @@ def pack_state(flow: FlowTree, seed: int, epoch: int, place: Place) -> dict[str,
     }
     if place.base:
         state["base"] = place.base
-    if any(node.part.traits.shards for node in nodes(flow.node)):
+    if any(node.part.traits.shards for node in top_down(flow.node)):
         state |= {"rank": flow.node.rank, "world": flow.node.world}
     if place.anchors:
         state["anchors"] = {
@@ -119,7 +119,7 @@ def _place_of_state(flow: FlowTree, told: Mapping[str, Any], same: bool) -> Plac
     if not whole and "mix" in told and (found := _mix(node)) is not None:
         return Place(0, 0, {found[0].place: found[0].anchor(told["epoch"], **told["mix"])})
     orders = {order.partition(".")[0] for order in (told["order"], counting.order)}
-    if not whole and (len(orders) > 1 or any(hasattr(one, "progress") for one in nodes(counting.node))):
+    if not whole and (len(orders) > 1 or any(hasattr(one, "progress") for one in top_down(counting.node))):
         raise ValueError(
             f"{_of_another(flow, told)}\nIt cannot be told which datapoints are left for this one: strict=False goes "
             "on only where "
@@ -130,7 +130,7 @@ def _place_of_state(flow: FlowTree, told: Mapping[str, Any], same: bool) -> Plac
         _check_position(flow, told, counting, facts)
     if same and (not counting.shared or told.get("world", 1) == node.world):
         return Place(told["position"], told.get("base", 0), facts)
-    there = {one.place for one in nodes(counting.node)} if whole else set()
+    there = {one.place for one in top_down(counting.node)} if whole else set()
     kept = {key: fact for key, fact in facts.items() if (key if key >= 0 or counting.shared else ~key) in there}
     position, within = divmod(told["count"], counting.each * counting.ranks(node.world))
     return Place(0, told["count"], kept) if within else Place(position, 0, kept)
@@ -139,7 +139,7 @@ def _place_of_state(flow: FlowTree, told: Mapping[str, Any], same: bool) -> Plac
 def _check_rank(flow: FlowTree, told: Mapping[str, Any], counting: Counting) -> None:
     """Make sure that what a state counts is not the share of another rank."""
     saved, node = (told.get("rank", 0), told.get("world", 1)), flow.node
-    if saved != (node.rank, node.world) and any(one.part.traits.shards for one in nodes(counting.node)):
+    if saved != (node.rank, node.world) and any(one.part.traits.shards for one in top_down(counting.node)):
         raise ValueError(
             f"load_state_dict(): the state is of rank {saved[0]} of {saved[1]}, this flow is "
             f"rank {node.rank} of {node.world}, and its state cannot be moved between worlds; it could if only "

@@ -4,8 +4,9 @@ so that an empty epoch is no riddle."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from flowfn.kinds.parts import sources_first
 
 if TYPE_CHECKING:
     from flowfn.kinds.nodes import Node
@@ -32,7 +33,9 @@ def note_passed(run: Run, node: Node, given: int, taken: int) -> None:
 
 def warn_of_losses(root: Node, run: Run, stacklevel: int) -> None:
     """Warn of every stage with 0 to k outputs for an input that gave hardly any in the pass that has ended."""
-    for node in _leaving_out(root):
+    for node in sources_first(root):
+        if not node.leaves_out:
+            continue
         given, taken = run.memo.get(("passed", node.place), (0, 0))
         if (not given and taken >= SOME_INPUTS) or (taken >= MANY_INPUTS and given * RARE < taken):
             warnings.warn(
@@ -42,11 +45,3 @@ def warn_of_losses(root: Node, run: Run, stacklevel: int) -> None:
                 NothingLeft,
                 stacklevel=stacklevel + 1,
             )
-
-
-def _leaving_out(node: Node) -> Iterator[Node]:
-    """The stages of a tree that may leave inputs out, sources first."""
-    for source in node.sources:
-        yield from _leaving_out(source)
-    if node.leaves_out:
-        yield node

@@ -156,18 +156,6 @@ class StageNode(Node):
         return Outputs(part.open(inputs, **injected), self, inputs, trail=trail)
 
 
-def nodes(root: Node) -> Iterator[Node]:
-    """The nodes of a tree, each once."""
-    known = {id(root): root}
-    todo = [root]
-    while todo:
-        node = todo.pop()
-        yield node
-        fresh = {id(source): source for source in node.sources if id(source) not in known}
-        known |= fresh
-        todo += fresh.values()
-
-
 def ending(root: Node) -> Iterator[Node]:
     """The stages at the end of a tree whose outputs are made of so many datapoints each, the last one first;
     then, what gives those."""

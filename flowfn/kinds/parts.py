@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from flowfn.rules import Rule
 
@@ -53,3 +53,35 @@ class StagePart(Part, Protocol):
     def order(self, lengths: Sequence[Any], **injected: Any) -> Any: ...  # what it says of sources so long
     def stretches(self, sources: int) -> Any: ...  # the same of streams, one stretch after the other
     def join(self, parts: Sequence[Any]) -> Any: ...  # its output, from those of parts of the inputs
+
+
+class Tree(Protocol):
+    """A flow, or a node."""
+
+    @property
+    def sources(self) -> Sequence[Tree]: ...
+
+
+TreeT = TypeVar("TreeT", bound=Tree)
+
+
+def top_down(*trees: TreeT, beyond: Callable[[TreeT], Any] = lambda tree: True) -> Iterator[TreeT]:
+    """All of a tree, each once, before its sources; of those that `beyond` is not true of, the sources are left out."""
+    todo: list[Any] = [*reversed(trees)]
+    known: set[int] = set()
+    while todo:
+        tree = todo.pop()
+        if id(tree) not in known:
+            known.add(id(tree))
+            yield tree
+            todo += reversed(tree.sources) if beyond(tree) else ()
+
+
+def sources_first(tree: TreeT, known: set[int] | None = None) -> Iterator[TreeT]:
+    """All of a tree, each once, behind its sources."""
+    known = set() if known is None else known
+    if id(tree) not in known:
+        known.add(id(tree))
+        for source in tree.sources:
+            yield from sources_first(source, known)  # type: ignore[misc]
+        yield tree

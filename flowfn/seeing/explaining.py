@@ -10,8 +10,9 @@ from flowfn.flows.flow import Flow
 from flowfn.flows.opening import OpeningNode
 from flowfn.flows.refusals import MOST_COLUMNS, columns
 from flowfn.flows.states import counting_of
-from flowfn.kinds.nodes import Each, Group, Node
+from flowfn.kinds.nodes import Each, Group, Node, ending
 from flowfn.kinds.orders import Order
+from flowfn.kinds.parts import sources_first, top_down
 from flowfn.kinds.runs import Length, Run
 from flowfn.kinds.streams import Expand, Stream
 from flowfn.parallel.prefetching import PrefetchNode, count_of
@@ -91,8 +92,8 @@ def where_nodes_run(root: Node) -> dict[int, str]:
 
 def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
     """What may surprise about a flow."""
-    nodes = {node.place: node for _, node in _tree_lines(flow.node, 0)}
-    for node in nodes.values():
+    nodes = list(sources_first(flow.node))
+    for node in nodes:
         if isinstance(node, Order) and not (node.random_order or node.share or node.part.traits.switches):
             shuffled = _shuffled(node)
             if shuffled is not None:
@@ -113,7 +114,7 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
                 "for their rows"
             )
         yield from of_lengths(node, run)
-    for node in [node for node in nodes.values() if isinstance(node, PrefetchNode)]:
+    for node in [node for node in nodes if isinstance(node, PrefetchNode)]:
         if not node.part.arguments["ordered"]:
             yield f"{node.part} gives outputs as they come, so a pass over this flow has no state to go on from"
         crew = node.crew(Run(0, (0,), "processes"))
@@ -132,27 +133,19 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
                         f"{_name(left)} stays in this process; the datapoints that tasks name travel to the workers "
                         f"of {node.part}"
                     )
-    if any(node.part.traits.shards for node in nodes.values()) and not counting_of(flow).shared:
+    if any(node.part.traits.shards for node in nodes) and not counting_of(flow).shared:
         yield (
             "a saved state holds rank and world, and loads only under the same; it could be moved if only map-like "
             "stages, batch and "
-            f"prefetch came after shard: put shard behind {_fixing(flow)}"
+            f"prefetch came after shard: put shard behind {_fixing(flow.node)}"
         )
 
 
-def _fixing(flow: Flow[Any]) -> Any:
+def _fixing(root: Node) -> Any:
     """What comes last of that which ties a state to its rank: a stage behind shard, or a shard before a shard."""
-    while not flow.part.traits.shards:
-        traits = flow.part.traits
-        if len(flow.sources) != 1 or not flow.part.kind.elastic or traits.size != traits.step:
-            return flow.part
-        (flow,) = flow.sources
-    todo = list(flow.sources)
-    for one in todo:  # which grows
-        if one.part.traits.shards:
-            break
-        todo += one.sources
-    return one.part
+    *_, last = ending(root)
+    shards = (node.part for node in top_down(*last.sources) if node.part.traits.shards)
+    return next(shards) if last.part.traits.shards else last.part
 
 
 def _upstream(node: PrefetchNode, here: str) -> tuple[str, set[int]]:
@@ -170,25 +163,17 @@ def _upstream(node: PrefetchNode, here: str) -> tuple[str, set[int]]:
 
 def _openings(prefetch: PrefetchNode) -> Iterator[OpeningNode]:
     """The stages upstream of a prefetch whose openings its workers read."""
-    todo = list(prefetch.sources)
-    while todo:
-        node = todo.pop()
-        if isinstance(node, OpeningNode):
-            yield node
-        todo += () if node.boundary else node.sources
+    upstream = top_down(*prefetch.sources, beyond=lambda node: not node.boundary)
+    return (node for node in upstream if isinstance(node, OpeningNode))
 
 
 def _places_upstream(stretch: Stretch) -> set[int]:
     behind = {node.place for node in stays(stretch)}
-    found: set[int] = set()
-    todo = [stretch.top]
-    while todo:
-        node = todo.pop()
-        if node.place in behind or (node is stretch.bottom and not node.seekable):
-            continue
-        found.add(node.place)
-        todo.extend(node.sources)
-    return found
+
+    def goes(node: Node) -> bool:
+        return node.place not in behind and (node is not stretch.bottom or node.seekable)
+
+    return {node.place for node in top_down(stretch.top, beyond=goes) if goes(node)}
 
 
 def _workers(node: PrefetchNode) -> str:
@@ -245,12 +230,5 @@ def _resumes(node: Node) -> str:
 
 def _shuffled(node: Node) -> Node | None:
     """The random order upstream of a node that changes from epoch to epoch."""
-    for source in node.sources:
-        if source.root:
-            continue
-        if isinstance(source, Order) and source.random_order:
-            return source
-        found = _shuffled(source)
-        if found is not None:
-            return found
-    return None
+    upstream = top_down(*node.sources, beyond=lambda source: not source.root)
+    return next((one for one in upstream if isinstance(one, Order) and one.random_order), None)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from flowfn.kinds.nodes import Node
+from flowfn.kinds.parts import top_down
 from flowfn.kinds.runs import Run
 from flowfn.parallel.crew import Crew
 from flowfn.parallel.prefetching import PrefetchNode
@@ -86,10 +87,11 @@ class _Counted(io.RawIOBase):
 
 def _stages_to_send(node: Node, bottom: Node | None) -> Iterator[Any]:
     """The stages that go to workers; sources are no matter here, they cross in shared memory or stay."""
-    if node.sources and not (node.boundary or node.here) and (node is not bottom or node.seekable):
-        yield node.part
-        for source in node.sources:
-            yield from _stages_to_send(source, bottom)
+
+    def goes(node: Node) -> bool:
+        return bool(node.sources) and not (node.boundary or node.here) and (node is not bottom or node.seekable)
+
+    return (one.part for one in top_down(node, beyond=goes) if goes(one))
 
 
 def of_lengths(node: Node, run: Run) -> Iterator[str]:

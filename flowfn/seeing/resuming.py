@@ -8,7 +8,7 @@ from typing import Any
 from flowfn.flows.flow import Flow
 from flowfn.flows.schema import checked_state
 from flowfn.flows.states import unpack_state
-from flowfn.kinds.nodes import nodes
+from flowfn.kinds.parts import top_down
 from flowfn.showing import brief
 
 
@@ -31,7 +31,7 @@ def in_words(state: Mapping[Any, Any], flow: Flow[Any] | None = None) -> Iterato
         yield f"  it went on from datapoint {told['base']}, and counts outputs from there"
     if "world" in told:
         yield f"  rank {told['rank']} of {told['world']}"
-    names = {node.place: str(node.part) for node in nodes(flow.node)} if flow is not None else {}
+    names = {node.place: str(node.part) for node in top_down(flow.node)} if flow is not None else {}
     for key, (_, outputs, inputs) in told.get("anchors", {}).items():
         place, counts = (int(key), False) if int(key) >= 0 else (~int(key), True)
         says = (

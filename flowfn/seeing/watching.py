@@ -31,6 +31,7 @@ from flowfn.flows.stages import stage
 from flowfn.kinds.failures import failure_place, mark
 from flowfn.kinds.nodes import Each, Group, Node
 from flowfn.kinds.orders import Order
+from flowfn.kinds.parts import top_down
 from flowfn.kinds.runs import Outputs, Run
 from flowfn.kinds.streams import Expand
 from flowfn.kinds.tallies import Tallies
@@ -218,8 +219,9 @@ class Given(Iterator[Any]):
 
     def made_for_it(self, held: Held) -> bool:
         """Whether nobody else has a datapoint: made once more, it is what it was.
-        What comes only once is nobody else's."""
-        sources = list(_leaf_nodes(self.source))
+        What comes only once is nobody else's; what is cached is not made."""
+        read = top_down(self.source, beyond=lambda node: not isinstance(node, CacheNode))
+        sources = [node for node in read if not node.sources]
         if any(isinstance(node, ForeignNode) for node in sources):
             return False
         return any(node.here for node in sources) or contents(self.again(held.number)) == held.given
@@ -272,14 +274,6 @@ def _givens(outputs: Outputs) -> Iterator[Given]:
             yield part.source
         else:
             yield from _givens(part)
-
-
-def _leaf_nodes(node: Node) -> Iterator[Node]:
-    """The sources of a tree that are read to make a datapoint once more; what is cached is known."""
-    if not node.sources:
-        yield node
-    for source in node.sources if not isinstance(node, CacheNode) else ():
-        yield from _leaf_nodes(source)
 
 
 def contents(datapoint: Any) -> bytes:

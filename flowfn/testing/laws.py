@@ -27,7 +27,7 @@ import random
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from flowfn.datapoints.components import Datapoints
 from flowfn.flows.flow import Flow
 from flowfn.flows.stages import pipe
 from flowfn.kinds.losses import NothingLeft
+from flowfn.kinds.parts import top_down
 from flowfn.kinds.runs import Run
 from flowfn.parallel import prefetch, shut_down
 from flowfn.seeing.watching import InputChanged, check_inputs
@@ -278,7 +279,8 @@ def _check_purity(make_flow: Callable[[], Flow[Any]], seed: int) -> None:
     except InputChanged as error:
         raise LawBroken(f"purity: {make_flow()!r}: {error}") from error
     flow = make_flow()
-    held = [part.object for part in _sources(flow) if isinstance(part.object, (list, tuple))]
+    sources = [one.part.object for one in top_down(flow) if not one.sources]
+    held = [source for source in sources if isinstance(source, (list, tuple))]
     before = copy.deepcopy(held), random.getstate(), np.random.get_state()
     outputs(flow, seed)
     if not all(map(same, before[0], held)):
@@ -370,13 +372,6 @@ def _message(law: str, make_flow: Callable[[], Flow[Any]], epoch: int, says: str
 def _spread_indices(n: int, count: int) -> list[int]:
     """At most `count` different numbers below n, the first and the last among them."""
     return sorted({round(i) for i in np.linspace(0, n - 1, min(count, n))}) if n else []
-
-
-def _sources(flow: Flow[Any]) -> Iterator[Any]:
-    if not flow.sources:
-        yield flow.part
-    for source in flow.sources:
-        yield from _sources(source)
 
 
 def _tag(datapoint: Any, rng: np.random.Generator) -> Any:

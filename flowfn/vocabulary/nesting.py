@@ -13,6 +13,7 @@ from flowfn.flows.iterating import FlowIterator, Progress
 from flowfn.flows.sources import flow
 from flowfn.flows.stages import as_stage, pipe, stage
 from flowfn.flows.translating import speaks
+from flowfn.kinds.parts import top_down
 from flowfn.showing import as_called, brief
 
 
@@ -120,11 +121,9 @@ def _planted(elements: Elements, stages: tuple[Any, ...]) -> Flow[Any]:
     tree = pipe(flow(elements), *stages)
     if tree.node.length_or_none() == float("inf"):
         raise TypeError(f"inside(): the stages {', '.join(map(repr, stages))} never end; take(n) makes them")
-    parts = [tree]
-    for one in parts:
+    for one in top_down(tree):
         if getattr(one.part, "memory", None) is not None:
             raise TypeError(_remembers(one.part))
-        parts.extend(one.sources)
     return tree
 
 

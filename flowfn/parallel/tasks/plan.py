@@ -16,6 +16,7 @@ from typing import Any
 
 from flowfn.datapoints.columns import Columns
 from flowfn.kinds.nodes import Each, Node
+from flowfn.kinds.parts import sources_first
 from flowfn.kinds.runs import Run
 from flowfn.kinds.streams import Expand
 from flowfn.parallel.tasks.task import Supplied, TaskSource
@@ -213,12 +214,9 @@ def _dumped(part: Any) -> bytes:
 
 def culprit(node: Node, does: Callable[[Any], Any] = _dumped) -> str:
     """The first stage or source with which something cannot be done."""
-    for source in node.sources:
-        found = culprit(source, does)
-        if found:
-            return found
-    try:
-        does(node.part)
-    except Exception:
-        return str(node.part)
+    for one in sources_first(node):
+        try:
+            does(one.part)
+        except Exception:
+            return str(one.part)
     return ""
