@@ -19,7 +19,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain, count, repeat
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -190,7 +190,7 @@ class IterableNode(Node):
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """Iterate it; what comes before `start` is dropped."""
         outputs = Outputs(self.opened(run, start), self, (), start)
-        return Outputs(zip(outputs, count(start)), None, [outputs], start) if lineage else outputs
+        return outputs.labelled(self.numbers(start), start) if lineage else outputs
 
     def opened(self, run: Run, start: int) -> Iterator[Any]:
         """Its datapoints from `start` on."""

@@ -108,11 +108,16 @@ class Node:
             return outputs
         series, again = shared(series, 2)
         outputs = self.read(run, series)
-        return Outputs(zip(outputs, self.each_label(run, again)), None, [outputs], start)
+        return outputs.labelled(self.each_label(run, again), start)
 
     def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Any]:
         """Blocks of so many rows each, to be had stacked; for nodes that gather."""
         raise TypeError(f"{self.part} has no rows to gather")
+
+    def numbers(self, start: int, labels: tuple[int, int] | None = None) -> Iterator[int]:
+        """The labels of a stream's outputs from `start` on: by default a count apart from other ranks'."""
+        offset, stride = labels or (self.rank, self.world)
+        return count(offset + stride * start, stride)
 
     def each_label(self, run: Run, series: Iterable[Block]) -> Iterator[int]:
         """The labels of the outputs at the indices of a series."""
@@ -265,14 +270,14 @@ class Each(StageNode):
             labels = map(itemgetter(1), others)
         else:
             inputs = [source.stream(run, start) for source in self.sources]
-            labels = count(self.rank + self.world * start, self.world)
+            labels = self.numbers(start)
         labels, again = tee(labels)
         outputs = self.begin(run, inputs, labels)
         outputs.first = start
         if self.part.traits.strict:
             finite = [one for one, source in zip(inputs, self.sources) if source.length(run) != math.inf]
             outputs = Outputs(_to_the_same_end(self.part.name, outputs, finite), None, [outputs], start)
-        return Outputs(zip(outputs, again), None, [outputs], start) if lineage else outputs
+        return outputs.labelled(again, start) if lineage else outputs
 
 
 def _to_the_same_end(name: str, outputs: Outputs, inputs: Sequence[Outputs]) -> Iterator[Any]:
@@ -335,10 +340,10 @@ class Group(StageNode):
         inputs = self.source.stream(run, self._base(run) + start * self.step)
         groups = Outputs(windows(inputs, self.size, self.step, self.whole, start > 0), None, [inputs], start)
         groups = Outputs(_remembering(groups, inputs), None, [groups], start)
-        labels, again = tee(count(self.labels(run)[0] + self.world * start, self.world))
+        labels, again = tee(self.numbers(start, self.labels(run)))
         outputs = self.begin(run, [groups], labels)
         outputs.first = start
-        return Outputs(zip(outputs, again), None, [outputs], start) if lineage else outputs
+        return outputs.labelled(again, start) if lineage else outputs
 
     def inputs(self, run: Run, index: int) -> Block:
         """Which inputs output `index` is made of."""

@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import count, islice
+from itertools import islice
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -150,10 +150,8 @@ class Order(StageNode):
         walk = Sections(self, run, known, start, lineage)
         outputs = Outputs(iter(walk), self, walk.live, known.outputs, walk.tell)
         walk.ticks = outputs.ticks
-        if lineage and (len(self.sources) > 1 or self.part.traits.switches):
-            labels = count(self.rank + self.world * start, self.world)
-            return Outputs(zip(outputs.drop(start - known.outputs), labels), None, [outputs], start)
-        return outputs.drop(start - known.outputs)
+        outputs.drop(start - known.outputs)
+        return outputs.labelled(self.numbers(start), start) if lineage and not walk.lineage else outputs
 
 
 def _through(run: Run, route: Any) -> Run:

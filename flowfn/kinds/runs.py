@@ -154,6 +154,10 @@ class Outputs(compress):
             yield from part.walk()
         yield self
 
+    def labelled(self, labels: Iterable[Any], start: int) -> Outputs:
+        """The same from output `start` on, as (datapoint, label) pairs."""
+        return Outputs(zip(self, labels), None, [self], start)
+
     def drop(self, count: int) -> Outputs:
         """Give `count` outputs to nobody."""
         consume(self, count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import count, repeat, tee
+from itertools import repeat, tee
 from operator import itemgetter
 from typing import Any
 
@@ -146,8 +146,7 @@ class Stream(StageNode):
             injected["mark"] = mark
         outputs = mark.outputs = Outputs(self.part.open(inputs, **injected), self, inputs, known.outputs, mark.tell)
         outputs.drop(start - known.outputs)
-        labels = count(self.rank + self.world * start, self.world)
-        return Outputs(zip(outputs, labels), None, [outputs], start) if lineage else outputs
+        return outputs.labelled(self.numbers(start), start) if lineage else outputs
 
 
 class Mark:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator
 from dataclasses import replace
-from itertools import count as counting
 from itertools import islice
 from typing import Any
 
@@ -118,9 +117,7 @@ class EpochsNode(Order):
         outside, first = self.outside(run)
         endless = self.sources[0].stream(outside, first + start)
         outputs = Outputs(islice(endless, max(self.part.arguments["count"] - start, 0)), self, [endless], start)
-        if not lineage:
-            return outputs
-        return Outputs(zip(outputs, counting(self.rank + self.world * start, self.world)), None, [outputs], start)
+        return outputs.labelled(self.numbers(start), start) if lineage else outputs
 
 
 @stage.of_node(EpochsNode)

@@ -113,7 +113,7 @@ class TaskSource(Node):
         outputs = self.source.read(run, iter((feed.block,)))
         outputs.first = start
         if lineage:
-            return Outputs(zip(outputs, self.source.each_label(run, iter((feed.block,)))), None, [outputs], start)
+            return outputs.labelled(self.source.each_label(run, iter((feed.block,))), start)
         return outputs
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -103,9 +102,7 @@ class CacheNode(FrozenNode):
             return Each.stream(self, run, start, lineage)
         live: list[Outputs] = []
         outputs = Outputs(self._replayed(self.frozen(run), start, live), self, live, start)
-        if not lineage:
-            return outputs
-        return Outputs(zip(outputs, count(self.rank + self.world * start, self.world)), None, [outputs], start)
+        return outputs.labelled(self.numbers(start), start) if lineage else outputs
 
     def _read(self, run: Run, series: Iterator[Block], live: list[Outputs]) -> Iterator[Any]:
         kept = self.memory.kept

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -57,9 +56,7 @@ class StoredNode(FrozenNode):
             return Each.stream(self, run, start, lineage)
         reading = Reading(self, self.frozen(run))
         outputs = Outputs(reading.in_order(start), self, reading.making, start, trail=reading)
-        if not lineage:
-            return outputs
-        return Outputs(zip(outputs, count(self.rank + self.world * start, self.world)), None, [outputs], start)
+        return outputs.labelled(self.numbers(start), start) if lineage else outputs
 
 
 class Reading:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -91,12 +90,7 @@ class MixNode(Order):
         mixing = Mixing(self, run, known)
         outputs = mixing.outputs = Outputs(iter(mixing), self, mixing.live, known.outputs, mixing.tell)
         outputs.drop(start - known.outputs)
-        offset, stride = self.labels(run)
-        return (
-            Outputs(zip(outputs, count(offset + stride * start, stride)), None, [outputs], start)
-            if lineage
-            else outputs
-        )
+        return outputs.labelled(self.numbers(start, self.labels(run)), start) if lineage else outputs
 
     def anchor(self, epoch: int, steps: int, sources: Mapping[str, list[Any]]) -> Anchor:
         """Where to begin so as to go on from a mix of other sources: those of the same names have come so far."""
