@@ -16,7 +16,7 @@ from flowfn.vocabulary.making import _natural_order as natural
 EXTENSIONS = (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """How the names of images end, in small letters."""
 
-_EXTENSION_LIST = rules.Rule(
+_IMAGE_EXTENSIONS = rules.Rule(
     'a list of extensions such as ".jpg"',
     lambda value: isinstance(value, (list, tuple, set, frozenset)),
     lambda value, others: bool(value) and all(isinstance(one, str) and one.startswith(".") for one in value),
@@ -37,7 +37,7 @@ _FOLDER_LABELS = rules.optional(
 )
 
 
-@rules.checked(extensions=_EXTENSION_LIST, labels=_FOLDER_LABELS)
+@rules.checked(extensions=_IMAGE_EXTENSIONS, labels=_FOLDER_LABELS)
 def image_folder_files(dir: Any, *, extensions: Sequence[str] = EXTENSIONS, labels: Any = None) -> Flow[Any]:
     """List the images in a folder's folders: [path, label int]; no image is opened.
 
@@ -68,7 +68,7 @@ def image_folder_files(dir: Any, *, extensions: Sequence[str] = EXTENSIONS, labe
     return _image_folder_paths("image_folder_files", dir, extensions, labels)
 
 
-@rules.checked(extensions=_EXTENSION_LIST, labels=_FOLDER_LABELS)
+@rules.checked(extensions=_IMAGE_EXTENSIONS, labels=_FOLDER_LABELS)
 def image_folder(dir: Any, *, extensions: Sequence[str] = EXTENSIONS, labels: Any = None) -> Flow[Any]:
     """Read the images in a folder's folders: [image (h, w, 3) uint8 RGB, label int], decoded as they are wanted.
 

@@ -60,7 +60,7 @@ def _stored(data: bytes) -> _Stored:
 def _map(data: bytes) -> _Stored:
     kind = data[1:2]
     colours = 3 if kind in b"36" else 1
-    words, at = _tokens(data, 2 if kind in b"14" else 3)
+    words, at = _header_words(data, 2 if kind in b"14" else 3)
     width, height, most = (int(word) for word in (*words, b"1")[:3])
     if kind in b"123":
         found = _in_words(data[at:], kind == b"1", most)
@@ -102,7 +102,7 @@ def _binary(data: bytes, at: int, width: int, height: int, samples: int, most: i
 
 
 def _floatmap(data: bytes) -> _Stored:
-    (width, height, scale), at = _tokens(data, 3)
+    (width, height, scale), at = _header_words(data, 3)
     factor, samples = float(scale), 3 if data[1:2] == b"F" else 1
     if not factor:
         raise Damaged
@@ -111,7 +111,7 @@ def _floatmap(data: bytes) -> _Stored:
     return _shaped(found, int(width), int(height), samples)[::-1], 0, samples, False
 
 
-def _tokens(data: bytes, count: int) -> tuple[list[bytes], int]:
+def _header_words(data: bytes, count: int) -> tuple[list[bytes], int]:
     """So many words behind the first two bytes, and where they end; a single blank follows."""
     words, at = [], 2
     for _ in range(count):

@@ -126,7 +126,7 @@ def decode_image(data: Any, *, channels: int | None = 3, size: int | None = None
     Traceback (most recent call last):
     ValueError: decode_image(): data is a PNG image, but damaged or cut off (60 bytes)
     """
-    return _decoded_image(_image_bytes(data, "decode_image()", "read_image"), channels, size, "decode_image(): data is")
+    return _whole_image(_image_bytes(data, "decode_image()", "read_image"), channels, size, "decode_image(): data is")
 
 
 @rules.checked(**_OPTIONS)
@@ -218,7 +218,7 @@ def read_mask(file: Any) -> np.ndarray:
 
 def _image_from(file: Any, channels: int | None, size: int | None, who: str) -> np.ndarray:
     content, name = _file_content(file, who, "read_image", "decode_image")
-    return _decoded_image(content, channels, size, f"{who}: {name} is")
+    return _whole_image(content, channels, size, f"{who}: {name} is")
 
 
 def _file_content(file: Any, who: str, function: str, of_bytes: str) -> tuple[bytes, str]:
@@ -254,7 +254,7 @@ def _image_bytes(data: Any, who: str, of_path: str) -> bytes | memoryview:
     )
 
 
-def _decoded_image(data: bytes | memoryview, channels: int | None, size: int | None, what: str) -> np.ndarray:
+def _whole_image(data: bytes | memoryview, channels: int | None, size: int | None, what: str) -> np.ndarray:
     """The image in the bytes; `what` begins the message of an error, up to its verb."""
     try:
         if data[: len(jpegs.JPEG_START)] == jpegs.JPEG_START:
