@@ -63,7 +63,7 @@ def pipeline_key(flow: Flow[Any], seed: int, version: str) -> bytes:
     return digest.hash.digest()
 
 
-def identity(flow: Flow[Any] | None, *also: Any) -> str:
+def pipeline_identity(flow: Flow[Any] | None, *also: Any) -> str:
     """A digest that differs where a flow has another source, stage, argument or function,
     or another value stands in `also`.
 

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import NoReturn
@@ -100,11 +101,21 @@ def errno_of(error: BaseException) -> int | None:
     return int(found[1]) if found else next((number for text, number in _IN_WORDS.items() if text in str(error)), None)
 
 
-def warn_of_end(path: str, who: str, level: int = 2) -> None:
+def warn_of_end(path: str, who: str) -> None:
     """Warn of a file whose last line has no end: it may be whole, and it may have been cut off within that line."""
-    warnings.warn(
+    warn_caller(
         f"{who}(): the last line of {path} has no line break at its end; if the file was cut off there, its last "
-        "datapoint is only "
-        "a part of what was written, and if it is whole, end it with a line break",
-        stacklevel=level,
+        "datapoint is only a part of what was written, and if it is whole, end it with a line break"
     )
+
+
+def warn_caller(text: str) -> None:
+    """Warn at the line of a user's code that called this library, however deep in it this is."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and _is_between(frame.f_globals.get("__name__")):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)
+
+
+def _is_between(module: str | None) -> bool:
+    return is_ours(module) or module in ("contextlib", "functools")

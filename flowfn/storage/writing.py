@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flowfn import rules
 from flowfn.extras import needed
 from flowfn.flows.iterating import FlowIterator
 from flowfn.flows.stages import pipe
@@ -63,7 +62,6 @@ def written_whole(path: Any, overwrite: bool, who: str, *, folder: bool = False)
     >>> place.read_text(), os.listdir(place.parent)
     ('hello', ['greeting'])
     """
-    rules.boolean.check(who, "overwrite", overwrite, {})
     final = file_path(path, who)
     if is_url(final):
         with _sent(final, overwrite, who, folder) as beside:
@@ -150,7 +148,6 @@ def resumable(path: Any, overwrite: bool, who: str, *, resume: bool) -> Iterator
             or somebody else is writing the new file.
         ValueError: what goes behind a URL is to be resumed.
     """
-    rules.boolean.check(who, "resume", resume, {})
     if not resume:
         with written_whole(path, overwrite, who) as beside:
             yield beside

@@ -142,12 +142,16 @@ def test_a_missing_folder_is_named(tmp_path):
         pass
 
 
-def test_arguments_are_checked(path):
-    with (
-        pytest.raises(TypeError, match=r"write_x\(\): overwrite must be True or False, got 'yes'"),
-        written_whole(path, "yes", "write_x"),
-    ):
-        pass
+@pytest.mark.parametrize("name", [name for name in formats.__all__ if name.startswith("write_")])
+def test_every_writer_knows_whether_to_overwrite(path, name):
+    shards = functools.partial(formats.write_shards, formats.write_npy, shards=2)
+    write = shards if name == "write_shards" else getattr(formats, name)
+    with pytest.raises(TypeError, match=rf"^{name}\(\): overwrite must be True or False, got 'yes'$"):
+        write(path, [], overwrite="yes")
+    assert not path.exists()
+
+
+def test_a_path_is_one():
     with (
         pytest.raises(TypeError, match=r"write_x\(\): path must be a path or a URL, got 3"),
         written_whole(3, True, "write_x"),

@@ -41,6 +41,7 @@ _ENCODING = rules.Rule(
 )
 
 
+@rules.checked(encoding=_ENCODING)
 def read_hdf5(path: Any, datasets: Any = None, *, encoding: str | None = "utf-8") -> Flow[Any]:
     """A flow of the rows of datasets in an HDF5 file: number i of each makes datapoint i.
 
@@ -72,7 +73,6 @@ def read_hdf5(path: Any, datasets: Any = None, *, encoding: str | None = "utf-8"
     [[array([0, 0])], [array([1, 0])]]
     """
     needed("h5py", "read_hdf5()", extra="hdf5")
-    _ENCODING.check("read_hdf5", "encoding", encoding, {})
     rows = open_paths(path, "read_hdf5", lambda one: Hdf5Rows(one, datasets, encoding))
     told = call("read_hdf5", path, *[datasets] * (datasets is not None), encoding=(encoding, "utf-8"))
     return flow_of_rows(rows, "read_hdf5", told)

@@ -13,15 +13,16 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.extras import needed
-from flowfn.formats.joining.members import BLOCK_BYTES, CHUNK_ROWS, Fill, Form, fill_all
+from flowfn.formats.joining.members import BLOCK_BYTES, Fill, Form, fill_all
 from flowfn.storage.writing import shown, written_whole
 
 BYTES = "flowfn_bytes"
 """The attribute of a dataset whose rows are bytes of any length: HDF5 knows such strings only without zeros in them."""
 
-_COMPRESSION = rules.one_of("gzip", "lzf", "szip", None)
 
-
+@rules.checked(
+    chunk=rules.optional(rules.positive), compression=rules.one_of("gzip", "lzf", "szip", None), overwrite=rules.boolean
+)
 def write_hdf5(
     path: Any, flow: Any, *, chunk: int | None = None, compression: str | None = None, overwrite: bool = False
 ) -> None:
@@ -44,9 +45,6 @@ def write_hdf5(
     ['some', 'words']
     """
     h5py: Any = needed("h5py", "write_hdf5()", extra="hdf5")
-    CHUNK_ROWS.check("write_hdf5", "chunk", chunk, {})
-    _COMPRESSION.check("write_hdf5", "compression", compression, {})
-    rules.boolean.check("write_hdf5", "overwrite", overwrite, {})
     with (
         shown(flow, "write_hdf5") as datapoints,
         written_whole(path, overwrite, "write_hdf5") as beside,

@@ -261,6 +261,7 @@ def _content(file: Any, header: Header, where: str) -> np.ndarray:
 # What users call
 
 
+@rules.checked(allow_pickle=rules.boolean)
 def read_npy(path: Any, *, allow_pickle: bool = False) -> Flow[Any]:
     """A flow of the rows of the array in an .npy file.
 
@@ -282,13 +283,13 @@ def read_npy(path: Any, *, allow_pickle: bool = False) -> Flow[Any]:
     >>> read_npy(path)[3]
     array([3, 9])
     """
-    rules.boolean.check("read_npy", "allow_pickle", allow_pickle, {})
     arrays = open_paths(path, "read_npy", lambda one: ArrayFile(one, "read_npy", None, allow_pickle))
     return Flow(
         Source(arrays, ArraysNode, name="read_npy", shown=call("read_npy", path, allow_pickle=(allow_pickle, False)))
     )
 
 
+@rules.checked(allow_pickle=rules.boolean)
 def read_npz(path: Any, arrays: Any = None, *, allow_pickle: bool = False) -> Flow[Any]:
     """A flow of the rows of arrays in an .npz file: number i of each makes datapoint i.
 
@@ -310,7 +311,6 @@ def read_npz(path: Any, arrays: Any = None, *, allow_pickle: bool = False) -> Fl
     >>> list(read_npz(path, ["y"]))[:2]
     [[np.int64(0)], [np.int64(1)]]
     """
-    rules.boolean.check("read_npz", "allow_pickle", allow_pickle, {})
     held = open_paths(path, "read_npz", lambda one: ArrayFile(one, "read_npz", arrays, allow_pickle))
     text = call("read_npz", path, *[arrays] * (arrays is not None), allow_pickle=(allow_pickle, False))
     return Flow(Source(held, ArraysNode, name="read_npz", shown=text))

@@ -25,6 +25,7 @@ PADDING = 0xD935
 ALIGNMENT = 64
 
 
+@rules.checked(overwrite=rules.boolean)
 def write_npy(path: Any, flow: Any, *, overwrite: bool = False) -> None:
     """Write datapoints as the rows of one array to an .npy file: numbers, texts, bytes,
     or arrays of one dtype and shape.
@@ -42,7 +43,6 @@ def write_npy(path: Any, flow: Any, *, overwrite: bool = False) -> None:
     >>> np.load(path)
     array(['some', 'words'], dtype='<U5')
     """
-    rules.boolean.check("write_npy", "overwrite", overwrite, {})
     with (
         shown(flow, "write_npy") as datapoints,
         written_whole(path, overwrite, "write_npy") as beside,
@@ -57,6 +57,7 @@ def write_npy(path: Any, flow: Any, *, overwrite: bool = False) -> None:
         fill.flush()
 
 
+@rules.checked(compressed=rules.boolean, overwrite=rules.boolean)
 def write_npz(path: Any, flow: Any, *, compressed: bool = False, overwrite: bool = False) -> None:
     """Write datapoints to an .npz file: an array for each component, named by its key (of lists: "arr_0", "arr_1").
 
@@ -74,8 +75,6 @@ def write_npz(path: Any, flow: Any, *, compressed: bool = False, overwrite: bool
     >>> np.load(path)["y"]
     array([0, 1, 4, 9])
     """
-    rules.boolean.check("write_npz", "compressed", compressed, {})
-    rules.boolean.check("write_npz", "overwrite", overwrite, {})
     with (
         shown(flow, "write_npz") as datapoints,
         written_whole(path, overwrite, "write_npz") as beside,

@@ -18,7 +18,7 @@ from flowfn.extras import needed
 from flowfn.flows.flow import Flow
 from flowfn.formats.arrays.stored_rows import StoredArray, StoredRows, flow_of_rows
 from flowfn.formats.arrays.zarr_chunks import MANY, ChunkCache, ChunkedArray, Stored
-from flowfn.formats.joining.members import CHUNK_ROWS, Fill, Form, equal_lengths, fill_all, form_of, names_in
+from flowfn.formats.joining.members import Fill, Form, equal_lengths, fill_all, form_of, names_in
 from flowfn.formats.joining.several import open_paths
 from flowfn.storage import archives
 from flowfn.storage.damage import raise_clearly
@@ -207,6 +207,7 @@ def _stored_array(array: Any, name: str) -> StoredArray:
     return StoredArray(name, array.shape[0], array.dtype, array.shape[1:], max(min(array.chunks[0], array.shape[0]), 1))
 
 
+@rules.checked(chunk=rules.optional(rules.positive), overwrite=rules.boolean)
 def write_zarr(path: Any, flow: Any, *, chunk: int | None = None, overwrite: bool = False) -> None:
     """Write datapoints to a Zarr store (a folder, in version 3 of the format): an array for each component.
 
@@ -226,8 +227,6 @@ def write_zarr(path: Any, flow: Any, *, chunk: int | None = None, overwrite: boo
     array([2. , 2.5])
     """
     zarr: Any = needed("zarr", "write_zarr()", extra="zarr")
-    CHUNK_ROWS.check("write_zarr", "chunk", chunk, {})
-    rules.boolean.check("write_zarr", "overwrite", overwrite, {})
     with shown(flow, "write_zarr") as datapoints, written_whole(path, overwrite, "write_zarr", folder=True) as beside:
         root = zarr.open_group(beside, mode="w")
 

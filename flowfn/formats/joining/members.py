@@ -10,13 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flowfn import rules
 from flowfn.showing import brief
 
 BLOCK_BYTES = 1 << 20
 """Bytes of rows that are put together before they are written."""
-CHUNK_ROWS = rules.optional(rules.positive)
-"""How many rows make a chunk of what is written, or None."""
 
 
 class RowKind(NamedTuple):

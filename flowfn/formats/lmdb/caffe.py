@@ -18,9 +18,8 @@ from flowfn.formats.lmdb.keyvalue import KEYS_RULE, Entries
 from flowfn.storage.damage import Unreadable
 from flowfn.storage.files import call, flow_of
 
-_ORDER = rules.one_of("bgr", "rgb")
 
-
+@rules.checked(stored=rules.one_of("bgr", "rgb"), keys=KEYS_RULE)
 def read_caffe_lmdb(path: Any, *, keys: Any = None, stored: str = "bgr") -> Flow[Any]:
     """A flow of [image, label] from an LMDB database of Caffe's: (height, width, channels)
     in RGB order, and an integer.
@@ -36,8 +35,6 @@ def read_caffe_lmdb(path: Any, *, keys: Any = None, stored: str = "bgr") -> Flow
         ValueError: it is no LMDB database; a datapoint is no Datum, or its image is not of the size that it tells.
         ImportError: lmdb or protobuf is not installed, or, for encoded images, opencv.
     """
-    _ORDER.check("read_caffe_lmdb", "stored", stored, {})
-    KEYS_RULE.check("read_caffe_lmdb", "keys", keys, {})
     datum("read_caffe_lmdb()", "lmdb")
     decode = ImageOf(stored == "bgr")
     entries = open_paths(

@@ -19,7 +19,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.blocks import Block, ints
-from flowfn.digests.pipelines import identity
+from flowfn.digests.pipelines import pipeline_identity
 from flowfn.extras import needed
 from flowfn.flows.flow import Flow
 from flowfn.flows.iterating import FlowIterator
@@ -46,9 +46,11 @@ KEYS_RULE = rules.Rule(
         value is None or isinstance(value, str) or all(isinstance(key, (str, bytes)) for key in value)
     ),
 )
-_CODEC = rules.optional(rules.function)
 
 
+@rules.checked(
+    keys=KEYS_RULE, decode=rules.optional(rules.function), with_keys=rules.boolean, allow_pickle=rules.boolean
+)
 def read_lmdb(
     path: Any,
     *,
@@ -83,10 +85,6 @@ def read_lmdb(
     >>> words[1], list(read_lmdb(path, keys=["00000001"], with_keys=True))
     (['two', 2], [(b'00000001', ['two', 2])])
     """
-    KEYS_RULE.check("read_lmdb", "keys", keys, {})
-    _CODEC.check("read_lmdb", "decode", decode, {})
-    rules.boolean.check("read_lmdb", "with_keys", with_keys, {})
-    rules.boolean.check("read_lmdb", "allow_pickle", allow_pickle, {})
     for module in ("lmdb", "msgpack") if decode is None else ("lmdb",):
         needed(module, "read_lmdb()", extra="lmdb")
     entries = open_paths(
@@ -103,6 +101,7 @@ def read_lmdb(
     )
 
 
+@rules.checked(encode=rules.optional(rules.function), overwrite=rules.boolean, resume=rules.boolean)
 def write_lmdb(
     path: Any, flow: Any, *, overwrite: bool = False, resume: bool = False, encode: Callable[[Any], bytes] | None = None
 ) -> None:
@@ -130,13 +129,12 @@ def write_lmdb(
     {'image': array([[0, 0],
            [0, 0]], dtype=uint8), 'label': 7}
     """
-    _CODEC.check("write_lmdb", "encode", encode, {})
     for module in ("lmdb", "msgpack") if encode is None else ("lmdb",):
         needed(module, "write_lmdb()", extra="lmdb")
     if is_url(file_path(path, "write_lmdb")):
         raise ValueError(f"write_lmdb(): LMDB maps its file into memory, so it must be a local one, got {path!r}")
     source = finite(flow, "write_lmdb")
-    origin = identity(source, encode) if resume else None
+    origin = pipeline_identity(source, encode) if resume else None
     with (
         shown(source, "write_lmdb") as datapoints,
         resumable(path, overwrite, "write_lmdb", resume=resume) as beside,

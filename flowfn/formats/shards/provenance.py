@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from flowfn.digests.pipelines import identity
+from flowfn.digests.pipelines import pipeline_identity
 from flowfn.extras import needed
 from flowfn.flows.flow import Flow
 from flowfn.storage.files import file_path, is_url, open_file, stamp
@@ -49,7 +49,7 @@ class Origin:
 
 def origin_of(flow: Flow[Any], write: Any, shards: int) -> Origin:
     """Where the files come from that `write` makes of the next pass over a flow."""
-    return Origin(shards, flow.seed, flow.epoch, identity(flow), identity(None, write))
+    return Origin(shards, flow.seed, flow.epoch, pipeline_identity(flow), pipeline_identity(None, write))
 
 
 @dataclass(frozen=True)

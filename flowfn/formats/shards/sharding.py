@@ -39,6 +39,14 @@ _WRITING_PROCESSES = rules.optional(
 )
 
 
+@rules.checked(
+    write=rules.function,
+    pattern=PATTERN,
+    shards=rules.positive,
+    processes=_WRITING_PROCESSES,
+    overwrite=rules.boolean,
+    resume=rules.boolean,
+)
 def write_shards(
     write: Callable[..., Any],
     pattern: Any,
@@ -83,12 +91,6 @@ def write_shards(
     >>> [sample["cls"] for sample in ff.interleave(read_webdataset, paths, cycle=2)]
     [0, 1, 2, 3, 4]
     """
-    rules.function.check(_WHO, "write", write, {})
-    PATTERN.check(_WHO, "pattern", pattern, {})
-    shards = rules.positive.check(_WHO, "shards", shards, {})
-    _WRITING_PROCESSES.check(_WHO, "processes", processes, {})
-    for name, value in (("overwrite", overwrite), ("resume", resume)):
-        rules.boolean.check(_WHO, name, value, {})
     if overwrite and resume:
         raise ValueError(
             f"{_WHO}(): give overwrite=True to write all files anew, or resume=True to write those that are missing, "

@@ -5,7 +5,6 @@ The formats: https://parquet.apache.org/docs, https://arrow.apache.org/docs/form
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -15,6 +14,7 @@ from flowfn.extras import needed
 from flowfn.flows.flow import Flow
 from flowfn.formats.tables.groups import TableRows
 from flowfn.formats.tables.writing import write_arrow, write_parquet
+from flowfn.storage.damage import warn_caller
 from flowfn.storage.files import call, flow_of, is_url, open_file
 
 _MISSING = rules.optional(
@@ -39,6 +39,7 @@ _TABLE_FILES = (
 __all__ = ["read_arrow", "read_parquet", "write_arrow", "write_parquet"]
 
 
+@rules.checked(arrays=rules.boolean, missing=_MISSING)
 def read_parquet(paths: Any, columns: Any = None, *, arrays: bool = False, missing: Any = None) -> Flow[Any]:
     """A flow of the rows of a Parquet file, or of several with the same columns, as dicts: {column: value}.
 
@@ -71,6 +72,7 @@ def read_parquet(paths: Any, columns: Any = None, *, arrays: bool = False, missi
     return _flow(ParquetRows, paths, columns, arrays, missing, "read_parquet")
 
 
+@rules.checked(arrays=rules.boolean, missing=_MISSING)
 def read_arrow(paths: Any, columns: Any = None, *, arrays: bool = False, missing: Any = None) -> Flow[Any]:
     """A flow of the rows of an Arrow file (Feather 2; `.arrow`, also as a stream), or of several, as dicts.
 
@@ -93,8 +95,6 @@ def read_arrow(paths: Any, columns: Any = None, *, arrays: bool = False, missing
 
 def _flow(kind: type[TableRows], paths: Any, columns: Any, arrays: bool, missing: Any, who: str) -> Flow[Any]:
     needed("pyarrow", f"{who}()", extra="parquet")
-    rules.boolean.check(who, "arrays", arrays, {})
-    _MISSING.check(who, "missing", missing, {})
     rows = kind(paths, columns, arrays, missing, who)
     named = paths if isinstance(paths, (str, list, tuple)) else rows.paths
     return flow_of(
@@ -239,12 +239,11 @@ class _Arrow:
                 "if these are more streams, write each to a file of its own"
             )
         if end == self.last:
-            warnings.warn(
+            warn_caller(
                 f"{self.who}(): {self.path} ends without the mark that ends a stream, after "
                 f"{sum(map(len, self.batches))} rows: it may "
                 "have been cut off, or its writer was never closed; compare that number, and write it anew if it is "
-                "right",
-                stacklevel=8,  # where read_arrow is called
+                "right"
             )
 
     def batch(self, number: int) -> Any:

@@ -20,11 +20,12 @@ ROWS_AT_ONCE = 1000
 GROUP_BYTES = 1 << 23
 """Bytes that make a group of rows, if nobody says how many rows do."""
 
-_GROUP = rules.optional(rules.positive)
-_PARQUET = rules.one_of("zstd", "snappy", "gzip", "brotli", "lz4", None)
-_ARROW = rules.one_of("zstd", "lz4", None)
 
-
+@rules.checked(
+    compression=rules.one_of("zstd", "snappy", "gzip", "brotli", "lz4", None),
+    group=rules.optional(rules.positive),
+    overwrite=rules.boolean,
+)
 def write_parquet(
     path: Any,
     flow: Any,
@@ -56,7 +57,6 @@ def write_parquet(
            [1., 1.]]), 'one']
     """
     parquet: Any = needed("pyarrow.parquet", "write_parquet()", extra="parquet")
-    _PARQUET.check("write_parquet", "compression", compression, {})
 
     def begin(sink: Any, schema: Any) -> tuple[Any, Callable[[Any], None]]:
         writer = parquet.ParquetWriter(sink, schema, compression=compression or "none")
@@ -65,6 +65,9 @@ def write_parquet(
     _write_table("write_parquet", path, flow, group, schema, overwrite, begin)
 
 
+@rules.checked(
+    compression=rules.one_of("zstd", "lz4", None), group=rules.optional(rules.positive), overwrite=rules.boolean
+)
 def write_arrow(
     path: Any,
     flow: Any,
@@ -92,7 +95,6 @@ def write_arrow(
     ['some', 'words']
     """
     pa: Any = needed("pyarrow", "write_arrow()", extra="parquet")
-    _ARROW.check("write_arrow", "compression", compression, {})
 
     def begin(sink: Any, schema: Any) -> tuple[Any, Callable[[Any], None]]:
         writer = pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression=compression))
@@ -103,8 +105,6 @@ def write_arrow(
 
 def _write_table(who: str, path: Any, flow: Any, group: int | None, schema: Any, overwrite: bool, begin: Any) -> None:
     pa: Any = needed("pyarrow", f"{who}()", extra="parquet")
-    _GROUP.check(who, "group", group, {})
-    rules.boolean.check(who, "overwrite", overwrite, {})
     if schema is not None and not isinstance(schema, pa.Schema):
         raise TypeError(f"{who}(): schema must be a pyarrow.Schema or None, got {type(schema).__name__}")
     with (

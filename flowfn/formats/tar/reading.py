@@ -21,6 +21,7 @@ from flowfn.flows.flow import Flow
 from flowfn.formats.tar.extensions import Decoding
 from flowfn.formats.tar.index import Index, Shards, lacks, sample_index, sample_parts
 from flowfn.formats.tar.tapes import PACKED, Tape, payload
+from flowfn.storage.damage import warn_caller
 from flowfn.storage.files import Opened, Pieces, call, file_path, flow_of, is_url, stamp
 from flowfn.storage.finding import paths_of
 from flowfn.vocabulary.transform import flat_map
@@ -47,7 +48,6 @@ _DECODE = rules.Rule(
         isinstance(value, bool) or all(isinstance(name, str) and callable(one) for name, one in value.items())
     ),
 )
-_WITH_INDEX = rules.optional(rules.boolean)
 _PATHS = rules.Rule(
     "a path, a pattern, a URL, a list of them, or a flow of paths",
     lambda value: (
@@ -57,6 +57,15 @@ _PATHS = rules.Rule(
 )
 
 
+@rules.checked(
+    paths=_PATHS,
+    components=_EXTENSION_LIST,
+    decode=_DECODE,
+    index=rules.optional(rules.boolean),
+    images=rules.boolean,
+    allow_pickle=rules.boolean,
+    save_index=rules.boolean,
+)
 def read_webdataset(
     paths: Any,
     *,
@@ -106,12 +115,6 @@ def read_webdataset(
     >>> len(flow), flow[1]
     (2, {'__key__': '000000001', 'txt': 'two', 'cls': 2})
     """
-    _PATHS.check(_READER, "paths", paths, {})
-    _EXTENSION_LIST.check(_READER, "components", components, {})
-    _DECODE.check(_READER, "decode", decode, {})
-    _WITH_INDEX.check(_READER, "index", index, {})
-    for name, value in (("images", images), ("allow_pickle", allow_pickle), ("save_index", save_index)):
-        rules.boolean.check(_READER, name, value, {})
     chosen = None if components is None else tuple(one.lower() for one in components)
     reading = SampleReader(chosen, Decoding(decode, images, allow_pickle))
     words = call(
@@ -264,12 +267,9 @@ def _streamed(paths: Any, reading: SampleReader, words: str) -> Flow[dict[str, A
 def _warn(remarks: Sequence[str]) -> None:
     """Warn of what is odd about some files, of many in one."""
     for remark in remarks[:SAID]:
-        warnings.warn(remark, stacklevel=3)
+        warn_caller(remark)
     if remarks[SAID:]:
-        warnings.warn(
-            f"{_READER}(): there are {len(remarks) - SAID} more such remarks, the last of them: {remarks[-1]}",
-            stacklevel=3,
-        )
+        warn_caller(f"{_READER}(): there are {len(remarks) - SAID} more such remarks, the last of them: {remarks[-1]}")
 
 
 @dataclass(frozen=True)

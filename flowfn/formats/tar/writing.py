@@ -26,10 +26,16 @@ USUAL = 1 << 30
 """How many bytes a shard has at most, if nobody says anything."""
 
 _WRITER = "write_webdataset"
-_LIMIT = rules.optional(rules.positive)
 _GZIPPED = (".gz", ".tgz")
 
 
+@rules.checked(
+    pattern=PATTERN,
+    shard_size=rules.optional(rules.positive),
+    shard_bytes=rules.optional(rules.positive),
+    overwrite=rules.boolean,
+    save_index=rules.boolean,
+)
 def write_webdataset(
     pattern: Any,
     flow: Any,
@@ -64,11 +70,6 @@ def write_webdataset(
     >>> sorted(os.listdir(folder))
     ['0.tar', '1.tar']
     """
-    PATTERN.check(_WRITER, "pattern", pattern, {})
-    _LIMIT.check(_WRITER, "shard_size", shard_size, {})
-    _LIMIT.check(_WRITER, "shard_bytes", shard_bytes, {})
-    for name, value in (("overwrite", overwrite), ("save_index", save_index)):
-        rules.boolean.check(_WRITER, name, value, {})
     several = counts_shards(os.fspath(pattern), _WRITER)
     if save_index and (is_url(pattern) or os.fspath(pattern).endswith(_GZIPPED)):
         raise ValueError(

@@ -45,6 +45,7 @@ _TYPES = rules.Rule(
 )
 
 
+@rules.checked(delimiter=CHARACTER, quote=QUOTE, header=_HEADER, types=_TYPES, hold=rules.boolean)
 def read_csv(
     path: Any,
     columns: Sequence[str] | None = None,
@@ -88,11 +89,6 @@ def read_csv(
     {'word': 'yes, no', 'count': 2}
     """
     who = "read_csv"
-    CHARACTER.check(who, "delimiter", delimiter, {})
-    QUOTE.check(who, "quote", quote, {})
-    _HEADER.check(who, "header", header, {})
-    _TYPES.check(who, "types", types, {})
-    rules.boolean.check(who, "hold", hold, {})
     check_apart(delimiter, quote, who)
     check_encoding(encoding, delimiter + (quote or ""), who)
     files: list[tuple[str, Csv]] = []

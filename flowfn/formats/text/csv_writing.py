@@ -21,6 +21,7 @@ CHARACTER = rules.Rule(
 QUOTE = rules.optional(CHARACTER)
 
 
+@rules.checked(delimiter=CHARACTER, quote=QUOTE, header=rules.boolean, overwrite=rules.boolean)
 def write_csv(
     path: Any,
     flow: Any,
@@ -50,10 +51,6 @@ def write_csv(
     [[0, 0], [1, 1], [2, 4]]
     """
     who = "write_csv"
-    CHARACTER.check(who, "delimiter", delimiter, {})
-    QUOTE.check(who, "quote", quote, {})
-    rules.boolean.check(who, "header", header, {})
-    rules.boolean.check(who, "overwrite", overwrite, {})
     check_apart(delimiter, quote, who)
     check_encoding(encoding, delimiter + (quote or ""), who)
 

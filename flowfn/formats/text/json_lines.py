@@ -21,6 +21,7 @@ from flowfn.storage.files import call
 from flowfn.storage.finding import paths_of
 
 
+@rules.checked(hold=rules.boolean)
 def read_jsonl(path: Any, *, hold: bool = False) -> Flow[Any]:
     """A flow of what stands in the lines of a file, each of them JSON; or of several files, one after the other.
 
@@ -43,7 +44,6 @@ def read_jsonl(path: Any, *, hold: bool = False) -> Flow[Any]:
     >>> list(read_jsonl(path))
     [{'word': 'yes', 'ids': [1, 2]}, None, 'no']
     """
-    rules.boolean.check("read_jsonl", "hold", hold, {})
     files = [(found, _form(found)) for found in paths_of(path, "read_jsonl")]
     return flow_of_records(files, "read_jsonl", hold, call("read_jsonl", path, hold=(hold, False)))
 
@@ -100,6 +100,7 @@ def _remedy(line: bytes, error: ValueError) -> str:
 _decode = json.JSONDecoder().decode
 
 
+@rules.checked(overwrite=rules.boolean)
 def write_jsonl(path: Any, flow: Any, *, overwrite: bool = False) -> None:
     """Write datapoints to a file of JSON lines: None, bools, numbers, texts, lists and dicts of these.
 
@@ -117,7 +118,6 @@ def write_jsonl(path: Any, flow: Any, *, overwrite: bool = False) -> None:
     >>> read_jsonl(path)[2]
     {'x': 2, 'y': [0, 1]}
     """
-    rules.boolean.check("write_jsonl", "overwrite", overwrite, {})
 
     def encoded(datapoints: Iterator[Any]) -> Iterator[bytes]:
         encode = json.JSONEncoder(ensure_ascii=False, default=_json_value).encode

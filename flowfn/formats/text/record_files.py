@@ -78,7 +78,7 @@ class RecordFile(Opened):
         """Warn of an end that may be none."""
         tail = file.read(max(file.size - TAIL, self.form.start), TAIL).rpartition(b"\n")[2]
         if tail and not self.form.ends(tail):
-            warn_of_end(self.path, self.who, level=6)
+            warn_of_end(self.path, self.who)
 
     def fresh(self) -> Any:
         """The same, not open; what is held in memory stays there."""

@@ -31,10 +31,16 @@ NUMERIC = b"0123456789.+-eE\r"
 EXACT_INTEGERS = 1 << 53
 """Below this every integer is a float."""
 
-_FEATURE_COUNT = rules.optional(rules.positive)
 _FIRST_NUMBER = rules.one_of(0, 1)
 
 
+@rules.checked(
+    features=rules.optional(rules.positive),
+    first=_FIRST_NUMBER,
+    queries=rules.boolean,
+    multilabel=rules.boolean,
+    hold=rules.boolean,
+)
 def read_svmlight(
     path: Any,
     features: int | None = None,
@@ -76,10 +82,6 @@ def read_svmlight(
     [(array([0, 2]), array([1., 3.])), -1.0]
     """
     who = "read_svmlight"
-    features = _FEATURE_COUNT.check(who, "features", features, {})
-    first = _FIRST_NUMBER.check(who, "first", first, {})
-    for name, value in (("queries", queries), ("multilabel", multilabel), ("hold", hold)):
-        rules.boolean.check(who, name, value, {})
     options = {
         "first": (first, 1),
         "queries": (queries, False),
@@ -244,6 +246,7 @@ def _shown(line: bytes) -> str:
     return repr(line[:80].decode("utf-8", "replace"))
 
 
+@rules.checked(first=_FIRST_NUMBER, overwrite=rules.boolean)
 def write_svmlight(path: Any, flow: Any, *, first: int = 1, overwrite: bool = False) -> None:
     """Write datapoints [x, label] or [x, label, query] to an SVMlight (libsvm) file.
 
@@ -264,8 +267,6 @@ def write_svmlight(path: Any, flow: Any, *, first: int = 1, overwrite: bool = Fa
     '1 qid:5 1:1 8:0.1\\n'
     """
     who = "write_svmlight"
-    first = _FIRST_NUMBER.check(who, "first", first, {})
-    rules.boolean.check(who, "overwrite", overwrite, {})
 
     def encoded(datapoints: Iterator[Any]) -> Iterator[bytes]:
         for number, datapoint in enumerate(datapoints):

@@ -37,10 +37,16 @@ _FEATURES = rules.Rule(
     lambda value: value is None or isinstance(value, (list, tuple, Mapping)),
     lambda value, others: value is None or is_form(value),
 )
-FUNCTION = rules.optional(rules.function)
 COMPRESSION = rules.one_of("gzip", "zlib", None)
 
 
+@rules.checked(
+    features=_FEATURES,
+    decode=rules.optional(rules.function),
+    compression=COMPRESSION,
+    save_index=rules.boolean,
+    allow_pickle=rules.boolean,
+)
 def read_tfrecord(
     paths: Any,
     *,
@@ -78,11 +84,6 @@ def read_tfrecord(
     >>> len(words), words[1]
     (2, ['two', 2])
     """
-    _FEATURES.check("read_tfrecord", "features", features, {})
-    FUNCTION.check("read_tfrecord", "decode", decode, {})
-    COMPRESSION.check("read_tfrecord", "compression", compression, {})
-    rules.boolean.check("read_tfrecord", "save_index", save_index, {})
-    rules.boolean.check("read_tfrecord", "allow_pickle", allow_pickle, {})
     if features is not None and decode is not None:
         raise ValueError(
             "read_tfrecord(): give features, for records of tf.train.Example, or decode, for others; not both"

@@ -13,11 +13,11 @@ from hashlib import blake2b
 from typing import Any
 
 from flowfn import rules
-from flowfn.digests.pipelines import identity
+from flowfn.digests.pipelines import pipeline_identity
 from flowfn.extras import needed
 from flowfn.formats.encoding.payloads import packed_datapoint, payload_of
 from flowfn.formats.tfrecord import framing
-from flowfn.formats.tfrecord.reading import COMPRESSION, FUNCTION
+from flowfn.formats.tfrecord.reading import COMPRESSION
 from flowfn.storage.endless import finite
 from flowfn.storage.writing import resumable, resumed, shown
 
@@ -25,6 +25,9 @@ JOURNAL_SECONDS = 10.0
 """Seconds after which what has been written is made sure of."""
 
 
+@rules.checked(
+    encode=rules.optional(rules.function), compression=COMPRESSION, overwrite=rules.boolean, resume=rules.boolean
+)
 def write_tfrecord(
     path: Any,
     flow: Any,
@@ -58,9 +61,6 @@ def write_tfrecord(
     >>> list(read_tfrecord(path, compression="gzip"))
     [{'label': array([3]), 'name': [b'cat']}]
     """
-    FUNCTION.check("write_tfrecord", "encode", encode, {})
-    COMPRESSION.check("write_tfrecord", "compression", compression, {})
-    rules.boolean.check("write_tfrecord", "resume", resume, {})
     if resume and compression is not None:
         raise ValueError(
             f"write_tfrecord(): what is compressed cannot be resumed, got resume=True and compression={compression!r}"
@@ -73,7 +73,7 @@ def write_tfrecord(
         shown(source, "write_tfrecord") as datapoints,
         resumable(path, overwrite, "write_tfrecord", resume=resume) as beside,
     ):
-        journal = Journal(beside, identity(source, encode)) if resume else None
+        journal = Journal(beside, pipeline_identity(source, encode)) if resume else None
         count = journal.begin(datapoints) if journal else 0
         with open(beside, "r+b" if count else "wb") as raw, _packing(raw, compression) as file:
             raw.seek(0, os.SEEK_END)
