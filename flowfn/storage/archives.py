@@ -28,7 +28,7 @@ def open_zip(file: BinaryIO) -> zipfile.ZipFile:
     >>> with zipfile.ZipFile(file, "w") as made:
     ...     made.writestr("x", b""), made.writestr("y", b"")
     (None, None)
-    >>> opened(file).namelist()
+    >>> open_zip(file).namelist()
     ['x', 'y']
     """
     archive = zipfile.ZipFile(file)

@@ -56,7 +56,7 @@ def written_whole(path: Any, overwrite: bool, who: str, *, folder: bool = False)
 
     >>> from pathlib import Path
     >>> place = Path(tempfile.mkdtemp(), "greeting")
-    >>> with written(place, overwrite=False, who="write_text") as beside:
+    >>> with written_whole(place, overwrite=False, who="write_text") as beside:
     ...     Path(beside).write_text("hello"), place.exists()
     (5, False)
     >>> place.read_text(), os.listdir(place.parent)

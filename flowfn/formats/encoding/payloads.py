@@ -36,7 +36,7 @@ def packed_datapoint(datapoint: Any) -> bytes:
         TypeError: there is something else in it, or an array of objects.
         ImportError: msgpack is not installed.
 
-    >>> unpacked(packed({"image": np.zeros((1, 2), "uint8"), "size": (1, 2)}))
+    >>> unpacked_datapoint(packed_datapoint({"image": np.zeros((1, 2), "uint8"), "size": (1, 2)}))
     {'image': array([[0, 0]], dtype=uint8), 'size': (1, 2)}
     """
     pack: bytes = _msgpack().packb(

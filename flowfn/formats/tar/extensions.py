@@ -139,7 +139,7 @@ def component_bytes(extension: str, value: Any, who: str) -> bytes:
     Raises:
         TypeError: a value of this type cannot be written under this extension.
 
-    >>> encoded("cls", 7, "write_webdataset()"), encoded("json", {"a": [1]}, "write_webdataset()")
+    >>> component_bytes("cls", 7, "write_webdataset()"), component_bytes("json", {"a": [1]}, "write_webdataset()")
     (b'7', b'{"a": [1]}')
     """
     if isinstance(value, (bytes, bytearray, memoryview)):

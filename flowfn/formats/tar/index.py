@@ -44,7 +44,7 @@ def split_name(name: str) -> tuple[str, str] | None:
 
     None for what is in no sample: a name that begins with a dot or has no extension, `__what is said of the shard__`.
 
-    >>> split("a.b/0001.left.JPG"), split("README"), split(".hidden.txt"), split("__about__.json")
+    >>> split_name("a.b/0001.left.JPG"), split_name("README"), split_name(".hidden.txt"), split_name("__about__.json")
     (('a.b/0001', 'left.jpg'), None, None, ('__about__', 'json'))
     """
     folder, slash, own = name.rpartition("/")
