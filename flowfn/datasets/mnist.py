@@ -6,7 +6,6 @@ too). Xiao, Rasul, Vollgraf: Fashion-MNIST (https://arxiv.org/abs/1708.07747).
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
 from typing import Any, BinaryIO, cast
@@ -20,6 +19,8 @@ from flowfn.datasets.statistics import Statistics
 from flowfn.flows.flow import Flow
 from flowfn.storage.damage import reading
 from flowfn.storage.files import call, file_path
+from flowfn.storage.signatures import GZIP
+from flowfn.storage.unpacking import unpacked_by
 
 MNIST_LABELS = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
 """What the labels of MNIST mean."""
@@ -47,7 +48,6 @@ FASHION_MNIST_STATISTICS = Statistics(72.9404, 90.0212)
 _SPLIT_PREFIXES = {"train": "train", "test": "t10k"}
 _IMAGE_FILE, _LABEL_FILE = "{}-images-idx3-ubyte", "{}-labels-idx1-ubyte"
 _IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-_GZIP = b"\x1f\x8b"
 _DEFLATE = 1032
 """How many times as long as itself a byte can become when it is unpacked, at most."""
 
@@ -160,9 +160,9 @@ def _idx(path: str, who: str, axes: int | None = None) -> np.ndarray:
     """The array in an IDX file; if it has to have so many axes, of bytes."""
     packed = os.path.getsize(path)
     with open(path, "rb") as plain:
-        zipped = plain.read(2) == _GZIP
+        zipped = GZIP.begins.match(plain.read(2)) is not None
         plain.seek(0)
-        file = cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if zipped else plain
+        file = cast(BinaryIO, unpacked_by("gzip", plain, f"{who}()")) if zipped else plain
         with reading(path, f"{who}(): {path!r} is damaged", "; get it again"):
             return _idx_array(file, path, who, packed * _DEFLATE if zipped else packed, axes)
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
-import lzma
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 from flowfn.storage.damage import reading
 from flowfn.storage.in_order import open_in_order
 from flowfn.storage.signatures import HEAD_LENGTH, kind_of, unexpected_kind
-from flowfn.storage.unpacking import unpacked_by
+from flowfn.storage.unpacking import COMPRESSORS, packed_by, unpacked_by
 
-OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_PROGRAMS = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz"}
+_SUFFIXES = {
+    compressor.suffixes[0]: name
+    for name, compressor in COMPRESSORS.items()
+    if compressor.packing and compressor.suffixes
+}
+"""How names end, and what has compressed those files."""
 
 
 def telling(path: str, who: str) -> AbstractContextManager[None]:
@@ -28,7 +28,7 @@ def telling(path: str, who: str) -> AbstractContextManager[None]:
 
 def suffix_of(path: str) -> str | None:
     """The suffix of a path that says how it is compressed."""
-    return next((suffix for suffix in OPENERS if path.lower().endswith(suffix)), None)
+    return next((suffix for suffix in _SUFFIXES if path.lower().endswith(suffix)), None)
 
 
 def opened_in_order(path: str, who: str) -> Any:
@@ -42,7 +42,7 @@ def opened_in_order(path: str, who: str) -> Any:
     except BaseException:
         file.close()
         raise
-    return _Decompressed(file, unpacked_by(_PROGRAMS[suffix], file, f"{who}()"))
+    return _Decompressed(file, unpacked_by(_SUFFIXES[suffix], file, f"{who}()"))
 
 
 def _check_packing(file: Any, suffix: str, path: str, who: str) -> None:
@@ -50,7 +50,7 @@ def _check_packing(file: Any, suffix: str, path: str, who: str) -> None:
     with telling(path, who):
         head = file.peek(HEAD_LENGTH)[:HEAD_LENGTH]
     kind = kind_of(head)
-    if head and (kind is None or not kind.packing):
+    if head and (kind is None or kind.program is None):
         what = f"{kind.called}" if kind else "not compressed"
         raise ValueError(f"{who}(): {path} is {what}, although its name ends with {suffix}; rename it, or compress it")
     if kind is not None and suffix not in kind.remedy:
@@ -95,6 +95,4 @@ def compressing(below: Any, suffix: str | None) -> Any:
     """A file to write to that compresses, as the suffix says, to one below it."""
     if suffix is None:
         return io.BufferedWriter(below, 1 << 20)
-    if suffix == ".gz":  # without the time and the name, so that the same content is the same file
-        return gzip.GzipFile("", "wb", 6, below, mtime=0)
-    return OPENERS[suffix](below, "wb")
+    return packed_by(_SUFFIXES[suffix], below)

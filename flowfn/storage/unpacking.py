@@ -10,11 +10,13 @@ import bz2
 import gzip
 import io
 import lzma
+import zlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 from flowfn.extras import needed
+from flowfn.storage.signatures import ARCHIVES, COMPRESSED, likely_kind
 
 LARGEST_READ = 1 << 24
 """How many bytes are read at once, so that no memory is set aside for bytes that are not there."""
@@ -24,34 +26,44 @@ _PIECE, _BITE = 1 << 16, 1 << 12
 """How many compressed bytes are read at once, and given to zstd, which makes of them at most 128 MB."""
 _WINDOW = 1 << 31
 """As far back as zstd looks at most (`--long=31`)."""
-_KINDS = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\0": "xz",
-    b"]\0\0": "lzma",
-    b"(\xb5/\xfd": "zstd",
-    b"P*M\x18": "zstd",
+_UNPACKED_AT_ONCE = 1 << 20
+"""How many bytes a zlib stream is unpacked to at once."""
+
+
+class Compressor(NamedTuple):
+    """How the names of files end that a program has compressed (first of any, then of tar files alone), and what gives
+    their content, and writes it."""
+
+    suffixes: tuple[str, ...]
+    unpacking: Callable[[Any, str], Any]
+    packing: Callable[[Any, int], Any] | None = None
+
+
+COMPRESSORS = {
+    "gzip": Compressor(
+        (".gz", ".tgz"),
+        lambda file, who: gzip.GzipFile(fileobj=file),
+        lambda file, level: gzip.GzipFile("", "wb", level, file, mtime=0),
+    ),
+    "bzip2": Compressor(
+        (".bz2", ".tbz2", ".tbz"),
+        lambda file, who: _buffered_streams(file, bz2.BZ2Decompressor),
+        lambda file, level: bz2.BZ2File(file, "wb"),
+    ),
+    "xz": Compressor(
+        (".xz", ".txz"),
+        lambda file, who: _buffered_streams(file, lzma.LZMADecompressor),
+        lambda file, level: lzma.LZMAFile(file, "wb"),  # noqa: SIM115
+    ),
+    "lzma": Compressor((".lzma", ".tlz"), lambda file, who: _buffered_streams(file, lzma.LZMADecompressor)),
+    "zstd": Compressor(
+        (".zst", ".tzst"),
+        lambda file, who: _buffered_streams(file, partial(_Zstd, needed("zstandard", who, extra="zstd"))),
+    ),
+    "zlib": Compressor((), lambda file, who: _UnpackingZlib(file), lambda file, level: _PackingZlib(file, level)),
 }
-"""How files begin that can be unpacked."""
-_UNPACKING: dict[str, Callable[[Any, str], Any]] = {
-    "gzip": lambda file, who: gzip.GzipFile(fileobj=file),
-    "bzip2": lambda file, who: _buffered_streams(file, bz2.BZ2Decompressor),
-    "xz": lambda file, who: _buffered_streams(file, lzma.LZMADecompressor),
-    "lzma": lambda file, who: _buffered_streams(file, lzma.LZMADecompressor),
-    "zstd": lambda file, who: _buffered_streams(file, partial(_Zstd, needed("zstandard", who, extra="zstd"))),
-}
-_NOT_UNPACKED = {
-    b"LZIP": "compressed by lzip",
-    b"\x04\x22M\x18": "compressed by lz4",
-    b"\x89LZO": "compressed by lzop",
-    b"\x1f\x9d": "compressed by compress (.Z)",
-    b"PK\x03\x04": "a zip file",
-    b"7z\xbc\xaf": "a 7-Zip archive",
-    b"Rar!": "a RAR archive",
-    b"07070": "a cpio archive",
-    b"!<arch>": "an ar archive",
-    b"version https://git-lfs": "a pointer of Git LFS, which stands for the file",
-}
+PACKED = tuple(suffix for compressor in COMPRESSORS.values() for suffix in compressor.suffixes)
+"""How names of compressed files end."""
 
 
 def packing(first: bytes) -> str | None:
@@ -60,11 +72,8 @@ def packing(first: bytes) -> str | None:
     >>> packing(gzip.compress(b"")), packing(b"a.txt")
     ('gzip', None)
     """
-    return (
-        None
-        if first[257:LOOK] == b"ustar"
-        else next((kind for magic, kind in _KINDS.items() if first.startswith(magic)), None)
-    )
+    kind = None if first[257:LOOK] == b"ustar" else likely_kind(first, COMPRESSED)
+    return kind.program if kind is not None and kind.program in COMPRESSORS else None
 
 
 def known_as(first: bytes) -> str | None:
@@ -73,19 +82,28 @@ def known_as(first: bytes) -> str | None:
     >>> known_as(b"PK\\x03\\x04...")
     'a zip file'
     """
-    return next((what for magic, what in _NOT_UNPACKED.items() if first.startswith(magic)), None)
+    kind = likely_kind(first, (*COMPRESSED, *ARCHIVES))
+    if kind is None or kind.program in COMPRESSORS:
+        return None
+    return f"compressed by {kind.program}" if kind.program else kind.called
 
 
 def unpacked(file: Any, who: str) -> tuple[Any, str | None]:
     """A file that gives what was compressed, or the file itself, from its first byte; and what has compressed it."""
     begun = _Begun(file)
-    kind = packing(begun.first)
-    return (begun if kind is None else unpacked_by(kind, begun, who)), kind
+    program = packing(begun.first)
+    return (begun if program is None else unpacked_by(program, begun, who)), program
 
 
-def unpacked_by(kind: str, file: Any, who: str) -> Any:
-    """A file that gives what was compressed by "gzip", "bzip2", "xz", "lzma" or "zstd"."""
-    return _UNPACKING[kind](file, who)
+def unpacked_by(program: str, file: Any, who: str) -> Any:
+    """A file that gives what a program has compressed."""
+    return COMPRESSORS[program].unpacking(file, who)
+
+
+def packed_by(program: str, file: Any, level: int = 6) -> Any:
+    """A file that compresses what is written to it: the same bytes to the same ones, whenever, whatever its name."""
+    pack: Any = COMPRESSORS[program].packing
+    return pack(file, level)
 
 
 def read_fully(file: Any, length: int) -> bytes:
@@ -196,3 +214,43 @@ class _Zstd:
             bite, self.given = self.given[:_BITE], self.given[_BITE:]
             self.left = io.BytesIO(self.frame.decompress(bite))
         return self.left.read(length)
+
+
+class _UnpackingZlib:
+    """Reads a zlib stream, as `gzip` does its own; but behind its end there may be nothing."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._stream = file, zlib.decompressobj()
+
+    def read(self, size: int) -> bytes:
+        """So many bytes; fewer where the stream ends."""
+        parts: list[bytes] = []
+        while size > 0 and not self._stream.eof:
+            waiting = self._stream.unconsumed_tail or self._file.read(_PIECE)
+            found = self._stream.decompress(waiting, min(size, _UNPACKED_AT_ONCE))
+            if not waiting and not found:
+                raise EOFError("the compressed stream ends before it is whole")
+            parts.append(found)
+            size -= len(found)
+        if size > 0 and (self._stream.unused_data or self._file.read(1)):
+            raise ValueError(
+                f"there is more behind byte {self._file.tell() - len(self._stream.unused_data)} of it, where its zlib "
+                "stream ends"
+            )
+        return b"".join(parts)
+
+
+class _PackingZlib:
+    """Writes a zlib stream, as `gzip` does its own."""
+
+    def __init__(self, file: Any, level: int) -> None:
+        self._file, self._stream = file, zlib.compressobj(level)
+
+    def write(self, data: bytes) -> None:
+        self._file.write(self._stream.compress(data))
+
+    def __enter__(self) -> _PackingZlib:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.write(self._stream.flush())

@@ -16,6 +16,7 @@ from flowfn.formats.tables.groups import TableRows
 from flowfn.formats.tables.writing import write_arrow, write_parquet
 from flowfn.storage.damage import warn_caller
 from flowfn.storage.files import call, flow_of, is_url, open_file
+from flowfn.storage.signatures import TABLES, likely_kind
 
 _MISSING = rules.optional(
     rules.Rule(
@@ -23,19 +24,6 @@ _MISSING = rules.optional(
         lambda value: isinstance(value, dict) and all(isinstance(k, str) for k in value),
     )
 )
-_TABLE_FILES = (
-    (b"PAR1", "read_parquet", "a Parquet file; write read_parquet(path)"),
-    (b"PARE", "", "an encrypted Parquet file; decrypt it before"),
-    (b"ARROW1", "read_arrow", "an Arrow file; write read_arrow(path)"),
-    (
-        b"FEA1",
-        "",
-        "of the first version of Feather; write pyarrow.feather.read_table(path), and write_feather what it returns",
-    ),
-    (b"ORC", "", "an ORC file; write pyarrow.orc.read_table(path).to_pylist() for its rows"),
-)
-"""How files begin, who reads them, and what to write instead."""
-
 __all__ = ["read_arrow", "read_parquet", "write_arrow", "write_parquet"]
 
 
@@ -105,10 +93,11 @@ def _flow(kind: type[TableRows], paths: Any, columns: Any, arrays: bool, missing
 def _checked_magic(path: str, who: str) -> bytes:
     """The first bytes of a file, or an error if they say that it is of another kind."""
     with open_file(path, who=f"{who}()") as file:
-        begin: bytes = file.read(6)
-    instead = next((words for magic, reader, words in _TABLE_FILES if begin.startswith(magic) and reader != who), "")
-    if instead:
-        raise ValueError(f"{who}(): {path} is {instead}")
+        begin: bytes = file.read(8)
+    kind = likely_kind(begin, TABLES)
+    if kind is not None and who not in kind.readers:
+        remedy = f"write {kind.readers[0]}(path)" if kind.readers else kind.remedy
+        raise ValueError(f"{who}(): {path} is {kind.called}; {remedy}")
     return begin
 
 

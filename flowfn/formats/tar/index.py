@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from flowfn.formats.tar.headers import TarReader
-from flowfn.formats.tar.tapes import PACKED, Headers, Member, members
+from flowfn.formats.tar.tapes import Headers, Member, members
 from flowfn.process import forks
 from flowfn.storage.files import Pieces, stamp
-from flowfn.storage.unpacking import LOOK, packing
+from flowfn.storage.unpacking import LOOK, PACKED, packing
 from flowfn.storage.writing import written_whole
 
 INDEX_SUFFIX = ".index"

@@ -20,10 +20,11 @@ from flowfn import rules
 from flowfn.flows.flow import Flow
 from flowfn.formats.tar.extensions import Decoding
 from flowfn.formats.tar.index import Index, Shards, lacks, sample_index, sample_parts
-from flowfn.formats.tar.tapes import PACKED, Tape, payload
+from flowfn.formats.tar.tapes import Tape, payload
 from flowfn.storage.damage import warn_caller
 from flowfn.storage.files import Opened, Pieces, call, file_path, flow_of, is_url, stamp
 from flowfn.storage.finding import paths_of
+from flowfn.storage.unpacking import PACKED
 from flowfn.vocabulary.transform import flat_map
 
 SCANNING = 8

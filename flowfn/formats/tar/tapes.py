@@ -19,8 +19,6 @@ from flowfn.storage.files import Pieces
 from flowfn.storage.in_order import open_in_order
 from flowfn.storage.unpacking import LARGEST_READ, read_fully, unpacked
 
-PACKED = (".gz", ".tgz", ".bz2", ".tbz2", ".tbz", ".xz", ".txz", ".lzma", ".tlz", ".zst", ".tzst")
-"""How names of compressed tar files end."""
 END_MARK = 42 * BLOCK_SIZE
 """How many zeros mark an end at most: two blocks, and what is left of a record of twenty, in which nearly all programs
 write, and of another where `tar --concatenate` has added to a file."""

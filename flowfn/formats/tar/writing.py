@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import os
 import re
 import sys
@@ -17,16 +16,16 @@ from flowfn.formats.shards.naming import PATTERN, counts_shards, shard_name
 from flowfn.formats.tar.extensions import component_bytes
 from flowfn.formats.tar.headers import BLOCK_SIZE, leads_out
 from flowfn.formats.tar.index import INDEX_SUFFIX, save_index, scanned, split_name
-from flowfn.formats.tar.tapes import PACKED
 from flowfn.showing import brief
 from flowfn.storage.files import Pieces, file_path, is_url
+from flowfn.storage.unpacking import COMPRESSORS, PACKED, packed_by
 from flowfn.storage.writing import refuse_existing, shown, written_whole
 
 USUAL = 1 << 30
 """How many bytes a shard has at most, if nobody says anything."""
 
 _WRITER = "write_webdataset"
-_GZIPPED = (".gz", ".tgz")
+_GZIPPED = COMPRESSORS["gzip"].suffixes
 
 
 @rules.checked(
@@ -103,7 +102,7 @@ class Shard:
 
     def __init__(self, beside: str) -> None:
         self.raw: BinaryIO = open(beside, "wb")  # noqa: SIM115
-        self.packed = gzip.GzipFile("", "wb", 6, self.raw, mtime=0) if beside.endswith(_GZIPPED) else None
+        self.packed = packed_by("gzip", self.raw) if beside.endswith(_GZIPPED) else None
         self.file: Any = self.packed or self.raw
         self.samples = self.bytes = 0
         self.keys: set[str] = set()

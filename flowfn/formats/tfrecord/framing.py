@@ -8,11 +8,9 @@ CRC-32C, then that many bytes and theirs. A CRC is masked by a rotation and a co
 from __future__ import annotations
 
 import functools
-import gzip
 import struct
-import zlib
 from collections.abc import Callable, Generator
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +19,8 @@ from flowfn.process import forks
 from flowfn.storage.damage import Unreadable, reading
 from flowfn.storage.files import Pieces
 from flowfn.storage.in_order import open_in_order
+from flowfn.storage.signatures import GZIP, ZLIB, likely_kind
+from flowfn.storage.unpacking import unpacked_by
 
 LENGTH, CHECKSUM = struct.Struct("<Q"), struct.Struct("<I")
 RECORD_HEAD = struct.Struct("<QI")
@@ -139,7 +139,7 @@ def in_order(path: str, compression: str | None, who: str) -> Generator[tuple[in
     """
     crc, called = checksums(f"{who}()"), f"{who}(): {path}"
     with open_in_order(path, f"{who}()") as raw:
-        file = unpacking(raw, compression)
+        file = raw if compression is None else unpacked_by(compression, raw, f"{who}()")
         number = at = 0
         while True:
             head = _read(file, RECORD_HEAD.size, path, called, number, at)
@@ -159,35 +159,6 @@ def in_order(path: str, compression: str | None, who: str) -> Generator[tuple[in
                 raise corrupt(called, number, at, str(error)) from error
             yield number, at, payload
             number, at = number + 1, at + length + AROUND
-
-
-def unpacking(file: Any, compression: str | None) -> Any:
-    """A file that gives what was compressed."""
-    return gzip.GzipFile(fileobj=file) if compression == "gzip" else Zlib(file) if compression == "zlib" else file
-
-
-class Zlib:
-    """Reads a zlib stream, as `gzip` does its own; but behind its end there may be nothing."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._stream = file, zlib.decompressobj()
-
-    def read(self, size: int) -> bytes:
-        """So many bytes; fewer where the stream ends."""
-        parts: list[bytes] = []
-        while size > 0 and not self._stream.eof:
-            waiting = self._stream.unconsumed_tail or self._file.read(1 << 16)
-            found = self._stream.decompress(waiting, min(size, READ_SIZE))
-            if not waiting and not found:
-                raise EOFError("the compressed stream ends before it is whole")
-            parts.append(found)
-            size -= len(found)
-        if size > 0 and (self._stream.unused_data or self._file.read(1)):
-            raise ValueError(
-                f"there is more behind byte {self._file.tell() - len(self._stream.unused_data)} of it, where its zlib "
-                "stream ends"
-            )
-        return b"".join(parts)
 
 
 def _read(file: Any, size: int, path: str, called: str, number: int, at: int) -> bytes:
@@ -227,14 +198,8 @@ class OpenFiles:
 
 def corrupt(called: str, number: int, at: int, why: str, first: bytes = b"") -> ValueError:
     """The error for a record that is not what was written."""
-    packing = {
-        b"\x1f\x8b": "gzip",
-        b"\x78\x01": "zlib",
-        b"\x78\x5e": "zlib",
-        b"\x78\x9c": "zlib",
-        b"\x78\xda": "zlib",
-    }.get(first[:2])
-    hint = f'; it looks compressed: pass compression="{packing}"' if packing else ""
+    packing = likely_kind(first, (GZIP, ZLIB))
+    hint = f'; it looks compressed: pass compression="{packing.program}"' if packing else ""
     return ValueError(f"{called} is corrupt, or no TFRecord file: record {number}, at byte {at}: {why}{hint}")
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import os
 import time
-import zlib
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
@@ -19,6 +17,7 @@ from flowfn.formats.encoding.payloads import packed_datapoint, payload_of
 from flowfn.formats.tfrecord import framing
 from flowfn.formats.tfrecord.reading import COMPRESSION
 from flowfn.storage.endless import finite
+from flowfn.storage.unpacking import packed_by
 from flowfn.storage.writing import resumable, resumed, shown
 
 JOURNAL_SECONDS = 10.0
@@ -89,25 +88,9 @@ def write_tfrecord(
 
 def _packing(raw: Any, compression: str | None) -> Any:
     """A file that compresses what is written to it; the same datapoints give the same bytes."""
-    if compression == "gzip":
-        return gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
-    return _Zlib(raw) if compression == "zlib" else contextlib.nullcontext(raw)
-
-
-class _Zlib:
-    """Writes a zlib stream, as `gzip` does its own."""
-
-    def __init__(self, file: Any) -> None:
-        self._file, self._stream = file, zlib.compressobj()
-
-    def write(self, data: bytes) -> None:
-        self._file.write(self._stream.compress(data))
-
-    def __enter__(self) -> _Zlib:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.write(self._stream.flush())
+    if compression is None:
+        return contextlib.nullcontext(raw)
+    return packed_by(compression, raw, 9 if compression == "gzip" else 6)
 
 
 def _digest(known: dict[str, Any]) -> str:
