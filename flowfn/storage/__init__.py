@@ -6,4 +6,5 @@ in_order      read from beginning to end         archives       zip files
 compression   compressed, by the suffix          unpacking      decompressed, by first bytes
 writing       whole or not at all                unfinished     where they lie until then
 endless       flows that no file has room for    bars           one for many files
+recent        what was wanted last
 """

@@ -159,6 +159,7 @@ class Pieces:
         self._descriptor = self.file.fileno() if self.local and hasattr(os, "preadv") else None
         with self._in_pieces():
             self.size: int = self.file.seek(0, os.SEEK_END)
+        forks.finalize(self, self.file.close)
 
     def read(self, offset: int, length: int) -> bytes:
         """So many bytes from there on; fewer where the file ends."""

@@ -7,14 +7,14 @@ import math
 import os
 import re
 import zipfile
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 
 from flowfn.formats.arrays.stored_rows import LARGEST_CHUNK, StoredArray
-from flowfn.process import forks
+from flowfn.storage.recent import Recent
 
 MANY = 1 << 8
 """How many chunks beside one another are looked up before they are read:
@@ -22,32 +22,6 @@ each that is not there costs as much as one that is."""
 LOOKED = 1 << 20
 """How many chunks an array may have along its rows for many to be read in one call,
 in which Zarr counts all of them."""
-Value = TypeVar("Value")
-
-
-class Recent(Generic[Value]):
-    """What was put here last, as long as all of it has at most so many bytes; threads may share it."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self._size, self._turn = most, 0, forks.lock()
-        self._held: OrderedDict[Any, tuple[Value, int]] = OrderedDict()
-
-    def get(self, key: Any) -> Value | None:
-        """What was put under a key, which is wanted again."""
-        with self._turn:
-            found = self._held.get(key)
-            if found is None:
-                return None
-            self._held.move_to_end(key)
-            return found[0]
-
-    def put(self, key: Any, value: Value, size: int) -> None:
-        """Keep it, and throw away what has not been wanted for the longest time."""
-        with self._turn:
-            self._size += size - self._held.pop(key, (None, 0))[1]
-            self._held[key] = value, size
-            while self._size > self.most and len(self._held) > 1:
-                self._size -= self._held.popitem(last=False)[1][1]
 
 
 class ChunkCache:

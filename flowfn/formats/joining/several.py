@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from flowfn.datapoints import buffers
 from flowfn.formats.joining.members import RowKind
 from flowfn.process import forks
 from flowfn.storage.finding import paths_of
+from flowfn.storage.recent import Recent
 
 FILES = 32
 """How many files are held open."""
@@ -54,7 +54,7 @@ class Several:
     def __init__(self, parts: list[Any], who: str) -> None:
         self.parts, self.who = parts, who
         self._ends: list[int] | None = None
-        self._used: OrderedDict[int, None] = OrderedDict()
+        self._used: Recent[int] = Recent(FILES)
         self._turn = forks.lock()
 
     @property
@@ -67,11 +67,8 @@ class Several:
     def using(self, at: int) -> Any:
         """One of them, to be used now."""
         with self._turn:
-            self._used[at] = None
-            self._used.move_to_end(at)
             part = self.parts[at]
-            while len(self._used) > FILES:
-                oldest, _ = self._used.popitem(last=False)
+            for oldest in self._used.put(at, at):
                 if hasattr(self.parts[oldest], "fresh"):  # the old one is closed when no other thread uses it any more
                     self.parts[oldest] = self.parts[oldest].fresh()
         return part
@@ -125,7 +122,7 @@ class Several:
         return {name: value for name, value in vars(self).items() if name not in ("_used", "_turn")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _used=OrderedDict(), _turn=forks.lock())
+        vars(self).update(state, _used=Recent(FILES), _turn=forks.lock())
 
 
 class SeveralColumns(Several):

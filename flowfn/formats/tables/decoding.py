@@ -4,7 +4,6 @@ beside the files that are open."""
 from __future__ import annotations
 
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, cast
@@ -15,6 +14,7 @@ from flowfn.extras import needed
 from flowfn.formats.joining.several import FILES
 from flowfn.formats.tables.values import DAMAGED, Convert, converter, stands_alone, with_missing
 from flowfn.process import forks
+from flowfn.storage.recent import Recent
 
 GROUP_CACHE = 1 << 28
 """Bytes of decoded groups that are kept, at most, if it is more than one."""
@@ -98,22 +98,18 @@ class Tables:
 
     def __init__(self, rows: Grouped) -> None:
         self._rows = weakref.ref(rows)  # who is to close this when they are gone
-        self._files: OrderedDict[int, Any] = OrderedDict()
-        self._groups: OrderedDict[int, DecodedGroup] = OrderedDict()
-        self._held, self._turn = 0, forks.lock()
+        self._files: Recent[Any] = Recent(FILES)
+        self._groups: Recent[DecodedGroup] = Recent(GROUP_CACHE)
+        self._turn = forks.lock()
 
     def group(self, at: int) -> DecodedGroup:
         """A group."""
         with self._turn:
-            found = self._groups.get(at)
-            if found is not None:
-                self._groups.move_to_end(at)
-                return found
-            found = self._groups[at] = self._decoded(at, cast("Grouped", self._rows()))
-            self._held += found.held
-            while self._held > GROUP_CACHE and len(self._groups) > 1:
-                self._held -= self._groups.popitem(last=False)[1].held
-            return found
+            group = self._groups.get(at)
+            if group is None:
+                group = self._decoded(at, cast("Grouped", self._rows()))
+                self._groups.put(at, group, group.held)
+            return group
 
     def _decoded(self, at: int, rows: Grouped) -> DecodedGroup:
         group = rows.groups[at]
@@ -138,17 +134,15 @@ class Tables:
         return with_missing(made, rows.missing[field.name], field.type) if field.name in rows.missing else made
 
     def _file(self, number: int, rows: Grouped) -> Any:
-        if number not in self._files:
-            self._files[number] = rows.opened(rows.paths[number])
-            if len(self._files) > FILES:
-                self._files.popitem(last=False)[1].close()
-        self._files.move_to_end(number)
-        return self._files[number]
+        file = self._files.get(number)
+        if file is None:
+            file = rows.opened(rows.paths[number])
+            for oldest in self._files.put(number, file):
+                oldest.close()
+        return file
 
     def close(self) -> None:
         """Close the files."""
-        for file in self._files.values():
+        for file in self._files.clear():
             file.close()
-        self._files.clear()
         self._groups.clear()
-        self._held = 0

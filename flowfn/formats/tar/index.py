@@ -9,7 +9,6 @@ again is an error.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import re
@@ -24,6 +23,7 @@ from flowfn.formats.tar.headers import TarReader
 from flowfn.formats.tar.tapes import Headers, Member, members
 from flowfn.process import forks
 from flowfn.storage.files import Pieces, stamp
+from flowfn.storage.recent import Recent
 from flowfn.storage.unpacking import LOOK, PACKED, packing
 from flowfn.storage.writing import written_whole
 
@@ -263,40 +263,25 @@ class Shards:
     def __init__(self, paths: Sequence[str], stamps: Sequence[Any], known: dict[int, Index], who: str) -> None:
         self.paths, self.stamps, self.known, self.who = paths, stamps, known, who
         self._turn = forks.lock()
-        self._open: dict[int, list[Any]] = {}  # how many use it, its pieces, its index; what was used last stands last
+        self._open: Recent[tuple[Pieces, Index]] = Recent(OPEN_SHARDS)
 
-    @contextlib.contextmanager
-    def using(self, number: int) -> Iterator[tuple[Pieces, Index]]:
-        """A shard, open as long as this lasts."""
+    def __getitem__(self, number: int) -> tuple[Pieces, Index]:
         with self._turn:
-            held = self._open.pop(number, None) or self._opened(number)
-            self._open[number] = held
-            held[0] += 1
-        try:
-            yield held[1], held[2]
-        finally:
-            with self._turn:
-                held[0] -= 1
+            shard = self._open.get(number)
+            if shard is None:
+                shard = self._opened(number)
+                self._open.put(number, shard)
+            return shard
 
-    def _opened(self, number: int) -> list[Any]:
-        if len(self._open) >= OPEN_SHARDS:
-            idle = next((at for at, held in self._open.items() if not held[0]), None)
-            if idle is not None:
-                self._open.pop(idle)[1].close()
+    def _opened(self, number: int) -> tuple[Pieces, Index]:
         path = self.paths[number]
         if stamp(path, f"{self.who}()") != self.stamps[number]:
             raise ValueError(f"{self.who}(): {path} has changed since it was opened; call {self.who}() again")
         pieces = Pieces(path, f"{self.who}()")
-        try:
-            if number not in self.known:
-                self.known[number] = sample_index(pieces, path, f"{self.who}(): {path}")
-            return [0, pieces, self.known[number]]
-        except BaseException:
-            pieces.close()
-            raise
+        if number not in self.known:
+            self.known[number] = sample_index(pieces, path, f"{self.who}(): {path}")
+        return pieces, self.known[number]
 
     def close(self) -> None:
-        """Close them all."""
-        for held in self._open.values():
-            held[1].close()
+        """Let go of all."""
         self._open.clear()

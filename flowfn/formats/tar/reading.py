@@ -243,8 +243,8 @@ class Samples(Opened):
         shard = bisect.bisect_right(self.ends, number)
         if shard:
             number -= self.ends[shard - 1]
-        with self.handle.using(shard) as (pieces, index):
-            return self._sample(pieces, index, number, self.paths[shard])
+        pieces, index = self.handle[shard]
+        return self._sample(pieces, index, number, self.paths[shard])
 
     def _sample(self, pieces: Pieces, index: Index, number: int, path: str) -> dict[str, Any]:
         key, extensions, offsets, sizes = index.sample(number)

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from flowfn.extras import needed
-from flowfn.process import forks
 from flowfn.storage.damage import Unreadable, reading
 from flowfn.storage.files import Pieces
 from flowfn.storage.in_order import open_in_order
+from flowfn.storage.recent import Recent
 from flowfn.storage.signatures import GZIP, ZLIB, likely_kind
 from flowfn.storage.unpacking import unpacked_by
 
@@ -175,21 +175,18 @@ def _read(file: Any, size: int, path: str, called: str, number: int, at: int) ->
 
 
 class OpenFiles:
-    """The files of a set, each opened when it is first wanted; the oldest are let go of."""
+    """The files of a set, each opened when it is first wanted."""
 
     def __init__(self, paths: list[str], who: str) -> None:
         self._paths, self._who = paths, who
-        self._open: dict[int, Pieces] = {}
+        self._open: Recent[Pieces] = Recent(OPEN_RECORD_FILES)
 
     def __getitem__(self, number: int) -> Pieces:
-        found = self._open.get(number)
-        if found is None:
-            found = Pieces(self._paths[number], self._who)
-            forks.finalize(found, found.file.close)
-            self._open[number] = found
-            while len(self._open) > OPEN_RECORD_FILES:
-                self._open.pop(next(iter(self._open)), None)  # closed when no other thread reads from it any more
-        return found
+        pieces = self._open.get(number)
+        if pieces is None:
+            pieces = Pieces(self._paths[number], self._who)
+            self._open.put(number, pieces)
+        return pieces
 
     def close(self) -> None:
         """Let go of all."""
