@@ -85,6 +85,12 @@ def checked(**where: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorated
 
 
+def check_fields(owner: Any, **where: Rule) -> None:
+    """Hold the fields of a value against rules, in their order (for `__post_init__`)."""
+    for word, rule in where.items():
+        rule.check(type(owner).__name__, word, getattr(owner, word), {})
+
+
 def is_integer(value: Any) -> bool:
     """Whether a value is an integer of any library's type, and not a bool."""
     return hasattr(value, "__index__") and not isinstance(value, (bool, type)) and getattr(value, "shape", ()) == ()

@@ -24,7 +24,6 @@ _AXIS = rules.Rule(
 VALUE = rules.Rule(
     "one value, or a dict, list or tuple of one for each component", lambda value: getattr(value, "ndim", 0) == 0
 )
-_PADDED_LENGTH = rules.optional(rules.positive)
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,10 +68,9 @@ class pad:
         return f"batch(size, collate={self})"
 
     def __post_init__(self) -> None:
-        VALUE.check("pad", "value", self.value, {})
-        _AXIS.check("pad", "axis", self.axis, {})
-        _PADDED_LENGTH.check("pad", "length", self.length, {})
-        rules.positive.check("pad", "multiple", self.multiple, {})
+        rules.check_fields(
+            self, value=VALUE, axis=_AXIS, length=rules.optional(rules.positive), multiple=rules.positive
+        )
         if self.length is not None and self.multiple != 1:
             raise ValueError(
                 f"pad(): give length or multiple, not both, got length={self.length} and multiple={self.multiple}"

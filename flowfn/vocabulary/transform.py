@@ -282,7 +282,7 @@ class seeded(Picklable, Generic[T]):
     f: Callable[..., T]
 
     def __post_init__(self) -> None:
-        rules.function.check("seeded", "f", self.f, {})
+        rules.check_fields(self, f=rules.function)
 
     def __call__(self, datapoint: Any, rng: np.random.Generator | None = None) -> T:
         """`f(datapoint)`, drawing from numbers that `rng` fixes."""
