@@ -131,6 +131,20 @@ def parts_of(datapoint: Any, who: str) -> tuple[Form, list[Any]]:
     return Form(None, True, ["0"]), [datapoint]
 
 
+def parts_as(form: Form, datapoint: Any, who: str) -> list[Any] | None:
+    """The components of a datapoint in the order of those of the first, whose form is `form`; None if it has others.
+
+    >>> parts_as(Form(["x", "y"], False, ["x", "y"]), {"y": 2, "x": 1}, "write_x")
+    [1, 2]
+    """
+    own, parts = parts_of(datapoint, who)
+    if own == form:
+        return parts
+    if own.keys is None or form.keys is None or set(own.keys) != set(form.keys):
+        return None
+    return [datapoint[key] for key in form.keys]
+
+
 class Fill:
     """Rows of one component on their way to a file: all of one dtype and shape, those of the first, written in blocks.
 
@@ -211,18 +225,17 @@ def fill_all(
     fills: Sequence[Fill] = ()
     number = -1
     for number, datapoint in enumerate(datapoints):
-        found, parts = parts_of(datapoint, who)
         if form is None:
-            if not parts:
+            form, first = parts_of(datapoint, who)
+            if not first:
                 raise ValueError(f"{who}(): datapoints must have components, got {brief(datapoint)}")
-            form, fills = found, begin(found, parts)
-        elif found != form:
-            if found.keys is None or form.keys is None or set(found.keys) != set(form.keys):
-                raise ValueError(
-                    f"{who}(): all datapoints must have the components of the first, {_listed(form.names)}, "
-                    f"but datapoint {number} is {brief(datapoint)}"
-                )
-            parts = [datapoint[key] for key in form.keys]
+            fills = begin(form, first)
+        parts = parts_as(form, datapoint, who)
+        if parts is None:
+            raise ValueError(
+                f"{who}(): all datapoints must have the components of the first, {_listed(form.names)}, "
+                f"but datapoint {number} is {brief(datapoint)}"
+            )
         for fill, part in zip(fills, parts):
             fill.add(part, number)
     if form is None:

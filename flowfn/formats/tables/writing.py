@@ -11,7 +11,7 @@ from more_itertools import ichunked
 
 from flowfn import rules
 from flowfn.extras import needed
-from flowfn.formats.joining.members import Form, parts_of
+from flowfn.formats.joining.members import Form, parts_as, parts_of
 from flowfn.formats.tables.values import FORM
 from flowfn.storage.writing import shown, written_whole
 
@@ -161,15 +161,13 @@ def _tables(datapoints: Iterable[Any], who: str, schema: Any) -> Iterator[Any]:
     for chunk in ichunked(datapoints, ROWS_AT_ONCE):
         rows = []
         for at, datapoint in enumerate(chunk, number):
-            found, parts = parts_of(datapoint, who)
-            form = form or found
-            if found != form:
-                if form.keys is None or found.keys is None or set(form.keys) != set(found.keys):
-                    raise ValueError(
-                        f"{who}(): all datapoints must have the components of the first, {form.names}, but datapoint "
-                        f"{at} has {found.names}"
-                    )
-                parts = [datapoint[key] for key in form.keys]
+            form = form or parts_of(datapoint, who)[0]
+            parts = parts_as(form, datapoint, who)
+            if parts is None:
+                raise ValueError(
+                    f"{who}(): all datapoints must have the components of the first, {form.names}, but datapoint "
+                    f"{at} has {parts_of(datapoint, who)[0].names}"
+                )
             rows.append(parts)
         if form is None or not form.names:
             raise ValueError(f"{who}(): datapoints must have components, got {datapoint!r}")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
-from flowfn.formats.joining.members import parts_of
+from flowfn.formats.joining.members import Form, parts_as, parts_of
 from flowfn.formats.text.record_files import write_records
 
 CHARACTER = rules.Rule(
@@ -56,22 +56,20 @@ def write_csv(
 
     def encoded(datapoints: Iterator[Any]) -> Iterator[bytes]:
         record = _RecordWriter(delimiter, quote, encoding)
-        form: Any = None
+        form: Form | None = None
         for number, datapoint in enumerate(datapoints):
-            found, parts = parts_of(datapoint, who)
             if form is None:
-                if not parts:
+                form, first = parts_of(datapoint, who)
+                if not first:
                     raise ValueError(f"{who}(): datapoints must have fields, got {datapoint!r}")
-                form = found
                 if form.keys is not None and header:
                     yield record(form.keys, "the header")
-            elif found != form:
-                if found.keys is None or form.keys is None or set(found.keys) != set(form.keys):
-                    raise ValueError(
-                        f"{who}(): all datapoints must have the fields of the first, {form.names}, datapoint {number} "
-                        f"has {found.names}"
-                    )
-                parts = [datapoint[key] for key in form.keys]
+            parts = parts_as(form, datapoint, who)
+            if parts is None:
+                raise ValueError(
+                    f"{who}(): all datapoints must have the fields of the first, {form.names}, datapoint {number} "
+                    f"has {parts_of(datapoint, who)[0].names}"
+                )
             yield record([_csv_value(part, number) for part in parts], f"datapoint {number}")
         if form is None:
             raise ValueError(f"{who}(): there are no datapoints, so nobody knows the header")
