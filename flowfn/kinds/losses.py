@@ -27,8 +27,13 @@ class NothingLeft(UserWarning):
 
 def note_passed(run: Run, node: Node, given: int, taken: int) -> None:
     """Write down how many outputs a stage gave for how many inputs, now that it has come to the end of its source."""
-    before = run.memo.get(("passed", node.place), (0, 0))  # by other rounds
-    run.memo["passed", node.place] = before[0] + given, before[1] + taken
+    passed = _passed(run, node)  # by other rounds too
+    passed[:] = passed[0] + given, passed[1] + taken
+
+
+def _passed(run: Run, node: Node) -> list[int]:
+    """How many outputs a stage has given in a pass, and for how many inputs."""
+    return run.once("passed", node.place, lambda: [0, 0])
 
 
 def warn_of_losses(root: Node, run: Run, stacklevel: int) -> None:
@@ -36,7 +41,7 @@ def warn_of_losses(root: Node, run: Run, stacklevel: int) -> None:
     for node in sources_first(root):
         if not node.leaves_out:
             continue
-        given, taken = run.memo.get(("passed", node.place), (0, 0))
+        given, taken = _passed(run, node)
         if (not given and taken >= SOME_INPUTS) or (taken >= MANY_INPUTS and given * RARE < taken):
             warnings.warn(
                 f"{node.part} gave {given or 'no'} output{'s' * (given > 1)} for {taken} inputs in epoch "

@@ -131,13 +131,8 @@ class Node:
 
     def key(self, run: Run) -> int:
         """The key of this node's random numbers in a run."""
-        at, keys = (self.number, run.seed, run.epoch), run.memo.setdefault("keys", {})
-        key = keys.get(at)
-        if key is None:
-            if len(keys) >= KEYS:
-                keys.clear()
-            keys[at] = key = hashed(run.seed, *(self.number or ("", 0)), run.epoch)
-        return int(key)
+        number = self.number or ("", 0)
+        return run.once("keys", (number, run.seed, run.epoch), lambda: hashed(run.seed, *number, run.epoch), KEYS)
 
 
 class StageNode(Node):

@@ -83,23 +83,23 @@ class Order(StageNode):
         except StopIteration:
             return False
 
+    def lengths(self, run: Run) -> tuple[Length, ...]:
+        """Those of the sources."""
+        return tuple(source.length(run) for source in self.sources)
+
     def route(self, run: Run) -> Any:
         """The route in a run, made once."""
-        lengths = tuple(source.length(run) for source in self.sources)
-        at, routes = (run.epoch, lengths), run.memo.setdefault((self.place, "routes"), {})
-        route = routes.get(at)
-        if route is None:
-            injected = {"rng": generator(self.key(run))} if self.part.random else {}
-            n = lengths[0] if len(lengths) == 1 else None
-            if self.foot and run.base:
-                n = max(n - run.base, 0)  # type: ignore[operator]
-            route = as_route(self.part.order(lengths if n is None else (n,), **injected), n)
-            if self.foot and run.base:
-                route = _shifted(route, run.base)
-            if len(routes) >= ROUTES:
-                routes.clear()
-            routes[at] = route
-        return route
+        lengths = self.lengths(run)
+        return run.once(("routes", self.place), (run.epoch, lengths), lambda: self.new_route(run, lengths), ROUTES)
+
+    def new_route(self, run: Run, lengths: tuple[Length, ...]) -> Any:
+        """The route over sources so long."""
+        injected = {"rng": generator(self.key(run))} if self.part.random else {}
+        n = lengths[0] if len(lengths) == 1 else None
+        if self.foot and run.base:
+            n = max(n - run.base, 0)  # type: ignore[operator]
+        route = as_route(self.part.order(lengths if n is None else (n,), **injected), n)
+        return _shifted(route, run.base) if self.foot and run.base else route
 
     def length(self, run: Run) -> Length:
         """That of the route."""

@@ -6,6 +6,7 @@ every node hands to the next one: it counts at C level what it has given, and so
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -63,7 +64,7 @@ class Place(NamedTuple):
 class Run:
     """One pass over a tree: its seed, its epoch, and facts that let it start late.
 
-    `memo` holds what is worth computing once in a pass (keys, routes), `task` what a worker was handed, `tallies` what
+    `memo` holds what is made `once` in a pass (keys, routes), `task` what a worker was handed, `tallies` what
     guarded stages count, `ordered` whether datapoints come in the order of their indices, none left out, `in_order`
     whether outputs have to come in order, whatever a prefetch was told. `engine` says what a prefetch may use:
     "processes", "threads", or "none" where one datapoint is looked at, or where this is a worker already. `opener`
@@ -85,6 +86,17 @@ class Run:
     def round(self, number: int) -> Run:
         """The run of round `number` in this one."""
         return replace(self, epoch=(*self.epoch, number))
+
+    def once(self, what: Any, of: Any, make: Callable[[], Any], most: float = math.inf) -> Any:
+        """What is made once in a pass, for each that it is made `of`. When there are `most` of it, all are let go."""
+        known = self.memo.setdefault(what, {})
+        made = known.get(of)
+        if made is None:
+            made = make()
+            if len(known) >= most:
+                known.clear()
+            made = known.setdefault(of, made)  # another thread may have been faster
+        return made
 
     def anchor(self, place: int, start: int, inputs: int = 1) -> Anchor:
         """The fact to start the node at `place` from so that it goes on after `start` outputs;

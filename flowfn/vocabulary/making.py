@@ -236,16 +236,13 @@ class FakeNode(SequenceNode):
         """Each from its own generator."""
         spec: Fake = self.part.object
         if not self.part.random:
-            return Outputs((spec.arranged(self._arrays(run)) for _ in each_index(series)), self)
+            arrays = run.once("fake", self.place, self._constant)
+            return Outputs((spec.arranged(arrays) for _ in each_index(series)), self)
         return Outputs(map(spec.datapoint, generators(self.key(run), self.each_label(run, series))), self)
 
-    def _arrays(self, run: Run) -> list[np.ndarray]:
-        at = ("fake", self.place)
-        if at not in run.memo:
-            rng = generator(hashed("fake"))
-            arrays = [component.drawn(rng) for component in self.part.object.components]
-            run.memo[at] = [readonly(array) for array in arrays]
-        return run.memo[at]
+    def _constant(self) -> list[np.ndarray]:
+        rng = generator(hashed("fake"))
+        return [readonly(component.drawn(rng)) for component in self.part.object.components]
 
 
 def _is_shape(value: Any) -> bool:

@@ -231,7 +231,7 @@ class TapNode(Each):
         first = self.part.arguments["first"]
         if first is None:
             return super().begin(run, inputs, labels, trail)
-        tickets = run.memo.setdefault((self.place, "tickets"), iter(range(first)))
+        tickets = run.once("tickets", self.place, lambda: iter(range(first)))
         return Outputs(self.part.open(inputs, tickets=tickets), self, inputs, trail=trail)
 
 

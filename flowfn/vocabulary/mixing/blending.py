@@ -13,7 +13,7 @@ from flowfn.flows.mix_rows import MixRow, SourceProgress, are_rows, first_of, pa
 from flowfn.flows.stages import stage
 from flowfn.functions import renamed
 from flowfn.kinds.nodes import MISSING, known_length
-from flowfn.kinds.orders import ROUTES, Order
+from flowfn.kinds.orders import Order
 from flowfn.kinds.runs import Anchor, EpochForm, Length, Outputs, Run
 from flowfn.randomness.drawing import words
 from flowfn.randomness.generators import drawn_key, generator
@@ -58,17 +58,9 @@ class MixNode(Order):
         """The row with which the pass began."""
         return first_of(run.anchors.get(self.place), run, len(self.sources))
 
-    def route(self, run: Run) -> MixRoute:
-        """The route in a run, made once."""
-        lengths: Any = self.lengths(run)
-        at, routes = (run.epoch, lengths), run.memo.setdefault((self.place, "routes"), {})
-        route = routes.get(at)
-        if route is None:
-            route = MixRoute(self.plan(run), lengths, unpacked_row(self.first(run), len(self.sources))[2])
-            if len(routes) >= ROUTES:
-                routes.clear()
-            routes[at] = route
-        return route
+    def new_route(self, run: Run, lengths: Any) -> MixRoute:
+        """The route over sources so long."""
+        return MixRoute(self.plan(run), lengths, unpacked_row(self.first(run), len(self.sources))[2])
 
     def length(self, run: Run) -> Length:
         """That of the route."""
