@@ -8,7 +8,6 @@ import math
 import operator
 import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -51,7 +50,8 @@ class Rule:
 def checked(**where: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Hold the arguments of a plain function against rules, in their order, before it runs; stages have `where=`.
 
-    To all others the function is what it was. A call that does not fit its signature is refused by Python.
+    To all others the function is what it was. A call that does not fit its parameters (each of which has a name, none
+    a star) is refused by Python.
 
     >>> @checked(n=positive)
     ... def halves(n: int = 2) -> list[float]:
@@ -64,20 +64,21 @@ def checked(**where: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """
 
     def decorated(function: Callable[P, R]) -> Callable[P, R]:
-        signature = inspect.signature(function)
+        parameters = inspect.signature(function).parameters.values()
+        names = frozenset(p.name for p in parameters)
+        positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         call: Callable[..., R] = function
 
         @functools.wraps(function)
         def checking(*args: P.args, **kwargs: P.kwargs) -> R:
-            bound = None
-            with suppress(TypeError):
-                bound = signature.bind(*args, **kwargs)
-            if bound is None:
+            named = dict(zip(positional, args)) | kwargs
+            arguments = defaults | named
+            if len(named) < len(args) + len(kwargs) or arguments.keys() != names:
                 return call(*args, **kwargs)
-            bound.apply_defaults()
             for word, rule in where.items():
-                bound.arguments[word] = rule.check(function.__name__, word, bound.arguments[word], bound.arguments)
-            return call(*bound.args, **bound.kwargs)
+                arguments[word] = rule.check(function.__name__, word, arguments[word], arguments)
+            return call(**arguments)
 
         vars(checking)["rules"] = where
         return checking
