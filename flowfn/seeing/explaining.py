@@ -177,13 +177,13 @@ def _places_upstream(stretch: Stretch) -> set[int]:
 
 
 def _workers(node: PrefetchNode) -> str:
-    told = node.part.arguments
-    if told["executor"] is not None:
-        return type(told["executor"]).__name__
-    if told["processes"]:
-        count = count_of(told["processes"])
+    options = node.part.arguments
+    if options["executor"] is not None:
+        return type(options["executor"]).__name__
+    if options["processes"]:
+        count = count_of(options["processes"])
         return f"{count} process{'es' * (count > 1)}"
-    return f"{told['threads']} thread{'s' * (told['threads'] > 1)}"
+    return f"{options['threads']} thread{'s' * (options['threads'] > 1)}"
 
 
 def _tree_lines(node: Node, depth: int) -> Iterator[tuple[int, Node]]:

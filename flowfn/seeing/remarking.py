@@ -40,12 +40,12 @@ def of_work(node: PrefetchNode, crew: Crew | None, workers: str, opens: bool, ru
 
 def of_sizes(node: PrefetchNode, crew: Crew) -> Iterator[str]:
     """What is large, or cannot travel, on its way to the processes of a prefetch."""
-    found = (
+    ends = (
         [(node.sources[0], None)]
         if node.kept(crew)
         else [(stretch.top, stretch.bottom) for stretch in stretches(node.sources[0])]
     )
-    for part in dict.fromkeys(part for top, bottom in found for part in _stages_to_send(top, bottom)):
+    for part in dict.fromkeys(part for top, bottom in ends for part in _stages_to_send(top, bottom)):
         try:
             size, seconds = sent(part)
         except Exception as error:

@@ -21,18 +21,18 @@ def in_words(state: Mapping[Any, Any], flow: Flow[Any] | None = None) -> Iterato
     """The lines on a state; with a flow, where in it the anchors are, and whether it can be loaded there."""
     yield f"state of {state['fingerprint']}"
     try:
-        told = checked_state(state)
+        contents = checked_state(state)
     except ValueError as error:
         yield f"  {_reason(error)}"
         return
-    given, used = _many(told["position"], "output"), _many(told["count"], "datapoint")
-    yield f"  seed {told['seed']}, epoch {told['epoch']}: {given} given, {used} used"
-    if "base" in told:
-        yield f"  it went on from datapoint {told['base']}, and counts outputs from there"
-    if "world" in told:
-        yield f"  rank {told['rank']} of {told['world']}"
+    outputs_given, used = _many(contents["position"], "output"), _many(contents["count"], "datapoint")
+    yield f"  seed {contents['seed']}, epoch {contents['epoch']}: {outputs_given} given, {used} used"
+    if "base" in contents:
+        yield f"  it went on from datapoint {contents['base']}, and counts outputs from there"
+    if "world" in contents:
+        yield f"  rank {contents['rank']} of {contents['world']}"
     names = {node.place: str(node.part) for node in top_down(flow.node)} if flow is not None else {}
-    for key, (_, outputs, inputs) in told.get("anchors", {}).items():
+    for key, (_, outputs, inputs) in contents.get("anchors", {}).items():
         place, counts = (int(key), False) if int(key) >= 0 else (~int(key), True)
         says = (
             f"{inputs[0]} of {_many(outputs, 'datapoint')} failed"
@@ -40,7 +40,7 @@ def in_words(state: Mapping[Any, Any], flow: Flow[Any] | None = None) -> Iterato
             else f"starts again after {_many(outputs, 'output')}"
         )
         yield f"  {names.get(place, f'stage {place}')}: {says}"
-    for name, (many, *_) in told["mix"]["sources"].items() if "mix" in told else ():
+    for name, (many, *_) in contents["mix"]["sources"].items() if "mix" in contents else ():
         yield f"  source {name} of the mix: {_many(many, 'datapoint')} given"
     yield "  as it was saved: its digest is right"
     if flow is not None:

@@ -95,13 +95,13 @@ def _timed(datapoints: FlowIterator[Any], n: int, shown: Any) -> Speed:
         row = islice(datapoints, wanted)
         began = time.perf_counter()
         last = deque(row, maxlen=1)
-        taken = time.perf_counter() - began
+        spent = time.perf_counter() - began
         count = datapoints.position - first
-        read, seconds, size = read + count, seconds + taken, size + sum(map(weight, last)) * count
+        read, seconds, size = read + count, seconds + spent, size + sum(map(weight, last)) * count
         shown.update(count)
         if count < wanted:
             break
-        step = paced(step, taken)
+        step = paced(step, spent)
     return Speed(read, seconds, size)
 
 

@@ -81,17 +81,17 @@ def check_inputs(source: Any) -> Flow[Any]:
     return given("who reads this flow", watched(source))
 
 
-def watched(flow: Flow[Any], known: dict[int, Flow[Any]] | None = None) -> Flow[Any]:
+def watched(flow: Flow[Any], copies: dict[int, Flow[Any]] | None = None) -> Flow[Any]:
     """A copy of a tree in which every stage that runs somebody's function is watched; a flow used twice stays one."""
-    known = {} if known is None else known
+    copies = {} if copies is None else copies
     if not flow.sources:
         return flow
-    if id(flow) not in known:
-        made, sources = copy.copy(flow), [watched(source, known) for source in flow.sources]
+    if id(flow) not in copies:
+        made, sources = copy.copy(flow), [watched(source, copies) for source in flow.sources]
         looked_at = _runs_a_function(flow.part)
         made.sources = tuple(given(flow.part, source) for source in sources) if looked_at else tuple(sources)
-        known[id(flow)] = left(made) if looked_at else made
-    return known[id(flow)]
+        copies[id(flow)] = left(made) if looked_at else made
+    return copies[id(flow)]
 
 
 def _runs_a_function(part: Stage) -> bool:
@@ -169,13 +169,13 @@ def left(source: Any) -> Any:
 
 
 @dataclass(slots=True)
-class Held:
+class Lent:
     """An input that a stage may still have: its number, what it was when it was given,
     and when the stage last got control."""
 
     number: int
     datapoint: Any
-    given: bytes
+    digest: bytes
     before: bytes
 
 
@@ -193,7 +193,7 @@ class Given(Iterator[Any]):
         self.aside = replace(run, tallies=Tallies(counts=False), memo={})  # what is made once more is counted by nobody
         self.stream: Outputs | None = None
         self.works_between = not issubclass(getattr(self.to, "kind", Each), Group)  # whose inputs are taken for it
-        self.held: deque[Held] = deque(maxlen=_reach(self.to))
+        self.lent_inputs: deque[Lent] = deque(maxlen=_reach(self.to))
 
     def __next__(self) -> Any:
         if self.works_between:
@@ -203,28 +203,28 @@ class Given(Iterator[Any]):
             self.look()
         datapoint = item[0] if self.pairs else item
         digest = contents(datapoint)
-        self.held.append(Held(next(self.numbers), datapoint, digest, digest))
+        self.lent_inputs.append(Lent(next(self.numbers), datapoint, digest, digest))
         return item
 
     def look(self) -> None:
         """The stage gets control: what others did meanwhile is theirs."""
-        for held in self.held:
-            held.before = contents(held.datapoint)
+        for lent in self.lent_inputs:
+            lent.before = contents(lent.datapoint)
 
     def compare(self) -> None:
         """The stage has left control: is what it holds what it was?"""
-        for held in self.held:
-            if contents(held.datapoint) != held.before and not self.made_for_it(held):
-                raise self.changed(held)
+        for lent in self.lent_inputs:
+            if contents(lent.datapoint) != lent.before and not self.made_for_it(lent):
+                raise self.changed(lent)
 
-    def made_for_it(self, held: Held) -> bool:
+    def made_for_it(self, lent: Lent) -> bool:
         """Whether nobody else has a datapoint: made once more, it is what it was.
         What comes only once is nobody else's; what is cached is not made."""
         read = top_down(self.source, beyond=lambda node: not isinstance(node, CacheNode))
         sources = [node for node in read if not node.sources]
         if any(isinstance(node, ForeignNode) for node in sources):
             return False
-        return any(node.here for node in sources) or contents(self.again(held.number)) == held.given
+        return any(node.here for node in sources) or contents(self.again(lent.number)) == lent.digest
 
     def again(self, number: int) -> Any:
         """A datapoint once more."""
@@ -239,14 +239,14 @@ class Given(Iterator[Any]):
         if self.stream is not None:
             self.stream.close()
 
-    def changed(self, held: Held) -> InputChanged:
+    def changed(self, lent: Lent) -> InputChanged:
         """The error that names stage and datapoint."""
-        shown = " ".join(brief(held.datapoint).split())
+        shown = " ".join(brief(lent.datapoint).split())
         error = InputChanged(
-            f"{self.to} changes its datapoint in place (datapoint {held.number}: {shown}), and others hold that too: "
+            f"{self.to} changes its datapoint in place (datapoint {lent.number}: {shown}), and others hold that too: "
             "the next epoch and other numbers of workers would give other data; let it work on a copy"
         )
-        mark(error, failure_place(f"in {self.to}, its datapoint ", held.number))
+        mark(error, failure_place(f"in {self.to}, its datapoint ", lent.number))
         return error
 
 

@@ -28,7 +28,7 @@ _WAITING = rules.Rule(
         naturals(note, len(note))
         and (not note or (note[1:2] == (0,) and all(a < b for a, b in pairwise((*note[1:], note[0])))))
     ),
-    lambda note, told: not note or told["start"] + note[0] <= told["length"],
+    lambda note, facts: not note or facts["start"] + note[0] <= facts["length"],
 )
 
 
@@ -57,7 +57,7 @@ def batch_by_key(
     [[0, 2], [1, 3], [4, 6], [5]]
     """
     groups = Groups(source, mark)
-    mark.anywhere(groups.held)
+    mark.anywhere(groups.note)
     for datapoint in source:
         value = key(datapoint)
         if groups.add(value, datapoint) == size:
@@ -178,7 +178,7 @@ def batch_by_length(
     """
     buckets = Buckets(length, boundaries, sizes, tokens, pad_to == "bucket")
     groups = Groups(source, mark)
-    mark.anywhere(groups.held)
+    mark.anywhere(groups.note)
     hows = buckets.collations(collate)
     for datapoint in source:
         measured = buckets.measure(datapoint)
@@ -213,17 +213,17 @@ class Groups:
 
     def __init__(self, source: Any, mark: Mark) -> None:
         self.source, self.mark, self.open = source, mark, dict[Any, Open]()
-        self.known, self.note = mark.upstream, mark.note
+        self.saved_upstream, self.saved_note = mark.upstream, mark.note
         self.start = self.position = int(source.position)
         self.until = self.start + (mark.note[0] if mark.note else 0)
 
-    def held(self) -> tuple[int, ...]:
+    def note(self) -> tuple[int, ...]:
         """How many inputs back the oldest is, how many of those are to be sorted again,
         and which are first in a group."""
         back = self.source.position
         if self.position < self.until:  # not there yet
-            self.mark.upstream = self.known
-            return back - self.start, *self.note
+            self.mark.upstream = self.saved_upstream
+            return back - self.start, *self.saved_note
         oldest = next(iter(self.open.values()), None)
         if oldest is None:
             self.mark.upstream = {}
@@ -246,7 +246,7 @@ class Groups:
             ) from None
         number, self.position = self.position, self.position + 1
         if group is None:
-            if number < self.until and number - self.start not in self.note[1:]:
+            if number < self.until and number - self.start not in self.saved_note[1:]:
                 return 0
             group = self.open[key] = Open(number, self.source.facts(before_last=True))
         group.datapoints.append(datapoint)
@@ -281,14 +281,14 @@ class Buckets:
         """The length of a datapoint."""
         if not callable(self.length):
             return len(component(datapoint, self.length))
-        told = self.length(datapoint)
-        if type(told) is int and told >= 0:
-            return told
-        if not rules.is_integer(told) or told < 0:
+        measured = self.length(datapoint)
+        if type(measured) is int and measured >= 0:
+            return measured
+        if not rules.is_integer(measured) or measured < 0:
             raise TypeError(
-                f"batch_by_length(): a length must be an integer >= 0, got {brief(told)} for {brief(datapoint)}"
+                f"batch_by_length(): a length must be an integer >= 0, got {brief(measured)} for {brief(datapoint)}"
             )
-        return operator.index(told)
+        return operator.index(measured)
 
     def of(self, length: int, datapoint: Any) -> int:
         """The bucket of a length."""

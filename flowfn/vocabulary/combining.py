@@ -95,12 +95,12 @@ def mix(
     tagged = flows if tag is None else [_tagged(tag, name, source) for name, source in builtins.zip(names, flows)]
     made = mixed(*tagged, names=names, weights=due, until=until, random=random, name=name)
     options = {"weights": weights, "until": until, "random": random, "tag": tag, "name": name}
-    given = [dict(builtins.zip(names, flows))] if named else flows
+    named_flows = [dict(builtins.zip(names, flows))] if named else flows
     unless = {"weights": None, "until": "first", "random": False, "tag": None, "name": None}
     options = {
         key: value for key, value in options.items() if type(value) is not type(unless[key]) or value != unless[key]
     }
-    return Flow(made.part, made.sources, made=Call("mix", given, options))
+    return Flow(made.part, made.sources, made=Call("mix", named_flows, options))
 
 
 mix.definition = mixed.definition  # type: ignore[attr-defined]  # so that pipe can say how to write it

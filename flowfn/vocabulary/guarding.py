@@ -200,7 +200,7 @@ class Guarding:
         self.unanswered: deque[tuple[Any, ...]] = (
             deque()
         )  # (datapoint, label, number), or (datapoint, label) if that is its number
-        self.given = 0  # outputs of the input in work, where an input can have several
+        self.output_count = 0  # outputs of the input in work, where an input can have several
         self.over = self.again = self.looking = False
 
     @property
@@ -208,7 +208,7 @@ class Guarding:
         """Whether it is for what is upstream that the stage waits: an error that comes now is not its own."""
         return self.looking or (self.intake.gi_frame is None and not self.over)
 
-    def taken(self) -> Generator[Any]:
+    def inputs(self) -> Generator[Any]:
         """The inputs, as the stage takes them."""
         if self.pairs is None:
             self.pairs = self._numbered()
@@ -217,7 +217,7 @@ class Guarding:
             if unanswered and not self.counts:
                 self.passage.at = unanswered.popleft()[-1]
             unanswered.append(pair)
-            self.given = 0
+            self.output_count = 0
             yield pair[0]
             if self.alone and unanswered:
                 self.again = True  # it reads ahead, but what is left out has to be known one by one: this was all
@@ -244,7 +244,7 @@ class Guarding:
         while True:
             self.over = self.again = False
             failed = None  # what the one in work failed with, if it is known which one that was
-            self.intake = self.taken()
+            self.intake = self.inputs()
             try:
                 made = self._start(self.intake, copy.copy(self.labels))
                 if self.counts:
@@ -255,7 +255,7 @@ class Guarding:
                         yield output
                 else:
                     for output in made:
-                        self.given += 1
+                        self.output_count += 1
                         yield output
             except Exception as error:
                 if unanswered:
@@ -294,8 +294,8 @@ class Guarding:
                 if self.counts:
                     outputs = list(made)
                 else:
-                    for output in islice(made, self.given, None):
-                        self.given += 1
+                    for output in islice(made, self.output_count, None):
+                        self.output_count += 1
                         yield output
                     self.passage.at = unit[-1]
                     return

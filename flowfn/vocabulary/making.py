@@ -84,15 +84,15 @@ def matching(pattern: str, folders: bool = False) -> list[str]:
         PermissionError: the folder in which they would lie cannot be listed.
     """
     expanded = os.path.expanduser(pattern)
-    found = glob.glob(expanded, recursive=True) or [expanded] * os.path.lexists(
+    paths = glob.glob(expanded, recursive=True) or [expanded] * os.path.lexists(
         expanded
     )  # a name may have brackets in it
-    for path in found:
+    for path in paths:
         if os.path.islink(path) and not os.path.exists(path):
             raise FileNotFoundError(
                 f"{path!r} is a link to {os.readlink(path)!r}, which is not there; restore that, or remove the link"
             )
-    wanted = [path for path in found if folders or os.path.isfile(path)]
+    wanted = [path for path in paths if folders or os.path.isfile(path)]
     if not wanted:
         _refuse(pattern, expanded)
     return _in_natural_order(dict.fromkeys(wanted))
@@ -258,16 +258,16 @@ def _is_interval(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(rules.is_number, value))
 
 
-def _for_each(name: str, given: Any, named: Mapping[Any, Any] | None, one: bool) -> list[Any]:
+def _for_each(name: str, option: Any, named: Mapping[Any, Any] | None, one: bool) -> list[Any]:
     """The value of an option for each component."""
     if one:
-        return [given] * (1 if named is None else len(named))
-    if named is not None and isinstance(given, Mapping) and given.keys() == named.keys():
-        return [given[key] for key in named]
-    if named is not None and isinstance(given, (list, tuple)) and len(given) == len(named):
-        return list(given)
+        return [option] * (1 if named is None else len(named))
+    if named is not None and isinstance(option, Mapping) and option.keys() == named.keys():
+        return [option[key] for key in named]
+    if named is not None and isinstance(option, (list, tuple)) and len(option) == len(named):
+        return list(option)
     several = "" if named is None else f", or one for each of the components {list(named)}"
-    raise ValueError(f"fake(): {name} must be {_ONE[name]}{several}, got {brief(given)}")
+    raise ValueError(f"fake(): {name} must be {_ONE[name]}{several}, got {brief(option)}")
 
 
 def _component(shape: tuple[int, ...], dtype: Any, domain: Any) -> Component:

@@ -82,13 +82,13 @@ def _definition() -> Definition:
                 raise TypeError(f"inside(): a datapoint must be a list or a tuple of elements, got {brief(datapoint)}")
             made: list[Any] = []
             if datapoint:
-                elements.held = datapoint
+                elements.datapoint = datapoint
                 tree = tree or _planted(elements, stages)
                 seed = 0 if generator is None else int(generator.bit_generator.random_raw())
                 iterator: FlowIterator[Any] = FlowIterator(tree, Progress(seed, 0), engine="threads")
                 with iterator:
                     made.extend(iterator)
-                elements.held = ()
+                elements.datapoint = ()
             yield (
                 Datapoints(made)
                 if isinstance(datapoint, Datapoints)
@@ -103,17 +103,17 @@ def _definition() -> Definition:
 class Elements:
     """The elements of one datapoint after the other, as one sequence: so the tree over it is made once."""
 
-    held: Sequence[Any] = ()
+    datapoint: Sequence[Any] = ()
 
     def __len__(self) -> int:
-        return len(self.held)
+        return len(self.datapoint)
 
     def __getitem__(self, index: int) -> Any:
-        return self.held[index]
+        return self.datapoint[index]
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
         """The elements at some indices."""
-        return [self.held[index] for index in indices]
+        return [self.datapoint[index] for index in indices]
 
 
 def _planted(elements: Elements, stages: tuple[Any, ...]) -> Flow[Any]:

@@ -212,19 +212,19 @@ def sample(count: int, n: int, *, weights: Any = None, replacement: bool = True,
     if n == math.inf:
         raise TypeError("sample(): the source is endless; take(n) makes it finite")
     key = drawn_key(rng)
-    given = None if weights is None else np.asarray(weights, np.float64)
-    if given is not None and len(given) != n:
+    weighed = None if weights is None else np.asarray(weights, np.float64)
+    if weighed is not None and len(weighed) != n:
         raise ValueError(
-            f"sample(): there must be one weight for each datapoint, got {len(given)} weights for {n} datapoints"
+            f"sample(): there must be one weight for each datapoint, got {len(weighed)} weights for {n} datapoints"
         )
-    there = n if given is None else int(np.count_nonzero(given))
+    there = n if weighed is None else int(np.count_nonzero(weighed))
     if count > (there if not replacement else count * there):
-        what = "datapoints" if given is None else "datapoints with a weight above 0"
+        what = "datapoints" if weighed is None else "datapoints with a weight above 0"
         raise ValueError(
             f"sample(): cannot draw {count} of {there} {what}{'' if replacement else ' without replacement'}"
         )
-    if given is not None:
-        return WeightedDraws(given, count, key) if replacement else DistinctDraws(given, count, key)
+    if weighed is not None:
+        return WeightedDraws(weighed, count, key) if replacement else DistinctDraws(weighed, count, key)
     return Draws(n, count, key) if replacement else IndexTable(permutation(n, rng), count)
 
 

@@ -43,7 +43,7 @@ def rebatch(size: int, source: Any, *, drop_remainder: bool = False, mark: Mark)
     [[0, 1, 2, 3], [4, 5, 6, 7]]
     """
     rest = Rest(source, mark)
-    mark.anywhere(rest.held)
+    mark.anywhere(rest.note)
     for datapoint in source:
         rest.add(datapoint)
         while rest.rows >= size:
@@ -63,28 +63,28 @@ class Remainder(NamedTuple):
 
 
 class Rest:
-    """The rows that have been read and not given: batches, of the first of which `taken` rows are gone."""
+    """The rows that have been read and not given: batches, of the first of which `rows_gone` are gone."""
 
     def __init__(self, source: Any, mark: Mark) -> None:
         self.source, self.mark = source, mark
         self.remainders: deque[Remainder] = deque()
         self.position: int = source.position
-        self.taken: int = mark.note[0] if mark.note else 0
-        self.rows = -self.taken
+        self.rows_gone: int = mark.note[0] if mark.note else 0
+        self.rows = -self.rows_gone
 
-    def held(self) -> tuple[int, int]:
+    def note(self) -> tuple[int, int]:
         """How many batches back the oldest is that is not used up, and how much of it is gone."""
         self.mark.upstream = self.remainders[0].upstream if self.remainders else {}
-        return self.source.position - (self.remainders[0].number if self.remainders else self.position), self.taken
+        return self.source.position - (self.remainders[0].number if self.remainders else self.position), self.rows_gone
 
     def add(self, batch: Any) -> None:
         """One more batch, the last that was read."""
         columns = columns_of(batch)
         rows = _row_count(columns, batch)
-        if self.taken > rows > 0 and not self.remainders:
+        if self.rows_gone > rows > 0 and not self.remainders:
             raise ValueError(
-                f"rebatch(): the state says that {self.taken} rows of a batch are gone, but it has {rows}: the data "
-                "differs"
+                f"rebatch(): the state says that {self.rows_gone} rows of a batch are gone, but it has {rows}: the "
+                "data differs"
             )
         if rows:
             form = _rebuilt_batch(batch, dict.fromkeys(columns))
@@ -95,7 +95,7 @@ class Rest:
     def take(self, count: int) -> Any:
         """A batch of the next `count` rows."""
         parts: list[tuple[Remainder, slice]] = []
-        start, left = self.taken, count
+        start, left = self.rows_gone, count
         for remainder in self.remainders:
             stop = min(start + left, remainder.rows)
             parts.append((remainder, slice(start, stop)))
@@ -105,7 +105,7 @@ class Rest:
         made = _put_together(parts)
         last, rows = parts[-1]
         used_up = rows.stop == last.rows
-        self.rows, self.taken = self.rows - count, 0 if used_up else rows.stop
+        self.rows, self.rows_gone = self.rows - count, 0 if used_up else rows.stop
         for _ in range(len(parts) - (not used_up)):
             self.remainders.popleft()
         return made

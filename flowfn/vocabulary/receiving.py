@@ -127,19 +127,19 @@ class QueueNode(IterableNode):
 
     def opened(self, run: Run, start: int) -> Iterator[Any]:
         """Its items, without the first `start`."""
-        held: Queued = self.part.object
+        queued: Queued = self.part.object
         process, this = forks.process, object()
-        if held.reading.setdefault(process, this) is not this:
+        if queued.reading.setdefault(process, this) is not this:
             raise ValueError(
                 f"{self.part}: another pass over this queue is under way, and each datapoint comes once; "
                 "close it, or let it come to its end"
             )
         try:
-            items = held.items()
+            items = queued.items()
             consume(items, start)
             yield from items
         finally:
-            del held.reading[process]
+            del queued.reading[process]
 
 
 def _can_wait(get: Any) -> bool:

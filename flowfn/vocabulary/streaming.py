@@ -104,29 +104,29 @@ def unique(source: Any, *, key: Callable[[Any], Any] | None = None) -> Iterator[
     for datapoint in source:
         value = datapoint if key is None else key(datapoint)
         try:
-            known = value in seen
+            before = value in seen
         except TypeError:
             raise TypeError(
                 f"unique(): datapoints or their keys must be hashable, got {brief(value)}; give key=, a function that "
                 "returns "
                 "a string, a number or a tuple of them"
             ) from None
-        if not known:
+        if not before:
             seen.add(value)
             yield datapoint
 
 
-def _are_slots(note: tuple[Any, ...], told: Mapping[str, Any]) -> bool:
-    (taken, at, within), cycle = note[:3], told["cycle"]
-    numbers, given = note[3 : 3 + cycle], note[3 + cycle :]
+def _are_slots(note: tuple[Any, ...], facts: Mapping[str, Any]) -> bool:
+    (inputs, at, within), cycle = note[:3], facts["cycle"]
+    numbers, counts = note[3 : 3 + cycle], note[3 + cycle :]
     opened = [number for number in numbers if number >= 0]
-    placed = at < cycle and within < told["block"] and told["start"] == min(opened, default=taken)
-    placed = placed and not any(some for number, some in zip(numbers, given) if number < 0)
+    placed = at < cycle and within < facts["block"] and facts["start"] == min(opened, default=inputs)
+    placed = placed and not any(some for number, some in zip(numbers, counts) if number < 0)
     return (
         placed
-        and max(opened, default=-1) < taken <= told["length"]
+        and max(opened, default=-1) < inputs <= facts["length"]
         and len({*opened}) == len(opened)
-        and sum(given) <= told["outputs"]
+        and sum(counts) <= facts["outputs"]
     )
 
 
@@ -134,10 +134,10 @@ _SLOTS = rules.Rule(
     "how many were taken, whose turn it is, and of each of `cycle` slots the number of its input (or -1) and what it "
     "has given]",
     lambda note: len(note) > 3 and len(note) % 2 == 1 and all(type(number) is int and number >= -1 for number in note),
-    lambda note, told: (
-        len(note) == 3 + 2 * told["cycle"]
-        and min(*note[:3], *note[3 + told["cycle"] :]) >= 0
-        and _are_slots(note, told)
+    lambda note, facts: (
+        len(note) == 3 + 2 * facts["cycle"]
+        and min(*note[:3], *note[3 + facts["cycle"] :]) >= 0
+        and _are_slots(note, facts)
     ),
 )
 
@@ -171,7 +171,7 @@ def interleave(
     slots = Slots(opener, source, cycle, block, rng, mark)
     try:
         slots.reopen(*mark.note)
-        mark.anywhere(slots.held)
+        mark.anywhere(slots.note)
         yield from slots
     finally:
         slots.close()
@@ -193,24 +193,24 @@ class Slots:
     ) -> None:
         self.opener, self.source, self.block, self.rng, self.mark = opener, source, block, rng, mark
         self.open: list[OpenInput | None] = [None] * cycle
-        self.given = [0] * cycle
-        self.at, self.within, self.taken = 0, 0, source.position
+        self.counts = [0] * cycle
+        self.at, self.within, self.inputs = 0, 0, source.position
         self.broken: Exception | None = None  # what the source raised when it was read early
 
-    def held(self) -> tuple[int, ...]:
+    def note(self) -> tuple[int, ...]:
         """How many inputs back the oldest open one is, and all that is needed to open them again."""
         numbers = [one.number if one is not None else -1 for one in self.open]
         oldest = min(filter(None, self.open), default=None)  # numbers differ, so that nothing else is compared
         self.mark.upstream = oldest.upstream if oldest is not None else {}
-        unused = self.source.position - (oldest.number if oldest is not None else self.taken)
-        return unused, self.taken, self.at, self.within, *numbers, *self.given
+        unused = self.source.position - (oldest.number if oldest is not None else self.inputs)
+        return unused, self.inputs, self.at, self.within, *numbers, *self.counts
 
-    def reopen(self, taken: int = 0, at: int = 0, within: int = 0, *note: int) -> None:
-        """Open again what was open, as `held` told it; by default nothing was."""
+    def reopen(self, inputs: int = 0, at: int = 0, within: int = 0, *note: int) -> None:
+        """Open again what was open, as `note` said it; by default nothing was."""
         cycle = len(self.open)
         slots = {number: slot for slot, number in enumerate(note[:cycle]) if number >= 0}
-        self.at, self.within, self.given = at, within, list(note[cycle:]) or self.given
-        while self.taken < taken and self._take(slots.get(self.taken)):
+        self.at, self.within, self.counts = at, within, list(note[cycle:]) or self.counts
+        while self.inputs < inputs and self._take(slots.get(self.inputs)):
             pass
 
     def _take(self, slot: int | None) -> bool:
@@ -224,13 +224,13 @@ class Slots:
             return False
         if slot is not None:
             self._start(slot, datapoint, upstream)
-        self.taken += 1  # not before: where f fails, it is to be called again
+        self.inputs += 1  # not before: where f fails, it is to be called again
         return True
 
     def _start(self, slot: int, datapoint: Any, upstream: dict[int, Anchor]) -> None:
-        rekey(self.rng, self.taken)
-        opening = Opening(datapoint, int(self.rng.bit_generator.random_raw()), self.given[slot])
-        self.open[slot] = OpenInput(self.taken, self.opener(opening), upstream)
+        rekey(self.rng, self.inputs)
+        opening = Opening(datapoint, int(self.rng.bit_generator.random_raw()), self.counts[slot])
+        self.open[slot] = OpenInput(self.inputs, self.opener(opening), upstream)
 
     def _take_early(self) -> None:
         """Fill the other empty slots as well, in the order in which they will be come to;
@@ -263,11 +263,11 @@ class Slots:
                 self.opener.failed(error, current.number)
                 raise
             if output is MISSING:
-                self.open[self.at], self.given[self.at] = None, 0
+                self.open[self.at], self.counts[self.at] = None, 0
                 close(current.made)
                 self._next_slot()
                 continue
-            self.given[self.at] += 1
+            self.counts[self.at] += 1
             self.within += 1
             if self.within == self.block:
                 self._next_slot()

@@ -291,7 +291,7 @@ class seeded(Picklable, Generic[T]):
         seeds = rng.bit_generator.random_raw(2).tolist()
         torch = sys.modules.get("torch")
         with _global_state:
-            held = random.getstate(), np.random.get_state(), torch.get_rng_state() if torch else None
+            states = random.getstate(), np.random.get_state(), torch.get_rng_state() if torch else None
             try:
                 random.seed(seeds[0])
                 np.random.seed([seeds[1] & 0xFFFFFFFF, seeds[1] >> 32])
@@ -299,10 +299,10 @@ class seeded(Picklable, Generic[T]):
                     torch.manual_seed(seeds[0] >> 1)
                 return self.f(datapoint)
             finally:
-                random.setstate(held[0])
-                np.random.set_state(held[1])
+                random.setstate(states[0])
+                np.random.set_state(states[1])
                 if torch:
-                    torch.set_rng_state(held[2])
+                    torch.set_rng_state(states[2])
 
     def __repr__(self) -> str:
         return f"seeded({as_written(self.f)})"

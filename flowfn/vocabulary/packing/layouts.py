@@ -27,7 +27,7 @@ class Item:
     form: type | None
     columns: dict[Any, np.ndarray]
     size: Size
-    given: Size
+    progress: Size
 
 
 @dataclass(slots=True)

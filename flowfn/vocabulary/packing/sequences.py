@@ -31,7 +31,7 @@ _ROW_LENGTHS = rules.Rule(
 _PACKED = rules.Rule(
     "how much of the first sequence was gone, and how many rows were given since",
     lambda note: naturals(note, 2),
-    lambda note, told: note[1] <= told["outputs"],
+    lambda note, facts: note[1] <= facts["outputs"],
 )
 
 
@@ -81,13 +81,13 @@ def pack(
     """
     layout = Layout(length, value)
     waiting = Waiting(source, layout, how, mark)
-    mark.anywhere(waiting.held)
+    mark.anywhere(waiting.note)
     rows = peekable(how(waiting.lengths(), layout.capacity))
     while (row := next(rows, None)) is not None:
         pieces = waiting.pieces(row)
         if drop_remainder and waiting.ended and not rows and not layout.is_full(pieces):
             return
-        made = layout.row(pieces) if waiting.given >= waiting.known else None
+        made = layout.row(pieces) if waiting.rows >= waiting.rows_before else None
         waiting.give(row)
         if made is not None:
             yield made
@@ -98,27 +98,27 @@ class Waiting:
     """The sequences that have been read and not given, and where packing last began anew.
 
     There, nothing was held but perhaps one sequence, or the rest of one. To resume is to read again from that one,
-    without what was gone of it (`offset`), and to leave out the rows `given` since.
+    without what was gone of it (`offset`), and to leave out the `rows` given since.
     """
 
     def __init__(self, source: Any, layout: Layout, how: Packer, mark: Mark) -> None:
         self.source, self.layout, self.how, self.mark = source, layout, how, mark
-        self.offset, self.known = mark.note or (0, 0)
+        self.offset, self.rows_before = mark.note or (0, 0)
         self.upstream: dict[int, Anchor] = mark.upstream
         self.items: dict[int, Item] = {}
         self.fresh = self.position = int(source.position)
-        self.given, self.fed, self.ended = 0, 0, False
+        self.rows, self.fed, self.ended = 0, 0, False
 
-    def held(self) -> tuple[int, int, int]:
+    def note(self) -> tuple[int, int, int]:
         """How many inputs back packing last began, how much of the first of them was gone, and the rows given since."""
         self.mark.upstream = self.upstream
-        return self.source.position - self.fresh, self.offset, max(self.given, self.known)
+        return self.source.position - self.fresh, self.offset, max(self.rows, self.rows_before)
 
     def lengths(self) -> Iterator[Size]:
         """The lengths of the sequences, each read when it is asked for."""
         offset = self.offset
         while True:
-            if self.given:
+            if self.rows:
                 self._begin_anew()
             datapoint = next(self.source, MISSING)
             if datapoint is MISSING:
@@ -137,28 +137,28 @@ class Waiting:
 
     def pieces(self, row: PackedRow) -> list[ItemPart]:
         """The pieces of a row with what they are pieces of, if the packer keeps to the rules."""
-        found: list[ItemPart] = []
+        parts: list[ItemPart] = []
         stops: dict[int, Size] = {}
         for index, start, stop in row:
             item = self.items.get(index)
-            if item is None or start != stops.get(index, item.given) or not _is_within(start, stop, item.size):
+            if item is None or start != stops.get(index, item.progress) or not _is_within(start, stop, item.size):
                 raise ValueError(
                     f"pack(): {as_written(self.how)} gave the piece {(index, start, stop)}, which is not what comes "
                     "next of a sequence that it read; a packer gives each sequence once, from its start to its end"
                 )
-            found.append(ItemPart(item, start, stop))
+            parts.append(ItemPart(item, start, stop))
             stops[index] = stop
-        if not found or not self.layout.holds(found):
+        if not parts or not self.layout.holds(parts):
             raise ValueError(
                 f"pack(): {as_written(self.how)} gave a row that is empty, or longer than {self.layout.capacity}: {row}"
             )
-        return found
+        return parts
 
     def give(self, row: PackedRow) -> None:
         """Note that a row is given."""
-        self.given += 1
+        self.rows += 1
         for index, _, stop in row:
-            self.items[index].given = stop
+            self.items[index].progress = stop
             if stop == self.items[index].size:
                 del self.items[index]
 
@@ -167,11 +167,11 @@ class Waiting:
         fresh, offset = self.position, 0
         if self.items:
             index, item = next(iter(self.items.items()))
-            if index != self.fed - 1 or (isinstance(item.given, tuple) and any(item.given)):
+            if index != self.fed - 1 or (isinstance(item.progress, tuple) and any(item.progress)):
                 return
-            fresh, offset = item.number, item.offset + (0 if isinstance(item.given, tuple) else item.given)
+            fresh, offset = item.number, item.offset + (0 if isinstance(item.progress, tuple) else item.progress)
         self.upstream = self.source.facts(before_last=fresh < self.position)
-        self.fresh, self.offset, self.given, self.known = fresh, offset, 0, 0
+        self.fresh, self.offset, self.rows, self.rows_before = fresh, offset, 0, 0
 
     def check_all_given(self) -> None:
         """Make sure that the packer has given whatever it read."""
