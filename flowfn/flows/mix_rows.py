@@ -16,7 +16,7 @@ class SourceProgress(NamedTuple):
     `expected` is what it should have given; `before` is what it had given when the last of the others ended.
     """
 
-    given: int = 0
+    datapoints: int = 0
     round: int = 0
     position: int = 0
     ended: bool = False
@@ -52,11 +52,11 @@ def unpacked_row(row: MixRow, sources: int) -> tuple[int, int, list[SourceProgre
     )
 
 
-def first_of(known: Anchor | None, run: Run, sources: int) -> MixRow:
+def first_of(anchor: Anchor | None, run: Run, sources: int) -> MixRow:
     """The row with which a mix began in a run, told by any anchor of it."""
-    if known is None or known.epoch != run.epoch:
+    if anchor is None or anchor.epoch != run.epoch:
         return ()
-    return known.inputs[2 + len(SourceProgress._fields) * sources :] or (() if known.outputs else known.inputs)
+    return anchor.inputs[2 + len(SourceProgress._fields) * sources :] or (() if anchor.outputs else anchor.inputs)
 
 
 def are_begun(values: Sequence[Any]) -> bool:
@@ -76,7 +76,7 @@ def are_rows(row: MixRow, sources: int, outputs: int) -> bool:
         return False
     start, before, begun = unpacked_row(row, sources)
     first = unpacked_row(row[size:] or (() if outputs else row), sources)
-    given = [sum(one.given for one in some) for some in (begun, first[2])]
+    totals = [sum(one.datapoints for one in some) for some in (begun, first[2])]
     owed = max(one.expected for one in begun) <= before + outputs + 1
-    owed = owed and sum(one.given for one in first[2]) <= before
-    return len(rows) <= 2 and owed and start <= outputs and before == first[1] and given[0] - given[1] == outputs
+    owed = owed and sum(one.datapoints for one in first[2]) <= before
+    return len(rows) <= 2 and owed and start <= outputs and before == first[1] and totals[0] - totals[1] == outputs

@@ -179,7 +179,7 @@ def quotas(iterator: FlowIterator[Any]) -> dict[Any, Quota]:
     told = mixture(*iterator.progress())
     if told is None:
         raise ValueError("quotas(): there must be a mix, and behind it nothing but map-like stages, batch and prefetch")
-    return {name: Quota(one.expected, one.given) for name, one in told[1].items()}
+    return {name: Quota(one.expected, one.datapoints) for name, one in told[1].items()}
 
 
 @stage.each(where={"strict": rules.boolean}, strict="strict")

@@ -37,7 +37,7 @@ def reference(lists, picks, until, limit=200):
 
 
 def by_quota(weights):
-    return lambda active, given: Picks(active, integer_weights(weights), None, given=tuple(given)).each(0)
+    return lambda active, given: Picks(active, integer_weights(weights), None, start_counts=tuple(given)).each(0)
 
 
 # Shares
@@ -197,7 +197,7 @@ def _wanted(weights, given, active, lengths):
     """The sources that have given all, and whose turn it is before that of any other."""
     active, gone = list(active), []
     while active:
-        first = next(Picks(active, integer_weights(weights), None, given=given).each(0))
+        first = next(Picks(active, integer_weights(weights), None, start_counts=given).each(0))
         if given[first] < lengths[first]:
             break
         active.remove(first)

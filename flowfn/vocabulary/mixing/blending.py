@@ -76,18 +76,18 @@ class MixNode(Order):
         """Over streams all sources are open at once, each in its round."""
         if self.seekable:
             return super().stream(run, start, lineage)
-        known = run.anchor(self.place, start, 0)
-        if not known.outputs:
-            known = known._replace(inputs=self.first(run))
-        mixing = Mixing(self, run, known)
-        outputs = mixing.outputs = Outputs(iter(mixing), self, mixing.live, known.outputs, mixing.tell)
-        outputs.drop(start - known.outputs)
+        anchor = run.anchor(self.place, start, 0)
+        if not anchor.outputs:
+            anchor = anchor._replace(inputs=self.first(run))
+        mixing = Mixing(self, run, anchor)
+        outputs = mixing.outputs = Outputs(iter(mixing), self, mixing.live, anchor.outputs, mixing.tell)
+        outputs.drop(start - anchor.outputs)
         return outputs.labelled(self.numbers(start, self.labels(run)), start) if lineage else outputs
 
     def anchor(self, epoch: int, steps: int, sources: Mapping[str, list[Any]]) -> Anchor:
         """Where to begin so as to go on from a mix of other sources: those of the same names have come so far."""
         begun = [SourceProgress(*sources.get(str(name), ())) for name in self.names]
-        return Anchor((epoch,), 0, packed_row(0, steps, zip(*(one._replace(before=one.given) for one in begun))))
+        return Anchor((epoch,), 0, packed_row(0, steps, zip(*(one._replace(before=one.datapoints) for one in begun))))
 
     def epoch_upstream(self, epoch: EpochForm) -> EpochForm:
         """In a round of it, where sources begin again."""
@@ -114,19 +114,19 @@ class MixNode(Order):
 
         At the end of a pass there may be up to `size` - 1 outputs less than k: the last batch is short.
         """
-        known = run.anchors.get(self.place, Anchor(run.epoch, 0, ()))
-        _, before, begun = unpacked_row(known.inputs, len(self.sources))
+        anchor = run.anchors.get(self.place, Anchor(run.epoch, 0, ()))
+        _, before, begun = unpacked_row(anchor.inputs, len(self.sources))
         if self.seekable:
             route = self.route(run)
             k = int(min(k, route.length))
             return before + k, route.begun(k)
-        if not k - size < known.outputs <= k or known.epoch != run.epoch:
+        if not k - size < anchor.outputs <= k or anchor.epoch != run.epoch:
             return None
         plan, lengths, origin = self.plan(run), self.lengths(run), unpacked_row(self.first(run), len(self.sources))[2]
         active = [] if self.scheduled else plan.active(begun, lengths)
         if active:
             begun = owed(origin, begun, plan.picks(active, lengths, since(origin, [one.before for one in begun])))
-        return before + known.outputs, begun
+        return before + anchor.outputs, begun
 
 
 class Mixing:
@@ -134,14 +134,14 @@ class Mixing:
 
     outputs: Outputs
 
-    def __init__(self, node: MixNode, run: Run, known: Anchor) -> None:
-        self.node, self.run, self.plan, self.step = node, run, node.plan(run), known.outputs
+    def __init__(self, node: MixNode, run: Run, anchor: Anchor) -> None:
+        self.node, self.run, self.plan, self.step = node, run, node.plan(run), anchor.outputs
         self.lengths = node.lengths(run)
-        self.start, self.before, begun = unpacked_row(known.inputs, len(node.sources))
+        self.start, self.before, begun = unpacked_row(anchor.inputs, len(node.sources))
         self.first = node.first(run)
         self.origin = unpacked_row(self.first, len(node.sources))[2]
-        self.given, self.rounds, positions, self.ended, self.expected, self.past = map(list, zip(*begun))
-        self.positions = positions if self.plan.cycles else list(self.given)
+        self.totals, self.rounds, positions, self.ended, self.expected, self.past = map(list, zip(*begun))
+        self.positions = positions if self.plan.cycles else list(self.totals)
         self.live = [self._open(*one) for one in enumerate(self.positions)]
         self.shares: list[float] = []  # of this step, where they are a function of it
         self.pick = self._scheduled() if node.scheduled else self._by_quota()
@@ -155,7 +155,7 @@ class Mixing:
         return self.plan.active(list(map(SourceProgress, *self._columns())), self.lengths)
 
     def _columns(self) -> tuple[list[Any], ...]:
-        return self.given, self.rounds, self.positions, self.ended, self.expected, self.past
+        return self.totals, self.rounds, self.positions, self.ended, self.expected, self.past
 
     def tell(self) -> dict[int, Anchor]:
         """A mix holds nothing between its outputs, so it can go on from anywhere."""
@@ -173,7 +173,7 @@ class Mixing:
                     continue
                 self._begin_again(source)
                 datapoint = self._next(source)
-            self.given[source] += 1
+            self.totals[source] += 1
             self.positions[source] += 1
             self.step += 1
             if self.shares:
@@ -200,7 +200,7 @@ class Mixing:
                 yield source
                 if self.ended[source] and not self.plan.cycles:
                     break
-            self.start, self.past = self.step, list(self.given)
+            self.start, self.past = self.step, list(self.totals)
 
     def _scheduled(self) -> Iterator[int]:
         """The source that is furthest behind what the weights of all steps so far owe it;
@@ -217,13 +217,13 @@ class Mixing:
                 if self.plan.key is not None:
                     source = _drawn(int(words(np.array([step], np.uint64), self.plan.key)[0]) / 2**64, self.shares)
                 else:
-                    behind = [due + share - given for due, share, given in zip(self.expected, self.shares, self.given)]
+                    behind = [due + share - given for due, share, given in zip(self.expected, self.shares, self.totals)]
                     source = max((one for one in active if self.shares[one]), key=lambda one: (behind[one], -one))
                 yield source
 
     def _bequeath(self, ended: int) -> None:
         """What was still expected of a source that has ended is shared by the others."""
-        left, self.expected[ended] = self.expected[ended] - self.given[ended], float(self.given[ended])
+        left, self.expected[ended] = self.expected[ended] - self.totals[ended], float(self.totals[ended])
         self.expected = [due + left * share for due, share in zip(self.expected, self.shares)]
 
 

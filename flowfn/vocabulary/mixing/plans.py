@@ -68,35 +68,37 @@ class Plan:
         """Whether the mix is over when a source ends."""
         return self.until == "first" or (self.until != "forever" and all([*ended[:source], *ended[source + 1 :]]))
 
-    def picks(self, active: Sequence[int], lengths: Sequence[Any], given: Sequence[int]) -> Picks:
+    def picks(self, active: Sequence[int], lengths: Sequence[Any], start_counts: Sequence[int]) -> Picks:
         """The picks while only the active sources are left, from where each has given so much since the mix began."""
         key = None if self.key is None else hashed(self.key, len(active))
         if self.weights != "length":
-            return Picks(active, integer_weights(self.weights), key, given=given)
+            return Picks(active, integer_weights(self.weights), key, start_counts=start_counts)
         total = sum(map(int, lengths))
-        return Picks(active, integer_weights(lengths), key, total if total <= ONE_BLOCK else STEPS_AT_ONCE, given)
+        return Picks(
+            active, integer_weights(lengths), key, total if total <= ONE_BLOCK else STEPS_AT_ONCE, start_counts
+        )
 
     def shares(self, step: int, active: Sequence[int]) -> list[float]:
         """What a function of the step says, as shares of 1 among the active sources."""
-        told = self.weights(step)
-        if isinstance(told, Mapping) and not set(told) <= set(self.names):
-            raise ValueError(f"mix(): weights({step}) must be for {list(self.names)}, got {told!r}")
+        said = self.weights(step)
+        if isinstance(said, Mapping) and not set(said) <= set(self.names):
+            raise ValueError(f"mix(): weights({step}) must be for {list(self.names)}, got {said!r}")
         try:
             weights = (
-                [float(told.get(name, 0)) for name in self.names]
-                if isinstance(told, Mapping)
-                else [float(weight) for weight in told]
+                [float(said.get(name, 0)) for name in self.names]
+                if isinstance(said, Mapping)
+                else [float(weight) for weight in said]
             )
         except (TypeError, ValueError):
             weights = []
         if len(weights) != len(self.names) or not all(0 <= weight < math.inf for weight in weights):
             raise ValueError(
-                f"mix(): weights({step}) must be a number >= 0 for each of {len(self.names)} sources, got {told!r}"
+                f"mix(): weights({step}) must be a number >= 0 for each of {len(self.names)} sources, got {said!r}"
             )
         total = math.fsum(weights[source] for source in active)
         if not total:
             raise ValueError(
-                f"mix(): weights({step}) leave nothing for {[self.names[source] for source in active]}, got {told!r}"
+                f"mix(): weights({step}) leave nothing for {[self.names[source] for source in active]}, got {said!r}"
             )
         return [weight / total if source in active else 0.0 for source, weight in enumerate(weights)]
 
@@ -106,7 +108,7 @@ class Phase(NamedTuple):
 
     start: int
     picks: Picks
-    given: tuple[int, ...]
+    start_counts: tuple[int, ...]
 
 
 class MixRoute:
@@ -117,9 +119,9 @@ class MixRoute:
     def __init__(self, plan: Plan, lengths: Sequence[float], begun: Sequence[SourceProgress]) -> None:
         self.plan, self.lengths, self.origin = plan, tuple(lengths), begun
         active = plan.active(begun, lengths)
-        given = tuple(one.given for one in begun)
-        self.phases = [Phase(0, self._picks(active, given), given)] if active else []
-        self.length = self._length(active, [max(n - past, 0) for n, past in zip(lengths, given)]) if active else 0
+        totals = tuple(one.datapoints for one in begun)
+        self.phases = [Phase(0, self._picks(active, totals), totals)] if active else []
+        self.length = self._length(active, [max(n - past, 0) for n, past in zip(lengths, totals)]) if active else 0
         self.starts = [phase.start for phase in self.phases]
 
     def _length(self, active: list[int], left: list[float]) -> float:
@@ -137,13 +139,13 @@ class MixRoute:
                 return phase.start + ends
             counts = phase.picks.counts(int(ends))
             left = [n - counts.get(source, 0) for source, n in enumerate(left)]
-            given = tuple(before + counts.get(source, 0) for source, before in enumerate(phase.given))
+            start_counts = tuple(before + counts.get(source, 0) for source, before in enumerate(phase.start_counts))
             active.remove(ended)
-            phase = Phase(phase.start + int(ends), self._picks(active, given), given)
+            phase = Phase(phase.start + int(ends), self._picks(active, start_counts), start_counts)
             self.phases.append(phase)
 
-    def _picks(self, active: list[int], given: Sequence[int]) -> Picks:
-        return self.plan.picks(active, self.lengths, since(self.origin, given))
+    def _picks(self, active: list[int], start_counts: Sequence[int]) -> Picks:
+        return self.plan.picks(active, self.lengths, since(self.origin, start_counts))
 
     def take(self, block: Block) -> Switch:
         """(source, index, round or -1) of the outputs in `block`."""
@@ -153,7 +155,7 @@ class MixRoute:
         for number in np.unique(numbers).tolist():
             phase, here = self.phases[number], numbers == number
             sources[here], before = phase.picks.take(outputs[here] - phase.start)
-            indices[here] = before + np.array(phase.given)[sources[here]]
+            indices[here] = before + np.array(phase.start_counts)[sources[here]]
         if not self.plan.cycles:
             return sources, indices, np.full_like(indices, -1)
         sizes = np.array([min(n, 2**62) for n in self.lengths], np.int64)[sources]
@@ -165,34 +167,38 @@ class MixRoute:
             return list(self.origin)
         number = max(bisect_left(self.starts, k) - 1, 0)
         phase, first = self.phases[number], self.phases[0].picks.active
-        counts, found = phase.picks.counts(k - phase.start), []
+        counts, every = phase.picks.counts(k - phase.start), []
         for source, (n, one) in enumerate(zip(self.lengths, self.origin)):
-            given = phase.given[source] + counts.get(source, 0)
+            datapoints = phase.start_counts[source] + counts.get(source, 0)
             if self.plan.cycles:
-                round = max(given - 1, 0) // int(n) if n != math.inf else 0
+                round = max(datapoints - 1, 0) // int(n) if n != math.inf else 0
                 ended = one.ended or round > 0
             else:
                 round, ended = 0, one.ended or (source in first and source not in phase.picks.active)
-            found.append(
+            every.append(
                 SourceProgress(
-                    given, round, given - round * int(n) if round else given, ended, before=phase.given[source]
+                    datapoints,
+                    round,
+                    datapoints - round * int(n) if round else datapoints,
+                    ended,
+                    before=phase.start_counts[source],
                 )
             )
-        return owed(self.origin, found, phase.picks)
+        return owed(self.origin, every, phase.picks)
 
 
-def since(origin: Sequence[SourceProgress], given: Sequence[int]) -> list[int]:
+def since(origin: Sequence[SourceProgress], totals: Sequence[int]) -> list[int]:
     """What sources have given since a mix began."""
-    return [count - one.given for one, count in zip(origin, given)]
+    return [count - one.datapoints for one, count in zip(origin, totals)]
 
 
 def owed(origin: Sequence[SourceProgress], begun: Sequence[SourceProgress], picks: Picks) -> list[SourceProgress]:
     """With what is expected of each: of those that ended, what they had; of the others,
     their shares of all the rest."""
-    given = since(origin, [one.given for one in begun])
-    due: list[float] = list(given)
+    totals = since(origin, [one.datapoints for one in begun])
+    due: list[float] = list(totals)
     active = picks.active.tolist()
-    rest, total = sum(given[source] for source in active), sum(picks.weights[source] for source in active)
+    rest, total = sum(totals[source] for source in active), sum(picks.weights[source] for source in active)
     for source in active:
         due[source] = rest * picks.weights[source] / total
     return [one._replace(expected=first.expected + more) for one, first, more in zip(begun, origin, due)]

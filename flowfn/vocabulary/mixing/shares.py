@@ -45,7 +45,7 @@ FINEST = 10**9
 def integer_weights(weights: Sequence[float]) -> list[int]:
     """Weights as the smallest integers in the same proportion (decimal fractions as they are written).
 
-    >>> whole([0.7, 0.2, 0.1]), whole([3.14159265358979, 1])
+    >>> integer_weights([0.7, 0.2, 0.1]), integer_weights([3.14159265358979, 1])
     ([7, 2, 1], [758546993, 241453007])
     """
     exact = [
@@ -61,20 +61,23 @@ def integer_weights(weights: Sequence[float]) -> list[int]:
 
 
 class Quotas:
-    """The order of sources with integer weights, which go on from what they have `given` before.
+    """The order of sources with integer weights, which go on from `start_counts`, what they have given before.
 
     >>> Quotas([3, 1]).take(np.arange(8))[0].tolist(), Quotas([3, 1], [0, 1]).take(np.arange(8))[0].tolist()
     ([0, 0, 1, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1, 0, 0])
     """
 
-    def __init__(self, weights: Sequence[int], given: Sequence[int] = ()) -> None:
-        self.weights, self.given = integer_weights(weights), np.array(given or [0] * len(weights), np.int64)
-        self.total = int(self.given.sum())
+    def __init__(self, weights: Sequence[int], start_counts: Sequence[int] = ()) -> None:
+        self.weights, self.start_counts = (
+            integer_weights(weights),
+            np.array(start_counts or [0] * len(weights), np.int64),
+        )
+        self.total = int(self.start_counts.sum())
         self.period = _period(tuple(self.weights)) if sum(self.weights) <= LONGEST else None
         if self.period is None:
-            self.tree = _share_tree(list(zip(range(len(weights)), self.weights, self.given.tolist())))
+            self.tree = _share_tree(list(zip(range(len(weights)), self.weights, self.start_counts.tolist())))
         else:
-            self.catching_up = _catching_up(self.weights, self.given.tolist(), self.period[0])
+            self.catching_up = _catching_up(self.weights, self.start_counts.tolist(), self.period[0])
 
     def counts(self, k: int) -> list[int]:
         """How many of the first k outputs are of each source."""
@@ -83,7 +86,9 @@ class Quotas:
                 return np.bincount(self.catching_up[0][:k], minlength=len(self.weights)).tolist()
             return [
                 there - before
-                for there, before in zip(_periodic(self.weights, self.period[0], self.total + k), self.given.tolist())
+                for there, before in zip(
+                    _periodic(self.weights, self.period[0], self.total + k), self.start_counts.tolist()
+                )
             ]
         counts = [0] * len(self.weights)
         todo = [(self.tree, k)]
@@ -100,11 +105,11 @@ class Quotas:
         """The source of each output, and how many outputs of that source come before it."""
         if self.period is not None:
             rounds, rest = np.divmod(outputs + self.total, len(self.period[0]))
-            found = self.period[0][rest]
-            before = rounds * np.array(self.weights)[found] + self.period[1][rest] - self.given[found]
+            sources = self.period[0][rest]
+            before = rounds * np.array(self.weights)[sources] + self.period[1][rest] - self.start_counts[sources]
             early = outputs < len(self.catching_up[0])
-            found[early], before[early] = self.catching_up[0][outputs[early]], self.catching_up[1][outputs[early]]
-            return found, before
+            sources[early], before[early] = self.catching_up[0][outputs[early]], self.catching_up[1][outputs[early]]
+            return sources, before
         sources, before = np.empty_like(outputs), np.empty_like(outputs)
         todo = [(self.tree, outputs, np.arange(len(outputs)))]
         while todo:
@@ -128,13 +133,13 @@ class Picks:
         weights: Sequence[int],
         key: int | None,
         block: int = STEPS_AT_ONCE,
-        given: Sequence[int] = (),
+        start_counts: Sequence[int] = (),
     ) -> None:
         self.active, self.weights, self.key, self.size = np.array(active, np.int64), weights, key, block
         self.quotas = Quotas(
-            [weights[source] for source in active], [given[source] for source in active] if given else ()
+            [weights[source] for source in active], [start_counts[source] for source in active] if start_counts else ()
         )
-        self._known: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._blocks: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def take(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The source of each output, and how many outputs of that source come before it."""
@@ -146,8 +151,8 @@ class Picks:
         for number in np.unique(numbers).tolist():
             here = numbers == number
             within = outputs[here] - number * self.size
-            known = self._block(number)
-            sources[here], before[here] = self.active[known[0][within]], known[1][within]
+            block = self._block(number)
+            sources[here], before[here] = self.active[block[0][within]], block[1][within]
         return sources, before
 
     def each(self, start: int) -> Iterator[int]:
@@ -183,7 +188,7 @@ class Picks:
 
     def _block(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """The places (in `active`) of the sources of a block, and how many of each come before."""
-        if number not in self._known:
+        if number not in self._blocks:
             first = number * self.size
             sources, before = self.quotas.take(np.arange(first, first + self.size))
             if self.key is not None:
@@ -191,10 +196,10 @@ class Picks:
                 for place, count in enumerate(self.quotas.counts(first)):
                     here = sources == place
                     before[here] = count + np.arange(np.count_nonzero(here))
-            while len(self._known) >= 4:
-                self._known.pop(next(iter(self._known)))
-            self._known[number] = sources, before
-        return self._known[number]
+            while len(self._blocks) >= 4:
+                self._blocks.pop(next(iter(self._blocks)))
+            self._blocks[number] = sources, before
+        return self._blocks[number]
 
 
 @lru_cache(maxsize=32)
@@ -203,40 +208,40 @@ def _period(weights: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return _numbered(islice(_chairmen(weights, [0] * len(weights)), sum(weights)), len(weights))
 
 
-def _chairmen(weights: Sequence[int], given: Sequence[int]) -> Iterator[int]:
+def _chairmen(weights: Sequence[int], counts: Sequence[int]) -> Iterator[int]:
     """Whose turn it is, from where all have given so much.
 
     At each output, of the sources that are far enough behind their shares the one whose time runs out first.
     """
     total, slack = sum(weights), max(2 * len(weights) - 2, 1)
-    given, alone = list(given), len(weights) == 1
+    counts, alone = list(counts), len(weights) == 1
     waiting = [
         (-(-total * (1 + slack * count) // (slack * weight)), place)
-        for place, (weight, count) in enumerate(zip(weights, given))
+        for place, (weight, count) in enumerate(zip(weights, counts))
     ]  # (the output it is far enough behind at, source)
     due: list[tuple[float, int]] = []  # (when its time runs out, source)
     heapq.heapify(waiting)
-    for k in counting(sum(given) + 1):
+    for k in counting(sum(counts) + 1):
         while waiting and (waiting[0][0] <= k or alone):
             place = heapq.heappop(waiting)[1]
-            heapq.heappush(due, ((slack * given[place] + slack - 1) / weights[place], place))
+            heapq.heappush(due, ((slack * counts[place] + slack - 1) / weights[place], place))
         place = heapq.heappop(due)[1]
         yield place
-        given[place] += 1
-        heapq.heappush(waiting, (-(-total * (1 + slack * given[place]) // (slack * weights[place])), place))
+        counts[place] += 1
+        heapq.heappush(waiting, (-(-total * (1 + slack * counts[place]) // (slack * weights[place])), place))
 
 
-def _catching_up(weights: Sequence[int], given: Sequence[int], period: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _catching_up(weights: Sequence[int], counts: Sequence[int], period: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The outputs until every source is where the period has it:
     at the latest where one ends at which none is ahead."""
-    rounds, rest = divmod(sum(given), len(period))
+    rounds, rest = divmod(sum(counts), len(period))
     apart = [
         count - rounds * weight - there
-        for count, weight, there in zip(given, weights, _periodic(weights, period, rest))
+        for count, weight, there in zip(counts, weights, _periodic(weights, period, rest))
     ]
     different, turns = sum(map(bool, apart)), []
     if different:
-        ours = _chairmen(weights, [count - rounds * weight for count, weight in zip(given, weights)])
+        ours = _chairmen(weights, [count - rounds * weight for count, weight in zip(counts, weights)])
         for place, theirs in zip(ours, cycle(chain(period[rest:].tolist(), period[:rest].tolist()))):
             turns.append(place)
             if place != theirs:
@@ -258,11 +263,11 @@ def _periodic(weights: Sequence[int], period: np.ndarray, k: int) -> list[int]:
 
 def _numbered(turns: Iterable[int], sources: int) -> tuple[np.ndarray, np.ndarray]:
     """Turns, and how many of the same source come before each."""
-    listed, given = np.fromiter(turns, np.int64), [0] * sources
+    listed, counts = np.fromiter(turns, np.int64), [0] * sources
     before = np.empty_like(listed)
     for k, place in enumerate(listed.tolist()):
-        before[k] = given[place]
-        given[place] += 1
+        before[k] = counts[place]
+        counts[place] += 1
     return listed, before
 
 
@@ -284,18 +289,18 @@ def _share_tree(weights: list[tuple[int, int, int]]) -> ShareTree:
     if len(weights) == 1:
         return weights[0][0]
     halves: tuple[list[tuple[int, int, int]], list[tuple[int, int, int]]] = ([], [])
-    sums, given = [0, 0], [0, 0]
+    sums, counts = [0, 0], [0, 0]
     for one in sorted(weights, key=lambda one: -one[1]):
         lighter = 0 if sums[0] <= sums[1] else 1
         halves[lighter].append(one)
         sums[lighter] += one[1]
-        given[lighter] += one[2]
+        counts[lighter] += one[2]
     first = 0 if sums[0] >= sums[1] else 1
     return (
         _share_tree(halves[first]),
         _share_tree(halves[1 - first]),
         sums[first],
         sums[1 - first],
-        given[first],
-        given[1 - first],
+        counts[first],
+        counts[1 - first],
     )
