@@ -244,7 +244,7 @@ def flow_of(sequence: Any, name: str, shown: str) -> Flow[Any]:
     )
 
 
-def call(name: str, *given: Any, **options: tuple[Any, Any]) -> str:
+def call(name: str, *arguments: Any, **options: tuple[Any, Any]) -> str:
     """A call as it was written, for a `repr`: positional arguments, and those options that are not as usual.
 
     >>> call("read_x", "a.x", keys=(["k"], None), allow_pickle=(False, False))
@@ -253,7 +253,7 @@ def call(name: str, *given: Any, **options: tuple[Any, Any]) -> str:
     words = {
         key: _argument_text(value) for key, (value, usual) in options.items() if value is not usual and value != usual
     }
-    return as_called(name, *map(repr, given), **words)
+    return as_called(name, *map(repr, arguments), **words)
 
 
 def _argument_text(value: Any) -> str:

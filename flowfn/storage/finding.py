@@ -13,7 +13,7 @@ from flowfn.storage.files import file_path, is_url
 from flowfn.vocabulary.making import matching
 
 
-def paths_of(given: Any, who: str, folders: bool = False) -> list[str]:
+def paths_of(paths: Any, who: str, folders: bool = False) -> list[str]:
     """The files that a path, a pattern, a URL or several of them stand for, as absolute paths or URLs.
 
     `*`, `?` and `[...]` stand for parts of a name (in URLs, `*` does), braces for ranges and lists, as in
@@ -32,19 +32,19 @@ def paths_of(given: Any, who: str, folders: bool = False) -> list[str]:
     >>> [os.path.basename(path) for path in paths_of([folder + "/*.tar", folder + "/{9..9}.tar"], "read_x")]
     ['9.tar', '10.tar', '9.tar']
     """
-    one = isinstance(given, (str, bytes, os.PathLike)) or not hasattr(given, "__iter__")
-    several = [given] if one else list(given)
+    one = isinstance(paths, (str, bytes, os.PathLike)) or not hasattr(paths, "__iter__")
+    several = [paths] if one else list(paths)
     if not several:
         raise ValueError(f"{who}(): paths must be a path, a pattern, a URL or a list of them, got an empty list")
     return [path for one in several for path in _expanded(one, who, folders)]
 
 
-def _expanded(given: Any, who: str, folders: bool) -> Iterator[str]:
-    path = file_path(given, who)
+def _expanded(one: Any, who: str, folders: bool) -> Iterator[str]:
+    path = file_path(one, who)
     if not is_url(path) and os.path.exists(path) and (folders or not os.path.isdir(path)):
         yield path
         return
-    for pattern in braces(os.fsdecode(given)):
+    for pattern in braces(os.fsdecode(one)):
         if is_url(pattern):
             yield from _behind_url(pattern, who) if "*" in pattern else [pattern]
         else:

@@ -108,14 +108,14 @@ def packed_by(program: str, file: Any, level: int = 6) -> Any:
 
 def read_fully(file: Any, length: int) -> bytes:
     """So many bytes of a file that may give them in parts; fewer where it ends."""
-    found: bytes = file.read(min(length, LARGEST_READ))
-    if len(found) == length or not found:
-        return found
-    parts = [found]
-    left = length - len(found)
-    while left and (found := file.read(min(left, LARGEST_READ))):
-        parts.append(found)
-        left -= len(found)
+    piece: bytes = file.read(min(length, LARGEST_READ))
+    if len(piece) == length or not piece:
+        return piece
+    parts = [piece]
+    left = length - len(piece)
+    while left and (piece := file.read(min(left, LARGEST_READ))):
+        parts.append(piece)
+        left -= len(piece)
     return b"".join(parts)
 
 
@@ -186,12 +186,12 @@ class _Zstd:
 
     def __init__(self, library: Any) -> None:
         self.frame = library.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
-        self.given, self.left = b"", io.BytesIO()
+        self.pending, self.left = b"", io.BytesIO()
 
     @property
     def needs_input(self) -> bool:
         """Whether nothing comes without more of what is compressed."""
-        return not self.given and not self._waiting
+        return not self.pending and not self._waiting
 
     @property
     def eof(self) -> bool:
@@ -201,7 +201,7 @@ class _Zstd:
     @property
     def unused_data(self) -> bytes:
         """What stands behind the end."""
-        return self.frame.unused_data + self.given
+        return self.frame.unused_data + self.pending
 
     @property
     def _waiting(self) -> bool:
@@ -209,9 +209,9 @@ class _Zstd:
 
     def decompress(self, data: bytes, length: int) -> bytes:
         """At most so many bytes; perhaps none yet."""
-        self.given += data
+        self.pending += data
         if not self._waiting:
-            bite, self.given = self.given[:_BITE], self.given[_BITE:]
+            bite, self.pending = self.pending[:_BITE], self.pending[_BITE:]
             self.left = io.BytesIO(self.frame.decompress(bite))
         return self.left.read(length)
 

@@ -181,7 +181,7 @@ def _alone(path: str, who: str) -> Iterator[None]:
         yield
 
 
-def resumed(datapoints: FlowIterator[Any], known: Any, origin: str, path: str, who: str) -> int:
+def resumed(datapoints: FlowIterator[Any], note: Any, origin: str, path: str, who: str) -> int:
     """Let a pass go on from what is known of an unfinished file, and say how many of its datapoints are written.
 
     `origin` is the `identity` of the flow, and of what else makes the file what it is.
@@ -189,14 +189,14 @@ def resumed(datapoints: FlowIterator[Any], known: Any, origin: str, path: str, w
     Raises:
         ValueError: it is not what the writer noted, or is of another flow or other functions.
     """
-    if isinstance(known, Mapping) and type(known.get("count")) is int and isinstance(known.get("state"), Mapping):
-        datapoints.load_state_dict(known["state"])
-        if known.get("origin") != origin:
+    if isinstance(note, Mapping) and type(note.get("count")) is int and isinstance(note.get("state"), Mapping):
+        datapoints.load_state_dict(note["state"])
+        if note.get("origin") != origin:
             raise ValueError(
                 f"{who}(): {path} was begun with other functions than it would go on with, in the flow or as encode; "
                 "go on with those, or remove it, and write anew"
             )
-        if datapoints.position == known["count"]:
+        if datapoints.position == note["count"]:
             return datapoints.position
     raise ValueError(
         f"{who}(): what was noted of how far the unfinished file has come is damaged; remove it, and write anew"

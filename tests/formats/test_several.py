@@ -159,9 +159,9 @@ def test_where_records_begin_is_kept_when_a_file_is_let_go_of(tmp_path, monkeypa
         formats.write_jsonl(tmp_path / f"{number}.jsonl", range(10 * number, 10 * number + 10))
     flow = formats.read_jsonl(str(tmp_path / "*"))
     assert len(flow) == 30
-    known = [part.known[0] for part in flow.part.object.parts]
+    indexes = [part.indexes[0] for part in flow.part.object.parts]
     assert list(ff.pipe(flow, ff.shuffle())) == list(ff.pipe(range(30), ff.shuffle()))
-    assert all(part.known[0] is before for part, before in zip(flow.part.object.parts, known))
+    assert all(part.indexes[0] is before for part, before in zip(flow.part.object.parts, indexes))
     assert copy.deepcopy(pickle.loads(pickle.dumps(flow)))[29] == 29
 
 

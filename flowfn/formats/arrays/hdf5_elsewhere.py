@@ -40,16 +40,16 @@ class VirtualSource(NamedTuple):
     size: int | None
 
     @classmethod
-    def of(cls, told: Any, number: int) -> VirtualSource:
+    def of(cls, part: Any, number: int) -> VirtualSource:
         """The source with a number, in what HDF5 tells of a part of a virtual dataset."""
         file, name = (
-            re.sub("%([%b])", lambda found: "%" if found[1] == "%" else str(number), text)
-            for text in (told.file_name, told.dset_name)
+            re.sub("%([%b])", lambda match: "%" if match[1] == "%" else str(number), text)
+            for text in (part.file_name, part.dset_name)
         )
         with contextlib.suppress(Exception):  # a selection without end
-            if told.src_space.get_select_type() == ALL:
-                return cls(file, name, None, told.vspace.get_select_npoints())
-            return cls(file, name, tuple(int(last) + 1 for last in told.src_space.get_select_bounds()[1]), None)
+            if part.src_space.get_select_type() == ALL:
+                return cls(file, name, None, part.vspace.get_select_npoints())
+            return cls(file, name, tuple(int(last) + 1 for last in part.src_space.get_select_bounds()[1]), None)
         return cls(file, name, None, None)
 
     def fits(self, shape: tuple[int, ...]) -> bool:
@@ -59,7 +59,7 @@ class VirtualSource(NamedTuple):
         return self.size is None or math.prod(shape) == self.size
 
     @property
-    def told(self) -> str:
+    def requirement(self) -> str:
         """What it has to have, in error_words."""
         return f"at least {self.least}" if self.least is not None else f"one of {self.size} elements"
 
@@ -86,46 +86,46 @@ class Beside:
         self._seen.add((own, dataset.name))
         _check_filters(dataset, said)
         _check_external(dataset, said, own)
-        for told in _virtual_sources(dataset):
-            for number in self._numbers(dataset, told, said, own):
-                self._check_source(dataset, VirtualSource.of(told, number), said, own)
+        for part in _virtual_sources(dataset):
+            for number in self._numbers(dataset, part, said, own):
+                self._check_source(dataset, VirtualSource.of(part, number), said, own)
 
-    def _numbers(self, dataset: Any, told: Any, said: str, own: str) -> Iterable[int]:
+    def _numbers(self, dataset: Any, part: Any, said: str, own: str) -> Iterable[int]:
         """The numbers that "%b" stands for in the names of a source: all up to the last that there is,
         or the first, if there is none.
 
         HDF5 takes a virtual dataset to end where one is missing.
         """
-        pattern, within = told.file_name, PLACE in told.file_name
-        if not within and PLACE not in told.dset_name:
+        pattern, within = part.file_name, PLACE in part.file_name
+        if not within and PLACE not in part.dset_name:
             return (0,)
         folders = [os.path.dirname(place) for place in _places(pattern, own)] if within else []
         names = [name for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)]
         if not within:
-            said = f"{said} is made of {told.dset_name!r} of {pattern}"
+            said = f"{said} is made of {part.dset_name!r} of {pattern}"
             file = (
                 dataset.file
                 if pattern == SAME
-                else self._file(self._found(VirtualSource.of(told, 0).file, own, said), said)
+                else self._file(self._path_of(VirtualSource.of(part, 0).file, own, said), said)
             )
-            pattern, names = told.dset_name, list(file.get(os.path.dirname(told.dset_name) or "/", ()))
+            pattern, names = part.dset_name, list(file.get(os.path.dirname(part.dset_name) or "/", ()))
         matches = re.compile("(0|[1-9][0-9]*)".join(map(re.escape, os.path.basename(pattern).split(PLACE, 1))))
-        return range(max((int(found[1]) for found in map(matches.fullmatch, names) if found), default=0) + 1)
+        return range(max((int(match[1]) for match in map(matches.fullmatch, names) if match), default=0) + 1)
 
     def _check_source(self, dataset: Any, source: VirtualSource, said: str, own: str) -> None:
         here, said = source.file == SAME, f"{said} is made of {source.name!r} of {source.file}"
-        at = own if here else self._found(source.file, own, said)
-        found = (dataset.file if here else self._file(at, said)).get(source.name)
-        if not hasattr(found, "virtual_sources"):
+        at = own if here else self._path_of(source.file, own, said)
+        target = (dataset.file if here else self._file(at, said)).get(source.name)
+        if not hasattr(target, "virtual_sources"):
             raise ValueError(f"{said}, and there is no such dataset in {at}; put it back, or write anew what is left")
-        if not source.fits(found.shape or ()):
+        if not source.fits(target.shape or ()):
             raise ValueError(
-                f"{said}, which has the shape {found.shape}, and not {source.told}; write it anew, or what is made of "
-                "it"
+                f"{said}, which has the shape {target.shape}, and not {source.requirement}; write it anew, or "
+                "what is made of it"
             )
-        self.check(found, f"{said}, which", at)
+        self.check(target, f"{said}, which", at)
 
-    def _found(self, name: str, own: str, said: str) -> str:
+    def _path_of(self, name: str, own: str, said: str) -> str:
         """Where HDF5 finds the file of a source."""
         if is_url(own):
             raise ValueError(
@@ -158,12 +158,12 @@ class Beside:
 def _virtual_sources(dataset: Any) -> Iterable[Any]:
     """What a dataset tells of its sources, if it is a virtual one."""
     try:
-        told: Iterable[Any] = dataset.virtual_sources() if dataset.is_virtual else ()
+        sources: Iterable[Any] = dataset.virtual_sources() if dataset.is_virtual else ()
     except RuntimeError:
         if dataset.size:
             raise
         return ()  # h5py cannot tell those of which nothing is selected
-    return told
+    return sources
 
 
 def open_hdf5(path: Any, said: str, **options: Any) -> Any:

@@ -67,21 +67,21 @@ def header_of(file: BinaryIO, where: str) -> Header:
 
 def _header_fields(text: str, where: str) -> tuple[np.dtype, tuple[int, ...], bool]:
     try:
-        told = ast.literal_eval(re.sub(r"\b(\d+)L\b", r"\1", text).strip())  # Python 2 wrote (10L,)
+        fields = ast.literal_eval(re.sub(r"\b(\d+)L\b", r"\1", text).strip())  # Python 2 wrote (10L,)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError) as error:
         raise ValueError(f"{where} has a header that cannot be parsed: {text[:80]!r}") from error
-    if not isinstance(told, dict) or set(told) != {"descr", "fortran_order", "shape"}:
+    if not isinstance(fields, dict) or set(fields) != {"descr", "fortran_order", "shape"}:
         raise ValueError(f"{where} has a header that is no description of an array: {text[:80]!r}")
-    shape, fortran = told["shape"], told["fortran_order"]
+    shape, fortran = fields["shape"], fields["fortran_order"]
     if not isinstance(shape, tuple) or not all(type(side) is int and side >= 0 for side in shape) or len(shape) > 32:
         raise ValueError(f"{where} says that its array has the shape {str(shape)[:80]}, which is none")
     if not isinstance(fortran, bool):
         raise ValueError(f"{where} says fortran_order={fortran!r}, which must be True or False")
     try:
-        dtype = np.lib.format.descr_to_dtype(told["descr"])
+        dtype = np.lib.format.descr_to_dtype(fields["descr"])
     except Exception as error:
         raise ValueError(
-            f"{where} says that its array has the dtype {str(told['descr'])[:80]!r}, which numpy does not know"
+            f"{where} says that its array has the dtype {str(fields['descr'])[:80]!r}, which numpy does not know"
         ) from error
     if 0 in shape and math.prod(filter(None, shape)) * max(dtype.itemsize, 1) > sys.maxsize:
         raise ValueError(
@@ -100,11 +100,11 @@ def header_for(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     text = repr(described) + " " * (DIGITS - len(str(shape[0])))
     try:
-        held, version, counted = text.encode("latin1"), (1, 0), "<H"
+        body, version, counted = text.encode("latin1"), (1, 0), "<H"
     except UnicodeEncodeError:
-        held, version, counted = text.encode("utf8"), (3, 0), "<I"
+        body, version, counted = text.encode("utf8"), (3, 0), "<I"
     before = len(MAGIC) + 2 + struct.calcsize(counted)
-    if len(held) + before + 64 > LONGEST_HEADER:
+    if len(body) + before + 64 > LONGEST_HEADER:
         raise ValueError("an .npy header with so many fields would be too long")
-    held += b" " * (-(len(held) + 1 + before) % 64) + b"\n"
-    return MAGIC + bytes(version) + struct.pack(counted, len(held)) + held
+    body += b" " * (-(len(body) + 1 + before) % 64) + b"\n"
+    return MAGIC + bytes(version) + struct.pack(counted, len(body)) + body

@@ -49,7 +49,7 @@ class ArrayFile(Columns):
     """Arrays of an .npy or .npz file, as rows: they are mapped, or loaded, by the process that reads, when it does."""
 
     def __init__(self, path: str, who: str, chosen: Any, allow_pickle: bool) -> None:
-        self.path, self.who, self.given, self.allow_pickle = path, who, chosen, allow_pickle
+        self.path, self.who, self.chosen, self.allow_pickle = path, who, chosen, allow_pickle
         self.members, self.form = self._looked_at()
         self.keys, self.bare = self.form.keys, self.form.bare
         self._arrays: list[np.ndarray] | None = None
@@ -95,10 +95,10 @@ class ArrayFile(Columns):
         return _rows(self, block)
 
     def __getstate__(self) -> Any:
-        return self.path, self.who, self.given, self.allow_pickle, self.members, self.form
+        return self.path, self.who, self.chosen, self.allow_pickle, self.members, self.form
 
     def __setstate__(self, state: Any) -> None:
-        self.path, self.who, self.given, self.allow_pickle, self.members, self.form = state
+        self.path, self.who, self.chosen, self.allow_pickle, self.members, self.form = state
         self.keys, self.bare = self.form.keys, self.form.bare
         self._arrays, self._turn = None, forks.lock()
 
@@ -106,19 +106,19 @@ class ArrayFile(Columns):
         where = f"{self.who}(): {self.path}"
         with open_file(self.path, who=f"{self.who}()") as file, reading(self.path, f"{where} cannot be read"):
             if self.who == "read_npy":
-                found = {"": _member(file, "", 0, _file_size(file), where, self.allow_pickle)}
+                members = {"": _member(file, "", 0, _file_size(file), where, self.allow_pickle)}
                 form = Form(None, True, [""])
-                if not found[""].header.shape:
+                if not members[""].header.shape:
                     raise ValueError(f"{where} holds a single value, and no rows")
             else:
-                there = _members(file, self.path, whole=self.given is None)
-                form = form_of(self.given, list(there), self.who, "arrays", self.path)
-                found = {
+                there = _members(file, self.path, whole=self.chosen is None)
+                form = form_of(self.chosen, list(there), self.who, "arrays", self.path)
+                members = {
                     name: _in_zip(file, there[name], name, f"{where}: {name!r}", self.allow_pickle)
                     for name in form.names
                 }
-        equal_lengths({name: found[name].header.shape for name in form.names}, self.who, "arrays", self.path)
-        return [found[name] for name in form.names], form
+        equal_lengths({name: members[name].header.shape for name in form.names}, self.who, "arrays", self.path)
+        return [members[name] for name in form.names], form
 
     def _array(self, member: ArrayMember) -> np.ndarray:
         header, where = member.header, f"{self.who}(): {self.path}" + f": {member.name!r}" * bool(member.name)
@@ -153,7 +153,7 @@ def _rows(columns: Columns, block: Block) -> Any:
     ):
         return Columns.rows(columns, block)
     indices = np.asarray(block)
-    taken = []
+    gathered = []
     for array in columns.arrays:
         made = buffers.empty((len(indices), *array.shape[1:]), array.dtype)
         if array.flags.c_contiguous and array.size and not array.dtype.hasobject:
@@ -161,8 +161,8 @@ def _rows(columns: Columns, block: Block) -> Any:
             flat.take(indices, axis=0, out=made.reshape(len(made), -1).view(np.uint8), mode="clip")
         else:
             made[...] = array[indices]
-        taken.append(made)
-    return taken[0] if columns.bare else dict(zip(columns.keys, taken)) if columns.keys is not None else taken
+        gathered.append(made)
+    return gathered[0] if columns.bare else dict(zip(columns.keys, gathered)) if columns.keys is not None else gathered
 
 
 def _file_size(file: BinaryIO) -> int:
@@ -219,9 +219,9 @@ def _in_zip(file: BinaryIO, info: zipfile.ZipInfo, name: str, where: str, allow_
         )
     with zipfile.ZipFile(file) as archive, archive.open(info) as member:
         found: Any = member
-        told = _member(found, name, 0, info.file_size, where, allow_pickle, packed=not stored)
+        array = _member(found, name, 0, info.file_size, where, allow_pickle, packed=not stored)
     if not stored:
-        return told
+        return array
     file.seek(info.header_offset)
     local = file.read(LOCAL)
     if local[:4] != b"PK\x03\x04" or len(local) < LOCAL:
@@ -229,7 +229,7 @@ def _in_zip(file: BinaryIO, info: zipfile.ZipInfo, name: str, where: str, allow_
     start = info.header_offset + LOCAL + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
     if start + info.file_size > _file_size(file):
         raise ValueError(f"{where} ends behind the end of the file; it is not whole")
-    return told._replace(offset=start + told.offset)
+    return array._replace(offset=start + array.offset)
 
 
 def _loaded(file: Any, member: ArrayMember, where: str) -> np.ndarray:

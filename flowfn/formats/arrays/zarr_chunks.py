@@ -149,12 +149,12 @@ class Stored:
         if self._there is None:
             self._there = self._listed()
         numbers = range(start // self.sides[0], -(-stop // self.sides[0]))
-        found = [coordinates for number in numbers for coordinates in self._there.get(number, ())]
-        if 2 * len(found) > self.many * len(numbers):
+        chunks = [coordinates for number in numbers for coordinates in self._there.get(number, ())]
+        if 2 * len(chunks) > self.many * len(numbers):
             return None
         return [
             tuple(map(self._within, coordinates, self.sides, ((start, stop), *((0, n) for n in self.shape[1:]))))
-            for coordinates in found
+            for coordinates in chunks
         ]
 
     def _within(self, number: int, side: int, bounds: tuple[int, int]) -> slice:

@@ -84,15 +84,15 @@ class ZarrRows(StoredRows):
                     raise ValueError(
                         f"read_zarr(): {self.path} is one array, in which there is none to choose; leave out arrays="
                     )
-                form, found = Form(None, True, [""]), {"": opened.array("")}
+                form, arrays = Form(None, True, [""]), {"": opened.array("")}
             else:
                 named = names_in(self.arrays)
-                found = {name: opened.array(name) for name in named if isinstance(opened.member(name), zarr.Array)}
-                listed = () if self.arrays is not None and len(found) == len(set(named)) else opened.names()
-                form = form_of(self.arrays, sorted({*found, *listed}), "read_zarr", "arrays", self.path)
-                found = {name: found.get(name) or opened.array(name) for name in form.names}
-            equal_lengths({name: array.shape for name, array in found.items()}, "read_zarr", "arrays", self.path)
-            return form, [_stored_array(found[name], name) for name in form.names]
+                arrays = {name: opened.array(name) for name in named if isinstance(opened.member(name), zarr.Array)}
+                listed = () if self.arrays is not None and len(arrays) == len(set(named)) else opened.names()
+                form = form_of(self.arrays, sorted({*arrays, *listed}), "read_zarr", "arrays", self.path)
+                arrays = {name: arrays.get(name) or opened.array(name) for name in form.names}
+            equal_lengths({name: array.shape for name, array in arrays.items()}, "read_zarr", "arrays", self.path)
+            return form, [_stored_array(arrays[name], name) for name in form.names]
         finally:
             opened.close()
 

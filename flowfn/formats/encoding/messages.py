@@ -166,13 +166,16 @@ def _message_classes(
             message.oneof_decl.add(name=(choices or {})[name])
         _add(message, package, fields, name in (choices or {}))
         if name in (entries or {}):
-            held = (entries or {})[name]
-            entry = message.nested_type.add(name=f"{held}Entry")
+            value_type = (entries or {})[name]
+            entry = message.nested_type.add(name=f"{value_type}Entry")
             entry.options.map_entry = True
             _add(
                 entry,
                 package,
-                [("key", 1, _LABEL_OPTIONAL, _TYPE_STRING, ""), ("value", 2, _LABEL_OPTIONAL, _TYPE_MESSAGE, held)],
+                [
+                    ("key", 1, _LABEL_OPTIONAL, _TYPE_STRING, ""),
+                    ("value", 2, _LABEL_OPTIONAL, _TYPE_MESSAGE, value_type),
+                ],
             )
     pool = pools.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())

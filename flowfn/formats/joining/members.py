@@ -61,7 +61,7 @@ def dicts(keys: tuple[Any, ...]) -> Callable[[Iterable[Sequence[Any]]], Iterator
     return made(*keys)
 
 
-def form_of(given: Any, there: Sequence[str], who: str, argument: str, path: str) -> Form:
+def form_of(choice: Any, there: Sequence[str], who: str, argument: str, path: str) -> Form:
     """What a user has chosen: one name (bare values), a list of names (lists),
     a dict of names (dicts), None (dicts of all).
 
@@ -69,17 +69,17 @@ def form_of(given: Any, there: Sequence[str], who: str, argument: str, path: str
         TypeError: it is none of these.
         ValueError: there is no such name in the file, or nothing is chosen; the message lists what there is.
     """
-    if given is None:
+    if choice is None:
         form = Form(list(there), False, list(there))
-    elif isinstance(given, str):
-        form = Form(None, True, [given])
-    elif isinstance(given, Mapping):
-        form = Form(list(given), False, list(given.values()))
-    elif isinstance(given, (list, tuple)):
-        form = Form(None, False, list(given))
+    elif isinstance(choice, str):
+        form = Form(None, True, [choice])
+    elif isinstance(choice, Mapping):
+        form = Form(list(choice), False, list(choice.values()))
+    elif isinstance(choice, (list, tuple)):
+        form = Form(None, False, list(choice))
     else:
         raise TypeError(
-            f"{who}(): {argument} must be a name, a list or dict of names, or None for all, got {brief(given)}"
+            f"{who}(): {argument} must be a name, a list or dict of names, or None for all, got {brief(choice)}"
         )
     missing = [name for name in form.names if name not in there]
     if missing:
@@ -87,16 +87,19 @@ def form_of(given: Any, there: Sequence[str], who: str, argument: str, path: str
     if not form.names:
         raise ValueError(
             f"{who}(): {path} holds no arrays"
-            if given is None
-            else f"{who}(): {argument} must name something, got {given!r}"
+            if choice is None
+            else f"{who}(): {argument} must name something, got {choice!r}"
         )
     return form
 
 
-def names_in(given: Any) -> list[str]:
+def names_in(choice: Any) -> list[str]:
     """The names in what a user has chosen."""
-    chosen = given.values() if isinstance(given, Mapping) else given if isinstance(given, (list, tuple)) else [given]
-    return [name for name in chosen if isinstance(name, str)]
+    if isinstance(choice, Mapping):
+        choice = choice.values()
+    elif not isinstance(choice, (list, tuple)):
+        choice = [choice]
+    return [name for name in choice if isinstance(name, str)]
 
 
 def equal_lengths(shapes: Mapping[str, tuple[int, ...]], who: str, argument: str, path: str) -> int:

@@ -176,16 +176,16 @@ def _moved(block: Block, by: int) -> Block:
     return range(block.start + by, block.stop + by, block.step) if type(block) is range else np.asarray(block) + by
 
 
-def _gathered(found: list[Any], places: list[np.ndarray], count: int) -> Any:
+def _gathered(pieces: list[Any], places: list[np.ndarray], count: int) -> Any:
     """Rows of several files in one array for each component."""
-    first = found[0]
+    first = pieces[0]
     if isinstance(first, dict):
-        return {key: _gathered([one[key] for one in found], places, count) for key in first}
+        return {key: _gathered([one[key] for one in pieces], places, count) for key in first}
     if isinstance(first, list):
-        return [_gathered(list(parts), places, count) for parts in zip(*found)]
-    dtype, shape = np.result_type(*found), (count, *first.shape[1:])  # texts are as wide as the widest
+        return [_gathered(list(parts), places, count) for parts in zip(*pieces)]
+    dtype, shape = np.result_type(*pieces), (count, *first.shape[1:])  # texts are as wide as the widest
     made = np.empty(shape, dtype) if dtype.hasobject else buffers.empty(shape, dtype)
-    for rows, place in zip(found, places):
+    for rows, place in zip(pieces, places):
         made[place] = rows
     return made
 

@@ -37,9 +37,10 @@ class Environment:
     Large values are looked at where they lie in the map; to copy small ones is faster.
     """
 
-    def __init__(self, path: str, who: str, told: os.stat_result) -> None:
-        self.path, self.who, self.written, lmdb = path, who, told.st_mtime_ns, needed("lmdb", f"{who}()", extra="lmdb")
-        self.errors, self._local, size = lmdb.Error, threading.local(), told.st_size
+    def __init__(self, path: str, who: str, status: os.stat_result) -> None:
+        lmdb = needed("lmdb", f"{who}()", extra="lmdb")
+        self.path, self.who, self.written, size = path, who, status.st_mtime_ns, status.st_size
+        self.errors, self._local = lmdb.Error, threading.local()
         with self.clearly("cannot be opened"):
             if not size:
                 raise ValueError(f"{who}(): {path} is empty; no LMDB database was written to it")
@@ -98,13 +99,13 @@ class Environment:
         try:
             yield
         except self.errors as error:
-            raise self.told(what, error) from error
+            raise self.error_for(what, error) from error
 
     def corrupt(self, why: str) -> ValueError:
         """The error for a database that contradicts itself."""
         return ValueError(f"{self.who}(): {self.path} is corrupt: {why}; copy or write it again")
 
-    def told(self, what: str, error: Exception) -> ValueError:
+    def error_for(self, what: str, error: Exception) -> ValueError:
         """An error of LMDB, with what to do."""
         foreign = _foreign(self.path) or other_kind(self.path, self.who)
         hint = "close the other first" if "already open" in str(error) else foreign or "is it a whole LMDB database?"
@@ -171,15 +172,15 @@ def _check_roots(path: str, page: int, size: int, called: str) -> None:
 def environment(path: str, who: str) -> Environment:
     """The environment of a file in this process."""
     with _environments_lock:
-        told = os.stat(path)
-        at = told.st_dev, told.st_ino
-        found = _environments.get(at)
-        if found is not None and found.written != told.st_mtime_ns:  # it has been written to
-            found = None
+        status = os.stat(path)
+        at = status.st_dev, status.st_ino
+        shared = _environments.get(at)
+        if shared is not None and shared.written != status.st_mtime_ns:  # it has been written to
+            shared = None
             gc.collect()
-        if found is None:
-            found = _environments[at] = Environment(path, who, told)
-        return found
+        if shared is None:
+            shared = _environments[at] = Environment(path, who, status)
+        return shared
 
 
 class Growing:
@@ -192,7 +193,7 @@ class Growing:
             self._environment = self._lmdb.open(path, subdir=False, lock=False, map_size=max(FIRST, 2 * size))
         except self._lmdb.Error as error:
             if not size:
-                raise self._told(error) from error
+                raise self._error_for(error) from error
             raise ValueError(f"{who}(): {path} cannot be continued: {error}; remove it to begin anew") from error
 
     def put(self, items: Sequence[tuple[bytes, bytes]], beside: Mapping[bytes, bytes | None]) -> None:
@@ -225,9 +226,9 @@ class Growing:
             except self._lmdb.MapFullError:
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"])
             except self._lmdb.Error as error:
-                raise self._told(error) from error
+                raise self._error_for(error) from error
 
-    def _told(self, error: Exception) -> OSError:
+    def _error_for(self, error: Exception) -> OSError:
         number, hint = errno_of(error), "is there room on the disk?"
         if number is None:
             return OSError(f"{self.who}(): {self.path} cannot be written: {error}; {hint}")

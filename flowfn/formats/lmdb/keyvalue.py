@@ -209,24 +209,24 @@ class Entries(Opened):
         return self._listing
 
     def _looked_up(self) -> Numbered | Listed:
-        held: Environment = self.handle
-        own = held.get(KEY_LIST)
-        entries = held.entries - (own is not None)
+        database: Environment = self.handle
+        own = database.get(KEY_LIST)
+        entries = database.entries - (own is not None)
         if self.keys is not None:
             return chosen_keys(self.keys, entries)
         try:
-            found = own_keys(bytes(own), entries, self.allow_pickle) if own is not None else None
+            listing = own_keys(bytes(own), entries, self.allow_pickle) if own is not None else None
         except Unreadable as error:
-            raise self._told("the list of keys", error) from error
-        if found is not None and found.count > entries:
-            raise held.corrupt(f"{found.count} keys are listed, and it has {entries} entries")
-        return found or self._gone_through(held)
+            raise self._error_for("the list of keys", error) from error
+        if listing is not None and listing.count > entries:
+            raise database.corrupt(f"{listing.count} keys are listed, and it has {entries} entries")
+        return listing or self._gone_through(database)
 
-    def _gone_through(self, held: Environment) -> Listed:
+    def _gone_through(self, database: Environment) -> Listed:
         """The keys as they come, which are as many as there are said to be."""
-        there = list(islice(held, held.entries + 1))
-        if len(there) != held.entries:
-            raise held.corrupt(f"it says that it has {held.entries} entries, and {len(there)} are found")
+        there = list(islice(database, database.entries + 1))
+        if len(there) != database.entries:
+            raise database.corrupt(f"it says that it has {database.entries} entries, and {len(there)} are found")
         return listed((key for key in there if key != KEY_LIST), in_order=True)
 
     def __len__(self) -> int:
@@ -234,12 +234,12 @@ class Entries(Opened):
 
     def __getitem__(self, index: int) -> Any:
         index = self.within(index)
-        held: Environment = self.handle
+        database: Environment = self.handle
         key = self.listing.key(index)
         try:
-            datapoint = self._carefully(held.transaction.get(key))
-        except held.errors as error:
-            raise held.told("cannot be read", error) from error
+            datapoint = self._carefully(database.transaction.get(key))
+        except database.errors as error:
+            raise database.error_for("cannot be read", error) from error
         except Unreadable as error:
             raise self._found_again(range(index, index + 1)) or error from None
         return (key, datapoint) if self.with_keys else datapoint
@@ -256,17 +256,19 @@ class Entries(Opened):
             return
         for end in (block[0], block[-1]) if isinstance(block, range) else (block.min(), block.max()):
             self.within(int(end))
-        held: Environment = self.handle
-        with held.clearly("cannot be read"):
-            datapoints = self._decoded(held, self._payloads(held, block))
+        database: Environment = self.handle
+        with database.clearly("cannot be read"):
+            datapoints = self._decoded(database, self._payloads(database, block))
             try:
                 yield from zip(self.listing.keys(block), datapoints) if self.with_keys else datapoints
             except Exception as error:
-                if isinstance(error, held.errors) or (self.decode is not None and not isinstance(error, Unreadable)):
+                if isinstance(error, database.errors) or (
+                    self.decode is not None and not isinstance(error, Unreadable)
+                ):
                     raise
                 raise self._found_again(block) or error from None
 
-    def _payloads(self, held: Environment, block: Block) -> Iterator[Any]:
+    def _payloads(self, database: Environment, block: Block) -> Iterator[Any]:
         """What is at these places."""
         listing = self.listing
         if (
@@ -274,12 +276,12 @@ class Entries(Opened):
             and block[-1] - block[0] == len(block) - 1
             and (type(block) is range or bool((np.diff(block) == 1).all()))
         ):
-            return islice(held.following(listing.key(int(block[0]))), len(block))
-        return map(held.transaction.get, listing.keys(block))
+            return islice(database.following(listing.key(int(block[0]))), len(block))
+        return map(database.transaction.get, listing.keys(block))
 
-    def _decoded(self, held: Environment, payloads: Iterator[Any]) -> Iterator[Any]:
+    def _decoded(self, database: Environment, payloads: Iterator[Any]) -> Iterator[Any]:
         """What payloads are made into; where they are many and small, without a call of Python for each."""
-        if self.decode is not None or (self.allow_pickle and not held.small):
+        if self.decode is not None or (self.allow_pickle and not database.small):
             return map(self._carefully, payloads)
         if not self.allow_pickle:
             return map(hasty(False), payloads)
@@ -302,10 +304,10 @@ class Entries(Opened):
             try:
                 self._carefully(payload)
             except Unreadable as error:
-                return self._told(f"datapoint {index} (key {key!r})", error)
+                return self._error_for(f"datapoint {index} (key {key!r})", error)
         return None
 
-    def _told(self, what: str, error: ValueError) -> ValueError:
+    def _error_for(self, what: str, error: ValueError) -> ValueError:
         hint = "; for values of another form, give decode=" if self.decode is None else ""
         return ValueError(f"{self.who}(): {what} of {self.path} cannot be read: {error}{hint}")
 

@@ -104,17 +104,17 @@ def own_keys(payload: bytes, entries: int, allow_pickle: bool) -> Numbered | Lis
     if payload == packed_datapoint(numbers) or (payload[:1] == b"\x80" and payload == _pickled(numbers, payload[1])):
         return Numbered(entries, sorted=entries <= SORTED)
     is_pickle = len(payload) > 1 and payload[0] == 0x80
-    found = (
+    content = (
         list(_texts(payload))
         if is_pickle and not allow_pickle
         else unpacked_datapoint(payload, allow_pickle=allow_pickle)
     )
-    if is_pickle and not allow_pickle and None in found:
+    if is_pickle and not allow_pickle and None in content:
         return None
-    if type(found) is not list or not all(isinstance(key, (str, bytes)) for key in found):
+    if type(content) is not list or not all(isinstance(key, (str, bytes)) for key in content):
         raise Unreadable(f"what is listed under {KEY_LIST.decode()} are not keys")
-    keys = chosen_keys(found, entries)
-    return Numbered(entries, sorted=entries <= SORTED) if found == numbers else keys
+    keys = chosen_keys(content, entries)
+    return Numbered(entries, sorted=entries <= SORTED) if content == numbers else keys
 
 
 def _pickled(numbers: list[bytes], protocol: int) -> bytes | None:

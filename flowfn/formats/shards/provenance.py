@@ -32,16 +32,16 @@ class Origin:
     flow: str
     write: str
 
-    def differs(self, known: Mapping[str, Any]) -> str | None:
+    def differs(self, other: Mapping[str, Any]) -> str | None:
         """How files that are known to be of another origin differ from those of this, if they do."""
-        if known.get("shards") != self.shards:
-            return f"are {known.get('shards')} files that belong together, and not {self.shards}"
-        if (known.get("flow"), known.get("write")) != (self.flow, self.write):
-            what = "flow" if known.get("flow") != self.flow else "write"
+        if other.get("shards") != self.shards:
+            return f"are {other.get('shards')} files that belong together, and not {self.shards}"
+        if (other.get("flow"), other.get("write")) != (self.flow, self.write):
+            what = "flow" if other.get("flow") != self.flow else "write"
             return f"are of another {what}, or of functions in it that have changed since"
-        if (known.get("seed"), known.get("epoch")) != (self.seed, self.epoch):
+        if (other.get("seed"), other.get("epoch")) != (self.seed, self.epoch):
             return (
-                f"are of seed {known.get('seed')}, epoch {known.get('epoch')}, and not of seed {self.seed}, epoch "
+                f"are of seed {other.get('seed')}, epoch {other.get('epoch')}, and not of seed {self.seed}, epoch "
                 f"{self.epoch}"
             )
         return None
@@ -65,11 +65,11 @@ class Note:
         Raises:
             ValueError: they are of another origin, or of one that nobody knows.
         """
-        known = self._known()
+        content = self._content()
         differs = (
             f"are of a flow that nobody knows: there is no note of it at {self.path!r}"
-            if known is None
-            else origin.differs(known)
+            if content is None
+            else origin.differs(content)
         )
         if differs:
             raise ValueError(
@@ -77,7 +77,7 @@ class Note:
                 "what the same call "
                 "began: write elsewhere, or pass overwrite=True to write all anew"
             )
-        before = (known or {}).get("before", {})
+        before = (content or {}).get("before", {})
         return [path for path in there if before.get(path) == _stamp(path, self.who)]
 
     def keep(self, origin: Origin, before: Sequence[str]) -> None:
@@ -95,13 +95,13 @@ class Note:
             else:
                 os.remove(self.path)
 
-    def _known(self) -> dict[str, Any] | None:
+    def _content(self) -> dict[str, Any] | None:
         try:
             with open_file(self.path, who=f"{self.who}()") as file:
-                known = json.loads(file.read())
+                content = json.loads(file.read())
         except (FileNotFoundError, ValueError):
             return None
-        return known if isinstance(known, dict) and isinstance(known.get("before"), dict) else None
+        return content if isinstance(content, dict) and isinstance(content.get("before"), dict) else None
 
 
 def note_beside(pattern: str, shards: int, who: str) -> Note:

@@ -33,13 +33,13 @@ class DecodedGroup:
 
     table: Any
     convert: list[Convert]
-    held: int
+    memory: int
     nbytes: int
     checked: bool
     apart: bool
     seen: int = 0
 
-    def taken(self, rows: np.ndarray) -> Any:
+    def take(self, rows: np.ndarray) -> Any:
         """Some of the rows, put together."""
         try:
             return self.table.take(rows)
@@ -88,7 +88,7 @@ class Grouped(Protocol):
 
     def decoded(self, file: Any, number: int, names: list[str]) -> Any: ...
 
-    def held(self, file: Any, table: Any) -> int: ...
+    def memory_of(self, file: Any, table: Any) -> int: ...
 
     def tell(self, error: Exception, at: int, hint: str) -> NoReturn: ...
 
@@ -108,7 +108,7 @@ class Tables:
             group = self._groups.get(at)
             if group is None:
                 group = self._decoded(at, cast("Grouped", self._rows()))
-                self._groups.put(at, group, group.held)
+                self._groups.put(at, group, group.memory)
             return group
 
     def _decoded(self, at: int, rows: Grouped) -> DecodedGroup:
@@ -116,7 +116,7 @@ class Tables:
         try:
             file = self._file(group.file, rows)
             table = rows.decoded(file, group.number, rows.form.names)
-            nbytes, held = int(table.nbytes), rows.held(file, table) + COLUMN * table.num_columns
+            nbytes, memory = int(table.nbytes), rows.memory_of(file, table) + COLUMN * table.num_columns
         except Exception as error:
             rows.tell(error, at, DAMAGED)
         if len(table) != group.rows:
@@ -126,7 +126,7 @@ class Tables:
             )
         apart = rows.checked or all(map(stands_alone, table.schema.types))
         return DecodedGroup(
-            table, [self._converter(field, rows) for field in table.schema], held, nbytes, rows.checked, apart
+            table, [self._converter(field, rows) for field in table.schema], memory, nbytes, rows.checked, apart
         )
 
     def _converter(self, field: Any, rows: Grouped) -> Convert:

@@ -62,7 +62,7 @@ class TableRows(Opened):
         """A group, as an Arrow table of the named columns."""
         raise TypeError(f"{type(self).__name__} does not say how to read {self.path}")
 
-    def held(self, file: Any, table: Any) -> int:
+    def memory_of(self, file: Any, table: Any) -> int:
         """How many bytes of memory a decoded group holds."""
         return int(table.nbytes)
 
@@ -72,7 +72,7 @@ class TableRows(Opened):
 
     def _looked_at(self) -> Form:
         for at, path in enumerate(self.paths):
-            schema, rows = self._told(path)
+            schema, rows = self._layout(path)
             self.groups += [RowGroup(at, number, count) for number, count in enumerate(rows) if count]
             if not at:
                 form = self._form(schema)
@@ -83,7 +83,7 @@ class TableRows(Opened):
         self._check_missing({name: kind for name, (_, kind, _) in agreed.seen.items()})
         return form
 
-    def _told(self, path: str) -> tuple[Any, list[int]]:
+    def _layout(self, path: str) -> tuple[Any, list[int]]:
         failed = f"{self.who}(): {path} cannot be read"
         with reading(path, failed, "; it is no such file, or a damaged one"):
             try:
@@ -167,7 +167,7 @@ class TableRows(Opened):
             rows: list[Any] = [None] * many
             for at in dict.fromkeys(chosen.tolist()):
                 places = np.flatnonzero(chosen == at)
-                for place, row in zip(places.tolist(), self._taken(at, within[places] - self.starts[at])):
+                for place, row in zip(places.tolist(), self._take(at, within[places] - self.starts[at])):
                     rows[place] = row
             yield from rows
             first += many
@@ -179,11 +179,11 @@ class TableRows(Opened):
             self._check(at, group, table)
         return self._rows(at, group, table)
 
-    def _taken(self, at: int, rows: np.ndarray) -> Iterator[Any]:
+    def _take(self, at: int, rows: np.ndarray) -> Iterator[Any]:
         group = self.handle.group(at)
         if group.checked or not self._apart(group, len(rows)):
             self._check(at, group, group.table)
-            return self._rows(at, group, group.taken(rows))
+            return self._rows(at, group, group.take(rows))
         try:
             table = group.picked(rows)
         except Exception as error:

@@ -175,7 +175,7 @@ class ArrowRows(TableRows):
         table.validate()
         return table
 
-    def held(self, file: Any, table: Any) -> int:
+    def memory_of(self, file: Any, table: Any) -> int:
         """What is read in place holds no memory."""
         return sum(
             size

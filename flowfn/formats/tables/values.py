@@ -110,13 +110,13 @@ def meaning(kind: Any, arrays: bool) -> Any:
         return "integers"
     if types.is_timestamp(kind):
         return "times with a zone" if kind.tz else "times"
-    for told, word in (
+    for prefix, word in (
         ("decimal", "decimals"),
         ("fixed_size_binary", "bytes"),
         ("time", "times of day"),
         ("duration", "durations"),
     ):
-        if text.startswith(told):
+        if text.startswith(prefix):
             return word
     return _LIKE.get(text, text)
 

@@ -248,15 +248,15 @@ def _converted(pa: Any, column: list[Any], kind: Any, name: str, who: str, numbe
     dtype = kinds.pop() if len(kinds) == 1 else None
     try:
         try:
-            found = pa.array(np.array(column, dtype) if dtype is not None and dtype.kind in "biufmM" else column)
+            array = pa.array(np.array(column, dtype) if dtype is not None and dtype.kind in "biufmM" else column)
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
             if kind is None:
                 raise
             return pa.array(column, kind)
-        if kind is None or found.type == kind:
-            return found
+        if kind is None or array.type == kind:
+            return array
         try:
-            return found.cast(kind)
+            return array.cast(kind)
         except pa.ArrowNotImplementedError:
             return pa.array(column, kind)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:

@@ -78,9 +78,9 @@ class Decoding:
             ValueError: they are not what the extension says, or it is a pickle. What a function of the user's raises is
                 raised as it is, with a note.
         """
-        known = vars(self)["_known"].get(extension)
+        known = vars(self)["_decoders"].get(extension)
         if known is None:
-            known = vars(self)["_known"][extension] = self._found(extension)
+            known = vars(self)["_decoders"][extension] = self._decoder_for(extension)
         decoder, ours = known
         if decoder is None:
             return data
@@ -94,7 +94,7 @@ class Decoding:
                 f"{where()} cannot be read as {extension}: {error_words(error)}; decode=False gives its bytes"
             ) from error
 
-    def _found(self, extension: str) -> tuple[Decoder | None, bool]:
+    def _decoder_for(self, extension: str) -> tuple[Decoder | None, bool]:
         """What decodes this extension, and whether that is of ours."""
         if not self.decode:
             return None, True
@@ -104,7 +104,7 @@ class Decoding:
                 if name in self.decode:
                     return self.decode[name], False
         if last == "gz" and extension != "gz":
-            inner, ours = self._found(extension[:-3])
+            inner, ours = self._decoder_for(extension[:-3])
             return (inner and (lambda data: inner(gzip.decompress(data)))), ours
         return self._of_ours(last), True
 
@@ -129,8 +129,8 @@ class Decoding:
         return {"decode": self.decode, "images": self.images, "allow_pickle": self.allow_pickle}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        known: dict[str, tuple[Decoder | None, bool]] = {}
-        vars(self).update(state, _known=known)
+        decoders: dict[str, tuple[Decoder | None, bool]] = {}
+        vars(self).update(state, _decoders=decoders)
 
 
 def component_bytes(extension: str, value: Any, who: str) -> bytes:
@@ -202,12 +202,12 @@ def _image(last: str, image: np.ndarray, who: str) -> bytes:
         image = image[:, :, [2, 1, 0, 3][: image.shape[2]]]
     lossless = [cv2.IMWRITE_TIFF_COMPRESSION, _LZW] if last in ("tif", "tiff") else []
     try:
-        written, found = cv2.imencode(f".{last}", np.ascontiguousarray(image), lossless)
+        written, buffer = cv2.imencode(f".{last}", np.ascontiguousarray(image), lossless)
     except cv2.error as error:
         raise ValueError(str(error).strip()) from error
     if not written:
         raise ValueError(f"OpenCV {cv2.__version__} does not write it")
-    return bytes(found.tobytes())
+    return bytes(buffer.tobytes())
 
 
 def _check_image(last: str, image: np.ndarray) -> None:

@@ -38,20 +38,20 @@ def header(source: TarReader) -> bytes | None:
     Raises:
         ValueError: there is none.
     """
-    found = source.read(BLOCK_SIZE)
-    at = source.position - len(found)
-    if found == _EMPTY:
+    block = source.read(BLOCK_SIZE)
+    at = source.position - len(block)
+    if block == _EMPTY:
         return None
-    if len(found) == BLOCK_SIZE and _is_whole(found):
-        return found
-    other = None if at else "compressed twice" if packing(found) else known_as(found)
+    if len(block) == BLOCK_SIZE and _is_whole(block):
+        return block
+    other = None if at else "compressed twice" if packing(block) else known_as(block)
     if other is not None:
         raise ValueError(f"{source.called} is no tar file but {other}; unpack it, or get the file that is meant")
     if not source.position:
         raise ValueError(f"{source.called} is empty, and a tar file has at least two blocks of zeros; get it again")
-    if len(found) < BLOCK_SIZE:
+    if len(block) < BLOCK_SIZE:
         where = (
-            f"within a header at byte {at}" if found else f"at byte {at} without the blocks of zeros that mark the end"
+            f"within a header at byte {at}" if block else f"at byte {at} without the blocks of zeros that mark the end"
         )
         raise ValueError(f"{source.called} is cut off, or no tar file: it ends {where}; get it again")
     what = (
@@ -68,36 +68,36 @@ def extended(source: TarReader, size: int, at: int) -> bytes:
         raise ValueError(
             f"{source.called} is damaged: the extended header at byte {at} is said to have {size} bytes; get it again"
         )
-    held = source.read(-(-size // BLOCK_SIZE) * BLOCK_SIZE)
-    if len(held) < size:
+    content = source.read(-(-size // BLOCK_SIZE) * BLOCK_SIZE)
+    if len(content) < size:
         raise ValueError(f"{source.called} is cut off: it ends within the extended header at byte {at}; get it again")
-    return held[:size]
+    return content[:size]
 
 
-def records(held: bytes, called: str, at: int) -> dict[str, str]:
+def records(content: bytes, called: str, at: int) -> dict[str, str]:
     """The records "length key=value" of an extended header."""
-    found: dict[str, str] = {}
-    while held:
-        digits, _, _ = held.partition(b" ")
+    pairs: dict[str, str] = {}
+    while content:
+        digits, _, _ = content.partition(b" ")
         length = int(digits) if digits.isdigit() and len(digits) < 8 else 0
-        key, equals, value = held[len(digits) + 1 : length].partition(b"=")
-        if not equals or length > len(held) or not value.endswith(b"\n"):
+        key, equals, value = content[len(digits) + 1 : length].partition(b"=")
+        if not equals or length > len(content) or not value.endswith(b"\n"):
             raise ValueError(f"{called} is damaged: the extended header at byte {at} cannot be read; get it again")
-        found[text(key)] = text(value[:-1])
-        held = held[length:]
-    return found
+        pairs[text(key)] = text(value[:-1])
+        content = content[length:]
+    return pairs
 
 
-def size_of(known: dict[str, str], size: int, called: str, at: int) -> int:
+def size_of(keywords: dict[str, str], size: int, called: str, at: int) -> int:
     """The size of a member, which an extended header may tell too; one that is empty takes back what another told."""
-    told = known.get("size")
-    if not told:
+    digits = keywords.get("size")
+    if not digits:
         return size
-    if not (told.isascii() and told.isdigit() and len(told) < 20):
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
         raise ValueError(
-            f"{called} is damaged: the member at byte {at} is said to have {told[:40]!r} bytes; get it again"
+            f"{called} is damaged: the member at byte {at} is said to have {digits[:40]!r} bytes; get it again"
         )
-    return int(told)
+    return int(digits)
 
 
 def number(field: bytes, called: str, at: int) -> int:
@@ -106,12 +106,12 @@ def number(field: bytes, called: str, at: int) -> int:
         return int.from_bytes(field[1:], "big")
     digits = field.strip(b" \0")
     try:
-        found = int(digits or b"0", 8)
+        size = int(digits or b"0", 8)
     except ValueError:
-        found = -1
-    if found < 0:
+        size = -1
+    if size < 0:
         raise ValueError(f"{called} is damaged: the member at byte {at} is said to have {field!r} bytes; get it again")
-    return found
+    return size
 
 
 def name_in(block: bytes) -> str:
@@ -135,10 +135,10 @@ def leads_out(name: str) -> bool:
 
 def _is_whole(block: bytes) -> bool:
     """Whether the checksum in a header is its own, or as some old programs computed it, of signed bytes."""
-    told = block[148:156]
+    field = block[148:156]
     try:
-        wanted = int(told.strip(b" \0") or b"-1", 8)
+        wanted = int(field.strip(b" \0") or b"-1", 8)
     except ValueError:
         return False
-    found = sum(block) - sum(told) + _BLANK
-    return wanted == found or wanted == found - 256 * sum(byte > 127 for byte in block[:148] + block[156:])
+    total = sum(block) - sum(field) + _BLANK
+    return wanted == total or wanted == total - 256 * sum(byte > 127 for byte in block[:148] + block[156:])

@@ -65,7 +65,7 @@ def sample_parts(
         ValueError: a key comes again behind others, or an extension in a sample; and see `members`.
     """
     recent, before = dict[str, int](), dict[str, int]()
-    newest, held, left_out = None, set[str](), False
+    newest, extensions, left_out = None, set[str](), False
     for member in members(source, say):
         named = split_name(member.name)
         if named is None:
@@ -85,13 +85,13 @@ def sample_parts(
             if len(recent) == remembered:
                 recent, before = {}, recent
             recent[key] = member.offset
-            newest, held = key, set()
-        if extension in held:
+            newest, extensions = key, set()
+        if extension in extensions:
             raise ValueError(
                 f"{source.called} holds two files {key}.{extension} one after the other; a sample has one of each "
                 "extension"
             )
-        held.add(extension)
+        extensions.add(extension)
         yield key, extension, member, begins
 
 
@@ -145,12 +145,12 @@ class Index:
 
     def demand(self, components: Sequence[str], called: str) -> None:
         """Raise an error if a sample lacks one of these components."""
-        begin, known = 0, set[bytes]()
+        begin, seen = 0, set[bytes]()
         for number, end in enumerate(self.ends[1:].tolist()):
             there = self.names[begin:end].partition(b"\0")[2]
             begin = end
-            if there not in known:  # there are few kinds of samples
-                known.add(there)
+            if there not in seen:  # there are few kinds of samples
+                seen.add(there)
                 key, extensions, offsets, _ = self.sample(number)
                 for missing in filter(lambda one: one not in extensions, components):
                     raise lacks(called, key, offsets[0], missing, extensions)
@@ -193,12 +193,12 @@ def sample_index(pieces: Pieces, path: str, called: str, *, save: bool = False) 
 
     With `save`, what is found is written beside it.
     """
-    known = _beside(path, pieces.size)
-    if known is None:
-        known = scanned(pieces, called)
+    index = _beside(path, pieces.size)
+    if index is None:
+        index = scanned(pieces, called)
         if save:
-            save_index(known, path)
-    return known
+            save_index(index, path)
+    return index
 
 
 def save_index(index: Index, path: str) -> None:
@@ -258,10 +258,10 @@ def _rises(numbers: np.ndarray, last: int) -> bool:
 
 class Shards:
     """Some tar files, of which a limited number is open, for any number of threads.
-    `known` are the samples of some of them."""
+    `indexes` are the samples of some of them."""
 
-    def __init__(self, paths: Sequence[str], stamps: Sequence[Any], known: dict[int, Index], who: str) -> None:
-        self.paths, self.stamps, self.known, self.who = paths, stamps, known, who
+    def __init__(self, paths: Sequence[str], stamps: Sequence[Any], indexes: dict[int, Index], who: str) -> None:
+        self.paths, self.stamps, self.indexes, self.who = paths, stamps, indexes, who
         self._turn = forks.lock()
         self._open: Recent[tuple[Pieces, Index]] = Recent(OPEN_SHARDS)
 
@@ -278,9 +278,9 @@ class Shards:
         if stamp(path, f"{self.who}()") != self.stamps[number]:
             raise ValueError(f"{self.who}(): {path} has changed since it was opened; call {self.who}() again")
         pieces = Pieces(path, f"{self.who}()")
-        if number not in self.known:
-            self.known[number] = sample_index(pieces, path, f"{self.who}(): {path}")
-        return pieces, self.known[number]
+        if number not in self.indexes:
+            self.indexes[number] = sample_index(pieces, path, f"{self.who}(): {path}")
+        return pieces, self.indexes[number]
 
     def close(self) -> None:
         """Let go of all."""

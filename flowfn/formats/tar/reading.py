@@ -140,19 +140,19 @@ def read_webdataset(
                 f"{_READER}(): a flow of paths is streamed, so there is no index; give a list of paths for one"
             )
         return _streamed(paths, reading, words)
-    found = paths_of(paths, _READER)
-    if save_index and any(map(is_url, found)):
+    files = paths_of(paths, _READER)
+    if save_index and any(map(is_url, files)):
         raise ValueError(
             f"{_READER}(): save_index=True needs local files, but there are URLs among them; pass index=True for an "
             "index that is not kept"
         )
     if index is None:
-        index = save_index or not any(is_url(path) or path.lower().endswith(PACKED) for path in found)
+        index = save_index or not any(is_url(path) or path.lower().endswith(PACKED) for path in files)
     if not index:
         if save_index:
             raise ValueError(f"{_READER}(): save_index=True needs an index, and index=False is for none; leave one out")
-        return _streamed(found, reading, words)
-    samples = Samples(found, reading, save_index)
+        return _streamed(files, reading, words)
+    samples = Samples(files, reading, save_index)
     _warn(samples.remarks)
     return flow_of(samples, _READER, words)
 
@@ -177,25 +177,25 @@ class SampleReader:
         path = file_path(path, _READER)
         called = f"{_READER}(): {path}"
         sample: dict[str, Any] = {}
-        held, first = list[str](), 0
+        extensions, first = list[str](), 0
         with Tape(path, f"{_READER}()", called) as tape:
             for key, extension, member, begins in sample_parts(
                 tape, lambda remark: warnings.warn(f"{called} {remark}", stacklevel=2), REMEMBERED_KEYS
             ):
                 if begins:
-                    if held:
-                        yield self._whole(sample, held, first, called)
-                    sample, held, first = {"__key__": key}, [], member.offset
-                held.append(extension)
+                    if extensions:
+                        yield self._whole(sample, extensions, first, called)
+                    sample, extensions, first = {"__key__": key}, [], member.offset
+                extensions.append(extension)
                 if self.wants(extension):
                     sample[extension] = self.decoded(key, extension, payload(tape, member), path)
-        if held:
-            yield self._whole(sample, held, first, called)
+        if extensions:
+            yield self._whole(sample, extensions, first, called)
 
-    def _whole(self, sample: dict[str, Any], held: Sequence[str], at: int, called: str) -> dict[str, Any]:
+    def _whole(self, sample: dict[str, Any], extensions: Sequence[str], at: int, called: str) -> dict[str, Any]:
         """The sample, if it has what is to be read of it."""
-        for missing in filter(lambda one: one not in held, self.components or ()):
-            raise lacks(called, sample["__key__"], at, missing, held)
+        for missing in filter(lambda one: one not in extensions, self.components or ()):
+            raise lacks(called, sample["__key__"], at, missing, extensions)
         return sample
 
 
@@ -213,27 +213,27 @@ class Samples(Opened):
                 return sample_index(pieces, path, f"{_READER}(): {path}", save=save)
 
         with ThreadPoolExecutor(min(SCANNING, len(paths))) as threads:
-            self._known = dict(enumerate(threads.map(look, paths)))
-        for path, index in zip(paths, self._known.values()):
+            self._indexes = dict(enumerate(threads.map(look, paths)))
+        for path, index in zip(paths, self._indexes.values()):
             if reading.components is not None:
                 index.demand(reading.components, f"{_READER}(): {path}")
-        self.ends = list(itertools.accumulate(map(len, self._known.values())))
+        self.ends = list(itertools.accumulate(map(len, self._indexes.values())))
 
     @property
     def remarks(self) -> list[str]:
         """What is odd about the files that were looked at, but no error."""
         return [
             f"{_READER}(): {self.paths[number]} {remark}"
-            for number, index in self._known.items()
+            for number, index in self._indexes.items()
             for remark in index.remarks
         ]
 
     def open(self) -> Shards:
         """Nothing is opened before it is wanted."""
-        return Shards(self.paths, self.stamp, self._known, _READER)
+        return Shards(self.paths, self.stamp, self._indexes, _READER)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_known": {}}  # each process looks for itself, when it comes to a file
+        return {**super().__getstate__(), "_indexes": {}}  # each process looks for itself, when it comes to a file
 
     def __len__(self) -> int:
         return self.ends[-1]

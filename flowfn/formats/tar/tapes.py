@@ -86,12 +86,12 @@ class Tape:
     def read(self, length: int) -> bytes:
         """So many bytes; fewer where the file ends."""
         try:
-            found = read_fully(self.file, length)
+            data = read_fully(self.file, length)
         except Exception as error:
             what = f"is damaged or cut off: it cannot be unpacked by {self.packed}" if self.packed else "cannot be read"
             raise_clearly(error, self.path, f"{self.called} {what} behind byte {self.position}")
-        self.position += len(found)
-        return found
+        self.position += len(data)
+        return data
 
     def skip(self, length: int) -> bool:
         """Pass over so many bytes; whether they are there."""
@@ -116,25 +116,25 @@ def members(source: TarReader, say: Callable[[str], Any]) -> Iterator[Member]:
             that leads out of the folder in it; or something stands behind its end.
     """
     for_all: dict[str, str] = {}
-    known: dict[str, str] = {}
+    for_next: dict[str, str] = {}
     while (block := headers.header(source)) is not None:
         at, kind = source.position - BLOCK_SIZE, block[156:157]
         size = headers.number(block[124:136], source.called, at)
         if kind in _EXTENDED or kind in (_LONG_NAME, _LONG_LINK, _FOR_ALL):
             held = headers.extended(source, size, at)
             if kind == _LONG_NAME:
-                known["path"] = headers.text(held)
+                for_next["path"] = headers.text(held)
             elif kind != _LONG_LINK:
-                (for_all if kind == _FOR_ALL else known).update(headers.records(held, source.called, at))
+                (for_all if kind == _FOR_ALL else for_next).update(headers.records(held, source.called, at))
             continue
         name = ""
-        if for_all or known:
-            told, known = {**for_all, **known}, {}
-            name = told.get("GNU.sparse.name") or told.get("path") or ""
-            size = headers.size_of(told, size, source.called, at)
+        if for_all or for_next:
+            keywords, for_next = {**for_all, **for_next}, {}
+            name = keywords.get("GNU.sparse.name") or keywords.get("path") or ""
+            size = headers.size_of(keywords, size, source.called, at)
             kind = (
                 _SPARSE
-                if any(key.startswith(_WITH_HOLES) for key in told)
+                if any(key.startswith(_WITH_HOLES) for key in keywords)
                 else _CONTINUED
                 if "GNU.volume.filename" in for_all
                 else kind

@@ -110,12 +110,12 @@ def read_csv(
     }
     text = call(who, path, **options, encoding=(encoding, "utf-8"), hold=(hold, False))
     if types is not None:
-        told = (
+        types_text = (
             "{" + ", ".join(f"{key!r}: {named(one)}" for key, one in types.items()) + "}"
             if isinstance(types, Mapping)
             else named(types)
         )
-        text = f"{text[:-1]}, types={told})"
+        text = f"{text[:-1]}, types={types_text})"
     return flow_of_records(files, who, hold, text)
 
 
@@ -244,15 +244,15 @@ def _head(
     path: str, header: Any, delimiter: str, quote: str | None, encoding: str
 ) -> tuple[int, tuple[str, ...] | None, int]:
     """Where the first record begins, the names of the columns, and how many there are."""
-    held = first_of_text(path, "read_csv", HEADER)
-    start = len(BOM) if held.startswith(BOM) else 0
+    head = first_of_text(path, "read_csv", HEADER)
+    start = len(BOM) if head.startswith(BOM) else 0
     if isinstance(header, (list, tuple)):
         return start, tuple(header), len(header)
-    reader = Csv(0, None, 0, None, (), delimiter, quote, encoding).counting(held[start:])
+    reader = Csv(0, None, 0, None, (), delimiter, quote, encoding).counting(head[start:])
     try:
         stop, names = next(((at, row) for at, row in reader if row), (0, []))
         if header and not names:
-            raise Unreadable("it is empty" if not held.strip() else f"there is no record in its first {HEADER} bytes")
+            raise Unreadable("it is empty" if not head.strip() else f"there is no record in its first {HEADER} bytes")
         if header and len(set(names)) < len(names):
             raise Unreadable(f"columns have the same name: {names[:20]}; name them with header=[...], and take skip(1)")
     except (Unreadable, UnicodeDecodeError, csv.Error) as error:

@@ -150,12 +150,12 @@ def _json_value(value: Any) -> Any:
 def _check_keys(value: Any) -> None:
     """Make sure that keys are strings, as JSON would make them such without a word."""
     if isinstance(value, dict):
-        for key, held in value.items():
+        for key, inner in value.items():
             if type(key) is not str:
                 raise TypeError(f"a key is {key!r}, and keys are strings")
-            if type(held) in (dict, list, tuple):
-                _check_keys(held)
+            if type(inner) in (dict, list, tuple):
+                _check_keys(inner)
     elif isinstance(value, (list, tuple)):
-        for held in value:
-            if type(held) in (dict, list, tuple):
-                _check_keys(held)
+        for inner in value:
+            if type(inner) in (dict, list, tuple):
+                _check_keys(inner)

@@ -65,7 +65,7 @@ class RecordFile(Opened):
     def __init__(self, path: Any, who: str, form: Format) -> None:
         super().__init__(path, who)
         self.form = form
-        self.known: list[
+        self.indexes: list[
             np.ndarray
         ] = []  # where records begin, once that is known: to all that are `fresh` from this one
         if suffix_of(self.path) is None and not is_url(
@@ -85,7 +85,7 @@ class RecordFile(Opened):
         return super().fresh() if suffix_of(self.path) is None else self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "known": []}  # too large to travel; whoever reads looks for himself
+        return {**super().__getstate__(), "indexes": []}  # too large to travel; whoever reads looks for himself
 
     def open(self) -> _Records:
         """Open the file; the index is made when it is wanted."""
@@ -95,7 +95,7 @@ class RecordFile(Opened):
                 self.look_at_end(pieces)
             return _Records(self, pieces)
         with opened_in_order(self.path, self.who) as file, telling(self.path, self.who):
-            return _Records(self, _Held(file.read()))
+            return _Records(self, _InMemory(file.read()))
 
     def __len__(self) -> int:
         return len(self.handle.starts) - 1
@@ -141,15 +141,15 @@ class RecordFile(Opened):
         return block
 
 
-class _Held:
+class _InMemory:
     """Bytes in memory, read as a file is."""
 
-    def __init__(self, held: bytes) -> None:
-        self.held, self.size = held, len(held)
+    def __init__(self, data: bytes) -> None:
+        self.data, self.size = data, len(data)
 
     def read(self, offset: int, length: int) -> bytes:
         """So many bytes from there on."""
-        return self.held[offset : offset + length]
+        return self.data[offset : offset + length]
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -158,18 +158,18 @@ class _Held:
 class _Records:
     """An open file, and where its records begin."""
 
-    def __init__(self, records: RecordFile, file: Pieces | _Held) -> None:
+    def __init__(self, records: RecordFile, file: Pieces | _InMemory) -> None:
         self.path, self.who, self.form, self.file = records.path, records.who, records.form, file
-        self.known, self._turn = records.known, forks.lock()
+        self.indexes, self._turn = records.indexes, forks.lock()
 
     @property
     def starts(self) -> np.ndarray:
         """Where each record begins, and where the last one ends."""
-        if not self.known:
+        if not self.indexes:
             with self._turn:
-                if not self.known:
-                    self.known.append(self._indexed())
-        return self.known[0]
+                if not self.indexes:
+                    self.indexes.append(self._indexed())
+        return self.indexes[0]
 
     def _indexed(self) -> np.ndarray:
         at = self.form.start
@@ -258,13 +258,13 @@ def numbered_records(form: Format, block: bytes, start: int, path: str, who: str
 def unreadable(form: Format, block: bytes, start: int, path: str, who: str, error: Exception) -> Exception:
     """What to say of a block that cannot be read; nobody counts its records as long as there is
     nothing wrong with them."""
-    number, found = start - 1, error
+    number, cause = start - 1, error
     try:
         for number, _ in enumerate(form.carefully(block), start):  # noqa: B007 - it is told where it ends
             pass
     except Exception as told:
-        found = told
-    return ValueError(f"{who}(): datapoint {number + 1} of {path} cannot be read: {found}")
+        cause = told
+    return ValueError(f"{who}(): datapoint {number + 1} of {path} cannot be read: {cause}")
 
 
 def line_starts(block: bytes, last: bool, comment: int | None = None) -> tuple[np.ndarray, int]:

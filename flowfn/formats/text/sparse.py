@@ -150,14 +150,15 @@ class SvmLight:
         others = np.ones(len(numbers), bool)
         others[places] = False
         labels, pairs = numbers[places].tolist(), numbers[others]
-        told, values = pairs[::2], pairs[1::2].copy()
-        if len(told) and not np.abs(told).max() < EXACT_INTEGERS:
+        columns, values = pairs[::2], pairs[1::2].copy()
+        if len(columns) and not np.abs(columns).max() < EXACT_INTEGERS:
             return None
-        indices = told.astype(np.int64)
+        indices = columns.astype(np.int64)
         grows = np.diff(indices, prepend=self.first - 1) > 0
         grows[(ends - counts)[counts > 0]] = True
         top = EXACT_INTEGERS if self.features is None else self.features + self.first
-        if not grows.all() or bool((indices != told).any() or (indices < self.first).any() or (indices >= top).any()):
+        fits = (indices == columns) & (indices >= self.first) & (indices < top)
+        if not grows.all() or not fits.all():
             return None
         return self._cut(indices - self.first, values, ends.tolist(), labels)
 
@@ -200,23 +201,24 @@ class SvmLight:
             labels = float(numbers[0])
         return [x, labels, query] if self.queries else [x, labels]
 
-    def _features(self, told: np.ndarray, values: np.ndarray, line: bytes) -> Any:
-        if len(told) and not bool(np.abs(told).max() < EXACT_INTEGERS):
+    def _features(self, columns: np.ndarray, values: np.ndarray, line: bytes) -> Any:
+        if len(columns) and not bool(np.abs(columns).max() < EXACT_INTEGERS):
             raise Unreadable(f"indices must be whole numbers below {EXACT_INTEGERS}, got {_shown(line)}")
-        indices = told.astype(np.int64)
-        if len(told) and (bool((indices != told).any()) or bool((np.diff(indices) <= 0).any())):
+        indices = columns.astype(np.int64)
+        if len(columns) and (bool((indices != columns).any()) or bool((np.diff(indices) <= 0).any())):
             raise Unreadable(f"indices must be whole numbers that grow, got {_shown(line)}")
         indices -= self.first
         if len(indices) and indices[0] < 0:
             raise Unreadable(
-                f"the first feature has number {int(told[0])}, below first={self.first}"
+                f"the first feature has number {int(columns[0])}, below first={self.first}"
                 + "; pass first=0" * bool(indices[0] == -self.first)
             )
         if self.features is None:
             return indices, values.copy()
         if len(indices) and indices[-1] >= self.features:
             raise Unreadable(
-                f"it has feature {int(told[-1])}, where there are {self.features}; pass more features, or another first"
+                f"it has feature {int(columns[-1])}, where there are {self.features}; pass more features, or "
+                "another first"
             )
         x = np.zeros(self.features)
         x[indices] = values

@@ -69,18 +69,18 @@ def from_example(payload: Any, features: Any = None) -> dict[str, Any]:
     {'image': array([[0, 1],
            [2, 3]], dtype=uint8), 'label': 7}
     """
-    held = _features_of(payload)
+    content = _features_of(payload)
     if features is None:
-        return {name: _values(held[name]) for name in sorted(held)}
+        return {name: _values(content[name]) for name in sorted(content)}
     wanted = features.items() if isinstance(features, Mapping) else ((name, None) for name in features)
-    found = {}
+    chosen = {}
     for name, how in wanted:
-        if name not in held:
+        if name not in content:
             raise Unreadable(
-                f"its Example has no feature {name!r}; it has {', '.join(map(repr, sorted(held))) or 'none'}"
+                f"its Example has no feature {name!r}; it has {', '.join(map(repr, sorted(content))) or 'none'}"
             )
-        found[name] = _as(how, name, held[name])
-    return found
+        chosen[name] = _as(how, name, content[name])
+    return chosen
 
 
 def is_form(value: Any) -> bool:

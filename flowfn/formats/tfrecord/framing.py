@@ -64,24 +64,24 @@ def begins(pieces: Pieces, called: str, crc: Callable[[Any], int]) -> np.ndarray
     Raises:
         ValueError: a length is not what its checksum says, or goes beyond the end of the file.
     """
-    found, at, size = [0], 0, pieces.size
-    held, base, step = b"", 0, READ_SIZE
+    starts, at, size = [0], 0, pieces.size
+    buffer, base, step = b"", 0, READ_SIZE
     while at < size:
-        if at + RECORD_HEAD.size > base + len(held):
-            held, base = pieces.read(at, step), at
-            if len(held) < RECORD_HEAD.size:
-                raise _cut(called, len(found) - 1, at, RECORD_HEAD.size, size - at)
-        length, checksum = RECORD_HEAD.unpack_from(held, at - base)
-        if masked(crc(held[at - base : at - base + LENGTH.size])) != checksum:
+        if at + RECORD_HEAD.size > base + len(buffer):
+            buffer, base = pieces.read(at, step), at
+            if len(buffer) < RECORD_HEAD.size:
+                raise _cut(called, len(starts) - 1, at, RECORD_HEAD.size, size - at)
+        length, checksum = RECORD_HEAD.unpack_from(buffer, at - base)
+        if masked(crc(buffer[at - base : at - base + LENGTH.size])) != checksum:
             raise corrupt(
-                called, len(found) - 1, at, "the checksum of its length is wrong", held[:2] if not at else b""
+                called, len(starts) - 1, at, "the checksum of its length is wrong", buffer[:2] if not at else b""
             )
         if at + length + AROUND > size:
-            raise _cut(called, len(found) - 1, at, length + AROUND, size - at)
+            raise _cut(called, len(starts) - 1, at, length + AROUND, size - at)
         at += length + AROUND
         step = READ_SIZE if length <= SMALL_RECORD else RECORD_HEAD.size
-        found.append(at)
-    return np.array(found, np.int64)
+        starts.append(at)
+    return np.array(starts, np.int64)
 
 
 def payload_at(pieces: Pieces, begin: int, end: int, crc: Callable[[Any], int]) -> bytes:
@@ -119,15 +119,15 @@ def payloads_of(block: bytes, begins: np.ndarray, ends: np.ndarray, crc: Callabl
     begins, ends = begins[:there], ends[:there]
     octets = np.frombuffer(block, np.uint8)
     lengths = octets[begins[:, None] + np.arange(LENGTH.size)].view("<u8").ravel()
-    told = octets[ends[:, None] + np.arange(-CHECKSUM.size, 0)].view("<u4").ravel() - np.uint32(_MASK_DELTA)
+    stored = octets[ends[:, None] + np.arange(-CHECKSUM.size, 0)].view("<u4").ravel() - np.uint32(_MASK_DELTA)
     held: Any = (
         block if len(block) < SMALL_RECORD * there else memoryview(block)
     )  # small ones are copied faster than looked at
     payloads = list(
         map(held.__getitem__, map(slice, (begins + RECORD_HEAD.size).tolist(), (ends - CHECKSUM.size).tolist()))
     )
-    found = np.fromiter(map(crc, payloads), np.uint32, there)
-    whole = (told == (found >> 15 | found << 17)) & (lengths == (ends - begins - AROUND).astype(np.uint64))
+    computed = np.fromiter(map(crc, payloads), np.uint32, there)
+    whole = (stored == (computed >> 15 | computed << 17)) & (lengths == (ends - begins - AROUND).astype(np.uint64))
     return payloads if whole.all() else payloads[: int(whole.argmin())]
 
 

@@ -24,13 +24,13 @@ def record_index(path: str, pieces: Pieces, save: bool, who: str) -> np.ndarray:
         ValueError: the file is torn.
         OSError: the index cannot be written.
     """
-    found = saved(path + IDX_SUFFIX, pieces.size, who) if save else None
-    if found is None:
-        found = begins(pieces, f"{who}(): {path}", checksums(f"{who}()"))
+    starts = saved(path + IDX_SUFFIX, pieces.size, who) if save else None
+    if starts is None:
+        starts = begins(pieces, f"{who}(): {path}", checksums(f"{who}()"))
         if save and not is_url(path):
             with written_whole(path + IDX_SUFFIX, True, who) as beside, open(beside, "w", encoding="ascii") as file:
-                file.writelines(f"{start} {end - start}\n" for start, end in zip(found.tolist(), found[1:].tolist()))
-    return found
+                file.writelines(f"{start} {end - start}\n" for start, end in zip(starts.tolist(), starts[1:].tolist()))
+    return starts
 
 
 def saved(path: str, size: int, who: str) -> np.ndarray | None:

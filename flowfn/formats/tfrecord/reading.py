@@ -182,7 +182,7 @@ class Records(Opened):
                 framing.payload_at(self.handle[file], begin, end, framing.checksums("read_tfrecord()"))
             )
         except Unreadable as error:
-            raise self._told(file, number, begin, error) from error
+            raise self._error_for(file, number, begin, error) from error
 
     def __getitems__(self, indices: Sequence[int]) -> Iterator[Any]:
         return self.each(np.asarray(indices, np.int64))
@@ -215,7 +215,7 @@ class Records(Opened):
                     else:
                         yield from self._near(pieces, files[at], numbers[at], begins[at:last], ends[at:last])
                 except Unreadable as error:
-                    raise self._told(files[at], numbers[at], begin, error) from error
+                    raise self._error_for(files[at], numbers[at], begin, error) from error
                 at = last
 
     def _near(self, pieces: Pieces, file: int, number: int, begins: np.ndarray, ends: np.ndarray) -> Iterator[Any]:
@@ -229,7 +229,7 @@ class Records(Opened):
                 framing.payload_at(pieces, int(begins[at]), int(ends[at]), crc)
                 raise Unreadable("it changed while it was read")
             except Unreadable as error:
-                raise self._told(file, number + at, int(begins[at]), error) from error
+                raise self._error_for(file, number + at, int(begins[at]), error) from error
 
     def _all_of(self, payloads: list[Any], file: int, number: int, begins: np.ndarray) -> Iterator[Any]:
         """What payloads are made into, without more of Python for each than needs be;
@@ -241,8 +241,8 @@ class Records(Opened):
                 for at, payload in enumerate(payloads):
                     try:
                         self.form.reader(payload)
-                    except Unreadable as found:
-                        raise self._told(file, number + at, int(begins[at]), found) from found
+                    except Unreadable as cause:
+                        raise self._error_for(file, number + at, int(begins[at]), cause) from cause
             raise
 
     def _place(self, index: int) -> tuple[int, int]:
@@ -250,7 +250,7 @@ class Records(Opened):
         file = int(np.searchsorted(self.firsts, index, side="right")) - 1
         return file, index - int(self.firsts[file])
 
-    def _told(self, file: int, number: int, at: int, error: Unreadable) -> ValueError:
+    def _error_for(self, file: int, number: int, at: int, error: Unreadable) -> ValueError:
         return _unreadable(self.paths[file], number, at, error)
 
     def __getstate__(self) -> dict[str, Any]:

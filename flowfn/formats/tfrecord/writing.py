@@ -93,9 +93,9 @@ def _packing(raw: Any, compression: str | None) -> Any:
     return packed_by(compression, raw, 9 if compression == "gzip" else 6)
 
 
-def _digest(known: dict[str, Any]) -> str:
+def _digest(note: dict[str, Any]) -> str:
     """A short digest of what is noted, so that what was damaged is not believed."""
-    return blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return blake2b(json.dumps(note, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 class Journal:
@@ -107,24 +107,24 @@ class Journal:
     def begin(self, datapoints: Any) -> int:
         """Go on where a file of the same flow was left: how many records are in it,
         with what came after them cut off."""
-        known = self._known()
-        if known is None:
+        note = self._last_note()
+        if note is None:
             self.end()  # what is there is of another file
             return 0
-        count = resumed(datapoints, known, self.origin, self.beside, "write_tfrecord")
-        os.truncate(self.beside, known["bytes"])
+        count = resumed(datapoints, note, self.origin, self.beside, "write_tfrecord")
+        os.truncate(self.beside, note["bytes"])
         return count
 
-    def _known(self) -> Any:
+    def _last_note(self) -> Any:
         """What is noted, unless the file is shorter than that."""
         try:
             with open(self.path, encoding="utf-8") as file:
-                known = json.load(file)
+                note = json.load(file)
         except (FileNotFoundError, ValueError):
             return None
-        if not isinstance(known, dict) or known.pop("digest", None) != _digest(known):
+        if not isinstance(note, dict) or note.pop("digest", None) != _digest(note):
             return None
-        return known if os.path.getsize(self.beside) >= known["bytes"] else None
+        return note if os.path.getsize(self.beside) >= note["bytes"] else None
 
     def due(self) -> bool:
         """Whether it is time to make sure of what has been written."""
@@ -135,8 +135,8 @@ class Journal:
         file.flush()
         os.fsync(file.fileno())
         with open(f"{self.path}.new", "w", encoding="utf-8") as journal:
-            known = {"count": count, "bytes": file.tell(), "state": state, "origin": self.origin}
-            json.dump({**known, "digest": _digest(known)}, journal)
+            note = {"count": count, "bytes": file.tell(), "state": state, "origin": self.origin}
+            json.dump({**note, "digest": _digest(note)}, journal)
         os.replace(f"{self.path}.new", self.path)
         self.since = time.monotonic()
 
