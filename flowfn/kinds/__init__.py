@@ -1,6 +1,6 @@
 """The five kinds: how the outputs of a stage come from its inputs, and all that follows from it, written once.
 
-parts      what a stage and a source are
+parts      what stages and sources are, and the ways through trees of them
 runs       what fixes a pass, and its outputs     nodes       each and group, and what all nodes have
 orders     output i is some input                 routes      which one;  sections: where inputs are read in order only
 streams    expand and stream, read in order       tallies     what guarded stages count

@@ -1,4 +1,4 @@
-"""The five kinds: how the outputs of a stage come from its inputs, and all that follows from it, written once.
+"""Nodes: what all of them are asked, and those of the kinds each and group.
 
     indices flow up                      source   <--  order  <--  group  <--  each   <--  the blocks wanted
     datapoints flow down                 source   -->           -->  group  -->  each   -->  the outputs

@@ -1,4 +1,8 @@
-"""What a part is: a stage or a source. Flows are trees of parts; a node is a part that is bound for reading."""
+"""What a part is: a stage or a source. A flow is a tree of parts, a node is a part that is bound for reading.
+
+What a part is called, is given and draws, everybody may ask; what follows from its arguments is in its `Traits`. A
+stage runs its function besides, for the nodes of its kind.
+"""
 
 from __future__ import annotations
 
