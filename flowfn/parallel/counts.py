@@ -9,6 +9,7 @@ from typing import Any
 
 from flowfn.kinds.failures import failure_place, mark
 from flowfn.kinds.nodes import Node
+from flowfn.kinds.parts import top_down
 from flowfn.kinds.runs import Run
 from flowfn.kinds.tallies import Dropped, Reached
 from flowfn.parallel.tasks.task import Reply
@@ -50,10 +51,4 @@ class Counts:
     @forks.cached_property
     def guards(self) -> dict[int, Any]:
         """The guarded stages, by place."""
-        found, todo = {}, [self.top]
-        while todo:
-            node = todo.pop()
-            todo.extend(node.sources)
-            if node.guards:
-                found[node.place] = node.part
-        return found
+        return {node.place: node.part for node in top_down(self.top) if node.guards}
