@@ -9,19 +9,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mixes import UNTIL, begin, calm, furthest, noisy, rising, rows, sources
 from sources import streamed
 
 import flowfn as ff
 from flowfn.testing import check
-
-# When it stops
-
-
-FIVE = (rows(4, 2), [1, 1])
-
 
 # Both forms
 
@@ -39,6 +33,7 @@ def progress(iterator):
     st.booleans(),
     st.sampled_from(["given", "given", "length"]),
 )
+@example([(1, 1), (0, 1)], "all", False, 0, False, "given")
 def test_by_index_and_as_a_stream_it_is_the_same(sources, until, random, epoch, augmented, weighed):
     counts, weights = zip(*sources)
     if weighed == "length":

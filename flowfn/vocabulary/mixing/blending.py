@@ -133,6 +133,7 @@ class Mixing:
     """One pass over a mix of streams: which sources are open, and how far each has come."""
 
     outputs: Outputs
+    at_end: MixRow | None = None
 
     def __init__(self, node: MixNode, run: Run, anchor: Anchor) -> None:
         self.node, self.run, self.plan, self.step = node, run, node.plan(run), anchor.outputs
@@ -159,8 +160,10 @@ class Mixing:
 
     def tell(self) -> dict[int, Anchor]:
         """A mix holds nothing between its outputs, so it can go on from anywhere."""
-        at = packed_row(self.start, self.before, self._columns(), self.first)
-        return {self.node.place: Anchor(self.run.epoch, self.outputs.position, at)}
+        return {self.node.place: Anchor(self.run.epoch, self.outputs.position, self.at_end or self._row())}
+
+    def _row(self) -> MixRow:
+        return packed_row(self.start, self.before, self._columns(), self.first)
 
     def __iter__(self) -> Iterator[Any]:
         for source in self.pick:
@@ -168,11 +171,13 @@ class Mixing:
             if datapoint is MISSING:
                 if self.plan.stops(source, self.ended):
                     return
+                self.at_end = self.at_end or self._row()  # if nothing comes any more, this is where it stands
                 self.ended[source] = True
                 if not self.plan.cycles:
                     continue
                 self._begin_again(source)
                 datapoint = self._next(source)
+            self.at_end = None
             self.totals[source] += 1
             self.positions[source] += 1
             self.step += 1
