@@ -330,7 +330,7 @@ BEYOND = {
     "group_by": ["batch_by::batches_by_key_are_those_of_group_by_window"],
     "error policy with retry and budget": ["guarding::*"],
     "workers that die are replaced, nothing lost": ["faults::killed_workers_lose_nothing"],
-    "recycled buffers, zero-copy": ["buffers::*", "transport::an_array_that_was_made_at_the_desk_is_not_copied"],
+    "recycled buffers, zero-copy": ["buffers::*", "shared_memory::an_array_that_was_made_at_the_desk_is_not_copied"],
     "public law checks": ["laws::random_pipelines_keep_the_laws"],
     "Parquet and Arrow": [
         "formats/tables::what_pyarrow_wrote_is_read_as_pyarrow_reads_it",
