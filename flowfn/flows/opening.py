@@ -65,7 +65,7 @@ class OpeningNode(Stream):
 
     gives = frozenset({"opener"})
 
-    def given(self, run: Run) -> dict[str, Any]:
+    def injections(self, run: Run) -> dict[str, Any]:
         """Who opens."""
         return {"opener": (run.opener or Opener)(self)}
 

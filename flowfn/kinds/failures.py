@@ -64,16 +64,16 @@ def uneven(outputs: Outputs, expected: int | None, seekable: bool) -> ValueError
     for part in outputs.walk():
         if part.node is None or not part.node.aligned or not part.inputs or not isinstance(part.source, GeneratorType):
             continue
-        given, taken = part.given, min(source.given for source in part.inputs)
+        count, inputs = part.count, min(source.count for source in part.inputs)
         ended = part.source.gi_frame is None
-        if given > taken or (ended and given < taken):
-            return _blame(part, f"{given} for {taken}")
+        if count > inputs or (ended and count < inputs):
+            return _blame(part, f"{count} for {inputs}")
         if ended and len(part.inputs) == 1 and next(next(iter(part.inputs)), _NOTHING) is not _NOTHING:
-            return _blame(part, f"{given}, and then ended, for more than {taken}")
+            return _blame(part, f"{count}, and then ended, for more than {inputs}")
         if seekable and not ended and next(part, _NOTHING) is not _NOTHING:
-            return _blame(part, f"more than {given} for {taken}")
-    if expected is not None and outputs.given != expected:
-        return ValueError(f"the flow gave {outputs.given} outputs where its length says {expected}")
+            return _blame(part, f"more than {count} for {inputs}")
+    if expected is not None and outputs.count != expected:
+        return ValueError(f"the flow gave {outputs.count} outputs where its length says {expected}")
     return None
 
 
@@ -92,18 +92,18 @@ def _find(traceback: TracebackType | None, outputs: Outputs | None) -> dict[str,
         steps.append(traceback)
         traceback = traceback.tb_next
     owned = [(step, *_owner(step.tb_frame, parts)) for step in reversed(steps)]
-    for step, part, _ in sorted(owned, key=lambda found: not found[2]):  # those that are certain first
+    for step, part, _ in sorted(owned, key=lambda one: not one[2]):  # those that are certain first
         if part is None or part.node is None or not part.inputs:
             continue
         waiting = _was_waiting(step)
         index, counted = _input_number(part, waiting)
         what = f"what {part.node.part} reads" if waiting else str(part.node.part)
-        taken = (
+        shown_input = (
             ""
             if waiting or "datapoint" not in step.tb_frame.f_locals
             else f" (input {brief(step.tb_frame.f_locals['datapoint'])})"
         )
-        return failure_place(f"in {what}, its datapoint ", index, taken, counted)
+        return failure_place(f"in {what}, its datapoint ", index, shown_input, counted)
     return failure_place(f"in {parts[0].node.part}" if parts and parts[0].node is not None else "in the flow")
 
 
@@ -130,7 +130,7 @@ def _input_number(part: Outputs, ahead: int) -> tuple[int, int | None]:
     """The number of the input that a part has just taken (or, `ahead`, waits for), and whose outputs it counts."""
     source = next(iter(part.inputs))
     if part.trail is not None:
-        return part.trail.index(max(source.given - 1 + ahead, 0)), -1
+        return part.trail.index(max(source.count - 1 + ahead, 0)), -1
     number = max(source.position - 1 + ahead, 0)
     while source.tell is None and source.inputs:
         source = next(iter(source.inputs))

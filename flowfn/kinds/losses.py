@@ -25,10 +25,10 @@ class NothingLeft(UserWarning):
     """A stage has let nothing through in a whole pass, or next to nothing."""
 
 
-def note_passed(run: Run, node: Node, given: int, taken: int) -> None:
+def note_passed(run: Run, node: Node, outputs: int, inputs: int) -> None:
     """Write down how many outputs a stage gave for how many inputs, now that it has come to the end of its source."""
     passed = _passed(run, node)  # by other rounds too
-    passed[:] = passed[0] + given, passed[1] + taken
+    passed[:] = passed[0] + outputs, passed[1] + inputs
 
 
 def _passed(run: Run, node: Node) -> list[int]:
@@ -41,10 +41,10 @@ def warn_of_losses(root: Node, run: Run, stacklevel: int) -> None:
     for node in sources_first(root):
         if not node.leaves_out:
             continue
-        given, taken = _passed(run, node)
-        if (not given and taken >= SOME_INPUTS) or (taken >= MANY_INPUTS and given * RARE < taken):
+        outputs, inputs = _passed(run, node)
+        if (not outputs and inputs >= SOME_INPUTS) or (inputs >= MANY_INPUTS and outputs * RARE < inputs):
             warnings.warn(
-                f"{node.part} gave {given or 'no'} output{'s' * (given > 1)} for {taken} inputs in epoch "
+                f"{node.part} gave {outputs or 'no'} output{'s' * (outputs > 1)} for {inputs} inputs in epoch "
                 f"{run.epoch[0]}; "
                 "is what it keeps what it should keep?",
                 NothingLeft,

@@ -279,7 +279,7 @@ def _to_the_same_end(name: str, outputs: Outputs, inputs: Sequence[Outputs]) -> 
     """The outputs, and at their end a check that the inputs end together."""
     yield from outputs
     left = [next(source, MISSING) is not MISSING for source in inputs]
-    if any(left) or len({source.given for source in inputs}) > 1:
+    if any(left) or len({source.count for source in inputs}) > 1:
         lengths = ", ".join(f"{source.position - more}{' or more' * more}" for source, more in zip(inputs, left))
         raise ValueError(
             f"{name}(): sources must have equal lengths, got {lengths}; strict=False stops at the shortest"
@@ -440,7 +440,7 @@ def _grouped(inputs: Outputs, takes: Iterable[tuple[int, int]], most: int = 0) -
 def fault(inputs: Outputs, expected: int) -> ValueError:
     """The error for inputs that are not as many as were asked for."""
     return uneven(inputs, None, seekable=True) or ValueError(
-        f"the source gave {inputs.given} datapoints where {expected} were asked for"
+        f"the source gave {inputs.count} datapoints where {expected} were asked for"
     )
 
 

@@ -64,22 +64,22 @@ class Order(StageNode):
         """Over streams: which section begins there, and how many inputs the one before found."""
         if self.seekable:
             return super().misfit(run, anchor)
-        fits = naturals(anchor.inputs, 2) and self._has_stretch(anchor)
+        fits = naturals(anchor.inputs, 2) and self._has_section(anchor)
         return (
             ""
             if fits
             else "[epoch, outputs, [number of the stretch, how many inputs the one before had]], for one that there is"
         )
 
-    def _has_stretch(self, anchor: Anchor) -> bool:
+    def _has_section(self, anchor: Anchor) -> bool:
         """Whether there can be so many sections before some outputs; of rounds, most are not empty."""
-        number, found = anchor.inputs
+        number, inputs = anchor.inputs
         if self.part.traits.rounds:
             return number == 0 or bool(
                 number < self.part.arguments.get("count", math.inf) and number <= EMPTY_ROUNDS * (anchor.outputs + 1)
             )
         try:
-            return number == 0 or nth(self.part.stretches(len(self.sources)), number, found) is not None
+            return number == 0 or nth(self.part.stretches(len(self.sources)), number, inputs) is not None
         except StopIteration:
             return False
 
@@ -146,11 +146,11 @@ class Order(StageNode):
         """Over sources that are not seekable: the sections of the stage's second form, one after the other."""
         if self.seekable:
             return super().stream(run, start, lineage)
-        known = run.anchor(self.place, start, 2)
-        walk = Sections(self, run, known, start, lineage)
-        outputs = Outputs(iter(walk), self, walk.live, known.outputs, walk.tell)
+        anchor = run.anchor(self.place, start, 2)
+        walk = Sections(self, run, anchor, start, lineage)
+        outputs = Outputs(iter(walk), self, walk.live, anchor.outputs, walk.tell)
         walk.ticks = outputs.ticks
-        outputs.drop(start - known.outputs)
+        outputs.drop(start - anchor.outputs)
         return outputs.labelled(self.numbers(start), start) if lineage and not walk.lineage else outputs
 
 
@@ -276,7 +276,7 @@ class Turns:
         for key in [key for key, reader in self.open.items() if readers.get(key) is not reader]:
             past = self.open.pop(key)
             if next(past.outputs, MISSING) is not MISSING:
-                raise fault(past.outputs, past.outputs.given - 1)
+                raise fault(past.outputs, past.outputs.count - 1)
             past.close()
         self.open.update(readers)
         return order
@@ -286,12 +286,12 @@ class Turns:
             while (order := self._next()) is not None:
                 keys, turns = order
                 live = [self.open[key].outputs for key in keys]
-                before = sum(outputs.given for outputs in live)
+                before = sum(outputs.count for outputs in live)
                 yield from map(next, map(live.__getitem__, turns)) if len(live) > 1 else islice(live[0], len(turns))
-                given = sum(outputs.given for outputs in live) - before
-                if given < len(turns):  # it ended at the one that ended too early
-                    short = live[turns[given]]
-                    raise fault(short, short.given + 1)
+                delivered = sum(outputs.count for outputs in live) - before
+                if delivered < len(turns):  # it ended at the one that ended too early
+                    short = live[turns[delivered]]
+                    raise fault(short, short.count + 1)
         finally:
             for reader in (*self.open.values(), *self.latest.values()):
                 reader.close()

@@ -72,20 +72,20 @@ TreeT = TypeVar("TreeT", bound=Tree)
 def top_down(*trees: TreeT, beyond: Callable[[TreeT], Any] = lambda tree: True) -> Iterator[TreeT]:
     """All of a tree, each once, before its sources; of those that `beyond` is not true of, the sources are left out."""
     todo: list[Any] = [*reversed(trees)]
-    known: set[int] = set()
+    seen: set[int] = set()
     while todo:
         tree = todo.pop()
-        if id(tree) not in known:
-            known.add(id(tree))
+        if id(tree) not in seen:
+            seen.add(id(tree))
             yield tree
             todo += reversed(tree.sources) if beyond(tree) else ()
 
 
-def sources_first(tree: TreeT, known: set[int] | None = None) -> Iterator[TreeT]:
+def sources_first(tree: TreeT, seen: set[int] | None = None) -> Iterator[TreeT]:
     """All of a tree, each once, behind its sources."""
-    known = set() if known is None else known
-    if id(tree) not in known:
-        known.add(id(tree))
+    seen = set() if seen is None else seen
+    if id(tree) not in seen:
+        seen.add(id(tree))
         for source in tree.sources:
-            yield from sources_first(source, known)  # type: ignore[misc]
+            yield from sources_first(source, seen)  # type: ignore[misc]
         yield tree

@@ -89,13 +89,13 @@ class Run:
 
     def once(self, what: Any, of: Any, make: Callable[[], Any], most: float = math.inf) -> Any:
         """What is made once in a pass, for each that it is made `of`. When there are `most` of it, all are let go."""
-        known = self.memo.setdefault(what, {})
-        made = known.get(of)
+        values = self.memo.setdefault(what, {})
+        made = values.get(of)
         if made is None:
             made = make()
-            if len(known) >= most:
-                known.clear()
-            made = known.setdefault(of, made)  # another thread may have been faster
+            if len(values) >= most:
+                values.clear()
+            made = values.setdefault(of, made)  # another thread may have been faster
         return made
 
     def anchor(self, place: int, start: int, inputs: int = 1) -> Anchor:
@@ -151,7 +151,7 @@ class Outputs(compress):
         return self
 
     @property
-    def given(self) -> int:
+    def count(self) -> int:
         """How many outputs have been given, those that were dropped not counted."""
         return ticked(self.ticks) - self.skipped
 
@@ -181,13 +181,13 @@ class Outputs(compress):
 
         With `before_last`, those from which the last output can be made again: a group has taken more since then.
         """
-        told: dict[int, Anchor] = {}
+        facts: dict[int, Anchor] = {}
         for part in self.walk():
             if part.tell is not None:
-                told.update(part.tell())
+                facts.update(part.tell())
             if before_last and part.earlier is not None:
-                told.update(part.earlier)
-        return told
+                facts.update(part.earlier)
+        return facts
 
     def close(self) -> None:
         """End the pass: close every generator in it, the last first."""

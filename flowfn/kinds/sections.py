@@ -50,12 +50,12 @@ class Section:
         )
 
 
-def nth(plan: Generator[Section, int, None], number: int, found: int) -> Section:
+def nth(plan: Generator[Section, int, None], number: int, inputs: int) -> Section:
     """Section `number` of a plan, where the one before it found so many inputs (those before that
     some; nobody knows)."""
     section = next(plan)
     for at in range(1, number + 1):
-        section = plan.send(found if at == number else 1)
+        section = plan.send(inputs if at == number else 1)
     return section
 
 
@@ -67,33 +67,33 @@ class Sections:
 
     ticks: Any
 
-    def __init__(self, node: StageNode, run: Run, known: Anchor, start: int, lineage: bool) -> None:
-        self.node, self.run, self.known, self.start = node, run, known, start
+    def __init__(self, node: StageNode, run: Run, anchor: Anchor, start: int, lineage: bool) -> None:
+        self.node, self.run, self.anchor, self.start = node, run, anchor, start
         self.base = run.base if node.foot else 0
         self.lineage = lineage and len(node.sources) == 1 and not node.part.traits.switches
         self.live: list[Outputs] = []
-        self.newest, self.times = known, 1
+        self.newest, self.times = anchor, 1
 
     def tell(self) -> dict[int, Anchor]:
         """The last beginning of a section; amid copies, with the anchors from which their original
         can be made again."""
-        told: dict[int, Anchor] = {}
+        facts: dict[int, Anchor] = {}
         for source in self.live if self.times > 1 else ():
-            told.update(source.facts(before_last=True))
-        return {**told, self.node.place: self.newest}
+            facts.update(source.facts(before_last=True))
+        return {**facts, self.node.place: self.newest}
 
     def __iter__(self) -> Iterator[Any]:
         plan = self.node.part.stretches(len(self.node.sources))
-        number, found = self.known.inputs
-        ahead = self.start - self.known.outputs  # outputs at the front that nobody wants, and that may be jumped over
+        number, inputs = self.anchor.inputs
+        ahead = self.start - self.anchor.outputs  # outputs at the front that nobody wants, and that may be jumped over
         try:
-            section = nth(plan, number, found)
+            section = nth(plan, number, inputs)
             while True:
-                self.newest = Anchor(self.run.epoch, self.known.outputs + ticked(self.ticks), (number, found))
-                found = yield from self._read(section, ahead)
-                ahead = max(self.start - self.known.outputs - ticked(self.ticks), 0)
+                self.newest = Anchor(self.run.epoch, self.anchor.outputs + ticked(self.ticks), (number, inputs))
+                inputs = yield from self._read(section, ahead)
+                ahead = max(self.start - self.anchor.outputs - ticked(self.ticks), 0)
                 number += 1
-                section = plan.send(found)
+                section = plan.send(inputs)
         except StopIteration:
             return
 
@@ -119,7 +119,7 @@ class Sections:
     def _labelled_anew(self, pairs: Iterator[tuple[Any, Label]]) -> Iterator[tuple[Any, Label]]:
         """Datapoints that are given a second time, under the labels that nobody else has."""
         for datapoint, _ in pairs:
-            yield datapoint, self.node.rank + self.base + self.node.world * (self.known.outputs + ticked(self.ticks))
+            yield datapoint, self.node.rank + self.base + self.node.world * (self.anchor.outputs + ticked(self.ticks))
 
     def _pick(self, section: Section, jump: int) -> tuple[Outputs, Iterator[Any]]:
         inputs, copies = divmod(jump, section.times)

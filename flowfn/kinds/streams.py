@@ -37,42 +37,42 @@ class Expand(StageNode):
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """From the last anchor before `start`; outputs are labelled (label of the input, ordinal)."""
-        known = run.anchor(self.place, start)
+        anchor = run.anchor(self.place, start)
         asks = lineage or self.part.wants_labels
-        source = self.source.stream(run, known.inputs[0], asks)
+        source = self.source.stream(run, anchor.inputs[0], asks)
         pairs, labelled = tee(source) if asks else (source, ())
-        intake = _Intake(self, source, pairs, run, known, asks)
-        inputs = Outputs(iter(intake), None, [source], known.inputs[0])
+        intake = _Intake(self, source, pairs, run, anchor, asks)
+        inputs = Outputs(iter(intake), None, [source], anchor.inputs[0])
         made = self.begin(run, [inputs], map(itemgetter(1), labelled))
         if lineage:
-            outputs = Outputs(intake.labelled(made), self, [made], known.outputs, intake.tell, intake.ticks)
+            outputs = Outputs(intake.labelled(made), self, [made], anchor.outputs, intake.tell, intake.ticks)
         else:
-            outputs = Outputs(made.source, self, [inputs], known.outputs, intake.tell, intake.ticks)
-        return outputs.drop(start - known.outputs)
+            outputs = Outputs(made.source, self, [inputs], anchor.outputs, intake.tell, intake.ticks)
+        return outputs.drop(start - anchor.outputs)
 
 
 class _Intake:
     """The inputs of an expand stage as they are taken, one by one: which one is in work, and what came before it."""
 
     def __init__(
-        self, node: Expand, outputs: Outputs, source: Iterator[Any], run: Run, known: Anchor, pairs: bool
+        self, node: Expand, outputs: Outputs, source: Iterator[Any], run: Run, anchor: Anchor, pairs: bool
     ) -> None:
-        self.node, self.outputs, self.source, self.run, self.known, self.pairs = (
+        self.node, self.outputs, self.source, self.run, self.anchor, self.pairs = (
             node,
             outputs,
             source,
             run,
-            known,
+            anchor,
             pairs,
         )
         self.ticks = repeat(True, sys.maxsize)
-        self.taken, self.left = known.inputs[0], sys.maxsize
+        self.number, self.left = anchor.inputs[0], sys.maxsize
         self.label: Label = 0
 
     def __iter__(self) -> Iterator[Any]:
         hint = self.ticks.__length_hint__
         if self.pairs:
-            for self.taken, (datapoint, self.label) in enumerate(self.source, self.taken):  # noqa: B020
+            for self.number, (datapoint, self.label) in enumerate(self.source, self.number):  # noqa: B020
                 self.left = hint()
                 yield datapoint
         else:
@@ -80,20 +80,20 @@ class _Intake:
                 self.left = hint()
                 yield datapoint
         if self.run.task is None:  # whoever hands out tasks knows what all of them gave
-            note_passed(self.run, self.node, self.known.outputs + sys.maxsize - hint(), self.outputs.position)
+            note_passed(self.run, self.node, self.anchor.outputs + sys.maxsize - hint(), self.outputs.position)
 
     def labelled(self, outputs: Iterable[Any]) -> Iterator[tuple[Any, Label]]:
         """The outputs with their lineage: the label of the input in work, and which of its outputs this is."""
         before, ordinal = -1, 0
         for output in outputs:
-            ordinal = ordinal + 1 if self.taken == before else 0
-            before = self.taken
+            ordinal = ordinal + 1 if self.number == before else 0
+            before = self.number
             yield output, deepen(self.label, ordinal)
 
     def tell(self) -> dict[int, Anchor]:
         """The anchor before the input in work."""
-        taken = self.taken if self.pairs else max(self.outputs.position - 1, self.taken)
-        here = Anchor(self.run.epoch, self.known.outputs + sys.maxsize - self.left, (taken,))
+        number = self.number if self.pairs else max(self.outputs.position - 1, self.number)
+        here = Anchor(self.run.epoch, self.anchor.outputs + sys.maxsize - self.left, (number,))
         return {**self.outputs.facts(before_last=True), self.node.place: here}
 
 
@@ -113,13 +113,13 @@ class Stream(StageNode):
         if (anchor.outputs, *anchor.inputs) == (0,) * (many + 1):
             return ""
         if naturals(starts, many) and all(within(run, source, start) for source, start in zip(self.sources, starts)):
-            told = {
+            facts = {
                 **self.part.arguments,
                 "outputs": anchor.outputs,
                 "start": starts[0],
                 "length": known_length(run, self.sources[0]),
             }
-            if rule.fits_type(note) and rule.fits(note, told):
+            if rule.fits_type(note) and rule.fits(note, facts):
                 return ""
         return f"[epoch, outputs, [start in each source, {rule.requirement}]]"
 
@@ -129,23 +129,23 @@ class Stream(StageNode):
         length = self.sources[0].length(run) if times is not None else None
         return None if length is None or times is None else product(length, times)
 
-    def given(self, run: Run) -> dict[str, Any]:
+    def injections(self, run: Run) -> dict[str, Any]:
         """What its function is given beyond what its kind gives."""
         return {}
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """From the last mark before `start`, or else from the beginning."""
-        known = run.anchor(self.place, start, len(self.sources))
-        inputs = [source.stream(run, position) for source, position in zip(self.sources, known.inputs)]
-        mark = Mark(self, run, known, inputs)
-        injected = self.given(run)
+        anchor = run.anchor(self.place, start, len(self.sources))
+        inputs = [source.stream(run, position) for source, position in zip(self.sources, anchor.inputs)]
+        mark = Mark(self, run, anchor, inputs)
+        injected = self.injections(run)
         if self.part.random:
             injected["rng"] = mark.rng = generator(hashed(self.key(run), self.rank, self.world))
-            rekey(mark.rng, known.outputs)
+            rekey(mark.rng, anchor.outputs)
         if "mark" in self.part.asks:
             injected["mark"] = mark
-        outputs = mark.outputs = Outputs(self.part.open(inputs, **injected), self, inputs, known.outputs, mark.tell)
-        outputs.drop(start - known.outputs)
+        outputs = mark.outputs = Outputs(self.part.open(inputs, **injected), self, inputs, anchor.outputs, mark.tell)
+        outputs.drop(start - anchor.outputs)
         return outputs.labelled(self.numbers(start), start) if lineage else outputs
 
 
@@ -154,20 +154,20 @@ class Mark:
 
     `mark()` between outputs, when nothing that it has read remains unused; `mark(unused=n)`, when all that remains are
     the last n inputs, to be read again. A stage that can be started again anywhere says so once, before its first
-    output: `mark.anywhere(held)`, where `held()` tells, whenever somebody wants to know, how many inputs remain unused
+    output: `mark.anywhere(note)`, where `note()` tells, whenever somebody wants to know, how many inputs remain unused
     and then any numbers that it will find in `mark.note` when it is started there. A stage that goes far back sets
-    `mark.upstream` in `held` to the `source.facts(before_last=True)` of when it read the oldest of these inputs, so
+    `mark.upstream` in `note` to the `source.facts(before_last=True)` of when it read the oldest of these inputs, so
     that what is upstream can be started there too.
     """
 
     outputs: Outputs
     rng: np.random.Generator | None = None
-    held: Callable[[], tuple[Any, ...]] | None = None
+    noting: Callable[[], tuple[Any, ...]] | None = None
 
-    def __init__(self, node: Stream, run: Run, known: Anchor, inputs: Sequence[Outputs]) -> None:
-        self.node, self.run, self.newest, self.inputs = node, run, known, inputs
+    def __init__(self, node: Stream, run: Run, anchor: Anchor, inputs: Sequence[Outputs]) -> None:
+        self.node, self.run, self.newest, self.inputs = node, run, anchor, inputs
         self.upstream = dict(run.anchors)
-        self.note: tuple[Any, ...] = tuple(known.inputs[len(inputs) :])
+        self.note: tuple[Any, ...] = tuple(anchor.inputs[len(inputs) :])
 
     def __call__(self, unused: int = 0) -> None:
         self.newest = self._here(unused)
@@ -177,14 +177,14 @@ class Mark:
         if self.rng is not None:
             rekey(self.rng, self.newest.outputs)
 
-    def anywhere(self, held: Callable[[], tuple[Any, ...]] = lambda: (0,)) -> None:
+    def anywhere(self, note: Callable[[], tuple[Any, ...]] = lambda: (0,)) -> None:
         """Say that the stage can be started again after any of its outputs."""
-        self.held, self.upstream = held, {}
+        self.noting, self.upstream = note, {}
 
     def tell(self) -> dict[int, Anchor]:
         """The newest anchor, and those upstream that go with it."""
-        if self.held is not None:
-            self.newest = self._here(*self.held())
+        if self.noting is not None:
+            self.newest = self._here(*self.noting())
         return {**self.upstream, self.node.place: self.newest}
 
     def _here(self, unused: int, *note: Any) -> Anchor:

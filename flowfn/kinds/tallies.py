@@ -82,9 +82,9 @@ class Passage:
         return Reached(self.epoch, (self.first - offset) // stride + 1, (at - offset) // stride + 1, self.absolute)
 
 
-def anchors(told: Mapping[int, Any]) -> dict[int, Any]:
+def anchors(facts: Mapping[int, Any]) -> dict[int, Any]:
     """What was told beside counts."""
-    return {key: anchor for key, anchor in told.items() if key >= 0}
+    return {key: anchor for key, anchor in facts.items() if key >= 0}
 
 
 class Tally:
@@ -92,8 +92,8 @@ class Tally:
 
     __slots__ = ("epoch", "failures", "newest", "passage", "position", "units")
 
-    def __init__(self, known: Any = ((), 0, (0, 0))) -> None:
-        self.epoch, self.units, (self.failures, self.position), *newest = known
+    def __init__(self, count: Any = ((), 0, (0, 0))) -> None:
+        self.epoch, self.units, (self.failures, self.position), *newest = count
         self.newest: tuple[Dropped, ...] = newest[0] if newest else ()
         self.passage: Passage | None = None
 
@@ -161,13 +161,13 @@ class Tallies:
 
     def __init__(
         self,
-        known: Mapping[int, Any] | None = None,
+        facts: Mapping[int, Any] | None = None,
         *,
         counts: bool = True,
         made: list[Any] | None = None,
         portable: Callable[[Dropped], Dropped] | None = None,
     ) -> None:
-        self.known = {key: count for key, count in (known or {}).items() if key < 0}
+        self.counts_before = {key: count for key, count in (facts or {}).items() if key < 0}
         self.counts, self.made, self.portable = counts, made, portable
         self.live: dict[int, Tally] = {}
         self.events: list[tuple[int, int, Reached, Dropped, float | None]] = []
@@ -175,7 +175,7 @@ class Tallies:
     def of(self, place: int) -> Tally:
         """The tally of the guarded stage at a place; there is one for all rounds of a pass."""
         if place not in self.live:
-            self.live[place] = Tally(self.known[~place]) if ~place in self.known else Tally()
+            self.live[place] = Tally(self.counts_before[~place]) if ~place in self.counts_before else Tally()
         return self.live[place]
 
     def failed(self, place: int, reached: Reached, dropped: Dropped, budget: float | None) -> None:
@@ -195,11 +195,11 @@ class Tallies:
 
     def facts(self) -> dict[int, Any]:
         """All counts."""
-        return {**self.known, **self.news()}
+        return {**self.counts_before, **self.news()}
 
-    def take(self, told: Mapping[int, Any]) -> None:
+    def take(self, facts: Mapping[int, Any]) -> None:
         """Take over the counts of somebody who does the work."""
-        self.live.update({~key: Tally(count) for key, count in told.items() if key < 0})
+        self.live.update({~key: Tally(count) for key, count in facts.items() if key < 0})
 
     def reached(self) -> dict[int, Reached]:
         """How far each stage is."""

@@ -100,13 +100,13 @@ class ProgressNode(Each):
                     began = time.perf_counter()
                     for datapoint in islice(source, step):  # noqa: UP028 - an error in here is told by the loop that it was raised in
                         yield datapoint
-                    fresh = first + source.given - shown.n
+                    fresh = first + source.count - shown.n
                     shown.update(fresh)
                     if fresh < step:
                         return
                     step = paced(step, time.perf_counter() - began)
             finally:
-                shown.n = first + source.given
+                shown.n = first + source.count
 
     def _shown_in_groups(self, run: Run, groups: Iterator[Any], start: peekable[Block]) -> Iterator[Any]:
         with self._bar(run, start) as shown:

@@ -116,7 +116,7 @@ class Reading:
                 if self.at >= position:
                     yield kept
             self.at = LENGTH_KEY
-            self._keep(first + source.given)
+            self._keep(first + source.count)
 
     @contextmanager
     def _visit(self) -> Iterator[Visit]:
