@@ -190,7 +190,7 @@ class Stage(Picklable):
         if self.traits.strict or (issubclass(self.kind, Order) and made.node.seekable):
             made.node.length_or_none()  # what the lengths make impossible is an error here already
         elif self.kind is Order and not made.node.seekable:
-            next(self.stretches(len(flows)), None)
+            next(self.sections(len(flows)), None)
         return made
 
     if not TYPE_CHECKING:
@@ -214,7 +214,7 @@ class Stage(Picklable):
         """Call the function on the lengths of its sources, as an order stage's is."""
         return self._function(*self._front, *lengths, **(self._options | injected))
 
-    def stretches(self, sources: int) -> Any:
+    def sections(self, sources: int) -> Any:
         """The second form of an order stage, for streams."""
         stream: Any = self.definition.stream
         return stream(sources, **self.arguments) if self.definition.several else stream(**self.arguments)
@@ -234,16 +234,16 @@ class Stage(Picklable):
     def call(self, sources: Sequence[Any] = ()) -> str:
         """The call that makes this stage over `sources`, as text."""
         parameters = self.definition.signature.parameters
-        given, options = [*map(repr, sources)], {}
+        positional, options = [*map(repr, sources)], {}
         for name, value in self.arguments.items():
             if name in self.definition.positional:
                 if value is not parameters[name].default:
-                    given.append(as_written(value))
+                    positional.append(as_written(value))
             elif not _same(value, parameters[name].default):
                 options[name] = as_written(value)
         if self.pinned is not None:
             options["name"] = repr(self.pinned)
-        return as_called(self.name, *given, **options)
+        return as_called(self.name, *positional, **options)
 
     def __repr__(self) -> str:
         return self.call()

@@ -23,7 +23,7 @@ from flowfn.flows.translating import no_attribute
 from flowfn.kinds.failures import annotate, uneven
 from flowfn.kinds.nodes import Node, based
 from flowfn.kinds.parts import Part
-from flowfn.kinds.runs import Outputs, Place, Run
+from flowfn.kinds.runs import Checkpoint, Outputs, Run
 from flowfn.pickling.by_value import Picklable
 from flowfn.process import forks
 from flowfn.showing import brief
@@ -77,12 +77,12 @@ class Flow(Picklable, Generic[T_co]):
     def __iter__(self) -> FlowIterator[T_co]:
         with _epoch_turn:
             past = self._newest
-            known = (
+            checkpoint = (
                 past.following(self)
                 if past is not None and (past.seed, past.epoch + 1) == (self._seed, self._epoch)
                 else None
             )
-            progress = self._loaded or Progress(self._seed, self._epoch, known)
+            progress = self._loaded or Progress(self._seed, self._epoch, checkpoint)
             self._loaded, self._newest = None, progress
             self._epoch = progress.epoch + 1
         return FlowIterator(self, progress)
@@ -98,7 +98,7 @@ class Flow(Picklable, Generic[T_co]):
             self._seed if seed is None else _checked_seed(seed),
             self._upcoming if epoch is None else rules.natural.check("run", "epoch", epoch, {}),
         )
-        progress.place = Place(rules.natural.check("run", "start", start, {}))
+        progress.checkpoint = Checkpoint(rules.natural.check("run", "start", start, {}))
         return FlowIterator(self, progress)
 
     def __len__(self) -> int:
@@ -141,7 +141,7 @@ class Flow(Picklable, Generic[T_co]):
             raise uneven(outputs, 1, seekable=True) or IndexError(f"{self!r} gave nothing for index {index}")
         except Exception as error:
             annotate(error, outputs, run.seed, run.epoch[0])
-            remember(error, Place(at))
+            remember(error, Checkpoint(at))
             raise
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
@@ -213,10 +213,10 @@ class Flow(Picklable, Generic[T_co]):
         >>> list(ff.pipe(range(5), ff.map(float)).load_state_dict(iterator.state_dict()))
         [2.0, 3.0, 4.0]
         """
-        seed, epoch, place = unpack_state(self, state, strict)
+        seed, epoch, checkpoint = unpack_state(self, state, strict)
         with _epoch_turn:
             self._seed, self._epoch, self._reset = seed, epoch, True
-            self._newest = self._loaded = Progress(seed, epoch, place)
+            self._newest = self._loaded = Progress(seed, epoch, checkpoint)
         return self
 
     @property
@@ -275,8 +275,8 @@ class Flow(Picklable, Generic[T_co]):
             if self._newest is progress:
                 self._seed, self._epoch, self._reset, self._loaded = progress.seed, progress.epoch + 1, True, None
 
-    def _serially(self, seed: int, epoch: int, place: Place) -> FlowIterator[T_co]:
-        return FlowIterator(self, Progress(seed, epoch, place), engine="none")
+    def _serially(self, seed: int, epoch: int, checkpoint: Checkpoint) -> FlowIterator[T_co]:
+        return FlowIterator(self, Progress(seed, epoch, checkpoint), engine="none")
 
     def _refuse_entropy(self, what: str) -> None:
         if self.node.world > 1:

@@ -13,7 +13,7 @@ from flowfn.flows.states import FlowTree, pack_state, unpack_state
 from flowfn.kinds.failures import annotate, marked, uneven
 from flowfn.kinds.losses import warn_of_losses
 from flowfn.kinds.parts import top_down
-from flowfn.kinds.runs import Outputs, Place, Run
+from flowfn.kinds.runs import Checkpoint, Outputs, Run
 from flowfn.kinds.tallies import Dropped, Tallies, anchors
 from flowfn.process.interrupts import Deferred
 
@@ -29,10 +29,10 @@ class Recipe(FlowTree, Protocol):
 class Progress:
     """How far a pass has come: what an iterator shares with its flow, and what outlives it."""
 
-    __slots__ = ("epoch", "exhausted", "iterator", "place", "seed")
+    __slots__ = ("checkpoint", "epoch", "exhausted", "iterator", "seed")
 
-    def __init__(self, seed: int, epoch: int, place: Place | None = None) -> None:
-        self.seed, self.epoch, self.place = seed, epoch, place or Place()
+    def __init__(self, seed: int, epoch: int, checkpoint: Checkpoint | None = None) -> None:
+        self.seed, self.epoch, self.checkpoint = seed, epoch, checkpoint or Checkpoint()
         self.exhausted = False
         self.iterator: weakref.ref[FlowIterator[Any]] | None = None
 
@@ -40,16 +40,16 @@ class Progress:
         """The state to go on from; of a finished pass, the start of the next."""
         iterator = self.iterator() if self.iterator else None
         if iterator is not None:
-            iterator._note_place()
+            iterator._note_checkpoint()
         if self.exhausted:
             return pack_state(flow, self.seed, self.epoch + 1, self.following(flow))
-        return pack_state(flow, self.seed, self.epoch, self.place)
+        return pack_state(flow, self.seed, self.epoch, self.checkpoint)
 
-    def following(self, flow: FlowTree) -> Place:
+    def following(self, flow: FlowTree) -> Checkpoint:
         """Where the next pass starts: at its beginning, knowing the anchors of what goes on from epoch to epoch."""
         lasting = {node.place for last in top_down(flow.node) if last.lasting for node in top_down(*last.sources)}
-        known = {place: anchor for place, anchor in anchors(self.place.anchors).items() if place in lasting}
-        return Place(anchors=of_epoch(flow.node, self.epoch + 1, known) if known else {})
+        known = {place: anchor for place, anchor in anchors(self.checkpoint.anchors).items() if place in lasting}
+        return Checkpoint(anchors=of_epoch(flow.node, self.epoch + 1, known) if known else {})
 
 
 class FlowIterator(Iterator[Datapoint_co]):
@@ -66,13 +66,18 @@ class FlowIterator(Iterator[Datapoint_co]):
         self._open()
 
     def _open(self) -> None:
-        progress, place = self._progress, self._progress.place
-        self._tallies = Tallies(place.anchors)
+        progress, checkpoint = self._progress, self._progress.checkpoint
+        self._tallies = Tallies(checkpoint.anchors)
         self._run = Run(
-            progress.seed, (progress.epoch,), self._engine, place.base, anchors(place.anchors), tallies=self._tallies
+            progress.seed,
+            (progress.epoch,),
+            self._engine,
+            checkpoint.base,
+            anchors(checkpoint.anchors),
+            tallies=self._tallies,
         )
         try:
-            self._outputs = self._flow.node.stream(self._run, place.position)
+            self._outputs = self._flow.node.stream(self._run, checkpoint.position)
         except Exception as error:
             self._failed(error)
             raise
@@ -100,14 +105,16 @@ class FlowIterator(Iterator[Datapoint_co]):
         expected = None
         if node.seekable:
             whole = node.length(
-                Run(progress.seed, (progress.epoch,), base=progress.place.base, anchors=progress.place.anchors)
+                Run(
+                    progress.seed, (progress.epoch,), base=progress.checkpoint.base, anchors=progress.checkpoint.anchors
+                )
             )
             expected = max(int(whole) - self._outputs.first, 0)  # type: ignore[arg-type]
         error = uneven(self._outputs, expected, node.seekable)
         if error is not None:
             self._failed(error)
             raise error
-        self._note_place()
+        self._note_checkpoint()
         self._progress.exhausted = True
         self.close()
         if self._engine == "processes":  # not for the elements of one datapoint
@@ -115,18 +122,18 @@ class FlowIterator(Iterator[Datapoint_co]):
 
     def _failed(self, error: BaseException) -> None:
         annotate(error, self._outputs, self._progress.seed, self._progress.epoch)
-        self._note_place()
-        remember(error, self._progress.place)
+        self._note_checkpoint()
+        remember(error, self._progress.checkpoint)
         self.close()
 
-    def _note_place(self) -> None:
+    def _note_checkpoint(self) -> None:
         """Write down where the pass stands."""
         if self._outputs is not None:
-            place = self._progress.place
+            checkpoint = self._progress.checkpoint
             facts = {**self._outputs.facts(), **self._tallies.facts()}
             if self._flow.node.seekable:
-                facts = {**place.anchors, **facts}
-            self._progress.place = Place(self._outputs.position, place.base, facts)
+                facts = {**checkpoint.anchors, **facts}
+            self._progress.checkpoint = Checkpoint(self._outputs.position, checkpoint.base, facts)
 
     @property
     def epoch(self) -> int:
@@ -136,18 +143,19 @@ class FlowIterator(Iterator[Datapoint_co]):
     @property
     def position(self) -> int:
         """How many outputs of this pass have been delivered, those before a resume included."""
-        return self._outputs.position if self._outputs is not None else self._progress.place.position
+        return self._outputs.position if self._outputs is not None else self._progress.checkpoint.position
 
-    def progress(self) -> tuple[Recipe, int, int, Place]:
-        """(flow, seed, epoch, place): which pass this is, and where it stands."""
-        self._note_place()
-        return self._flow, self._progress.seed, self._progress.epoch, self._progress.place
+    def progress(self) -> tuple[Recipe, int, int, Checkpoint]:
+        """(flow, seed, epoch, checkpoint): which pass this is, and where it stands."""
+        self._note_checkpoint()
+        return self._flow, self._progress.seed, self._progress.epoch, self._progress.checkpoint
 
     @property
     def dropped(self) -> list[Dropped]:
         """The newest (at most 100) datapoints on which guarded stages failed and that were dropped or replaced."""
-        self._note_place()
-        facts = sorted(self._progress.place.anchors.items(), reverse=True)  # counts come last, the first stage's first
+        self._note_checkpoint()
+        # counts come last, the first stage's first
+        facts = sorted(self._progress.checkpoint.anchors.items(), reverse=True)
         return [dropped for _, fact in facts for dropped in getattr(fact, "newest", ())]
 
     def state_dict(self) -> dict[str, Any]:
@@ -156,10 +164,10 @@ class FlowIterator(Iterator[Datapoint_co]):
 
     def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> FlowIterator[Datapoint_co]:
         """Go on from `state` instead; returns the iterator."""
-        seed, epoch, place = unpack_state(self._flow, state, strict)
+        seed, epoch, checkpoint = unpack_state(self._flow, state, strict)
         self.close()
         progress = self._progress
-        progress.seed, progress.epoch, progress.place, progress.exhausted = seed, epoch, place, False
+        progress.seed, progress.epoch, progress.checkpoint, progress.exhausted = seed, epoch, checkpoint, False
         self._flow._follow(progress)
         self._open()
         return self
@@ -169,7 +177,7 @@ class FlowIterator(Iterator[Datapoint_co]):
         with Deferred():
             outputs = self._outputs
             if outputs is not None:
-                self._note_place()
+                self._note_checkpoint()
                 self._outputs = None
                 try:
                     outputs.close()
@@ -191,8 +199,8 @@ class FlowIterator(Iterator[Datapoint_co]):
         return max(int(length) - self.position, 0) if length not in (None, math.inf) else 0
 
 
-def remember(error: BaseException, place: Place) -> None:
+def remember(error: BaseException, checkpoint: Checkpoint) -> None:
     """Write on an error where the pass stood when it was raised, for `replay`."""
     told = marked(error)
     if told is not None:
-        told["place"] = place
+        told["checkpoint"] = checkpoint

@@ -272,15 +272,15 @@ def _tabular(source: Any) -> str:
     which it cannot give several of."""
     kinds = {kind.__name__ for kind in type(source).__mro__ if kind.__module__.split(".")[0] == "datasets"}
     if "Dataset" in kinds:
-        told = source.format["type"]
+        form = source.format["type"]
     else:
-        told = (
+        form = (
             getattr(getattr(source, "_formatting", None), "format_type", None) if "IterableDataset" in kinds else None
         )
-    if told not in ("arrow", "polars", "pandas") or (told == "pandas" and "Dataset" in kinds):
+    if form not in ("arrow", "polars", "pandas") or (form == "pandas" and "Dataset" in kinds):
         return ""
     return (
-        f"a Hugging Face dataset in the format {told!r}, which gives tables and no rows; write "
+        f"a Hugging Face dataset in the format {form!r}, which gives tables and no rows; write "
         "dataset.with_format(None) for rows of "
         'Python\'s values ("numpy", "torch" for others), or lambda: dataset if tables of one row are meant'
     )

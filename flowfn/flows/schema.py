@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowfn import rules
 from flowfn.flows.mix_rows import are_begun
-from flowfn.kinds.runs import Anchor, EpochForm, Place, Run, naturals
+from flowfn.kinds.runs import Anchor, Checkpoint, EpochForm, Run, naturals
 from flowfn.kinds.tallies import can_count
 from flowfn.showing import brief
 
@@ -69,8 +69,8 @@ def plain(value: Any) -> Any:
 
 def sealed(state: Mapping[str, Any]) -> dict[str, Any]:
     """A state with its version and the digest of what it holds."""
-    told = {"version": VERSION, **{str(key): plain(value) for key, value in state.items() if key != "digest"}}
-    return {**told, "digest": "".join(_digests(told).values())}
+    contents = {"version": VERSION, **{str(key): plain(value) for key, value in state.items() if key != "digest"}}
+    return {**contents, "digest": "".join(_digests(contents).values())}
 
 
 def checked_state(state: Any) -> dict[str, Any]:
@@ -84,42 +84,44 @@ def checked_state(state: Any) -> dict[str, Any]:
         raise TypeError(
             f"load_state_dict(): a state is a dict, got {type(state).__name__}; json.loads(text) makes one of its text"
         )
-    told = {str(key): _plain(key, value) for key, value in state.items()}
+    contents = {str(key): _plain(key, value) for key, value in state.items()}
     needed = {"version", *_NEEDED, "digest"}
-    if not needed <= set(told):
-        raise ValueError(f"load_state_dict(): not a state of a flow: it lacks {', '.join(sorted(needed - set(told)))}")
-    if told["version"] != VERSION or isinstance(told["version"], bool):
+    if not needed <= set(contents):
         raise ValueError(
-            f"load_state_dict(): version must be {VERSION}, got {brief(told['version'])}: another release saved the "
-            "state"
+            f"load_state_dict(): not a state of a flow: it lacks {', '.join(sorted(needed - set(contents)))}"
         )
-    unknown = set(told) - needed - set(_OTHERS)
+    if contents["version"] != VERSION or isinstance(contents["version"], bool):
+        raise ValueError(
+            f"load_state_dict(): version must be {VERSION}, got {brief(contents['version'])}: another release saved "
+            "the state"
+        )
+    unknown = set(contents) - needed - set(_OTHERS)
     if unknown:
         raise ValueError(f"load_state_dict(): a state does not hold {', '.join(sorted(map(brief, unknown)))}")
     for key, rule in (_NEEDED | _OTHERS).items():
-        if key in told and not rule.fits_type(told[key]):
-            refuse_key(key, rule.requirement, told[key])
-    if ("rank" in told) != ("world" in told) or told.get("rank", 0) >= told.get("world", 1):
+        if key in contents and not rule.fits_type(contents[key]):
+            refuse_key(key, rule.requirement, contents[key])
+    if ("rank" in contents) != ("world" in contents) or contents.get("rank", 0) >= contents.get("world", 1):
         refuse_key(
             "rank",
-            f"an integer from 0 to world - 1 ({told.get('world', 'which is missing')})",
-            told.get("rank", "none"),
+            f"an integer from 0 to world - 1 ({contents.get('world', 'which is missing')})",
+            contents.get("rank", "none"),
         )
-    for key, value in told.get("anchors", {}).items():
+    for key, value in contents.get("anchors", {}).items():
         _check_anchor(key, value)
-    if "mix" in told:
-        _check_mix(told["mix"])
-    damaged = damages(told)
+    if "mix" in contents:
+        _check_mix(contents["mix"])
+    damaged = damages(contents)
     if damaged:
         raise ValueError(
             f"load_state_dict(): the state was damaged or edited: {damaged}; load one as state_dict() gave it"
         )
-    return told
+    return contents
 
 
-def damages(told: Mapping[str, Any]) -> str:
+def damages(contents: Mapping[str, Any]) -> str:
     """What of a state does not match its digest, in words; nothing if all of it does."""
-    kept, ours = told["digest"], _digests(told)
+    kept, ours = contents["digest"], _digests(contents)
     if not isinstance(kept, str) or len(kept) % (2 * SHORT):
         return f"its digest cannot be {brief(kept)}"
     parts = {kept[at : at + 2 * SHORT] for at in range(0, len(kept), 2 * SHORT)}
@@ -128,7 +130,7 @@ def damages(told: Mapping[str, Any]) -> str:
         return f"{', '.join(changed)} {'is' if len(changed) == 1 else 'are'} not what was saved"
     if kept == "".join(ours.values()):
         return ""
-    missing = [key for key in _OTHERS if key not in told]
+    missing = [key for key in _OTHERS if key not in contents]
     return (
         f"its digest is of something else (it may lack {' or '.join(missing)})"
         if not changed
@@ -136,12 +138,12 @@ def damages(told: Mapping[str, Any]) -> str:
     )
 
 
-def check_anchors(root: Node, seed: int, epoch: int, place: Place) -> None:
+def check_anchors(root: Node, seed: int, epoch: int, checkpoint: Checkpoint) -> None:
     """Make sure that each anchor is one that a node at its place can have written."""
     forms = _by_place(root, epoch)
-    for key, anchor in place.anchors.items():
+    for key, anchor in checkpoint.anchors.items():
         nodes = forms.get(key if key >= 0 else ~key, ())
-        wrong = [_misfit(node, form, key, anchor, seed, place) for node, form in nodes]
+        wrong = [_misfit(node, form, key, anchor, seed, checkpoint) for node, form in nodes]
         if not nodes or all(wrong):
             refuse_key(
                 f"anchors[{str(key)!r}]",
@@ -166,7 +168,7 @@ def _by_place(root: Node, epoch: int) -> dict[int, list[tuple[Node, EpochForm]]]
     return forms
 
 
-def _misfit(node: Node, form: EpochForm, key: int, anchor: Anchor, seed: int, place: Place) -> str:
+def _misfit(node: Node, form: EpochForm, key: int, anchor: Anchor, seed: int, checkpoint: Checkpoint) -> str:
     """What an anchor must be for a node, if it is something else."""
     if key < 0:
         known = any(_is_of(anchor.epoch, some) for some in (form, form[:1])) or (
@@ -180,7 +182,7 @@ def _misfit(node: Node, form: EpochForm, key: int, anchor: Anchor, seed: int, pl
         )
     if not _is_of(anchor.epoch, form):
         return f"[epoch, outputs, inputs] of {node.part}, in epoch {_epoch_words(form)}"
-    run = Run(seed, tuple(number or 0 for number in form), base=place.base, anchors=place.anchors)
+    run = Run(seed, tuple(number or 0 for number in form), base=checkpoint.base, anchors=checkpoint.anchors)
     asked = node.misfit(run, anchor._replace(epoch=run.epoch))
     return f"{asked} of {node.part}" if asked else ""
 
@@ -253,9 +255,9 @@ def _finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _digests(told: Mapping[str, Any]) -> dict[str, str]:
+def _digests(contents: Mapping[str, Any]) -> dict[str, str]:
     """The digest of every key and its value."""
-    return {key: _state_digest([key, told[key]]) for key in sorted(told) if key != "digest"}
+    return {key: _state_digest([key, contents[key]]) for key in sorted(contents) if key != "digest"}
 
 
 def _state_digest(value: Any) -> str:

@@ -217,14 +217,14 @@ class CallableNode(IterableNode):
     def opened(self, run: Run, start: int) -> Iterator[Any]:
         """Call it, with what it asks for."""
         asks = self.part.arguments["asks"]
-        given: dict[str, Any] = {}
+        options: dict[str, Any] = {}
         if "rng" in asks:
-            given["rng"] = generator(self.key(run))
+            options["rng"] = generator(self.key(run))
         if "epoch" in asks:
-            given["epoch"] = run.epoch if len(run.epoch) > 1 else run.epoch[0]
+            options["epoch"] = run.epoch if len(run.epoch) > 1 else run.epoch[0]
         if "start" in asks:
-            given["start"] = start
-        made = self.part.object(**given)
+            options["start"] = start
+        made = self.part.object(**options)
         iterator = made.run(seed=self.key(run), epoch=0) if isinstance(made, Flow) else iter(made)
         consume(iterator, 0 if "start" in asks else start)
         yield from iterator
@@ -257,17 +257,17 @@ class OneShotNode(IterableNode):
 
     def opened(self, run: Run, start: int) -> Iterator[Any]:
         """The iterator itself, the first time; one that begins anew whenever it is asked may be read again."""
-        given = self.part.object
-        iterator = iter(given)
-        if iterator is given:
-            if self.part.opened or _opened.setdefault(id(given), self.part) is not self.part:
+        iterable = self.part.object
+        iterator = iter(iterable)
+        if iterator is iterable:
+            if self.part.opened or _opened.setdefault(id(iterable), self.part) is not self.part:
                 raise ValueError(
                     f"{self.part} is an iterator, which can be read once, and this is another pass over it (or "
                     "another place "
                     "in the same tree); give a list, or a callable that returns a new iterator"
                 )
             self.part.opened = 1
-            iterator = map(next, repeat(given))  # to ask it for its iterator once more may begin it anew
+            iterator = map(next, repeat(iterable))  # to ask it for its iterator once more may begin it anew
         consume(iterator, start)
         for first in iterator:
             refuse_flow(first, self.part.arguments["caller"])

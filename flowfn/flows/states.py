@@ -18,7 +18,7 @@ import numpy as np
 from flowfn.flows.schema import check_anchors, checked_state, refuse_key, sealed
 from flowfn.kinds.nodes import Node, ending
 from flowfn.kinds.parts import Part, top_down
-from flowfn.kinds.runs import Anchor, Place, Run
+from flowfn.kinds.runs import Anchor, Checkpoint, Run
 from flowfn.pickling.scripts import home
 from flowfn.randomness.generators import ORDER_VERSION
 from flowfn.showing import as_called
@@ -66,8 +66,8 @@ class Counting(NamedTuple):
         return world if self.shared else 1
 
 
-def pack_state(flow: FlowTree, seed: int, epoch: int, place: Place) -> dict[str, Any]:
-    """The state of a pass over `flow` that stands at `place`."""
+def pack_state(flow: FlowTree, seed: int, epoch: int, checkpoint: Checkpoint) -> dict[str, Any]:
+    """The state of a pass over `flow` that stands at `checkpoint`."""
     if flow.node.loose:
         raise TypeError(
             f"{flow!r} gives outputs as they come (ordered=False), so a pass over it has no state to go on from"
@@ -75,70 +75,70 @@ def pack_state(flow: FlowTree, seed: int, epoch: int, place: Place) -> dict[str,
     counting = counting_of(flow)
     state: dict[str, Any] = {"fingerprint": fingerprint(flow), "order": counting.order, "seed": seed, "epoch": epoch}
     state |= {
-        "position": place.position,
-        "count": place.base + place.position * counting.each * counting.ranks(flow.node.world),
+        "position": checkpoint.position,
+        "count": checkpoint.base + checkpoint.position * counting.each * counting.ranks(flow.node.world),
     }
-    if place.base:
-        state["base"] = place.base
+    if checkpoint.base:
+        state["base"] = checkpoint.base
     if any(node.part.traits.shards for node in top_down(flow.node)):
         state |= {"rank": flow.node.rank, "world": flow.node.world}
-    if place.anchors:
+    if checkpoint.anchors:
         state["anchors"] = {
-            key: [a.epoch, a.outputs, [*map(_json_number, a.inputs)]] for key, a in place.anchors.items()
+            key: [a.epoch, a.outputs, [*map(_json_number, a.inputs)]] for key, a in checkpoint.anchors.items()
         }
-    mixed = mixture(flow, seed, epoch, place)
+    mixed = mixture(flow, seed, epoch, checkpoint)
     if mixed is not None:
         steps, begun = mixed
         state["mix"] = {"steps": steps, "sources": {name: [*map(_json_number, one)] for name, one in begun.items()}}
     return sealed(state)
 
 
-def unpack_state(flow: FlowTree, state: Mapping[str, Any], strict: bool = True) -> tuple[int, int, Place]:
-    """(seed, epoch, place) of a state, or an error that says why it does not fit `flow`."""
-    told = checked_state(state)
-    same = told["fingerprint"] == fingerprint(flow)
+def unpack_state(flow: FlowTree, state: Mapping[str, Any], strict: bool = True) -> tuple[int, int, Checkpoint]:
+    """(seed, epoch, checkpoint) of a state, or an error that says why it does not fit `flow`."""
+    contents = checked_state(state)
+    same = contents["fingerprint"] == fingerprint(flow)
     if strict and not same:
         raise ValueError(
-            f"{_of_another(flow, told)}\nRebuild the pipeline as it was; strict=False goes on where the next "
+            f"{_of_another(flow, contents)}\nRebuild the pipeline as it was; strict=False goes on where the next "
             "datapoint is all the same, "
             "if only map-like stages, batch and prefetch at its end are others, or the sources of a mix."
         )
-    place = _place_of_state(flow, told, same)
-    check_anchors(flow.node, told["seed"], told["epoch"], place)
-    return told["seed"], told["epoch"], place
+    checkpoint = _checkpoint_of(flow, contents, same)
+    check_anchors(flow.node, contents["seed"], contents["epoch"], checkpoint)
+    return contents["seed"], contents["epoch"], checkpoint
 
 
-def _place_of_state(flow: FlowTree, told: Mapping[str, Any], same: bool) -> Place:
+def _checkpoint_of(flow: FlowTree, contents: Mapping[str, Any], same: bool) -> Checkpoint:
     """Where a pass over a flow goes on from a state; `same`: it was saved by the same pipeline."""
     node, counting = flow.node, counting_of(flow)
     facts = {
         int(key): Anchor(tuple(epoch), outputs, tuple(inputs))
-        for key, (epoch, outputs, inputs) in told.get("anchors", {}).items()
+        for key, (epoch, outputs, inputs) in contents.get("anchors", {}).items()
     }
-    whole = same or told["order"] == counting.order  # the whole tree that gives what is counted is the same
-    if not whole and "mix" in told and (found := _mix(node)) is not None:
-        return Place(0, 0, {found[0].place: found[0].anchor(told["epoch"], **told["mix"])})
-    orders = {order.partition(".")[0] for order in (told["order"], counting.order)}
+    whole = same or contents["order"] == counting.order  # the whole tree that gives what is counted is the same
+    if not whole and "mix" in contents and (mixed := _mix(node)) is not None:
+        return Checkpoint(0, 0, {mixed[0].place: mixed[0].anchor(contents["epoch"], **contents["mix"])})
+    orders = {order.partition(".")[0] for order in (contents["order"], counting.order)}
     if not whole and (len(orders) > 1 or any(hasattr(one, "progress") for one in top_down(counting.node))):
         raise ValueError(
-            f"{_of_another(flow, told)}\nIt cannot be told which datapoints are left for this one: strict=False goes "
-            "on only where "
-            "map-like stages, batch and prefetch at its end are others, or the sources of a mix."
+            f"{_of_another(flow, contents)}\nIt cannot be told which datapoints are left for this one: "
+            "strict=False goes on only where map-like stages, batch and prefetch at its end are others, "
+            "or the sources of a mix."
         )
-    _check_rank(flow, told, counting)
+    _check_rank(flow, contents, counting)
     if same:
-        _check_position(flow, told, counting, facts)
-    if same and (not counting.shared or told.get("world", 1) == node.world):
-        return Place(told["position"], told.get("base", 0), facts)
+        _check_position(flow, contents, counting, facts)
+    if same and (not counting.shared or contents.get("world", 1) == node.world):
+        return Checkpoint(contents["position"], contents.get("base", 0), facts)
     there = {one.place for one in top_down(counting.node)} if whole else set()
     kept = {key: fact for key, fact in facts.items() if (key if key >= 0 or counting.shared else ~key) in there}
-    position, within = divmod(told["count"], counting.each * counting.ranks(node.world))
-    return Place(0, told["count"], kept) if within else Place(position, 0, kept)
+    position, within = divmod(contents["count"], counting.each * counting.ranks(node.world))
+    return Checkpoint(0, contents["count"], kept) if within else Checkpoint(position, 0, kept)
 
 
-def _check_rank(flow: FlowTree, told: Mapping[str, Any], counting: Counting) -> None:
+def _check_rank(flow: FlowTree, contents: Mapping[str, Any], counting: Counting) -> None:
     """Make sure that what a state counts is not the share of another rank."""
-    saved, node = (told.get("rank", 0), told.get("world", 1)), flow.node
+    saved, node = (contents.get("rank", 0), contents.get("world", 1)), flow.node
     if saved != (node.rank, node.world) and any(one.part.traits.shards for one in top_down(counting.node)):
         raise ValueError(
             f"load_state_dict(): the state is of rank {saved[0]} of {saved[1]}, this flow is "
@@ -148,29 +148,35 @@ def _check_rank(flow: FlowTree, told: Mapping[str, Any], counting: Counting) -> 
         )
 
 
-def _check_position(flow: FlowTree, told: Mapping[str, Any], counting: Counting, facts: Mapping[int, Anchor]) -> None:
+def _check_position(
+    flow: FlowTree, contents: Mapping[str, Any], counting: Counting, facts: Mapping[int, Anchor]
+) -> None:
     """Make sure that a state of the same pipeline stands where a pass over it can stand."""
-    position, base, each = told["position"], told.get("base", 0), counting.each * counting.ranks(told.get("world", 1))
+    position, base, each = (
+        contents["position"],
+        contents.get("base", 0),
+        counting.each * counting.ranks(contents.get("world", 1)),
+    )
     if base and not any(node.foot for node in ending(flow.node)):
         refuse_key("base", "0 in this pipeline, which has no batches and no ranks", base)
-    if told["count"] != base + position * each:
+    if contents["count"] != base + position * each:
         refuse_key(
             "count",
             f"{base + position * each}, for position {position} of {each} datapoints each from {base} on",
-            told["count"],
+            contents["count"],
         )
-    run = Run(told["seed"], (told["epoch"],), base=base, anchors=facts)
+    run = Run(contents["seed"], (contents["epoch"],), base=base, anchors=facts)
     length = counting.node.length(run) if counting.shared else flow.node.length(run)
     if length is not None and (
-        told["count"] - each >= length and position > 0 if counting.shared else position > length
+        contents["count"] - each >= length and position > 0 if counting.shared else position > length
     ):
         refuse_key("position", f"at most the length of the pass, {length}", position)
 
 
-def _of_another(flow: FlowTree, told: Mapping[str, Any]) -> str:
+def _of_another(flow: FlowTree, contents: Mapping[str, Any]) -> str:
     return (
         "load_state_dict(): the state was saved by another pipeline, as its fingerprint says.\n"
-        f"  saved: {told['fingerprint']}\n  this:  {fingerprint(flow)}"
+        f"  saved: {contents['fingerprint']}\n  this:  {fingerprint(flow)}"
     )
 
 
@@ -179,15 +185,15 @@ def _json_number(value: Any) -> Any:
     return int(value) if isinstance(value, (bool, np.bool_)) else value
 
 
-def mixture(flow: FlowTree, seed: int, epoch: int, place: Place) -> tuple[int, dict[Any, Any]] | None:
+def mixture(flow: FlowTree, seed: int, epoch: int, checkpoint: Checkpoint) -> tuple[int, dict[Any, Any]] | None:
     """(steps, how far each source has come, by name) of the mix in a flow,
     if there is one and its steps can be told."""
     found = _mix(flow.node)
     if found is None:
         return None
     mix, size = found
-    told = mix.progress(Run(seed, (epoch,), anchors=place.anchors), place.position * size, size)
-    return None if told is None else (told[0], dict(zip(mix.names, told[1])))
+    row = mix.progress(Run(seed, (epoch,), anchors=checkpoint.anchors), checkpoint.position * size, size)
+    return None if row is None else (row[0], dict(zip(mix.names, row[1])))
 
 
 def _mix(node: Node) -> tuple[Any, int] | None:

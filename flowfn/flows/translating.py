@@ -18,18 +18,18 @@ from flowfn.rules import P, R
 _PACKAGES = ("datasets", "formats", "image", "testing")
 
 
-def unknown_keyword(function: str, word: str, known: Iterable[str]) -> str:
+def unknown_keyword(function: str, word: str, keywords: Iterable[str]) -> str:
     """What to say of a keyword that a function does not have: the word to use, if anything is like it.
 
     >>> unknown_keyword("batch", "drop_last", ["size"]), unknown_keyword("batch", "colate", ["size", "collate"])
     ('; drop_last is a word of torch: write drop_remainder=True', '; did you mean collate=?')
     """
-    told = KEYWORDS.get(word)
-    if told is not None:
-        return f"; {word} is a word of {told.of}: {told.at.get(function, told.do)}"
+    word_elsewhere = KEYWORDS.get(word)
+    if word_elsewhere is not None:
+        return f"; {word} is a word of {word_elsewhere.of}: {word_elsewhere.at.get(function, word_elsewhere.do)}"
     if word == "seed":
         return "; a flow has one seed for all its stages: reset_state(seed)"
-    near = _nearest(word, known)
+    near = _nearest(word, keywords)
     if near:
         return f"; did you mean {near}=?"
     others = [
@@ -40,14 +40,14 @@ def unknown_keyword(function: str, word: str, known: Iterable[str]) -> str:
 
 def speaks(function: Callable[P, R]) -> Callable[P, R]:
     """Have a plain function say which word to use for a keyword that it does not have, as stages do."""
-    known = inspect.signature(function).parameters
+    parameters = inspect.signature(function).parameters
 
     @functools.wraps(function)
     def spoken(*args: P.args, **kwargs: P.kwargs) -> R:
-        for word in kwargs.keys() - known.keys():
+        for word in kwargs.keys() - parameters.keys():
             name = function.__name__
             raise TypeError(
-                f"{name}(): got an unexpected keyword argument {word!r}{unknown_keyword(name, word, known)}"
+                f"{name}(): got an unexpected keyword argument {word!r}{unknown_keyword(name, word, parameters)}"
             )
         return function(*args, **kwargs)
 
@@ -92,7 +92,7 @@ def _words() -> dict[str, Any]:
     return {name: public for name, public in vars(sys.modules["flowfn"]).items() if hasattr(public, "definition")}
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
+def _nearest(word: str, words: Iterable[str]) -> str:
     from difflib import get_close_matches
 
-    return next(iter(get_close_matches(word, list(known), 1)), "")
+    return next(iter(get_close_matches(word, list(words), 1)), "")

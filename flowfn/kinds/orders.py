@@ -79,7 +79,7 @@ class Order(StageNode):
                 number < self.part.arguments.get("count", math.inf) and number <= EMPTY_ROUNDS * (anchor.outputs + 1)
             )
         try:
-            return number == 0 or nth(self.part.stretches(len(self.sources)), number, inputs) is not None
+            return number == 0 or nth(self.part.sections(len(self.sources)), number, inputs) is not None
         except StopIteration:
             return False
 

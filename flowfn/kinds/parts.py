@@ -55,7 +55,7 @@ class StagePart(Part, Protocol):
 
     def open(self, inputs: Sequence[Any], **injected: Any) -> Iterator[Any]: ...  # what it makes of its inputs
     def order(self, lengths: Sequence[Any], **injected: Any) -> Any: ...  # what it says of sources so long
-    def stretches(self, sources: int) -> Any: ...  # the same of streams, one stretch after the other
+    def sections(self, sources: int) -> Any: ...  # the same of streams, one section after the other
     def join(self, parts: Sequence[Any]) -> Any: ...  # its output, from those of parts of the inputs
 
 

@@ -52,7 +52,7 @@ class Anchor(NamedTuple):
     inputs: tuple[Any, ...]
 
 
-class Place(NamedTuple):
+class Checkpoint(NamedTuple):
     """Where a pass starts: after `position` outputs, made of the datapoints from `base` on (see `nodes.ending`)."""
 
     position: int = 0

@@ -83,7 +83,7 @@ class Sections:
         return {**facts, self.node.place: self.newest}
 
     def __iter__(self) -> Iterator[Any]:
-        plan = self.node.part.stretches(len(self.node.sources))
+        plan = self.node.part.sections(len(self.node.sources))
         number, inputs = self.anchor.inputs
         ahead = self.start - self.anchor.outputs  # outputs at the front that nobody wants, and that may be jumped over
         try:

@@ -12,7 +12,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.flows import sources
-from flowfn.kinds.runs import Place
+from flowfn.kinds.runs import Checkpoint
 from flowfn.seeing.resuming import in_words, is_state
 from flowfn.showing import brief
 
@@ -74,7 +74,7 @@ def describe(flow: Any, n: int = 2, *, of: Any = None, file: IO[str] | None = No
     length = source.node.length(source._look())
     total = f" of {length}" if isinstance(length, int) else ""
     number = 0
-    with source._serially(source.seed, source.epoch, Place()) as datapoints:
+    with source._serially(source.seed, source.epoch, Checkpoint()) as datapoints:
         for number, datapoint in enumerate(islice(datapoints, n), 1):
             print(described(datapoint, f"datapoint {number - 1}{total}"), file=file, flush=True)
     if number == 0:

@@ -26,7 +26,7 @@ def replay(flow: Flow[Any], error: BaseException) -> Any:
     0
     """
     told = marked(error)
-    if not told or "place" not in told:
+    if not told or "checkpoint" not in told:
         raise ValueError(f"replay(): {type(error).__name__} was not raised by iterating a flow")
-    with flow._serially(told["seed"], told["epoch"], told["place"]) as iterator:
+    with flow._serially(told["seed"], told["epoch"], told["checkpoint"]) as iterator:
         return next(iterator)
