@@ -78,7 +78,7 @@ class OpenedNode(Node):
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """All that it gives."""
-        return Outputs(self._read(*run.task.datapoints), self)
+        return Outputs(self._read(*run.feed.datapoints), self)
 
     def _read(self, opening: Opening) -> Iterator[Any]:
         """As a generator: if `f` raises StopIteration, that is an error and no end, as where the stage itself opens."""

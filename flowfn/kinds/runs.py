@@ -64,7 +64,7 @@ class Checkpoint(NamedTuple):
 class Run:
     """One pass over a tree: its seed, its epoch, and facts that let it start late.
 
-    `memo` holds what is made `once` in a pass (keys, routes), `task` what a worker was handed, `tallies` what
+    `memo` holds what is made `once` in a pass (keys, routes), `feed` the task that a worker was handed, `tallies` what
     guarded stages count, `ordered` whether datapoints come in the order of their indices, none left out, `in_order`
     whether outputs have to come in order, whatever a prefetch was told. `engine` says what a prefetch may use:
     "processes", "threads", or "none" where one datapoint is looked at, or where this is a worker already. `opener`
@@ -77,7 +77,7 @@ class Run:
     base: int = 0
     anchors: Mapping[int, Anchor] = field(default_factory=dict)
     memo: dict[Any, Any] = field(default_factory=dict)
-    task: Any = None
+    feed: Any = None
     tallies: Tallies = field(default_factory=partial(Tallies, counts=False))
     ordered: bool = True
     in_order: bool = False

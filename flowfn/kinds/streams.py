@@ -79,7 +79,7 @@ class _Intake:
             for datapoint in self.source:
                 self.left = hint()
                 yield datapoint
-        if self.run.task is None:  # whoever hands out tasks knows what all of them gave
+        if self.run.feed is None:  # whoever hands out tasks knows what all of them gave
             note_passed(self.run, self.node, self.anchor.outputs + sys.maxsize - hint(), self.outputs.position)
 
     def labelled(self, outputs: Iterable[Any]) -> Iterator[tuple[Any, Label]]:

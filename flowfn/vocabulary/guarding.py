@@ -235,7 +235,7 @@ class Guarding:
         if self.indexed:
             self.passage = tally.begin(Passage(self.run.epoch[:1], tally.now().inputs[1], absolute=False))
         else:
-            self.passage = tally.begin(Passage(self.run.epoch, self.source.position, absolute=self.run.task is None))
+            self.passage = tally.begin(Passage(self.run.epoch, self.source.position, absolute=self.run.feed is None))
         return zip(self.source, self.labels, count(self.passage.first))
 
     def guarded(self, source: Outputs) -> Iterator[Any]:

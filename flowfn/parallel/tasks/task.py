@@ -105,7 +105,7 @@ class TaskSource(Node):
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """The datapoints of the task, which are those from `start` on."""
-        feed: Feed = run.task
+        feed: Feed = run.feed
         if feed.block is None:
             return Outputs(zip(feed.datapoints, feed.labels) if lineage else feed.datapoints, None, (), start)  # type: ignore[arg-type]
         if feed.rows is not None:
@@ -141,7 +141,7 @@ class Supplied(Node):
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """The datapoints that came along."""
-        return Outputs(self._supplied(run.task.supply.get((self.place, run.epoch), {}), series), self)
+        return Outputs(self._supplied(run.feed.supply.get((self.place, run.epoch), {}), series), self)
 
     def _supplied(self, here: Mapping[int, Any], series: Iterator[Block]) -> Iterator[Any]:
         for block in series:
