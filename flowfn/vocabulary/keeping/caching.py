@@ -113,7 +113,7 @@ class CacheNode(FrozenNode):
             for index in ints(block):
                 while index not in kept:
                     at, datapoint = next(fresh)
-                    kept.setdefault(at, held(datapoint))
+                    kept.setdefault(at, frozen_arrays(datapoint))
                 yield handed_out(kept[index])
 
     def _replayed(self, run: Run, start: int, live: list[Outputs]) -> Iterator[Any]:
@@ -126,13 +126,13 @@ class CacheNode(FrozenNode):
         first = min(position, len(kept))
         live[:] = [self.sources[0].stream(run, first)]
         for at, datapoint in enumerate(live[0], first):
-            kept.setdefault(at, held(datapoint))
+            kept.setdefault(at, frozen_arrays(datapoint))
             if at >= position:
                 yield handed_out(kept[at])
         self.memory.whole = True
 
 
-def held(datapoint: Any) -> Any:
+def frozen_arrays(datapoint: Any) -> Any:
     """A datapoint as it is kept: arrays as read-only views."""
     return _mapped(datapoint, lambda leaf: readonly(leaf) if isinstance(leaf, np.ndarray) else leaf)
 
