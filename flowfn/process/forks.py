@@ -79,6 +79,9 @@ class Own(Generic[Made]):
         self.make = make
         self._begin()
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.make,)
+
     def _begin(self) -> None:
         self._lock, self._made, self._process = lock(), list[Made](), process
 

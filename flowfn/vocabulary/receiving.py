@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -78,9 +79,7 @@ class Queued:
     queue: Any
     sentinel: Any
     timeout: float | None
-    reading: dict[int, object] = field(
-        default_factory=dict, compare=False
-    )  # by process: a forked child has a pass of its own
+    passes: forks.Own[dict[str, object]] = field(default_factory=partial(forks.Own, dict), compare=False)
 
     def items(self) -> Iterator[Any]:
         """What comes until the sentinel does."""
@@ -128,8 +127,8 @@ class QueueNode(IterableNode):
     def opened(self, run: Run, start: int) -> Iterator[Any]:
         """Its items, without the first `start`."""
         queued: Queued = self.part.object
-        process, this = forks.process, object()
-        if queued.reading.setdefault(process, this) is not this:
+        passes, this = queued.passes(), object()
+        if passes.setdefault("under way", this) is not this:
             raise ValueError(
                 f"{self.part}: another pass over this queue is under way, and each datapoint comes once; "
                 "close it, or let it come to its end"
@@ -139,7 +138,7 @@ class QueueNode(IterableNode):
             consume(items, start)
             yield from items
         finally:
-            del queued.reading[process]
+            del passes["under way"]
 
 
 def _can_wait(get: Any) -> bool:

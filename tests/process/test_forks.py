@@ -2,6 +2,7 @@
 
 import copy
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -119,6 +120,12 @@ def test_a_process_makes_one_of_its_own_and_a_forked_child_another():
     assert own() == ["parent"]
     assert succeeds_in_a_child(lambda: own() == [] and own() is own())
     assert own() == ["parent"]
+
+
+def test_where_it_is_unpickled_it_is_made_anew():
+    own = forks.Own(list)
+    own().append("here")
+    assert pickle.loads(pickle.dumps(own))() == []
 
 
 def test_an_own_value_is_made_once_and_after_an_error_again():
