@@ -1,6 +1,7 @@
 """Processes, programs, and waiting for them: with limits, and without sleeping for longer than is needed."""
 
 import contextlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -19,17 +20,21 @@ def eventually(holds, seconds=10.0):
 
 
 def children(pid="self"):
-    """The child processes of all threads of a process, but for trackers and fork servers, which stay until it ends."""
+    """The child processes of all threads of a process that have not ended, but for trackers and fork servers, which stay."""
     found = set()
     for listing in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
             found.update(map(int, listing.read_text().split()))
+    commands = {child: command_of(child) for child in found}
     return {
-        child for child in found if not any(name in command_of(child) for name in (b"resource_tracker", b"forkserver"))
+        child
+        for child, command in commands.items()
+        if command and not re.search(rb"resource_tracker|forkserver", command)
     }
 
 
 def command_of(pid):
+    """What a process was started as; nothing if it has ended."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     return b""

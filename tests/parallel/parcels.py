@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.parallel.crossing import transport
 from flowfn.testing import same
 
 counts = pytest.mark.parametrize("n", [1, 2])
@@ -67,21 +66,3 @@ def alike(a, b):
     if isinstance(a, np.ndarray) and a.dtype.kind == "V":
         return a.dtype == b.dtype and a.tobytes() == b.tobytes()
     return same(a, b)
-
-
-# Large arrays of sources
-
-
-@pytest.fixture
-def made(monkeypatch):
-    """The shared files that arrays of sources were put into."""
-    found = []
-    original = transport.Slot
-
-    class Counted(original):
-        def __init__(self):
-            super().__init__()
-            found.append(self.name)
-
-    monkeypatch.setattr(transport, "Slot", Counted)
-    return found

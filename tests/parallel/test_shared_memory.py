@@ -225,6 +225,21 @@ def test_more_slots_than_descriptors_allow_are_not_needed(monkeypatch):
 # Large arrays of sources
 
 
+@pytest.fixture
+def made(monkeypatch):
+    """The shared files that arrays of sources were put into."""
+    found = []
+    original = transport.Slot
+
+    class Counted(original):
+        def __init__(self):
+            super().__init__()
+            found.append(self.name)
+
+    monkeypatch.setattr(transport, "Slot", Counted)
+    return found
+
+
 def sums(x, n=2, size=50):
     return ff.pipe(
         ff.from_arrays(x=x), ff.batch(size), ff.map(lambda batch: float(batch["x"].sum())), ff.prefetch(2, processes=n)
