@@ -1,4 +1,4 @@
-"""What arguments must be: every check of a user's argument, and its message, in one place."""
+"""What arguments must be: how that is checked and said, and the rules that many words share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ R = TypeVar("R")
 class Rule:
     """What an argument must be, in words and as tests of its type and (with the other arguments) of its value.
 
-    `slip` says what is wrong with a value of the right type that is there by mistake, in words.
+    `hint` is said at the end of its messages. `slip` says what is wrong with a value of the right type that is there by
+    mistake, in words.
     """
 
     requirement: str
@@ -87,7 +88,7 @@ def checked(**where: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def check_fields(owner: Any, **where: Rule) -> None:
-    """Hold the fields of a value against rules, in their order (for `__post_init__`)."""
+    """Hold the fields of a value against rules, each by itself and in their order; they stay as they are."""
     for word, rule in where.items():
         rule.check(type(owner).__name__, word, getattr(owner, word), {})
 
@@ -123,7 +124,6 @@ def optional(rule: Rule) -> Rule:
     )
 
 
-ANYTHING = Rule("and what it noted there", lambda value: True)
 positive = Rule("a positive integer", is_integer, lambda value, others: value > 0)
 natural = Rule("an integer >= 0", is_integer, lambda value, others: value >= 0)
 integer = Rule("an integer", is_integer)

@@ -179,3 +179,17 @@ def _names_in(package):
         for path in package.iterdir()
         if path.stem not in ("__init__", "__pycache__")
     }
+
+
+def test_the_map_of_the_vocabulary_shows_every_word_in_its_file():
+    """In the paragraph of the file that it is imported from."""
+    text = ast.get_docstring(ast.parse((HOUSE / "vocabulary" / "__init__.py").read_text(encoding="utf8")))
+    paragraphs = dict(re.findall(r"^(\w+)  +(.*?)(?=\n\w|\n\n)", text, re.M | re.S))
+    lost = [
+        alias.name
+        for node in ast.parse((HOUSE / "__init__.py").read_text(encoding="utf8")).body
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("flowfn.vocabulary.")
+        for alias in node.names
+        if not re.search(rf"\b{alias.name}\b", paragraphs[node.module.split(".")[2]])
+    ]
+    assert not lost, f"the map of the vocabulary does not show {lost}"

@@ -14,10 +14,10 @@ from flowfn.flows.translating import no_attribute, unknown_keyword
 from flowfn.functions import is_stage
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.orders import Order
-from flowfn.kinds.parts import NEVER, Traits
+from flowfn.kinds.parts import ANY_NOTE, NO_NOTE, Traits
 from flowfn.pickling.by_value import Picklable
 from flowfn.process import forks
-from flowfn.rules import ANYTHING, Rule, is_number
+from flowfn.rules import Rule, is_number
 from flowfn.showing import as_called, as_written
 
 
@@ -58,7 +58,7 @@ class Definition:
     endless: bool = False
     times: Any = None
     joins: Callable[..., Any] | None = None
-    note: Rule = ANYTHING  # what a stage that is marked notes beside its place in its sources
+    note: Rule = ANY_NOTE  # what a stage that is marked notes beside its place in its sources
 
     @property
     def name(self) -> str:
@@ -115,7 +115,7 @@ class Definition:
             switches=self.switches or self.several,
             endless=self.endless,
             times=meant(self.times),
-            note=self.note if "mark" in self.asks else NEVER,
+            note=self.note if "mark" in self.asks else NO_NOTE,
         )
 
     @forks.cached_property

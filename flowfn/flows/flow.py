@@ -21,7 +21,7 @@ from flowfn.flows.iterating import FlowIterator, Progress, remember
 from flowfn.flows.states import unpack_state
 from flowfn.flows.translating import no_attribute
 from flowfn.kinds.failures import annotate, uneven
-from flowfn.kinds.nodes import Node, based
+from flowfn.kinds.nodes import Node, note_base
 from flowfn.kinds.parts import Part
 from flowfn.kinds.runs import Checkpoint, Outputs, Run
 from flowfn.pickling.by_value import Picklable
@@ -340,7 +340,7 @@ def bind(flow: Flow[Any]) -> Node:
         return node
 
     scopes: dict[int, dict[str, int]] = {}
-    return based(visit(flow, {}))
+    return note_base(visit(flow, {}))
 
 
 def _meant(index: Any) -> str:

@@ -19,8 +19,8 @@ _NOTHING = object()
 def failure_place(before: str, index: int | None = None, after: str = "", counted: int | None = -1) -> dict[str, Any]:
     """Where an error is, in words: a number between two pieces of text.
 
-    `counted` is the place of the node whose outputs `index` counts, None if it counts from the start of the pass's
-    first stretch, and -1 if it is an index already.
+    `counted` is the place of the node whose outputs `index` counts, None if it counts from the first
+    datapoint that a worker was handed, and -1 if it is an index already.
     """
     return {"before": before, "index": index, "after": after, "counted": counted}
 

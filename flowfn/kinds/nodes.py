@@ -50,7 +50,7 @@ class Node:
     steady: bool = True  # whether the length is the same in every epoch and round
     leaves_out: ClassVar[bool] = False  # whether an input may give no output
     loose: bool = False  # whether outputs may come in any order
-    foot: bool = False  # whether a pass that starts late, at a datapoint of its own, begins here (see `ending`)
+    foot: bool = False  # whether a pass that starts late, at a datapoint of its own, begins here (see `note_base`)
     based: bool = False  # whether its outputs are made of those from there on
 
     def __init__(self, part: Part | None, sources: Sequence[Node], place: int, number: tuple[str, int] | None) -> None:
@@ -165,7 +165,7 @@ def ending(root: Node) -> Iterator[Node]:
         yield root
 
 
-def based(root: Node) -> Node:
+def note_base(root: Node) -> Node:
     """A tree in which it is noted where a pass begins that is to start at some datapoint: at the shard,
     or else at the first group."""
     *stages, first = ending(root)

@@ -68,7 +68,7 @@ class Order(StageNode):
         return (
             ""
             if fits
-            else "[epoch, outputs, [number of the stretch, how many inputs the one before had]], for one that there is"
+            else "[epoch, outputs, [number of the section, how many inputs the one before had]], for one that there is"
         )
 
     def _has_section(self, anchor: Anchor) -> bool:

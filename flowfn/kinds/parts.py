@@ -12,7 +12,8 @@ from typing import Any, Protocol, TypeVar
 
 from flowfn.rules import Rule
 
-NEVER = Rule("0 everywhere: it starts at the beginning", lambda note: False)
+NO_NOTE = Rule("0 everywhere: it starts at the beginning", lambda note: False)
+ANY_NOTE = Rule("and what it noted there", lambda note: True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Traits:
     switches: bool = False  # whether its route switches between sources or rounds
     endless: bool = False  # whether it has no end whatever its source
     times: int | None = None  # how many outputs an input gives, if that is certain
-    note: Rule = NEVER  # what it notes beside its place in its sources
+    note: Rule = NO_NOTE  # what it notes beside its place in its sources
 
 
 class Part(Protocol):

@@ -53,7 +53,7 @@ class Anchor(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """Where a pass starts: after `position` outputs, made of the datapoints from `base` on (see `nodes.ending`)."""
+    """Where a pass starts: after `position` outputs, made of the datapoints from `base` on (see `nodes.note_base`)."""
 
     position: int = 0
     base: int = 0

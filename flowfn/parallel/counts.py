@@ -26,18 +26,18 @@ class Counts:
     def counting(self, reply: Reply, outputs: Iterator[Any]) -> Iterator[Any]:
         """The outputs of a task, and before each what guarded stages had counted when it was made."""
         tallies = {place: self.run.tallies.of(place) for place in reply.reached[-1]}
-        begins = {place: self.begins.get(place, tally.now().inputs[1]) for place, tally in tallies.items()}
+        starts = {place: self.begins.get(place, tally.now().inputs[1]) for place, tally in tallies.items()}
         events = deque(reply.events)
         for number, reached in enumerate(reply.reached):
             while events and events[0][0] <= number:
                 _, place, at, dropped, budget = events.popleft()
-                self._failed(place, at.behind(begins[place]), dropped, budget)
+                self._failed(place, at.behind(starts[place]), dropped, budget)
             for place, at in reached.items():
-                tallies[place].see(at.behind(begins[place]))
+                tallies[place].see(at.behind(starts[place]))
             yield from itertools.islice(outputs, 1)
         for place, at in reply.reached[-1].items() if not reply.more else ():
             if place in self.begins:
-                self.begins[place] = at.behind(begins[place]).position
+                self.begins[place] = at.behind(starts[place]).position
 
     def _failed(self, place: int, reached: Reached, dropped: Dropped, budget: float | None) -> None:
         """Count what failed in a task; if that is too much, say where it was."""

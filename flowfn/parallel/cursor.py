@@ -33,7 +33,7 @@ class Cursor:
 
     def __init__(self, stretch: Stretch, run: Run) -> None:
         self.stretch, self.run, self.counted = stretch, run, stretch.counted()
-        self.first = self.start = self.position = 0
+        self.first_output = self.first_input = self.position = 0
         self.outputs: dict[int, int] = {}  # how many each counted stage has given, by its place
         self.owed: dict[int, int] = {}  # and how many have to be made before one is new
         self.begins: dict[int, int] = {}  # the position at which the next task begins in each stage of the chain
@@ -41,22 +41,22 @@ class Cursor:
         self._opening: dict[str, Any] = {}
 
     def seek(self, start: int) -> Cursor:
-        """Stand before output `start`, or before output `first` where that is as close as anchors come."""
-        self.first = position = start
+        """Stand before output `start`, or before output `first_output` where that is as close as anchors come."""
+        self.first_output = position = start
         chain: dict[int, Anchor] = {}
         for node in self.stretch.chain():
             if isinstance(node, Expand):
                 anchor = self.run.anchor(node.place, position)
                 if not chain:  # what is too much of the last one is dropped here, so that it owes nothing
-                    self.first = position = anchor.outputs
+                    self.first_output = position = anchor.outputs
                     self.begins = dict.fromkeys(self.begins, position)
                 chain[node.place], self.owed[node.place] = anchor, position
                 position = anchor.inputs[0]
             self.begins[node.place] = position
-        self.start = self.position = position
+        self.first_input = self.position = position
         self.outputs = {place: anchor.outputs for place, anchor in chain.items()}
         self.anchors = dict(self.run.anchors)
-        self._opening = {"opening": True, "start": self.first, "anchors": chain}
+        self._opening = {"opening": True, "first_output": self.first_output, "anchors": chain}
         return self
 
     def tell(self) -> dict[int, Anchor]:
@@ -94,13 +94,13 @@ class Cursor:
             if place in self.outputs:
                 self.outputs[place] = position if feed.opening else self.outputs[place] + position
         if self.behind:
-            self._opening = {"opening": True, "start": feed.start, "anchors": self._chain(self.owed)}
+            self._opening = {"opening": True, "first_output": feed.first_output, "anchors": self._chain(self.owed)}
 
-    def move(self, error: BaseException, feed: Feed, ordered: bool) -> None:
+    def place_error(self, error: BaseException, feed: Feed, ordered: bool) -> None:
         """Count the place of an error in the whole pass, and no longer in its task."""
         where = marked(error)
         if where and where["counted"] != -1 and not feed.opening:
-            before = self.position if ordered or feed.block is not None else feed.first
+            before = self.position if ordered or feed.block is not None else feed.first_input
             where["index"] += before if where["counted"] is None else self.outputs.get(where["counted"], 0)
         if where:
             where["counted"] = -1

@@ -43,7 +43,7 @@ class WorkerDied(RuntimeError):
 def numbered(feed: Feed, what: Any, of: Any = None) -> dict[str, Any]:
     """Where a task is: in `what`, counted by its datapoints, or by those `of`."""
     block = feed.rows if feed.rows is not None else feed.block
-    first = feed.first if block is None else int(block[0])
+    first = feed.first_input if block is None else int(block[0])
     count = len(feed) if feed.rows is None else len(feed.rows)
     last = "" if count == 1 else f" to {first + count - 1 if block is None else int(block[-1])}"
     shown = f" (input {brief(feed.datapoints[0])})" if feed.datapoints and count == 1 else ""

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from flowfn.blocks import BLOCK, Block, shared
 from flowfn.kinds.failures import mark
-from flowfn.kinds.nodes import Group, Node
+from flowfn.kinds.nodes import MISSING, Group, Node
 from flowfn.kinds.runs import Anchor, Outputs, Run
 from flowfn.parallel.crew import Pace
 from flowfn.parallel.flight import numbered
@@ -22,6 +22,9 @@ from flowfn.parallel.tasks.task import Feed, number_of_task
 Sending: TypeAlias = tuple[Feed, list[dict[int, Anchor]]]
 """A task, and what is known of its source before it and, where that is wanted, after each of its inputs."""
 
+UNFIT = object()
+"""In the place of an output whose parts do not fit."""
+
 
 class Handout:
     """The tasks of a pass, in order: every one is like `plain`, and has its datapoints or says which they are."""
@@ -31,14 +34,14 @@ class Handout:
     last: Mapping[int, Anchor] = {}  # what was known of the source when it ended
     unsupplied: Exception | None = None  # why what workers cannot read themselves was not there
     intake: Intake | None = None
-    claim: Claim | None = None
+    claim: Claim | None = None  # while this is held, the source is read
     late = False  # whether the source made one wait too long
 
     def __init__(self, stretch: Stretch, run: Run, pace: Pace, plain: Feed) -> None:
         self.stretch, self.run, self.pace, self.plain = stretch, run, pace, plain
         self.joins = _joins(stretch) and pace.crew.ordered
         self.splits = self.joins and stretch.bottom.size >= 2 * pace.parts  # type: ignore[attr-defined]
-        self.parts: list[tuple[float, Any]] = []  # those of the next output, and how much of it they are
+        self.came: list[tuple[float, Any]] = []  # parts of the next output, and how much of it they are
         self.closing: list[Callable[[], None]] = []
         self.tasks: Iterator[Sending] = iter(())
         self.top: Node  # what workers run; known with the first task
@@ -65,6 +68,15 @@ class Handout:
         """Nothing more is wanted."""
         for close in self.closing:
             close()
+
+    def where(self, feed: Feed) -> dict[str, Any]:
+        """Where a task is, for the note on an error."""
+        top, bottom = self.stretch.top, self.stretch.bottom
+        if feed.rows is not None:
+            return numbered(feed, bottom.sources[0].part)
+        if self.stretch.counted() and not (len(bottom.sources) == 1 and top.sources[0] is bottom):
+            return numbered(feed, f"{top.part} or a stage before it", bottom.part)
+        return numbered(feed, top.part)
 
     # By index
 
@@ -106,24 +118,26 @@ class Handout:
             part = rows[start : start + size]
             yield replace(feed, rows=part, share=len(part) / len(every), number=number_of_task())
 
-    def joined(self, share: float, part: Any) -> list[Any] | None:
-        """The output of which this is the last part; nothing if others are to come; None if its parts do not fit."""
-        self.parts.append((share, part))
-        if sum(share for share, _ in self.parts) < 1 - 1e-9:
-            return []
-        parts = [part for _, part in self.parts]
-        self.parts.clear()
+    def add_part(self, share: float, part: Any) -> Any:
+        """The output of which this was the last part; MISSING if others are to come; UNFIT if its parts do not fit."""
+        self.came.append((share, part))
+        if sum(share for share, _ in self.came) < 1 - 1e-9:
+            return MISSING
+        parts = [part for _, part in self.came]
+        self.came.clear()
         output = parts[0] if len(parts) == 1 else self.stretch.bottom.part.join(parts)
-        if output is None:
-            self.splits = self.joins = False
-        return None if output is None else [output]
+        if output is not None:
+            return output
+        self.splits = self.joins = False
+        return UNFIT
 
     # By value
 
     def by_value(self, opened: Callable[[Run], Outputs], first: int, labelled: bool, exact: bool) -> None:
         """Hand out the datapoints of the stream at the bottom, which begins with number `first`.
 
-        It is read in a thread, and no further than is asked for. `exact`: what is known is told for each output.
+        It is read in a thread, and no further than is asked for. `labelled`: it gives each datapoint with its label.
+        `exact`: with a task goes what is known of the source after each of its datapoints, and not only before them.
         """
         self.tasks = self._by_value(opened, first, labelled, exact)
 
@@ -136,18 +150,18 @@ class Handout:
         self.claim = intake.open(self.stretch.bottom, self.run, opened)
         intake.ask(1, 1)
         while not self.ended:
-            before, datapoints = [anchors], []
+            known, datapoints = [anchors], []  # the anchors behind the task before
             for output, anchors, error in self._read(intake, first):
                 if output is END:
                     self.ended, self.error, self.last = True, error, anchors
                 else:
                     datapoints.append(output)
-                    before.append(anchors)
-            feed = replace(self.plain, datapoints=datapoints, first=first)
+                    known.append(anchors)
+            feed = replace(self.plain, datapoints=datapoints, first_input=first)
             if labelled:
                 feed = replace(feed, datapoints=[d for d, _ in datapoints], labels=[label for _, label in datapoints])
             if datapoints:
-                yield feed, before if exact else before[:1]
+                yield feed, known if exact else known[:1]
             first += len(datapoints)
 
     def _read(self, intake: Intake, first: int) -> list[tuple[Any, dict[int, Anchor], BaseException | None]]:
@@ -161,19 +175,10 @@ class Handout:
     # Again
 
     def singles(self, feed: Feed) -> list[Feed]:
-        """A task for each datapoint of one that ended its worker."""
+        """A task for each datapoint of one that ended its worker, or that cannot travel as a whole."""
         if len(feed) == 1 and self.joins and not feed.supply and feed.block is not None:
             return list(self._in_parts(feed, BLOCK))
         return feed.singles()
-
-    def where(self, feed: Feed) -> dict[str, Any]:
-        """Where a task is, for the note on an error."""
-        top, bottom = self.stretch.top, self.stretch.bottom
-        if feed.rows is not None:
-            return numbered(feed, bottom.sources[0].part)
-        if self.stretch.counted() and not (len(bottom.sources) == 1 and top.sources[0] is bottom):
-            return numbered(feed, f"{top.part} or a stage before it", bottom.part)
-        return numbered(feed, top.part)
 
 
 def _joins(stretch: Stretch) -> bool:

@@ -1,4 +1,4 @@
-"""A stretch of stages spread over workers: blocks go out, outputs come back in order, and nothing else can be told."""
+"""A stretch of stages spread over workers: blocks go out, outputs come back, and nothing else can be told."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ class Spread(Node):
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """The outputs at the indices of a series, made by workers."""
+        # a mix that goes on from another begins at an anchor without outputs
         begun = {place: anchor for place, anchor in run.anchors.items() if not anchor.outputs}
         handout = self._handout(run, Feed(run.seed, run.epoch, run.base, anchors=begun))
         handout.by_index(series)
@@ -62,7 +63,7 @@ class Spread(Node):
         else:
             labelled = lineage or self.stretch.wants_labels()
             handout.by_value(lambda run: bottom.stream(run, position, labelled), position, labelled, self.exact)
-        return self._outputs(handout, cursor).drop(start - cursor.first)
+        return self._outputs(handout, cursor).drop(start - cursor.first_output)
 
     def _handout(self, run: Run, plain: Feed) -> Handout:
         """The tasks of a pass, paced as the one before it was in the end."""
@@ -71,11 +72,11 @@ class Spread(Node):
         return Handout(self.stretch, run, pace, plain)
 
     def _outputs(self, handout: Handout, cursor: Cursor) -> Outputs:
-        return Outputs(Work(handout, cursor).outputs(), None, (), cursor.first, cursor.tell)
+        return Outputs(Work(handout, cursor).outputs(), None, (), cursor.first_output, cursor.tell)
 
 
 def _mixes(node: Node) -> bool:
-    """Whether there is a mix behind map-like stages and batch, of which a state says how far each source has come."""
+    """Whether upstream of map-like stages and batch there is a mix, of which a state says how far each source is."""
     while not hasattr(node, "progress"):
         if isinstance(node, Spread):
             return node.exact

@@ -8,12 +8,13 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
+from flowfn.kinds.nodes import MISSING
 from flowfn.parallel.counts import Counts
 from flowfn.parallel.crew import TASK_SECONDS
 from flowfn.parallel.crossing.errors import raise_again
 from flowfn.parallel.cursor import Cursor
 from flowfn.parallel.flight import Flight, PendingTask
-from flowfn.parallel.handout import Handout
+from flowfn.parallel.handout import UNFIT, Handout
 from flowfn.parallel.links import link_to
 from flowfn.parallel.tasks.task import Feed, Reply, Unsupplied, perform
 
@@ -65,7 +66,7 @@ class Work:
             sending = self.handout.next()
             if sending is not None:
                 feed, anchors = sending
-                out = self.flight = self.flight or self._flight()
+                out = self.flight = self.flight or self._new_flight()
                 limit = self.pace.limit if self.cursor.counted else None
                 out.send(self.cursor.opened(replace(feed, limit=limit)), anchors)
         return None
@@ -75,10 +76,10 @@ class Work:
 
     def _ask(self, out: Flight | None) -> Future[None] | None:
         """Let the source be read, no further than twice what has come back."""
-        most = min(self.pace.size, max(2 * (self.cursor.position - self.cursor.start), 1))
+        most = min(self.pace.size, max(2 * (self.cursor.position - self.cursor.first_input), 1))
         return self.handout.ask(1 if out is None or out.idle else most, most)
 
-    def _flight(self) -> Flight:
+    def _new_flight(self) -> Flight:
         link = link_to(self.crew, self.handout.top, self.memo)
         return Flight(link, self.crew, self.pace, singles=self.handout.singles, where=self.handout.where)
 
@@ -88,7 +89,7 @@ class Work:
         feed, anchors = task.feed, task.anchors
         if type(reply.error) is Unsupplied and self.handout.unsupplied is None:  # it wanted more than it was given
             reply = perform(self.stretch.for_worker(self.run, None)[0], replace(feed, limit=None), {}, {})
-        if feed.rows is not None and reply.error is None and not self._completed(flight, task, reply):
+        if feed.rows is not None and reply.error is None and not self._join(flight, task, reply):
             return
         if reply.more:
             flight.send_rest(task, feed.skip + len(reply.outputs))
@@ -100,18 +101,18 @@ class Work:
         if not reply.more:
             self.cursor.advance(feed, reply.positions)
 
-    def _completed(self, flight: Flight, task: PendingTask, reply: Reply) -> bool:
-        """Whether this was the last part of an output, which is then the reply's.
+    def _join(self, flight: Flight, task: PendingTask, reply: Reply) -> bool:
+        """Add a part of an output to the others; whether it was the last, and the reply has the output then.
         Parts that do not fit are made again, as a whole."""
-        joined = self.handout.joined(task.feed.share, reply.outputs[0])
-        if joined is None:
+        output = self.handout.add_part(task.feed.share, reply.outputs[0])
+        if output is UNFIT:
             flight.send_first(replace(task.feed, rows=None, share=1.0), task.anchors)
             return False
-        reply.outputs[:1] = joined
-        return bool(joined)
+        reply.outputs[0] = output
+        return output is not MISSING
 
     def _fail(self, error: BaseException, text: str, feed: Feed) -> None:
         if type(error) is Unsupplied and self.handout.unsupplied is not None:
             raise self.handout.unsupplied
-        self.cursor.move(error, feed, self.crew.ordered)
+        self.cursor.place_error(error, feed, self.crew.ordered)
         raise_again(error, text if self.crew.remote else "")

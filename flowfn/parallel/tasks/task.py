@@ -36,8 +36,8 @@ class Feed:
     block: Block | None = None
     datapoints: list[Any] | None = None
     labels: list[Any] | None = None
-    opening: bool = False  # whether it goes on from anchors: behind output `start`, counted in the whole pass
-    start: int = 0
+    opening: bool = False  # whether it goes on from anchors: behind output `first_output`, counted in the whole pass
+    first_output: int = 0
     anchors: Mapping[int, Anchor] = field(default_factory=dict)
     supply: Mapping[tuple[int, Epoch], Mapping[int, Any]] = field(default_factory=dict)
     lineage: bool = False
@@ -45,7 +45,7 @@ class Feed:
     number: int = 0  # which of that pass's tasks
     limit: int | None = None  # how many outputs are wanted now, of those behind the first `skip`
     skip: int = 0
-    first: int = 0  # the number of the first datapoint, where they go along
+    first_input: int = 0  # the number of the first datapoint, where they go along
     rows: Block | None = None  # which inputs, where the task is to make one part of one output
     share: float = 1.0  # how much of an output that is
 
@@ -61,14 +61,17 @@ class Feed:
         if self.block is not None:
             return [replace(self, block=self.block[at : at + 1], number=number_of_task()) for at in range(len(self))]
         if self.datapoints is None:
-            return [replace(self, start=self.start + at, first=self.start + at, limit=1) for at in range(len(self))]
+            return [
+                replace(self, first_output=self.first_output + at, first_input=self.first_output + at, limit=1)
+                for at in range(len(self))
+            ]
         labels = self.labels
         return [
             replace(
                 self,
                 datapoints=[datapoint],
                 labels=labels and [labels[at]],
-                first=self.first + at,
+                first_input=self.first_input + at,
                 number=number_of_task(),
             )
             for at, datapoint in enumerate(self.datapoints)
@@ -204,7 +207,7 @@ def perform(top: Node, feed: Feed, memo: dict[Any, Any], unfinished: dict[Any, U
 def _started_task(top: Node, feed: Feed, memo: dict[Any, Any], tallies: Tallies, made: list[Any]) -> UnfinishedTask:
     """A task from its beginning, without the outputs that it has given before."""
     run = Run(feed.seed, feed.epoch, "none", feed.base, feed.anchors, memo, feed, tallies)
-    outputs = top.stream(run, feed.start, feed.lineage)
+    outputs = top.stream(run, feed.first_output, feed.lineage)
     if feed.skip:
         consume(outputs, feed.skip)
         tallies.events.clear()

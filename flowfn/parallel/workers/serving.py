@@ -90,13 +90,13 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
     tallies = Tallies(feed.anchors, portable=Record.of)
     state = _pass_states.get(feed.pass_id)
     try:
-        if isinstance(state, int) and feed.start >= state:
+        if isinstance(state, int) and feed.first_output >= state:
             return Reply([], {}, 0.0, 0, facts=[], ended=True)
-        if isinstance(state, tuple) and state[0].position == feed.start:
+        if isinstance(state, tuple) and state[0].position == feed.first_output:
             outputs, tallies = state
         else:
             run = Run(feed.seed, feed.epoch, "threads", feed.base, anchors(feed.anchors), tallies=tallies)
-            outputs = top.stream(run, feed.start, feed.lineage)
+            outputs = top.stream(run, feed.first_output, feed.lineage)
             buffers.begin_pass(feed.pass_id)
         _remember(feed.pass_id, (outputs, tallies))
         for output in islice(outputs, feed.limit):
@@ -110,7 +110,7 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
         locate(error, outputs)
     last = tallies.news() if ended else {}
     if ended:
-        close_pass(feed.pass_id, feed.start + len(made))
+        close_pass(feed.pass_id, feed.first_output + len(made))
     text = trace(error) if error is not None else ""
     return Reply(
         made, {}, time.perf_counter() - began, weight(made[0]) if made else 0, error, text, facts, ended, last=last
