@@ -21,16 +21,16 @@ def eventually(holds, seconds=10.0):
 
 def children(pid="self"):
     """The child processes of all threads of a process that have not ended, but for trackers and fork servers, which stay."""
-    found = set()
+    found = []
     for listing in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
-            found.update(map(int, listing.read_text().split()))
+            found += map(int, listing.read_text().split())
     commands = {child: command_of(child) for child in found}
-    return {
+    return [
         child
         for child, command in commands.items()
         if command and not re.search(rb"resource_tracker|forkserver", command)
-    }
+    ]
 
 
 def command_of(pid):

@@ -9,7 +9,7 @@ import flowfn as ff
 @pytest.fixture(scope="module", autouse=True)
 def no_workers_left():
     ff.shut_down()
-    before = children()
+    before = {*children()}
     yield
     ff.shut_down()
-    assert eventually(lambda: children() <= before), [command_of(pid) for pid in children() - before]
+    assert eventually(lambda: before.issuperset(children())), [command_of(pid) for pid in children()]
