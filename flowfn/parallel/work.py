@@ -66,7 +66,8 @@ class Work:
             sending = self.handout.next()
             if sending is not None:
                 feed, anchors = sending
-                out = self.flight = self.flight or self._new_flight()
+                if out is None:
+                    out = self.flight = self._new_flight()
                 limit = self.pace.limit if self.cursor.counted else None
                 out.send(self.cursor.opened(replace(feed, limit=limit)), anchors)
         return None
