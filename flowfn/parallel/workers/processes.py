@@ -394,7 +394,10 @@ def _shut_down(executor: Any) -> None:
         for process in list(executor._processes.values()):
             if process.is_alive():
                 os.kill(process.pid, signal.SIGKILL)
+    feeder = getattr(executor._call_queue, "_thread", None)  # loky does not wait for it where the queue was made here
     executor.shutdown(wait=True, kill_workers=True)
+    if feeder is not None:  # it may be the last to hold semaphores, and has to tell their tracker of their end
+        feeder.join(1)
 
 
 def _started(worker: weakref.ref[Worker], executor: weakref.ref[Any], begun: Future[Any]) -> None:
