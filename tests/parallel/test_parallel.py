@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -372,14 +373,23 @@ def test_threads_and_processes_exclude_each_other():
 # Nothing is left behind
 
 
-def test_shut_down_waits_for_the_threads_that_feed_workers():
+def test_shut_down_waits_for_the_threads_that_feed_workers(monkeypatch):
     """One that the program's end overtakes has no time to tell the tracker that its semaphores are gone."""
-    for _ in range(6):
-        iterator = iter(ff.pipe(range(10**6), ff.map(abs), ff.batch(4), ff.prefetch(4, processes=2)))
-        list(itertools.islice(iterator, 5))
-        del iterator
-        ff.shut_down()
-        assert [thread.name for thread in threading.enumerate() if "Feeder" in thread.name] == []
+    from loky.backend.queues import Queue
+
+    feed = Queue._feed
+
+    def slow(*arguments):
+        feed(*arguments)
+        time.sleep(0.3)
+
+    ff.shut_down()
+    monkeypatch.setattr(Queue, "_feed", slow)
+    iterator = iter(ff.pipe(range(10**6), ff.map(abs), ff.batch(4), ff.prefetch(4, processes=2)))
+    list(itertools.islice(iterator, 5))
+    del iterator
+    ff.shut_down()
+    assert [thread.name for thread in threading.enumerate() if "Feeder" in thread.name] == []
 
 
 @settings
