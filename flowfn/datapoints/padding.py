@@ -168,16 +168,16 @@ class pad:
 
     def _axes(self, count: int, arrays: Sequence[np.ndarray]) -> list[int]:
         """The axes that `length` and `multiple` concern, counted from the front."""
-        given: tuple[int, ...] = (
+        axes: tuple[int, ...] = (
             (0,) if self.axis is None else self.axis if isinstance(self.axis, tuple) else (self.axis,)
         )
-        for axis in given:
+        for axis in axes:
             if not -count <= axis < count:
                 raise ValueError(
                     f"pad(): there is no axis {axis} in arrays of shapes {shapes_of(arrays)}; give one pad for each "
                     "component"
                 )
-        return [axis % count for axis in given]
+        return [axis % count for axis in axes]
 
 
 def padded_array(value: Any, fill: Any) -> np.ndarray | None:
@@ -223,17 +223,17 @@ def check_fits(function: str, value: Any, dtype: np.dtype) -> None:
 def _fill_fits(value: Any, dtype: np.dtype) -> bool:
     if dtype.kind == "O":
         return True
-    given = np.asarray(value)
+    filling = np.asarray(value)
     for kinds in ("biufc", "U", "S", "m", "M"):
-        if dtype.kind in kinds and (given.ndim or given.dtype.kind not in kinds):
+        if dtype.kind in kinds and (filling.ndim or filling.dtype.kind not in kinds):
             return False
-    if given.dtype.kind == "c" and dtype.kind != "c":
+    if filling.dtype.kind == "c" and dtype.kind != "c":
         return False
     try:
         with np.errstate(all="ignore"):
-            cast = given.astype(dtype)
+            cast = filling.astype(dtype)
     except (TypeError, ValueError, OverflowError):
         return False
     if dtype.kind in "fc":
-        return bool(np.isinf(given) or not np.isinf(cast))
-    return bool(cast.item() == given.item()) or (dtype.kind in "mM" and bool(np.isnat(given)))
+        return bool(np.isinf(filling) or not np.isinf(cast))
+    return bool(cast.item() == filling.item()) or (dtype.kind in "mM" and bool(np.isnat(filling)))

@@ -144,13 +144,13 @@ def origin(name: str) -> str | None:
 
 def _place_on_disk(top: str) -> str | None:
     """The file, or the folder, of a module that stands at the top."""
-    known = sys.modules.get(top)
+    package = sys.modules.get(top)
     try:
-        spec = importlib.util.find_spec(top) if known is None else known.__spec__
+        spec = importlib.util.find_spec(top) if package is None else package.__spec__
     except (ImportError, ValueError, AttributeError):
         spec = None
     if spec is None:
-        return getattr(known, "__file__", None)
+        return getattr(package, "__file__", None)
     return spec.origin or next(iter(spec.submodule_search_locations or ()), None)
 
 

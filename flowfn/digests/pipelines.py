@@ -172,16 +172,16 @@ class Digest:
 
     def source(self, source: Any) -> None:
         """What a flow starts from: functions by their code, plain sequences and arrays by their content."""
-        held, kind = source.object, source.kind
+        content, kind = source.object, source.kind
         self.value(source.arguments)
-        told = type(held) in (list, tuple, range, int) or codes.installed(type(held).__module__) == OURS
-        if kind.here or not (told or type(held) in _VIEWS or issubclass(kind, CallableNode)):
-            self.unknown(held)
-        elif type(held) in _VIEWS:
-            self.feed(type(held).__name__)
-            self.value(list(held))
+        has_content = type(content) in (list, tuple, range, int) or codes.installed(type(content).__module__) == OURS
+        if kind.here or not (has_content or type(content) in _VIEWS or issubclass(kind, CallableNode)):
+            self.unknown(content)
+        elif type(content) in _VIEWS:
+            self.feed(type(content).__name__)
+            self.value(list(content))
         else:
-            self.value(held)
+            self.value(content)
 
     # Values
 

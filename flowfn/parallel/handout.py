@@ -150,18 +150,18 @@ class Handout:
         self.claim = intake.open(self.stretch.bottom, self.run, opened)
         intake.ask(1, 1)
         while not self.ended:
-            known, datapoints = [anchors], []  # the anchors behind the task before
+            anchors_at, datapoints = [anchors], []  # the anchors behind the task before
             for output, anchors, error in self._read(intake, first):
                 if output is END:
                     self.ended, self.error, self.last = True, error, anchors
                 else:
                     datapoints.append(output)
-                    known.append(anchors)
+                    anchors_at.append(anchors)
             feed = replace(self.plain, datapoints=datapoints, first_input=first)
             if labelled:
                 feed = replace(feed, datapoints=[d for d, _ in datapoints], labels=[label for _, label in datapoints])
             if datapoints:
-                yield feed, known if exact else known[:1]
+                yield feed, anchors_at if exact else anchors_at[:1]
             first += len(datapoints)
 
     def _read(self, intake: Intake, first: int) -> list[tuple[Any, dict[int, Anchor], BaseException | None]]:

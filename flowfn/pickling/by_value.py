@@ -69,7 +69,7 @@ class _Asked(threading.local):
     """What this thread has just found to go by name, and will be asked again, one by one, while it is pickled."""
 
     def __init__(self) -> None:
-        self.known: dict[int, Picklable] = {}
+        self.answers: dict[int, Picklable] = {}
 
 
 _answers = _Asked()
@@ -77,16 +77,16 @@ _answers = _Asked()
 
 def _goes_by_name(value: Picklable) -> bool:
     """Whether all that something holds is found again under its name, in other interpreters too."""
-    if _answers.known.pop(id(value), None) is not None:
+    if _answers.answers.pop(id(value), None) is not None:
         return True
-    _answers.known.clear()
+    _answers.answers.clear()
     asking = _Asking(_Nowhere(), protocol=5, buffer_callback=lambda buffer: None)
     try:
         asking.dump(value)
     except Exception:  # whatever it is that goes by no name
         return False
-    _answers.known = asking.known
-    del _answers.known[id(value)]
+    _answers.answers = asking.answers
+    del _answers.answers[id(value)]
     return True
 
 
@@ -95,12 +95,12 @@ class _Asking(pickle.Pickler):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.known: dict[int, Picklable] = {}
+        self.answers: dict[int, Picklable] = {}
         self.spawning = _spawning()
 
     def reducer_override(self, value: Any) -> Any:
         if issubclass(type(value), Picklable):
-            self.known[id(value)] = value
+            self.answers[id(value)] = value
             return value.plainly()
         if not self.spawning and _is_scripts(value):
             raise LookupError

@@ -44,15 +44,15 @@ def of_class(kind: type, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     _pickled_by_class.setdefault(kind, True)
     make, arguments, (content, slots), _, _, settle = reduced
     held = {name: one for name, one in content.items() if not _is_slot(kind, one)} | {"__qualname__": kind.__qualname__}
-    given: dict[str, Any] = {}
+    of_members: dict[str, Any] = {}
     if issubclass(kind, enum.Enum):
         members = dict(kind.__members__)
         arguments = (*arguments[:3], {name: member._value_ for name, member in members.items()}, *arguments[4:])
         held = {name: one for name, one in held.items() if name not in members}
-        given = {name: attributes for name, member in members.items() if (attributes := _own_attributes(member))}
+        of_members = {name: attributes for name, member in members.items() if (attributes := _own_attributes(member))}
     elif "__slots__" in vars(kind) and not hasattr(kind, "_fields"):  # named tuples make their own
         arguments[3]["__slots__"] = vars(kind)["__slots__"]
-    return make, arguments, (settle, (held, slots), given), None, None, _settle
+    return make, arguments, (settle, (held, slots), of_members), None, None, _settle
 
 
 def _is_slot(kind: type, value: Any) -> bool:
@@ -67,9 +67,9 @@ def _own_attributes(member: enum.Enum) -> dict[str, Any]:
 def _settle(kind: Any, state: tuple[Callable[..., Any], Any, dict[str, Any]]) -> None:
     if _pickled_by_class.setdefault(kind, False):
         return
-    settle, content, given = state
+    settle, content, of_members = state
     settle(kind, content)
-    for name, attributes in given.items():
+    for name, attributes in of_members.items():
         vars(kind[name]).update(attributes)
 
 
@@ -162,8 +162,8 @@ def _of_context(variable: ContextVar[Any]) -> tuple[Any, ...]:
         return ContextVar, (variable.name,)
 
 
-def _context(name: str, held: Any) -> ContextVar[Any]:
-    return ContextVar(name, default=held)
+def _context(name: str, value: Any) -> ContextVar[Any]:
+    return ContextVar(name, default=value)
 
 
 SENTINELS: dict[type, Callable[[Any], Any]] = {object: _of_sentinel, type(dataclasses.MISSING): _of_sentinel}

@@ -124,11 +124,11 @@ class cached_property(functools.cached_property):
             self.lock = lock()
 
 
-def renew(held: Any) -> None:
+def renew(lock_of_parent: Any) -> None:
     """Free a lock in a forked child that another thread may have held; one that this thread holds stays as it is."""
-    owned = getattr(held, "_is_owned", None)
+    owned = getattr(lock_of_parent, "_is_owned", None)
     if owned is None or not owned():
-        held._at_fork_reinit()
+        lock_of_parent._at_fork_reinit()
 
 
 def _fork_begins() -> None:

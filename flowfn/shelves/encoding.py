@@ -54,23 +54,23 @@ def encoded(datapoint: Any) -> bytes:
 
 def decoded(payload: bytes | memoryview) -> Any:
     """The datapoint again: with containers of its own, and with arrays that nobody can write to."""
-    held = memoryview(payload)
-    plain, size, count = HEAD.unpack_from(held)
+    view = memoryview(payload)
+    plain, size, count = HEAD.unpack_from(view)
     start = HEAD.size + 8 * count
     arrays: list[memoryview] = []
     end = start + size
-    for length in struct.unpack_from(f"<{count}Q", held, HEAD.size):
+    for length in struct.unpack_from(f"<{count}Q", view, HEAD.size):
         end += -end % ALIGNED
-        arrays.append(held[end : end + length])
+        arrays.append(view[end : end + length])
         end += length
     decoder = _PlainDecoder if plain else _Decoder
-    return decoder(io.BytesIO(held[start : start + size]), buffers=arrays).load()
+    return decoder(io.BytesIO(view[start : start + size]), buffers=arrays).load()
 
 
-def _array_over(held: Any, described: Any, shape: tuple[int, ...], order: Any) -> np.ndarray:
+def _array_over(buffer: Any, described: Any, shape: tuple[int, ...], order: Any) -> np.ndarray:
     """An array over bytes; as they cannot be changed, nor can it."""
     dtype = _dtype_by_name(described) if type(described) is str else np.lib.format.descr_to_dtype(described)
-    return np.ndarray(shape, dtype, held, order=order)
+    return np.ndarray(shape, dtype, buffer, order=order)
 
 
 def _objects(items: list[Any], shape: tuple[int, ...]) -> np.ndarray:
@@ -82,8 +82,8 @@ def _objects(items: list[Any], shape: tuple[int, ...]) -> np.ndarray:
     return made
 
 
-def _scalar(held: bytes, described: Any) -> Any:
-    return _array_over(held, described, (), "C")[()]
+def _scalar(buffer: bytes, described: Any) -> Any:
+    return _array_over(buffer, described, (), "C")[()]
 
 
 _KNOWN = (_array_over, _objects, _scalar, complex, range, slice, Datapoints)

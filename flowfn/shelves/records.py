@@ -56,10 +56,10 @@ class SpotTable:
         if len(self.recent) >= max(MANY_RECORDS, len(self.sorted[0])):
             self._sort(np.empty(0, np.int64), np.empty((0, 3), np.int64))
 
-    def add_all(self, found: Sequence[tuple[int, np.ndarray]]) -> None:
+    def add_all(self, news: Sequence[tuple[int, np.ndarray]]) -> None:
         """All that the indexes of some files name."""
-        records = np.concatenate([np.empty(0, RECORD), *(records for _, records in found)])
-        files = np.repeat([file for file, _ in found], [len(records) for _, records in found]).astype(np.int64)
+        records = np.concatenate([np.empty(0, RECORD), *(records for _, records in news)])
+        files = np.repeat([file for file, _ in news], [len(records) for _, records in news]).astype(np.int64)
         places = np.stack([files, records["offset"], records["length"]], axis=1)
         if len(records) >= MANY_RECORDS or not len(self.sorted[0]):
             self._sort(records["number"], places)
@@ -77,14 +77,14 @@ class SpotTable:
     def find(self, numbers: Block) -> list[Spot | None]:
         """A place of each number, None where there is none."""
         recent, (keys, places) = self.recent, self.sorted
-        found: list[Any] = [None] * len(numbers)
+        spots: list[Any] = [None] * len(numbers)
         if len(keys):
             wanted = np.asarray(numbers, np.int64)
             at = keys.searchsorted(wanted, "right") - 1
-            found = [
+            spots = [
                 place if known else None for place, known in zip(places[at].tolist(), (keys[at] == wanted).tolist())
             ]
-        return [recent.get(number, place) for number, place in zip(ints(numbers), found)] if recent else found
+        return [recent.get(number, place) for number, place in zip(ints(numbers), spots)] if recent else spots
 
     def all(self, number: int) -> list[Spot]:
         """Every place of a number, the newest first."""

@@ -59,15 +59,15 @@ class Shelf:
             began = time.monotonic()
             if not at_once and began - self.looked < WORK_PER_LOOK * self.took:
                 return
-            found: list[tuple[int, np.ndarray]] = []
+            news: list[tuple[int, np.ndarray]] = []
             with contextlib.suppress(FileNotFoundError), os.scandir(self.folder) as entries:
                 for entry in entries:
                     name, ending = os.path.splitext(entry.name)
                     if ending == ".index" and not (self.writer and self.writer.name == name):
                         with contextlib.suppress(FileNotFoundError, PermissionError):
-                            found += self._news(name, entry)
-            if found:
-                self.table.add_all(found)
+                            news += self._news(name, entry)
+            if news:
+                self.table.add_all(news)
             self.looked = time.monotonic()
             self.took = self.looked - began
 
