@@ -23,18 +23,22 @@ class Recent(Generic[Value]):
     def __init__(self, most: int) -> None:
         self.most, self.size, self._turn = most, 0, forks.lock()
         self._values: OrderedDict[Any, tuple[Value, int]] = OrderedDict()
+        self._newest: Any = None  # what was wanted last is where it belongs, without a lock
 
     def __len__(self) -> int:
         return len(self._values)
 
     def get(self, key: Any) -> Value | None:
         """What was put under a key, which is wanted again."""
-        with self._turn:
-            entry = self._values.get(key)
-            if entry is None:
-                return None
-            self._values.move_to_end(key)
-            return entry[0]
+        entry = self._values.get(key)
+        if entry is None:
+            return None
+        if key != self._newest:
+            with self._turn:
+                if key in self._values:
+                    self._values.move_to_end(key)
+                    self._newest = key
+        return entry[0]
 
     def put(self, key: Any, value: Value, size: int = 1) -> list[Value]:
         """Keep a value, and return those that have to go: what has not been wanted for the longest time."""
@@ -42,6 +46,7 @@ class Recent(Generic[Value]):
         with self._turn:
             self.size += size - self._values.pop(key, (None, 0))[1]
             self._values[key] = value, size
+            self._newest = key
             while self.size > self.most and len(self._values) > 1:
                 oldest, its_size = self._values.popitem(last=False)[1]
                 self.size -= its_size
