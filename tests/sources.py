@@ -13,6 +13,20 @@ class Stream:
         return iter(self.data)
 
 
+class Counted:
+    """A sequence that notes what is read of it."""
+
+    def __init__(self, n):
+        self.n, self.read = n, []
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return index
+
+
 def streamed(data):
     """A flow that can only be read in order, of nobody knows what length."""
     return ff.flow(lambda: iter(data))

@@ -1,7 +1,9 @@
 """Processes, programs, and waiting for them: with limits, and without sleeping for longer than is needed."""
 
 import contextlib
+import os
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -52,3 +54,20 @@ def run_script(body, tmp_path, *arguments, timeout=40, **keywords):
     return subprocess.run(
         command(body, tmp_path, *arguments), capture_output=True, text=True, timeout=timeout, **keywords
     )
+
+
+def in_child(run):
+    """Fork, and run something in the child; the child's process id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    signal.alarm(20)
+    status = 1
+    with contextlib.suppress(BaseException):
+        run()
+        status = 0
+    os._exit(status)
+
+
+def ended_well(pid):
+    return os.waitpid(pid, 0)[1] == 0

@@ -7,12 +7,12 @@ import gc
 import os
 import pickle
 import random
-import signal
 import threading
 import time
 
 import numpy as np
 import pytest
+from waiting import ended_well, in_child
 
 import flowfn as ff
 from flowfn.datapoints import buffers
@@ -85,23 +85,6 @@ def batches(n=600, size=20):
     """A flow of batches that are large, and what they should be."""
     x = images(n)
     return ff.pipe(ff.from_arrays(x=x), ff.batch(size)), [{"x": x[at : at + size]} for at in range(0, n, size)]
-
-
-def in_child(run):
-    """Fork, and run something in the child; the child's process id."""
-    pid = os.fork()
-    if pid:
-        return pid
-    signal.alarm(20)
-    status = 1
-    with contextlib.suppress(BaseException):
-        run()
-        status = 0
-    os._exit(status)
-
-
-def ended_well(pid):
-    return os.waitpid(pid, 0)[1] == 0
 
 
 # Memory is used again

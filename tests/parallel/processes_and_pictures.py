@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import multiprocessing.resource_tracker
 import os
 import re
 import signal
@@ -10,9 +11,10 @@ import threading
 import time
 from pathlib import Path
 
+import loky.backend.resource_tracker
 import numpy as np
 import pytest
-from waiting import children
+from waiting import children, eventually
 
 import flowfn as ff
 from flowfn.testing import left_behind
@@ -73,6 +75,28 @@ def shut_down():
     thread.join(15)
     assert not thread.is_alive()
     gc.collect()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled(tmp_path_factory):
+    """What is opened once for the life of a process is open, and temporary files are made where they are seen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
+        patch.setattr(tempfile, "tempdir", None)
+        for tracker in (multiprocessing.resource_tracker, loky.backend.resource_tracker):
+            tracker.ensure_running()
+        list(ff.pipe(range(3), ff.map(abs), ff.prefetch(1, processes=1)))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(settled):
+    """After every test, and `shut_down`, there is no more of anything than there was."""
+    shut_down()
+    before = holdings()
+    yield
+    shut_down()
+    assert eventually(lambda: all(count <= before[kind] for kind, count in holdings().items())), (before, holdings())
 
 
 # What is iterated

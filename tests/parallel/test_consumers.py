@@ -7,24 +7,24 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import textwrap
 import threading
 import time
 from itertools import islice
 from pathlib import Path
 
-import loky.backend.resource_tracker
 import pytest
 from comparing import assert_same
-from processes_and_pictures import (
+from processes_and_pictures import (  # noqa: F401  # fixtures
     counts,
     filtered,
     holdings,
     kill,
     lives,
     names_of,
+    nothing_left_behind,
     seekable,
+    settled,
     shared_memory,
     shuffled,
     shut_down,
@@ -52,28 +52,6 @@ def family_of(pid):
 
 def shared_memory_of_all():
     return set().union(*(shared_memory(pid) for pid in os.listdir("/proc") if pid.isdigit()))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def settled(tmp_path_factory):
-    """What is opened once for the life of a process is open, and temporary files are made where they are seen."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
-        patch.setattr(tempfile, "tempdir", None)
-        for tracker in (multiprocessing.resource_tracker, loky.backend.resource_tracker):
-            tracker.ensure_running()
-        list(ff.pipe(range(3), ff.map(abs), ff.prefetch(1, processes=1)))
-        yield
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind(settled):
-    """After every test, and `shut_down`, there is no more of anything than there was."""
-    shut_down()
-    before = holdings()
-    yield
-    shut_down()
-    assert eventually(lambda: all(count <= before[kind] for kind, count in holdings().items())), (before, holdings())
 
 
 # The process that iterates comes to an end

@@ -3,31 +3,30 @@ changed or left behind."""
 
 import contextlib
 import ctypes
-import multiprocessing.resource_tracker
 import os
 import random
 import re
 import resource
 import signal
 import sys
-import tempfile
 import threading
 import time
 from itertools import islice
 from pathlib import Path
 
-import loky.backend.resource_tracker
 import numpy as np
 import pytest
 from comparing import assert_same
-from processes_and_pictures import (
+from processes_and_pictures import (  # noqa: F401  # fixtures
     counts,
     filtered,
     holdings,
     kill,
     lives,
+    nothing_left_behind,
     picture,
     seekable,
+    settled,
     shuffled,
     shut_down,
     still_works,
@@ -54,28 +53,6 @@ one_or_more = pytest.mark.parametrize("n", [1, 2])
 def told(error):
     """All that an error says."""
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def settled(tmp_path_factory):
-    """What is opened once for the life of a process is open, and temporary files are made where they are seen."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
-        patch.setattr(tempfile, "tempdir", None)
-        for tracker in (multiprocessing.resource_tracker, loky.backend.resource_tracker):
-            tracker.ensure_running()
-        list(ff.pipe(range(3), ff.map(abs), ff.prefetch(1, processes=1)))
-        yield
-
-
-@pytest.fixture(autouse=True)
-def nothing_left_behind(settled):
-    """After every test, and `shut_down`, there is no more of anything than there was."""
-    shut_down()
-    before = holdings()
-    yield
-    shut_down()
-    assert eventually(lambda: all(count <= before[kind] for kind, count in holdings().items())), (before, holdings())
 
 
 # What is iterated

@@ -1,6 +1,5 @@
 """The memory in which datapoints cross: without it, after forks, for large sources, and that nothing piles up in it."""
 
-import contextlib
 import gc
 import os
 import random
@@ -14,7 +13,7 @@ from itertools import islice
 import numpy as np
 import pytest
 from parcels import alike, counts, family, numbered, shared_bytes
-from waiting import eventually
+from waiting import ended_well, eventually, in_child
 
 import flowfn as ff
 from flowfn.datapoints import buffers
@@ -41,23 +40,6 @@ def shared_memory_may_be_had():
 
 def descriptors(pid="self"):
     return len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def in_child(run):
-    """Fork, and run something in the child; the child's process id."""
-    pid = os.fork()
-    if pid:
-        return pid
-    signal.alarm(20)
-    status = 1
-    with contextlib.suppress(BaseException):
-        run()
-        status = 0
-    os._exit(status)
-
-
-def ended_well(pid):
-    return os.waitpid(pid, 0)[1] == 0
 
 
 # Forks of the process that iterates

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sources import noisy, streamed
+from sources import Counted, noisy, streamed
 
 import flowfn as ff
 from flowfn.flows.schema import sealed
@@ -22,20 +22,6 @@ calm = settings(max_examples=100, deadline=None, derandomize=True)
 
 def odd(datapoint):
     return datapoint % 2 == 1
-
-
-class Counted:
-    """A sequence that notes what is read of it."""
-
-    def __init__(self, n):
-        self.n, self.read = n, []
-
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, index):
-        self.read.append(index)
-        return index
 
 
 class CountedStream:

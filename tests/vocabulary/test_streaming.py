@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sources import noisy, streamed
+from sources import Counted, noisy, streamed
 
 import flowfn as ff
 from flowfn.flows.schema import sealed
@@ -504,20 +504,6 @@ def test_a_flow_inside_interleave_keeps_a_state_of_its_own():
     before = inner.state_dict()
     list(ff.interleave(lambda x: inner, range(3)))
     assert inner.state_dict() == before
-
-
-class Counted:
-    """A sequence that notes what is read of it."""
-
-    def __init__(self, n):
-        self.n, self.read = n, []
-
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, index):
-        self.read.append(index)
-        return index
 
 
 @pytest.mark.parametrize("k", [0, 1, 5000, 12345])
