@@ -7,6 +7,7 @@ else behind the end of a stream is an error, never passed over (`bz2.open` and `
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -43,7 +44,7 @@ COMPRESSORS = {
     "gzip": Compressor(
         (".gz", ".tgz"),
         lambda file, who: gzip.GzipFile(fileobj=file),
-        lambda file, level: gzip.GzipFile("", "wb", level, file, mtime=0),
+        lambda file, level: _PackingGzip("", "wb", level, file, mtime=0),
     ),
     "bzip2": Compressor(
         (".bz2", ".tbz2", ".tbz"),
@@ -238,6 +239,22 @@ class _UnpackingZlib:
                 "stream ends"
             )
         return b"".join(parts)
+
+
+class _PackingGzip(gzip.GzipFile):
+    """Writes a gzip file; what could not be written when it is closed is given up.
+
+    Since Python 3.12 it would stay in a buffer, which tries again when garbage is collected, and complains on stderr.
+    """
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except BaseException:
+            self.fileobj = io.BytesIO()
+            with contextlib.suppress(Exception):
+                super().close()
+            raise
 
 
 class _PackingZlib:

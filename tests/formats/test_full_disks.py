@@ -1,20 +1,25 @@
 """Disks that are full, at whatever moment: one OSError that names the file, and nothing half of it anywhere."""
 
+import asyncio
 import errno
 import functools
+import io
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
+import zarr
 
 import flowfn as ff
 from flowfn import formats
 from flowfn.storage.bars import hushed
 from flowfn.storage.files import file_path
+from flowfn.storage.unpacking import packed_by
 
 ROWS, LIMITS = 40, [0, 1, 90, 700, 3000, 9000, 20_000, 70_000]
 
@@ -119,6 +124,37 @@ def test_a_full_disk_is_one_error_that_names_the_file_and_nothing_is_left(name, 
     outcomes = [written_or_refused(name, tmp_path, most) for most in LIMITS]
     assert outcomes[0] is False
     assert written_or_refused(name, tmp_path, resource.RLIM_INFINITY)
+
+
+def test_what_threads_of_a_library_still_write_when_it_raises_is_waited_for(tmp_path, monkeypatch):
+    write = zarr.storage.LocalStore._set
+
+    async def slow_or_full(store, key, value, *arguments, **options):
+        if key == "zarr.json":
+            await asyncio.to_thread(time.sleep, 0.3)
+            return await write(store, key, value, *arguments, **options)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "_set", slow_or_full)
+    with hushed(), pytest.raises(OSError, match="cannot write: No space left"):
+        formats.write_zarr(tmp_path / "a.zarr", arrays())
+    time.sleep(0.5)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("program", ["gzip", "bzip2", "xz", "zlib"])
+def test_what_could_not_be_compressed_is_not_tried_again(program):
+    # gzip of Python 3.12 and later keeps a buffer, which is written when it is collected, and complains on stderr
+    class Filling(io.BytesIO):
+        def write(self, data):
+            if self.tell() + len(data) > 12:  # gzip begins with ten bytes
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    with pytest.raises(OSError, match="No space left"), packed_by(program, Filling()) as packed:
+        packed.write(np.random.default_rng(0).bytes(30_000))
+    buffer = getattr(packed, "_buffer", None)
+    assert buffer is None or buffer.close() is None
 
 
 @pytest.mark.parametrize("name", ["a.h5", "a.csv", "a.zarr", "a.lmdb"])

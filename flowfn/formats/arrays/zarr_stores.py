@@ -5,10 +5,13 @@ The format: https://zarr-specs.readthedocs.io
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from typing import Any
 
 import numpy as np
@@ -227,13 +230,66 @@ def write_zarr(path: Any, flow: Any, *, chunk: int | None = None, overwrite: boo
     array([2. , 2.5])
     """
     zarr: Any = needed("zarr", "write_zarr()", extra="zarr")
-    with shown(flow, "write_zarr") as datapoints, written_whole(path, overwrite, "write_zarr", folder=True) as beside:
-        root = zarr.open_group(beside, mode="w")
+    with (
+        shown(flow, "write_zarr") as datapoints,
+        written_whole(path, overwrite, "write_zarr", folder=True) as beside,
+        _folder_store()(beside).settled() as store,
+    ):
+        root = zarr.open_group(store, mode="w")
 
         def begin(form: Form, parts: list[Any]) -> list[Fill]:
             return [_array_fill(root, name, part, chunk) for name, part in zip(form.names, parts)]
 
         fill_all(datapoints, "write_zarr", begin)
+
+
+@functools.cache
+def _folder_store() -> Any:
+    """The class of a store that is a folder, as zarr has it, in which nothing is written after `settled`.
+
+    Zarr writes in threads. It raises what the first of them raises while others still write, and one of these would
+    make a folder again that has been removed meanwhile.
+    """
+    zarr: Any = needed("zarr", "write_zarr()", extra="zarr")
+
+    class FolderStore(zarr.storage.LocalStore):  # type: ignore[misc]
+        def __init__(self, root: str) -> None:
+            super().__init__(root)
+            self.closed = False
+            self.ends: set[Future[None]] = set()
+
+        @contextlib.contextmanager
+        def settled(self) -> Iterator[Any]:
+            try:
+                yield self
+            finally:
+                self.closed = True
+                wait(self.ends.copy())
+
+        async def set(self, *arguments: Any, **options: Any) -> None:
+            await self._noted(super().set(*arguments, **options))
+
+        async def set_if_not_exists(self, *arguments: Any, **options: Any) -> None:
+            await self._noted(super().set_if_not_exists(*arguments, **options))
+
+        async def _noted(self, write: Coroutine[Any, Any, None]) -> None:
+            """Do a write to its end, whoever gives up waiting for it."""
+            end: Future[None] = Future()
+            self.ends.add(end)  # before it asks, so that who closes waits for what has not seen that
+
+            async def whole() -> None:
+                try:
+                    if self.closed:
+                        raise ValueError("write_zarr(): nothing more can be written")
+                    await write
+                finally:
+                    write.close()
+                    self.ends.discard(end)
+                    end.set_result(None)
+
+            await asyncio.shield(whole())
+
+    return FolderStore
 
 
 def _array_fill(root: Any, name: str, first: Any, chunk: int | None) -> Fill:
