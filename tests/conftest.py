@@ -3,7 +3,9 @@
 import doctest
 import gc
 import inspect
+import random
 import signal
+from collections import defaultdict
 from types import FunctionType
 
 import pytest
@@ -11,6 +13,31 @@ import pytest
 signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # a job in the background ignores interrupts, and so would what tests start
+
+
+def pytest_addoption(parser):
+    parser.addoption("--deal", metavar="K/N", help="those cases of each test that fall to hand K of N")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """Let hands share the cases of each test: all of them together run all cases,
+    and each runs one of each test at least, but for long ones."""
+    if not config.getoption("deal"):
+        return
+    hand, hands = map(int, config.getoption("deal").split("/"))
+    tests = defaultdict(list)
+    for item in items:
+        tests[item.nodeid.partition("[")[0]].append(item)
+    kept = set()
+    for name, cases in tests.items():
+        cards = random.Random(name)
+        cards.shuffle(cases)  # every third case might be of one setting
+        first = (hand + cards.randrange(hands)) % hands
+        once = all(case.get_closest_marker("long") for case in cases)
+        kept.update(cases[first if once else first % min(hands, len(cases)) :: hands])
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = filter(kept.__contains__, items)
 
 
 @pytest.fixture(scope="module", autouse=True)

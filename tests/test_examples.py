@@ -23,7 +23,7 @@ def run(folder: Path, name: str, *options: str) -> str:
     return finished.stdout
 
 
-@pytest.mark.alone
+@pytest.mark.long
 def test_quickstart_reads_photographs_and_writes_a_contact_sheet(tmp_path):
     output = run(
         tmp_path,
@@ -44,7 +44,7 @@ def test_quickstart_reads_photographs_and_writes_a_contact_sheet(tmp_path):
     assert cv2.imread(str(tmp_path / "sheet.png")).shape == (8 * 72, 16 * 72, 3)
 
 
-@pytest.mark.alone
+@pytest.mark.long
 def test_quickstart_keeps_the_colours(tmp_path):
     run(tmp_path, "quickstart.py", "--images", "20", "--folder", ".", "--processes", "1")
     blue, _, red = cv2.imread(str(tmp_path / "contact_sheet.png"))[:144, : 10 * 72].reshape(-1, 3).astype(int).T
@@ -53,7 +53,7 @@ def test_quickstart_keeps_the_colours(tmp_path):
     assert (blue - red > 100).mean() < 0.01
 
 
-@pytest.mark.alone
+@pytest.mark.long
 def test_quickstart_cuts_the_photographs_once(tmp_path):
     options = ("--images", "10", "--folder", ".", "--processes", "1")
     run(tmp_path, "quickstart.py", *options)
@@ -117,7 +117,7 @@ def test_own_stage_keeps_every_law(tmp_path):
     assert "the pipeline keeps every law" in run(tmp_path, "own_stage.py")
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_mnist_reads_its_own_files_and_learns(tmp_path):
     output = run(tmp_path, "mnist.py", "--epochs", "3")
@@ -126,7 +126,7 @@ def test_mnist_reads_its_own_files_and_learns(tmp_path):
     assert float(output.split()[-1]) >= 0.9
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_imagenet_feeds_training_and_validation_from_files_and_from_one_file(tmp_path):
     output = run(tmp_path, "imagenet.py", "--images", "150", "--folder", ".", "--processes", "2")
@@ -147,7 +147,7 @@ def test_imagenet_feeds_training_and_validation_from_files_and_from_one_file(tmp
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == written
 
 
-@pytest.mark.alone
+@pytest.mark.long
 def test_segmentation_moves_image_mask_and_points_together(tmp_path):
     options = ("--images", "6", "--columns", "3")
     output = run(tmp_path, "segmentation.py", *options)
@@ -165,7 +165,7 @@ def test_segmentation_moves_image_mask_and_points_together(tmp_path):
     assert (cv2.imread(str(tmp_path / "again.png")) == picture).all()
 
 
-@pytest.mark.alone
+@pytest.mark.long
 def test_augmentors_are_all_on_one_sheet(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(EXAMPLES)
     module = importlib.import_module("augmentors")

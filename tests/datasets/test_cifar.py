@@ -107,7 +107,7 @@ def test_the_laws_hold(tmp_path):
     check(lambda: ff.pipe(cifar10(tmp_path, "test"), ff.shuffle(), ff.batch(3)))
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_the_laws_hold_in_processes(tmp_path):
     write10(tmp_path, "binary")

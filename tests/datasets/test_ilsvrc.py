@@ -103,7 +103,7 @@ def test_the_laws_hold(tmp_path):
     check(lambda: ff.pipe(ilsvrc12(tmp_path, "val", boxes=tmp_path), ff.shuffle()))
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_the_laws_hold_in_processes(tmp_path):
     write(tmp_path, lists=tmp_path)

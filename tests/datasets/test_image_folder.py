@@ -190,7 +190,7 @@ def test_the_laws_hold(tmp_path):
     check(lambda: ff.pipe(image_folder_files(tmp_path), ff.shuffle(), ff.batch(4)))
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_the_laws_hold_in_processes(tmp_path):
     write(tmp_path, *(f"{label}/{number}.png" for label in "abc" for number in range(5)))
@@ -207,7 +207,7 @@ def test_the_repr_is_the_call(tmp_path):
     )  # whatever order the set has
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_very_many_files_take_little_memory(tmp_path):
     for label in range(20):

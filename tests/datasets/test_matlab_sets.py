@@ -310,7 +310,7 @@ def test_the_laws_hold_for_bsds500(tmp_path):
     check(lambda: bsds500(tmp_path))
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_the_laws_hold_in_processes(tmp_path):
     write_berkeley(tmp_path)

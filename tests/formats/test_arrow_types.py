@@ -153,7 +153,7 @@ def test_every_type_has_the_same_values_in_every_way(tmp_path, name, kind):
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("workers", [{"threads": 2}, pytest.param({"processes": 2}, marks=pytest.mark.alone)], ids=str)
+@pytest.mark.parametrize("workers", [{"threads": 2}, pytest.param({"processes": 2}, marks=pytest.mark.long)], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_type_has_the_same_values_in_workers(tmp_path, kind, workers):
     columns = {name: column for name, column in TYPES.items() if kind != "parquet" or name not in NOT_IN_PARQUET}

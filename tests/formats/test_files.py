@@ -257,7 +257,7 @@ def test_what_is_wrong_inside_a_library_is_told_as_it_is(tmp_path, monkeypatch):
         needed("no.such.library", "read_x()", extra="x")
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_importing_the_package_and_its_modules_needs_none_of_them():
     program = f"""

@@ -112,7 +112,7 @@ def test_the_laws_hold(path):
     check(lambda: ff.pipe(formats.read_lmdb(path), ff.shuffle(), ff.batch(3)))
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_worker_processes_open_the_file_for_themselves(path):
     formats.write_lmdb(path, [[np.full(10, i), i] for i in range(50)])

@@ -259,7 +259,7 @@ def test_batched(name, said, tmp_path):
             kept(said, rows.node.gathers)
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(120)
 @of("workers")
 def test_workers(name, said, tmp_path):

@@ -104,7 +104,7 @@ def test_batches_are_those_of_the_rows(name, tmp_path):
             list(ff.pipe(flow, ff.select(["z"]), ff.batch(4)))
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", ["a.jsonl", "a.npz", "a.h5", "a.lmdb"])
 def test_the_laws_hold(name, tmp_path):

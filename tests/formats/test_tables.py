@@ -21,7 +21,7 @@ from flowfn.testing import check, left_behind, same
 
 in_workers = pytest.mark.parametrize(
     "workers",
-    [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.alone)],
+    [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.long)],
     ids=["threads", "processes"],
 )
 FORMATS = {"parquet": (write_parquet, read_parquet), "arrow": (write_arrow, read_arrow)}

@@ -148,7 +148,7 @@ def test_the_laws_hold(tmp_path, ending):
     check(lambda: read_webdataset(f"{tmp_path}/*.{ending}"))
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("ending", ["tar", "tar.gz"])
 def test_the_laws_hold_in_processes(tmp_path, ending):
@@ -760,7 +760,7 @@ def test_pictures_without_loss_come_back(tmp_path, extension):
     assert same(found if image.ndim == 3 else found[..., 0], image)
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_processes_share_out_the_shards_of_a_stream(tmp_path):
     def with_process(sample):

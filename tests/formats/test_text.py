@@ -27,7 +27,7 @@ from flowfn.testing import check, left_behind, same
 
 in_workers = pytest.mark.parametrize(
     "workers",
-    [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.alone)],
+    [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.long)],
     ids=["threads", "processes"],
 )
 OPENERS = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}

@@ -223,7 +223,7 @@ def test_more_files_than_may_be_open(tmp_path, monkeypatch):
     assert len(flow.part.object.handle._open) == 2
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_worker_processes_open_the_files_for_themselves(tmp_path):
     for number in range(4):

@@ -299,7 +299,7 @@ def test_zarr_in_shards_that_tensorstore_wrote(tmp_path):
     check_all_ways(read_zarr(tmp_path / "a.zarr"), list(right))
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("batched", [False, True])
 def test_processes_give_the_same(batched, tmp_path):

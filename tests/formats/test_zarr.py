@@ -20,7 +20,7 @@ zarr.config.set(
 
 in_workers = pytest.mark.parametrize(
     "workers",
-    [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.alone)],
+    [({}, {"threads": 2}), pytest.param(({"processes": 2},), marks=pytest.mark.long)],
     ids=["threads", "processes"],
 )
 ARRAYS = {

@@ -301,7 +301,7 @@ def test_the_laws_hold():
     check(lambda: ff.pipe(pictures(), ff.shuffle(), everything()), stops=3)
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_the_laws_hold_in_processes():
     check(lambda: ff.pipe(pictures(), everything()), workers=({"processes": 2},), epochs=(1,), stops=1)

@@ -447,7 +447,7 @@ def test_the_laws_hold(folder):
     assert pickle.loads(pickle.dumps(read_images(channels=1))) == read_images(channels=1)
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_the_laws_hold_in_threads_and_processes(folder):
     files = [str(folder / name) for name in ("a.png", "b.png")] * 3

@@ -36,7 +36,7 @@ from waiting import children, command, command_of, eventually, run_script
 import flowfn as ff
 
 pytestmark = [
-    pytest.mark.alone,
+    pytest.mark.long,
     pytest.mark.timeout(60),
     pytest.mark.skipif(sys.platform != "linux", reason="looks for what is left in /proc"),
 ]

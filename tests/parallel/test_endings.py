@@ -23,7 +23,7 @@ from flowfn.parallel.workers import deaths
 from flowfn.testing import left_behind
 
 pytestmark = [
-    pytest.mark.alone,
+    pytest.mark.long,
     pytest.mark.timeout(100),
     pytest.mark.skipif(
         sys.platform != "linux", reason="looks for what is left in /proc, and closes what only POSIX has"

@@ -38,7 +38,7 @@ import flowfn as ff
 from flowfn.parallel.workers.processes import since_ready
 
 pytestmark = [
-    pytest.mark.alone,
+    pytest.mark.long,
     pytest.mark.timeout(60),
     pytest.mark.skipif(sys.platform != "linux", reason="looks for what is left in /proc"),
 ]

@@ -340,7 +340,7 @@ def test_objects_of_classes_defined_in_a_script_are_of_the_same_class_afterwards
     assert (done.stdout, done.stderr) == ("well\n", "")
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_an_array_of_more_than_two_gibibytes_comes_back():
     size = (1 << 31) + (1 << 20)

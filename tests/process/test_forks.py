@@ -165,7 +165,7 @@ def test_a_lock_that_another_thread_holds_is_free_in_a_child():
         thread.join()
 
 
-@pytest.mark.alone
+@pytest.mark.long
 def test_children_forked_while_everything_is_busy_iterate(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", BUSY, str(tmp_path), "200"], capture_output=True, text=True, timeout=280, cwd=tmp_path

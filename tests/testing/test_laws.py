@@ -22,7 +22,7 @@ def test_random_pipelines_are_the_same_in_threads(make_flow):
     check(make_flow, epochs=(1,), workers=({}, {"threads": 2}, {"threads": 3}), stops=4)
 
 
-@pytest.mark.alone
+@pytest.mark.long
 @settings(max_examples=20, **calm)
 @given(pipelines())
 def test_random_pipelines_are_the_same_in_processes(make_flow):
