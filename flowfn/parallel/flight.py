@@ -85,6 +85,14 @@ class Flight:
         return bool(self.tasks) and self.tasks[0].sent.future.done()
 
     @property
+    def occupied(self) -> int:
+        """How many tasks of the present size are out. Those that were smaller, and came early, count for less: or a slow
+        one at the front would keep the others from their size."""
+        early = [task.reply for task in self.tasks if task.reply is not None]
+        outputs = sum(len(reply.outputs) for reply in early)
+        return len(self.tasks) - len(early) + -(-outputs // self.pace.size)
+
+    @property
     def idle(self) -> bool:
         """Whether a worker has nothing to do."""
         return sum(not task.sent.future.done() for task in self.tasks) < self.crew.workers
@@ -213,10 +221,13 @@ class Flight:
         early = next((task for task in waiting if task.sent.future in done), None)
         if early is None:
             return True
-        if early.sent.failed:  # told when its turn comes
+        if early.sent.failed and not early.sent.innocent:  # told when its turn comes
             return False
         try:
             early.reply = early.sent.reply(0)
+        except Gone as failure:
+            self._again(self.tasks.index(early), failure)
+            return self._learned(coming)
         except Unfit:  # told when its turn comes
             return False
         if early.reply is None:  # its worker lacked something

@@ -97,6 +97,12 @@ class Sent:
         return self.future.done() and (self.future.cancelled() or self.future.exception() is not None)
 
     @property
+    def innocent(self) -> bool:
+        """Whether it is over because whoever was to do it has ended, and not of this."""
+        over = self.future.done() and not self.future.cancelled()
+        return over and isinstance(failure := self.future.exception(), Gone) and not failure.guilty
+
+    @property
     def since(self) -> float | None:
         """When whoever does it was ready for it; None if that is not known to be so yet."""
         return 0.0

@@ -73,7 +73,9 @@ class Work:
         return None
 
     def _has_room(self, out: Flight) -> bool:
-        return len(out) < (1 if self.cursor.behind else self.handout.window())
+        if self.cursor.behind:
+            return not len(out)
+        return out.occupied < self.handout.window()
 
     def _ask(self, out: Flight | None) -> Future[None] | None:
         """Let the source be read, no further than twice what has come back."""

@@ -502,15 +502,16 @@ def test_workers_stay_warm_from_pass_to_pass_and_from_flow_to_flow():
 
 @pytest.mark.parametrize("workers", [{"threads": 2}, {"processes": 2}], ids=str)
 @pytest.mark.parametrize("slow", [0, 1, 40], ids="number {}".format)
-def test_a_slow_datapoint_does_not_stop_the_others_while_there_is_room(workers, slow, marks):
+@pytest.mark.parametrize("seconds", [0, 0.0005, 0.003], ids="others take {} s".format)
+def test_a_slow_datapoint_does_not_stop_the_others_while_there_is_room(workers, slow, seconds, marks):
     def waiting(x):
-        time.sleep(0.003)
+        time.sleep(seconds)
         if x == slow:
             return eventually(lambda: len(marks) >= slow + 40)
         marks.add()
         return True
 
-    assert all(ff.pipe(range(slow + 100), ff.map(waiting), ff.prefetch(90, **workers)))
+    assert all(ff.pipe(range(slow + 400), ff.map(waiting), ff.prefetch(90, **workers)))
 
 
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
