@@ -16,26 +16,23 @@ signal.signal(
 
 
 def pytest_addoption(parser):
-    parser.addoption("--deal", metavar="K/N", help="those cases of each test that fall to hand K of N")
+    parser.addoption("--deal", metavar="K/N", help="of each test the cases that fall to hand K of N")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Let hands share the cases of each test: all of them together run all cases,
-    and each runs one of each test at least, but for long ones."""
+    """Let hands share the cases of each test; what hangs on the version of Python is tried by each."""
     if not config.getoption("deal"):
         return
     hand, hands = map(int, config.getoption("deal").split("/"))
-    tests = defaultdict(list)
+    tests, kept = defaultdict(list), set()
     for item in items:
         tests[item.nodeid.partition("[")[0]].append(item)
-    kept = set()
     for name, cases in tests.items():
         cards = random.Random(name)
         cards.shuffle(cases)  # every third case might be of one setting
-        first = (hand + cards.randrange(hands)) % hands
-        once = all(case.get_closest_marker("long") for case in cases)
-        kept.update(cases[first if once else first % min(hands, len(cases)) :: hands])
+        everywhere = cases[0].get_closest_marker("everywhere")
+        kept.update(cases if everywhere else cases[(hand + cards.randrange(hands)) % hands :: hands])
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = filter(kept.__contains__, items)
 

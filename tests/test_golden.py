@@ -14,6 +14,8 @@ from flowfn.digests.pipelines import Digest, pipeline_key
 from flowfn.flows.states import fingerprint
 from flowfn.pickling.homes import PUBLIC, public
 
+pytestmark = pytest.mark.everywhere
+
 GOLDEN = {
     "shuffle, table": (lambda: ff.pipe(range(1000), ff.shuffle()), "ef358f0c1347d3d7"),
     "shuffle, network": (lambda: ff.pipe(range(10**6), ff.shuffle(), ff.take(1000)), "77fdf80f5333b3c0"),

@@ -10,6 +10,8 @@ import pytest
 import flowfn as ff
 from flowfn.pickling.homes import PUBLIC
 
+pytestmark = pytest.mark.everywhere
+
 HEAVY = [
     "loky",
     "cloudpickle",

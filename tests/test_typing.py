@@ -9,6 +9,8 @@ import pytest
 
 import flowfn as ff
 
+pytestmark = pytest.mark.everywhere
+
 STUB = ast.parse(Path(ff.__file__).with_suffix(".pyi").read_text())
 HIDING_BUILTINS = ["map", "filter", "zip", "enumerate", "slice"]
 PUBLIC = sorted({*ff.__all__, *HIDING_BUILTINS})

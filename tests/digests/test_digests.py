@@ -16,6 +16,8 @@ import flowfn as ff
 from flowfn.digests import codes
 from flowfn.digests.pipelines import pipeline_key
 
+pytestmark = pytest.mark.everywhere
+
 PRELUDE = """
 import abc, collections, dataclasses, enum, functools, math, operator, random, re, typing
 import numpy as np

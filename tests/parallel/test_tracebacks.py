@@ -15,7 +15,7 @@ import pytest
 import flowfn as ff
 from flowfn.parallel.crossing.transport import dumped
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.everywhere, pytest.mark.timeout(120)]
 
 WAYS = {"one process": {"processes": 1}, "processes": {"processes": 2}}
 

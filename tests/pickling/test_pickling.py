@@ -22,7 +22,7 @@ from flowfn.digests import codes
 from flowfn.flows.states import fingerprint
 from flowfn.shelves.encoding import decoded, encoded
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.everywhere, pytest.mark.timeout(180)]
 
 PROGRAM = '''
 import collections, copy, dataclasses, enum, functools, multiprocessing, pickle, subprocess, sys, threading, typing
