@@ -24,10 +24,11 @@ from flowfn.parallel.links import link_to
 from flowfn.testing import same
 
 pytestmark = [
-    pytest.mark.alone,
     pytest.mark.timeout(60),
     pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
 ]
+
+counts_seconds = pytest.mark.alone
 
 SPREAD = [{"threads": 3}, {"processes": 2}, {"executor": ThreadPoolExecutor}]
 EVERY_SETTING = [{}, {"threads": 3}, {"processes": 1}, {"processes": 2}]
@@ -153,6 +154,7 @@ def test_sizes_may_be_written_as_people_do(size):
     ]
 
 
+@counts_seconds
 @settings
 def test_an_endless_timeout_is_none(workers):
     assert list(ff.pipe(range(9), ff.map(float), ff.prefetch(4, timeout=float("inf"), **workers))) == [
@@ -218,6 +220,7 @@ def mixed():
     )
 
 
+@counts_seconds
 @pytest.mark.parametrize("make", [seekable, streamed, expanded, mixed], ids=lambda make: make.__name__)
 def test_unordered_outputs_are_the_ordered_ones_in_any_order(spread, make):
     flow = ff.pipe(make(), ff.prefetch(4, ordered=False, **spread))
@@ -225,6 +228,7 @@ def test_unordered_outputs_are_the_ordered_ones_in_any_order(spread, make):
         assert sorted(map(str, flow.run(epoch=epoch))) == sorted(map(str, make().run(epoch=epoch)))
 
 
+@counts_seconds
 @pytest.mark.parametrize("workers", [{"threads": 3}, {"processes": 2}], ids=str)
 @pytest.mark.parametrize("source", [range(200), Stream(range(200))], ids=["seekable", "stream"])
 @pytest.mark.parametrize("stage", [ff.map, lambda f: ff.flat_map(lambda x: [f(x)])], ids=["map", "expand"])
@@ -265,6 +269,7 @@ def test_unordered_flows_have_no_state_and_no_index(spread):
     assert len(flow) == 20
 
 
+@counts_seconds
 def test_what_holds_a_pass_fast_is_given_the_order(spread, tmp_path):
     flow = ff.pipe(range(60), ff.map(jittery), ff.prefetch(8, ordered=False, **spread))
     for hold in (ff.cache(), ff.freeze(), ff.cache_to(tmp_path / "kept")):
@@ -317,6 +322,7 @@ def picture(marks):
     return make
 
 
+@counts_seconds
 @settings
 def test_no_more_than_ahead_wait(workers, marks):
     def slow(x):
@@ -331,6 +337,7 @@ def test_no_more_than_ahead_wait(workers, marks):
             assert steady(lambda: len(marks)) - {1: 1, 7: 8, 20: 28}[delivered] <= 6 + max(workers.values(), default=1)
 
 
+@counts_seconds
 @settings
 @pytest.mark.parametrize(
     "stages",
@@ -362,6 +369,7 @@ def test_one_output_beyond_the_bound_of_bytes_comes_all_the_same():
 # How long an output may be waited for
 
 
+@counts_seconds
 @settings
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 @pytest.mark.parametrize("between", [None, ff.filter(lambda x: True)], ids=["map", "expand"])
@@ -388,6 +396,7 @@ def test_an_output_that_does_not_come_in_time_is_named(workers, ordered, between
     assert sorted(flow) == list(range(40))
 
 
+@counts_seconds
 def test_a_timeout_is_waited_for_once():
     release = threading.Event()
     for ordered in (True, False):
@@ -405,6 +414,7 @@ def test_a_timeout_is_waited_for_once():
 # Processes
 
 
+@counts_seconds
 def test_auto_is_as_many_processes_as_this_process_may_use_cpus(tmp_path):
     body = """
         import os, time
@@ -442,6 +452,7 @@ def test_threads_of_numerical_libraries_in_the_workers_are_as_told(threads, expe
     ff.shut_down()
 
 
+@counts_seconds
 def test_warm_up_starts_all_workers_at_once_and_does_not_wait(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import os, sys, time\n"
@@ -500,6 +511,7 @@ def test_workers_stay_warm_from_pass_to_pass_and_from_flow_to_flow():
 # How work is shared out
 
 
+@counts_seconds
 @pytest.mark.parametrize("workers", [{"threads": 2}, {"processes": 2}], ids=str)
 @pytest.mark.parametrize("slow", [0, 1, 40], ids="number {}".format)
 @pytest.mark.parametrize("seconds", [0, 0.0005, 0.003], ids="others take {} s".format)
@@ -514,6 +526,7 @@ def test_a_slow_datapoint_does_not_stop_the_others_while_there_is_room(workers, 
     assert all(ff.pipe(range(slow + 400), ff.map(waiting), ff.prefetch(90, **workers)))
 
 
+@counts_seconds
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 @pytest.mark.parametrize("workers", [{"threads": 2}, {"processes": 2}], ids=str)
 def test_unequal_costs_are_balanced(workers, ordered):
@@ -574,6 +587,7 @@ def test_large_expansions_come_whole(make, ordered, marks):
     assert sorted(got) == expected
 
 
+@counts_seconds
 @everywhere
 def test_large_expansions_are_made_in_bounded_pieces(make, marks):
     with iter(ff.pipe(make(marks), ff.prefetch(4, processes=2))) as iterator:
@@ -586,6 +600,7 @@ def test_large_expansions_are_made_in_bounded_pieces(make, marks):
             )  # pieces wait above and below the interleaving
 
 
+@counts_seconds
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 def test_several_large_inputs_are_read_at_once(ordered, marks):
     with iter(ff.pipe(flattened(marks), ff.prefetch(4, processes=2, ordered=ordered))) as iterator:
@@ -593,6 +608,7 @@ def test_several_large_inputs_are_read_at_once(ordered, marks):
         assert eventually(lambda: {"begun-0", "begun-1"} <= set(marks.all()))
 
 
+@counts_seconds
 @pytest.mark.parametrize("workers", [{}, {"threads": 2}, {"processes": 1}, {"processes": 2}], ids=str)
 @pytest.mark.parametrize("delivered", [1, 300])
 @everywhere
@@ -640,6 +656,7 @@ def test_an_expansion_whose_workers_are_killed_again_and_again_is_not_to_blame(m
     assert got == list(range(3000))
 
 
+@counts_seconds
 @pytest.mark.parametrize("workers", [{"threads": 2}, {"processes": 2}], ids=str)
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 def test_many_expansions_are_shared_out_and_each_is_made_once(workers, ordered, marks):
@@ -656,6 +673,7 @@ def test_many_expansions_are_shared_out_and_each_is_made_once(workers, ordered, 
     assert len(marked) == len(set(marked)) == 160
 
 
+@counts_seconds
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 def test_no_worker_has_most_of_the_expansions(ordered):
     def outputs(number):
@@ -739,6 +757,7 @@ def test_a_batch_that_several_workers_fill_is_the_serial_one(workers, make):
     assert all(map(same, got, expected))
 
 
+@counts_seconds
 @both
 def test_the_first_of_the_large_batches_takes_half_the_time(workers):
     flow = ff.pipe(range(160), ff.map(lambda x: time.sleep(0.01) or x), ff.batch(80), ff.prefetch(1, **workers))
@@ -769,6 +788,7 @@ def test_a_fatal_datapoint_of_a_large_batch_is_named_itself(marks):
 # Slow streams
 
 
+@counts_seconds
 @both
 def test_what_is_there_is_given_before_more_is_read_from_a_slow_stream(workers):
     def slow():
@@ -785,6 +805,7 @@ def test_what_is_there_is_given_before_more_is_read_from_a_slow_stream(workers):
         assert list(iterator) == [float(x) for x in range(1, 12)]
 
 
+@counts_seconds
 @both
 def test_as_many_outputs_as_were_asked_for_are_made_while_the_consumer_rests(workers, marks):
     def made(x):
