@@ -128,19 +128,24 @@ FLOWS = {
 def started(body, tmp_path, *arguments, **keywords):
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(body))
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0}  # or a line read might take more along
     return subprocess.Popen(
         [sys.executable, str(script), *map(str, arguments)], **pipes, start_new_session=True, **keywords
     )
+
+
+def written(program, timeout):
+    """What a program writes until it ends."""
+    return [text.decode() for text in program.communicate(timeout=timeout)]
 
 
 def ended(program):
     """(status, seconds, output, complaints) of a program from its first line on."""
     with program:
         try:
-            first = program.stdout.readline()
+            first = program.stdout.readline().decode()
             began = time.monotonic()
-            output, complaints = program.communicate(timeout=40)
+            output, complaints = written(program, 40)
         finally:
             if program.poll() is None:
                 os.killpg(program.pid, signal.SIGKILL)
@@ -523,7 +528,7 @@ def poor(before, within, tmp_path, **keywords):
     body = body.replace("{settings}", f"[{', '.join(f'[{stages}]' for stages in SETTINGS.values())}]")
     program = started(body, tmp_path, **keywords)
     try:
-        told, complaints = program.communicate(timeout=60)
+        told, complaints = written(program, 60)
     finally:
         if program.poll() is None:
             os.killpg(program.pid, signal.SIGKILL)
