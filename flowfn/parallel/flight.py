@@ -88,9 +88,8 @@ class Flight:
     def occupied(self) -> int:
         """How many tasks of the present size are out. Those that were smaller, and came early, count for less:
         or a slow one at the front would keep the others from their size."""
-        early = [task.reply for task in self.tasks if task.reply is not None]
-        outputs = sum(len(reply.outputs) for reply in early)
-        return len(self.tasks) - len(early) + -(-outputs // self.pace.size)
+        early = [len(task.feed) for task in self.tasks if task.reply is not None]
+        return len(self.tasks) - len(early) + -(-sum(early) // self.pace.size)
 
     @property
     def idle(self) -> bool:
