@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,3 +66,29 @@ def with_fields(record: Any, values: Mapping[str, Any]) -> Any:
     for name, value in values.items():
         object.__setattr__(changed, name, value)
     return changed
+
+
+def with_leaves(f: Callable[[Any], Any], datapoint: Any) -> Any:
+    """A copy of a datapoint, in its form, with what `f` makes of each value that has no components, however deep.
+
+    >>> with_leaves(str, {"x": [1, "text"], "y": (None, 2.5)})
+    {'x': ['1', 'text'], 'y': ('None', '2.5')}
+    """
+    kind = type(datapoint)
+    if kind in LEAVES:
+        return f(datapoint)
+    if kind is list:
+        return [with_leaves(f, value) for value in datapoint]
+    if kind is dict:
+        return {key: with_leaves(f, value) for key, value in datapoint.items()}
+    if isinstance(datapoint, tuple):
+        return _like(datapoint, [with_leaves(f, value) for value in datapoint])
+    if isinstance(datapoint, (list, Mapping)):
+        changed: Any = copy.copy(datapoint)
+        for key, value in datapoint.items() if isinstance(datapoint, Mapping) else enumerate(datapoint):
+            changed[key] = with_leaves(f, value)
+        return changed
+    if dataclasses.is_dataclass(datapoint) and not isinstance(datapoint, type):
+        values = {one.name: getattr(datapoint, one.name) for one in dataclasses.fields(datapoint)}
+        return with_fields(datapoint, {name: with_leaves(f, value) for name, value in values.items()})
+    return f(datapoint)

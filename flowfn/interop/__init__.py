@@ -1,0 +1,15 @@
+"""At home in other people's loops: flows as what a framework takes, datapoints as its tensors, its tables as sources.
+
+Each function imports its library when it is called, and says what to install where that is missing.
+
+    torch           tensors, on a device, and what a DataLoader takes
+    torch_datasets  ... a flow as its IterableDataset
+    epochs          which epoch begins, where several processes begin it
+"""
+
+from flowfn.interop.torch import as_dataset, to_device, to_torch
+from flowfn.pickling.homes import publish as _publish
+
+_publish(__name__, globals())
+
+__all__ = ["as_dataset", "to_device", "to_torch"]
