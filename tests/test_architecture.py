@@ -15,6 +15,7 @@ HOUSE = Path(ff.__file__).parent
 ROOMS = {
     "flowfn": "the public names, and nothing else",
     "testing": "the laws that flows keep",
+    "interop": "flows in other people's loops, and their tensors and tables",
     "datasets": "files as somebody published them",
     "formats": "what is in files of a format",
     "image": "pictures, and what is done to them",

@@ -74,7 +74,9 @@ def _tensor_of_copy(torch: Any, widen: bool, value: Any) -> Any:
     try:
         return torch.from_numpy(own)
     except TypeError:
-        raise TypeError(f"to_torch(): torch has no dtype for {dtype}; write map(...) to one that it has before") from None
+        raise TypeError(
+            f"to_torch(): torch has no dtype for {dtype}; write map(...) to one that it has before"
+        ) from None
 
 
 @stage.composite(where={"device": _DEVICE, "ahead": rules.positive})

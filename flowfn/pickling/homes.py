@@ -10,7 +10,7 @@ from types import FunctionType
 from typing import Any
 
 OURS = "flowfn"
-PUBLIC = frozenset({OURS, "flowfn.datasets", "flowfn.formats", "flowfn.image", "flowfn.testing"})
+PUBLIC = frozenset({OURS, "flowfn.datasets", "flowfn.formats", "flowfn.image", "flowfn.interop", "flowfn.testing"})
 """The packages that users import."""
 
 
