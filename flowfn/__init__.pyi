@@ -93,6 +93,7 @@ _Source: TypeAlias = Iterable[_T] | _Indexed[_T] | _Made[_T] | _DataFlow[_T]
 
 _Collation: TypeAlias = Callable[[Sequence[Any]], Any]
 _Collations: TypeAlias = _Collation | Sequence[_Collation] | Mapping[Any, _Collation]
+_MayAdd: TypeAlias = pad | Sequence[_Collation]  # what may give components more: masks, lengths
 
 # forms of datapoints
 
@@ -489,6 +490,10 @@ def batch(
     size: SupportsIndex, *, drop_remainder: bool = False, collate: None
 ) -> Callable[[Iterable[_T]], Flow[list[_T]]]: ...
 @overload
+def batch(  # type: ignore[overload-overlap]  # a pad is a function, too
+    size: SupportsIndex, *, drop_remainder: bool = False, collate: _MayAdd
+) -> _Selecting: ...
+@overload
 def batch(size: SupportsIndex, *, drop_remainder: bool = False, collate: _Collations) -> _Changing: ...
 @overload
 def batch(size: SupportsIndex, source: _Source[_HasFields], *, drop_remainder: bool = False) -> Flow[Any]: ...
@@ -551,6 +556,10 @@ def window(
     size: SupportsIndex, *, step: SupportsIndex = 1, drop_remainder: bool = False, collate: None
 ) -> Callable[[Iterable[_T]], Flow[list[_T]]]: ...
 @overload
+def window(  # type: ignore[overload-overlap]
+    size: SupportsIndex, *, step: SupportsIndex = 1, drop_remainder: bool = False, collate: _MayAdd
+) -> _Selecting: ...
+@overload
 def window(
     size: SupportsIndex, *, step: SupportsIndex = 1, drop_remainder: bool = False, collate: _Collations
 ) -> _Changing: ...
@@ -577,6 +586,10 @@ def batch_by_key(key: Callable[[Any], Hashable], size: SupportsIndex, *, drop_re
 def batch_by_key(
     key: Callable[[Any], Hashable], size: SupportsIndex, *, drop_remainder: bool = False, collate: None
 ) -> Callable[[Iterable[_T]], Flow[list[_T]]]: ...
+@overload
+def batch_by_key(  # type: ignore[overload-overlap]
+    key: Callable[[Any], Hashable], size: SupportsIndex, *, drop_remainder: bool = False, collate: _MayAdd
+) -> _Selecting: ...
 @overload
 def batch_by_key(
     key: Callable[[Any], Hashable], size: SupportsIndex, *, drop_remainder: bool = False, collate: _Collations
@@ -624,6 +637,17 @@ def batch_by_length(
     drop_remainder: bool = False,
     collate: None,
 ) -> Callable[[Iterable[_T]], Flow[list[_T]]]: ...
+@overload
+def batch_by_length(
+    length: Any,
+    *,
+    boundaries: Sequence[int] | None = None,
+    sizes: Sequence[int] | None = None,
+    tokens: SupportsIndex | None = None,
+    pad_to: Literal["longest", "bucket"] = "longest",
+    drop_remainder: bool = False,
+    collate: _MayAdd,
+) -> _Selecting: ...
 @overload
 def batch_by_length(
     length: Any,

@@ -209,9 +209,10 @@ NAMED = {
         lambda: ff.pipe(
             [[1], [2, 3]] * 4, ff.batch(2, collate=ff.pad(0)), ff.batch(4, collate=ff.as_list), ff.collate(ff.stack)
         ),
-        "source[8] > batch(size=2, drop_remainder=False, collate=pad(value=0, axis=None, length=None, multiple=1)) > "
-        "batch(size=4, drop_remainder=False, collate=flowfn.as_list) > collate(how=flowfn.stack) #c161b1ed0bb91cc0",
-        "8eded3dc0cd3ab694348e4437e3960c4",
+        "source[8] > batch(size=2, drop_remainder=False, collate=pad(value=0, axis=None, length=None, multiple=1, "
+        "mask=False, lengths=False)) > "
+        "batch(size=4, drop_remainder=False, collate=flowfn.as_list) > collate(how=flowfn.stack) #df9ae5bc3ceee46c",
+        "f88b6157fe315e2ad0181bef89c5e2c4",
     ),
     "packing": (
         lambda: ff.pipe(range(20), ff.shuffle(), ff.pack(4, how=ff.first_fit)),

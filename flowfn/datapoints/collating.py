@@ -107,6 +107,30 @@ def as_list(values: Sequence[Any]) -> list[Any]:
     return list(values)
 
 
+class Several(tuple[Any, ...]):
+    """What a collation has made of one component, and what is to stand beside it in a batch.
+
+    Each of what is beside has a word, and True or a name of its own: in a dict it has the key "component_word",
+    or that name; lists and tuples have it at their end.
+    """
+
+    words: tuple[tuple[str, bool | str], ...]
+
+    def __new__(cls, made: Any, beside: Sequence[tuple[str, bool | str, Any]] = ()) -> Several:
+        """The component first."""
+        several = super().__new__(cls, (made, *(part for _, _, part in beside)))
+        several.words = tuple((word, name) for word, name, _ in beside)
+        return several
+
+    def __reduce__(self) -> Any:
+        return Several, (self[0], [(*words, part) for words, part in zip(self.words, self[1:])])
+
+    def named(self, component: Any) -> list[tuple[str, Any]]:
+        """What stands beside it, each with its key."""
+        keys = [f"{component}_{word}" if name is True else str(name) for word, name in self.words]
+        return list(zip(keys, self[1:]))
+
+
 def batched(datapoints: Sequence[Any], how: Any) -> Any:
     """A batch of datapoints: rows of arrays are taken together where they can be, None leaves the list as it is."""
     if type(datapoints) is Rows:
@@ -132,6 +156,8 @@ def collated(datapoints: Sequence[Any], how: Any) -> Any:
             type, components
         ):  # all numbers: they cannot be the letters or keys of something else
             _check_forms(datapoints)
+        if how is not stack and Several in map(type, components):
+            components = _side_by_side(components, first)
         return (
             components
             if isinstance(first, list)
@@ -145,10 +171,14 @@ def collated(datapoints: Sequence[Any], how: Any) -> Any:
     if dataclasses.is_dataclass(first) and not isinstance(first, type):
         names = [field.name for field in dataclasses.fields(first)]
         values = [one([getattr(d, name) for d in datapoints]) for one, name in zip(_hows(how, names), names)]
+        if Several in map(type, values):
+            raise _no_place(first)
         return with_fields(first, dict(zip(names, values)))
     if not callable(how):
         raise TypeError(f"batch(): collate names components, but datapoints have none: {brief(first)}")
     made = how(datapoints)
+    if type(made) is Several:
+        return tuple(made)
     return Datapoints(made) if type(made) is list and hasattr(how, "instead") else made  # ours have left it a list
 
 
@@ -161,7 +191,37 @@ def collated_dicts(datapoints: Sequence[Any], how: Any) -> dict[Any, Any]:
         same = False
     if not same:
         raise _different(datapoints)
-    return {key: one([*map(itemgetter(key), datapoints)]) for key, one in zip(keys, _hows(how, keys))}
+    made = {key: one([*map(itemgetter(key), datapoints)]) for key, one in zip(keys, _hows(how, keys))}
+    return _by_key(made) if how is not stack and Several in map(type, made.values()) else made
+
+
+def _side_by_side(components: Sequence[Any], form: Any) -> list[Any]:
+    """Components, and at their end what stands beside them."""
+    if hasattr(form, "_make"):
+        raise _no_place(form)
+    several = [one if type(one) is Several else Several(one) for one in components]
+    return [*(one[0] for one in several), *(part for one in several for part in one[1:])]
+
+
+def _by_key(components: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Components, and at their end what stands beside them, by keys that are not there yet."""
+    made = {key: one[0] if type(one) is Several else one for key, one in components.items()}
+    for key, one in components.items():
+        for name, part in one.named(key) if type(one) is Several else ():
+            if name in made:
+                raise ValueError(
+                    f"batch(): there is a component {name!r} already, so that {key!r} cannot have it beside it; give "
+                    f"another name, as in pad(0, mask={str(name) + '_of_' + str(key)!r})"
+                )
+            made[name] = part
+    return made
+
+
+def _no_place(datapoint: Any) -> TypeError:
+    return TypeError(
+        f"batch(): there is no place for a mask or lengths beside the components of {brief(datapoint)}; map it to a "
+        "dict before"
+    )
 
 
 def _hows(how: Any, names: Sequence[Any]) -> Sequence[Callable[[Any], Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.datapoints import buffers, collating, promotion, subclasses
-from flowfn.datapoints.collating import NUMBERS, collated_dicts, shapes_of, stack
+from flowfn.datapoints.collating import NUMBERS, Several, collated_dicts, shapes_of, stack
 from flowfn.showing import as_called
 
 _AXIS = rules.Rule(
@@ -20,6 +20,11 @@ _AXIS = rules.Rule(
         value is None
         or (all(map(rules.is_integer, value)) if isinstance(value, tuple) and value else rules.is_integer(value))
     ),
+)
+_BESIDE = rules.Rule(
+    "True, False or a name",
+    lambda value: isinstance(value, (bool, str)),
+    lambda value, others: value != "",
 )
 VALUE = rules.Rule(
     "one value, or a dict, list or tuple of one for each component", lambda value: getattr(value, "ndim", 0) == 0
@@ -39,10 +44,21 @@ class pad:
     `value` has to fit the dtype exactly (a float may be rounded). Components with values of their own are named in a
     dict (by key, or by position; those not named get 0), or all listed: `pad({"ids": 0, "labels": -100})`.
 
+    `mask=True` says which elements are real: a bool array beside each component that is padded (numbers, strings and
+    other objects have none), True where there is an element and False where there is padding, also in a batch in which
+    nothing is padded. In a dict it has the key "ids_mask" for "ids", or that which is given as a string,
+    `mask="attention_mask"`; lists and tuples have it at their end; a bare array becomes a tuple (array, mask). It has
+    the axes of the array, or with `axis` the first and those that `axis` names: with `axis=0` it is (batch, time) for
+    datapoints (time, features). `lengths=True` says how many are real, int64 of shape (batch,), or (batch, axes) where
+    there are several axes, by the key "ids_length" or one that is given, and behind the mask where there is one. Of
+    lists that are ragged themselves the mask leaves out what is filled up inside; lengths are those of the whole.
+
     Raises:
         ValueError: the value does not fit the dtype; arrays have different numbers of axes, differ where they may not,
-            or are longer than `length`, or no dtype holds their values together as they are.
-        TypeError: what `stack` raises.
+            or are longer than `length`, or no dtype holds their values together as they are; a dict has a key already
+            that a mask or lengths would have.
+        TypeError: what `stack` raises; datapoints with a mask or lengths are namedtuples or dataclasses, which have no
+            place for them.
 
     >>> pad(0)([[1, 2, 3], [4]])
     array([[1, 2, 3],
@@ -54,6 +70,10 @@ class pad:
     >>> list(ff.batch(2, [{"ids": [1, 2], "label": 7}, {"ids": [3], "label": 8}], collate=pad({"ids": -1})))
     [{'ids': array([[ 1,  2],
            [ 3, -1]]), 'label': array([7, 8])}]
+    >>> list(ff.batch(2, [{"ids": [1, 2]}, {"ids": [3]}], collate=pad(0, mask=True, lengths=True)))
+    [{'ids': array([[1, 2],
+           [3, 0]]), 'ids_mask': array([[ True,  True],
+           [ True, False]]), 'ids_length': array([2, 1])}]
     """
 
     value: Any = 0
@@ -61,6 +81,8 @@ class pad:
     axis: int | tuple[int, ...] | None = None
     length: int | None = None
     multiple: int = 1
+    mask: bool | str = False
+    lengths: bool | str = False
 
     @property
     def instead(self) -> str:
@@ -69,7 +91,13 @@ class pad:
 
     def __post_init__(self) -> None:
         rules.check_fields(
-            self, value=VALUE, axis=_AXIS, length=rules.optional(rules.positive), multiple=rules.positive
+            self,
+            value=VALUE,
+            axis=_AXIS,
+            length=rules.optional(rules.positive),
+            multiple=rules.positive,
+            mask=_BESIDE,
+            lengths=_BESIDE,
         )
         if self.length is not None and self.multiple != 1:
             raise ValueError(
@@ -77,7 +105,7 @@ class pad:
             )
 
     def __call__(self, values: Sequence[Any]) -> Any:
-        """The values of one component, padded and stacked."""
+        """The values of one component, padded and stacked; with a mask or lengths a tuple of all of them."""
         first = values[0]
         if isinstance(first, Mapping):
             return collated_dicts(values, self)
@@ -89,18 +117,10 @@ class pad:
             or not (isinstance(first, (list, tuple)) or hasattr(first, "__array__"))
         ):
             return stack(values)
-        if all(type(value) is np.ndarray for value in values):
-            return self._stacked(values, promotion.common(values, "pad"))
-        if any(map(subclasses.carries, collating.kinds_of(values))):
-            arrays = [stack(value) if isinstance(value, (list, tuple)) else value for value in values]
-            return subclasses.joined_arrays(arrays, self, replace(self, value=False), "pad")
-        arrays = []
-        for value in values:
-            array = padded_array(value, self.value)
-            if array is None:
-                return list(values)
-            arrays.append(array)
-        return self._stacked(_with_axes(values, arrays), _dtype_of_all(values, arrays))
+        made, arrays = self._padded(values)
+        if not (self.mask or self.lengths) or arrays is None or made.ndim < 2:
+            return made
+        return self._with_what_is_real(made, values, arrays)
 
     def for_components(self, names: Sequence[Any]) -> list[pad]:
         """The collation of each component, by its name."""
@@ -122,7 +142,39 @@ class pad:
     def __repr__(self) -> str:
         options = {name: repr(given) for name in ("axis", "length") if (given := getattr(self, name)) is not None}
         options |= {"multiple": str(self.multiple)} if self.multiple != 1 else {}
+        options |= {name: repr(given) for name in ("mask", "lengths") if (given := getattr(self, name))}
         return as_called("pad", repr(self.value), **options)
+
+    def _padded(self, values: Sequence[Any]) -> tuple[Any, Sequence[Any] | None]:
+        """The values padded and stacked, and the array that each is by itself; None if they stay a list."""
+        if all(type(value) is np.ndarray for value in values):
+            return self._stacked(values, promotion.common(values, "pad")), values
+        if any(map(subclasses.carries, collating.kinds_of(values))):
+            arrays = [stack(value) if isinstance(value, (list, tuple)) else value for value in values]
+            plain = replace(self, mask=False, lengths=False)
+            return subclasses.joined_arrays(arrays, plain, replace(plain, value=False), "pad"), arrays
+        arrays = []
+        for value in values:
+            array = padded_array(value, self.value)
+            if array is None:
+                return list(values), None
+            arrays.append(array)
+        arrays = _with_axes(values, arrays)
+        return self._stacked(arrays, _dtype_of_all(values, arrays)), arrays
+
+    def _with_what_is_real(self, made: np.ndarray, values: Sequence[Any], arrays: Sequence[Any]) -> Several:
+        """What was padded, and beside it what tells elements from padding."""
+        axes = [*range(made.ndim - 1)] if self.axis is None else sorted({*self._axes(made.ndim - 1, arrays)})
+        shapes = [(0,) * made.ndim if _is_empty_list(one) else np.shape(array) for one, array in zip(values, arrays)]
+        sizes = np.array([[shape[axis] for axis in axes] for shape in shapes], np.int64)
+        beside: list[tuple[str, bool | str, np.ndarray]] = []
+        if self.mask:
+            mask = _within(sizes, [made.shape[1 + axis] for axis in axes])
+            _leave_out_holes(mask, values, arrays, axes)
+            beside.append(("mask", self.mask, mask))
+        if self.lengths:
+            beside.append(("length", self.lengths, sizes[:, 0].copy() if len(axes) == 1 else sizes))
+        return Several(made, beside)
 
     def _stacked(self, arrays: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
         shapes = {array.shape for array in arrays}
@@ -191,6 +243,37 @@ def padded_array(value: Any, fill: Any) -> np.ndarray | None:
         arrays = [part for part in parts if part is not None]
         return pad(fill)._stacked(arrays, _dtype_of_all(value, arrays)) if len(arrays) == len(parts) else None
     return None if array.dtype.kind in "OUS" else array
+
+
+def _within(sizes: np.ndarray, longest: Sequence[int]) -> np.ndarray:
+    """Where indices are below the sizes (n, axes) along every axis: bool (n, *longest)."""
+    mask = np.ones(len(sizes), bool)
+    for axis, length in enumerate(longest):
+        below = np.arange(length) < sizes[:, axis, None]
+        beside = below.reshape(len(sizes), *[1] * axis, length)
+        mask = np.logical_and(mask[..., None], beside, out=buffers.empty((*mask.shape, length), bool))
+    return mask
+
+
+def _leave_out_holes(mask: np.ndarray, values: Sequence[Any], arrays: Sequence[Any], axes: Sequence[int]) -> None:
+    """Take out of a mask what was filled up in lists that are ragged themselves."""
+    for row, value, array in zip(mask, values, arrays):
+        if isinstance(value, (list, tuple)) and array.ndim > 1:
+            real = padded_array(_trues(value), False)
+            if real is not None and not real.all():
+                there = real.any(tuple(axis for axis in range(real.ndim) if axis not in axes))
+                row[tuple(map(slice, there.shape))] &= there
+
+
+def _is_empty_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and not value
+
+
+def _trues(value: Any) -> Any:
+    """True for each element of lists and arrays, in their form."""
+    if isinstance(value, (list, tuple)):
+        return [*map(_trues, value)]
+    return np.ones(np.shape(value), bool) if getattr(value, "ndim", 0) else True
 
 
 def _with_axes(values: Sequence[Any], arrays: list[np.ndarray]) -> list[np.ndarray]:

@@ -400,6 +400,7 @@ NAMES: Mapping[str, str] = {
     "choose_from_datasets": "mix(*flows)",
     "AUTOTUNE": 'prefetch(ahead, processes="auto")',
     # Hugging Face's, webdataset's, grain's and SPDL's
+    "DataCollatorWithPadding": 'pad(value, mask="attention_mask")',
     "load_dataset": "flow(datasets.load_dataset(...))",
     "concatenate_datasets": "concat(*flows)",
     "interleave_datasets": "mix(*flows, weights=...)",

@@ -29,9 +29,10 @@ def batch(size: int, source: Any, *, drop_remainder: bool = False, collate: Any 
     A batch has the form of its datapoints: lists give a list of arrays, dicts a dict, namedtuples a namedtuple,
     dataclasses a dataclass, bare numbers or arrays one array. `collate` says how: `stack` (the default; int -> int64,
     float -> float64, arrays keep their dtype, strings and bytes stay lists, tensors become arrays, None among numbers
-    is an error, so that a component has one form in every batch), `pad(0)` (arrays of
-    different sizes), `as_list`, any function of the list of values of a component, or one for each component:
-    `{"image": stack, "boxes": as_list}`. With None a batch is the list of its datapoints (see `inside`, `collate`).
+    is an error, so that a component has one form in every batch), `pad(0)` (arrays of different sizes;
+    `pad(0, mask=True)` says beside them what is real), `as_list`, any function of the list of values of a component, or
+    one for each component: `{"image": stack, "boxes": as_list}`. With None a batch is the list of its datapoints (see
+    `inside`, `collate`).
 
     A component that is a list of numbers (or of such lists) is stacked as an array would be: lists of one length make
     an array (size, length), of different lengths an error; `as_list` keeps them lists. A datapoint that is a list of

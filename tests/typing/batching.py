@@ -99,6 +99,19 @@ def how_they_are_collated(image: Image) -> None:
     assert_type(ff.batch(2, [1], collate=ff.as_list), ff.Flow[Any])
 
 
+def what_is_real_beside_what_was_padded(image: Image) -> None:
+    with_mask = ff.pad(0, mask=True, lengths="n")
+    assert_type(ff.pipe([{"ids": [1]}], ff.batch(2, collate=with_mask)), ff.Flow[dict[str, Any]])
+    assert_type(ff.pipe([{"ids": [1]}], ff.batch(2, collate={"ids": with_mask})), ff.Flow[dict[str, Any]])
+    assert_type(ff.pipe([(image, 1)], ff.batch(2, collate=with_mask)), ff.Flow[tuple[Any, ...]])
+    assert_type(ff.pipe([(image, 1)], ff.batch(2, collate=[with_mask, ff.stack])), ff.Flow[tuple[Any, ...]])
+    assert_type(ff.pipe([image], ff.batch(2, collate=with_mask)), ff.Flow[Any])
+    assert_type(ff.batch(2, [(image, 1)], collate=with_mask), ff.Flow[tuple[Any, ...]])
+    assert_type(ff.pipe([(image, 1)], ff.window(2, collate=with_mask)), ff.Flow[tuple[Any, ...]])
+    assert_type(ff.pipe([(image, 1)], ff.batch_by_key(lambda d: d[1], 4, collate=with_mask)), ff.Flow[tuple[Any, ...]])
+    assert_type(ff.pipe([(image, 1)], ff.batch_by_length(0, tokens=9, collate=with_mask)), ff.Flow[tuple[Any, ...]])
+
+
 def windows() -> None:
     assert_type(ff.pipe([1], ff.window(3, step=2)), ff.Flow[Array])
     assert_type(ff.window(3, step=2)([1]), ff.Flow[Array])
