@@ -1,7 +1,8 @@
 """How the values of a component become one: stacked, padded, kept as a list, or by a function of one's own.
 
 A collation is a function of the list of values of one component. One that has a method `for_components(names)` is asked
-there for the collation of each.
+there for the collation of each. One that says `by_rows` makes of each value a row that does not depend on the others,
+so that several workers may make parts of a batch.
 """
 
 from __future__ import annotations

@@ -387,6 +387,7 @@ NAMES: Mapping[str, str] = {
     "SubsetRandomSampler": "subset(indices), shuffle()",
     "default_collate": "stack",
     "pad_sequence": "pad(value)",
+    "Normalize": "normalize(mean, std), of pixels in 0 to 255,",
     "Compose": "compose(*stages)",
     "ImageFolder": "image_folder(dir)",
     # tf.data's

@@ -43,6 +43,7 @@ from flowfn.image.intensities import (
     to_uint8,
 )  # isort: skip
 
+from flowfn.image.normalizing import normalize  # isort: skip
 from flowfn.image.noise import gaussian_noise, jpeg_noise, salt_pepper_noise  # isort: skip
 
 # reading, and augmenting what was read
@@ -87,6 +88,7 @@ __all__ = [
     "map_image",
     "mean_variance_normalize",
     "min_max_normalize",
+    "normalize",
     "random_crop",
     "random_crop_random_shape",
     "random_cutout",

@@ -18,8 +18,12 @@ __all__ = ["as_list", "batch", "collate", "collated", "rows_of", "stack", "unbat
 
 
 def _rows_joined(batches: Sequence[Any], collate: Any, **others: Any) -> Any:
-    """One batch of the rows of several, if it is what stacking them all would give: their columns have to be alike."""
-    return joined_batches(batches) if collate is stack else None
+    """One batch of the rows of several, if it is what collating them all would give: their columns have to be alike."""
+    if isinstance(collate, (Mapping, list, tuple)):
+        hows = [*collate.values()] if isinstance(collate, Mapping) else [*collate]
+    else:
+        hows = [collate]
+    return joined_batches(batches) if all(how is stack or getattr(how, "by_rows", False) for how in hows) else None
 
 
 @stage.group(size="size", whole="drop_remainder", where={"size": rules.positive, **BATCHING}, joins=_rows_joined)

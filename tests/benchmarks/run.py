@@ -37,6 +37,7 @@ BENCHMARKS = (
     "latency",
     "footprint",
     "augmentors",
+    "normalizing",
     "formats",
     "chunks",
     "tables",

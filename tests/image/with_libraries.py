@@ -9,7 +9,7 @@ import pytest
 from marked import blob, centroid, noise, rng
 
 import flowfn as ff
-from flowfn.image import flip, sequence
+from flowfn.image import flip, normalize, sequence
 from flowfn.image.adapting import adapted
 from flowfn.image.augmenting import augment
 from flowfn.testing import check, same
@@ -362,6 +362,16 @@ def test_older_transforms_are_given_pictures():
         ValueError, match=r"is for one image; take torchvision.transforms.v2 for all that belongs to it"
     ):
         one(ff.pipe([[IMAGE, MASK]], augment([classic], 0, mask=1)))
+
+
+def test_normalize_is_to_tensor_and_normalize_whose_mean_and_std_are_of_pixels_in_0_to_1():
+    """torchvision 0.29: ToTensor divides by 255, so Normalize's mean and std are a 255th of those here."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    images = [noise((HEIGHT, WIDTH, 3), seed=number) for number in range(3)]
+    theirs = torch.stack([v1.Compose([v1.ToTensor(), v1.Normalize(mean, std)])(image) for image in images])
+    ours = normalize([255 * one for one in mean], [255 * one for one in std])(images)
+    assert theirs.shape == ours.shape
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-6)
 
 
 MOVED = (
