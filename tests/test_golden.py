@@ -227,9 +227,9 @@ NAMED = {
         ),
         "source[3] > augment(augmentors=[sequence(augmentors=[flip(horizontal=True, vertical=False, probability=0.5), "
         "to_uint8()])], "
-        "index=0, image=None, mask=None, coords=None, boxes=None, labels=None, min_visible=0.0, channels=None) "
-        "#6e081dd571c2120c",
-        "3ea9c9bb5fe098db3e244a89a0d97ae5",
+        "index=0, image=None, mask=None, coords=None, boxes=None, labels=None, min_visible=0.0, channels=None, "
+        "boxes_forma... #d2df720b2caab4ef",
+        "26a125f80187b60fb3bc3661e4c9ae60",
     ),
     "errors": (
         lambda: ff.pipe([b""], ff.guard(ff.map(image.decode_image), errors=ff.WorkerDied, then="drop")),

@@ -388,6 +388,7 @@ NAMES: Mapping[str, str] = {
     "default_collate": "stack",
     "pad_sequence": "pad(value)",
     "Normalize": "normalize(mean, std), of pixels in 0 to 255,",
+    "box_convert": "convert_boxes(boxes, from_format, to_format)",
     "Compose": "compose(*stages)",
     "ImageFolder": "image_folder(dir)",
     # tf.data's

@@ -7,9 +7,9 @@
 
 Images are arrays (height, width) or (height, width, channels), uint8 or float32 (0 to 255 too), in RGB order.
 Coordinates are floats (n, 2), x then y, boxes (n, 4), x1 y1 x2 y2, in pixels: the image covers [0, width] x [0,
-height], so the centre of the pixel in row i and column j is (j + 0.5, i + 0.5). Masks are arrays (height, width) of
-labels: `read_mask` reads them from files, also those of images with a palette (PASCAL VOC, DAVIS), where `read_image`
-would give the colours.
+height], so the centre of the pixel in row i and column j is (j + 0.5, i + 0.5); `convert_boxes` and
+`augment(boxes_format=)` know other ways of writing boxes. Masks are arrays (height, width) of labels: `read_mask` reads
+them from files, also those of images with a palette (PASCAL VOC, DAVIS), where `read_image` would give the colours.
 """
 
 # ruff: noqa: E402
@@ -49,6 +49,7 @@ from flowfn.image.noise import gaussian_noise, jpeg_noise, salt_pepper_noise  # 
 # reading, and augmenting what was read
 from flowfn.image.reading import decode_image, decode_mask, read_image, read_images, read_mask  # isort: skip
 from flowfn.image.augmenting import augment  # isort: skip
+from flowfn.image.box_formats import convert_boxes  # isort: skip
 from flowfn.image.presets import fbresnet_train, fbresnet_val  # isort: skip
 
 from flowfn.pickling.homes import publish as _publish  # isort: skip
@@ -71,6 +72,7 @@ __all__ = [
     "clip",
     "color_space",
     "contrast",
+    "convert_boxes",
     "decode_image",
     "decode_mask",
     "fbresnet_train",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from flowfn.flows.flow import Flow
 from flowfn.flows.stages import ComposedStages, stage
 from flowfn.image import arguments
 from flowfn.image.adapting import adapted
+from flowfn.image.box_formats import FORMAT, checked_boxes, converted
 from flowfn.image.composing import as_augmentor
 from flowfn.image.moving import Parts
 from flowfn.image.transforms import Augmentor, channels_first
@@ -49,7 +50,8 @@ class _Index(rules.Rule):
         """The index as it is, or an error that says what does not fit together."""
         value = rules.Rule.check(self, function, name, value, others)
         problem = Named(
-            **{word: others[word] for word in ("image", "mask", "coords", "boxes", "labels")}, index=value
+            **{word: others[word] for word in ("image", "mask", "coords", "boxes", "labels", "boxes_format")},
+            index=value,
         ).problem()
         if problem:
             raise ValueError(f"{function}(): {problem}")
@@ -77,6 +79,7 @@ _RULES = {
     "index": _IMAGE_INDEX,
     "min_visible": arguments.share,
     "channels": rules.one_of(None, "last", "first"),
+    "boxes_format": FORMAT,
 }
 
 
@@ -93,6 +96,7 @@ def augment(
     labels: Any = None,
     min_visible: float = 0.0,
     channels: str | None = None,
+    boxes_format: str = "xyxy",
     rngs: Any,
 ) -> Iterator[Any]:
     """Augment images, and alike all that belongs to them.
@@ -116,6 +120,9 @@ def augment(
         also where they leave the image.
         boxes: boxes, (n, 4), x1 y1 x2 y2, likewise. They are clipped to what can still be seen of the image. Those of
             which less than `min_visible` of their area (0 to 1), or nothing, is left are taken out. Floats come out.
+        boxes_format: how boxes are written, where not so: "xywh" (COCO), "cxcywh", or in shares of the image's width
+            and height "rel_xyxy", "rel_xywh", "rel_cxcywh" (YOLO); see `convert_boxes`. They come out so, too, in
+            shares of the image that comes out.
         labels: what belongs to the boxes one by one (arrays, lists or tuples of n): it is taken out with them.
         channels: "first" for images and masks that are (channels, height, width), as torch has them; they come out so.
             "last" for (height, width, channels). Left out, it is "last", and what looks like the other, (3, 224, 224),
@@ -139,7 +146,7 @@ def augment(
     >>> ff.pipe([{"picture": picture, "points": points}], together)[0]["points"]
     array([[5.5, 0.5]])
     """
-    named = Named(index, image, mask, coords, boxes, labels, channels)
+    named = Named(index, image, mask, coords, boxes, labels, channels, boxes_format)
     if named.nothing:
         for datapoint, rng in zip(source, rngs):
             parts = Parts([_picture(datapoint, channels)], [])
@@ -171,6 +178,7 @@ class Named:
     boxes: Any = None
     labels: Any = None
     channels: str | None = None
+    boxes_format: str = "xyxy"
 
     @cached_property
     def nothing(self) -> bool:
@@ -215,6 +223,10 @@ class Named:
             return f"component {twice!r} is named twice"
         if names and self.nothing:
             return "coords and boxes belong to an image: name it, or its mask, too (image=, mask=)"
+        if self.boxes_format != "xyxy" and not self.rectangles:
+            return (
+                f"boxes_format={self.boxes_format!r} says how boxes are written, but none are named; name them: boxes="
+            )
         if self.beside and len(self.rectangles) != 1:
             return f"labels belong to the boxes of one component, got boxes={self.boxes!r}; name it"
         return ""
@@ -231,11 +243,11 @@ class Named:
                 f"augment(): images and masks of a datapoint must be of one height and width, got {sorted(sizes)}"
             )
         if self.points:
-            parts.coords = _in_one_array(
-                [_float_rows(component(datapoint, name), 2, "coords", name) for name in self.points]
-            )
+            parts.coords = _in_one_array([_points(component(datapoint, name), name) for name in self.points])
         if self.rectangles:
-            parts.boxes = _in_one_array([_checked_boxes(component(datapoint, name), name) for name in self.rectangles])
+            parts.boxes = _in_one_array(
+                [self._corners(component(datapoint, name), name, parts.shape) for name in self.rectangles]
+            )
             parts.follow_boxes()
         return parts
 
@@ -250,6 +262,7 @@ class Named:
         start = 0
         if self.rectangles:
             boxes, kept = parts.visible_boxes(min_visible)
+            boxes = boxes if self.boxes_format == "xyxy" else converted(boxes, "xyxy", self.boxes_format, parts.shape)
         for name in self.rectangles:
             count = len(component(datapoint, name))
             made[name] = boxes[(kept >= start) & (kept < start + count)]
@@ -259,6 +272,12 @@ class Named:
         for name, value in made.items():
             datapoint = replaced(datapoint, name, value)
         return datapoint
+
+    def _corners(self, value: Any, name: Any, shape: Sequence[int]) -> np.ndarray:
+        """Boxes as x1 y1 x2 y2 in pixels of an image of a shape."""
+        hint = "; boxes_format= says in which other way they are written" if self.boxes_format == "xyxy" else ""
+        boxes = checked_boxes(value, self.boxes_format, f"augment(): boxes (component {name!r})", hint)
+        return boxes if self.boxes_format == "xyxy" else converted(boxes, self.boxes_format, "xyxy", shape)
 
 
 def _several(names: Any) -> tuple[Any, ...]:
@@ -295,27 +314,14 @@ def _turned_back(picture: np.ndarray, channels: str | None) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(picture, -1, 0)) if channels == "first" and picture.ndim == 3 else picture
 
 
-def _float_rows(value: Any, columns: int, what: str, name: Any) -> np.ndarray:
-    """Points or boxes as floats; a list of none has as many columns as any."""
+def _points(value: Any, name: Any) -> np.ndarray:
+    """Points as floats; a list of none has two columns, too."""
     rows = np.asarray(value)
     if not rows.size and rows.ndim == 1:
-        rows = np.zeros((0, columns))
-    if rows.ndim != 2 or rows.shape[1] != columns or rows.dtype.kind not in "biuf":
-        raise ValueError(
-            f"augment(): {what} (component {name!r}) must be numbers of shape (n, {columns}), got {brief(value)}"
-        )
+        rows = np.zeros((0, 2))
+    if rows.ndim != 2 or rows.shape[1] != 2 or rows.dtype.kind not in "biuf":
+        raise ValueError(f"augment(): coords (component {name!r}) must be numbers of shape (n, 2), got {brief(value)}")
     return rows if rows.dtype.kind == "f" else rows.astype(np.float64)
-
-
-def _checked_boxes(value: Any, name: Any) -> np.ndarray:
-    boxes = _float_rows(value, 4, "boxes", name)
-    right = (boxes[:, :2] <= boxes[:, 2:]).all(1) & np.isfinite(boxes).all(1)
-    if not right.all():
-        got = boxes[~right][0].tolist()
-        raise ValueError(
-            f"augment(): boxes (component {name!r}) must be finite x1 y1 x2 y2 with x1 <= x2 and y1 <= y2, got {got}"
-        )
-    return boxes
 
 
 def _in_one_array(arrays: list[np.ndarray]) -> np.ndarray:

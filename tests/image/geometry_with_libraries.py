@@ -10,7 +10,7 @@ import pytest
 from marked import noise
 
 import flowfn as ff
-from flowfn.image import augment
+from flowfn.image import augment, convert_boxes
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network for a newer version
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
@@ -18,6 +18,7 @@ import albumentations as A
 import straying
 import torch
 from torchvision import tv_tensors
+from torchvision.ops import box_convert
 from torchvision.transforms import v2
 
 torch.set_num_threads(1)
@@ -275,3 +276,19 @@ def test_a_transform_of_ones_own_that_says_where_points_go_is_believed():
     image, mask, coords, boxes = straying.marked(0)
     ((_, _, there, _),) = through([Fixed(50, 60)], [image, mask, coords, boxes])
     np.testing.assert_allclose(there, coords, atol=1e-4)
+
+
+# Boxes in other formats
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("before", ["xyxy", "xywh", "cxcywh"])
+@pytest.mark.parametrize("after", ["xyxy", "xywh", "cxcywh"])
+def test_boxes_are_converted_as_torchvision_converts_them(before, after, dtype):
+    rows = np.random.default_rng(0).integers(0, 4000, (50, 4)) / 8
+    corners = np.concatenate([np.minimum(rows[:, :2], rows[:, 2:]), np.maximum(rows[:, :2], rows[:, 2:])], 1)
+    boxes = box_convert(torch.from_numpy(corners.astype(dtype)), "xyxy", before)
+    expected = box_convert(boxes, before, after).numpy()
+    made = convert_boxes(boxes.numpy(), before, after)
+    assert made.dtype == expected.dtype
+    np.testing.assert_array_equal(made, expected)
