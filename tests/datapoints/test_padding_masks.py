@@ -284,3 +284,12 @@ def test_a_collation_with_a_mask_is_a_value():
     assert repr(ff.pad(0, length=8, mask="real", lengths=True)) == "pad(0, length=8, mask='real', lengths=True)"
     assert ff.pad(0, mask=True) == pickle.loads(pickle.dumps(ff.pad(0, mask=True))) != ff.pad(0)
     assert hash(ff.pad(0, mask="a")) == hash(ff.pad(0, mask="a"))
+
+
+def test_tensors_have_masks_as_arrays_do():
+    torch = pytest.importorskip("torch")
+    data = [{"ids": torch.tensor([5, 6, 7])}, {"ids": torch.tensor([8])}]
+    assert same(one(data, ff.pad(0, mask=True)), {"ids": IDS, "ids_mask": MASK})
+    ragged = [{"ids": [torch.tensor([5, 6]), torch.tensor([7])]}, {"ids": [torch.tensor([8])]}]
+    made = one(ragged, ff.pad(0, mask=True))
+    assert np.array_equal(made["ids_mask"], made["ids"] > 0)
