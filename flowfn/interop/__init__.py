@@ -4,12 +4,14 @@ Each function imports its library when it is called, and says what to install wh
 
     torch           tensors, on a device, and what a DataLoader takes
     torch_datasets  ... a flow as its IterableDataset
+    jax             JAX's arrays, on a device or over a mesh of them
     epochs          which epoch begins, where several processes begin it
 """
 
+from flowfn.interop.jax import to_jax
 from flowfn.interop.torch import as_dataset, to_device, to_torch
 from flowfn.pickling.homes import publish as _publish
 
 _publish(__name__, globals())
 
-__all__ = ["as_dataset", "to_device", "to_torch"]
+__all__ = ["as_dataset", "to_device", "to_jax", "to_torch"]
