@@ -84,7 +84,13 @@ def _check_sharding(jax: Any, sharding: Any) -> None:
 # Dtypes
 
 
-@stage.each
+class HereNode(Each):
+    """Stays in the process that iterates, whose JAX it is that has settings and devices."""
+
+    here = True
+
+
+@stage.each(reads=HereNode)
 def _fitted(narrow: bool, source: Any) -> Iterator[Any]:
     """Arrays as JAX can take them: of dtypes that it has, with all values as they were."""
     fit = partial(_fit, needed("jax", "to_jax()", extra="jax"), narrow)
@@ -132,13 +138,7 @@ def _floats(array: np.ndarray, wanted: np.dtype, narrow: bool) -> np.ndarray:
 # Places
 
 
-class PlacedNode(Each):
-    """Puts arrays on devices, which are those of the process that iterates."""
-
-    here = True
-
-
-@stage.each(transparent=True, reads=PlacedNode)
+@stage.each(transparent=True)
 def _put(sharding: Any, source: Any) -> Iterator[Any]:
     """Begin to copy arrays to where they belong."""
     jax = needed("jax", "to_jax()", extra="jax")
