@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,8 @@ def with_fields(record: Any, values: Mapping[str, Any]) -> Any:
 def with_leaves(f: Callable[[Any], Any], datapoint: Any) -> Any:
     """A copy of a datapoint, in its form, with what `f` makes of each value that has no components, however deep.
 
+    Mappings that cannot be written to become dicts.
+
     >>> with_leaves(str, {"x": [1, "text"], "y": (None, 2.5)})
     {'x': ['1', 'text'], 'y': ('None', '2.5')}
     """
@@ -83,6 +85,8 @@ def with_leaves(f: Callable[[Any], Any], datapoint: Any) -> Any:
         return {key: with_leaves(f, value) for key, value in datapoint.items()}
     if isinstance(datapoint, tuple):
         return _like(datapoint, [with_leaves(f, value) for value in datapoint])
+    if isinstance(datapoint, Mapping) and not isinstance(datapoint, MutableMapping):
+        return {key: with_leaves(f, value) for key, value in datapoint.items()}
     if isinstance(datapoint, (list, Mapping)):
         changed: Any = copy.copy(datapoint)
         for key, value in datapoint.items() if isinstance(datapoint, Mapping) else enumerate(datapoint):
@@ -92,3 +96,24 @@ def with_leaves(f: Callable[[Any], Any], datapoint: Any) -> Any:
         values = {one.name: getattr(datapoint, one.name) for one in dataclasses.fields(datapoint)}
         return with_fields(datapoint, {name: with_leaves(f, value) for name, value in values.items()})
     return f(datapoint)
+
+
+def places(datapoint: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a datapoint that have no components, in their order, each with where it is.
+
+    >>> list(places({"x": [1, "text"], "y": None}))
+    [("['x'][0]", 1), ("['x'][1]", 'text'), ("['y']", None)]
+    >>> list(places(7))
+    [('', 7)]
+    """
+    if isinstance(datapoint, (list, tuple)):
+        parts = [(f"[{index}]", value) for index, value in enumerate(datapoint)]
+    elif isinstance(datapoint, Mapping):
+        parts = [(f"[{key!r}]", value) for key, value in datapoint.items()]
+    elif dataclasses.is_dataclass(datapoint) and not isinstance(datapoint, type):
+        parts = [(f".{one.name}", getattr(datapoint, one.name)) for one in dataclasses.fields(datapoint)]
+    else:
+        yield place, datapoint
+        return
+    for name, value in parts:
+        yield from places(value, place + name)

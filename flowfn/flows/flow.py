@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 import secrets
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, SupportsIndex, TypeVar, overload
@@ -18,6 +19,7 @@ import numpy as np
 from flowfn import rules
 from flowfn.blocks import BLOCK
 from flowfn.flows.iterating import FlowIterator, Progress, remember
+from flowfn.flows.loaders import in_a_loader, refuse_loader
 from flowfn.flows.states import unpack_state
 from flowfn.flows.translating import no_attribute
 from flowfn.kinds.failures import annotate, uneven
@@ -103,10 +105,12 @@ class Flow(Picklable, Generic[T_co]):
 
     def __len__(self) -> int:
         length = self.node.length(self._look())
+        if length in (None, math.inf):
+            instead = in_a_loader(sys._getframe(1))
         if length is None:
-            raise TypeError(f"the length of {self!r} is not known before it is read: {self.node.unknown()}")
+            raise TypeError(f"the length of {self!r} is not known before it is read: {self.node.unknown()}{instead}")
         if length == math.inf:
-            raise TypeError(f"{self!r} is endless, it has no length; take(n) makes it finite")
+            raise TypeError(f"{self!r} is endless, it has no length; take(n) makes it finite{instead}")
         return int(length)
 
     def __bool__(self) -> bool:
@@ -124,6 +128,7 @@ class Flow(Picklable, Generic[T_co]):
         if not hasattr(index, "__index__") or getattr(index, "shape", ()) != ():
             raise TypeError(f"a flow is indexed by an integer or a slice, got {brief(index)}{_meant(index)}")
         node, run = self.node, self._look()
+        refuse_loader(node, sys._getframe(1))
         if not node.seekable:
             raise TypeError(f"{self!r} cannot be indexed, it has to be read in order: {node.unknown()}")
         index = operator.index(index)
@@ -147,6 +152,7 @@ class Flow(Picklable, Generic[T_co]):
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """The datapoints at `indices`, read together; what torch's and Hugging Face's loaders call."""
         node, run = self.node, self._look()
+        refuse_loader(node, sys._getframe(1))
         if not node.seekable:
             raise TypeError(f"{self!r} cannot be indexed, it has to be read in order: {node.unknown()}")
         wanted, length = np.asarray(indices, np.int64), node.length(run)

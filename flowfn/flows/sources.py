@@ -5,6 +5,7 @@
 | a sequence (`__len__` and integer `__getitem__`) or an array | by index, so the flow is seekable |
 | a callable | called once in each pass; it may ask for `rng`, `epoch`, `start` |
 | an object with `reset_state` or `get_data` (a DataFlow) | iterated, in this process only |
+| a DataLoader of torch | iterated, its random order drawn as that of the pass |
 | any other iterable (an IterableDataset, whatever its index says; what has no length after all) | iterated |
 | an iterator | iterated, once |
 
@@ -30,6 +31,7 @@ from flowfn.datapoints import subclasses
 from flowfn.datapoints.collating import as_array
 from flowfn.datapoints.columns import Columns, Rows
 from flowfn.flows.flow import Flow
+from flowfn.flows.loaders import is_loader, loaded
 from flowfn.flows.refusals import nothing, refuse_flow, refuse_source
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.parts import Traits
@@ -199,6 +201,18 @@ class IterableNode(Node):
         yield from iterator
 
 
+class LoaderNode(IterableNode):
+    """A DataLoader of torch: its order, and the seeds of its workers, are those of the pass."""
+
+    def opened(self, run: Run, start: int) -> Iterator[Any]:
+        """Its batches from `start` on."""
+        key = self.key(run)
+        epoch = run.epoch[0] if len(run.epoch) == 1 else key >> 97
+        iterator = loaded(self.part.object, key >> 65, epoch)
+        consume(iterator, start)
+        yield from iterator
+
+
 class FilteredNode(IterableNode):
     """A map-style data set of grain that leaves datapoints out: iterated as its own loops do, of unknown length."""
 
@@ -311,7 +325,8 @@ def flow(source: Any, caller: str = "flow") -> Flow[Any]:
         raise nothing(source, caller)
     if kind is CallableNode:
         return Flow(Source(source, kind, random=True, arguments={"asks": frozenset(_keywords_asked(source))}))
-    return Flow(Source(source, kind, arguments={"caller": caller} if kind is OneShotNode else {}))
+    arguments = {"caller": caller} if kind is OneShotNode else {}
+    return Flow(Source(source, kind, random=kind is LoaderNode, arguments=arguments))
 
 
 def from_arrays(*arrays: Any, **named: Any) -> Flow[Any]:
@@ -388,6 +403,8 @@ def _reading_kind(source: Any) -> type[Node] | None:
     sized = indexed and _is_sized(source)
     if _filtered(source):
         return FilteredNode
+    if is_loader(source):
+        return LoaderNode
     if (_class_has(source, "__iter__") and (not sized or _only_iterates(source))) or (indexed and not sized):
         return IterableNode
     if indexed:

@@ -2,61 +2,77 @@
 
 from __future__ import annotations
 
+import os
 from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 
-WORKERS = 1024
-"""How many workers there may be at most."""
+PASSES = 512
+"""So many passes are remembered: those of old have all been begun by everybody."""
+
+_NEXT = 0
+"""In the place of a pass: the epoch of the one that begins next."""
 
 
 class SharedEpochs:
-    """The next epoch, and which worker has begun which one last, in memory that all start methods hand on.
+    """Which epochs passes are, in memory that all start methods hand on to workers.
 
-    The workers of one pass know one another by a seed that all of them have. It may come again (somebody seeds his
-    generator in each epoch), so who has begun an epoch of that seed and begins again is the first of another one.
+    `reader` is the process that a pass is for: those that were started with one and the same data set, as the ranks of
+    a training are, count each for itself. `key` is what the workers of one pass have in common: the first that begins
+    it takes the reader's next epoch, the others join. Who has no key is alone.
 
-    >>> epochs = SharedEpochs(0)
-    >>> [epochs.begin(worker, seed) for worker, seed in [(0, 7), (1, 7), (0, 8), (1, 8), (1, 8), (0, 8)]]
-    [0, 0, 1, 1, 2, 2]
+    >>> epochs = SharedEpochs(3)
+    >>> [epochs.begin(reader=1, key=key) for key in (7, 8, 7, 8, None)], epochs.begin(reader=2, key=7)
+    ([3, 4, 3, 4, 5], 3)
     """
 
     def __init__(self, epoch: int) -> None:
         context = get_context("spawn")  # what it makes can be sent by fork too
         self.lock: Any = context.Lock()
-        self.memory: Any = context.RawArray("q", 1 + 2 * WORKERS)
-        self.set(epoch)
+        self.memory: Any = context.RawArray("q", 4 * PASSES)
+        self.first, self.maker = epoch, os.getpid()
 
-    @property
-    def next(self) -> int:
-        """The epoch of the pass that begins next."""
-        return int(self._rows()[0][0])
+    def next(self, reader: int) -> int:
+        """The epoch of the pass that a reader begins next; the first time, it is the maker's."""
+        found = [self._found(one, _NEXT) for one in (reader, self.maker)]
+        return next((epoch for epoch in found if epoch is not None), self.first)
 
-    def set(self, epoch: int) -> None:
-        """Let the next pass be of an epoch."""
-        following, seeds, epochs = self._rows()
+    def set(self, reader: int, epoch: int) -> None:
+        """Let a reader's next pass be of an epoch."""
         with self.lock:
-            following[0], seeds[:], epochs[:] = epoch, 0, -1
+            self._note(reader, _NEXT, epoch)
 
-    def begin(self, worker: int = 0, seed: int | None = None) -> int:
-        """The epoch of a pass that a worker begins; without a seed it is alone."""
-        following, seeds, epochs = self._rows()
+    def begin(self, reader: int, key: int | None = None) -> int:
+        """The epoch of a pass that is begun."""
         with self.lock:
-            begun = epochs[(seeds == seed) & (epochs >= 0)].max(initial=-1) if seed is not None else -1
-            if begun <= epochs[worker]:
-                begun = following[0]
-                following[0] += 1
-            if seed is not None:
-                seeds[worker], epochs[worker] = seed, begun
-            return int(begun)
+            known = None if key is None else self._found(reader, key)
+            return self._begun(reader, key, self.next(reader)) if known is None else known
 
-    def resume(self, epoch: int, worker: int = 0) -> None:
-        """A worker goes on within an epoch; the next pass is of the one behind it."""
-        following, _, epochs = self._rows()
+    def resume(self, reader: int, key: int | None, epoch: int) -> None:
+        """A pass that was begun goes on within an epoch, and the next is of the one behind it."""
         with self.lock:
-            following[0], epochs[worker] = epoch + 1, epoch
+            if key is None or self._found(reader, key) != epoch:  # or another worker has said so
+                self._begun(reader, key, epoch)
 
-    def _rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        every = np.frombuffer(self.memory, np.int64)
-        return every[:1], every[1 : 1 + WORKERS], every[1 + WORKERS :]
+    def _begun(self, reader: int, key: int | None, epoch: int) -> int:
+        self._note(reader, _NEXT, epoch + 1)
+        if key is not None:
+            self._note(reader, key, epoch)
+        return epoch
+
+    def _rows(self) -> Any:
+        """(reader, key, epoch, when that was noted) of each."""
+        return np.frombuffer(self.memory, np.int64).reshape(PASSES, 4)
+
+    def _found(self, reader: int, key: int) -> int | None:
+        readers, keys, epochs, noted = self._rows().T
+        found = epochs[(readers == reader) & (keys == key) & (noted > 0)]
+        return int(found[0]) if len(found) else None
+
+    def _note(self, reader: int, key: int, epoch: int) -> None:
+        """In the row that is there, or else in the oldest."""
+        rows = self._rows()
+        readers, keys, _, noted = rows.T
+        there = np.flatnonzero((readers == reader) & (keys == key) & (noted > 0))
+        rows[there[0] if len(there) else noted.argmin()] = reader, key, epoch, noted.max() + 1

@@ -305,7 +305,8 @@ class _Contents(Digest):
             value, torch.Tensor
         ):  # what pickle keeps has names of its own
             self.feed("tensor", value.dtype, value.layout, value.requires_grad)
-            self.array(value.detach().cpu().to_dense().contiguous().reshape(-1).view(torch.uint8).numpy())
+            if value.numel() and not value.is_meta:
+                self.array(value.detach().cpu().to_dense().contiguous().reshape(-1).view(torch.uint8).numpy())
             self.value(tuple(value.shape))
         else:
             super().value(value)

@@ -431,3 +431,18 @@ def test_what_was_dropped_has_the_error_that_it_has_in_serial(name, n):
         return [(one.index, type(one.error), text(one.error), one.datapoint) for one in iterator.dropped]
 
     assert dropped(ff.pipe(work, ff.prefetch(2, processes=n))) == dropped(work)
+
+
+@ff.stage.each
+def refusing(source):
+    """A stage that cannot begin."""
+    raise OSError("no such device")
+    yield from source
+
+
+@pytest.mark.parametrize("ahead", [None, ff.prefetch(2), ff.prefetch(2, threads=2), ff.prefetch(2, processes=1)])
+def test_a_stage_that_fails_before_it_reads_is_named(ahead):
+    flow = ff.pipe(range(3), refusing(), ahead)
+    with pytest.raises(OSError, match="no such device") as caught:
+        list(flow)
+    assert "in refusing(), before its first datapoint" in caught.value.__notes__[0]

@@ -1,0 +1,81 @@
+"""torch's DataLoader: where it is given a flow as it is, and where a flow reads from one.
+
+It reads a flow by index, and tells nobody when an epoch begins; that it is who reads is told by the frame that called.
+What is drawn at random by one that is read, order and seeds of workers, is drawn when it begins.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import chain, islice
+from types import FrameType
+from typing import Any
+
+from flowfn.kinds.nodes import Node
+from flowfn.kinds.parts import top_down
+
+_DATA, _FETCH = "torch.utils.data", "torch.utils.data._utils.fetch"
+
+_INSTEAD = "write DataLoader(flowfn.interop.as_dataset(flow))"
+
+
+def in_a_loader(caller: FrameType | None) -> str:
+    """What to write instead, if it is torch's loader or a sampler of it that asks."""
+    return f"; {_INSTEAD}" if caller is not None and _module(caller).startswith(_DATA) else ""
+
+
+def refuse_loader(node: Node, caller: FrameType | None) -> None:
+    """Raise if it is torch's loader that reads by index what is another in each epoch, or cannot be indexed.
+
+    A `Subset` and the like may be in between.
+
+    Raises:
+        TypeError: it is.
+    """
+    while caller is not None and _module(caller).startswith(_DATA):
+        if _module(caller) == _FETCH:
+            if not node.seekable:
+                raise TypeError(f"a DataLoader reads by index, and {node.unknown()}; {_INSTEAD}")
+            if varies(node):
+                raise TypeError(
+                    "a DataLoader does not tell a flow which epoch it is, so it would read the same order and the same "
+                    f"random numbers in every epoch; {_INSTEAD}, or freeze() at the end of the flow if that is meant"
+                )
+            return
+        caller = caller.f_back
+
+
+def varies(node: Node) -> bool:
+    """Whether something that is drawn at random, anew in each epoch, is in a tree."""
+    return any(one.part.random for one in top_down(node, beyond=lambda one: not one.root))
+
+
+def is_loader(source: Any) -> bool:
+    """Whether an object is a DataLoader of torch."""
+    return any(kind.__name__ == "DataLoader" and kind.__module__.startswith(_DATA) for kind in type(source).__mro__)
+
+
+def loaded(loader: Any, seed: int, epoch: int) -> Iterator[Any]:
+    """What a loader gives in an epoch: its samplers draw from this seed, or know the epoch, if they are told it."""
+    drawn: Any = sys.modules["torch"].default_generator
+    generators = [loader.generator]
+    for sampler in (loader.batch_sampler, loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
+        if callable(tell := getattr(sampler, "set_epoch", None)):
+            tell(epoch)
+        generators.append(getattr(sampler, "generator", None))
+    for generator in generators:
+        if generator is not None:
+            generator.manual_seed(seed)
+    state = drawn.get_state()
+    try:
+        drawn.manual_seed(seed)
+        iterator = iter(loader)
+        first = list(islice(iterator, 1))  # not before that do samplers draw
+    finally:
+        drawn.set_state(state)
+    return chain(first, iterator)
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__"))
