@@ -1,5 +1,5 @@
 """What `explain` remarks on: prefetches that have nothing to do,
-what is large on its way to workers, what never comes."""
+what is large on its way to workers, what never comes, ranks that differ."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from flowfn.flows.definitions import Stage
+from flowfn.flows.flow import Flow
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.parts import top_down
 from flowfn.kinds.runs import Run
+from flowfn.kinds.streams import Expand, Stream
 from flowfn.parallel.crew import Crew
 from flowfn.parallel.prefetching import PrefetchNode
 from flowfn.parallel.tasks.plan import does_work, stretches
@@ -112,3 +115,53 @@ def of_lengths(node: Node, run: Run) -> Iterator[str]:
             f"{node.part} gives nothing of the {'endless' if had == math.inf else had} datapoint{'s' * (had != 1)} "
             "of its source"
         )
+
+
+def of_ranks(flow: Flow[Any], run: Run) -> Iterator[str]:
+    """Where the ranks of a world may take other numbers of steps than this one."""
+    root = flow.node
+    if root.world == 1:
+        return
+    try:
+        first, last = (_at_one_end(flow, end).node.length(Run(run.seed, run.epoch)) for end in (0, -1))
+    except ValueError as error:  # so here all is well, but not there
+        yield f"another rank cannot begin: {error}"
+        return
+    if first is None or last is None:
+        upstream = top_down(root, beyond=lambda node: node.length(run) is None and node.part.name != "take")
+        yield from (_why_differing(node) for node in upstream if node.length(run) is None and _may_differ(node))
+    elif first != last:
+        yield (
+            f'ranks differ in steps: rank 0 has {first}, rank {root.world - 1} has {last}; remainder="drop" or '
+            '"pad" in shard, or epoch_of(n) behind it, makes them equal'
+        )
+
+
+def _at_one_end(flow: Flow[Any], end: int) -> Flow[Any]:
+    """The same flow in the first rank of its world (0), or in the last (-1)."""
+    if flow.node.world == 1:
+        return flow
+    part, sources = flow.part, tuple(_at_one_end(source, end) for source in flow.sources)
+    if part.traits.shards:
+        rank, world = part.traits.shards
+        part = Stage(part.definition, {**part.arguments, rank: range(part.arguments[world])[end]}, part.pinned)
+    return Flow(part, sources)
+
+
+def _may_differ(node: Node) -> bool:
+    """Whether ranks with equally long sources may get different numbers of outputs from a node of unknown length."""
+    if node.part.traits.shards:
+        return bool(node.part.arguments.get("remainder") == "keep")
+    return node.world > 1 and isinstance(node, (Expand, Stream))
+
+
+def _why_differing(node: Node) -> str:
+    if node.part.traits.shards:
+        return (
+            f'ranks may differ in steps: {node.part} keeps a remainder of what has no known length; remainder="drop" '
+            'or "pad" makes them equal'
+        )
+    return (
+        f"ranks may differ in steps: how many datapoints {node.part} gives depends on the share of each; put it before "
+        "shard, or epoch_of(n) or take(n) behind it to make them equal"
+    )

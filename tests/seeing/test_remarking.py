@@ -1,4 +1,5 @@
-"""What `explain` remarks on: prefetches with nothing to do, what is large on its way to workers, what never comes."""
+"""What `explain` remarks on: prefetches with nothing to do, what is large on its way to workers, what never comes,
+ranks that differ."""
 
 import io
 import re
@@ -138,7 +139,10 @@ NEVER = {
         lambda: ff.window(20, range(9), drop_remainder=True),
         "window(20, drop_remainder=True) gives nothing of the 9 datapoints",
     ),
-    "shard": (lambda: ff.shard(2, 4, range(1)), "shard(2, 4) gives nothing of the 1 datapoint of its source"),
+    "shard": (
+        lambda: ff.shard(2, 4, range(1), remainder="drop"),
+        "shard(2, 4, remainder='drop') gives nothing of the 1 datapoint of its source",
+    ),
     "skip": (lambda: ff.skip(10, range(9)), "skip(10) gives nothing of the 9 datapoints"),
     "sample": (lambda: ff.sample(0, range(9)), "sample(0) gives nothing"),
     "subset": (lambda: ff.subset([], range(9)), "subset([]) gives nothing"),
@@ -169,3 +173,69 @@ def test_concat_with_an_endless_source_gives_the_first():
             assert -9 not in list(ff.take(50, flow))
             assert len(list(ff.take(50, flow))) == 50
     assert ff.concat([7], ff.cycle([1, 2]), [9])[10**9] == 2
+
+
+ELASTIC = "a saved state holds rank and world"
+
+DIFFERING = {
+    "a remainder": (
+        lambda: ff.pipe(range(17), ff.shuffle(), ff.shard(1, 4), ff.batch(2)),
+        'ranks differ in steps: rank 0 has 3, rank 3 has 2; remainder="drop" ',
+    ),
+    "shards of shards": (
+        lambda: ff.pipe(range(9), ff.shard(1, 2), ff.shard(0, 2)),
+        "ranks differ in steps: rank 0 has 3, rank 3 has 2; ",
+    ),
+    "a stream": (
+        lambda: ff.pipe(stream, ff.shard(1, 4), ff.batch(2)),
+        "ranks may differ in steps: shard(1, 4) keeps a remainder of what has no known length; remainder=",
+    ),
+    "a filter before": (
+        lambda: ff.pipe(range(8), ff.filter(bool), ff.shard(1, 4)),
+        "ranks may differ in steps: shard(",
+    ),
+    "a filter behind": (
+        lambda: ff.pipe(range(8), ff.shard(1, 4, remainder="drop"), ff.filter(bool), ff.batch(2)),
+        "ranks may differ in steps: how many datapoints filter(bool) gives depends on the share of each; put it ",
+    ),
+    "flat_map": (lambda: ff.pipe(range(8), ff.shard(1, 4), ff.flat_map(range)), "ranks may differ in steps: how many"),
+    "guard that drops": (
+        lambda: ff.pipe(range(8), ff.shard(1, 4), ff.guard(ff.map(str), then="drop")),
+        "ranks may differ in steps: how many datapoints guard(map(",
+    ),
+    "batch_by_key": (
+        lambda: ff.pipe(range(8), ff.shard(1, 4), ff.batch_by_key(bool, 2)),
+        "ranks may differ in steps: how many datapoints batch_by_key(",
+    ),
+}
+ALIKE = {
+    "no shard": lambda: ff.pipe(range(17), ff.filter(bool), ff.batch(2)),
+    "one rank": lambda: ff.pipe(range(17), ff.shard(0, 1), ff.filter(bool)),
+    "no remainder": lambda: ff.pipe(range(16), ff.shard(1, 4), ff.batch(2)),
+    "one in a batch": lambda: ff.pipe(range(17), ff.shard(1, 2), ff.batch(8, drop_remainder=True)),
+    "drop": lambda: ff.pipe(range(17), ff.shard(1, 4, remainder="drop"), ff.batch(2)),
+    "pad": lambda: ff.pipe(range(17), ff.shard(1, 4, remainder="pad"), ff.batch(2)),
+    "a stream, drop": lambda: ff.pipe(stream, ff.filter(bool), ff.shard(1, 4, remainder="drop"), ff.batch(2)),
+    "a stream, pad": lambda: ff.pipe(stream, ff.shard(1, 4, remainder="pad"), ff.prefetch(2)),
+    "cycle": lambda: ff.pipe(range(17), ff.shard(1, 4), ff.cycle()),
+    "take": lambda: ff.pipe(stream, ff.shard(1, 4), ff.filter(bool), ff.batch(2), ff.take(3)),
+    "epoch_of": lambda: ff.pipe(range(17), ff.shard(1, 4), ff.filter(bool), ff.epoch_of(6)),
+    "shuffle_buffer": lambda: ff.pipe(range(16), ff.shard(1, 4), ff.shuffle_buffer(3)),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERING)
+def test_where_ranks_may_differ_in_steps_it_is_remarked_on(name):
+    make, begins = DIFFERING[name]
+    found = [remark for remark in remarks(make()) if ELASTIC not in remark]
+    assert [remark.startswith(f"* {begins}") for remark in found] == [True]
+
+
+def test_an_error_of_another_rank_is_said_here():
+    remark, _ = remarks(ff.pipe(range(3), ff.shard(0, 4), ff.cycle()))
+    assert remark.startswith("* another rank cannot begin: cycle(): the source is empty")
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_where_they_have_as_many_it_is_not(name):
+    assert [remark for remark in remarks(ALIKE[name]()) if ELASTIC not in remark] == []
