@@ -125,7 +125,9 @@ def shard(rank: int, world: int, n: float, *, remainder: str = "keep") -> Any:
     """Every `world`-th datapoint from `rank` on: the share of one of `world` equal processes.
 
     `remainder`: "keep" gives the last few to the first ranks, "drop" to nobody, "pad" gives the other ranks datapoints
-    from the beginning again, so that all have the same number.
+    from the beginning again, so that all have the same number. With "keep" ranks may differ in their number of steps,
+    which `len` tells: torch's DistributedDataParallel then has to be trained in its `join()`, or ranks wait.
+    `pad_to_multiple(world)` before `shard` pads too, and marks what is there again, so that an evaluation can be exact.
 
     Raises:
         ValueError: `rank` is not in [0, world), or the seed was drawn from entropy, so that ranks would disagree.
