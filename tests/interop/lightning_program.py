@@ -1,0 +1,113 @@
+"""A tiny model that Lightning trains on a flow; it writes down what it trains on, and may be killed."""
+
+import json
+import logging
+import os
+import signal
+import warnings
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+import flowfn as ff
+from flowfn.interop import as_dataset, as_loader, to_torch
+
+warnings.simplefilter("ignore")
+logging.getLogger("lightning").setLevel(logging.ERROR)
+
+
+def jitter(x, rng):
+    return x, x / 16 + rng.random(dtype="f4")
+
+
+def passes(pair):
+    return pair[1] > 0.2
+
+
+def pipeline(sized):
+    """Batches of [numbers that tell the datapoints, inputs]: 7 in each epoch, or some 6 that are not counted."""
+    flow = ff.pipe(
+        range(13),
+        ff.shuffle(),
+        ff.map(jitter, rng=True),
+        None if sized else ff.filter(passes),
+        ff.batch(2),
+        to_torch(),
+    )
+    return flow.reset_state(5)
+
+
+class Model(lightning.LightningModule):
+    def __init__(self, log, kill, flow, kind):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.kill, self.flow, self.kind = torch.nn.Linear(1, 1), kill, flow, kind
+        self.log_file = open(log, "w", buffering=1)  # noqa: SIM115
+
+    def training_step(self, batch, index):
+        if self.trainer.fit_loop.total_batch_idx == self.kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        numbers, inputs = batch
+        loss = (self.layer(inputs[:, None].float()) ** 2).mean()
+        told = [self.current_epoch, numbers.tolist(), inputs.tolist(), loss.item()]
+        self.log_file.write(json.dumps(told) + "\n")
+        return loss
+
+    def validation_step(self, batch, index):
+        self.layer(batch[1][:, None].float())
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), 0.1)
+
+    def on_train_end(self):
+        self.log_file.write(json.dumps([p.tolist() for p in self.parameters()]) + "\n")
+
+    def train_dataloader(self):
+        return loader(self.kind.removeprefix("hook "), self.flow, self.trainer)
+
+
+class Save(lightning.Callback):
+    """Save a checkpoint at one moment: in a hook, when so many batches have begun."""
+
+    def __init__(self, folder, hook, batches):
+        self.path, self.batches = folder + "/saved.ckpt", batches
+        setattr(self, hook, self.save)
+
+    def save(self, trainer, *_):
+        if trainer.fit_loop.total_batch_idx + 1 == self.batches and not Path(self.path).exists():
+            trainer.save_checkpoint(self.path)
+
+
+def loader(kind, flow, trainer):
+    if kind == "flow":
+        return flow
+    if kind == "as_loader":
+        return as_loader(flow, trainer)
+    make = DataLoader if kind == "DataLoader" else StatefulDataLoader
+    return make(as_dataset(flow), batch_size=None)
+
+
+def main(folder, name, kind="as_loader", sized=False, hook=None, batches=None, kill=None, options=None, resume=None):
+    torch.set_num_threads(1)
+    saver = Save(folder, hook, batches) if hook and hook != "ModelCheckpoint" else None
+    if hook == "ModelCheckpoint":
+        saver = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    flow = pipeline(sized)
+    options = {"max_epochs": 3, **(options or {})}
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=hook == "ModelCheckpoint",
+        callbacks=[saver] if saver else [],
+        **options,
+    )
+    model = Model(f"{folder}/{name}.jsonl", kill, flow, kind)
+    trained = None if kind.startswith("hook ") else loader(kind, flow, trainer)
+    validated = ff.pipe(range(4), ff.map(jitter, rng=True), ff.batch(2), to_torch(), ff.freeze())
+    trainer.fit(model, trained, validated if "val_check_interval" in options else None, ckpt_path=resume)

@@ -1,0 +1,162 @@
+"""Lightning's own Trainer, killed while it trains and started again: what comes is what would have come, bit for bit."""
+
+from functools import cache
+
+import pytest
+from forking import Program, written
+
+pytest.importorskip("lightning")
+pytest.importorskip("torchdata")
+
+pytestmark = pytest.mark.timeout(200)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    program = Program("lightning_program", tmp_path_factory.mktemp("lightning"))
+    yield program
+    program.close()
+
+
+@pytest.fixture(scope="module")
+def whole(program, tmp_path_factory):
+    """What a run writes down that nothing interrupts: for each batch (epoch, what is in it, the loss), and the weights."""
+
+    @cache
+    def run(kind, sized, **options):
+        folder = tmp_path_factory.mktemp("whole")
+        program.ran(folder=str(folder), name="whole", kind=kind, sized=sized, options=options)
+        return written(folder / "whole.jsonl")
+
+    return run
+
+
+def interrupted(program, folder, kill, kind, sized, options, **save):
+    """What was written down until a process was killed before batch `kill`, and what by the one that went on."""
+    run = {"folder": str(folder), "kind": kind, "sized": sized, "options": options, **save}
+    assert program.run(name="killed", kill=kill, **run) == -9
+    newest = max(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    program.ran(name="resumed", resume=str(newest), **run)
+    return written(folder / "killed.jsonl"), written(folder / "resumed.jsonl")
+
+
+def first_epoch(records):
+    """How many batches the first epoch has."""
+    return sum(record[0] == 0 for record in records[:-1])
+
+
+FIRST = "the last of the first epoch"
+
+MOMENTS = [
+    ("on_train_batch_end", 3, {}),
+    ("on_train_batch_end", 9, {}),
+    ("on_train_batch_end", FIRST, {}),
+    ("on_train_epoch_end", FIRST, {}),
+    ("ModelCheckpoint", 3, {}),
+    ("ModelCheckpoint", FIRST, {}),
+    ("on_validation_batch_start", 4, {"val_check_interval": 2}),
+    ("on_validation_end", 4, {"val_check_interval": 2}),
+    ("on_validation_end", FIRST, {"val_check_interval": 1.0}),
+    ("on_train_batch_end", 2, {"limit_train_batches": 3}),
+    ("on_train_batch_end", 3, {"limit_train_batches": 3}),
+    ("on_train_epoch_end", 3, {"limit_train_batches": 3}),
+    ("on_train_batch_end", 4, {"accumulate_grad_batches": 2}),
+    ("on_train_batch_end", 9, {"max_steps": 12, "max_epochs": -1}),
+    ("on_train_batch_end", FIRST, {"max_steps": 12, "max_epochs": -1}),
+    ("on_train_batch_end", 9, {"reload_dataloaders_every_n_epochs": 1}),
+    ("on_train_epoch_end", FIRST, {"reload_dataloaders_every_n_epochs": 1}),
+]
+
+CASES = [
+    *((sized, *moment) for moment in MOMENTS for sized in (True, False)),
+    (False, "on_train_epoch_start", FIRST, {}),
+    (True, "on_train_batch_end", FIRST, {"accumulate_grad_batches": 2}),
+]
+
+
+@pytest.mark.parametrize(("sized", "hook", "batches", "options"), CASES, ids=str)
+def test_a_killed_run_goes_on_with_the_same_batches_losses_and_weights(
+    program, whole, tmp_path, sized, hook, batches, options
+):
+    """Whether the flow has a length or not, whenever the checkpoint was saved."""
+    full = whole("as_loader", sized, **options)
+    batches = first_epoch(full) if batches == FIRST else batches
+    killed, resumed = interrupted(program, tmp_path, batches, "as_loader", sized, options, hook=hook, batches=batches)
+    assert killed == full[:batches]
+    assert resumed == full[batches:]
+
+
+@pytest.mark.parametrize("sized", [True, False], ids=["length", "no length"])
+def test_the_batch_that_is_under_way_comes_again(program, whole, tmp_path, sized):
+    """A checkpoint that is saved within a step, as after an error, is of a model that this step has not changed."""
+    full = whole("as_loader", sized)
+    _, resumed = interrupted(program, tmp_path, 9, "as_loader", sized, {}, hook="on_before_zero_grad", batches=9)
+    assert resumed == full[8:]
+
+
+@pytest.mark.parametrize(("hook", "batches"), [("on_train_batch_end", 9), ("on_train_epoch_end", FIRST)])
+@pytest.mark.parametrize("sized", [True, False], ids=["length", "no length"])
+def test_a_hook_may_make_a_new_loader_each_time(program, whole, tmp_path, sized, hook, batches):
+    """`train_dataloader` of a module, called for each epoch, gives what one loader for all would have given."""
+    full = whole("as_loader", sized)
+    batches = first_epoch(full) if batches == FIRST else batches
+    options = {"reload_dataloaders_every_n_epochs": 1}
+    _, resumed = interrupted(program, tmp_path, batches, "hook as_loader", sized, options, hook=hook, batches=batches)
+    assert whole("hook as_loader", sized, **options) == full
+    assert resumed == full[batches:]
+
+
+@pytest.mark.parametrize("kind", ["flow", "StatefulDataLoader"])
+@pytest.mark.parametrize("batches", [3, 9])
+def test_a_flow_with_a_length_is_exact_in_the_middle_of_an_epoch_without_a_loader_of_ours(
+    program, whole, tmp_path, kind, batches
+):
+    """The flow itself, and `StatefulDataLoader(as_dataset(flow), batch_size=None)`: Lightning saves and loads their state.
+
+    It fetches nothing ahead where it knows the length (lightning 2.6.6, `_PrefetchDataFetcher.__iter__`).
+    """
+    _, resumed = interrupted(program, tmp_path, batches, kind, True, {}, hook="on_train_batch_end", batches=batches)
+    assert resumed == whole(kind, True)[batches:]
+
+
+@pytest.mark.parametrize("kind", ["flow", "StatefulDataLoader"])
+def test_without_our_loader_the_end_of_an_epoch_is_forgotten(program, whole, tmp_path, kind):
+    """Lightning does not load the state of what it trains on from a checkpoint of the end of an epoch (lightning 2.6.6,
+    `_FitLoop.restarting`): the first epoch's order comes again as the second's."""
+    full = whole(kind, True)
+    _, resumed = interrupted(program, tmp_path, 7, kind, True, {}, hook="on_train_epoch_end", batches=7)
+    assert [record[1] for record in resumed[:7]] == [record[1] for record in full[:7]]
+
+
+def test_without_our_loader_a_batch_is_lost_where_no_length_is_known(program, whole, tmp_path):
+    """Lightning asks for one batch more than it trains on, to know which is the last, and saves the state behind that
+    (lightning 2.6.6, `_PrefetchDataFetcher.__next__`)."""
+    _, resumed = interrupted(program, tmp_path, 3, "flow", False, {}, hook="on_train_batch_end", batches=3)
+    assert resumed[0][1] == whole("flow", False)[4][1]
+
+
+@pytest.mark.parametrize(
+    ("hook", "options"),
+    [("on_train_epoch_start", {}), ("on_train_epoch_end", {"max_steps": 12, "max_epochs": -1})],
+    ids=str,
+)
+def test_lightning_itself_may_take_the_first_batch_of_an_epoch_for_its_last(program, whole, tmp_path, hook, options):
+    """It adds the batches of the epoch that has ended to those it fetches (lightning 2.6.6,
+    `_TrainingEpochLoop.on_run_start`), whatever it trains on; the batch is the right one."""
+    full = whole("as_loader", True, **options)
+    _, resumed = interrupted(program, tmp_path, 7, "as_loader", True, options, hook=hook, batches=7)
+    assert resumed[0][1] == full[7][1]
+    assert resumed[1][1] == whole("as_loader", True)[14][1]
+
+
+def test_lightning_itself_may_step_after_other_batches(program, whole, tmp_path):
+    """Saved in on_train_batch_end of the last batch, where no length is known, its count of batches goes on in the next
+    epoch (lightning 2.6.6, `_TrainingEpochLoop.reset`): gradients of other batches are added up, of the same order."""
+    options = {"accumulate_grad_batches": 2}
+    full = whole("as_loader", False, **options)
+    batches = first_epoch(full)
+    _, resumed = interrupted(
+        program, tmp_path, batches, "as_loader", False, options, hook="on_train_batch_end", batches=batches
+    )
+    assert [record[:3] for record in resumed[:-1]] == [record[:3] for record in full[batches:-1]]
+    assert resumed[-1] != full[-1]
