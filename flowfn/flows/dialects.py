@@ -245,6 +245,8 @@ METHODS: Mapping[str, str] = {
     "snapshot": "write cache_to(folder, {0})",
     "save_to_disk": "write flowfn.formats.write_parquet(path, {0})",
     "save": "write flowfn.formats.write_npz(path, {0}), or another of its writers",
+    "dataset": "it is loader and data set in one: behind load_state_dict it goes on by itself, "
+    "and skip(n, {0}) is what skip_first_batches makes of a loader",
     "with_options": "leave it out",
     "with_epoch": "write epoch_of(n, {0})",
     "with_length": "leave it out, or write take(n, {0})",

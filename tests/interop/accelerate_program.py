@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 
 import torch
 from accelerate import Accelerator, skip_first_batches
+from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
 from torch.utils.data import DataLoader
 
@@ -41,14 +43,28 @@ class Place:
         vars(self).update(state)
 
 
-def main(folder, name, kind="flow", sized=True, kill=None, save=None, accumulated=1, resume=False, epochs=3):
+def main(folder, name, world=1, **options):
+    """Train in as many processes, each of which writes a file of its own."""
     torch.set_num_threads(1)
+    if world > 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        rank = 0 if os.fork() else 1
+        name = f"{name}-{rank}"
+        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
+        os.environ.update({key: str(value) for key, value in ranks.items()} | {"MASTER_ADDR": "127.0.0.1"})
+    train(folder, name, **options)
+
+
+def train(folder, name, kind="flow", sized=True, kill=None, save=None, accumulated=1, resume=False, epochs=3):
     config = DataLoaderConfiguration(dispatch_batches=False, use_stateful_dataloader=kind == "stateful")
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulated, dataloader_config=config)
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Dropout(0.5), torch.nn.Linear(4, 1))
     model, optimizer = accelerator.prepare(model, torch.optim.Adam(model.parameters(), 0.1))
-    flow, place, total = pipeline(sized), Place(), Place()
+    share = ff.shard(accelerator.process_index, accelerator.num_processes, remainder="drop")
+    flow, place, total = pipeline(sized, share), Place(), Place()
     accelerator.register_for_checkpointing(place, total)
     if kind == "flow":
         accelerator.register_for_checkpointing(flow)

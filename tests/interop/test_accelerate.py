@@ -2,11 +2,19 @@
 
 from functools import cache
 
+import numpy as np
 import pytest
 from forking import Program, written
 
+import flowfn as ff
+from flowfn.interop import as_dataset, to_torch
+
 pytest.importorskip("accelerate")
 pytest.importorskip("torchdata")
+
+from accelerate import Accelerator, skip_first_batches
+from accelerate.utils import DataLoaderConfiguration
+from torch.utils.data import DataLoader
 
 pytestmark = pytest.mark.timeout(200)
 
@@ -57,6 +65,25 @@ def test_gradients_are_accumulated_as_if_nothing_had_happened(program, whole, tm
     goes_on(program, whole, tmp_path, 10, kind="flow", sized=True, accumulated=2)
 
 
+def test_two_processes_share_the_datapoints_and_go_on_exactly(program, tmp_path):
+    """`shard(accelerator.process_index, accelerator.num_processes)` in the flow, which needs no `prepare`.
+
+    What is registered is saved by the first process alone (accelerate 1.15.0, `save_custom_state`); its state is good
+    for all, since `shard` stands behind `shuffle` and `filter`.
+    """
+    run = {"folder": str(tmp_path), "world": 2}
+    program.ran(name="whole", **run)
+    assert program.run(name="killed", save=4, kill=5, **run) == -9
+    program.ran(name="resumed", resume=True, **run)
+    whole, killed, resumed = (
+        [written(tmp_path / f"{name}-{rank}.jsonl") for rank in (0, 1)] for name in ("whole", "killed", "resumed")
+    )
+    seen = [number for records in whole for epoch, numbers, *_ in records[:3] for number in numbers]
+    assert len(set(seen)) == len(seen) == 12
+    assert killed == [records[:5] for records in whole]
+    assert resumed == [records[4:] for records in whole]
+
+
 @pytest.mark.parametrize("sized", [True, False], ids=["length", "no length"])
 @pytest.mark.parametrize("save", [3, 9])
 def test_a_stateful_loader_goes_on_exactly(program, whole, tmp_path, save, sized):
@@ -73,3 +100,46 @@ def test_a_stateful_loader_goes_on_exactly(program, whole, tmp_path, save, sized
 def test_skipping_the_first_batches_of_a_loader_goes_on_exactly(program, whole, tmp_path, save, sized):
     """`skip_first_batches(loader, n)` reads n batches for nothing, of the epoch that `loader.set_epoch(epoch)` said before."""
     goes_on(program, whole, tmp_path, save, kind="skip", sized=sized)
+
+
+def test_skipping_the_first_batches_of_a_flow_names_what_to_write():
+    """`skip_first_batches` makes a new DataLoader over `loader.dataset` (accelerate 1.15.0); a flow has other ways."""
+    flow = ff.pipe(range(9), ff.shuffle(), ff.batch(2)).reset_state(3).set_epoch(2)
+    with pytest.raises(
+        AttributeError, match=r"goes on by itself, and skip\(n, flow\) is what skip_first_batches makes"
+    ):
+        skip_first_batches(flow, 2)
+    rest = [batch.tolist() for batch in flow.run()][2:]
+    assert [batch.tolist() for batch in ff.skip(2, flow)] == [batch.tolist() for batch in flow.run(start=2)] == rest
+
+
+def test_batches_that_are_dispatched_are_cut():
+    """Accelerate dispatches what an IterableDataset gives unless `dispatch_batches=False` says otherwise, in one process
+    too, and takes the length of a batch's first tensor for that of all (accelerate 1.15.0, `DataLoaderDispatcher`)."""
+    flow = ff.pipe([{"images": np.zeros((4, 3)), "boxes": np.zeros((11, 4))}], to_torch())
+    assert [len(batch["boxes"]) for batch in prepared(flow)] == [4]
+    assert [len(batch["boxes"]) for batch in prepared(flow, dispatch_batches=False)] == [11]
+
+
+def test_a_prepared_loader_begins_with_epoch_0():
+    """It tells the data set the number of its own pass (accelerate 1.15.0, `DataLoaderShard.__iter__`), whatever epoch
+    the flow had, so a program that goes on says which it is before each pass."""
+    flow = ff.pipe(range(9), ff.shuffle(), to_torch()).set_epoch(4)
+    loader = prepared(flow, dispatch_batches=False)
+    assert [*loader] == [*flow.run(epoch=0)]
+    loader.set_epoch(4)
+    assert [*loader] == [*flow.run(epoch=4)]
+    assert [*loader] == [*flow.run(epoch=5)]
+
+
+def test_a_loader_does_not_move_the_flow_that_it_reads():
+    """So `register_for_checkpointing(flow)` is for a flow that is itself in the loop, and
+    `use_stateful_dataloader=True` for a loader."""
+    flow = ff.pipe(range(9), to_torch())
+    next(iter(prepared(flow, dispatch_batches=False)))
+    assert flow.state_dict()["position"] == 0
+
+
+def prepared(flow, **options):
+    accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(**options))
+    return accelerator.prepare(DataLoader(as_dataset(flow), batch_size=None))
