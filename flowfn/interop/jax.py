@@ -44,8 +44,9 @@ def to_jax(source: Any, *, sharding: Any = None, ahead: int = 2, narrow: bool = 
 
         pipe(data, shuffle(), pad_to_multiple(world * n), shard(rank, world), batch(n), to_jax(sharding=sharding))
 
-    Its global batches are of `world * n` datapoints, the last one too, and a mask says which of them count. Without
-    `pad_to_multiple`, `shard(..., remainder="drop")` and `batch(n, drop_remainder=True)` leave out what is short.
+    Its global batches are of `world * n` datapoints, the last one too, and a mask says which of them count. (Processes
+    whose devices hold the same rows are one rank.) Without `pad_to_multiple`, `shard(..., remainder="drop")` and
+    `batch(n, drop_remainder=True)` leave out what is short.
 
     The state of a flow is JSON, so Orbax saves it beside a model (and `json.dumps` does without Orbax):
 
