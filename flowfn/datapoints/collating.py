@@ -306,8 +306,8 @@ def _missing(values: Sequence[Any]) -> str:
     return (
         f"batch(): None is among values that are stacked elsewhere, got {brief(list(values))}, so batches would be "
         "lists or arrays, as it "
-        "happens; put something in the place of None before (map, or missing= of read_parquet and read_arrow), or "
-        "have lists in all "
+        "happens; put something in the place of None before (map, or missing= of read_parquet, read_arrow and "
+        "from_table), or have lists in all "
         'batches: collate=as_list, or {"name": as_list} for one component'
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,16 @@ from flowfn.datapoints import buffers
 from flowfn.datapoints.components import component
 from flowfn.datapoints.subclasses import carries
 
+PIECE = 256
+"""So many rows are made at once of columns that are no arrays."""
+
 
 class Columns:
-    """Arrays of equal length as a sequence of datapoints: rows of one array, or lists or dicts of rows."""
+    """Arrays of equal length as a sequence of datapoints: rows of one array, or lists or dicts of rows.
+
+    In the place of an array there may be what makes Python's values of its rows: one by a number, a list of them by a
+    slice or by an array of numbers.
+    """
 
     def __init__(self, columns: Any) -> None:
         self.keys = list(columns) if isinstance(columns, dict) else None
@@ -40,9 +48,15 @@ class Columns:
 
     def each(self, block: Block) -> Iterator[Any]:
         """The datapoints at the indices of a block."""
+        if not all(isinstance(array, np.ndarray) for array in self.arrays):
+            pieces = (_places(block[at : at + PIECE]) for at in range(0, len(block), PIECE))
+            made = ([readonly(array[places]) for array in self.arrays] for places in pieces)
+            return chain.from_iterable(map(self._zipped, made))
         if type(block) is not range or block.step < 1:
             return map(self.row, ints(block))
-        columns = [array[block.start : block.stop : block.step] for array in self.arrays]
+        return self._zipped([array[_places(block)] for array in self.arrays])
+
+    def _zipped(self, columns: list[Any]) -> Iterator[Any]:
         if self.bare:
             return iter(columns[0])
         keys = self.keys
@@ -66,11 +80,11 @@ class Columns:
 
     def rows(self, block: Block) -> Any:
         """The rows at the indices of a block, stacked, in new arrays."""
-        if type(block) is range and block.step > 0:
-            taken = [_copied_rows(array[block.start : block.stop : block.step]) for array in self.arrays]
+        places = _places(block)
+        if isinstance(places, slice):
+            taken = [_copied_rows(array[places]) for array in self.arrays]
         else:
-            indices = np.asarray(block)
-            taken = [_taken_rows(array, indices) for array in self.arrays]
+            taken = [_taken_rows(array, places) for array in self.arrays]
         return taken[0] if self.bare else dict(zip(self.keys, taken)) if self.keys else taken
 
 
@@ -109,8 +123,20 @@ class Rows(Sequence[Any]):
         return dict(zip(made, whole)) if isinstance(made, dict) else whole
 
 
+def _places(block: Block) -> slice | np.ndarray:
+    """A block as an array is indexed by it."""
+    if type(block) is range and block.step > 0:
+        return slice(block.start, block.stop, block.step)
+    return np.asarray(block)
+
+
+def _as_it_is(array: Any) -> bool:
+    """Whether its rows are stacked one by one."""
+    return not isinstance(array, np.ndarray) or array.dtype.hasobject or carries(type(array))
+
+
 def _copied_rows(rows: np.ndarray) -> np.ndarray:
-    if rows.dtype.hasobject or carries(type(rows)):  # they are stacked one by one
+    if _as_it_is(rows):
         return rows
     made = buffers.empty(rows.shape, rows.dtype)
     made[...] = rows
@@ -118,7 +144,7 @@ def _copied_rows(rows: np.ndarray) -> np.ndarray:
 
 
 def _taken_rows(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    if array.dtype.hasobject or carries(type(array)):
+    if _as_it_is(array):
         return array[indices]
     if not (array.flags.c_contiguous and array.flags.aligned):  # `take` would copy all of it first
         return np.ascontiguousarray(array[indices])
@@ -145,11 +171,13 @@ def stackable(dtype: np.dtype, shape: tuple[int, ...]) -> bool:
 
 
 def _stackables(arrays: list[np.ndarray]) -> list[bool]:
-    return [not carries(type(array)) and stackable(array.dtype, array.shape[1:]) for array in arrays]
+    return [not _as_it_is(array) and stackable(array.dtype, array.shape[1:]) for array in arrays]
 
 
 def _mapped_from(array: np.ndarray) -> tuple[Any, ...] | None:
     """The arguments that map the file of a memory map again, or None for any other array."""
+    if not isinstance(array, np.ndarray):
+        return None
     root: Any = array
     while isinstance(root.base, np.ndarray):
         root = root.base
@@ -160,7 +188,9 @@ def _mapped_from(array: np.ndarray) -> tuple[Any, ...] | None:
 
 
 def readonly(array: np.ndarray) -> np.ndarray:
-    """A view that nobody can write through."""
+    """A view that nobody can write through; what is no array is as it was."""
+    if not isinstance(array, np.ndarray):
+        return array
     view = array.view()
     view.flags.writeable = False
     if isinstance(array, np.ma.MaskedArray):

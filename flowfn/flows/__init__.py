@@ -1,7 +1,7 @@
 """Flows: what a user holds, what is iterated, and what is saved.
 
 flow          the recipe: a tree of parts         sources       its leaves, and the nodes that read them
-refusals      what is no source, and what makes it one
+hugging_face  ... of Hugging Face's streams        refusals      what is no source, and what makes it one
 definitions   what a decorated function is        stages        functions from flow to flow, and `pipe`
 iterating     the iterator: one pass over it      opening       what a stage reads besides its source
 states        what a checkpoint holds             schema        what one must be

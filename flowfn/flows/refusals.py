@@ -27,24 +27,20 @@ _SPLITS = frozenset(
     {"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval", "unsupervised"}
 )
 
-_SPLIT = 'a dict of splits; name one of them: write d["train"], say, or concat(*d.values()) for all'
-_COLUMNS = "from_arrays(**{name: table[name].to_numpy() for name in table.%s})"
+_ROWS = "flowfn.interop.from_table(%s) for its rows as dicts"
 _HOMES: Mapping[tuple[str, str], str] = {
-    ("pyarrow", "Table"): f"an Arrow table; write table.to_pylist() for rows as dicts, or {_COLUMNS % 'column_names'}",
-    ("pyarrow", "RecordBatch"): "an Arrow record batch; write batch.to_pylist() for rows as dicts",
-    ("pyarrow", "RecordBatchReader"): "an Arrow reader; write reader.read_all().to_pylist() for rows as dicts",
+    ("pyarrow", "Table"): f"an Arrow table; write {_ROWS % 'table'}",
+    ("pyarrow", "RecordBatch"): f"an Arrow record batch; write {_ROWS % 'batch'}",
+    ("pyarrow", "RecordBatchReader"): f"an Arrow reader; write {_ROWS % 'reader.read_all()'}",
     (
         "pyarrow",
         "Dataset",
-    ): "an Arrow data set; write flowfn.formats.read_parquet(path), or dataset.to_table().to_pylist()",
-    ("pyarrow", "Scanner"): "an Arrow scanner; write scanner.to_table().to_pylist()",
+    ): "an Arrow data set; write flowfn.formats.read_parquet(path), or flowfn.interop.from_table(dataset.to_table())",
+    ("pyarrow", "Scanner"): f"an Arrow scanner; write {_ROWS % 'scanner.to_table()'}",
     ("pyarrow", "ChunkedArray"): "an Arrow array; write array.to_numpy(), or array.to_pylist()",
     ("pyarrow", "Array"): "an Arrow array; write array.to_numpy(zero_copy_only=False), or array.to_pylist()",
-    (
-        "polars",
-        "DataFrame",
-    ): f"a polars DataFrame; write df.to_dicts() for rows as dicts, df.rows() for tuples, or {_COLUMNS % 'columns'}",
-    ("polars", "LazyFrame"): "a polars LazyFrame; write lazy.collect().to_dicts() for rows as dicts",
+    ("polars", "DataFrame"): f"a polars DataFrame; write {_ROWS % 'df'}, df.rows() for tuples",
+    ("polars", "LazyFrame"): f"a polars LazyFrame; write {_ROWS % 'lazy.collect()'}",
     (
         "duckdb",
         "DuckDBPyRelation",
@@ -53,7 +49,7 @@ _HOMES: Mapping[tuple[str, str], str] = {
         "_duckdb",
         "DuckDBPyRelation",
     ): "a DuckDB relation; write from_arrays(**relation.fetchnumpy()), or relation.fetchall() for rows",
-    ("pyspark", "DataFrame"): 'a Spark DataFrame; write df.toPandas().to_dict("records"), or read its files',
+    ("pyspark", "DataFrame"): "a Spark DataFrame; write flowfn.interop.from_table(df.toPandas()), or read its files",
     ("ray", "Dataset"): "a Ray data set; write lambda: dataset.iter_rows()",
     (
         "xarray",
@@ -77,7 +73,6 @@ _HOMES: Mapping[tuple[str, str], str] = {
     ): "a sparse array; write array.toarray(), or pipe(range(array.shape[0]), map(array.__getitem__))",
     ("pandas", "BaseGroupBy"): 'a pandas GroupBy; write [group.to_dict("records") for _, group in grouped]',
     ("sqlite3", "Connection"): "a connection; write lambda: connection.execute(query)",
-    **dict.fromkeys((("datasets", "DatasetDict"), ("datasets", "IterableDatasetDict")), _SPLIT),
     ("PIL", "Image"): "one image; write [image] for a source of one, np.asarray(image) for its rows",
     ("lmdb", "Environment"): "an LMDB environment; write flowfn.formats.read_lmdb(path)",
     ("queue", "Queue"): "a queue; write from_queue(queue)",
@@ -116,12 +111,8 @@ _FOREIGN_DATA: tuple[tuple[Callable[[Any], Any], str], ...] = (
         lambda s: type(s).__module__.split(".")[0] == "dask" and hasattr(s, "compute"),
         "a lazy collection of Dask; write x.compute() first",
     ),
-    (lambda s: hasattr(s, "iloc") and hasattr(s, "columns"), 'a DataFrame; write df.to_dict("records")'),
+    (lambda s: hasattr(s, "iloc") and hasattr(s, "columns"), f"a DataFrame; write {_ROWS % 'df'}"),
     (lambda s: hasattr(s, "iloc"), "a pandas Series; write series.to_numpy()"),
-    (
-        lambda s: isinstance(s, Mapping) and _SPLITS & {name for name in s if isinstance(name, str)},
-        _SPLIT,
-    ),
     (
         lambda s: isinstance(s, Mapping),
         "a mapping; write list(d.items()), or from_arrays(**d) for arrays of equal length",
@@ -134,9 +125,10 @@ _FOREIGN_DATA: tuple[tuple[Callable[[Any], Any], str], ...] = (
     (lambda s: isinstance(s, ModuleType), "a module; write what it holds"),
     (lambda s: getattr(s, "shape", None) == () and not callable(s), "an array without rows; write array.reshape(1)"),
     (
-        lambda s: _has_method(s, "__dataframe__") or (_has_method(s, "__arrow_c_stream__") and hasattr(s, "columns")),
-        "a table; write its rows as a list",
+        lambda s: _has_method(s, "__arrow_c_stream__") and hasattr(s, "columns"),
+        f"a table; write {_ROWS % 'table'}",
     ),
+    (lambda s: _has_method(s, "__dataframe__"), "a table; write its rows as a list"),
     (
         lambda s: (
             callable(getattr(s, "keys", None)) and _has_method(s, "__getitem__") and not _has_method(s, "reset_state")
@@ -159,6 +151,7 @@ def refuse_source(source: Any, caller: str) -> None:
         raise TypeError(f"{caller}(): source is the stage {source}, not data; write pipe(source, {source}, ...)")
     instead = (
         _text(source)
+        or _split(source)
         or _homely(source)
         or _tabular(source)
         or next((instead for is_such, instead in _FOREIGN_DATA if is_such(source)), "")
@@ -265,6 +258,17 @@ def _homely(source: Any) -> str:
         if found:
             return found
     return ""
+
+
+def _split(source: Any) -> str:
+    """What to write instead of a dict of splits."""
+    home = any(kind.__name__ in ("DatasetDict", "IterableDatasetDict") for kind in type(source).__mro__)
+    names = [name for name in source if isinstance(name, str)] if isinstance(source, Mapping) else []
+    if not home and not _SPLITS & set(names):
+        return ""
+    words = f", {', '.join(map(repr, names[:FEW]))}" * bool(names)
+    first = next((name for name in names if name in _SPLITS), names[0] if names else "train")
+    return f'a dict of splits{words}; name one of them: write d["{first}"], say, or concat(*d.values()) for all'
 
 
 def _tabular(source: Any) -> str:

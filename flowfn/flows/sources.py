@@ -6,6 +6,7 @@
 | a callable | called once in each pass; it may ask for `rng`, `epoch`, `start` |
 | an object with `reset_state` or `get_data` (a DataFlow) | iterated, in this process only |
 | a DataLoader of torch | iterated, its random order drawn as that of the pass |
+| an IterableDataset of Hugging Face | iterated in the flow's epoch, resumed by its own state |
 | any other iterable (an IterableDataset, whatever its index says; what has no length after all) | iterated |
 | an iterator | iterated, once |
 
@@ -21,6 +22,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, repeat
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -30,15 +32,21 @@ from flowfn.blocks import Block, cut, ints
 from flowfn.datapoints import subclasses
 from flowfn.datapoints.collating import as_array
 from flowfn.datapoints.columns import Columns, Rows
+from flowfn.flows import hugging_face
 from flowfn.flows.flow import Flow
 from flowfn.flows.loaders import is_loader, loaded
 from flowfn.flows.refusals import nothing, refuse_flow, refuse_source
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.parts import Traits
 from flowfn.kinds.routes import strided
-from flowfn.kinds.runs import Length, Outputs, Run
+from flowfn.kinds.runs import Anchor, Length, Outputs, Run
 from flowfn.randomness.generators import generator
 from flowfn.showing import as_called, brief
+
+FIRST = 16
+"""So many items are asked for in the first call; they may be pictures that are decoded at once."""
+SOON = 0.01
+"""What takes less seconds is fast."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -95,8 +103,18 @@ class SequenceNode(Node):
             if type(block) is range and block.step > 0:
                 return items[block.start : block.stop : block.step]
         elif getattr(items, "__getitems__", None) is not None:
-            return items.__getitems__(list(ints(block)))
+            return self.together(block)
         return map(items.__getitem__, ints(block)) if self.begun else self.begin_reading(ints(block))
+
+    def together(self, block: Block) -> Iterator[Any]:
+        """The items at the indices of a block, more and more of them in one call as long as they come fast."""
+        items, size, at = self.part.object, FIRST, 0
+        while at < len(block):
+            piece, began = list(ints(block[at : at + size])), perf_counter()
+            made = items.__getitems__(piece)
+            fast = perf_counter() - began < SOON
+            at, size = at + len(piece), size * 4 if fast else size
+            yield from made
 
     begun = False
 
@@ -219,6 +237,23 @@ class FilteredNode(IterableNode):
     def length(self, run: Run) -> Length:
         """Not known: what it says counts also what it leaves out."""
         return None
+
+
+class StreamedNode(IterableNode):
+    """An IterableDataset of Hugging Face."""
+
+    def length(self, run: Run) -> Length:
+        """Not known."""
+        return None
+
+    def misfit(self, run: Run, anchor: Anchor) -> str:
+        """Its own state."""
+        return hugging_face.misfit(anchor)
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """Iterate it in its epoch, from where its own state says that it stood."""
+        outputs = hugging_face.stream(self, run, start)
+        return outputs.labelled(self.numbers(start), start) if lineage else outputs
 
 
 class CallableNode(IterableNode):
@@ -405,6 +440,8 @@ def _reading_kind(source: Any) -> type[Node] | None:
         return FilteredNode
     if is_loader(source):
         return LoaderNode
+    if _library_of(source, "IterableDataset") == "datasets" and hasattr(source, "_ex_iterable"):
+        return StreamedNode
     if (_class_has(source, "__iter__") and (not sized or _only_iterates(source))) or (indexed and not sized):
         return IterableNode
     if indexed:

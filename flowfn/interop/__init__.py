@@ -2,20 +2,25 @@
 
 Each function imports its library when it is called, and says what to install where that is missing.
 
-    torch           tensors, on a device, and what a DataLoader takes
-    torch_datasets  ... a flow as its IterableDataset
-    jax             JAX's arrays, on a device or over a mesh of them
-    epochs          which epoch begins, where several processes begin it
-    stateful        ... a flow in its distributed checkpoints
-    lightning       a flow that Lightning's Trainer trains on and resumes
+    torch                 tensors, on a device, and what a DataLoader takes
+    torch_datasets        ... a flow as its IterableDataset
+    jax                   JAX's arrays, on a device or over a mesh of them
+    epochs                which epoch begins, where several processes begin it
+    stateful              ... a flow in its distributed checkpoints
+    lightning             a flow that Lightning's Trainer trains on and resumes
+    tables                rows of pandas, polars and Arrow tables
+    huggingface           flows as Hugging Face's datasets
+    huggingface_examples  ... in classes of theirs
 """
 
+from flowfn.interop.huggingface import to_hf
 from flowfn.interop.jax import to_jax
 from flowfn.interop.lightning import as_loader
 from flowfn.interop.stateful import as_stateful
+from flowfn.interop.tables import from_table
 from flowfn.interop.torch import as_dataset, to_device, to_torch
 from flowfn.pickling.homes import publish as _publish
 
 _publish(__name__, globals())
 
-__all__ = ["as_dataset", "as_loader", "as_stateful", "to_device", "to_jax", "to_torch"]
+__all__ = ["as_dataset", "as_loader", "as_stateful", "from_table", "to_device", "to_hf", "to_jax", "to_torch"]

@@ -41,6 +41,7 @@ BENCHMARKS = (
     "formats",
     "chunks",
     "tables",
+    "frames",
 )
 
 ABOUT = """All contestants of a table are measured in the same run, turn by turn, and the fastest of many rounds of each counts. Absolute

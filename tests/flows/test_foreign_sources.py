@@ -6,7 +6,9 @@ import contextlib
 import numpy as np
 import pytest
 
+import flowfn
 import flowfn as ff
+import flowfn.interop
 
 
 def said(call):
@@ -22,7 +24,10 @@ ROWS = [{"x": 1, "y": 5.0}, {"x": 2, "y": 6.0}, {"x": 3, "y": 7.0}]
 
 def evaluated(text, **names):
     """What the conversion that a message names gives, evaluated as it is written there."""
-    return eval(text, {"ff": ff, "from_arrays": ff.from_arrays, "pipe": ff.pipe, "map": ff.map, "np": np, **names})
+    return eval(
+        text,
+        {"ff": ff, "flowfn": flowfn, "from_arrays": ff.from_arrays, "pipe": ff.pipe, "map": ff.map, "np": np, **names},
+    )
 
 
 def as_rows(flow):
@@ -33,16 +38,15 @@ def test_tables_name_a_conversion_that_gives_their_rows():
     pyarrow, pandas = pytest.importorskip("pyarrow"), pytest.importorskip("pandas")
     table, frame = pyarrow.table(COLUMNS), pandas.DataFrame(COLUMNS)
     for name, source, words in [
-        ("table", table, "table.to_pylist()"),
-        ("table", table, "from_arrays(**{name: table[name].to_numpy() for name in table.column_names})"),
-        ("batch", table.to_batches()[0], "batch.to_pylist()"),
-        ("reader", table.to_reader(), "reader.read_all().to_pylist()"),
-        ("df", frame, 'df.to_dict("records")'),
+        ("table", table, "flowfn.interop.from_table(table)"),
+        ("batch", table.to_batches()[0], "flowfn.interop.from_table(batch)"),
+        ("reader", table.to_reader(), "flowfn.interop.from_table(reader.read_all())"),
+        ("df", frame, "flowfn.interop.from_table(df)"),
     ]:
         assert words in said(lambda source=source: ff.flow(source)).split("(got")[0]
         assert as_rows(ff.flow(evaluated(words, **{name: source}))) == ROWS
     for source in (table.slice(0, 2), table.slice(0, 0)):
-        assert "write table.to_pylist()" in said(lambda source=source: ff.flow(source))
+        assert "write flowfn.interop.from_table(table)" in said(lambda source=source: ff.flow(source))
     for name, source, words in [
         ("array", table["x"], "array.to_numpy()"),
         ("array", pyarrow.array([1, 2, 3]), "array.to_numpy(zero_copy_only=False)"),
@@ -92,8 +96,8 @@ INDEXED = {"__len__": lambda self: 3, "__getitem__": indexed}
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (of("polars.dataframe.frame", "DataFrame", **INDEXED), "df.to_dicts()"),
-        (of("polars.lazyframe.frame", "LazyFrame", __getitem__=indexed), "lazy.collect().to_dicts()"),
+        (of("polars.dataframe.frame", "DataFrame", **INDEXED), "from_table(df)"),
+        (of("polars.lazyframe.frame", "LazyFrame", __getitem__=indexed), "from_table(lazy.collect())"),
         (of("pyarrow._dataset", "Dataset"), "flowfn.formats.read_parquet(path)"),
         (of("duckdb", "DuckDBPyRelation", **INDEXED), "from_arrays(**relation.fetchnumpy())"),
         (of("_duckdb", "DuckDBPyRelation", **INDEXED), "from_arrays(**relation.fetchnumpy())"),
@@ -107,7 +111,7 @@ INDEXED = {"__len__": lambda self: 3, "__getitem__": indexed}
         (of("lmdb", "Environment"), "flowfn.formats.read_lmdb(path)"),
         (of("PIL.Image", "Image"), "[image]"),
         (of("somewhere", "Frame", __dataframe__=indexed, **INDEXED), "a table; write its rows"),
-        (of("somewhere", "Frame", __arrow_c_stream__=indexed, columns=["x"], **INDEXED), "a table; write its rows"),
+        (of("somewhere", "Frame", __arrow_c_stream__=indexed, columns=["x"], **INDEXED), "from_table(table)"),
         (of("somewhere", "Stream", __aiter__=indexed), "asynchronous"),
     ],
     ids=lambda value: value if isinstance(value, str) else f"{type(value).__module__}.{type(value).__name__}",
@@ -189,17 +193,18 @@ def test_libraries_that_are_installed_agree():
         frame = polars.DataFrame(COLUMNS)
         made += [
             ff.flow(frame.to_dicts()),
-            as_rows(ff.from_arrays(**{name: frame[name].to_numpy() for name in frame.columns})),
+            as_rows(flowfn.interop.from_table(frame)),
         ]
-        assert "write df.to_dicts()" in said(lambda: ff.flow(frame))
-        assert "write lazy.collect().to_dicts()" in said(lambda: ff.flow(frame.lazy()))
+        assert "write flowfn.interop.from_table(df)" in said(lambda: ff.flow(frame))
+        assert "write flowfn.interop.from_table(lazy.collect())" in said(lambda: ff.flow(frame.lazy()))
         assert list(ff.flow(frame["x"])) == [1, 2, 3]
     with contextlib.suppress(ImportError):
         from datasets import Dataset, DatasetDict  # which a folder of tests has the name of as well
 
         rows = Dataset.from_dict(COLUMNS)
         made += [ff.flow(rows), ff.flow(rows.to_iterable_dataset())]
-        assert 'write d["train"]' in said(lambda: ff.flow(DatasetDict({"mine": rows})))
+        words = said(lambda: ff.flow(DatasetDict({"mine": rows, "yours": rows})))
+        assert "a dict of splits, 'mine', 'yours'; name one of them: write d[\"mine\"]" in words
     with contextlib.suppress(ImportError):
         from torch.utils import data
 

@@ -703,7 +703,7 @@ def test_attributes_of_a_data_set_do_not_make_it_a_stage():
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ({"train": [1], "test": [2]}, 'a dict of splits; name one of them: write d["train"]'),
+        ({"train": [1], "test": [2]}, 'write d["train"]'),
         (queue.Queue(), "a queue; write from_queue(queue)"),
         (sqlite3, "a module"),
         (np.float64(1), "an array without rows"),

@@ -466,7 +466,8 @@ def test_what_holds_no_datapoints_is_refused(source):
 
 def test_data_frames_and_series_are_refused_and_the_conversion_works():
     frame, series = frames()
-    with pytest.raises(TypeError, match=r'^flow\(\): a source cannot be a DataFrame; write df\.to_dict\("records"\)'):
+    words = r"^flow\(\): a source cannot be a DataFrame; write flowfn\.interop\.from_table\(df\)"
+    with pytest.raises(TypeError, match=words):
         ff.flow(frame)
     with pytest.raises(TypeError, match=r"^flow\(\): a source cannot be a pandas Series; write series.to_numpy\(\)"):
         ff.flow(series)

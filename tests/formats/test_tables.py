@@ -604,7 +604,8 @@ def test_a_column_with_missing_values_has_one_form_in_every_batch(tmp_path, kind
     path, read = stored(tmp_path / "a", pa.table(HOLES), kind), FORMATS[kind][1]
     for name in ("i", "f", "b"):
         with pytest.raises(
-            ValueError, match=r"batch\(\): None is among values .*missing= of read_parquet and read_arrow.*as_list"
+            ValueError,
+            match=r"batch\(\): None is among values .*missing= of read_parquet, read_arrow and from_table.*as_list",
         ):
             list(ff.batch(4, read(path, [name])))
         assert [batch[name] for batch in ff.batch(2, read(path, [name]), collate=ff.as_list)] == [
