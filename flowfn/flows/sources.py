@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from time import perf_counter
+from types import GeneratorType
 from typing import Any
 
 import numpy as np
@@ -274,7 +275,7 @@ class CallableNode(IterableNode):
         if "start" in asks:
             options["start"] = start
         made = self.part.object(**options)
-        iterator = made.run(seed=self.key(run), epoch=0) if isinstance(made, Flow) else iter(made)
+        iterator = made.run(seed=self.key(run), epoch=0) if isinstance(made, Flow) else _once(made)
         consume(iterator, 0 if "start" in asks else start)
         yield from iterator
 
@@ -323,6 +324,12 @@ class OneShotNode(IterableNode):
             yield first
             break
         yield from iterator
+
+
+def _once(iterable: Any) -> Iterator[Any]:
+    """Its iterator. Some that are their own begin anew whenever they are asked for one: they are asked no more."""
+    iterator = iter(iterable)
+    return map(next, repeat(iterator)) if iterator is iterable and not isinstance(iterator, GeneratorType) else iterator
 
 
 def flow(source: Any, caller: str = "flow") -> Flow[Any]:
@@ -461,7 +468,8 @@ def _only_iterates(source: Any) -> bool:
     kinds = type(source).__mro__
     indexed = next(kind for kind in (*kinds, object) if kind is object or "__getitem__" in vars(kind))
     abstract = indexed.__name__ == "Dataset" and indexed.__module__.startswith("torch.utils.data")
-    return abstract or any(kind.__name__ == "IterableDataset" for kind in kinds)
+    lazy = indexed.__module__.startswith("lhotse.") and getattr(source, "is_lazy", False)  # its index is a search
+    return abstract or lazy or any(kind.__name__ == "IterableDataset" for kind in kinds)
 
 
 def _filtered(dataset: Any) -> bool:

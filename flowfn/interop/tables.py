@@ -172,6 +172,8 @@ def _arrow_table(table: Any) -> Any:
 
 
 def _no_table(table: Any) -> TypeError:
+    if any(kind.__name__ == "Dataset" and kind.__module__.startswith("datasets.") for kind in type(table).__mro__):
+        return TypeError('from_table(): a Dataset gives its table so: from_table(dataset.with_format("arrow")[:])')
     return TypeError(
         "from_table(): a table is a DataFrame of pandas or polars, or a Table or RecordBatch of Arrow, got "
         f"{brief(table)}"

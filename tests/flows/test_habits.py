@@ -69,6 +69,22 @@ class Both(Loader):
         raise AssertionError("not asked")
 
 
+def test_what_a_callable_returns_is_asked_once_for_its_iterator():
+    made = []
+
+    def remade():
+        made.append(Restarting(2))
+        return made[-1]
+
+    flow = ff.flow(remade)
+    iterator = iter(flow)
+    assert [int(next(iterator)), int(next(iterator))] == [2, 3]
+    again = iter(flow)
+    again.load_state_dict(iterator.state_dict())
+    assert [int(x) for x in again] == [4, 5]
+    assert [one.opened for one in made] == [1, 1]
+
+
 @pytest.mark.parametrize(
     "make", [ff.flow, lambda x: ff.pipe(x, ff.map(abs)), lambda x: ff.take(9, x), lambda x: ff.concat(x, [])]
 )

@@ -93,6 +93,16 @@ def test_batches_of_numpys_format_have_other_dtypes_than_its_columns():
     assert (row["x"].dtype, row["i"].dtype) == (np.float64, np.int8)
 
 
+def test_the_table_of_a_data_set_is_a_source_that_is_gathered_by_columns():
+    made = dataset().shuffle(seed=1)
+    with pytest.raises(TypeError, match=r"from_table\(dataset.with_format\(\"arrow\"\)\[:\]\)"):
+        from_table(made)
+    flow = from_table(made.with_format("arrow")[:])
+    assert list(flow) == list(made)
+    batches = ff.pipe(flow, ff.shuffle(), ff.batch(8))
+    assert [x for batch in batches for x in batch["x"]] == [row["x"] for row in ff.shuffle(ff.flow(made))]
+
+
 @pytest.mark.parametrize("kind", ["DatasetDict", "IterableDatasetDict"])
 def test_a_dict_of_splits_is_refused_by_their_names(kind):
     one = dataset() if kind == "DatasetDict" else dataset().to_iterable_dataset()
