@@ -150,6 +150,8 @@ def _named_columns(table: Any, index: bool) -> tuple[list[tuple[Any, Any]], Any]
         return [(name, frame.iloc[:, at]) for at, name in enumerate(frame.columns)], frame
     if index:
         raise ValueError(f"from_table(): index is pandas', a table of {_library(table)} has none")
+    if _library(table) == "polars" and hasattr(table, "get_columns"):
+        return [(column.name, column) for column in table.get_columns()], None
     arrow = _arrow_table(table)
     return list(zip(arrow.column_names, arrow.columns)), None
 
@@ -157,9 +159,6 @@ def _named_columns(table: Any, index: bool) -> tuple[list[tuple[Any, Any]], Any]
 def _arrow_table(table: Any) -> Any:
     if isinstance(table, dict):
         raise TypeError("from_table(): a dict is no table; write from_arrays(**columns)")
-    if _library(table) == "polars" and hasattr(table, "to_arrow") and hasattr(table, "columns"):
-        needed("pyarrow", "from_table()", extra="parquet")
-        return table.to_arrow()
     if not hasattr(table, "__arrow_c_stream__") and not hasattr(table, "__arrow_c_array__"):
         raise _no_table(table)
     pa: Any = needed("pyarrow", "from_table()", extra="parquet")
@@ -217,8 +216,10 @@ def _column(name: Any, column: Any, arrays: bool, missing: dict[Any, Any]) -> An
         if isinstance(column.dtype, np.dtype):
             return (column.fillna(missing[name]) if name in missing else column).to_numpy()
         column = _of_pandas(column)
-        if isinstance(column, np.ndarray):
-            return column
+    elif _library(column) == "polars":
+        column = _of_polars(column)
+    if isinstance(column, np.ndarray):
+        return column
     pa: Any = needed("pyarrow", "from_table()", extra="parquet")
     column = _whole(pa, column)
     told = [missing[name]] if name in missing else []
@@ -241,6 +242,19 @@ def _of_pandas(series: Any) -> Any:
     except (pa.ArrowException, TypeError, ValueError):  # of somebody else's type, or in somebody else's time zone
         return series.to_numpy(object)
     return made if isinstance(made, pa.ChunkedArray) else pa.chunked_array([made])
+
+
+def _of_polars(series: Any) -> Any:
+    """A column of polars as Arrow's, or its objects and what Arrow does not have as an array of them."""
+    pa: Any = needed("pyarrow", "from_table()", extra="parquet")
+    try:
+        if str(series.dtype) != "Object":  # of which Arrow is given the addresses
+            return pa.chunked_array([series.to_arrow()])
+    except pa.ArrowException:
+        pass
+    objects = np.empty(len(series), object)
+    objects[:] = series.to_list()
+    return objects
 
 
 def _whole(pa: Any, column: Any) -> Any:

@@ -5,6 +5,7 @@ import collections
 import io
 import itertools
 import pickle
+import time
 from itertools import islice
 
 import numpy as np
@@ -98,6 +99,24 @@ def test_getitems_is_used_for_blocks():
     assert sum(map(len, dataset.read)) == 10
     assert len(dataset.read) <= 2
     assert ff.flow(dataset)[3] == 30
+
+
+class Decoding(Batched):
+    """One that takes long for each."""
+
+    def __getitems__(self, indices):
+        time.sleep(0.001 * len(indices))
+        return super().__getitems__(indices)
+
+
+def test_several_are_not_made_long_before_they_are_wanted():
+    slow, fast = Decoding(3000), Batched(3000)
+    assert next(iter(ff.flow(slow))) == next(iter(ff.flow(fast))) == 0
+    assert len(slow.read[0]) == len(fast.read[0]) == 16
+    assert list(ff.pipe(slow, ff.take(100))) == list(range(0, 1000, 10))
+    assert max(map(len, slow.read)) == 16
+    assert list(ff.flow(fast)) == list(range(0, 30000, 10))
+    assert len(fast.read) < 100
 
 
 # Arrays

@@ -9,6 +9,7 @@ import pytest
 
 import flowfn as ff
 from flowfn.interop import from_table
+from flowfn.interop.tables import ArrowColumn
 
 pa = pytest.importorskip("pyarrow")
 pd = pytest.importorskip("pandas")
@@ -163,6 +164,38 @@ def test_pandas_own_dtypes_are_arrays_where_nothing_is_missing(dtype, right):
     frame = pd.DataFrame({"x": pd.array([1, 0, 1], dtype)})
     (batch,) = ff.batch(3, from_table(frame))
     assert exact(batch["x"], np.array([1, 0, 1], right))
+
+
+def test_what_arrow_does_not_have_of_polars_is_python_objects():
+    """polars gives Arrow the addresses of its objects, as eight bytes each, and says nothing of it (polars 2.1.0); whole
+    numbers of 128 bits it gives in a form of its own, that pyarrow 26 does not know."""
+    pl = polars()
+    objects = [object(), None, [1]]
+    frame = pl.DataFrame({"o": objects, "i": [2**100, None, 1]}, schema={"o": pl.Object, "i": pl.Int128})
+    assert str(frame["o"].to_arrow().type) == "fixed_size_binary[8]"
+    assert [row["o"] for row in from_table(frame)] == objects
+    assert [row["i"] for row in from_table(frame)] == [2**100, None, 1]
+
+
+def test_the_types_of_polars_are_read():
+    pl = polars()
+    values = {
+        "c": (["x", "y"], pl.Categorical),
+        "e": (["y", "x"], pl.Enum(["x", "y"])),
+        "d": ([decimal.Decimal("1.50"), None], pl.Decimal(10, 2)),
+        "time": ([datetime.time(1, 2, 3, 4), None], pl.Time),
+        "z": ([NOON.replace(tzinfo=UTC), None], pl.Datetime("us", "UTC")),
+        "l": ([["a", None], []], pl.List(pl.String)),
+        "s": ([{"x": 1, "y": "a"}, {"x": None, "y": "b"}], pl.Struct({"x": pl.Int8, "y": pl.String})),
+        "b": ([b"a", None], pl.Binary),
+        "n": ([None, None], pl.Null),
+    }
+    frame = pl.DataFrame({name: pl.Series(one, dtype=kind) for name, (one, kind) in values.items()})
+    assert list(from_table(frame)) == [{name: one[i] for name, (one, _) in values.items()} for i in range(2)]
+    arrays = pl.DataFrame({"v": pl.Series([[1, 2], [3, 4]], dtype=pl.Array(pl.Float32, 2)), "t": [NOON, None]})
+    (batch,) = ff.batch(2, from_table(arrays))
+    assert exact(batch["v"], np.array([[1, 2], [3, 4]], "f4"))
+    assert exact(batch["t"], np.array([NOON, "NaT"], "M8[us]"))
 
 
 def test_texts_are_texts_however_pandas_stores_them():
@@ -323,6 +356,18 @@ def test_workers_get_the_same_batches():
         assert exact(one["x"], other["x"])
         assert exact(one["l"], other["l"])
         assert one["t"] == other["t"]
+
+
+@pytest.mark.timeout(120)
+def test_a_table_is_packed_once_in_a_pass_for_all_workers(monkeypatch):
+    packed = []
+    stored = ArrowColumn.__getstate__
+    monkeypatch.setattr(ArrowColumn, "__getstate__", lambda self: [packed.append(1), stored(self)][1])
+    table = pa.table({"t": [str(i) for i in range(500)]})
+    flow = ff.pipe(from_table(table), ff.shuffle(), ff.batch(10), ff.prefetch(4, processes=2))
+    for epoch in range(3):
+        assert len(list(flow.run(epoch=epoch))) == 50
+    assert len(packed) == 3
 
 
 def test_a_slice_travels_without_the_rest():
