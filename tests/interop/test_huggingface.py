@@ -10,6 +10,7 @@ import pytest
 
 import flowfn as ff
 from flowfn.interop import from_table, to_hf
+from flowfn.testing import check
 
 datasets = pytest.importorskip("datasets")
 if not hasattr(datasets, "Dataset"):  # a folder of tests has the name as well
@@ -291,6 +292,11 @@ def test_workers_read_a_stream_as_this_process_does():
     assert [batch.tolist() for batch in again] == right[5:]
 
 
+@pytest.mark.parametrize("name", ["generated", "of a table", "shuffled"])
+def test_flows_of_a_stream_keep_the_laws(name):
+    check(lambda: ff.pipe(STREAMS[name](), ff.map(lambda row: row["x"]), ff.batch(3)))
+
+
 def test_workers_of_torch_share_a_stream_once():
     """Within a worker of torch's DataLoader an IterableDataset gives this worker's shards only (datasets 5.2.0); the
     flow shares them out as well, and half of them twice would be a quarter."""
@@ -420,6 +426,26 @@ def test_workers_of_torch_share_a_streamed_flow():
         right = {row["x"]: row["noise"] for row in shuffled().run(epoch=epoch)}
         assert {row["x"]: row["noise"] for row in rows} == right
         assert len(rows) == 20
+
+
+@pytest.mark.filterwarnings("ignore:.*set_vital")  # torchdata 0.11 calls what torch 2.14 warns of
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_a_stateful_loader_resumes_a_streamed_flow(workers, epoch):
+    torchdata = pytest.importorskip("torchdata.stateful_dataloader")
+
+    def loader():
+        made = to_hf(shuffled(), streaming=True)
+        made.set_epoch(epoch)
+        return torchdata.StatefulDataLoader(made, batch_size=None, num_workers=workers)
+
+    whole = list(loader())
+    assert sorted(row["x"] for row in whole) == list(range(20))
+    stopped = loader()
+    assert list(islice(iter(stopped), 7)) == whole[:7]
+    again = loader()
+    again.load_state_dict(stopped.state_dict())
+    assert list(again) == whole[7:]
 
 
 def test_a_flow_without_an_index_is_one_shard():

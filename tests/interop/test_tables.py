@@ -10,6 +10,7 @@ import pytest
 import flowfn as ff
 from flowfn.interop import from_table
 from flowfn.interop.tables import ArrowColumn
+from flowfn.testing import check
 
 pa = pytest.importorskip("pyarrow")
 pd = pytest.importorskip("pandas")
@@ -346,6 +347,12 @@ def test_a_pass_goes_on_exactly(start):
     for one, other in zip(iterator, again, strict=True):
         assert exact(one["x"], other["x"])
         assert one["t"] == other["t"]
+
+
+@pytest.mark.timeout(120)
+def test_flows_of_a_table_keep_the_laws():
+    table = pa.table({"x": np.arange(60), "t": [str(i) for i in range(60)], "l": [[i] for i in range(60)]})
+    check(lambda: ff.pipe(from_table(table), ff.shuffle(), ff.batch(7)))
 
 
 @pytest.mark.timeout(120)
