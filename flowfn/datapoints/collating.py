@@ -1,8 +1,8 @@
 """How the values of a component become one: stacked, padded, kept as a list, or by a function of one's own.
 
 A collation is a function of the list of values of one component. One that has a method `for_components(names)` is asked
-there for the collation of each. One that says `by_rows` makes of each value a row that does not depend on the others,
-so that several workers may make parts of a batch.
+there for the collation of each. One that says `by_rows` makes of a batch what it makes of its parts, one behind the
+other, wherever these are lists, or arrays of one dtype and shape: several workers may make the parts.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def _no_collation(value: Any) -> str:
 
 
 def collation(function: Collation) -> Collation:
-    """Have a function that is no stage say where it belongs, should it stand where a stage does."""
+    """Have a function that collates by rows say so, and where it belongs, should it stand where a stage does."""
+    function.by_rows = True  # type: ignore[attr-defined]
     function.instead = f"batch(size, collate={function.__name__})"  # type: ignore[attr-defined]
     return function
 
@@ -348,7 +349,8 @@ def _nested(values: Sequence[Any]) -> Any:
             values, [value for value in values if all(leaf is not None for leaf in _list_leaves(value))]
         )
     if any(map(subclasses.carries, kinds)):
-        return stack([stack(value) if isinstance(value, (list, tuple)) else value for value in values])
+        arrays = [(stack(one) if one else np.empty(0)) if isinstance(one, (list, tuple)) else one for one in values]
+        return stack(arrays)
     try:
         array = as_array(values)
     except Ragged:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -83,6 +83,7 @@ class pad:
     multiple: int = 1
     mask: bool | str = False
     lengths: bool | str = False
+    by_rows: ClassVar[bool] = True
 
     @property
     def instead(self) -> str:
@@ -150,7 +151,10 @@ class pad:
         if all(type(value) is np.ndarray for value in values):
             return self._stacked(values, promotion.common(values, "pad")), values
         if any(map(subclasses.carries, collating.kinds_of(values))):
-            arrays = [stack(value) if isinstance(value, (list, tuple)) else value for value in values]
+            arrays = [stack(value) if isinstance(value, (list, tuple)) and value else value for value in values]
+            like = next((array for array in arrays if hasattr(array, "dtype")), np.empty(0))
+            none = np.empty((0, *np.shape(like)[1:]), like.dtype)
+            arrays = [none if _is_empty_list(array) else array for array in arrays]
             plain = replace(self, mask=False, lengths=False)
             return subclasses.joined_arrays(arrays, plain, replace(plain, value=False), "pad"), arrays
         arrays = []

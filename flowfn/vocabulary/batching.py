@@ -23,7 +23,7 @@ def _rows_joined(batches: Sequence[Any], collate: Any, **others: Any) -> Any:
         hows = [*collate.values()] if isinstance(collate, Mapping) else [*collate]
     else:
         hows = [collate]
-    return joined_batches(batches) if all(how is stack or getattr(how, "by_rows", False) for how in hows) else None
+    return joined_batches(batches) if all(getattr(how, "by_rows", False) for how in hows) else None
 
 
 @stage.group(size="size", whole="drop_remainder", where={"size": rules.positive, **BATCHING}, joins=_rows_joined)

@@ -14,6 +14,7 @@ from sources import Stream
 
 import flowfn as ff
 from flowfn.testing import check, same
+from flowfn.vocabulary.batching import _rows_joined
 
 Pair = namedtuple("Pair", "x y")
 
@@ -233,6 +234,49 @@ def test_large_batches_that_workers_might_make_in_parts_are_the_serial_ones(work
     assert all(map(same, got, expected))
     assert [batch[1].sum() for batch in got] == [batch[2].sum() for batch in expected]
     ff.shut_down()
+
+
+sequences = st.lists(
+    st.one_of(
+        st.lists(st.integers(-3, 3), max_size=2),
+        st.lists(st.floats(-3, 3), max_size=2),
+        st.lists(st.lists(st.integers(0, 3), max_size=2), max_size=2),
+        st.lists(st.booleans(), max_size=2),
+        st.integers(0, 2).map(lambda n: np.ones(n, np.float32)),
+        st.integers(0, 2).map(lambda n: np.full(n, 2**63, np.uint64)),
+        st.integers(0, 2).map(lambda n: np.ma.array(np.ones(n), mask=True)),
+        st.sampled_from(["a", ["b"], 1, 2.5]),
+    ),
+    min_size=2,
+    max_size=4,
+)
+
+
+def collated_or_none(data, collate):
+    try:
+        return one(data, collate)
+    except (ValueError, TypeError):
+        return None
+
+
+@settings(deadline=None, max_examples=300)
+@given(sequences, st.integers(1, 3), st.sampled_from([{}, {"mask": True}, {"lengths": True}, {"length": 2}]))
+def test_parts_of_a_batch_are_joined_to_the_whole_or_not_at_all(values, at, options):
+    data = [{"x": value, "n": number} for number, value in enumerate(values)]
+    collate = {"x": ff.pad(0, **options)}
+    parts = [collated_or_none(part, collate) for part in (data[:at], data[at:]) if part]
+    if None not in parts:
+        joined = _rows_joined(parts, collate)
+        assert joined is None or same(joined, collated_or_none(data, collate))
+
+
+def test_parts_of_one_width_are_joined():
+    data = [{"ids": [1] * n, "text": "a"} for n in (1, 3, 3, 2)]
+    collate = {"ids": ff.pad(0, mask=True, lengths=True), "text": ff.as_list}
+    parts = [one(part, collate) for part in (data[:2], data[2:])]
+    assert same(_rows_joined(parts, collate), one(data, collate))
+    parts = [one(part, collate) for part in (data[:1], data[1:])]
+    assert _rows_joined(parts, collate) is None
 
 
 # What is refused, and how it looks

@@ -242,3 +242,14 @@ def test_classes_of_numpy_without_more_than_numbers_become_arrays(stages, tmp_pa
     (made,) = ff.pipe([records, records], ff.batch(2), *stages)
     assert made["a"].tolist() == [[1, 3], [1, 3]]
     assert made["b"].dtype == np.float64
+
+
+def test_an_empty_list_beside_masked_arrays_is_padded_or_the_shapes_are_told():
+    values = [[], np.ma.array([1, 2], mask=[False, True])]
+    made = ff.pad(0)(values)
+    assert made.tolist() == [[0, 0], [1, None]]
+    assert made.dtype == np.int64
+    assert ff.pad(0)(values[::-1]).tolist() == [[1, None], [0, 0]]
+    for some in (values, values[::-1]):
+        with pytest.raises(ValueError, match=r"^batch\(\): cannot stack shapes "):
+            ff.stack(some)

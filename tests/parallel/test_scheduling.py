@@ -757,6 +757,24 @@ def test_a_batch_that_several_workers_fill_is_the_serial_one(workers, make):
     assert all(map(same, got, expected))
 
 
+def padded(x):
+    time.sleep(0.002)
+    return {"ids": [x] * (1 + x % 5 if x < 128 else x % 3), "name": str(x)}
+
+
+@both
+@pytest.mark.parametrize(
+    "collate",
+    [ff.pad(0), ff.pad(-1, mask=True, lengths=True), {"ids": ff.pad(0, mask=True), "name": ff.as_list}],
+    ids=str,
+)
+def test_a_padded_batch_that_several_workers_fill_is_the_serial_one(workers, collate):
+    flow = ff.pipe(range(200), ff.map(padded), ff.batch(64, collate=collate))
+    got, expected = list(ff.pipe(flow, ff.prefetch(2, **workers))), list(flow)
+    assert len(got) == len(expected)
+    assert all(map(same, got, expected))
+
+
 @counts_seconds
 @both
 def test_the_first_of_the_large_batches_takes_half_the_time(workers):
