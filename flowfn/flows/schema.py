@@ -114,7 +114,8 @@ def checked_state(state: Any) -> dict[str, Any]:
     damaged = damages(contents)
     if damaged:
         raise ValueError(
-            f"load_state_dict(): the state was damaged or edited: {damaged}; load one as state_dict() gave it"
+            f"load_state_dict(): the state was damaged or edited: {damaged}; load one as state_dict() gave it (where "
+            "torch.distributed.checkpoint takes states apart, give it flowfn.interop.as_stateful(flow))"
         )
     return contents
 

@@ -19,9 +19,9 @@ def as_stateful(flow: Any) -> StatefulFlow:
 
         dcp.save({"model": model.state_dict(), "data": as_stateful(flow)}, checkpoint_id=folder)
 
-    The state is one text under one key. If only map-like stages, `batch` and `prefetch` are behind `shard`, it is the
-    same for all ranks, which have to save after the same number of steps, and loads under any other number of them:
-    what is left of the epoch is shared out anew, and nothing is lost or comes twice. Otherwise each rank has a key of
+    The state is one text under one key. If only map-like stages, `batch` and `prefetch` are behind `shard`, that of any
+    rank stands for all, which have to save after the same number of steps, and it loads under any number of ranks: what
+    is left of the epoch is shared out anew, and nothing is lost or comes twice. Otherwise each rank has a key of
     its own, as in "state of rank 1 of 4", and DCP says that it is missing when it is loaded under another number;
     `explain` says which stage that is due to.
 
@@ -49,7 +49,7 @@ def as_stateful(flow: Any) -> StatefulFlow:
 
 
 class StatefulFlow:
-    """A flow whose state is one text under one key, the same in all ranks where it can be."""
+    """A flow whose state is one text under one key, the same key in all ranks where the state stands for all."""
 
     def __init__(self, flow: Flow[Any]) -> None:
         self.flow = flow

@@ -3,6 +3,7 @@
 The ranks run `torch_ranks.py`, on the CPU with gloo; each launch does many things, and the tests look at what it saw.
 """
 
+import contextlib
 import json
 import os
 import pickle
@@ -33,31 +34,36 @@ LAUNCHED = {
     ("spawn", 2): ["train", "prefetch", "loader"],
     ("spawn", 4): ["train"],
 }
+LOADING = [1, 2, 4, 8]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone"]
 
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory):
-    """What the ranks of a launch saw, each launch once: by a launcher, so many of them."""
+    """What so many ranks of a launcher saw; each launch is once, and those that load are one."""
     checkpoints = tmp_path_factory.mktemp("ranks")
 
     @cache
-    def seen(launcher, world):
+    def launch(launcher, world=None):
         folder = checkpoints / f"{launcher}-{world}"
         folder.mkdir()
         if launcher == "torchrun":
-            run(folder, *TORCHRUN, f"--nproc-per-node={world}", tasks=LAUNCHED[launcher, world])
+            run(folder, *LAUNCHED[launcher, world], by=[*TORCHRUN, f"--nproc-per-node={world}"])
         elif launcher == "spawn":
-            run(folder, tasks=["spawn", world, *LAUNCHED[launcher, world]])
+            run(folder, "spawn", world, *LAUNCHED[launcher, world])
         else:
-            seen("torchrun", SAVING)
-            run(folder, tasks=["fork", world, "load"])
-        return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
+            launch("torchrun", SAVING)
+            run(folder, "fork", ",".join(map(str, LOADING)), "load")
+        return folder
+
+    def seen(launcher, world):
+        folder = launch(launcher) if launcher == "fork" else launch(launcher, world)
+        return [json.loads((folder / f"{rank}-of-{world}.json").read_text()) for rank in range(world)]
 
     return seen
 
 
-def run(folder, *launcher, tasks):
+def run(folder, *tasks, by=()):
     """Run a program of several ranks within some time, and see that nothing is left of it."""
     mark = f"RANKS_OF_THIS_TEST={folder}"
     known = [str(Path(ff.__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
@@ -68,7 +74,7 @@ def run(folder, *launcher, tasks):
         "CUDA_VISIBLE_DEVICES": "",
     }
     program = subprocess.Popen(
-        [sys.executable, *launcher, torch_ranks.__file__, str(folder), *map(str, tasks)],
+        [sys.executable, *by, torch_ranks.__file__, str(folder), *map(str, tasks)],
         env=os.environ | settings | dict([mark.split("=")]),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -81,7 +87,8 @@ def run(folder, *launcher, tasks):
         assert eventually(lambda: not marked(mark)), "processes are left"
     finally:
         for pid in marked(mark):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         program.kill()
         program.wait()
 
@@ -194,7 +201,7 @@ def test_workers_of_a_loader_in_ranks_give_every_record_once(launched, launcher,
 # Checkpoints
 
 
-@pytest.mark.parametrize("world", [1, 2, 4, 8])
+@pytest.mark.parametrize("world", LOADING)
 @pytest.mark.parametrize("name", ["indexed", "stream"])
 def test_a_checkpoint_of_four_ranks_loads_under_any_number(launched, world, name):
     whole = serial(torch_ranks.saved(0, 1)[name], 1)
@@ -210,7 +217,7 @@ def test_one_that_is_written_in_the_background_does_too(launched, world):
         assert seen["loaded"]["later"] == seen["loaded"]["after"]["indexed"]
 
 
-@pytest.mark.parametrize("world", [1, 2, 4, 8])
+@pytest.mark.parametrize("world", LOADING)
 def test_the_model_beside_it_is_sharded_anew(launched, world):
     for seen in launched("fork", world):
         assert seen["loaded"]["rows"] == [[[2 * row, 2 * row + 1] for row in range(8)]]
@@ -263,8 +270,10 @@ def test_so_the_state_of_a_bare_flow_is_refused(launched, world):
     """It is taken apart as a dict is: `rank` and `digest` are of several ranks. Of a stream, what `load` finds in the
     checkpoint and not in the flow is passed over without a word (`state_dict_loader.py`): the anchors."""
     for seen in launched("fork", world):
-        assert "damaged or edited" in seen["loaded"]["refusals"]["bare"]
-        assert "damaged or edited" in seen["loaded"]["refusals"]["with anchors"]
+        mixed, lacking = (seen["loaded"]["refusals"][name] for name in ("bare", "with anchors"))
+        assert "damaged or edited: rank is not what was saved" in mixed
+        assert "damaged or edited: its digest is of something else (it may lack base or anchors or mix)" in lacking
+        assert "give it flowfn.interop.as_stateful(flow)" in mixed
 
 
 def test_dcp_asks_only_what_is_at_the_top_level_for_its_state(launched):

@@ -231,7 +231,7 @@ def one_rank(rank, world, folder, tasks, store=None):
     met = {"init_method": f"file://{store}", "rank": rank, "world_size": world} if store else {}
     torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=60), **met)
     seen = {work.__name__: work(rank, world, folder) for task in tasks for work in WORK[task]}
-    (folder / f"{rank}.json").write_text(json.dumps(seen))
+    (folder / f"{rank}-of-{world}.json").write_text(json.dumps(seen))
     torch.distributed.destroy_process_group()
 
 
@@ -240,10 +240,10 @@ if __name__ == "__main__":
     import torch.distributed.tensor
 
     folder, tasks = Path(sys.argv[1]), sys.argv[2:]
-    if tasks[0] in ("spawn", "fork"):
-        method, world, *tasks = tasks
-        store = folder / "store"
-        arguments = (int(world), folder, tasks, store)
-        torch.multiprocessing.start_processes(one_rank, arguments, int(world), start_method=method)
-    else:
+    if tasks[0] not in ("spawn", "fork"):
         one_rank(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), folder, tasks)
+    else:
+        method, worlds, *tasks = tasks
+        for world in map(int, worlds.split(",")):
+            arguments = (world, folder, tasks, folder / f"store-{world}")
+            torch.multiprocessing.start_processes(one_rank, arguments, world, start_method=method)
