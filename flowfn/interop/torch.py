@@ -216,7 +216,8 @@ def as_dataset(flow: Any) -> Any:
     Raises:
         ImportError: torch is not installed.
         ValueError: the flow stands within an epoch, by a state that was loaded.
-        TypeError: in a pass, where several workers cannot share what the flow reads: an iterator, a queue.
+        TypeError: in a pass, where several workers cannot share what the flow reads: an iterator, a queue, an
+            IterableDataset (which may itself give each worker a part).
 
     >>> import flowfn as ff
     >>> flow = ff.pipe(range(4), ff.shuffle(), ff.batch(2), to_torch())

@@ -12,13 +12,14 @@ from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from typing import Any
 
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from flowfn import rules
 from flowfn.flows.flow import Flow
 from flowfn.flows.stages import pipe
 from flowfn.flows.states import pack_state
 from flowfn.interop.epochs import SharedEpochs
+from flowfn.kinds.nodes import Node
 from flowfn.kinds.parts import top_down
 from flowfn.randomness.generators import hashed
 from flowfn.vocabulary.ordering import shard
@@ -87,17 +88,32 @@ def _share(flow: Flow[Any], worker: int, workers: int) -> Flow[Any]:
     """The part of a flow that one of several workers gives; all of them must read the same."""
     if workers == 1:
         return flow
-    alone = f"write num_workers=0 (prefetch(ahead, processes={workers}) in the flow does the work in processes)"
-    if flow.node.loose:
+    for what, why in _unshared(flow.node):
         raise TypeError(
-            f"as_dataset(): {workers} workers of torch cannot share what comes in any order (ordered=False); {alone}"
+            f"as_dataset(): {workers} workers of torch cannot share {what}: {why}; write num_workers=0, and "
+            f"prefetch(ahead, processes={workers}) in the flow"
         )
-    for node in top_down(flow.node):
-        if node.here and not node.sources:
-            raise TypeError(
-                f"as_dataset(): {workers} workers of torch cannot share {node.part}, which is read once; {alone}"
-            )
     return pipe(flow, shard(worker, workers))
+
+
+def _unshared(node: Node) -> Iterator[tuple[Any, str]]:
+    """What is not the same for each who reads it, and why."""
+    if node.loose:
+        yield node.part, "it gives datapoints as they come (ordered=False)"
+    for leaf in top_down(node):
+        if leaf.here and not leaf.sources:
+            yield leaf.part, "each would read one of its own"
+        read = getattr(leaf.part, "object", None)
+        if any(kind.__name__ == "IterableDataset" for one in (read, _dataset(read)) for kind in type(one).__mro__):
+            yield (
+                leaf.part,
+                "an IterableDataset may give each of them a part, of which it would give a part; flow(lambda: dataset) "
+                "is for one that does not",
+            )
+
+
+def _dataset(loader: Any) -> Any:
+    return loader.dataset if isinstance(loader, DataLoader) else None
 
 
 def _reader(info: Any) -> int:

@@ -1,10 +1,12 @@
 """Datapoints as tensors of torch: the same values in the same memory, wherever they are made, and on a device."""
 
 import collections
+import contextlib
 import dataclasses
 import gc
 import subprocess
 import sys
+import threading
 import types
 
 import numpy as np
@@ -355,6 +357,62 @@ def test_a_gpu_that_is_not_there_is_said_so_where_a_pass_begins():
     flow = ff.pipe(range(3), to_device("cuda"))
     with pytest.raises(RuntimeError, match=r"no GPU of CUDA for 'cuda' here; to_device\(\"cpu\"\)"):
         next(iter(flow))
+
+
+def test_the_steps_of_a_copy_to_a_gpu(monkeypatch):
+    """Without a GPU: in which order torch is asked for what, and that "cuda" is the one that is current here, although
+    another is in the thread that copies."""
+    said, streams = [], threading.local()
+
+    class Stream:
+        def __init__(self, place):
+            said.append(f"a stream on {place}")
+
+        def record_event(self):
+            said.append("an event")
+            return "event"
+
+        def wait_event(self, event):
+            said.append(f"wait for the {event}")
+
+    @contextlib.contextmanager
+    def current(stream):
+        streams.inside = True
+        yield
+        streams.inside = False
+
+    def pinned(tensor):
+        assert streams.inside
+        said.append("pinned")
+        return tensor
+
+    def moved(tensor, place, non_blocking=False):
+        said.append(f"{tensor.layout} to {place}{' ahead' if non_blocking else ''}")
+        return tensor
+
+    main = threading.current_thread()
+    here = Stream("cuda:3, here")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3 if threading.current_thread() is main else 0)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", current)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: here)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
+    monkeypatch.setattr(torch.Tensor, "to", moved)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: said.append("kept"))
+    sparse = torch.eye(2).to_sparse()
+    (got,) = ff.pipe([{"x": np.ones(2), "y": sparse, "n": "name"}], to_device("cuda"))
+    assert (got["x"].tolist(), got["y"] is sparse, got["n"]) == ([1, 1], True, "name")
+    assert said == [
+        "a stream on cuda:3, here",
+        "a stream on cuda:3",
+        "pinned",
+        "torch.strided to cuda:3 ahead",
+        "an event",
+        "wait for the event",
+        "kept",
+        "torch.sparse_coo to cuda",
+    ]
 
 
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of CUDA")

@@ -16,7 +16,7 @@ from flowfn.interop import as_dataset
 
 torch = pytest.importorskip("torch")
 
-from torch.utils.data import ChainDataset, DataLoader, _utils  # noqa: E402
+from torch.utils.data import ChainDataset, DataLoader, IterableDataset, _utils, get_worker_info  # noqa: E402
 
 from flowfn.interop import torch_datasets  # noqa: E402
 
@@ -254,20 +254,31 @@ def test_torch_refuses_another_order(options, said):
         DataLoader(as_dataset(batched()), **options)
 
 
-SINGLE = {
-    "an iterator": (lambda: ff.flow(iter(range(6))), "which is read once"),
-    "a queue": (lambda: ff.from_queue(queue.SimpleQueue()), "which is read once"),
-    "in any order": (lambda: ff.pipe(range(6), ff.prefetch(2, threads=2, ordered=False)), "ordered=False"),
+class Shares(IterableDataset):
+    """It gives each worker a part, as torch's documentation has it, and data sets of webdataset and Hugging Face do."""
+
+    def __iter__(self):
+        info = get_worker_info()
+        yield from range(6) if info is None else range(info.id, 6, info.num_workers)
+
+
+UNSHARED = {
+    "an iterator": (lambda: ff.flow(iter(range(6))), "each would read one of its own"),
+    "a queue": (lambda: ff.from_queue(queue.SimpleQueue()), "each would read one of its own"),
+    "in any order": (lambda: ff.pipe(range(6), ff.prefetch(2, threads=2, ordered=False)), "as they come"),
+    "an IterableDataset": (lambda: ff.flow(Shares()), "may give each of them a part"),
+    "a loader of one": (lambda: ff.flow(DataLoader(Shares(), batch_size=None)), "may give each of them a part"),
 }
 
 
-@pytest.mark.parametrize("kind", SINGLE)
-def test_what_only_one_can_read_is_not_shared(kind):
-    make, said = SINGLE[kind]
+@pytest.mark.parametrize("kind", UNSHARED)
+def test_what_workers_would_not_read_alike_is_not_shared(kind):
+    make, said = UNSHARED[kind]
     with pytest.raises(TypeError, match=rf"as_dataset\(\): 2 workers of torch cannot share .*{said}.*num_workers=0"):
         list(loader(as_dataset(make()), num_workers=2))
     if kind != "a queue":
-        assert sorted(loader(as_dataset(make()))) == [*range(6)]
+        for workers in (0, 1):
+            assert sorted(loader(as_dataset(make()), num_workers=workers)) == [*range(6)]
 
 
 def test_a_flow_that_stands_within_an_epoch_is_refused():
