@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 from flowfn import rules
 from flowfn.flows.flow import Flow
 from flowfn.flows.iterating import FlowIterator, Progress
-from flowfn.flows.sources import flow as as_flow
 from flowfn.flows.states import pack_state, unpack_state
 from flowfn.kinds.runs import Checkpoint
 
@@ -19,11 +18,16 @@ Place: TypeAlias = tuple[int, int, Checkpoint]
 UNTRAINED = 2
 """How many batches of a pass may wait for their training: the one under way, and one that was fetched ahead."""
 
+_FLOW = rules.Rule(
+    "a flow",
+    lambda value: isinstance(value, Flow),
+    hint="; write the flow itself, with prefetch(processes=n) at its end for workers",
+)
 _TRAINER = rules.Rule("the Trainer of Lightning that fits", lambda value: hasattr(value, "fit_loop"))
 
 
-@rules.checked(trainer=_TRAINER)
-def as_loader(flow: Any, trainer: Any) -> FlowLoader:
+@rules.checked(flow=_FLOW, trainer=_TRAINER)
+def as_loader(flow: Flow[Any], trainer: Any) -> FlowLoader:
     """A flow as the `train_dataloaders` of Lightning's `Trainer.fit`, resumed exactly by its `ckpt_path`.
 
     Each epoch of the trainer is the flow's next, the first is `flow.epoch`. Checkpoints hold where training stands, and
@@ -38,11 +42,15 @@ def as_loader(flow: Any, trainer: Any) -> FlowLoader:
 
     Hooks write `return as_loader(flow, self.trainer)`. A seed is not taken from a checkpoint of the end of an epoch:
     `reset_state(seed)` gives the flow the same one in each program. What is validated on needs no loader; `freeze()`
-    at its end lets it be the same each time. Where several processes train, `shard` stands in the flow behind `shuffle`
-    and `filter`, since Lightning saves the state of the first one for all.
+    at its end lets it be the same each time. Several flows are `zip`ped into one. Where several processes train,
+    `shard` stands in the flow behind `shuffle` and `filter`, since Lightning saves the state of the first one for all.
+
+    What Lightning itself miscounts when it resumes stays so: with `max_steps`, a checkpoint of the end of an epoch is
+    followed by an epoch of one batch, where there is a length; with `accumulate_grad_batches`, one of the last batch
+    of an epoch by steps after other batches, where there is none. Save those in the middle of an epoch.
 
     Raises:
-        TypeError: the trainer is not one of Lightning.
+        TypeError: the flow is not a flow, or the trainer not one of Lightning.
 
     >>> import flowfn as ff
     >>> flow = ff.pipe(range(100), ff.shuffle(), ff.filter(lambda x: x % 3), ff.batch(4))
@@ -50,7 +58,7 @@ def as_loader(flow: Any, trainer: Any) -> FlowLoader:
     >>> trainer = lightning.Trainer(max_epochs=2)  # doctest: +SKIP
     >>> trainer.fit(model, as_loader(flow, trainer), ckpt_path=None)  # doctest: +SKIP
     """
-    return FlowLoader(as_flow(flow, "as_loader"), trainer)
+    return FlowLoader(flow, trainer)
 
 
 class FlowLoader:

@@ -35,16 +35,17 @@ class Program:
         here = Path(__file__).parent
         path = os.pathsep.join([str(here), str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
         self.log = folder / "log"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _SERVER, module, json.dumps({"folder": str(folder), "name": "first"})],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log.open("w"),
-            text=True,
-            bufsize=1,
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        )
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _SERVER, module, json.dumps({"folder": str(folder), "name": "first"})],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                bufsize=1,
+                start_new_session=True,
+                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            )
 
     def run(self, timeout=150, **arguments):
         """How a process ended that was given arguments: 0, 1 after an error, or minus the signal that killed it."""

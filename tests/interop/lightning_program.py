@@ -70,6 +70,14 @@ class Model(lightning.LightningModule):
         return loader(self.kind.removeprefix("hook "), self.flow, self.trainer)
 
 
+class TakingModel(Model):
+    """Takes its batches itself."""
+
+    def training_step(self, dataloader_iter):
+        batch, index, _ = next(dataloader_iter)
+        return super().training_step(batch, index)
+
+
 class Save(lightning.Callback):
     """Save a checkpoint at one moment: in a hook, when so many batches have begun."""
 
@@ -107,7 +115,7 @@ def main(folder, name, kind="as_loader", sized=False, hook=None, batches=None, k
         callbacks=[saver] if saver else [],
         **options,
     )
-    model = Model(f"{folder}/{name}.jsonl", kill, flow, kind)
-    trained = None if kind.startswith("hook ") else loader(kind, flow, trainer)
+    model = (TakingModel if kind.startswith("taken ") else Model)(f"{folder}/{name}.jsonl", kill, flow, kind)
+    trained = None if kind.startswith("hook ") else loader(kind.removeprefix("taken "), flow, trainer)
     validated = ff.pipe(range(4), ff.map(jitter, rng=True), ff.batch(2), to_torch(), ff.freeze())
     trainer.fit(model, trained, validated if "val_check_interval" in options else None, ckpt_path=resume)

@@ -1,9 +1,13 @@
 """Lightning's own Trainer, killed while it trains and started again: what comes is what would have come, bit for bit."""
 
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 from forking import Program, written
+
+import flowfn as ff
+from flowfn.interop import as_loader
 
 pytest.importorskip("lightning")
 pytest.importorskip("torchdata")
@@ -104,6 +108,39 @@ def test_a_hook_may_make_a_new_loader_each_time(program, whole, tmp_path, sized,
     _, resumed = interrupted(program, tmp_path, batches, "hook as_loader", sized, options, hook=hook, batches=batches)
     assert whole("hook as_loader", sized, **options) == full
     assert resumed == full[batches:]
+
+
+@pytest.mark.parametrize("sized", [True, False], ids=["length", "no length"])
+def test_a_step_may_take_its_batch_itself(program, whole, tmp_path, sized):
+    """With an argument `dataloader_iter`, nothing is fetched ahead (lightning 2.6.6, `_DataLoaderIterDataFetcher`)."""
+    kind = "taken as_loader"
+    _, resumed = interrupted(program, tmp_path, 3, kind, sized, {}, hook="on_train_batch_end", batches=3)
+    assert resumed == whole(kind, sized)[3:]
+
+
+def test_a_step_that_takes_several_batches_is_told_of_when_it_is_saved():
+    progress = SimpleNamespace(
+        total=SimpleNamespace(processed=0), current=SimpleNamespace(ready=1, processed=1), is_last_batch=False
+    )
+    epochs = SimpleNamespace(current=SimpleNamespace(processed=0))
+    trainer = SimpleNamespace(
+        fit_loop=SimpleNamespace(epoch_progress=epochs, epoch_loop=SimpleNamespace(batch_progress=progress))
+    )
+    loader = as_loader(ff.flow(range(9)), trainer)
+    taken = iter(loader)
+    assert [next(taken) for _ in range(5)] == [0, 1, 2, 3, 4]
+    progress.total.processed = 2
+    with pytest.raises(RuntimeError, match=r"as_loader\(\): of 5 batches 2 were trained on"):
+        loader.state_dict()
+
+
+def test_what_is_not_a_flow_or_a_trainer_is_refused():
+    trainer = SimpleNamespace(fit_loop=None)
+    with pytest.raises(TypeError, match=r"as_loader\(\): flow must be a flow, got .*; write the flow itself"):
+        as_loader([1, 2], trainer)
+    with pytest.raises(TypeError, match=r"as_loader\(\): trainer must be the Trainer of Lightning that fits, got None"):
+        as_loader(ff.flow([1, 2]), None)
+    assert repr(as_loader(ff.flow([1, 2]), trainer)).startswith("as_loader(")
 
 
 @pytest.mark.parametrize("kind", ["flow", "StatefulDataLoader"])
