@@ -11,16 +11,23 @@ Each function imports its library when it is called, and says what to install wh
     tables                rows of pandas, polars and Arrow tables
     huggingface           flows as Hugging Face's datasets
     huggingface_examples  ... in classes of theirs
+    forms                 datapoints as TensorFlow and Keras take them
+    keras                 what Keras trains on
+    keras_datasets        ... a flow as its PyDataset
+    keras_backups         ... the callback that resumes training
+    tensorflow            a flow as a tf.data.Dataset
 """
 
 from flowfn.interop.huggingface import to_hf
 from flowfn.interop.jax import to_jax
+from flowfn.interop.keras import as_pydataset
 from flowfn.interop.lightning import as_loader
 from flowfn.interop.stateful import as_stateful
 from flowfn.interop.tables import from_table
+from flowfn.interop.tensorflow import as_tf_dataset
 from flowfn.interop.torch import as_dataset, to_device, to_torch
 from flowfn.pickling.homes import publish as _publish
 
 _publish(__name__, globals())
 
-__all__ = ["as_dataset", "as_loader", "as_stateful", "from_table", "to_device", "to_hf", "to_jax", "to_torch"]
+__all__ = ["as_dataset", "as_loader", "as_pydataset", "as_stateful", "as_tf_dataset", "from_table", "to_device", "to_hf", "to_jax", "to_torch"]

@@ -1,0 +1,136 @@
+"""Flows in Keras, on each of its backends, each in a process of its own: a backend cannot be changed within one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+if find_spec("keras") is None:
+    pytest.skip("keras is not installed", allow_module_level=True)
+
+PROGRAM = Path(__file__).with_name("training_with_keras.py")
+ORDERS = [
+    "epochs_follow",
+    "shuffle_of_fit",
+    "other_data_sets",
+    "evaluating_on_it",
+    "parts_of_a_pass",
+    "whole_passes_by_steps",
+    "of_unknown_length",
+    "one_batch",
+    "stopped",
+    "epoch_set",
+    "loaded",
+    "prefetched",
+]
+RESULTS = [*ORDERS, "refused", "forms", "whole", "by_hand", "hooks", "own_backup"]
+
+pytestmark = pytest.mark.timeout(170)
+
+
+@pytest.fixture(params=["tensorflow", "torch", "jax"])
+def backend(request):
+    if find_spec(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    return request.param
+
+
+@pytest.fixture
+def seen(backend):
+    """What came of all that is asked of Keras in one process."""
+    return _seen(backend)
+
+
+@cache
+def _seen(backend):
+    finished = run(backend, *RESULTS)
+    assert finished.returncode == 0, finished.stderr
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+def run(backend, *arguments):
+    settings = {
+        "KERAS_BACKEND": backend,
+        "CUDA_VISIBLE_DEVICES": "",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, str(PROGRAM), *map(str, arguments)]
+    return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=150)
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_batches_come_as_the_flow_has_them(seen, name):
+    """`training_with_keras.py` says in each function of that name what is read, and what should be."""
+    assert seen[name]["seen"] == seen[name]["right"]
+
+
+def test_training_is_that_of_a_loop_of_ones_own(seen):
+    assert seen["by_hand"]["seen"] == seen["by_hand"]["right"]
+
+
+@pytest.mark.parametrize(("save_freq", "kills"), [("4", [9, 6]), ("epoch", [9])])
+def test_a_killed_training_goes_on_to_the_last_bit(backend, seen, tmp_path, save_freq, kills):
+    """Killed behind batch 9 of 21 (2 of the second epoch; 8 were saved), and 6 batches later once more: weights, those of
+    the optimizer, the states of dropout, losses and metrics of the epochs are those of a training that was not."""
+    for kill in kills:
+        killed = run(backend, "trained", tmp_path / "backup", kill, save_freq)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    finished = run(backend, "trained", tmp_path / "backup", 0, save_freq)
+    assert finished.returncode == 0, finished.stderr
+    resumed, whole = json.loads(finished.stdout.splitlines()[-1]), seen["whole"]
+    assert resumed["weights"] == whole["weights"]
+    last = len(resumed["history"]["loss"])
+    assert 0 < last < 3
+    assert resumed["history"] == {name: values[-last:] for name, values in whole["history"].items()}
+    assert not (tmp_path / "backup").exists()
+
+
+def test_batches_may_have_any_form_that_keras_takes(seen):
+    forms = seen["forms"]
+    assert forms["lists"] == forms["tuples"] == forms["dicts"]
+    assert forms["weights"] == forms["class weights"] != forms["lists"]
+
+
+def test_what_cannot_be_is_said(seen):
+    told = seen["refused"]
+    assert told["flow"].startswith("ValueError: Unrecognized data type")
+    assert "write prefetch(4, processes=3)" in told["workers"]
+    assert "gives no batch" in told["empty"]
+    assert 'write save_freq="epoch"' in told["unknown"]
+    assert 'save_freq must be "epoch" or a positive integer, got 0' in told["frequency"]
+    assert "LookupError" in told["failing"]
+    assert "there is no " in told["failing"]
+    assert told["index"].startswith("IndexError")
+
+
+def test_keras_reads_a_data_set_before_it_trains_and_tells_it_that_an_epoch_ended(backend, seen):
+    """Keras 3.15.1 (`epoch_iterator.py`, `py_dataset_adapter.py`, the trainers): `on_epoch_end` comes once more than there
+    are epochs, first of all, and `on_epoch_begin` too where the model's losses are not built yet (jax, torch), with the
+    first batch; on TensorFlow two batches are read before anything for their shapes. Between fit and evaluate there is no
+    difference, and predict does not begin with an end. `workers` is asked for when the adapter is made, once."""
+    first = "A01" if backend == "tensorflow" else "A"
+    assert seen["hooks"] == {
+        "first fit": first + ("" if backend == "tensorflow" else "B0") + "E" + 2 * "B01E",
+        "second fit": first + "E" + "B01E",
+        "evaluate": first + "E" + "B01E",
+        "predict": first + "B01E",
+    }
+
+
+def test_keras_own_backup_restores_neither_the_batch_nor_dropout_nor_the_epoch_to_be_saved_next(backend, seen):
+    """Keras 3.15.1 (`backup_and_restore.py`): training_metadata.json says which batch it was, and nothing reads that: the
+    epoch begins anew with weights that have seen a part of it. The states of dropout's random numbers are no weights, so
+    they start at the seed (on torch, layers without a seed draw from torch's own generator, whose state nobody saves). And the epoch that is written until the first one has ended is 0, whichever was restored."""
+    told = seen["own_backup"]
+    at_first, when_stopped, restored, _ = told["states"]
+    assert at_first == restored
+    assert (restored == when_stopped) == (backend == "torch")
+    assert told["epochs"] == [0, 1, 1]
+    assert [one["epoch"] for one in told["saved"]] == [1, 0]
