@@ -101,6 +101,12 @@ def test_extras_are_those_of_the_package_and_of_its_messages():
     extras = tomllib.loads((README.parent / "pyproject.toml").read_text(encoding="utf8"))["project"][
         "optional-dependencies"
     ]
-    assert table == set(extras) - {"test", "libraries", "frameworks", "dev", "benchmarks"}  # which are for those who work on flowfn
+    assert table == set(extras) - {
+        "test",
+        "libraries",
+        "frameworks",
+        "dev",
+        "benchmarks",
+    }  # which are for those who work on flowfn
     sources = [path.read_text(encoding="utf8") for path in Path(ff.__file__).parent.rglob("*.py")]
     assert {named for source in sources for named in re.findall(r'extra="(\w+)"', source)} <= table

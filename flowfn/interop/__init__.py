@@ -1,6 +1,7 @@
 """At home in other people's loops: flows as what a framework takes, datapoints as its tensors, its tables as sources.
 
-Each function imports its library when it is called, and says what to install where that is missing.
+Each function imports its library when it is called, and says what to install where that is missing. Files with two
+words in their names import it at once, and are imported by the functions.
 
     torch                 tensors, on a device, and what a DataLoader takes
     torch_datasets        ... a flow as its IterableDataset
@@ -30,4 +31,15 @@ from flowfn.pickling.homes import publish as _publish
 
 _publish(__name__, globals())
 
-__all__ = ["as_dataset", "as_loader", "as_pydataset", "as_stateful", "as_tf_dataset", "from_table", "to_device", "to_hf", "to_jax", "to_torch"]
+__all__ = [
+    "as_dataset",
+    "as_loader",
+    "as_pydataset",
+    "as_stateful",
+    "as_tf_dataset",
+    "from_table",
+    "to_device",
+    "to_hf",
+    "to_jax",
+    "to_torch",
+]

@@ -126,7 +126,7 @@ def to_device(device: Any, source: Any, *, ahead: int = 2) -> Any:
         RuntimeError: torch does not know such a device; or, in a pass, it is not there.
 
     >>> import flowfn as ff
-    >>> flow = ff.pipe(range(6), ff.batch(2), to_device("cpu"))
+    >>> flow = ff.pipe(range(6), ff.batch(2), to_device("cpu"))  # doctest: +SKIP
     >>> [batch.device.type for batch in flow]  # doctest: +SKIP
     ['cpu', 'cpu', 'cpu']
     """
