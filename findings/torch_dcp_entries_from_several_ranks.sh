@@ -36,4 +36,4 @@ for state in (whole, part):
 print(f"torch {torch.__version__}: loaded {whole['state']}; into a dict without b and d {part['state']}")
 raise SystemExit(sorted(whole["state"].values()) != [0, 0, 1, 1] or set(part["state"]) != {"a", "c"})
 PYTHON
-GLOO_SOCKET_IFNAME=lo timeout 120 "$work/venv/bin/python" "$work/ranks.py" "$work"
+GLOO_SOCKET_IFNAME=lo timeout 300 "$work/venv/bin/python" "$work/ranks.py" "$work"
