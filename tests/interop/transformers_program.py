@@ -58,10 +58,13 @@ class Kill(transformers.TrainerCallback):
 
 class Trainer(transformers.Trainer):
     def get_train_dataloader(self):
-        return self.accelerator.prepare(DataLoader(as_dataset(self.flow), batch_size=None))
+        if self.given == "flow":
+            return self.flow
+        loader = DataLoader(as_dataset(self.flow), batch_size=None)
+        return self.accelerator.prepare(loader) if self.given == "prepared" else loader
 
 
-def main(folder, name, kind="length", kill=None, resume=None, **options):
+def main(folder, name, kind="length", given="prepared", kill=None, resume=None, **options):
     torch.set_num_threads(1)
     arguments = transformers.TrainingArguments(
         folder,
@@ -77,6 +80,6 @@ def main(folder, name, kind="length", kill=None, resume=None, **options):
     )
     model = Model(f"{folder}/{name}.jsonl", kill)
     trainer = Trainer(model, arguments, callbacks=[Kill(kill)])
-    trainer.flow = pipeline(kind)
+    trainer.flow, trainer.given = pipeline(kind), given
     trainer.train(resume_from_checkpoint=resume)
     model.log.write(json.dumps([p.tolist() for p in model.parameters()]) + "\n")
