@@ -213,6 +213,20 @@ def as_dataset(flow: Any) -> Any:
     `StatefulDataLoader` saves it and goes on exactly. The order is the flow's: torch refuses `shuffle=True` here; write
     `shuffle()` into the flow.
 
+    In other loops, each exact when it is killed and started again:
+
+    - Lightning's Trainer takes `as_loader(flow, trainer)`.
+    - Accelerate needs no loader: `for epoch in range(flow.epoch, epochs): for batch in flow: ...`, with
+      `register_for_checkpointing(flow)`, and in the flow `shard(accelerator.process_index, accelerator.num_processes)`
+      behind `shuffle` and `filter`, and `to_device(accelerator.device)`. Only the end of an epoch is not told to
+      `accumulate`: gradients that wait there go on with the next one. A loader that is prepared wants
+      `DataLoaderConfiguration(dispatch_batches=False, use_stateful_dataloader=True)`, `loader.set_epoch(epoch)` before
+      each pass, and `generator=torch.Generator()`, so that a pass draws nothing from the generator that a model uses.
+    - transformers' Trainer has `get_train_dataloader`: return
+      `self.accelerator.prepare(DataLoader(as_dataset(flow), batch_size=None))` there, with
+      `accelerator_config={"dispatch_batches": False}`. A flow without a length ends in `cycle()`, and `max_steps` says
+      when training does.
+
     Raises:
         ImportError: torch is not installed.
         ValueError: the flow stands within an epoch, by a state that was loaded.

@@ -140,6 +140,21 @@ def test_a_loader_does_not_move_the_flow_that_it_reads():
     assert flow.state_dict()["position"] == 0
 
 
+def test_accumulate_sees_the_end_of_a_prepared_loader_and_not_that_of_a_flow():
+    """Gradients that wait at the end of an epoch are applied there, or go on with the next one (accelerate 1.15.0,
+    `Accelerator._do_sync`)."""
+
+    def steps(batches):
+        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+        for _ in batches:
+            with accelerator.accumulate():
+                yield accelerator.sync_gradients
+
+    flow = ff.pipe(range(3), to_torch())
+    assert [*steps(prepared(flow, dispatch_batches=False))] == [False, True, True]
+    assert [*steps(flow)] == [False, True, False]
+
+
 def prepared(flow, **options):
     accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(**options))
     return accelerator.prepare(DataLoader(as_dataset(flow), batch_size=None))
