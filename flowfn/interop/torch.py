@@ -221,7 +221,8 @@ def as_dataset(flow: Any) -> Any:
       behind `shuffle` and `filter`, and `to_device(accelerator.device)`. Only the end of an epoch is not told to
       `accumulate`: gradients that wait there go on with the next one. A loader that is prepared wants
       `DataLoaderConfiguration(dispatch_batches=False, use_stateful_dataloader=True)`, `loader.set_epoch(epoch)` before
-      each pass, and `generator=torch.Generator()`, so that a pass draws nothing from the generator that a model uses.
+      each pass, and `generator=torch.Generator()`, so that a pass draws nothing from the generator that a model uses;
+      an epoch that is over is saved behind its loop, not after its last batch.
     - transformers' Trainer has `get_train_dataloader`: return
       `self.accelerator.prepare(DataLoader(as_dataset(flow), batch_size=None))` there, with
       `accelerator_config={"dispatch_batches": False}`. A flow without a length ends in `cycle()`, and `max_steps` says

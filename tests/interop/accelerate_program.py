@@ -57,7 +57,7 @@ def main(folder, name, world=1, **options):
     train(folder, name, **options)
 
 
-def train(folder, name, kind="flow", sized=True, kill=None, save=None, accumulated=1, resume=False, epochs=3):
+def train(folder, name, kind="flow", sized=True, kill=None, save=None, late=False, accumulated=1, resume=False):
     config = DataLoaderConfiguration(dispatch_batches=False, use_stateful_dataloader=kind == "stateful")
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulated, dataloader_config=config)
     torch.manual_seed(0)
@@ -75,7 +75,7 @@ def train(folder, name, kind="flow", sized=True, kill=None, save=None, accumulat
         accelerator.load_state(f"{folder}/saved", load_kwargs={"weights_only": True})
 
     with open(f"{folder}/{name}.jsonl", "w", buffering=1) as log:
-        for epoch in range(flow.epoch if kind == "flow" else place.epoch, epochs):
+        for epoch in range(flow.epoch if kind == "flow" else place.epoch, 3):
             batches = loader
             if kind != "flow":
                 loader.set_epoch(epoch)
@@ -95,6 +95,9 @@ def train(folder, name, kind="flow", sized=True, kill=None, save=None, accumulat
                 log.write(json.dumps([epoch, numbers.tolist(), inputs.tolist(), loss.item()]) + "\n")
                 place.batches += 1
                 total.batches += 1
-                if total.batches == save:
+                if total.batches == save and not late:
                     accelerator.save_state(f"{folder}/saved")
+            if total.batches == save and late:
+                place.epoch, place.batches = epoch + 1, 0
+                accelerator.save_state(f"{folder}/saved")
         log.write(json.dumps([p.tolist() for p in model.parameters()]) + "\n")
