@@ -5,6 +5,11 @@ import os
 import signal
 import socket
 
+import pytest
+
+pytest.importorskip("accelerate")
+pytest.importorskip("torchdata")
+
 import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.state import AcceleratorState

@@ -7,6 +7,11 @@ import signal
 import warnings
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("lightning")
+pytest.importorskip("torchdata")
+
 import lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint

@@ -5,6 +5,11 @@ import logging
 import os
 import signal
 
+import pytest
+
+pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
 import torch
 import transformers
 from torch.utils.data import DataLoader
