@@ -56,7 +56,9 @@ def train(endless, folder, **options):
     arguments = transformers.TrainingArguments(
         folder, max_steps=9, save_steps=7, use_cpu=True, report_to=[], disable_tqdm=True, logging_strategy="no"
     )
-    Trainer(model, arguments).train(**options)
+    trainer = Trainer(model, arguments)
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train(**options)
     return model.seen
 
 
