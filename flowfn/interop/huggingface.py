@@ -117,8 +117,8 @@ def _feature(name: str, value: Any) -> Any:
         return datasets.Value("null")
     if any(kind.__module__ == "PIL.Image" for kind in type(value).__mro__):
         return datasets.Image()
-    if type(value).__name__ == "datetime" and value.tzinfo is None:
-        return datasets.Value("timestamp[us]")
+    if type(value).__name__ == "datetime":
+        return datasets.Value("timestamp[us]" if value.tzinfo is None else f"timestamp[us, tz={value.tzinfo}]")
     if type(value).__name__ in _DATES:
         return datasets.Value(_DATES[type(value).__name__])
     raise TypeError(f"to_hf(): {name!r} is {brief(value)}, for which no feature is known; say it by features=")

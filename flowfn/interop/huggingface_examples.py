@@ -7,9 +7,11 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from datasets import Dataset, DatasetInfo, IterableDataset, Split
 from datasets.iterable_dataset import _BaseExamplesIterable
 
+from flowfn.extras import needed
 from flowfn.flows.flow import Flow
 from flowfn.flows.stages import pipe
 from flowfn.vocabulary.ordering import shard
@@ -21,7 +23,22 @@ SHARDS = 5040
 
 def table(rows: Iterator[dict[str, Any]], features: Any) -> Dataset:
     """Rows in memory."""
-    return Dataset.from_list(list(rows), features=features)
+    columns: dict[str, list[Any]] = {name: [] for name in features}
+    for row in rows:
+        if not row.keys() <= columns.keys():
+            raise ValueError(f"to_hf(): columns must be those of the features, {list(features)}, got {list(row)}")
+        for name, values in columns.items():
+            values.append(row.get(name))
+    return Dataset.from_dict({name: _times(values) for name, values in columns.items()}, features=features)
+
+
+def _times(values: list[Any]) -> Any:
+    """Times of numpy as Arrow's, which `datasets` leaves as they are; others as they are."""
+    first = next((value for value in values if isinstance(value, (np.datetime64, np.timedelta64))), None)
+    if first is None:
+        return values
+    pa: Any = needed("pyarrow", "to_hf()", extra="hf")
+    return pa.array(np.array(values, first.dtype))
 
 
 def streamed(flow: Flow[Any], features: Any) -> IterableDataset:

@@ -214,7 +214,7 @@ def _column(name: Any, column: Any, arrays: bool, missing: dict[Any, Any]) -> An
     """A column of pandas or Arrow as an array, if there is one that holds just the same, or else as it is."""
     if hasattr(column, "iloc"):
         if isinstance(column.dtype, np.dtype):
-            return (column.fillna(missing[name]) if name in missing else column).to_numpy()
+            return (_filled_in_pandas(column, name, missing[name]) if name in missing else column).to_numpy()
         column = _of_pandas(column)
     elif _library(column) == "polars":
         column = _of_polars(column)
@@ -231,7 +231,7 @@ def _of_pandas(series: Any) -> Any:
     """A column that is not NumPy's as Arrow's where it is stored or meant like that, or else as an array."""
     kind = type(series.dtype).__name__
     if kind == "SparseDtype":
-        return np.asarray(series)
+        return series.sparse.to_dense().to_numpy()  # numpy by itself makes int64 of int8
     inner = series.dtype.categories.dtype if kind == "CategoricalDtype" else None
     odd = inner is not None and not isinstance(inner, np.dtype) and type(inner).__name__ != "StringDtype"
     if odd or kind in ("PeriodDtype", "IntervalDtype"):
@@ -277,9 +277,21 @@ def _filled(pa: Any, column: Any, name: Any, value: Any) -> Any:
             column if value is None or not _is_plain(pa, kind) else column.cast(kind).fill_null(pa.scalar(value, kind))
         )
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        raise ValueError(
-            f"from_table(): missing must have a value like the others of {name!r}, {column.type}, got {brief(value)}"
-        ) from None
+        raise _unlike(name, column.type, value) from None
+
+
+def _filled_in_pandas(series: Any, name: Any, value: Any) -> Any:
+    """The same of a column that is NumPy's."""
+    try:
+        return series if value is None else series.fillna(np.asarray(value).astype(series.dtype)[()])
+    except (TypeError, ValueError, OverflowError):
+        raise _unlike(name, series.dtype, value) from None
+
+
+def _unlike(name: Any, kind: Any, value: Any) -> ValueError:
+    return ValueError(
+        f"from_table(): missing must have a value like the others of {name!r}, {kind}, got {brief(value)}"
+    )
 
 
 def _array(pa: Any, column: Any) -> np.ndarray | None:

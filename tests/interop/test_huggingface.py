@@ -3,6 +3,7 @@
 import copy
 import datetime
 import json
+import zoneinfo
 from itertools import islice
 
 import numpy as np
@@ -322,7 +323,10 @@ ROWS = [
         "yes": i % 2 == 0,
         "none": None if i == 0 else i,
         "when": NOON + datetime.timedelta(i),
+        "there": NOON.replace(tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")),
         "day": NOON.date(),
+        "late": NOON.time(),
+        "long": datetime.timedelta(i, 1, 1),
         "list": [i, i + 1],
         "empty": [] if i < 2 else ["a"],
         "dict": {"x": i, "y": {"z": [str(i)]}},
@@ -365,6 +369,37 @@ def test_arrays_keep_their_dtype_in_the_features():
     grids = made.with_format("numpy", columns=["grid"])
     assert np.array_equal(grids[:]["grid"], arrays()["grid"])
     assert [row["cube"] for row in made] == arrays()["cube"].tolist()
+
+
+def test_numpys_texts_and_times_are_those_of_datasets():
+    row = {
+        "t": np.str_("ü"),
+        "when": np.datetime64("2024-07-01T12", "s"),
+        "long": np.timedelta64(5, "ms"),
+        "day": np.datetime64("2024-07-01"),
+    }
+    row |= {"texts": np.array(["a", "bc"]), "f": np.float16(0.1), "x": np.array(2, "u1")}
+    made = to_hf([row])
+    dtypes = {name: getattr(feature, "dtype", None) for name, feature in made.features.items()}
+    assert dtypes | {"texts": None} == {
+        "t": "string",
+        "when": "timestamp[s]",
+        "long": "duration[ms]",
+        "day": "date32",
+        "texts": None,
+        "f": "float16",
+        "x": "uint8",
+    }
+    assert made[0]["when"] == datetime.datetime(2024, 7, 1, 12)
+    assert made[0]["day"] == datetime.date(2024, 7, 1)
+    assert made[0]["texts"] == ["a", "bc"]
+    assert made[0]["f"] == np.float16(0.1)
+    assert made[0]["x"] == 2
+
+
+def test_rows_with_other_columns_are_refused():
+    with pytest.raises(ValueError, match=r"columns must be those of the features, \['x'\], got \['x', 'y'\]"):
+        to_hf([{"x": 1}, {"x": 1, "y": 2}])
 
 
 def test_a_streamed_flow_gives_its_arrays_as_they_are():

@@ -216,6 +216,15 @@ def test_categories_are_their_values():
     assert batch["cut"] == [pd.Interval(0, 2), pd.Interval(0, 2), pd.Interval(2, 4)]
 
 
+def test_what_only_pandas_has_stays_its_objects():
+    periods = pd.period_range("2024-01", periods=2, freq="M")
+    frame = pd.DataFrame({"p": periods, "s": pd.arrays.SparseArray([0, 1], dtype="int8"), "o": [{1}, None]})
+    rows = list(from_table(frame))
+    assert [row["p"] for row in rows] == list(periods)
+    assert [row["o"] for row in rows] == [{1}, None]
+    assert exact(next(iter(ff.batch(2, from_table(frame, ["s"]))))["s"], np.array([0, 1], "i1"))
+
+
 def test_times_with_a_zone_keep_it():
     """numpy has no zones: `to_numpy` of such a column in Arrow is the time in UTC, and says nothing of it (pyarrow 26)."""
     times = pd.Series(pd.to_datetime(["2024-07-01 12:00", None])).dt.tz_localize(BERLIN)
@@ -278,6 +287,8 @@ def test_what_stands_for_a_missing_value_makes_an_array():
     assert [row["c"] for row in from_table(table, missing={"c": 0})] == [7, 0, 7]
     frame = pd.DataFrame({"i": pd.array([1, None], "Int64"), "f": [0.5, np.nan]})
     assert exact(next(iter(ff.batch(2, from_table(frame, missing={"i": 0, "f": 1.0}))))["f"], np.array([0.5, 1]))
+    with pytest.raises(ValueError, match=r"like the others of 'f', float64, got 'a'"):
+        from_table(frame, missing={"f": "a"})
     with pytest.raises(ValueError, match=r"batch\(\): None is among values .*missing= of .*from_table"):
         list(ff.batch(3, from_table(table, ["i"])))
 
