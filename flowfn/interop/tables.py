@@ -42,9 +42,9 @@ def from_table(
     numbers are arrays of their dtype. `missing` says what stands for a missing value, as for `read_parquet`:
     {"age": -1}. A column of objects in pandas gives these objects, and NaN in a column of floats is a float.
 
-    Arrays and texts stay where the table has them, unless it has them in several pieces, or a bit for each truth value.
-    Rows are read-only, lists and dicts are new ones in each row, so nobody edits the table by them. An edit of a pandas
-    DataFrame afterwards is not seen (before pandas 3 it may be).
+    Arrays and texts stay where the table has them, unless it has them in several pieces, or in a form of its own (texts
+    of polars, a bit for each truth value). Rows are read-only, lists and dicts are new ones in each row, so nobody
+    edits the table by them. An edit of a pandas DataFrame afterwards is not seen (before pandas 3 it may be).
 
     Raises:
         TypeError: it is no such table.
@@ -142,10 +142,11 @@ def _taken(column: Any, rows: np.ndarray) -> Any:
 
 def _named_columns(table: Any, index: bool) -> tuple[list[tuple[Any, Any]], Any]:
     """The columns of a table, of pandas or Arrow, by name, and what is to be held as long as they are used."""
-    if hasattr(table, "compute") or (hasattr(table, "collect") and not hasattr(table, "__len__")):
-        word = "compute" if hasattr(table, "compute") else "collect"
+    kind = type(table)  # a DataFrame has its columns as attributes
+    if hasattr(kind, "compute") or (hasattr(kind, "collect") and not hasattr(kind, "__len__")):
+        word = "compute" if hasattr(kind, "compute") else "collect"
         raise TypeError(f"from_table(): a lazy table has no rows yet; write from_table(table.{word}())")
-    if hasattr(table, "iloc") and hasattr(table, "columns"):
+    if hasattr(kind, "iloc") and hasattr(table, "columns"):
         frame = table.reset_index() if index else table.copy(deep=False)
         return [(name, frame.iloc[:, at]) for at, name in enumerate(frame.columns)], frame
     if index:

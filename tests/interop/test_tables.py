@@ -300,6 +300,7 @@ def test_pandas_index_is_a_column_if_wanted():
     assert next(iter(from_table(frame.rename_axis(None), index=True))) == {"index": 10, "x": 1}
     several = pd.DataFrame({"x": [1]}, index=pd.MultiIndex.from_tuples([("a", 2)], names=["one", "two"]))
     assert list(from_table(several, index=True)) == [{"one": "a", "two": 2, "x": 1}]
+    assert list(from_table(pd.DataFrame({"compute": [1], "iloc": [2]}))) == [{"compute": 1, "iloc": 2}]
     assert list(from_table(pd.DataFrame({("a", 1): [1], 5: [2]}))) == [{("a", 1): 1, 5: 2}]
 
 
