@@ -116,6 +116,12 @@ def test_partial_fit_forgets_the_generator_of_a_linear_model():
         once.partial_fit(x, y, classes=CLASSES)
     assert same(*seen)
     assert same(seen[0], once)
+    numbered, renewed = SGDClassifier(random_state=0), SGDClassifier()
+    for _ in range(6):
+        numbered.partial_fit(x, y, classes=CLASSES)
+        renewed.set_params(random_state=np.random.RandomState(0)).partial_fit(x, y, classes=CLASSES)
+    assert same(numbered, renewed)
+    assert not same(numbered, once)
 
 
 @pytest.mark.timeout(120)
