@@ -340,6 +340,8 @@ def flow(source: Any, caller: str = "flow") -> Flow[Any]:
     `repeat` and `cycle` a tuple, (epoch, round)) and `start` (int: how many datapoints to leave out) that they name.
     Other iterables are iterated. An iterator works for one pass. What a DataLoader of torch draws when it begins
     (order, seeds of workers) is fixed by the pass, and its samplers are told the epoch, if they have `set_epoch`.
+    Other iterables are iterated. An iterator works for one pass. What a DataLoader of torch draws when it begins (its
+    order, seeds of workers) is fixed by the pass; samplers with `set_epoch` are told the epoch.
 
     Nothing of it is opened or read before a pass begins.
 

@@ -47,6 +47,7 @@ def test_each_pass_is_the_next_epoch_in_the_order_of_the_flow(kind, setting):
     assert [plain(loading) for _ in range(3)] == serial(batched(kind), range(3))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 @pytest.mark.parametrize("stay", [False, True])
 def test_each_pass_is_the_next_epoch_however_workers_are_started(method, stay):
@@ -185,8 +186,7 @@ def test_datasets_can_be_chained():
         assert records(twice) == sorted(chain(*chain(*serial(batched(), epochs))))
 
 
-@pytest.mark.parametrize("token", [True, False])
-def test_workers_that_are_threads_share_the_datapoints(token, monkeypatch):
+def test_workers_that_are_threads_share_the_datapoints(monkeypatch):
     """torch 2.14 tells in WorkerInfo whether a worker is a thread. There is no loader with such workers yet."""
     local = threading.local()
     monkeypatch.setattr(torch_datasets, "get_worker_info", lambda: local.info)
