@@ -157,9 +157,10 @@ def training(dataset, results):
     results.put([plain(loader(dataset, num_workers=2)) for _ in range(2)] + [plain(loader(dataset))])
 
 
-def test_processes_that_were_given_the_dataset_count_for_themselves():
-    """Ranks that are forked: they share memory with one another, and so do all their workers."""
-    dataset, context = as_dataset(batched()), multiprocessing.get_context("fork")
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
+def test_processes_that_were_given_the_dataset_count_for_themselves(method):
+    """Ranks of a training: they share memory with one another, and so do all their workers."""
+    dataset, context = as_dataset(batched()), multiprocessing.get_context(method)
     plain(loader(dataset))
     results = context.SimpleQueue()
     ranks = [context.Process(target=training, args=(dataset, results)) for _ in range(2)]
