@@ -45,6 +45,7 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc, unused-ignore]
         self._behind = 0, 0
         self._metrics: list[np.ndarray] = []
         self._torch: list[np.ndarray] = []
+        self._after_last: list[np.ndarray] = []
         self._batches.count_from_here()
         saved = sorted(self._folder.glob("[0-9]*-[0-9]*"))
         if saved:
@@ -73,14 +74,16 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc, unused-ignore]
         self._trained += here - self._here
         self._unsaved += here - self._here
         self._here = here
+        if self._start and here == steps and keras.backend.backend() == "tensorflow":
+            self._after_last = _values(_variables(self.model))
         if here != steps and self._due():
             self._save(self._epoch, here)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Save that the next epoch begins."""
         self._quiet.close()
-        if self._start and keras.backend.backend() == "torch":
-            _draw_for_a_loader()
+        if self._start:
+            self._undo_the_end()
         if self._save_freq == "epoch" or self._due():
             self._save(epoch + 1, 0)
 
@@ -93,6 +96,18 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc, unused-ignore]
         if self._torch:
             _set_torch_states(self._torch)
             self._torch = []
+
+    def _undo_the_end(self) -> None:
+        """Let the epoch that went on end as others do, although Keras has asked for a batch behind its last one.
+
+        On TensorFlow that step fails, but what does not depend on the batch has been done: iterations of the optimizer
+        are counted, and dropout has drawn. On torch other epochs end with a loader that is made and not used, which draws.
+        """
+        if keras.backend.backend() == "tensorflow":
+            _assign(_variables(self.model), self._after_last)
+            self._after_last = []
+        if keras.backend.backend() == "torch":
+            _draw_for_a_loader()
 
     def _due(self) -> bool:
         return self._save_freq != "epoch" and self._unsaved >= self._save_freq
@@ -152,7 +167,6 @@ def _torch_states() -> list[np.ndarray]:
 
 
 def _draw_for_a_loader() -> None:
-    """Draw what Keras draws at the end of an epoch that ran out of nothing: it makes a loader which it does not use."""
     from torch.utils.data import DataLoader
 
     iter(DataLoader([0], batch_size=None))
@@ -165,6 +179,10 @@ def _set_torch_states(states: list[np.ndarray]) -> None:
     torch.set_rng_state(first)
     if torch.cuda.is_available():
         torch.cuda.set_rng_state_all(others)
+
+
+def _variables(model: Any) -> list[Any]:
+    return [*model.variables, *model.optimizer.variables]
 
 
 def _random(model: Any) -> list[Any]:
