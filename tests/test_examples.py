@@ -1,10 +1,12 @@
 """Every example runs in a small setting and says what it promises to say."""
 
 import importlib
+import os
 import re
 import runpy
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -111,6 +113,21 @@ def test_digits_learns_and_resumes_to_the_last_bit(tmp_path):
     assert "bit-identical" in output
     (accuracy,) = (float(line.rpartition(" ")[2]) for line in output.splitlines() if line.startswith("test accuracy: "))
     assert accuracy >= 0.93
+
+
+@pytest.mark.timeout(180)
+def test_keras_training_is_killed_and_resumes_to_the_last_bit(tmp_path):
+    """Without warnings as errors: importing TensorFlow warns."""
+    if not (find_spec("keras") and find_spec("tensorflow")):
+        pytest.skip("keras or tensorflow is not installed")
+    command = [sys.executable, str(EXAMPLES / "keras_training.py"), "--epochs", "3"]
+    settings = {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    finished = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | settings, capture_output=True, text=True, timeout=170
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "killed behind batch 67 of 135: exit status -9" in finished.stdout
+    assert "bit-identical" in finished.stdout
 
 
 def test_own_stage_keeps_every_law(tmp_path):

@@ -101,7 +101,7 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc, unused-ignore]
         """Let the epoch that went on end as others do, although Keras has asked for a batch behind its last one.
 
         On TensorFlow that step fails, but what does not depend on the batch has been done: iterations of the optimizer
-        are counted, and dropout has drawn. On torch other epochs end with a loader that is made and not used, which draws.
+        are counted, and dropout has drawn. On torch others end with a loader that is made and not used, which draws.
         """
         if keras.backend.backend() == "tensorflow":
             _assign(_variables(self.model), self._after_last)

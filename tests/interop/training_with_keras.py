@@ -1,6 +1,7 @@
 """What Keras does with flows, on the backend that KERAS_BACKEND names: each argument is a function here, whose result is
 printed as JSON. Backends cannot be changed within a process."""
 
+import contextlib
 import json
 import os
 import signal
@@ -243,18 +244,19 @@ def result(model, history):
     }
 
 
-class Kill(keras.callbacks.Callback):
-    def __init__(self, at):
-        super().__init__()
-        self.at = at
+class Stop(keras.callbacks.Callback):
+    """Ends a training behind so many batches: as a machine does that fails, or by an error."""
 
-    def on_train_begin(self, logs=None):
-        self.count = 0
+    def __init__(self, at, kill=False):
+        super().__init__()
+        self.at, self.kill = at, kill
 
     def on_train_batch_end(self, batch, logs=None):
-        self.count += 1
-        if self.count == self.at:
+        self.at -= 1
+        if self.at == 0 and self.kill:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.at == 0:
+            raise InterruptedError
 
 
 def whole():
@@ -273,14 +275,32 @@ def by_hand():
     return compared(result(fitted, {}), result(looped, {}))
 
 
-def trained(folder, at="0", save_freq="3", steps="None"):
-    """Trained with a backup, and killed behind so many batches."""
-    warnings.simplefilter("error", UserWarning)
+def trained(folder, save_freq, stop=None):
+    """Trained with a backup, from what is saved there."""
     batches, model = as_pydataset(augmented()), learner()
-    save_freq = save_freq if save_freq == "epoch" else int(save_freq)
-    callbacks = [batches.backup_and_restore(folder, save_freq=save_freq), Kill(int(at))]
+    callbacks = [batches.backup_and_restore(folder, save_freq=save_freq), *([stop] if stop else [])]
     history = model.fit(batches, epochs=3, verbose=0, validation_data=as_pydataset(plain()), callbacks=callbacks)
     return result(model, history.history)
+
+
+def interrupted(*arguments):
+    with contextlib.suppress(InterruptedError):
+        trained(*arguments)
+
+
+def killed():
+    """Behind batch 9 of 21, 2 of the second epoch; 8 were saved."""
+    trained(os.environ["FOLDER"], 4, Stop(9, kill=True))
+
+
+def resumed():
+    """What was killed goes on, is interrupted 6 batches later, and goes on; the same, saved at the ends of epochs."""
+    warnings.simplefilter("error", UserWarning)
+    folder = os.environ["FOLDER"]
+    interrupted(folder, 4, Stop(6))
+    results = {"batches": trained(folder, 4)}
+    interrupted(folder, "epoch", Stop(9))
+    return results | {"epochs": trained(folder, "epoch"), "left": os.path.exists(folder)}
 
 
 def hooks():
@@ -361,9 +381,4 @@ def own_backup():
 
 
 if __name__ == "__main__":
-    names = sys.argv[1:]
-    if names[0] == "trained":
-        results = trained(*names[1:])
-    else:
-        results = {name: globals()[name]() for name in names}
-    print(json.dumps(results))
+    print(json.dumps({name: globals()[name]() for name in sys.argv[1:]}))
