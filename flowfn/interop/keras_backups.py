@@ -100,7 +100,7 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc, unused-ignore]
     def _undo_the_end(self) -> None:
         """Let the epoch that went on end as others do, although Keras has asked for a batch behind its last one.
 
-        On TensorFlow that step fails, but what does not depend on the batch has been done: iterations of the optimizer
+        On TensorFlow that step fails, but unless XLA compiled it, what does not depend on the batch is done: iterations
         are counted, and dropout has drawn. On torch others end with a loader that is made and not used, which draws.
         """
         if keras.backend.backend() == "tensorflow":
