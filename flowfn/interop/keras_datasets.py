@@ -123,8 +123,8 @@ class FlowBatches(keras.utils.PyDataset):  # type: ignore[misc, unused-ignore]
         ends, what was saved is removed, as in Keras. In the epoch that goes on Keras finds fewer batches than usual; it
         would warn of that, and is kept from it.
 
-        Other callbacks (early stopping, learning rates that depend on losses) begin anew, as in Keras, and so does a data
-        set for validation: `freeze()` in its flow if that draws random numbers.
+        Other callbacks (early stopping, learning rates that depend on losses) begin anew, as in Keras, and so does
+        data for validation: `freeze()` in its flow if that draws random numbers.
 
         Raises:
             ValueError: `save_freq` is a number, but the number of batches is not known: save after epochs.
