@@ -109,7 +109,7 @@ def as_list(values: Sequence[Any]) -> list[Any]:
     return list(values)
 
 
-class Several(tuple[Any, ...]):
+class WithBeside(tuple[Any, ...]):
     """What a collation has made of one component, and what is to stand beside it in a batch.
 
     Each of what is beside has a word, and True or a name of its own: in a dict it has the key "component_word",
@@ -118,14 +118,14 @@ class Several(tuple[Any, ...]):
 
     words: tuple[tuple[str, bool | str], ...]
 
-    def __new__(cls, made: Any, beside: Sequence[tuple[str, bool | str, Any]] = ()) -> Several:
+    def __new__(cls, made: Any, beside: Sequence[tuple[str, bool | str, Any]] = ()) -> WithBeside:
         """The component first."""
         several = super().__new__(cls, (made, *(part for _, _, part in beside)))
         several.words = tuple((word, name) for word, name, _ in beside)
         return several
 
     def __reduce__(self) -> Any:
-        return Several, (self[0], [(*words, part) for words, part in zip(self.words, self[1:])])
+        return WithBeside, (self[0], [(*words, part) for words, part in zip(self.words, self[1:])])
 
     def named(self, component: Any) -> list[tuple[str, Any]]:
         """What stands beside it, each with its key."""
@@ -158,7 +158,7 @@ def collated(datapoints: Sequence[Any], how: Any) -> Any:
             type, components
         ):  # all numbers: they cannot be the letters or keys of something else
             _check_forms(datapoints)
-        if how is not stack and Several in map(type, components):
+        if how is not stack and WithBeside in map(type, components):
             components = _side_by_side(components, first)
         return (
             components
@@ -173,13 +173,13 @@ def collated(datapoints: Sequence[Any], how: Any) -> Any:
     if dataclasses.is_dataclass(first) and not isinstance(first, type):
         names = [field.name for field in dataclasses.fields(first)]
         values = [one([getattr(d, name) for d in datapoints]) for one, name in zip(_hows(how, names), names)]
-        if Several in map(type, values):
+        if WithBeside in map(type, values):
             raise _no_place(first)
         return with_fields(first, dict(zip(names, values)))
     if not callable(how):
         raise TypeError(f"batch(): collate names components, but datapoints have none: {brief(first)}")
     made = how(datapoints)
-    if type(made) is Several:
+    if type(made) is WithBeside:
         return tuple(made)
     return Datapoints(made) if type(made) is list and hasattr(how, "instead") else made  # ours have left it a list
 
@@ -194,22 +194,22 @@ def collated_dicts(datapoints: Sequence[Any], how: Any) -> dict[Any, Any]:
     if not same:
         raise _different(datapoints)
     made = {key: one([*map(itemgetter(key), datapoints)]) for key, one in zip(keys, _hows(how, keys))}
-    return _by_key(made) if how is not stack and Several in map(type, made.values()) else made
+    return _by_key(made) if how is not stack and WithBeside in map(type, made.values()) else made
 
 
 def _side_by_side(components: Sequence[Any], form: Any) -> list[Any]:
     """Components, and at their end what stands beside them."""
     if hasattr(form, "_make"):
         raise _no_place(form)
-    several = [one if type(one) is Several else Several(one) for one in components]
+    several = [one if type(one) is WithBeside else WithBeside(one) for one in components]
     return [*(one[0] for one in several), *(part for one in several for part in one[1:])]
 
 
 def _by_key(components: Mapping[Any, Any]) -> dict[Any, Any]:
     """Components, and at their end what stands beside them, by keys that are not there yet."""
-    made = {key: one[0] if type(one) is Several else one for key, one in components.items()}
+    made = {key: one[0] if type(one) is WithBeside else one for key, one in components.items()}
     for key, one in components.items():
-        for name, part in one.named(key) if type(one) is Several else ():
+        for name, part in one.named(key) if type(one) is WithBeside else ():
             if name in made:
                 raise ValueError(
                     f"batch(): there is a component {name!r} already, so that {key!r} cannot have it beside it; give "

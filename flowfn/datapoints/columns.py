@@ -14,7 +14,7 @@ from flowfn.datapoints import buffers
 from flowfn.datapoints.components import component
 from flowfn.datapoints.subclasses import carries
 
-PIECE = 256
+MADE_AT_ONCE = 256
 """So many rows are made at once of columns that are no arrays."""
 
 
@@ -49,12 +49,12 @@ class Columns:
     def each(self, block: Block) -> Iterator[Any]:
         """The datapoints at the indices of a block."""
         if not all(isinstance(array, np.ndarray) for array in self.arrays):
-            pieces = (_places(block[at : at + PIECE]) for at in range(0, len(block), PIECE))
+            pieces = (_block_places(block[at : at + MADE_AT_ONCE]) for at in range(0, len(block), MADE_AT_ONCE))
             made = ([readonly(array[places]) for array in self.arrays] for places in pieces)
             return chain.from_iterable(map(self._zipped, made))
         if type(block) is not range or block.step < 1:
             return map(self.row, ints(block))
-        return self._zipped([array[_places(block)] for array in self.arrays])
+        return self._zipped([array[_block_places(block)] for array in self.arrays])
 
     def _zipped(self, columns: list[Any]) -> Iterator[Any]:
         if self.bare:
@@ -80,7 +80,7 @@ class Columns:
 
     def rows(self, block: Block) -> Any:
         """The rows at the indices of a block, stacked, in new arrays."""
-        places = _places(block)
+        places = _block_places(block)
         if isinstance(places, slice):
             taken = [_copied_rows(array[places]) for array in self.arrays]
         else:
@@ -123,7 +123,7 @@ class Rows(Sequence[Any]):
         return dict(zip(made, whole)) if isinstance(made, dict) else whole
 
 
-def _places(block: Block) -> slice | np.ndarray:
+def _block_places(block: Block) -> slice | np.ndarray:
     """A block as an array is indexed by it."""
     if type(block) is range and block.step > 0:
         return slice(block.start, block.stop, block.step)

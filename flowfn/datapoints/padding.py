@@ -11,7 +11,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.datapoints import buffers, collating, promotion, subclasses
-from flowfn.datapoints.collating import NUMBERS, Several, collated_dicts, shapes_of, stack
+from flowfn.datapoints.collating import NUMBERS, WithBeside, collated_dicts, shapes_of, stack
 from flowfn.showing import as_called
 
 _AXIS = rules.Rule(
@@ -166,19 +166,19 @@ class pad:
         arrays = _with_axes(values, arrays)
         return self._stacked(arrays, _dtype_of_all(values, arrays)), arrays
 
-    def _with_what_is_real(self, made: np.ndarray, values: Sequence[Any], arrays: Sequence[Any]) -> Several:
+    def _with_what_is_real(self, made: np.ndarray, values: Sequence[Any], arrays: Sequence[Any]) -> WithBeside:
         """What was padded, and beside it what tells elements from padding."""
         axes = [*range(made.ndim - 1)] if self.axis is None else sorted({*self._axes(made.ndim - 1, arrays)})
         shapes = [(0,) * made.ndim if _is_empty_list(one) else np.shape(array) for one, array in zip(values, arrays)]
         sizes = np.array([[shape[axis] for axis in axes] for shape in shapes], np.int64)
         beside: list[tuple[str, bool | str, np.ndarray]] = []
         if self.mask:
-            mask = _within(sizes, [made.shape[1 + axis] for axis in axes])
+            mask = _below_sizes(sizes, [made.shape[1 + axis] for axis in axes])
             _leave_out_holes(mask, values, arrays, axes)
             beside.append(("mask", self.mask, mask))
         if self.lengths:
             beside.append(("length", self.lengths, sizes[:, 0].copy() if len(axes) == 1 else sizes))
-        return Several(made, beside)
+        return WithBeside(made, beside)
 
     def _stacked(self, arrays: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
         shapes = {array.shape for array in arrays}
@@ -249,7 +249,7 @@ def padded_array(value: Any, fill: Any) -> np.ndarray | None:
     return None if array.dtype.kind in "OUS" else array
 
 
-def _within(sizes: np.ndarray, longest: Sequence[int]) -> np.ndarray:
+def _below_sizes(sizes: np.ndarray, longest: Sequence[int]) -> np.ndarray:
     """Where indices are below the sizes (n, axes) along every axis: bool (n, *longest)."""
     mask = np.ones(len(sizes), bool)
     for axis, length in enumerate(longest):

@@ -23,17 +23,17 @@ def whole_again(dataset: Any) -> bool:
     nor if a function was given tables by it."""
     return all(
         type(part).__name__ != FORGETFUL and not getattr(getattr(part, "formatting", None), "is_table", False)
-        for part in _parts(dataset._ex_iterable)
+        for part in _stream_parts(dataset._ex_iterable)
     )
 
 
 def in_epoch(dataset: Any, epoch: Epoch) -> Any:
     """A data set of which nothing is shared with others that read it; if it is random, in an epoch."""
     made = object.__new__(type(dataset))  # `copy` would make a second name of the same attributes
-    vars(made).update(vars(dataset), _ex_iterable=_apart(dataset._ex_iterable))
+    vars(made).update(vars(dataset), _ex_iterable=_state_apart(dataset._ex_iterable))
     made._epoch = int(dataset._epoch)
-    if any(hasattr(part, "shift_rngs") for part in _parts(made._ex_iterable)):
-        made.set_epoch(_number(epoch))
+    if any(hasattr(part, "shift_rngs") for part in _stream_parts(made._ex_iterable)):
+        made.set_epoch(_example_number(epoch))
     return made
 
 
@@ -47,7 +47,7 @@ def datapoints(dataset: Any) -> Iterator[Any]:
         yield from iterator
 
 
-def _number(epoch: Epoch) -> int:
+def _example_number(epoch: Epoch) -> int:
     """The epoch, or (below `repeat` and the like) the round, as one number."""
     number = 0
     for part in epoch:
@@ -55,19 +55,19 @@ def _number(epoch: Epoch) -> int:
     return number
 
 
-def _parts(part: Any) -> Iterator[Any]:
+def _stream_parts(part: Any) -> Iterator[Any]:
     yield part
     for inner in [*getattr(part, "ex_iterables", ()), *filter(None, [getattr(part, "ex_iterable", None)])]:
-        yield from _parts(inner)
+        yield from _stream_parts(inner)
 
 
-def _apart(part: Any) -> Any:
+def _state_apart(part: Any) -> Any:
     """A copy, to its leaves: where it stands is written in all of them."""
     made = copy.copy(part)
     if hasattr(made, "ex_iterable"):
-        made.ex_iterable = _apart(made.ex_iterable)
+        made.ex_iterable = _state_apart(made.ex_iterable)
     if hasattr(made, "ex_iterables"):
-        made.ex_iterables = [*map(_apart, made.ex_iterables)]
+        made.ex_iterables = [*map(_state_apart, made.ex_iterables)]
     return made
 
 

@@ -17,12 +17,12 @@ from flowfn.kinds.parts import top_down
 
 _DATA, _FETCH = "torch.utils.data", "torch.utils.data._utils.fetch"
 
-_INSTEAD = "write DataLoader(flowfn.interop.as_dataset(flow))"
+_AS_DATASET = "write DataLoader(flowfn.interop.as_dataset(flow))"
 
 
 def in_a_loader(caller: FrameType | None) -> str:
     """What to write instead, if it is torch's loader or a sampler of it that asks."""
-    return f"; {_INSTEAD}" if caller is not None and _module(caller).startswith(_DATA) else ""
+    return f"; {_AS_DATASET}" if caller is not None and _module(caller).startswith(_DATA) else ""
 
 
 def refuse_loader(node: Node, caller: FrameType | None) -> None:
@@ -36,11 +36,11 @@ def refuse_loader(node: Node, caller: FrameType | None) -> None:
     while caller is not None and _module(caller).startswith(_DATA):
         if _module(caller) == _FETCH:
             if not node.seekable:
-                raise TypeError(f"a DataLoader reads by index, and {node.unknown()}; {_INSTEAD}")
+                raise TypeError(f"a DataLoader reads by index, and {node.unknown()}; {_AS_DATASET}")
             if varies(node):
                 raise TypeError(
                     "a DataLoader does not tell a flow which epoch it is, so it would read the same order and the same "
-                    f"random numbers in every epoch; {_INSTEAD}, or freeze() at the end of the flow if that is meant"
+                    f"random numbers in every epoch; {_AS_DATASET}, or freeze() at the end of the flow if that is meant"
                 )
             return
         caller = caller.f_back

@@ -27,20 +27,20 @@ _SPLITS = frozenset(
     {"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval", "unsupervised"}
 )
 
-_ROWS = "flowfn.interop.from_table(%s) for its rows as dicts"
+_ROWS_ADVICE = "flowfn.interop.from_table(%s) for its rows as dicts"
 _HOMES: Mapping[tuple[str, str], str] = {
-    ("pyarrow", "Table"): f"an Arrow table; write {_ROWS % 'table'}",
-    ("pyarrow", "RecordBatch"): f"an Arrow record batch; write {_ROWS % 'batch'}",
-    ("pyarrow", "RecordBatchReader"): f"an Arrow reader; write {_ROWS % 'reader.read_all()'}",
+    ("pyarrow", "Table"): f"an Arrow table; write {_ROWS_ADVICE % 'table'}",
+    ("pyarrow", "RecordBatch"): f"an Arrow record batch; write {_ROWS_ADVICE % 'batch'}",
+    ("pyarrow", "RecordBatchReader"): f"an Arrow reader; write {_ROWS_ADVICE % 'reader.read_all()'}",
     (
         "pyarrow",
         "Dataset",
     ): "an Arrow data set; write flowfn.formats.read_parquet(path), or flowfn.interop.from_table(dataset.to_table())",
-    ("pyarrow", "Scanner"): f"an Arrow scanner; write {_ROWS % 'scanner.to_table()'}",
+    ("pyarrow", "Scanner"): f"an Arrow scanner; write {_ROWS_ADVICE % 'scanner.to_table()'}",
     ("pyarrow", "ChunkedArray"): "an Arrow array; write array.to_numpy(), or array.to_pylist()",
     ("pyarrow", "Array"): "an Arrow array; write array.to_numpy(zero_copy_only=False), or array.to_pylist()",
-    ("polars", "DataFrame"): f"a polars DataFrame; write {_ROWS % 'df'}, df.rows() for tuples",
-    ("polars", "LazyFrame"): f"a polars LazyFrame; write {_ROWS % 'lazy.collect()'}",
+    ("polars", "DataFrame"): f"a polars DataFrame; write {_ROWS_ADVICE % 'df'}, df.rows() for tuples",
+    ("polars", "LazyFrame"): f"a polars LazyFrame; write {_ROWS_ADVICE % 'lazy.collect()'}",
     (
         "duckdb",
         "DuckDBPyRelation",
@@ -111,7 +111,7 @@ _FOREIGN_DATA: tuple[tuple[Callable[[Any], Any], str], ...] = (
         lambda s: type(s).__module__.split(".")[0] == "dask" and hasattr(s, "compute"),
         "a lazy collection of Dask; write x.compute() first",
     ),
-    (lambda s: hasattr(s, "iloc") and hasattr(s, "columns"), f"a DataFrame; write {_ROWS % 'df'}"),
+    (lambda s: hasattr(s, "iloc") and hasattr(s, "columns"), f"a DataFrame; write {_ROWS_ADVICE % 'df'}"),
     (lambda s: hasattr(s, "iloc"), "a pandas Series; write series.to_numpy()"),
     (
         lambda s: isinstance(s, Mapping),
@@ -126,7 +126,7 @@ _FOREIGN_DATA: tuple[tuple[Callable[[Any], Any], str], ...] = (
     (lambda s: getattr(s, "shape", None) == () and not callable(s), "an array without rows; write array.reshape(1)"),
     (
         lambda s: _has_method(s, "__arrow_c_stream__") and hasattr(s, "columns"),
-        f"a table; write {_ROWS % 'table'}",
+        f"a table; write {_ROWS_ADVICE % 'table'}",
     ),
     (lambda s: _has_method(s, "__dataframe__"), "a table; write its rows as a list"),
     (

@@ -44,7 +44,7 @@ from flowfn.kinds.runs import Anchor, Length, Outputs, Run
 from flowfn.randomness.generators import generator
 from flowfn.showing import as_called, brief
 
-FIRST = 16
+FIRST_CALL = 16
 """So many items are asked for in the first call; they may be pictures that are decoded at once."""
 SOON = 0.01
 """What takes less seconds is fast."""
@@ -109,7 +109,7 @@ class SequenceNode(Node):
 
     def together(self, block: Block) -> Iterator[Any]:
         """The items at the indices of a block, more and more of them in one call as long as they come fast."""
-        items, size, at = self.part.object, FIRST, 0
+        items, size, at = self.part.object, FIRST_CALL, 0
         while at < len(block):
             piece, began = list(ints(block[at : at + size])), perf_counter()
             made = items.__getitems__(piece)

@@ -18,23 +18,23 @@ from flowfn.rules import Rule, check_fields, is_number, one_of
 from flowfn.showing import as_called, brief
 
 
-def _numbers(value: Any) -> tuple[Any, ...]:
+def _channel_numbers(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
 def _are_numbers(value: Any) -> bool:
-    return bool(_numbers(value)) and all(map(is_number, _numbers(value)))
+    return bool(_channel_numbers(value)) and all(map(is_number, _channel_numbers(value)))
 
 
 _MEAN = Rule(
     "a number of pixels in 0 to 255, or one for each channel",
     _are_numbers,
-    lambda value, others: bool(np.isfinite(_numbers(value)).all()),
+    lambda value, others: bool(np.isfinite(_channel_numbers(value)).all()),
 )
-_STD = Rule(
+_DEVIATION = Rule(
     "a number >= 1 of pixels in 0 to 255, or one for each channel",
     _are_numbers,
-    lambda value, others: 1 <= min(_numbers(value)) and max(_numbers(value)) < np.inf,
+    lambda value, others: 1 <= min(_channel_numbers(value)) and max(_channel_numbers(value)) < np.inf,
     hint="; multiply mean and std of pixels in 0 to 1 by 255",
 )
 
@@ -79,8 +79,8 @@ class normalize:
 
     def __post_init__(self) -> None:
         for word in ("mean", "std"):
-            object.__setattr__(self, word, _plain(getattr(self, word)))
-        check_fields(self, mean=_MEAN, std=_STD, to=one_of("chw", "hwc"))
+            object.__setattr__(self, word, _plain_number(getattr(self, word)))
+        check_fields(self, mean=_MEAN, std=_DEVIATION, to=one_of("chw", "hwc"))
         if isinstance(self.mean, tuple) and isinstance(self.std, tuple) and len(self.mean) != len(self.std):
             counts = f"{len(self.mean)} and {len(self.std)}"
             raise ValueError(f"normalize(): mean and std must be of as many channels, got {counts} numbers")
@@ -137,11 +137,11 @@ class normalize:
         return height, width, channels
 
 
-def _plain(value: Any) -> Any:
+def _plain_number(value: Any) -> Any:
     """A number, or a tuple of them, of Python's own."""
     if isinstance(value, (np.ndarray, np.generic)):
         value = value.tolist()
-    return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
+    return tuple(map(_plain_number, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _look_up_planes(image: np.ndarray, tables: np.ndarray, planes: np.ndarray) -> None:

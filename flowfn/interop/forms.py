@@ -21,14 +21,14 @@ def with_tuples(datapoint: Any) -> Any:
     if isinstance(datapoint, Datapoints):
         return np.array([*datapoint], object)
     if isinstance(datapoint, (list, tuple)):
-        components = [_component(value) for value in datapoint]
+        components = [_form_component(value) for value in datapoint]
         return type(datapoint)._make(components) if hasattr(datapoint, "_make") else tuple(components)
     if isinstance(datapoint, Mapping):
-        return {key: _component(value) for key, value in datapoint.items()}
+        return {key: _form_component(value) for key, value in datapoint.items()}
     return datapoint
 
 
-def _component(value: Any) -> Any:
+def _form_component(value: Any) -> Any:
     if isinstance(value, list) and value and all(isinstance(one, (str, bytes)) for one in value):
         return np.array(value, object)
     return with_tuples(value)

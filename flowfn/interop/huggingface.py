@@ -14,14 +14,16 @@ from flowfn.flows.flow import Flow
 from flowfn.flows.sources import flow as as_flow
 from flowfn.showing import brief
 
-LOOKED_AT = 64
+EXAMPLES_LOOKED_AT = 64
 """So many datapoints are looked at to find features, as long as something is None or empty in all of them."""
 
-_FEATURES = rules.optional(rules.Rule("a datasets.Features, or a dict of features", lambda v: isinstance(v, Mapping)))
+_FEATURES_RULE = rules.optional(
+    rules.Rule("a datasets.Features, or a dict of features", lambda v: isinstance(v, Mapping))
+)
 _DATES = {"date": "date32", "time": "time64[us]", "timedelta": "duration[us]"}
 
 
-@rules.checked(streaming=rules.boolean, features=_FEATURES)
+@rules.checked(streaming=rules.boolean, features=_FEATURES_RULE)
 def to_hf(flow: Any, *, streaming: bool = False, features: Any = None) -> Any:
     """A flow of dicts as a Dataset of Hugging Face, all of it in memory; with `streaming=True` as an IterableDataset.
 
@@ -51,10 +53,10 @@ def to_hf(flow: Any, *, streaming: bool = False, features: Any = None) -> Any:
         return streamed(source, _features(features or _found(source, 0)))
     if source.node.length_or_none() == float("inf"):
         raise ValueError(f"to_hf(): {source} is endless; write take(n), or streaming=True")
-    return table(_rows(source), _features(features or _found(source, source.epoch)))
+    return table(_example_rows(source), _features(features or _found(source, source.epoch)))
 
 
-def _rows(flow: Flow[Any]) -> Iterator[dict[str, Any]]:
+def _example_rows(flow: Flow[Any]) -> Iterator[dict[str, Any]]:
     return map(_row, flow.run(seed=flow.seed, epoch=flow.epoch))
 
 
@@ -75,8 +77,8 @@ def _features(found: Mapping[str, Any]) -> Any:
 def _found(flow: Flow[Any], epoch: int) -> dict[str, Any]:
     """The features of the first datapoints."""
     found: dict[str, Any] = {}
-    for row in map(_row, islice(flow.run(seed=flow.seed, epoch=epoch), LOOKED_AT)):
-        found = {name: _joined(found.get(name), _feature(name, value)) for name, value in row.items()}
+    for row in map(_row, islice(flow.run(seed=flow.seed, epoch=epoch), EXAMPLES_LOOKED_AT)):
+        found = {name: _joined_features(found.get(name), _feature(name, value)) for name, value in row.items()}
         if all(map(_is_certain, found.values())):
             break
     if not found:
@@ -84,10 +86,10 @@ def _found(flow: Flow[Any], epoch: int) -> dict[str, Any]:
     return found
 
 
-def _joined(one: Any, other: Any) -> Any:
+def _joined_features(one: Any, other: Any) -> Any:
     """What is known of a feature from two values; the first is None if there is none."""
     if isinstance(one, dict) and isinstance(other, dict):
-        return {name: _joined(one.get(name), other.get(name, one.get(name))) for name in {**one, **other}}
+        return {name: _joined_features(one.get(name), other.get(name, one.get(name))) for name in {**one, **other}}
     return other if one is None or not _is_certain(one) else one
 
 
@@ -106,9 +108,9 @@ def _feature(name: str, value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.ndim:
         return _feature_of_array(name, value)
     if isinstance(value, (np.generic, np.ndarray)):
-        return datasets.Value(_dtype(name, value.dtype))
+        return datasets.Value(_feature_dtype(name, value.dtype))
     if isinstance(value, (list, tuple)):
-        inner = [one for one in (_feature(name, one) for one in value[:LOOKED_AT]) if _is_certain(one)]
+        inner = [one for one in (_feature(name, one) for one in value[:EXAMPLES_LOOKED_AT]) if _is_certain(one)]
         return datasets.List(inner[0] if inner else _feature(name, value[0]) if value else datasets.Value("null"))
     for kind, dtype in ((bool, "bool"), (int, "int64"), (float, "float64"), (str, "string"), (bytes, "binary")):
         if isinstance(value, kind):
@@ -126,7 +128,7 @@ def _feature(name: str, value: Any) -> Any:
 
 def _feature_of_array(name: str, array: np.ndarray) -> Any:
     datasets: Any = needed("datasets", "to_hf()", extra="hf")
-    dtype = _dtype(name, array.dtype)
+    dtype = _feature_dtype(name, array.dtype)
     if array.ndim == 1:
         return datasets.List(datasets.Value(dtype))
     if array.ndim > 5:
@@ -134,7 +136,7 @@ def _feature_of_array(name: str, array: np.ndarray) -> Any:
     return getattr(datasets, f"Array{array.ndim}D")(shape=array.shape, dtype=dtype)
 
 
-def _dtype(name: str, dtype: np.dtype) -> str:
+def _feature_dtype(name: str, dtype: np.dtype) -> str:
     if dtype.kind in "biuf" and dtype.itemsize <= 8:
         return dtype.name
     if dtype.kind in "US":

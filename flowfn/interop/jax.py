@@ -68,7 +68,7 @@ def to_jax(source: Any, *, sharding: Any = None, ahead: int = 2, narrow: bool = 
     """
     jax = needed("jax", "to_jax()", extra="jax")
     _check_sharding(jax, sharding)
-    return pipe(source, _fitted(narrow), _put(sharding), prefetch(ahead))
+    return pipe(source, _fitted_to_jax(narrow), _put(sharding), prefetch(ahead))
 
 
 def _check_sharding(jax: Any, sharding: Any) -> None:
@@ -92,7 +92,7 @@ class HereNode(Each):
 
 
 @stage.each(reads=HereNode)
-def _fitted(narrow: bool, source: Any) -> Iterator[Any]:
+def _fitted_to_jax(narrow: bool, source: Any) -> Iterator[Any]:
     """Arrays as JAX can take them: of dtypes that it has, with all values as they were."""
     fit = partial(_fit, needed("jax", "to_jax()", extra="jax"), narrow)
     for datapoint in source:
@@ -109,10 +109,10 @@ def _fit(jax: Any, narrow: bool, value: Any) -> Any:
     wanted = jax.dtypes.canonicalize_dtype(native)
     if wanted == native:
         return array.astype(native, copy=False)
-    return _integers(array, wanted) if array.dtype.kind in "iu" else _floats(array, wanted, narrow)
+    return _narrowed_integers(array, wanted) if array.dtype.kind in "iu" else _narrowed_floats(array, wanted, narrow)
 
 
-def _integers(array: np.ndarray, wanted: np.dtype) -> np.ndarray:
+def _narrowed_integers(array: np.ndarray, wanted: np.dtype) -> np.ndarray:
     info = np.iinfo(wanted)
     for extreme in (array.min(), array.max()) if array.size else ():
         if not info.min <= int(extreme) <= info.max:
@@ -123,7 +123,7 @@ def _integers(array: np.ndarray, wanted: np.dtype) -> np.ndarray:
     return array.astype(wanted)
 
 
-def _floats(array: np.ndarray, wanted: np.dtype, narrow: bool) -> np.ndarray:
+def _narrowed_floats(array: np.ndarray, wanted: np.dtype, narrow: bool) -> np.ndarray:
     if not narrow:
         raise TypeError(
             f"to_jax(): JAX would round {array.dtype} to {wanted}; write to_jax(narrow=True) if it may, map(...) with "
@@ -146,7 +146,7 @@ def _put(sharding: Any, source: Any) -> Iterator[Any]:
     first: list[tuple[int, ...]] | None = None
     for datapoint in source:
         shares: list[tuple[int, ...]] = []
-        placed = _over(partial(_placed, jax, shares), sharding, datapoint)
+        placed = _over_components(partial(_placed_array, jax, shares), sharding, datapoint)
         first = shares if first is None else first
         if shares != first:
             raise ValueError(
@@ -157,16 +157,16 @@ def _put(sharding: Any, source: Any) -> Iterator[Any]:
         yield placed
 
 
-def _over(put: Any, sharding: Any, datapoint: Any) -> Any:
+def _over_components(put: Any, sharding: Any, datapoint: Any) -> Any:
     """A datapoint with what `put` makes of each value and the sharding that is meant for it."""
     if not isinstance(sharding, (Mapping, list, tuple)):
         return with_leaves(partial(put, sharding), datapoint)
     for name, one in sharding.items() if isinstance(sharding, Mapping) else enumerate(sharding):
-        datapoint = replaced(datapoint, name, _over(put, one, component(datapoint, name)))
+        datapoint = replaced(datapoint, name, _over_components(put, one, component(datapoint, name)))
     return datapoint
 
 
-def _placed(jax: Any, shares: list[tuple[int, ...]], sharding: Any, value: Any) -> Any:
+def _placed_array(jax: Any, shares: list[tuple[int, ...]], sharding: Any, value: Any) -> Any:
     """An array where it belongs; `shares` gets the sizes of what other processes have their part of."""
     if not isinstance(value, jax.Array) and (not isinstance(value, np.ndarray) or value.dtype.kind in "USOT"):
         return value
@@ -184,7 +184,7 @@ def _placed(jax: Any, shares: list[tuple[int, ...]], sharding: Any, value: Any) 
 
 def _check_divides(sharding: Any, shape: tuple[int, ...]) -> None:
     try:
-        parts = _parts(sharding, len(shape))
+        parts = _parts_of_axes(sharding, len(shape))
     except (ValueError, IndexError) as error:
         raise ValueError(
             f"to_jax(): an array of shape {shape} has fewer axes than {sharding} cuts; give each component its own, as "
@@ -200,7 +200,7 @@ def _check_divides(sharding: Any, shape: tuple[int, ...]) -> None:
 
 
 @functools.lru_cache(maxsize=256)
-def _parts(sharding: Any, axes: int) -> list[int]:
+def _parts_of_axes(sharding: Any, axes: int) -> list[int]:
     """Into how many parts a sharding cuts each axis of what this process has."""
     indices = sharding.addressable_devices_indices_map((sharding.num_devices,) * axes).values()
     return [len({(part.start, part.stop) for part in along}) for along in zip(*indices)]

@@ -75,7 +75,7 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc, unused-ignore]
         self._unsaved += here - self._here
         self._here = here
         if self._start and here == steps and keras.backend.backend() == "tensorflow":
-            self._after_last = _values(_variables(self.model))
+            self._after_last = _variable_values(_variables(self.model))
         if here != steps and self._due():
             self._save(self._epoch, here)
 
@@ -120,7 +120,7 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc, unused-ignore]
         if epoch:
             saver.on_epoch_end(epoch - 1)
         saver.on_train_batch_end(0)
-        kept = [_values(_random(self.model)), _values(self.model.metrics_variables), _torch_states()]
+        kept = [_variable_values(_random(self.model)), _variable_values(self.model.metrics_variables), _torch_states()]
         rest: dict[str, Any] = {f"{what}{i}": one for what, ones in zip(_REST, kept) for i, one in enumerate(ones)}
         np.savez(part / "rest.npz", **rest)
         told = {"epoch": epoch, "batch": batch, "state": self._batches.state(self._trained)}
@@ -152,7 +152,7 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc, unused-ignore]
         return own
 
 
-def _values(variables: list[Any]) -> list[np.ndarray]:
+def _variable_values(variables: list[Any]) -> list[np.ndarray]:
     return [keras.ops.convert_to_numpy(one) for one in variables]
 
 

@@ -41,7 +41,7 @@ class FlowBatches(keras.utils.PyDataset):  # type: ignore[misc, unused-ignore]
     def __init__(self, flow: Flow[Any]) -> None:
         super().__init__()
         self.flow = flow
-        self.length = _length(flow)
+        self.length = _batch_count(flow)
         if self.length == 0:
             raise ValueError(f"as_pydataset(): {flow!r} gives no batch, so there is nothing to train on")
         self._lock = Lock()  # TensorFlow reads in threads of its own
@@ -191,7 +191,7 @@ class FlowBatches(keras.utils.PyDataset):  # type: ignore[misc, unused-ignore]
             self._begun = None
 
 
-def _length(flow: Flow[Any]) -> int | None:
+def _batch_count(flow: Flow[Any]) -> int | None:
     try:
         return len(flow)
     except TypeError:

@@ -15,8 +15,8 @@ from flowfn.flows.sources import ArraysNode, Source
 from flowfn.formats.tables.values import Convert, converter, fits, with_missing
 from flowfn.showing import as_called, brief
 
-_NAMES = rules.optional(rules.Rule("a list of names of columns", lambda value: isinstance(value, (list, tuple))))
-_MISSING = rules.optional(
+_COLUMNS_RULE = rules.optional(rules.Rule("a list of names of columns", lambda value: isinstance(value, (list, tuple))))
+_MISSING_RULE = rules.optional(
     rules.Rule(
         "a dict, {column: what stands there for a missing value}",
         lambda value: isinstance(value, dict),
@@ -24,7 +24,7 @@ _MISSING = rules.optional(
 )
 
 
-@rules.checked(columns=_NAMES, arrays=rules.boolean, missing=_MISSING, index=rules.boolean)
+@rules.checked(columns=_COLUMNS_RULE, arrays=rules.boolean, missing=_MISSING_RULE, index=rules.boolean)
 def from_table(
     table: Any, columns: Any = None, *, arrays: bool = False, missing: Any = None, index: bool = False
 ) -> Flow[Any]:
@@ -60,11 +60,11 @@ def from_table(
     [{'age': array([31, 62]), 'name': ['Ann', 'Bo']}, {'age': array([45]), 'name': ['Cy']}]
     """
     named, held = _named_columns(table, index)
-    chosen = _chosen(named, columns)
+    chosen = _chosen_columns(named, columns)
     wrong = [name for name in missing or {} if name not in chosen]
     if wrong:
-        raise ValueError(f"from_table(): missing must name some of {_names(chosen)}, got {wrong[0]!r}")
-    made = {name: _column(name, one, arrays, missing or {}) for name, one in chosen.items()}
+        raise ValueError(f"from_table(): missing must name some of {_column_names(chosen)}, got {wrong[0]!r}")
+    made = {name: _table_column(name, one, arrays, missing or {}) for name, one in chosen.items()}
     shown = as_called("from_table", f"{type(table).__module__.partition('.')[0]}[{_extent(made)}]")
     return Flow(Source(_Held(made, held), ArraysNode, shown=shown))
 
@@ -93,9 +93,9 @@ class ArrowColumn:
         if isinstance(rows, slice):
             if rows.step in (1, None):
                 return self.convert(self.column.slice(rows.start, max(rows.stop - rows.start, 0)))
-            return self.convert(_taken(self.column, np.arange(rows.start, rows.stop, rows.step)))
+            return self.convert(_taken_rows_of(self.column, np.arange(rows.start, rows.stop, rows.step)))
         if isinstance(rows, np.ndarray):
-            return self.convert(_taken(self.column, rows))
+            return self.convert(_taken_rows_of(self.column, rows))
         (value,) = self.convert(self.column.slice(range(len(self))[rows], 1))
         return value
 
@@ -128,7 +128,7 @@ def _decoded(column: Any) -> Any:
     return pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], column.type.value_type)
 
 
-def _taken(column: Any, rows: np.ndarray) -> Any:
+def _taken_rows_of(column: Any, rows: np.ndarray) -> Any:
     pa: Any = needed("pyarrow", "from_table()", extra="parquet")
     try:
         return column.take(rows)
@@ -184,7 +184,7 @@ def _library(value: Any) -> str:
     return type(value).__module__.partition(".")[0]
 
 
-def _chosen(named: list[tuple[Any, Any]], wanted: Any) -> dict[Any, Any]:
+def _chosen_columns(named: list[tuple[Any, Any]], wanted: Any) -> dict[Any, Any]:
     """The columns that are wanted, in that order."""
     if not named:
         raise ValueError("from_table(): a table must have columns, got one of none")
@@ -195,11 +195,13 @@ def _chosen(named: list[tuple[Any, Any]], wanted: Any) -> dict[Any, Any]:
     there = dict(named)
     chosen = {name: there[name] for name in (names if wanted is None else wanted) if name in there}
     if wanted is not None and (not wanted or len(chosen) < len(wanted)):
-        raise ValueError(f"from_table(): columns must be some of {_names(there)}, each once, got {brief(list(wanted))}")
+        raise ValueError(
+            f"from_table(): columns must be some of {_column_names(there)}, each once, got {brief(list(wanted))}"
+        )
     return chosen
 
 
-def _names(named: dict[Any, Any]) -> str:
+def _column_names(named: dict[Any, Any]) -> str:
     return ", ".join(map(repr, list(named)[:20]))
 
 
@@ -211,7 +213,7 @@ def _extent(columns: dict[Any, Any]) -> str:
 # A column as an array, or as it is
 
 
-def _column(name: Any, column: Any, arrays: bool, missing: dict[Any, Any]) -> Any:
+def _table_column(name: Any, column: Any, arrays: bool, missing: dict[Any, Any]) -> Any:
     """A column of pandas or Arrow as an array, if there is one that holds just the same, or else as it is."""
     if hasattr(column, "iloc"):
         if isinstance(column.dtype, np.dtype):
@@ -224,7 +226,7 @@ def _column(name: Any, column: Any, arrays: bool, missing: dict[Any, Any]) -> An
     pa: Any = needed("pyarrow", "from_table()", extra="parquet")
     column = _whole(pa, column)
     told = [missing[name]] if name in missing else []
-    array = _array(pa, _filled(pa, column, name, *told) if told else column)
+    array = _array_of_column(pa, _without_nulls(pa, column, name, *told) if told else column)
     return ArrowColumn(column, arrays, told) if array is None else array
 
 
@@ -268,14 +270,16 @@ def _whole(pa: Any, column: Any) -> Any:
     return whole if isinstance(whole, pa.ChunkedArray) else pa.chunked_array([whole])
 
 
-def _filled(pa: Any, column: Any, name: Any, value: Any) -> Any:
+def _without_nulls(pa: Any, column: Any, name: Any, value: Any) -> Any:
     """A column of numbers or times with a value in the place of each that is missing; of others as it is."""
     kind = pa.float64() if pa.types.is_integer(column.type) and isinstance(value, float) else column.type
     try:
         if not fits(value, column.type):
             raise TypeError
         return (
-            column if value is None or not _is_plain(pa, kind) else column.cast(kind).fill_null(pa.scalar(value, kind))
+            column
+            if value is None or not _is_plain_column(pa, kind)
+            else column.cast(kind).fill_null(pa.scalar(value, kind))
         )
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         raise _unlike(name, column.type, value) from None
@@ -295,26 +299,26 @@ def _unlike(name: Any, kind: Any, value: Any) -> ValueError:
     )
 
 
-def _array(pa: Any, column: Any) -> np.ndarray | None:
+def _array_of_column(pa: Any, column: Any) -> np.ndarray | None:
     """The array of a column, in the memory that it has where there is one such; None if none holds just the same."""
     kind, types = column.type, pa.types
     if column.num_chunks > 1:
         return None
     if types.is_dictionary(kind):
-        return _array(pa, _decoded(column)) if _is_plain(pa, kind.value_type) else None
+        return _array_of_column(pa, _decoded(column)) if _is_plain_column(pa, kind.value_type) else None
     chunk = column.chunk(0) if column.num_chunks else pa.array([], kind)
     if isinstance(kind, pa.FixedShapeTensorType) and not chunk.null_count:
         kind, chunk, shape = kind.storage_type, chunk.storage, tuple(kind.shape)
         return None if column.type.permutation else _rows_of_lists(pa, chunk, kind, shape)
     if types.is_fixed_size_list(kind):
         return _rows_of_lists(pa, chunk, kind, (kind.list_size,))
-    if not _is_plain(pa, kind) or (chunk.null_count and not types.is_temporal(kind)):
+    if not _is_plain_column(pa, kind) or (chunk.null_count and not types.is_temporal(kind)):
         return None
     made: np.ndarray = chunk.to_numpy(zero_copy_only=False)
     return made
 
 
-def _is_plain(pa: Any, kind: Any) -> bool:
+def _is_plain_column(pa: Any, kind: Any) -> bool:
     """Whether numpy has a dtype that holds just the values of a type."""
     types = pa.types
     times = (types.is_timestamp(kind) and kind.tz is None) or types.is_date(kind) or types.is_duration(kind)
@@ -326,5 +330,5 @@ def _rows_of_lists(pa: Any, chunk: Any, kind: Any, shape: tuple[int, ...]) -> np
     if chunk.null_count or pa.types.is_temporal(kind.value_type):
         return None
     flat = chunk.flatten()
-    inner = _array(pa, pa.chunked_array([flat], kind.value_type))
+    inner = _array_of_column(pa, pa.chunked_array([flat], kind.value_type))
     return None if inner is None or inner.dtype == object else inner.reshape(len(chunk), *shape, *inner.shape[1:])

@@ -50,7 +50,7 @@ def as_tf_dataset(flow: Any, *, signature: Any = None) -> Any:
     source: Flow[Any] = as_flow(flow, "as_tf_dataset")
     length = source.node.length_or_none()
     if signature is None:
-        signature = _signature(tf, source, length)
+        signature = _output_signature(tf, source, length)
     dataset = tf.data.Dataset.from_generator(partial(_pass, tf, source, signature), output_signature=signature)
     if length is None or _is_loaded(source):
         return dataset
@@ -62,7 +62,7 @@ def _pass(tf: Any, flow: Flow[Any], signature: Any) -> Iterator[Any]:
     """The datapoints of the next epoch, as the signature has them."""
     with iter(flow) as datapoints:
         for datapoint in datapoints:
-            yield _fitted(tf, signature, with_tuples(datapoint), "")
+            yield _fitted_to_spec(tf, signature, with_tuples(datapoint), "")
 
 
 def _is_loaded(flow: Flow[Any]) -> bool:
@@ -70,7 +70,7 @@ def _is_loaded(flow: Flow[Any]) -> bool:
     return bool(state.get("position")) and state["epoch"] == flow.epoch
 
 
-def _signature(tf: Any, flow: Flow[Any], length: Any) -> Any:
+def _output_signature(tf: Any, flow: Flow[Any], length: Any) -> Any:
     if flow.seekable and length:
         indices = {0, 1, length - 1} if length != math.inf else {0, 1}
         seen = [flow[int(index)] for index in sorted(indices) if index < length]
@@ -90,9 +90,9 @@ def _spec(tf: Any, values: list[Any], unsure: bool, path: str) -> Any:
         for value in values:
             _check_form(first, value, path)
         made = [_spec(tf, [value[key] for value in values], unsure, f"{path}[{key!r}]") for key in keys]
-        return dict(zip(keys, made)) if isinstance(first, dict) else _like(first, made)
-    arrays = [_array(value, path) for value in values]
-    dtypes = {_dtype(tf, array.dtype, path) for array in arrays}
+        return dict(zip(keys, made)) if isinstance(first, dict) else _spec_like(first, made)
+    arrays = [_tensor_array(value, path) for value in values]
+    dtypes = {_spec_dtype(tf, array.dtype, path) for array in arrays}
     if len(dtypes) > 1 or len({array.ndim for array in arrays}) > 1:
         told = ", ".join(f"{array.dtype}{list(array.shape)}" for array in arrays)
         raise TypeError(f"as_tf_dataset(): {_place(path)} must have one dtype and rank in all datapoints, got {told}")
@@ -102,19 +102,19 @@ def _spec(tf: Any, values: list[Any], unsure: bool, path: str) -> Any:
     return tf.TensorSpec(shape, dtypes.pop())
 
 
-def _fitted(tf: Any, spec: Any, value: Any, path: str) -> Any:
+def _fitted_to_spec(tf: Any, spec: Any, value: Any, path: str) -> Any:
     """A value as its spec has it, or an error that says why it cannot be."""
     if isinstance(spec, (tuple, Mapping)):
         _check_form(spec, value, path)
         keys = list(spec) if isinstance(spec, Mapping) else range(len(spec))
-        made = [_fitted(tf, spec[key], value[key], f"{path}[{key!r}]") for key in keys]
-        return dict(zip(keys, made)) if isinstance(spec, Mapping) else _like(spec, made)
+        made = [_fitted_to_spec(tf, spec[key], value[key], f"{path}[{key!r}]") for key in keys]
+        return dict(zip(keys, made)) if isinstance(spec, Mapping) else _spec_like(spec, made)
     if isinstance(spec, tf.RaggedTensorSpec):
         return tf.ragged.constant(value, spec.dtype, spec.ragged_rank, row_splits_dtype=spec.row_splits_dtype)
     if not isinstance(spec, tf.TensorSpec):
         return value
-    array = _array(value, path)
-    if _dtype(tf, array.dtype, path) != spec.dtype:
+    array = _tensor_array(value, path)
+    if _spec_dtype(tf, array.dtype, path) != spec.dtype:
         cast = array.astype(spec.dtype.as_numpy_dtype) if isinstance(value, (int, float)) else None
         if cast is None or cast != array:
             raise TypeError(
@@ -140,7 +140,7 @@ def _check_form(form: Any, value: Any, path: str) -> None:
         raise TypeError(f"as_tf_dataset(): {_place(path)} must have {have} in every datapoint, got {brief(value)}")
 
 
-def _array(value: Any, path: str) -> np.ndarray:
+def _tensor_array(value: Any, path: str) -> np.ndarray:
     if value is None:
         raise TypeError(f"as_tf_dataset(): {_place(path)} is None, which no tensor can be; leave it out before")
     if isinstance(value, (str, bytes)):
@@ -153,7 +153,7 @@ def _array(value: Any, path: str) -> np.ndarray:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def _dtype(tf: Any, dtype: np.dtype, path: str) -> Any:
+def _spec_dtype(tf: Any, dtype: np.dtype, path: str) -> Any:
     try:
         return tf.string if dtype.kind == "O" else tf.as_dtype(dtype)
     except TypeError:
@@ -162,7 +162,7 @@ def _dtype(tf: Any, dtype: np.dtype, path: str) -> Any:
         ) from None
 
 
-def _like(form: Any, components: list[Any]) -> Any:
+def _spec_like(form: Any, components: list[Any]) -> Any:
     return type(form)._make(components) if hasattr(form, "_make") else tuple(components)
 
 

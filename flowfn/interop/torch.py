@@ -50,7 +50,7 @@ def to_torch(source: Any, *, widen: bool = False) -> Iterator[Any]:
     >>> next(iter(flow))  # doctest: +SKIP
     [tensor([1, 3]), tensor([2.5000, 4.5000], dtype=torch.float64)]
     """
-    tensor = partial(_tensor, needed("torch", "to_torch()", extra="torch"), widen)
+    tensor = partial(_as_tensor, needed("torch", "to_torch()", extra="torch"), widen)
     for datapoint in source:
         try:
             made = with_leaves(tensor, datapoint)
@@ -69,7 +69,7 @@ def _name_component(tensor: Callable[[Any], Any], datapoint: Any) -> None:
             raise TypeError(f"to_torch(): {f'component {place}: ' if place else ''}{error}") from None
 
 
-def _tensor(torch: Any, widen: bool, value: Any) -> Any:
+def _as_tensor(torch: Any, widen: bool, value: Any) -> Any:
     if not isinstance(value, (np.ndarray, np.generic)):
         return value
     if type(value) is np.ndarray and value.flags.behaved:  # aligned and writable
@@ -92,9 +92,9 @@ def _tensor_of_other(torch: Any, widen: bool, value: Any) -> Any:
         return value
     array = np.asarray(value)
     if dtype.type.__module__ == "ml_dtypes" and dtype.name in _SMALL:
-        return _tensor(torch, widen, array.view(f"u{dtype.itemsize}")).view(getattr(torch, dtype.name))
+        return _as_tensor(torch, widen, array.view(f"u{dtype.itemsize}")).view(getattr(torch, dtype.name))
     if kind is not np.ndarray and array.flags.behaved:  # a memory map, a number
-        return _tensor(torch, widen, array)
+        return _as_tensor(torch, widen, array)
     wider = _wider(dtype)
     if wider is not None and not widen:
         raise TypeError(f"torch has no dtype for {dtype}; to_torch(widen=True) makes it {np.dtype(wider)}")
@@ -134,7 +134,7 @@ def to_device(device: Any, source: Any, *, ahead: int = 2) -> Any:
     place = torch.device(device)
     if place.type == "cpu":
         return to_torch(source)
-    return pipe(source, to_torch(), _sent(str(place)), prefetch(ahead), _received(str(place)))
+    return pipe(source, to_torch(), _sent_to_device(str(place)), prefetch(ahead), _received(str(place)))
 
 
 class _OnItsWay(NamedTuple):
@@ -145,13 +145,13 @@ class _OnItsWay(NamedTuple):
 
 
 @stage.each(transparent=True)
-def _sent(device: str, source: Any) -> Iterator[Any]:
+def _sent_to_device(device: str, source: Any) -> Iterator[Any]:
     """Begin to copy tensors to a device."""
     torch = needed("torch", "to_device()", extra="torch")
     place = torch.device(device)
     if place.type != "cuda":
         for datapoint in source:
-            yield _OnItsWay(with_leaves(partial(_moved, torch, place), datapoint), None)
+            yield _OnItsWay(with_leaves(partial(_tensor_on_its_way, torch, place), datapoint), None)
         return
     if not torch.cuda.is_available():
         raise RuntimeError(f'to_device(): there is no GPU of CUDA for {device!r} here; to_device("cpu") does without')
@@ -160,7 +160,7 @@ def _sent(device: str, source: Any) -> Iterator[Any]:
     stream = torch.cuda.Stream(place)
     for datapoint in source:
         with torch.cuda.stream(stream):  # pinned memory too belongs to the GPU that is current
-            there = _OnItsWay(with_leaves(partial(_copied, torch, place), datapoint), stream.record_event())
+            there = _OnItsWay(with_leaves(partial(_tensor_of_copy, torch, place), datapoint), stream.record_event())
         yield there
 
 
@@ -175,27 +175,27 @@ def _received(device: str, source: Any) -> Iterator[Any]:
         yield with_leaves(partial(_awaited, torch, place, copied), datapoint) if copied is not None else datapoint
 
 
-def _moved(torch: Any, place: Any, value: Any) -> Any:
+def _tensor_on_its_way(torch: Any, place: Any, value: Any) -> Any:
     return value.to(place) if isinstance(value, torch.Tensor) else value
 
 
-def _copied(torch: Any, place: Any, value: Any) -> Any:
+def _tensor_of_copy(torch: Any, place: Any, value: Any) -> Any:
     """A copy that is on its way; torch keeps the pinned memory until it has arrived."""
-    if not _is_dense(torch, value):
+    if not _is_dense_tensor(torch, value):
         return value
     return (value.pin_memory() if value.device.type == "cpu" else value).to(place, non_blocking=True)
 
 
 def _awaited(torch: Any, place: Any, copied: Any, value: Any) -> Any:
-    if not _is_dense(torch, value):
-        return _moved(torch, place, value)
+    if not _is_dense_tensor(torch, value):
+        return _tensor_on_its_way(torch, place, value)
     stream = torch.cuda.current_stream(value.device)
     stream.wait_event(copied)
     value.record_stream(stream)  # its memory is not given to another tensor before what runs there is done
     return value
 
 
-def _is_dense(torch: Any, value: Any) -> bool:
+def _is_dense_tensor(torch: Any, value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.layout is torch.strided
 
 
