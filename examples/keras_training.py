@@ -28,14 +28,14 @@ try:
 except ImportError as error:
     raise SystemExit(f'This example needs {error.name}: pip install "flowfn[examples,keras]" brings it.') from error
 
-REQUIRED_ACCURACY = 0.9
+REQUIRED_ACCURACY = 0.8
 
 
 def main(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         whole, resumed = Path(folder) / "whole.npz", Path(folder) / "resumed.npz"
         in_a_process(options, whole)
-        killed_at = options.epochs * 45 // 2
+        killed_at = options.epochs // 2 * 45 + 22
         killed = in_a_process(options, resumed, killed_at)
         print(f"killed behind batch {killed_at} of {options.epochs * 45}: exit status {killed}")
         in_a_process(options, resumed)
@@ -50,7 +50,7 @@ def in_a_process(options: argparse.Namespace, to: Path, kill_at: int = 0) -> int
 
 def train(options: argparse.Namespace) -> None:
     """Train, or go on with a training that was killed, and write the weights and the accuracy."""
-    digits = ff.from_arrays(load_digits().images[..., None].astype("f4") / 16, load_digits().target)
+    digits = ff.from_arrays(load_digits().images.astype("f4") / 16, load_digits().target)
     train, test = ff.split(digits, 0.8, 0.2)
     batches = as_pydataset(ff.pipe(train, ff.shuffle(), ff.map_component(augment, 0, rng=True), ff.batch(32)))
     network = model()
@@ -63,7 +63,7 @@ def train(options: argparse.Namespace) -> None:
 def augment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Shift an image by a pixel at most, and add a little noise."""
     down, right = rng.integers(3, size=2)
-    shifted = np.pad(image, ((1, 1), (1, 1), (0, 0)))[down : down + 8, right : right + 8]
+    shifted = np.pad(image, 1)[down : down + 8, right : right + 8]
     return shifted + rng.normal(scale=0.02, size=image.shape).astype("f4")
 
 
@@ -73,15 +73,15 @@ def model() -> keras.Model:
     layers = keras.layers
     network = keras.Sequential(
         [
-            keras.Input((8, 8, 1)),
-            layers.Conv2D(16, 3, activation="relu"),
+            keras.Input((8, 8)),
             layers.Flatten(),
+            layers.Dense(64, activation="relu"),
             layers.Dropout(0.2),
             layers.Dense(10),
         ]
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    network.compile(keras.optimizers.Adam(0.003), loss, metrics=["accuracy"])
+    network.compile(keras.optimizers.Adam(0.01), loss, metrics=["accuracy"])
     return network
 
 
