@@ -96,7 +96,7 @@ def _find(traceback: TracebackType | None, outputs: Outputs | None) -> dict[str,
         if part is None or part.node is None or not part.inputs:
             continue
         waiting = _was_waiting(step)
-        if part.trail is not None and not part.trail.passed:
+        if getattr(part.trail, "passed", None) == 0:  # a trail of indices, of which none has gone up yet
             return failure_place(f"in {part.node.part}, before its first datapoint")
         index, counted = _input_number(part, waiting)
         what = f"what {part.node.part} reads" if waiting else str(part.node.part)

@@ -576,6 +576,7 @@ def interleaved(marks, inputs=3, size=10_000):
 everywhere = pytest.mark.parametrize("make", [flattened, interleaved], ids=lambda make: make.__name__)
 
 
+@counts_seconds
 @everywhere
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 def test_large_expansions_come_whole(make, ordered, marks):
