@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from flowfn import rules
 from flowfn.flows.flow import Flow
+from flowfn.flows.sources import StreamedNode
 from flowfn.flows.stages import pipe
 from flowfn.flows.states import pack_state
 from flowfn.interop.epochs import SharedEpochs
@@ -103,7 +104,7 @@ def _unshared(node: Node) -> Iterator[tuple[Any, str]]:
     for leaf in top_down(node):
         if leaf.here and not leaf.sources:
             yield leaf.part, "each would read one of its own"
-        read = getattr(leaf.part, "object", None)
+        read = None if isinstance(leaf, StreamedNode) else getattr(leaf.part, "object", None)  # which reads all of it
         if any(kind.__name__ == "IterableDataset" for one in (read, _dataset(read)) for kind in type(one).__mro__):
             yield (
                 leaf.part,
