@@ -19,7 +19,7 @@ import numpy as np
 from flowfn import rules
 from flowfn.datapoints import buffers, promotion, subclasses
 from flowfn.datapoints.columns import Rows
-from flowfn.datapoints.components import Datapoints, with_fields
+from flowfn.datapoints.components import Datapoints, as_tuple_like, with_fields
 from flowfn.functions import mistaken
 from flowfn.showing import brief
 
@@ -160,13 +160,7 @@ def collated(datapoints: Sequence[Any], how: Any) -> Any:
             _check_forms(datapoints)
         if how is not stack and WithBeside in map(type, components):
             components = _side_by_side(components, first)
-        return (
-            components
-            if isinstance(first, list)
-            else first._make(components)
-            if hasattr(first, "_make")
-            else tuple(components)
-        )
+        return components if isinstance(first, list) else as_tuple_like(first, components)
     _check_forms(datapoints)
     if isinstance(first, Mapping):
         return collated_dicts(datapoints, how)

@@ -42,7 +42,7 @@ def replaced(datapoint: Any, index: Any, value: Any) -> Any:
     if isinstance(datapoint, tuple):
         items = list(datapoint)
         items[index] = value
-        return _like(datapoint, items)
+        return as_tuple_like(datapoint, items)
     copy = datapoint.copy()
     copy[index] = value
     return copy
@@ -56,7 +56,8 @@ def selected(datapoint: Any, components: Sequence[Any]) -> Any:
     return tuple(items) if isinstance(datapoint, tuple) else items
 
 
-def _like(datapoint: tuple[Any, ...], items: list[Any]) -> tuple[Any, ...]:
+def as_tuple_like(datapoint: tuple[Any, ...], items: list[Any]) -> tuple[Any, ...]:
+    """A tuple of items, named as those of another are."""
     return datapoint._make(items) if hasattr(datapoint, "_make") else tuple(items)
 
 
@@ -84,7 +85,7 @@ def with_leaves(f: Callable[[Any], Any], datapoint: Any) -> Any:
     if kind is dict:
         return {key: with_leaves(f, value) for key, value in datapoint.items()}
     if isinstance(datapoint, tuple):
-        return _like(datapoint, [with_leaves(f, value) for value in datapoint])
+        return as_tuple_like(datapoint, [with_leaves(f, value) for value in datapoint])
     if isinstance(datapoint, Mapping) and not isinstance(datapoint, MutableMapping):
         return {key: with_leaves(f, value) for key, value in datapoint.items()}
     if isinstance(datapoint, (list, Mapping)):

@@ -8,11 +8,25 @@ from typing import Any
 
 import numpy as np
 
+from flowfn.flows.flow import Flow
+
 PASSES = 512
 """So many passes are remembered: those of old have all been begun by everybody."""
 
 _NEXT = 0
 """In the place of a pass: the epoch of the one that begins next."""
+
+
+def loaded_within(flow: Flow[Any]) -> dict[str, Any]:
+    """The state of a flow, if it was loaded and is within the epoch to come; or else none.
+
+    >>> import flowfn as ff
+    >>> flow, iterator = ff.flow([1, 2, 3]), iter(ff.flow([1, 2, 3]))
+    >>> next(iterator), loaded_within(flow), loaded_within(flow.load_state_dict(iterator.state_dict()))["count"]
+    (1, {}, 1)
+    """
+    state: dict[str, Any] = {} if flow.node.loose else flow.state_dict()
+    return state if state.get("count") and state["epoch"] == flow.epoch else {}
 
 
 class SharedEpochs:

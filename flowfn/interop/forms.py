@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.datapoints.components import Datapoints
+from flowfn.datapoints.components import Datapoints, as_tuple_like
 
 
 def with_tuples(datapoint: Any) -> Any:
@@ -22,7 +22,7 @@ def with_tuples(datapoint: Any) -> Any:
         return np.array([*datapoint], object)
     if isinstance(datapoint, (list, tuple)):
         components = [_form_component(value) for value in datapoint]
-        return type(datapoint)._make(components) if hasattr(datapoint, "_make") else tuple(components)
+        return as_tuple_like(datapoint, components)  # type: ignore[arg-type]
     if isinstance(datapoint, Mapping):
         return {key: _form_component(value) for key, value in datapoint.items()}
     return datapoint

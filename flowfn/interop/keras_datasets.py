@@ -22,6 +22,7 @@ from flowfn import rules
 from flowfn.flows.flow import Flow
 from flowfn.flows.iterating import FlowIterator, Progress
 from flowfn.flows.states import pack_state, unpack_state
+from flowfn.interop.epochs import loaded_within
 from flowfn.interop.forms import with_tuples
 from flowfn.interop.keras_backups import FREQUENCY, Backup
 from flowfn.kinds.runs import Checkpoint
@@ -51,8 +52,7 @@ class FlowBatches(keras.utils.PyDataset):  # type: ignore[misc, unused-ignore]
         self._next = (flow.epoch, Checkpoint())
         self._seed = flow.seed
         self.count_from_here()
-        state = {} if flow.node.loose else flow.state_dict()
-        if state.get("position") and state["epoch"] == flow.epoch:  # it was loaded
+        if state := loaded_within(flow):
             self.go_on_from(state)
 
     def __getitem__(self, index: int) -> Any:

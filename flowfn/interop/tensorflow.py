@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from flowfn.datapoints.components import as_tuple_like
 from flowfn.extras import needed
 from flowfn.flows.flow import Flow
 from flowfn.flows.sources import flow as as_flow
+from flowfn.interop.epochs import loaded_within
 from flowfn.interop.forms import with_tuples
 from flowfn.kinds.runs import Checkpoint
 from flowfn.showing import brief
@@ -52,7 +54,7 @@ def as_tf_dataset(flow: Any, *, signature: Any = None) -> Any:
     if signature is None:
         signature = _output_signature(tf, source, length)
     dataset = tf.data.Dataset.from_generator(partial(_pass, tf, source, signature), output_signature=signature)
-    if length is None or _is_loaded(source):
+    if length is None or loaded_within(source):
         return dataset
     most = tf.data.INFINITE_CARDINALITY if length == math.inf else int(length)
     return dataset.apply(tf.data.experimental.assert_cardinality(most))
@@ -63,11 +65,6 @@ def _pass(tf: Any, flow: Flow[Any], signature: Any) -> Iterator[Any]:
     with iter(flow) as datapoints:
         for datapoint in datapoints:
             yield _fitted_to_spec(tf, signature, with_tuples(datapoint), "")
-
-
-def _is_loaded(flow: Flow[Any]) -> bool:
-    state = {} if flow.node.loose else flow.state_dict()
-    return bool(state.get("position")) and state["epoch"] == flow.epoch
 
 
 def _output_signature(tf: Any, flow: Flow[Any], length: Any) -> Any:
@@ -90,7 +87,7 @@ def _spec(tf: Any, values: list[Any], unsure: bool, path: str) -> Any:
         for value in values:
             _check_form(first, value, path)
         made = [_spec(tf, [value[key] for value in values], unsure, f"{path}[{key!r}]") for key in keys]
-        return dict(zip(keys, made)) if isinstance(first, dict) else _spec_like(first, made)
+        return dict(zip(keys, made)) if isinstance(first, dict) else as_tuple_like(first, made)
     arrays = [_tensor_array(value, path) for value in values]
     dtypes = {_spec_dtype(tf, array.dtype, path) for array in arrays}
     if len(dtypes) > 1 or len({array.ndim for array in arrays}) > 1:
@@ -108,7 +105,7 @@ def _fitted_to_spec(tf: Any, spec: Any, value: Any, path: str) -> Any:
         _check_form(spec, value, path)
         keys = list(spec) if isinstance(spec, Mapping) else range(len(spec))
         made = [_fitted_to_spec(tf, spec[key], value[key], f"{path}[{key!r}]") for key in keys]
-        return dict(zip(keys, made)) if isinstance(spec, Mapping) else _spec_like(spec, made)
+        return dict(zip(keys, made)) if isinstance(spec, Mapping) else as_tuple_like(spec, made)
     if isinstance(spec, tf.RaggedTensorSpec):
         return tf.ragged.constant(value, spec.dtype, spec.ragged_rank, row_splits_dtype=spec.row_splits_dtype)
     if not isinstance(spec, tf.TensorSpec):
@@ -160,10 +157,6 @@ def _spec_dtype(tf: Any, dtype: np.dtype, path: str) -> Any:
         raise TypeError(
             f"as_tf_dataset(): {_place(path)}: TensorFlow has no dtype for {dtype}; map it to one that it has before"
         ) from None
-
-
-def _spec_like(form: Any, components: list[Any]) -> Any:
-    return type(form)._make(components) if hasattr(form, "_make") else tuple(components)
 
 
 def _place(path: str) -> str:

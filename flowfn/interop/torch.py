@@ -15,6 +15,7 @@ from flowfn.datapoints.subclasses import carries
 from flowfn.extras import needed
 from flowfn.flows.sources import flow as as_flow
 from flowfn.flows.stages import pipe, stage
+from flowfn.interop.epochs import loaded_within
 from flowfn.parallel import prefetch
 
 _WIDER = {"g": np.float64, "G": np.complex128, "M": np.int64, "m": np.int64}
@@ -151,7 +152,7 @@ def _sent_to_device(device: str, source: Any) -> Iterator[Any]:
     place = torch.device(device)
     if place.type != "cuda":
         for datapoint in source:
-            yield _OnItsWay(with_leaves(partial(_tensor_on_its_way, torch, place), datapoint), None)
+            yield _OnItsWay(with_leaves(partial(_moved_tensor, torch, place), datapoint), None)
         return
     if not torch.cuda.is_available():
         raise RuntimeError(f'to_device(): there is no GPU of CUDA for {device!r} here; to_device("cpu") does without')
@@ -160,7 +161,7 @@ def _sent_to_device(device: str, source: Any) -> Iterator[Any]:
     stream = torch.cuda.Stream(place)
     for datapoint in source:
         with torch.cuda.stream(stream):  # pinned memory too belongs to the GPU that is current
-            there = _OnItsWay(with_leaves(partial(_tensor_of_copy, torch, place), datapoint), stream.record_event())
+            there = _OnItsWay(with_leaves(partial(_copied_tensor, torch, place), datapoint), stream.record_event())
         yield there
 
 
@@ -175,11 +176,11 @@ def _received(device: str, source: Any) -> Iterator[Any]:
         yield with_leaves(partial(_awaited, torch, place, copied), datapoint) if copied is not None else datapoint
 
 
-def _tensor_on_its_way(torch: Any, place: Any, value: Any) -> Any:
+def _moved_tensor(torch: Any, place: Any, value: Any) -> Any:
     return value.to(place) if isinstance(value, torch.Tensor) else value
 
 
-def _tensor_of_copy(torch: Any, place: Any, value: Any) -> Any:
+def _copied_tensor(torch: Any, place: Any, value: Any) -> Any:
     """A copy that is on its way; torch keeps the pinned memory until it has arrived."""
     if not _is_dense_tensor(torch, value):
         return value
@@ -188,7 +189,7 @@ def _tensor_of_copy(torch: Any, place: Any, value: Any) -> Any:
 
 def _awaited(torch: Any, place: Any, copied: Any, value: Any) -> Any:
     if not _is_dense_tensor(torch, value):
-        return _tensor_on_its_way(torch, place, value)
+        return _moved_tensor(torch, place, value)
     stream = torch.cuda.current_stream(value.device)
     stream.wait_event(copied)
     value.record_stream(stream)  # its memory is not given to another tensor before what runs there is done
@@ -246,8 +247,8 @@ def as_dataset(flow: Any) -> Any:
 
 
 def _at_a_beginning(flow: Any) -> Any:
-    state = {} if flow.node.loose else flow.state_dict()
-    if state.get("count") and state["epoch"] == flow.epoch:  # and not only looked into
+    state = loaded_within(flow)
+    if state:
         raise ValueError(
             f"as_dataset(): the state of the flow is within epoch {flow.epoch} (position {state['position']}), and a "
             "loader begins epochs at their beginning; save and load the state of a StatefulDataLoader, or set_epoch()"

@@ -13,7 +13,7 @@ import numpy as np
 from flowfn import rules
 from flowfn.datapoints import buffers, promotion, subclasses
 from flowfn.datapoints.collating import as_array, shapes_of
-from flowfn.datapoints.components import Datapoints, with_fields
+from flowfn.datapoints.components import Datapoints, as_tuple_like, with_fields
 from flowfn.flows.stages import stage
 from flowfn.kinds.runs import Anchor, naturals
 from flowfn.kinds.streams import Mark
@@ -183,7 +183,7 @@ def _rebuilt_batch(form: Any, columns: Mapping[Any, Any], path: tuple[Any, ...] 
         return Datapoints(columns[path] or ())
     if not path and isinstance(form, (list, tuple)):
         items = [_rebuilt_batch(value, columns, (key,)) for key, value in enumerate(form)]
-        return items if isinstance(form, list) else form._make(items) if hasattr(form, "_make") else tuple(items)
+        return items if isinstance(form, list) else as_tuple_like(form, items)
     if not path and dataclasses.is_dataclass(form) and not isinstance(form, type):
         names = [field.name for field in dataclasses.fields(form)]
         return with_fields(form, {name: _rebuilt_batch(getattr(form, name), columns, (name,)) for name in names})

@@ -1,10 +1,8 @@
 """Loops with Accelerate's own Accelerator, killed and started again: what comes is what would have come, bit for bit."""
 
-from functools import cache
-
 import numpy as np
 import pytest
-from forking import Program, written
+from forking import written
 
 import flowfn as ff
 from flowfn.interop import as_dataset, to_torch
@@ -19,24 +17,7 @@ from torch.utils.data import DataLoader
 pytestmark = pytest.mark.timeout(200)
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    program = Program("accelerate_program", tmp_path_factory.mktemp("accelerate"))
-    yield program
-    program.close()
-
-
-@pytest.fixture(scope="module")
-def whole(program, tmp_path_factory):
-    """What a run writes down that nothing interrupts: for each batch (epoch, what is in it, the loss), and the weights."""
-
-    @cache
-    def run(**options):
-        folder = tmp_path_factory.mktemp("whole")
-        program.ran(folder=str(folder), name="whole", **options)
-        return written(folder / "whole.jsonl")
-
-    return run
+PROGRAM = "accelerate_program"
 
 
 def goes_on(program, whole, folder, save, late=False, **options):

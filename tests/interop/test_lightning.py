@@ -4,7 +4,7 @@ from functools import cache
 from types import SimpleNamespace
 
 import pytest
-from forking import Program, written
+from forking import written
 
 import flowfn as ff
 from flowfn.interop import as_loader
@@ -15,11 +15,7 @@ pytest.importorskip("torchdata")
 pytestmark = pytest.mark.timeout(200)
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    program = Program("lightning_program", tmp_path_factory.mktemp("lightning"))
-    yield program
-    program.close()
+PROGRAM = "lightning_program"
 
 
 @pytest.fixture(scope="module")

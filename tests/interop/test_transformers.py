@@ -1,9 +1,7 @@
 """The Trainer of transformers, killed while it trains and started again: what comes is what would have come, bit for bit."""
 
-from functools import cache
-
 import pytest
-from forking import Program, written
+from forking import written
 
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
@@ -11,24 +9,7 @@ pytest.importorskip("accelerate")
 pytestmark = pytest.mark.timeout(200)
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    program = Program("transformers_program", tmp_path_factory.mktemp("transformers"))
-    yield program
-    program.close()
-
-
-@pytest.fixture(scope="module")
-def whole(program, tmp_path_factory):
-    """What a run writes down that nothing interrupts: for each batch (what is in it, the loss), and the weights."""
-
-    @cache
-    def run(**options):
-        folder = tmp_path_factory.mktemp("whole")
-        program.ran(folder=str(folder), name="whole", **options)
-        return written(folder / "whole.jsonl")
-
-    return run
+PROGRAM = "transformers_program"
 
 
 def resumed(program, folder, step, **options):

@@ -11,7 +11,7 @@ import numpy as np
 from flowfn import rules
 from flowfn.blocks import Block, ints
 from flowfn.datapoints.columns import readonly
-from flowfn.datapoints.components import LEAVES, Datapoints, with_fields
+from flowfn.datapoints.components import LEAVES, Datapoints, as_tuple_like, with_fields
 from flowfn.flows.definitions import Stage
 from flowfn.flows.stages import stage
 from flowfn.kinds.nodes import Each
@@ -154,8 +154,7 @@ def _mapped(value: Any, f: Any) -> Any:
     if type(value) is dict:
         return {key: _mapped(item, f) for key, item in value.items()}
     if isinstance(value, tuple):
-        items = [_mapped(item, f) for item in value]
-        return value._make(items) if hasattr(value, "_make") else tuple(items)
+        return as_tuple_like(value, [_mapped(item, f) for item in value])
     if is_dataclass(value) and not isinstance(value, type):
         return with_fields(value, {one.name: _mapped(getattr(value, one.name), f) for one in fields(value)})
     return f(value)
