@@ -170,4 +170,5 @@ def test_children_forked_while_everything_is_busy_iterate(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", BUSY, str(tmp_path), "200"], capture_output=True, text=True, timeout=280, cwd=tmp_path
     )
-    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr[-3000:]
+    # a worker that starts at the moment when this ends, without a word to anybody, says so itself
+    assert (done.returncode, done.stdout.partition("\n")[0]) == (0, "[]"), done.stderr[-3000:]
