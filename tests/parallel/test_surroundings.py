@@ -19,7 +19,7 @@ import textwrap
 import time
 import types
 import warnings
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 
 import numpy as np
@@ -27,7 +27,7 @@ import pytest
 
 import flowfn as ff
 from flowfn.parallel.crossing.transport import dumped
-from flowfn.parallel.tasks.versions import Ledger, version_of
+from flowfn.parallel.tasks.versions import Ledger, outdated, version_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -355,6 +355,25 @@ def test_a_slow_datapoint_does_not_hold_up_workers_that_lack_something(edit, nam
         outputs = list(flow)
     assert outputs[0] >= 10
     assert outputs[1:] == [module.VALUE] * 99
+
+
+def test_threads_look_for_what_changed_at_the_same_time(monkeypatch):
+    """`importlib.invalidate_caches` drops finders that are None one by one, and fails where another thread has (Python 3.13)."""
+    missing = [f"/nowhere/{number}.zip" for number in range(300)]
+    monkeypatch.setattr(sys, "path_importer_cache", sys.path_importer_cache.copy())
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def look(_):
+        for _ in range(20):
+            sys.path_importer_cache.update(dict.fromkeys(missing))
+            assert outdated(()) == []
+
+    try:
+        with ThreadPoolExecutor(4) as executor:
+            assert len(list(executor.map(look, range(4)))) == 4
+    finally:
+        sys.setswitchinterval(interval)
 
 
 THINGS = """

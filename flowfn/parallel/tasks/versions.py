@@ -190,6 +190,9 @@ def version_of(value: Any, names: Iterable[str] = ()) -> tuple[bytes, dict[str, 
     return digest.hash.digest(), digest.lazily
 
 
+_finders = forks.lock()  # Python forgets them in one thread at a time (to 3.13, what two remove at once is a KeyError)
+
+
 def _import(module: str, names: tuple[str, ...]) -> Version:
     """Of a module that functions import when they run: what it is here, or what its file is."""
     here = sys.modules.get(module)
@@ -200,7 +203,8 @@ def _import(module: str, names: tuple[str, ...]) -> Version:
 
 def outdated(versions: Iterable[Version]) -> list[Version]:
     """Those of which this process has others than was told."""
-    importlib.invalidate_caches()
+    with _finders:
+        importlib.invalidate_caches()
     return [version for version in versions if _differs(version)]
 
 
