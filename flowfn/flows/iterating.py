@@ -191,7 +191,7 @@ class FlowIterator(Iterator[Datapoint_co]):
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_outputs", None) is not None:
+        if getattr(self, "_outputs", None) is not None and Deferred is not None:  # modules go before some objects do
             self.close()
 
     def __length_hint__(self) -> int:

@@ -14,6 +14,7 @@ from flows_to_try import add_one, is_odd, shuffled
 from sources import streamed
 
 import flowfn as ff
+from flowfn.flows import iterating
 
 # Who decides seed and epoch
 
@@ -550,3 +551,12 @@ def test_the_error_of_a_function_over_tuples_has_no_strange_context():
     with pytest.raises(ZeroDivisionError) as caught:
         list(ff.pipe([(1, 0)], ff.map_component(lambda x: 1 / x, 1)))
     assert caught.value.__context__ is None
+
+
+def test_an_iterator_that_goes_after_the_module_does_so_without_a_word(monkeypatch):
+    iterator = iter(ff.pipe(range(5), ff.filter(bool)))
+    next(iterator)
+    monkeypatch.setattr(iterating, "Deferred", None)  # as the interpreter leaves the names of a module in the end
+    iterator.__del__()
+    monkeypatch.undo()
+    assert list(iterator) == [2, 3, 4]
