@@ -25,14 +25,16 @@ def in_a_loader(caller: FrameType | None) -> str:
     return f"; {_AS_DATASET}" if caller is not None and _module(caller).startswith(_DATA) else ""
 
 
-def refuse_loader(node: Node, caller: FrameType | None) -> None:
-    """Raise if it is torch's loader that reads by index what is another in each epoch, or cannot be indexed.
+def refuse_loader(node: Node) -> None:
+    """Raise if it is torch's loader that calls who calls this, and reads by index what is another in each epoch,
+    or cannot be indexed.
 
     A `Subset` and the like may be in between.
 
     Raises:
         TypeError: it is.
     """
+    caller = sys._getframe(2) if _FETCH in sys.modules else None
     while caller is not None and _module(caller).startswith(_DATA):
         if _module(caller) == _FETCH:
             if not node.seekable:
