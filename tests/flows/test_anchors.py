@@ -520,7 +520,6 @@ class Scaler:
         np.random.default_rng(0).random,
         ff.per_process(dict),
     ],
-    ids=repr,
 )
 def test_a_flow_over_any_callable_has_a_state(function):
     flow = ff.pipe([["a"]], ff.map(function))

@@ -185,7 +185,7 @@ def test_weights_among_the_sources_of_a_mix_are_refused():
 FACTORIES = [ff.batch, ff.shuffle, ff.batch(2), ff.compose(ff.batch(2)), ff.inside(ff.map(abs)), ff.pad, ff.shape_of]
 
 
-@pytest.mark.parametrize("given", FACTORIES, ids=repr)
+@pytest.mark.parametrize("given", FACTORIES)
 @pytest.mark.parametrize(
     "word",
     [

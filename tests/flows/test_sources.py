@@ -58,7 +58,6 @@ class Batched(Dataset):
         bytearray(b"ab"),
         memoryview(b"ab"),
     ],
-    ids=repr,
 )
 def test_sequences_are_read_by_index(sequence):
     flow = ff.flow(sequence)

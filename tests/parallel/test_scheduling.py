@@ -139,7 +139,6 @@ EXECUTOR = ThreadPoolExecutor(1)  # never starts a thread
         ({"worker_threads": 0}, ValueError, "worker_threads must be a positive integer or None, got 0"),
         ({"worker_threads": 1.5}, TypeError, "worker_threads must be a positive integer or None, got 1.5"),
     ],
-    ids=str,
 )
 def test_bad_arguments_are_told_at_once(arguments, error, says):
     with pytest.raises(error) as caught:
