@@ -764,9 +764,7 @@ def padded(x):
 
 @both
 @pytest.mark.parametrize(
-    "collate",
-    [ff.pad(0), ff.pad(-1, mask=True, lengths=True), {"ids": ff.pad(0, mask=True), "name": ff.as_list}],
-    ids=str,
+    "collate", [ff.pad(0), ff.pad(-1, mask=True, lengths=True), {"ids": ff.pad(0, mask=True), "name": ff.as_list}]
 )
 def test_a_padded_batch_that_several_workers_fill_is_the_serial_one(workers, collate):
     flow = ff.pipe(range(200), ff.map(padded), ff.batch(64, collate=collate))

@@ -104,7 +104,6 @@ class Remote:
         (Remote(), "float16 Remote, (2, 3)"),
         (range(3), "range, range(0, 3)"),
     ],
-    ids=str,
 )
 def test_a_value_of_any_type_is_shown_in_one_line(value, shown, capsys):
     assert lines(value, capsys) == [f"datapoint: {shown}"]

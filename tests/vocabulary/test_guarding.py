@@ -253,7 +253,7 @@ def test_guarded_and_unguarded_stages_are_numbered_together():
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("setting", LOCAL)
+@pytest.mark.parametrize("setting", LOCAL, ids=str)
 def test_a_retry_draws_the_same_numbers(source, setting):
     drawn = []
 
@@ -429,7 +429,7 @@ class Failing:
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 @pytest.mark.parametrize(
-    ("stage", "then"), [(ff.map(abs), "drop"), (ff.map(abs), minus), (ff.flat_map(lambda x: [x]), "drop")], ids=str
+    ("stage", "then"), [(ff.map(abs), "drop"), (ff.map(abs), minus), (ff.flat_map(lambda x: [x]), "drop")]
 )
 def test_errors_from_further_up_are_not_handled(stage, then, setting):
     def upstream(datapoint):
@@ -650,9 +650,7 @@ def sparing(source):
 
 
 @pytest.mark.parametrize("stage", [early(), generous(), sparing()], ids=str)
-@pytest.mark.parametrize(
-    "policy", [{}, {"then": "drop"}, {"then": minus}, {"errors": IndexError, "then": "drop"}], ids=str
-)
+@pytest.mark.parametrize("policy", [{}, {"then": "drop"}, {"then": minus}, {"errors": IndexError, "then": "drop"}])
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("setting", LOCAL, ids=str)
 def test_a_stage_with_the_wrong_number_of_outputs_is_named(source, stage, policy, setting):

@@ -302,9 +302,7 @@ def test_looking_at_a_datapoint_uses_nothing_up():
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
-@pytest.mark.parametrize(
-    "policy", [{}, {"retry": 1}, {"then": "drop", "budget": 1}, {"then": minus, "budget": 1}], ids=str
-)
+@pytest.mark.parametrize("policy", [{}, {"retry": 1}, {"then": "drop", "budget": 1}, {"then": minus, "budget": 1}])
 def test_replay_makes_it_happen_again(setting, policy):
     flow = ff.pipe(range(30), ff.shuffle(), ff.guard(ff.map(bad), **policy), ff.batch(3), setting)
     error = raised(flow)

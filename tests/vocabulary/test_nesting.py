@@ -62,7 +62,6 @@ DATA = [[1, 2, 3], [], [4], [5, 6, 7, 8]]
         ((ff.prefetch(2, threads=2), ff.map(double)), [[2, 4, 6], [], [8], [10, 12, 14, 16]]),
         ((ff.map(double), ff.prefetch(2, processes=2)), [[2, 4, 6], [], [8], [10, 12, 14, 16]]),
     ],
-    ids=str,
 )
 def test_stages_run_over_the_elements_of_each_datapoint(stages, expected):
     for source in both(DATA):

@@ -425,7 +425,7 @@ def not_five(datapoint):
 HOWS = [*PACKERS, functools.partial(first_fit, bins=2), functools.partial(best_fit, bins=3), pairs, longest_first]
 
 
-@pytest.mark.parametrize(("how", "drop"), [*((how, False) for how in HOWS), *((how, True) for how in PACKERS)], ids=str)
+@pytest.mark.parametrize(("how", "drop"), [*((how, False) for how in HOWS), *((how, True) for how in PACKERS)])
 def test_the_laws_hold(how, drop):
     for source in (range(25), Stream(range(25))):
         check(
