@@ -29,12 +29,14 @@ def pytest_collection_modifyitems(config, items):
     hand, hands = map(int, config.getoption("deal").split("/"))
     tests, kept = defaultdict(list), set()
     for item in items:
-        tests[item.nodeid.partition("[")[0]].append(item)
+        if item.get_closest_marker("everywhere"):
+            kept.add(item)
+        else:
+            tests[item.nodeid.partition("[")[0]].append(item)
     for name, cases in tests.items():
         cards = random.Random(name)
         cards.shuffle(cases)  # every third case might be of one setting
-        everywhere = cases[0].get_closest_marker("everywhere")
-        kept.update(cases if everywhere else cases[(hand + cards.randrange(hands)) % hands :: hands])
+        kept.update(cases[(hand + cards.randrange(hands)) % hands :: hands])
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = filter(kept.__contains__, items)
 
