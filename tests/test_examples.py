@@ -17,10 +17,10 @@ from flowfn import image
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def run(folder: Path, name: str, *options: str) -> str:
+def run(folder: Path, name: str, *options: str, warnings: str = "error", timeout: int = 100) -> str:
     """What an example prints, run in `folder` with warnings as errors."""
-    command = [sys.executable, "-W", "error", str(EXAMPLES / name), *options]
-    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100)
+    command = [sys.executable, "-W", warnings, str(EXAMPLES / name), *options]
+    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return finished.stdout
 
@@ -85,24 +85,26 @@ def test_quickstart_takes_no_unfinished_folder_for_a_whole_one(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("name", "missing"),
+    ("name", "missing", "install"),
     [
-        ("quickstart.py", "cv2"),
-        ("quickstart.py", "tqdm"),
-        ("digits.py", "sklearn"),
-        ("mnist.py", "sklearn"),
-        ("imagenet.py", "cv2"),
-        ("imagenet.py", "lmdb"),
-        ("segmentation.py", "cv2"),
-        ("augmentors.py", "cv2"),
+        ("quickstart.py", "cv2", '"flowfn[examples]"'),
+        ("quickstart.py", "tqdm", '"flowfn[examples]"'),
+        ("digits.py", "sklearn", '"flowfn[examples]"'),
+        ("mnist.py", "sklearn", '"flowfn[examples]"'),
+        ("imagenet.py", "cv2", '"flowfn[examples]"'),
+        ("imagenet.py", "lmdb", '"flowfn[examples]"'),
+        ("segmentation.py", "cv2", '"flowfn[examples]"'),
+        ("augmentors.py", "cv2", '"flowfn[examples]"'),
+        ("torch_training.py", "torch", '"flowfn[examples,torch]"'),
+        ("lightning_training.py", "lightning", '"flowfn[examples,torch]" lightning'),
     ],
 )
-def test_a_missing_library_is_named_with_the_command_that_installs_it(name, missing, monkeypatch):
+def test_a_missing_library_is_named_with_the_command_that_installs_it(name, missing, install, monkeypatch):
     for loaded in [one for one in sys.modules if one.partition(".")[0] == missing]:
         monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(
-        SystemExit, match=rf'^This example needs {missing}\b.*: pip install "flowfn\[examples\]" brings it\.$'
+        SystemExit, match=rf"^This example needs {missing}\b.*: pip install {re.escape(install)} brings it\.$"
     ):
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
 
@@ -128,6 +130,32 @@ def test_keras_training_is_killed_and_resumes_to_the_last_bit(tmp_path):
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "killed behind batch 67 of 135: exit status -9" in finished.stdout
     assert "bit-identical" in finished.stdout
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_torch_training_is_killed_and_resumes_to_the_last_bit_with_other_workers(tmp_path):
+    if not find_spec("torch"):
+        pytest.skip("torch is not installed")
+    output = run(tmp_path, "torch_training.py", "--epochs", "4", timeout=290)
+    assert "killed behind batch 112 of 180" in output
+    assert "resumed behind batch 20 of epoch 2, with 3 workers" in output
+    assert "bit-identical" in output
+    assert "test accuracy: 0.9" in output
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_lightning_training_is_killed_and_resumes_to_the_last_bit_with_other_workers(tmp_path):
+    """Without warnings as errors: Lightning may warn of the libraries that it imports."""
+    if not find_spec("lightning"):
+        pytest.skip("lightning is not installed")
+    output = run(tmp_path, "lightning_training.py", "--epochs", "4", warnings="default", timeout=290)
+    assert "killed behind batch 112 of 180" in output
+    assert "resumed from step=110.ckpt, with 3 workers" in output
+    assert "bit-identical" in output
+    assert "test accuracy: 0.9" in output
+    assert not list(tmp_path.iterdir())
 
 
 def test_own_stage_keeps_every_law(tmp_path):
