@@ -45,6 +45,9 @@ def as_loader(flow: Flow[Any], trainer: Any) -> FlowLoader:
     at its end lets it be the same each time. Several flows are `zip`ped into one. Where several processes train,
     `shard` stands in the flow behind `shuffle` and `filter`, since Lightning saves the state of the first one for all.
 
+    Torch's random numbers, which dropout draws, are in no checkpoint of Lightning's. A module that puts
+    `torch.get_rng_state()` into it in `on_save_checkpoint`, and sets it in `on_load_checkpoint`, goes on with them.
+
     What Lightning itself miscounts when it resumes stays so: with `max_steps`, a checkpoint of the end of an epoch is
     followed by an epoch of one batch, where there is a length; with `accumulate_grad_batches`, one of the last batch
     of an epoch by steps after other batches, where there is none. Save those in the middle of an epoch.

@@ -72,7 +72,7 @@ class Model(lightning.LightningModule):
         self.log_file.write(json.dumps([p.tolist() for p in self.parameters()]) + "\n")
 
     def train_dataloader(self):
-        return loader(self.kind.removeprefix("hook "), self.flow, self.trainer)
+        return loader(self.kind, self.flow, self.trainer)
 
 
 class TakingModel(Model):
@@ -81,6 +81,27 @@ class TakingModel(Model):
     def training_step(self, dataloader_iter):
         batch, index, _ = next(dataloader_iter)
         return super().training_step(batch, index)
+
+
+class DrawingModel(Model):
+    """Draws of torch's random numbers in each step, as dropout does."""
+
+    def training_step(self, batch, index):
+        numbers, inputs = batch
+        return super().training_step((numbers, inputs * torch.rand(())), index)
+
+
+class RememberingModel(DrawingModel):
+    """Saves torch's random numbers."""
+
+    def on_save_checkpoint(self, checkpoint):
+        checkpoint["random"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint):
+        torch.set_rng_state(checkpoint["random"])
+
+
+MODELS = {"taken": TakingModel, "drawing": DrawingModel, "remembering": RememberingModel}
 
 
 class Save(lightning.Callback):
@@ -120,7 +141,8 @@ def main(folder, name, kind="as_loader", sized=False, hook=None, batches=None, k
         callbacks=[saver] if saver else [],
         **options,
     )
-    model = (TakingModel if kind.startswith("taken ") else Model)(f"{folder}/{name}.jsonl", kill, flow, kind)
-    trained = None if kind.startswith("hook ") else loader(kind.removeprefix("taken "), flow, trainer)
+    how, _, made = kind.rpartition(" ")
+    model = MODELS.get(how, Model)(f"{folder}/{name}.jsonl", kill, flow, made)
+    trained = None if how == "hook" else loader(made, flow, trainer)
     validated = ff.pipe(range(4), ff.map(jitter, rng=True), ff.batch(2), to_torch(), ff.freeze())
     trainer.fit(model, trained, validated if "val_check_interval" in options else None, ckpt_path=resume)

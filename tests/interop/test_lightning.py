@@ -114,6 +114,23 @@ def test_a_step_may_take_its_batch_itself(program, whole, tmp_path, sized):
     assert resumed == whole(kind, sized)[3:]
 
 
+def test_what_a_model_draws_goes_on_too_where_it_saves_the_random_numbers_of_torch(program, whole, tmp_path):
+    kind = "remembering as_loader"
+    _, resumed = interrupted(program, tmp_path, 9, kind, False, {}, hook="on_train_batch_end", batches=9)
+    assert resumed == whole(kind, False)[9:] == whole("drawing as_loader", False)[9:]
+
+
+def test_lightning_itself_saves_no_random_numbers_of_torch(program, whole, tmp_path):
+    """What dropout draws after a resume is what it draws at the beginning of a program, though all else goes on
+    (lightning 2.6.6, `_CheckpointConnector.dump_checkpoint`); so the module has to save them."""
+    kind = "drawing as_loader"
+    full = whole(kind, False)
+    _, resumed = interrupted(program, tmp_path, 9, kind, False, {}, hook="on_train_batch_end", batches=9)
+    assert [record[:2] for record in resumed[:-1]] == [record[:2] for record in full[9:-1]]
+    assert resumed[0] != full[9]
+    assert resumed[-1] != full[-1]
+
+
 def test_a_step_that_takes_several_batches_is_told_of_when_it_is_saved():
     progress = SimpleNamespace(
         total=SimpleNamespace(processed=0), current=SimpleNamespace(ready=1, processed=1), is_last_batch=False
