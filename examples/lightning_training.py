@@ -49,8 +49,9 @@ def main(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         whole, resumed = Path(folder) / "whole", Path(folder) / "resumed"
         train(whole, options.epochs, processes=2)
+        print("trained without an interruption, with 2 workers", flush=True)
         train_in_a_process(resumed, options.epochs, processes=2, kill_at=killed_at)
-        print(f"killed behind batch {killed_at} of {options.epochs * epoch}", flush=True)
+        print(f"trained again, and killed behind batch {killed_at} of {options.epochs * epoch}", flush=True)
         train_in_a_process(resumed, options.epochs, processes=3)
         compare(*(Digits.load_from_checkpoint(path / "trained.ckpt") for path in (whole, resumed)))
 

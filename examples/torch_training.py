@@ -41,12 +41,13 @@ def main(options: argparse.Namespace) -> None:
     train_digits, test_digits = split_digits()
     epoch = len(pipeline(train_digits))
     killed_at = options.epochs // 2 * epoch + epoch // 2
-    print(f"{len(train_digits)} digits to train on, {len(test_digits)} to test on, with {DEVICE}", flush=True)
+    print(f"{len(train_digits)} digits to train on, {len(test_digits)} to test on, on {DEVICE}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         whole, resumed = Path(folder) / "whole.pt", Path(folder) / "resumed.pt"
         train(whole, options.epochs, processes=2)
+        print("trained without an interruption, with 2 workers", flush=True)
         train_in_a_process(resumed, options.epochs, processes=2, kill_at=killed_at)
-        print(f"killed behind batch {killed_at} of {options.epochs * epoch}", flush=True)
+        print(f"trained again, and killed behind batch {killed_at} of {options.epochs * epoch}", flush=True)
         train_in_a_process(resumed, options.epochs, processes=3)
         compare(torch.load(whole, "cpu")["network"], torch.load(resumed, "cpu")["network"], test_digits)
 
@@ -73,8 +74,8 @@ def train(checkpoint: Path, epochs: int, processes: int, kill_at: int = 0) -> No
     batches = pipeline(split_digits()[0], processes)
     if checkpoint.exists():
         load(checkpoint, network, optimizer, batches)
-        position = batches.state_dict()["position"]
-        print(f"resumed behind batch {position} of epoch {batches.epoch}, with {processes} workers", flush=True)
+        done = batches.epoch * len(batches) + batches.state_dict()["position"]
+        print(f"resumed behind batch {done}, with {processes} workers", flush=True)
 
     for number, (images, labels) in enumerate(training(batches, epochs), 1):
         loss = torch.nn.functional.cross_entropy(network(images), labels)
