@@ -84,6 +84,14 @@ def renamed(name: str) -> Callable[[Function], Function]:
     return rename
 
 
+def around_a_pipe(function: Function) -> Function:
+    """Have a function that is given a whole flow say so, should it stand in a pipe."""
+    _, *others = inspect.signature(function).parameters.values()
+    needed = ["pipe(...)", *(p.name for p in others if p.default is p.empty)]
+    vars(function)["instead"] = f"{function.__name__}({', '.join(needed)})"
+    return function
+
+
 def _takes(f: Any, count: int) -> bool:
     """Whether a function can be called with so many arguments, for all that is known."""
     root = f

@@ -28,6 +28,7 @@ _CACHE = "write cache_to(folder), a stage of its own"
 _EPOCHS = "write repeat(n), or iterate the flow once for each epoch"
 _SHARD = "write shard(rank, world), a stage of its own"
 _ONE_SEED = "write flow.reset_state(seed), one seed for all stages"
+_TO_DEVICE = "write to_device(device) of flowfn.interop at the end, which pins and copies ahead of time"
 _CHUNKS = "leave it out: how much a task takes is found out by measuring"
 _MIX = {"mix": "write weights="}
 _F = dict.fromkeys(
@@ -155,8 +156,10 @@ KEYWORDS: Mapping[str, Word] = {
     "strict": Word("tensorpack", "leave it out: each datapoint comes once, in order", {"prefetch": "write ordered="}),
     "chunksize": Word("multiprocessing", _CHUNKS),
     "chunk_size": Word("Ray", _CHUNKS),
-    "pin_memory": Word("torch", "leave it out: batches are NumPy arrays; pin the tensors that you make of them"),
-    "pin_memory_device": Word("torch", "leave it out: batches are NumPy arrays; pin the tensors that you make of them"),
+    "pin_memory": Word("torch", _TO_DEVICE),
+    "pin_memory_device": Word("torch", _TO_DEVICE),
+    "device": Word("torch", _TO_DEVICE),
+    "non_blocking": Word("torch", _TO_DEVICE),
     "persistent_workers": Word("torch", "leave it out: workers stay for the next pass"),
     "multiprocessing_context": Word("torch", "leave it out: workers are started afresh, never forked"),
     "worker_init_fn": Word(
@@ -165,6 +168,7 @@ KEYWORDS: Mapping[str, Word] = {
         {"prefetch": "write setup=, a function of nothing that each worker calls first"},
     ),
     "timeout_s": Word("SPDL", "write timeout= of prefetch", {"prefetch": "write timeout="}),
+    "dtype": Word("torch and NumPy", "dtypes stay; write map_component(f, index) before, with an f that casts"),
     # randomness
     "generator": Word("torch and NumPy", _ONE_SEED),
     "random_state": Word("scikit-learn", _ONE_SEED, {"split": "write seed="}),

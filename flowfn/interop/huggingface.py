@@ -12,6 +12,8 @@ from flowfn import rules
 from flowfn.extras import needed
 from flowfn.flows.flow import Flow
 from flowfn.flows.sources import flow as as_flow
+from flowfn.flows.translating import speaks
+from flowfn.functions import around_a_pipe
 from flowfn.showing import brief
 
 EXAMPLES_LOOKED_AT = 64
@@ -23,6 +25,8 @@ _FEATURES_RULE = rules.optional(
 _DATES = {"date": "date32", "time": "time64[us]", "timedelta": "duration[us]"}
 
 
+@around_a_pipe
+@speaks
 @rules.checked(streaming=rules.boolean, features=_FEATURES_RULE)
 def to_hf(flow: Any, *, streaming: bool = False, features: Any = None) -> Any:
     """A flow of dicts as a Dataset of Hugging Face, all of it in memory; with `streaming=True` as an IterableDataset.

@@ -6,8 +6,12 @@ from typing import Any
 
 from flowfn.extras import needed
 from flowfn.flows.sources import flow as as_flow
+from flowfn.flows.translating import speaks
+from flowfn.functions import around_a_pipe
 
 
+@around_a_pipe
+@speaks
 def as_pydataset(flow: Any) -> Any:
     """A flow of batches as the `keras.utils.PyDataset` that `fit`, `evaluate` and `predict` take.
 

@@ -10,6 +10,8 @@ from flowfn import rules
 from flowfn.flows.flow import Flow
 from flowfn.flows.iterating import FlowIterator, Progress
 from flowfn.flows.states import pack_state, unpack_state
+from flowfn.flows.translating import speaks
+from flowfn.functions import around_a_pipe
 from flowfn.kinds.runs import Checkpoint
 
 Place: TypeAlias = tuple[int, int, Checkpoint]
@@ -26,6 +28,8 @@ _FLOW = rules.Rule(
 _TRAINER = rules.Rule("the Trainer of Lightning that fits", lambda value: hasattr(value, "fit_loop"))
 
 
+@around_a_pipe
+@speaks
 @rules.checked(flow=_FLOW, trainer=_TRAINER)
 def as_loader(flow: Flow[Any], trainer: Any) -> FlowLoader:
     """A flow as the `train_dataloaders` of Lightning's `Trainer.fit`, resumed exactly by its `ckpt_path`.

@@ -9,9 +9,13 @@ from typing import Any, NoReturn
 from flowfn.flows.flow import Flow
 from flowfn.flows.sources import flow as as_flow
 from flowfn.flows.states import counting_of
+from flowfn.flows.translating import speaks
+from flowfn.functions import around_a_pipe
 from flowfn.kinds.parts import top_down
 
 
+@around_a_pipe
+@speaks
 def as_stateful(flow: Any) -> StatefulFlow:
     """A flow as the `Stateful` that `torch.distributed.checkpoint` saves and loads, under any number of ranks.
 

@@ -14,12 +14,16 @@ from flowfn.datapoints.components import as_tuple_like
 from flowfn.extras import needed
 from flowfn.flows.flow import Flow
 from flowfn.flows.sources import flow as as_flow
+from flowfn.flows.translating import speaks
+from flowfn.functions import around_a_pipe
 from flowfn.interop.epochs import loaded_within
 from flowfn.interop.forms import with_tuples
 from flowfn.kinds.runs import Checkpoint
 from flowfn.showing import brief
 
 
+@around_a_pipe
+@speaks
 def as_tf_dataset(flow: Any, *, signature: Any = None) -> Any:
     """A flow as a `tf.data.Dataset`, each iteration of which is the flow's next epoch.
 

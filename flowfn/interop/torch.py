@@ -15,8 +15,11 @@ from flowfn.datapoints.subclasses import carries
 from flowfn.extras import needed
 from flowfn.flows.sources import flow as as_flow
 from flowfn.flows.stages import pipe, stage
+from flowfn.flows.translating import speaks
+from flowfn.functions import around_a_pipe
 from flowfn.interop.epochs import loaded_within
 from flowfn.parallel import prefetch
+from flowfn.showing import brief
 
 _WIDER = {"g": np.float64, "G": np.complex128, "M": np.int64, "m": np.int64}
 """The dtypes of NumPy that torch lacks, by their characters, and what `widen=True` makes of them."""
@@ -112,7 +115,7 @@ def _wider(dtype: Any) -> Any:
     return {"int": np.int8, "uin": np.uint8}.get(dtype.name[:3], np.float32)
 
 
-@stage.composite(where={"device": _DEVICE, "ahead": rules.positive})
+@stage.composite(where={"device": _DEVICE, "ahead": rules.positive}, instead="to_device(device, ahead={})")
 def to_device(device: Any, source: Any, *, ahead: int = 2) -> Any:
     """Tensors, and arrays as `to_torch` makes them, go to a device while those before them are computed with.
 
@@ -132,7 +135,12 @@ def to_device(device: Any, source: Any, *, ahead: int = 2) -> Any:
     ['cpu', 'cpu', 'cpu']
     """
     torch = needed("torch", "to_device()", extra="torch")
-    place = torch.device(device)
+    try:
+        place = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise type(error)(
+            f'to_device(): device must be {_DEVICE.requirement}, got {brief(device)}; "cuda" is a GPU of NVIDIA or AMD'
+        ) from None
     if place.type == "cpu":
         return to_torch(source)
     return pipe(source, to_torch(), _sent_to_device(str(place)), prefetch(ahead), _received(str(place)))
@@ -151,10 +159,16 @@ def _sent_to_device(device: str, source: Any) -> Iterator[Any]:
     torch = needed("torch", "to_device()", extra="torch")
     place = torch.device(device)
     if place.type != "cuda":
+        try:
+            torch.empty(0, device=place)
+        except (RuntimeError, AssertionError) as error:  # NotImplementedError is one of the former
+            raise RuntimeError(
+                f'to_device(): there is no {device!r} for torch here; to_device("cpu") does without ({error})'
+            ) from None
         for datapoint in source:
             yield _OnItsWay(with_leaves(partial(_moved_tensor, torch, place), datapoint), None)
         return
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() or (place.index or 0) >= torch.cuda.device_count():
         raise RuntimeError(f'to_device(): there is no GPU of CUDA for {device!r} here; to_device("cpu") does without')
     if place.index is None and _here.get() is not None:
         place = torch.device("cuda", _here.get())
@@ -200,6 +214,8 @@ def _is_dense_tensor(torch: Any, value: Any) -> bool:
     return isinstance(value, torch.Tensor) and value.layout is torch.strided
 
 
+@around_a_pipe
+@speaks
 def as_dataset(flow: Any) -> Any:
     """A flow as the `IterableDataset` that torch's DataLoader takes, with workers or without.
 

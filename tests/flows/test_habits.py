@@ -4,6 +4,7 @@ import ast
 import collections
 import copy
 import functools
+import importlib
 import pickle
 import queue
 import re
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 import flowfn as ff
+from flowfn import interop
 from flowfn.flows import dialects, translating
 
 a, b = ff.flow([1, 2]), ff.flow([3, 4])
@@ -340,7 +342,7 @@ def test_every_word_of_the_table_is_told_wherever_it_is_written():
 
 def test_advice_names_words_that_there_are():
     """Every `word(` in an advice is a public name, of the package or of one of its parts, or of Python's."""
-    places = [ff, __import__("flowfn.formats").formats, __import__("flowfn.datasets").datasets]
+    places = [ff, *(importlib.import_module(f"flowfn.{name}") for name in ("formats", "datasets", "interop"))]
     image = set(re.findall(r'"(\w+)"', (Path(ff.__file__).parent / "image" / "__init__.py").read_text()))
     public = {name for place in places for name in (*dir(place), *place.__all__)} | image
     others = {
@@ -392,6 +394,27 @@ def test_advice_names_words_that_there_are():
 )
 def test_the_word_to_use_is_named(call, words):
     assert words in said(call)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("as_dataset", "as_dataset(pipe(...))"),
+        ("as_loader", "as_loader(pipe(...), trainer)"),
+        ("as_pydataset", "as_pydataset(pipe(...))"),
+        ("as_stateful", "as_stateful(pipe(...))"),
+        ("as_tf_dataset", "as_tf_dataset(pipe(...))"),
+        ("to_hf", "to_hf(pipe(...))"),
+    ],
+)
+def test_what_a_framework_takes_is_made_of_a_whole_pipe(name, call):
+    function = getattr(interop, name)
+    with pytest.raises(TypeError, match=rf"^pipe\(\): argument 3 is not a stage: write {re.escape(call)}$"):
+        ff.pipe([1, 2], ff.batch(2), function)
+    with pytest.raises(
+        TypeError, match=rf"^{name}\(\): got .* 'batch_size'; batch_size is a word of torch.*: .*batch\(size\)$"
+    ):
+        function(ff.flow([1]), batch_size=2)
 
 
 def test_every_option_of_a_word_is_near_to_its_misspelling():

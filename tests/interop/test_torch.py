@@ -343,8 +343,16 @@ def test_a_state_moves_from_one_device_to_another():
 
 
 def test_a_device_is_named_where_it_is_wrong():
-    with pytest.raises(RuntimeError, match="nowhere"):
-        to_device("nowhere", [1])
+    for name in ("nowhere", "gpu", "CUDA"):
+        with pytest.raises(
+            RuntimeError, match=rf"to_device\(\): device must be a device .*, got '{name}'; \"cuda\" is a GPU"
+        ):
+            to_device(name, [1])
+    for thing in (None, torch.nn.Linear(1, 1)):
+        with pytest.raises(TypeError, match=r"to_device\(\): device must be a device .*, got (None|Linear\()"):
+            to_device(thing, [1])
+    with pytest.raises(TypeError, match=r"to_device\(\): 4 is no source; write to_device\(device, ahead=4\)"):
+        to_device("cpu", 4)
     with pytest.raises(ValueError, match=r"to_device\(\): ahead must be a positive integer, got 0"):
         to_device("cpu", [1], ahead=0)
     with pytest.raises(TypeError, match=r"to_torch\(\): widen must be True or False"):
@@ -357,6 +365,37 @@ def test_a_gpu_that_is_not_there_is_said_so_where_a_pass_begins():
     flow = ff.pipe(range(3), to_device("cuda"))
     with pytest.raises(RuntimeError, match=r"no GPU of CUDA for 'cuda' here; to_device\(\"cpu\"\)"):
         next(iter(flow))
+
+
+def test_another_device_that_is_not_there_is_said_so_where_a_pass_begins():
+    """torch 2.14 has a message of its own for each: an AssertionError for Intel's GPUs, a RuntimeError for Apple's."""
+    there = {"xpu": torch.xpu.is_available(), "mps": torch.backends.mps.is_available()}
+    for device in [name for name in there if not there[name]]:
+        with pytest.raises(
+            RuntimeError, match=rf"to_device\(\): there is no '{device}' for torch here; to_device\(\"cpu\"\)"
+        ):
+            next(iter(ff.pipe(range(3), to_device(device))))
+
+
+def test_a_gpu_with_too_high_a_number_is_said_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    with pytest.raises(RuntimeError, match=r"no GPU of CUDA for 'cuda:2' here"):
+        next(iter(ff.pipe(range(3), to_device("cuda:2"))))
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("device", r"write to_device\(device\) of flowfn.interop at the end"),
+        ("pin_memory", r"write to_device\(device\) of flowfn.interop at the end"),
+        ("dtype", r"write map_component\(f, index\) before, with an f that casts"),
+    ],
+)
+def test_what_torch_has_a_keyword_for_is_said_to_be_another_stage(word, told):
+    with pytest.raises(TypeError, match=rf"to_torch\(\): got an unexpected keyword argument '{word}'; .*{told}"):
+        to_torch(**{word: 1})
 
 
 def test_the_steps_of_a_copy_to_a_gpu(monkeypatch):
@@ -393,6 +432,7 @@ def test_the_steps_of_a_copy_to_a_gpu(monkeypatch):
     main = threading.current_thread()
     here = Stream("cuda:3, here")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 3 if threading.current_thread() is main else 0)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", current)
