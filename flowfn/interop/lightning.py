@@ -104,7 +104,8 @@ class FlowLoader:
         """Where training stands; at the end of an epoch that is the start of the next.
 
         Raises:
-            RuntimeError: more batches are under way than Lightning fetches, so it cannot be told.
+            RuntimeError: more batches are under way than the trainer fetches (it may be another that fits), so it
+                cannot be told.
         """
         return pack_state(self.flow, *self._place())
 
@@ -114,16 +115,16 @@ class FlowLoader:
         self._stood.clear()
 
     def _place(self) -> Place:
-        if not self._stood or not self._trained:
+        if not self._stood:
             return self._first
         batches = self._batches
-        if batches.is_last_batch and batches.current.ready == batches.current.processed:
+        if self._trained and batches.is_last_batch and batches.current.ready == batches.current.processed:
             return self._following
         waiting = max(self._given - self._trained, 0)
         if waiting > UNTRAINED:
             raise RuntimeError(
                 f"as_loader(): of {self._given} batches {self._trained} were trained on, which batches these are "
-                "cannot be told; let a training_step take one batch"
+                "cannot be told; give as_loader() the trainer that fits, and let a training_step take one batch"
             )
         return self._stood[-1 - waiting]
 

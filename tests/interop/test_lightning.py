@@ -131,7 +131,7 @@ def test_lightning_itself_saves_no_random_numbers_of_torch(program, whole, tmp_p
     assert resumed[-1] != full[-1]
 
 
-def test_a_step_that_takes_several_batches_is_told_of_when_it_is_saved():
+def test_a_step_that_takes_several_batches_or_another_trainer_is_told_of_when_it_is_saved():
     progress = SimpleNamespace(
         total=SimpleNamespace(processed=0), current=SimpleNamespace(ready=1, processed=1), is_last_batch=False
     )
@@ -142,6 +142,10 @@ def test_a_step_that_takes_several_batches_is_told_of_when_it_is_saved():
     loader = as_loader(ff.flow(range(9)), trainer)
     taken = iter(loader)
     assert [next(taken) for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(
+        RuntimeError, match=r"as_loader\(\): of 5 batches 0 were .*; give as_loader\(\) the trainer that fits"
+    ):
+        loader.state_dict()
     progress.total.processed = 2
     with pytest.raises(RuntimeError, match=r"as_loader\(\): of 5 batches 2 were trained on"):
         loader.state_dict()
