@@ -128,7 +128,8 @@ class Flow(Picklable, Generic[T_co]):
         if not hasattr(index, "__index__") or getattr(index, "shape", ()) != ():
             raise TypeError(f"a flow is indexed by an integer or a slice, got {brief(index)}{_meant(index)}")
         node, run = self.node, self._look()
-        refuse_loader(node)
+        if node.drawn or not node.seekable:
+            refuse_loader(node)
         if not node.seekable:
             raise TypeError(f"{self!r} cannot be indexed, it has to be read in order: {node.unknown()}")
         index = operator.index(index)
@@ -152,7 +153,8 @@ class Flow(Picklable, Generic[T_co]):
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """The datapoints at `indices`, read together; what torch's and Hugging Face's loaders call."""
         node, run = self.node, self._look()
-        refuse_loader(node)
+        if node.drawn or not node.seekable:
+            refuse_loader(node)
         if not node.seekable:
             raise TypeError(f"{self!r} cannot be indexed, it has to be read in order: {node.unknown()}")
         wanted, length = np.asarray(indices, np.int64), node.length(run)

@@ -13,7 +13,6 @@ from types import FrameType
 from typing import Any
 
 from flowfn.kinds.nodes import Node
-from flowfn.kinds.parts import top_down
 
 _DATA, _FETCH = "torch.utils.data", "torch.utils.data._utils.fetch"
 
@@ -39,18 +38,13 @@ def refuse_loader(node: Node) -> None:
         if _module(caller) == _FETCH:
             if not node.seekable:
                 raise TypeError(f"a DataLoader reads by index, and {node.unknown()}; {_AS_DATASET}")
-            if varies(node):
+            if node.drawn:
                 raise TypeError(
                     "a DataLoader does not tell a flow which epoch it is, so it would read the same order and the same "
                     f"random numbers in every epoch; {_AS_DATASET}, or freeze() at the end of the flow if that is meant"
                 )
             return
         caller = caller.f_back
-
-
-def varies(node: Node) -> bool:
-    """Whether something that is drawn at random, anew in each epoch, is in a tree."""
-    return any(one.part.random for one in top_down(node, beyond=lambda one: not one.root))
 
 
 def is_loader(source: Any) -> bool:

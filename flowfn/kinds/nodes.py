@@ -60,6 +60,8 @@ class Node:
         self.world: int = lead.world if lead else 1
         self.steady = all(source.steady for source in sources)
         self.loose = any(source.loose for source in sources) and not self.root
+        drawn = any(source.drawn for source in sources) and not self.root
+        self.drawn: bool = drawn or (part is not None and part.random)  # at random, anew in each epoch
         self.guarded: bool = self.guards or any(source.guarded for source in sources)
         self.setup()
 
