@@ -28,11 +28,12 @@ def tensorpack() -> Any:
             del sys.modules["tensorflow"]
 
 
-def torch() -> Any:
-    """`torch` with `torch.utils.data`, or None; in one thread, since more of them slow such small work down."""
+def torch(threads: int | None = 1) -> Any:
+    """`torch` with `torch.utils.data`, or None; in one thread, since more of them slow such small work down, unless
+    others are named. None leaves as many as torch takes."""
     module = _imported("torch") if _imported("torch.utils.data") else None
-    if module is not None:
-        module.set_num_threads(1)
+    if module is not None and threads:
+        module.set_num_threads(threads)
     return module
 
 

@@ -31,6 +31,7 @@ BENCHMARKS = (
     "stacking",
     "transport",
     "tensors",
+    "training",
     "photographs",
     "spreading",
     "busy_consumer",
