@@ -55,9 +55,9 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc, unused-ignore]
         """Metrics, which Keras has reset, go on in the middle of an epoch."""
         first, behind = self._behind
         self._start = self._here = behind if epoch == first else 0
-        if not self._start:
-            self._go_on_drawing()
-        else:
+        if not self._start and self.params["steps"] == self._batches.length:
+            self._go_on_drawing()  # before Keras begins a pass, and draws; one that steps_per_epoch cuts only goes on
+        if self._start:
             _assign(self.model.metrics_variables, self._metrics)
             self._quiet.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)

@@ -29,7 +29,7 @@ ORDERS = [
     "loaded",
     "prefetched",
 ]
-RESULTS = [*ORDERS, "refused", "forms", "whole", "by_hand", "hooks", "own_backup"]
+RESULTS = [*ORDERS, "refused", "forms", "whole", "whole_uncounted", "by_hand", "hooks", "own_backup"]
 
 pytestmark = pytest.mark.timeout(320)
 
@@ -78,6 +78,12 @@ def test_training_is_that_of_a_loop_of_ones_own(seen):
     assert seen["by_hand"]["seen"] == seen["by_hand"]["right"]
 
 
+@pytest.mark.resumes("Keras on tensorflow, torch and jax: `as_pydataset(flow)`", "a length", "in an epoch, at its end")
+@pytest.mark.resumes(
+    "Keras on tensorflow, torch and jax: `as_pydataset(flow)`",
+    "no length, and `steps_per_epoch`",
+    "at the end of an epoch",
+)
 def test_a_killed_training_goes_on_to_the_last_bit(backend, seen, tmp_path):
     """Weights, those of the optimizer, the states of dropout, losses and metrics of the epochs."""
     killed = run(backend, "killed", FOLDER=str(tmp_path / "backup"))
@@ -86,6 +92,9 @@ def test_a_killed_training_goes_on_to_the_last_bit(backend, seen, tmp_path):
     for result in (resumed["batches"], resumed["epochs"]):
         assert result["weights"] == seen["whole"]["weights"]
         assert result["history"] == {name: values[1:] for name, values in seen["whole"]["history"].items()}
+    uncounted, right = resumed["uncounted"], seen["whole_uncounted"]
+    assert uncounted["weights"] == right["weights"]
+    assert uncounted["history"] == {name: values[2:] for name, values in right["history"].items()}
     assert not resumed["left"]
 
 
@@ -95,6 +104,12 @@ def test_batches_may_have_any_form_that_keras_takes(seen):
     assert forms["weights"] == forms["class weights"] != forms["lists"]
 
 
+@pytest.mark.resumes(
+    "Keras on tensorflow, torch and jax: `as_pydataset(flow)`",
+    "no length",
+    "in an epoch",
+    outcome="refused, by an error",
+)
 def test_what_cannot_be_is_said(seen):
     words = seen["refused"]
     assert words["flow"].startswith("ValueError: Unrecognized data type")

@@ -212,6 +212,12 @@ def augmented():
     return ff.pipe(ff.from_arrays(x, y), ff.shuffle(), ff.map_component(noisy, 0, rng=True), ff.batch(8))
 
 
+def uncounted():
+    """Some 5 batches in each epoch, whose number nobody knows."""
+    rows = ff.filter(lambda row: row[0][0] > -0.5)
+    return ff.pipe(augmented(), ff.unbatch(), rows, ff.batch(8))
+
+
 def plain():
     return ff.pipe(ff.from_arrays(np.ones((7, 6), "f4"), np.arange(7) % 3), ff.batch(4))
 
@@ -265,6 +271,19 @@ def whole():
     return result(model, history.history)
 
 
+UNCOUNTED = {
+    "epochs": 4,
+    "steps_per_epoch": 3,
+    "verbose": 0,
+    "shuffle": False,
+}  # or Keras warns that it will not shuffle
+
+
+def whole_uncounted():
+    model = learner()
+    return result(model, model.fit(as_pydataset(uncounted()), **UNCOUNTED).history)
+
+
 def by_hand():
     """The same batches in a loop of one's own."""
     fitted, looped = learner(dropout=0), learner(dropout=0)
@@ -283,13 +302,21 @@ def trained(folder, save_freq, stop=None):
     return result(model, history.history)
 
 
-def interrupted(*arguments):
+def trained_uncounted(folder, stop=None):
+    """Its epochs of 3 batches end within passes."""
+    batches, model = as_pydataset(uncounted()), learner()
+    callbacks = [batches.backup_and_restore(folder), *([stop] if stop else [])]
+    return result(model, model.fit(batches, callbacks=callbacks, **UNCOUNTED).history)
+
+
+def interrupted(*arguments, train=trained):
     with contextlib.suppress(InterruptedError):
-        trained(*arguments)
+        train(*arguments)
 
 
 def killed():
-    """Behind batch 9 of 21, 2 of the second epoch; 8 were saved."""
+    """Behind batch 9 of 21, 2 of the second epoch; 8 were saved. What is not counted is left behind batch 8 of 12."""
+    interrupted(os.environ["FOLDER"] + "-uncounted", Stop(8), train=trained_uncounted)
     trained(os.environ["FOLDER"], 4, Stop(9, kill=True))
 
 
@@ -298,7 +325,7 @@ def resumed():
     warnings.simplefilter("error", UserWarning)
     folder = os.environ["FOLDER"]
     interrupted(folder, 4, Stop(6))
-    results = {"batches": trained(folder, 4)}
+    results = {"batches": trained(folder, 4), "uncounted": trained_uncounted(folder + "-uncounted")}
     interrupted(folder, "epoch", Stop(9))
     return results | {"epochs": trained(folder, "epoch"), "left": os.path.exists(folder)}
 
