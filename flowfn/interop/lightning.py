@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
@@ -12,6 +13,7 @@ from flowfn.flows.iterating import FlowIterator, Progress
 from flowfn.flows.states import pack_state, unpack_state
 from flowfn.flows.translating import speaks
 from flowfn.functions import around_a_pipe
+from flowfn.kinds.parts import top_down
 from flowfn.kinds.runs import Checkpoint
 
 Place: TypeAlias = tuple[int, int, Checkpoint]
@@ -46,8 +48,12 @@ def as_loader(flow: Flow[Any], trainer: Any) -> FlowLoader:
 
     Hooks write `return as_loader(flow, self.trainer)`. A seed is not taken from a checkpoint of the end of an epoch:
     `reset_state(seed)` gives the flow the same one in each program. What is validated on needs no loader; `freeze()`
-    at its end lets it be the same each time. Several flows are `zip`ped into one. Where several processes train,
-    `shard` stands in the flow behind `shuffle` and `filter`, since Lightning saves the state of the first one for all.
+    at its end lets it be the same each time. Several flows are `zip`ped into one.
+
+    Where several processes train, `shard(trainer.global_rank, trainer.world_size, remainder="drop")` stands in the flow
+    behind `shuffle` and `filter`, since Lightning saves the state of the first process for all, and gives no sampler to
+    what is no DataLoader. Strategies that start processes within `fit` ("ddp_spawn", "ddp_fork") need the hook, where
+    the rank is known.
 
     Torch's random numbers, which dropout draws, are in no checkpoint of Lightning's. A module that puts
     `torch.get_rng_state()` into it in `on_save_checkpoint`, and sets it in `on_load_checkpoint`, goes on with them.
@@ -58,6 +64,7 @@ def as_loader(flow: Flow[Any], trainer: Any) -> FlowLoader:
 
     Raises:
         TypeError: the flow is not a flow, or the trainer not one of Lightning.
+        ValueError: when it is iterated: the `shard` of the flow is that of another process.
 
     >>> import flowfn as ff
     >>> flow = ff.pipe(range(100), ff.shuffle(), ff.filter(lambda x: x % 3), ff.batch(4))
@@ -80,6 +87,7 @@ class FlowLoader:
 
     def __iter__(self) -> Iterator[Any]:
         """A pass, which begins when its first batch is asked for: anew, if none of the last one was trained on."""
+        _check_share(self.flow, getattr(self.trainer, "distributed_sampler_kwargs", None))
         if self._stood and (self._trained or self._ended):
             self._begun = self._following
         self._begun = self._first
@@ -149,3 +157,22 @@ class FlowLoader:
         """The start of the pass behind the newest one."""
         seed, epoch, checkpoint = self._stood[-1]
         return seed, epoch + 1, Progress(seed, epoch, checkpoint).following(self.flow)
+
+
+def _check_share(flow: Flow[Any], sampler: Mapping[str, int] | None) -> None:
+    """Compare the share of a flow to what Lightning would tell a sampler; what is sharded twice may count otherwise."""
+    if not sampler:
+        return
+    node, rank, world = flow.node, sampler["rank"], sampler["num_replicas"]
+    shards = sum(bool(one.part.traits.shards) for one in top_down(node))
+    if not shards and world > 1:
+        warnings.warn(
+            f"as_loader(): {world} processes train on the same datapoints; write shard(trainer.global_rank, "
+            'trainer.world_size, remainder="drop") behind shuffle and filter',
+            stacklevel=3,
+        )
+    if shards == 1 and (node.rank, node.world) != (rank, world):
+        raise ValueError(
+            f"as_loader(): the flow is rank {node.rank} of {node.world}, and this process rank {rank} of {world}; make "
+            "it in train_dataloader, with shard(self.trainer.global_rank, self.trainer.world_size)"
+        )

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 
 import pytest
 
@@ -14,18 +13,12 @@ import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.state import AcceleratorState
 from accelerate.utils import DataLoaderConfiguration
+from flows_for_loaders import jitter, passes
+from forking import become_ranks
 from torch.utils.data import DataLoader
 
 import flowfn as ff
 from flowfn.interop import as_dataset, to_torch
-
-
-def jitter(x, rng):
-    return x, x / 16 + rng.random(dtype="f4")
-
-
-def passes(pair):
-    return pair[1] > 0.2
 
 
 def pipeline(sized, *more):
@@ -53,12 +46,7 @@ def main(folder, name, world=1, **options):
     torch.set_num_threads(1)
     if world > 1:
         AcceleratorState._reset_state(reset_partial_state=True)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        rank = 0 if os.fork() else 1
-        name = f"{name}-{rank}"
-        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
-        os.environ.update({key: str(value) for key, value in ranks.items()} | {"MASTER_ADDR": "127.0.0.1"})
+        name = f"{name}-{become_ranks(world)}"
     train(folder, name, **options)
 
 

@@ -22,6 +22,15 @@ FLOWS = {
 }
 
 
+def jitter(x, rng):
+    """A number that tells the datapoint, and an input of a tiny model."""
+    return x, x / 16 + rng.random(dtype="f4")
+
+
+def passes(pair):
+    return pair[1] > 0.2
+
+
 def flow_of(kind="seekable", *stages):
     return ff.pipe(FLOWS[kind](), *stages, to_torch())
 

@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -64,6 +65,17 @@ class Program:
         """End the process and all that it has started."""
         os.killpg(self.process.pid, 9)
         self.process.communicate()
+
+
+def become_ranks(world):
+    """Go on as so many processes, which find in their environment what torchrun tells; the number of this one."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    rank = next((rank for rank in range(1, world) if not os.fork()), 0)
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
+    os.environ.update({key: str(value) for key, value in told.items()} | {"MASTER_ADDR": "127.0.0.1"})
+    os.environ.update({"GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "none", "GLOO_SOCKET_IFNAME": "lo"})
+    return rank
 
 
 def written(path):

@@ -14,6 +14,8 @@ pytest.importorskip("torchdata")
 
 import lightning
 import torch
+from flows_for_loaders import jitter, passes
+from forking import become_ranks
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -25,22 +27,16 @@ warnings.simplefilter("ignore")
 logging.getLogger("lightning").setLevel(logging.ERROR)
 
 
-def jitter(x, rng):
-    return x, x / 16 + rng.random(dtype="f4")
-
-
-def passes(pair):
-    return pair[1] > 0.2
-
-
-def pipeline(sized):
+def pipeline(sized, workers=0, rank=0, world=1):
     """Batches of [numbers that tell the datapoints, inputs]: 7 in each epoch, or some 6 that are not counted."""
     flow = ff.pipe(
         range(13),
         ff.shuffle(),
         ff.map(jitter, rng=True),
         None if sized else ff.filter(passes),
+        ff.shard(rank, world, remainder="drop"),
         ff.batch(2),
+        ff.prefetch(2, processes=workers) if workers else None,
         to_torch(),
     )
     return flow.reset_state(5)
@@ -51,10 +47,15 @@ class Model(lightning.LightningModule):
         super().__init__()
         torch.manual_seed(0)
         self.layer, self.kill, self.flow, self.kind = torch.nn.Linear(1, 1), kill, flow, kind
-        self.log_file = open(log, "w", buffering=1)  # noqa: SIM115
+        self.log = log
+
+    def on_fit_start(self):
+        rank = f"-{self.global_rank}" if self.trainer.world_size > 1 else ""
+        self.log_file = open(f"{self.log}{rank}.jsonl", "w", buffering=1)  # noqa: SIM115
 
     def training_step(self, batch, index):
         if self.trainer.fit_loop.total_batch_idx == self.kill:
+            self.trainer.strategy.barrier()
             os.kill(os.getpid(), signal.SIGKILL)
         numbers, inputs = batch
         loss = (self.layer(inputs[:, None].float()) ** 2).mean()
@@ -72,7 +73,7 @@ class Model(lightning.LightningModule):
         self.log_file.write(json.dumps([p.tolist() for p in self.parameters()]) + "\n")
 
     def train_dataloader(self):
-        return loader(self.kind, self.flow, self.trainer)
+        return loader(self.kind, self.flow(self.trainer), self.trainer)
 
 
 class TakingModel(Model):
@@ -109,10 +110,12 @@ class Save(lightning.Callback):
 
     def __init__(self, folder, hook, batches):
         self.path, self.batches = folder + "/saved.ckpt", batches
+        self.saved = Path(self.path).exists()
         setattr(self, hook, self.save)
 
     def save(self, trainer, *_):
-        if trainer.fit_loop.total_batch_idx + 1 == self.batches and not Path(self.path).exists():
+        if trainer.fit_loop.total_batch_idx + 1 == self.batches and not self.saved:
+            self.saved = True
             trainer.save_checkpoint(self.path)
 
 
@@ -125,15 +128,32 @@ def loader(kind, flow, trainer):
     return make(as_dataset(flow), batch_size=None)
 
 
-def main(folder, name, kind="as_loader", sized=False, hook=None, batches=None, kill=None, options=None, resume=None):
+def main(
+    folder,
+    name,
+    kind="as_loader",
+    sized=False,
+    workers=0,
+    world=1,
+    strategy="auto",
+    hook=None,
+    batches=None,
+    kill=None,
+    options=None,
+    resume=None,
+):
+    """Train in as many processes, which are started here, or by a strategy; each writes a file of its own."""
+    if world > 1 and strategy == "auto":
+        become_ranks(world)
     torch.set_num_threads(1)
     saver = Save(folder, hook, batches) if hook and hook != "ModelCheckpoint" else None
     if hook == "ModelCheckpoint":
         saver = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-    flow = pipeline(sized)
     options = {"max_epochs": 3, **(options or {})}
     trainer = lightning.Trainer(
         accelerator="cpu",
+        devices=world,
+        strategy=strategy,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -141,8 +161,13 @@ def main(folder, name, kind="as_loader", sized=False, hook=None, batches=None, k
         callbacks=[saver] if saver else [],
         **options,
     )
+
+    def flow_of(trainer):
+        return pipeline(sized, workers, trainer.global_rank, trainer.world_size)
+
     how, _, made = kind.rpartition(" ")
-    model = MODELS.get(how, Model)(f"{folder}/{name}.jsonl", kill, flow, made)
+    flow = flow_of if how == "hook" else flow_of(trainer)
+    model = MODELS.get(how, Model)(f"{folder}/{name}", kill, flow, made)
     trained = None if how == "hook" else loader(made, flow, trainer)
     validated = ff.pipe(range(4), ff.map(jitter, rng=True), ff.batch(2), to_torch(), ff.freeze())
     trainer.fit(model, trained, validated if "val_check_interval" in options else None, ckpt_path=resume)
