@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import resuming
 
 import flowfn as ff
 import flowfn.datasets
@@ -110,3 +111,9 @@ def test_extras_are_those_of_the_package_and_of_its_messages():
     }  # which are for those who work on flowfn
     sources = [path.read_text(encoding="utf8") for path in Path(ff.__file__).parent.rglob("*.py")]
     assert {named for source in sources for named in re.findall(r'extra="(\w+)"', source)} <= table
+
+
+def test_what_is_said_to_resume_is_what_the_marked_tests_claim():
+    """`python tests/resuming.py --write` runs them and writes what became of it."""
+    assert resuming.on_page() == resuming.table(resuming.marked())
+    assert len(resuming.marked()) > 20

@@ -227,8 +227,12 @@ def as_dataset(flow: Any) -> Any:
     torch, does the work once. In ranks of a training, `shard(rank, world)` stands in the flow.
 
     The data set has the seed and the epoch that the flow has now. `set_epoch` sets the epoch of the next pass; of two
-    passes whose workers start at the same time, either may be the first. A `StatefulDataLoader` saves where it stands
-    and goes on exactly. The order is the flow's: torch refuses `shuffle=True` here; write `shuffle()` into the flow.
+    passes whose workers start at the same time, either may be the first. The order is the flow's: torch refuses
+    `shuffle=True` here; write `shuffle()` into the flow.
+
+    A `StatefulDataLoader` saves where it stands and goes on exactly, under as many workers. Give it
+    `generator=torch.Generator()`: each pass draws a number, also one that goes on, and else from the generator that
+    dropout draws from.
 
     In other loops, each exact when it is killed and started again:
 

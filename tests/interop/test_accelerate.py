@@ -29,6 +29,7 @@ def goes_on(program, whole, folder, save, late=False, **options):
     assert written(folder / "resumed.jsonl") == full[save:]
 
 
+@pytest.mark.resumes("Accelerate: the flow in the loop", "a length, or none", "in an epoch, at its end")
 @pytest.mark.parametrize("sized", [True, False], ids=["length", "no length"])
 @pytest.mark.parametrize("save", ["in the first epoch", "at its end", "in the second epoch"])
 def test_a_flow_in_the_loop_goes_on_exactly(program, whole, tmp_path, save, sized):
@@ -46,6 +47,7 @@ def test_gradients_are_accumulated_as_if_nothing_had_happened(program, whole, tm
     goes_on(program, whole, tmp_path, 10, kind="flow", sized=True, accumulated=2)
 
 
+@pytest.mark.resumes("Accelerate: the flow in the loop, in 2 processes", "a length", "in an epoch")
 def test_two_processes_share_the_datapoints_and_go_on_exactly(program, tmp_path):
     """`shard(accelerator.process_index, accelerator.num_processes)` in the flow, which needs no `prepare`.
 
@@ -65,6 +67,9 @@ def test_two_processes_share_the_datapoints_and_go_on_exactly(program, tmp_path)
     assert resumed == [records[4:] for records in whole]
 
 
+@pytest.mark.resumes(
+    "Accelerate: `use_stateful_dataloader`", "a length, or none", "in an epoch, behind the loop over it"
+)
 @pytest.mark.parametrize("sized", [True, False], ids=["length", "no length"])
 @pytest.mark.parametrize("save", [3, 9])
 def test_a_stateful_loader_goes_on_exactly(program, whole, tmp_path, save, sized):
@@ -76,6 +81,7 @@ def test_a_stateful_loader_goes_on_exactly(program, whole, tmp_path, save, sized
     goes_on(program, whole, tmp_path, save, kind="stateful", sized=sized)
 
 
+@pytest.mark.resumes("Accelerate: `skip_first_batches`", "a length, or none", "in an epoch, behind the loop over it")
 @pytest.mark.parametrize("sized", [True, False], ids=["length", "no length"])
 @pytest.mark.parametrize("save", [3, 9])
 def test_skipping_the_first_batches_of_a_loader_goes_on_exactly(program, whole, tmp_path, save, sized):
@@ -83,11 +89,22 @@ def test_skipping_the_first_batches_of_a_loader_goes_on_exactly(program, whole, 
     goes_on(program, whole, tmp_path, save, kind="skip", sized=sized)
 
 
+@pytest.mark.resumes("Accelerate: the flow in the loop", "a length, or none", "in an epoch, at its end")
+@pytest.mark.resumes(
+    "Accelerate: `use_stateful_dataloader`", "a length, or none", "in an epoch, behind the loop over it"
+)
+@pytest.mark.resumes("Accelerate: `skip_first_batches`", "a length, or none", "in an epoch, behind the loop over it")
 @pytest.mark.parametrize("kind", ["flow", "stateful", "skip"])
 def test_what_is_saved_behind_a_pass_goes_on_with_the_next(program, whole, tmp_path, kind):
     goes_on(program, whole, tmp_path, 7, late=True, kind=kind, sized=True)
 
 
+@pytest.mark.resumes(
+    "Accelerate: `use_stateful_dataloader`",
+    "a length",
+    "behind the last batch, in the loop",
+    outcome="not: the next epoch comes twice",
+)
 def test_a_stateful_loader_that_is_saved_after_its_last_batch_goes_on_with_the_next_epoch(program, whole, tmp_path):
     """And not with an empty rest of this one (torchdata 0.11.0, `StatefulDataLoader.__iter__`), whereas the program has
     not counted it: that epoch comes twice. Saved behind the loop over the epoch, all is well."""

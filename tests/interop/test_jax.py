@@ -674,7 +674,7 @@ import numpy as np
 import flowfn as ff
 from flowfn.interop import to_jax
 
-how, folder, processes = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+how, folder, processes, sized = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "length"
 EPOCHS, SAVED = 3, 8
 
 
@@ -688,6 +688,7 @@ def batches():
         ff.from_arrays(x, x @ np.float32([1, -2, 3])),
         ff.shuffle(),
         ff.map_component(noisy, 0, rng=True),
+        None if sized else ff.filter(lambda row: row[1] < 3),
         ff.batch(4),
         ff.prefetch(2, processes=processes) if processes else None,
         to_jax(ahead=3),
@@ -714,6 +715,8 @@ def fit(flow, params, done, save=None):
                 save(done, params, flow)
             if save and done == SAVED + 2:
                 os.kill(os.getpid(), signal.SIGKILL)
+        if save:
+            save(done, params, flow)
     print("params", json.dumps([[float(v).hex() for v in np.ravel(params[key])] for key in sorted(params)]))
 
 
@@ -722,14 +725,17 @@ fresh = {"w": jnp.zeros(3), "b": jnp.zeros(())}
 
 PLAIN = """
 def save(done, params, flow):
-    np.savez(folder / "params.npz", **params)
-    (folder / "state.json").write_text(json.dumps({"done": done, "batches": flow.state_dict()}))
+    np.savez(folder / f"{done}.npz", **params)
+    (folder / f"{done}.json").write_text(json.dumps(flow.state_dict()))
 
 
-def restored():
-    state = json.loads((folder / "state.json").read_text())
-    params = {name: jnp.asarray(value) for name, value in np.load(folder / "params.npz").items()}
-    return batches().load_state_dict(state["batches"]), params, state["done"]
+def steps():
+    return [int(path.stem) for path in folder.glob("*.json")]
+
+
+def restored(done):
+    params = {name: jnp.asarray(value) for name, value in np.load(folder / f"{done}.npz").items()}
+    return batches().load_state_dict(json.loads((folder / f"{done}.json").read_text())), params
 """
 
 ORBAX = """
@@ -744,47 +750,62 @@ def save(done, params, flow):
     manager.wait_until_finished()
 
 
-def restored():
-    done = manager.latest_step()
+def steps():
+    return manager.all_steps()
+
+
+def restored(done):
     saved = manager.restore(done, args=ocp.args.Composite(
         model=ocp.args.StandardRestore(fresh), batches=ocp.args.JsonRestore()))
-    return batches().load_state_dict(saved["batches"]), saved["model"], done
+    return batches().load_state_dict(saved["batches"]), saved["model"]
 """
 
 MAIN = """
 if __name__ == "__main__":
     if how == "resumed":
-        fit(*restored())
+        for done in sorted(steps()):
+            fit(*restored(done), done)
     else:
         fit(batches(), fresh, 0, save if how == "killed" else None)
     ff.shut_down()
 """
 
 
+def training(folder, way, *arguments):
+    """What a program of training printed, for each time that it trained."""
+    script = folder.parent / "training.py"
+    script.write_text(TRAINING + (ORBAX if way == "orbax" else PLAIN) + MAIN)
+    how, *others = map(str, arguments)
+    done = subprocess.run(
+        [sys.executable, str(script), how, str(folder), *others],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    assert done.returncode == (-signal.SIGKILL if how == "killed" else 0), done.stderr
+    return [lines.splitlines() for lines in re.findall(r"(?:\d.*\n)+(?:params.*\n)?", done.stdout)]
+
+
 @pytest.mark.long
+@pytest.mark.resumes("JAX: a loop of your own", "a length, or none", "in an epoch, at its end", "other processes")
+@pytest.mark.resumes("JAX: the same, saved by Orbax", "a length, or none", "in an epoch, at its end", "other processes")
 @pytest.mark.parametrize("way", ["plain", "orbax"])
-def test_training_that_was_killed_goes_on_to_the_same_bits(way, tmp_path):
+@pytest.mark.parametrize("sized", ["length", "no length"])
+def test_training_that_was_killed_goes_on_to_the_same_bits(way, sized, tmp_path):
+    """Saved behind the first epoch, which has 6 batches or less, and behind the eighth batch of all."""
     if way == "orbax":
         pytest.importorskip("orbax.checkpoint")
-    script, folder = tmp_path / "training.py", tmp_path / "saved"
+    folder = tmp_path / "saved"
     folder.mkdir()
-    script.write_text(TRAINING + (ORBAX if way == "orbax" else PLAIN) + MAIN)
-
-    def lines(how, processes):
-        done = subprocess.run(
-            [sys.executable, str(script), how, str(folder), str(processes)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        )
-        assert done.returncode == (-signal.SIGKILL if how == "killed" else 0), done.stderr
-        return done.stdout.splitlines()
-
-    whole = lines("whole", 0)
-    assert len(whole) == 19  # six batches, three times, and the parameters
-    assert lines("killed", 1) == whole[:10]
-    assert lines("resumed", 0) == whole[8:]
+    (whole,) = training(folder, way, "whole", 0, sized)
+    assert (len(whole) == 19) == (sized == "length")  # six batches, three times, and the parameters
+    assert training(folder, way, "killed", 1, sized) == [whole[:10]]
+    behind_an_epoch, within = training(folder, way, "resumed", 0, sized)
+    first = int(behind_an_epoch[0].split()[0]) - 1
+    assert first == 6 if sized == "length" else 2 < first < 6
+    assert behind_an_epoch == whole[first:]
+    assert within == whole[8:]
 
 
 # The example

@@ -201,6 +201,13 @@ def test_workers_of_a_loader_in_ranks_give_every_record_once(launched, launcher,
 # Checkpoints
 
 
+@pytest.mark.resumes(
+    "torch: `torch.distributed.checkpoint`, of 4 ranks",
+    "a length, or none",
+    "in an epoch",
+    "1, 2, 4 or 8 ranks",
+    outcome="each datapoint once, equal to the last bit",
+)
 @pytest.mark.parametrize("world", LOADING)
 @pytest.mark.parametrize("name", ["indexed", "stream"])
 def test_a_checkpoint_of_four_ranks_loads_under_any_number(launched, world, name):
@@ -211,6 +218,13 @@ def test_a_checkpoint_of_four_ranks_loads_under_any_number(launched, world, name
     assert after == [whole[COUNT + rank :: world] for rank in range(world)]
 
 
+@pytest.mark.resumes(
+    "torch: `torch.distributed.checkpoint`, of 4 ranks",
+    "a length, or none",
+    "in an epoch",
+    "1, 2, 4 or 8 ranks",
+    outcome="each datapoint once, equal to the last bit",
+)
 @pytest.mark.parametrize("world", [2, 8])
 def test_one_that_is_written_in_the_background_does_too(launched, world):
     for seen in launched("fork", world):
@@ -241,12 +255,20 @@ def test_the_state_of_any_rank_as_plain_json_is_that_of_all(launched, world, sav
             assert (flow.epoch, pairs(torch_ranks.told(flow))) == (1, whole[COUNT + rank :: world])
 
 
+@pytest.mark.resumes("torch: the same, `shuffle_buffer` behind `shard`", "a length", "in an epoch", "4 ranks")
 def test_a_state_that_is_of_its_rank_loads_under_the_same_number(launched):
     for seen, saved in zip(launched("fork", SAVING), launched("torchrun", SAVING)):
         assert seen["loaded"]["refusals"]["of a rank"] is None
         assert seen["loaded"]["rest of its own"] == saved["saved_in_the_middle"]["after"]["of a rank"]
 
 
+@pytest.mark.resumes(
+    "torch: the same, `shuffle_buffer` behind `shard`",
+    "a length",
+    "in an epoch",
+    "2 or 8 ranks",
+    outcome="refused, by an error",
+)
 @pytest.mark.parametrize("world", [2, 8])
 def test_and_is_said_to_be_missing_under_another(launched, world):
     """By DCP, with a CheckpointException, which `except Exception` does not catch: it is a BaseException (torch 2.14,

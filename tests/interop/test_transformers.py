@@ -19,6 +19,7 @@ def resumed(program, folder, step, **options):
     return written(folder / "resumed.jsonl")
 
 
+@pytest.mark.resumes("transformers: `Trainer` with a loader", "a length", "in an epoch, at its end")
 @pytest.mark.parametrize("step", [3, 7, 9])
 def test_a_flow_with_a_length_goes_on_exactly(program, whole, tmp_path, step):
     """In the middle of an epoch, at its end, and in a later one, whose number Trainer tells the flow."""
@@ -26,12 +27,14 @@ def test_a_flow_with_a_length_goes_on_exactly(program, whole, tmp_path, step):
     assert resumed(program, tmp_path, step, **options) == whole(**options)[step:]
 
 
+@pytest.mark.resumes("transformers: `Trainer` with a loader", "a length", "in an epoch, at its end")
 def test_gradients_are_accumulated_as_if_nothing_had_happened(program, whole, tmp_path):
     """Of seven batches two make a step, and the last one alone: four steps an epoch."""
     options = {"num_train_epochs": 3, "gradient_accumulation_steps": 2}
     assert resumed(program, tmp_path, 6, **options) == whole(**options)[11:]
 
 
+@pytest.mark.resumes("transformers: `Trainer` with a loader", "no end, and `max_steps`", "at any step")
 @pytest.mark.parametrize("step", [3, 9])
 def test_a_flow_without_an_end_goes_on_exactly(program, whole, tmp_path, step):
     """What has no length ends in `cycle()`, and `max_steps` says when training does."""
@@ -39,6 +42,12 @@ def test_a_flow_without_an_end_goes_on_exactly(program, whole, tmp_path, step):
     assert resumed(program, tmp_path, step, **options) == whole(**options)[step:]
 
 
+@pytest.mark.resumes(
+    "transformers: `Trainer` with the flow itself",
+    "a length",
+    "at the end of an epoch",
+    outcome="equal to the last bit; refused in an epoch",
+)
 def test_a_flow_itself_does_where_nothing_is_to_be_skipped(program, whole, tmp_path):
     """Trainer calls its `set_epoch`; at the end of an epoch it goes on exactly. In the middle of one Trainer would skip
     batches of a DataLoader (transformers 5.24.0, `Trainer._run_epoch`), which a flow is not."""
@@ -53,6 +62,12 @@ def test_a_flow_itself_does_where_nothing_is_to_be_skipped(program, whole, tmp_p
     )
 
 
+@pytest.mark.resumes(
+    "transformers: `Trainer` with a loader that is not prepared",
+    "a length",
+    "in a later epoch",
+    outcome="not: the order of the first epoch comes again",
+)
 def test_a_loader_that_is_not_prepared_is_not_told_the_epoch(program, whole, tmp_path):
     """`torch`'s DataLoader has no `set_epoch`, so a new program begins with epoch 0, whichever Trainer goes on with."""
     options = {"given": "as it is", "num_train_epochs": 3}
@@ -61,6 +76,9 @@ def test_a_loader_that_is_not_prepared_is_not_told_the_epoch(program, whole, tmp
     assert resumed(program, tmp_path, 9, **options)[0][0] == full[2][0]
 
 
+@pytest.mark.resumes(
+    "transformers: `Trainer` with a loader", "no length", "in a later epoch", outcome="not: batches come again"
+)
 def test_behind_the_first_pass_over_a_flow_without_a_length_trainer_is_lost(program, whole, tmp_path):
     """It takes all steps for one pass (transformers 5.24.0, `Trainer.set_initial_training_values`): it skips more than
     the first pass has, and gives the second from its beginning."""
