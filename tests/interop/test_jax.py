@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toolz
 from comparing import assert_same
 
 import flowfn as ff
@@ -589,14 +590,14 @@ def free_port():
         return listening.getsockname()[1]
 
 
-def two_processes(folder, body, timeout=90):
-    """What each of two processes of JAX printed, which ended well."""
+def two_processes(folder, body, *arguments, timeout=90, killed=False):
+    """What each of two processes of JAX printed, which ended well, or killed themselves: JAX may abort the one whose other is gone."""
     script = folder / "two.py"
     script.write_text(TWO + textwrap.dedent(body))
     port = free_port()
     both = [
         subprocess.Popen(
-            [sys.executable, str(script), str(rank), "2", str(port)],
+            [sys.executable, str(script), str(rank), "2", str(port), *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -609,7 +610,8 @@ def two_processes(folder, body, timeout=90):
         for one in both:
             one.kill()
             one.wait()
-    assert [one.returncode for one in both] == [0, 0], said
+    ended = [one.returncode for one in both]
+    assert max(ended) < 0 if killed else ended == [0, 0], said
     return [out for out, _ in said]
 
 
@@ -806,6 +808,115 @@ def test_training_that_was_killed_goes_on_to_the_same_bits(way, sized, tmp_path)
     assert first == 6 if sized == "length" else 2 < first < 6
     assert behind_an_epoch == whole[first:]
     assert within == whole[8:]
+
+
+TWO_WITH_ORBAX = """
+import signal
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+how, folder = sys.argv[4:]
+EPOCHS, SAVED = 2, 6
+STAGES = {"length": ([], []), "no length": ([ff.filter(lambda row: row[1] < 3)], []), "own": ([], [ff.shuffle_buffer(5)])}
+
+
+def noisy(x, rng):
+    return x + rng.normal(scale=0.1, size=3).astype(np.float32)
+
+
+def flow_of(name):
+    x = np.random.default_rng(0).normal(size=(43, 3)).astype(np.float32)
+    before, behind = STAGES[name]
+    return ff.pipe(
+        ff.from_arrays(x, x @ np.float32([1, -2, 3])), ff.shuffle(), *before, ff.shard(rank, world, remainder="drop"),
+        *behind, ff.map_component(noisy, 0, rng=True), ff.batch(4, drop_remainder=True), to_jax(sharding=data))
+
+
+@jax.jit
+def step(params, x, y):
+    value, slope = jax.value_and_grad(lambda w: ((x @ w - y) ** 2).mean())(params["w"])
+    return {"w": params["w"] - 0.05 * slope}, value
+
+
+def manager_of(name):
+    everybody = ocp.options.MultiprocessingOptions(primary_host=None)
+    batches = {
+        "length": ocp.JsonCheckpointHandler(),
+        "no length": ocp.JsonCheckpointHandler(),
+        "own": ocp.JsonCheckpointHandler(f"process-{rank}.json", multiprocessing_options=everybody),
+    }[name]
+    handlers = {"model": ocp.StandardCheckpointHandler(), "batches": batches}
+    return ocp.CheckpointManager(f"{folder}/{name}", item_handlers=handlers)
+
+
+def fit(name):
+    flow, params, done, manager = flow_of(name), jax.device_put({"w": np.zeros(3, np.float32)}, whole), 0, manager_of(name)
+    if how == "resumed":
+        done = manager.latest_step()
+        saved = manager.restore(done, args=ocp.args.Composite(
+            model=ocp.args.StandardRestore(params), batches=ocp.args.JsonRestore()))
+        params = saved["model"]
+        flow.load_state_dict(saved["batches"])
+    for _ in range(flow.epoch, EPOCHS):
+        for x, y in flow:
+            params, value = step(params, x, y)
+            done += 1
+            shares = [np.asarray(shard.data).tobytes().hex() for shard in x.addressable_shards]
+            print(json.dumps([name, done, float(value).hex(), shares]), flush=True)
+            if how == "killed" and done == SAVED:
+                manager.save(done, args=ocp.args.Composite(
+                    model=ocp.args.StandardSave(params), batches=ocp.args.JsonSave(flow.state_dict())))
+                manager.wait_until_finished()
+            if how == "killed" and done == SAVED + 1:
+                return
+    print(json.dumps([name, [float(one).hex() for one in np.asarray(params["w"])]]), flush=True)
+
+
+for name in STAGES:
+    fit(name)
+if how == "whole":
+    sys.exit()
+if how == "killed":
+    multihost_utils.sync_global_devices("all is saved")
+    os.kill(os.getpid(), signal.SIGKILL)
+with open(f"{folder}/own/{SAVED}/batches/process-{1 - rank}.json") as file:
+    try:
+        flow_of("own").load_state_dict(json.load(file))
+    except ValueError as error:
+        print(json.dumps(["refused", str(error)]))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.resumes("JAX: the same in 2 processes, with `shard`", "a length, or none", "in an epoch")
+@pytest.mark.resumes(
+    "JAX: the same, `shuffle_buffer` behind `shard`, and a handler of Orbax by which each process saves",
+    "a length",
+    "in an epoch",
+)
+def test_two_processes_that_were_killed_go_on_from_what_orbax_saved(tmp_path):
+    """`JsonSave` writes the state of the first process (orbax 0.12.8, `JsonCheckpointHandler`), which is good for all; one
+    that is of its rank is refused elsewhere, and needs a file for each process: `JsonCheckpointHandler(f"process-{rank}.json",
+    multiprocessing_options=MultiprocessingOptions(primary_host=None))`."""
+    pytest.importorskip("orbax.checkpoint")
+
+    def told(how, **options):
+        """What each process printed in the training of each name."""
+        said = two_processes(tmp_path, TWO_WITH_ORBAX, how, tmp_path / "saved", **options)
+        return [
+            toolz.groupby(0, [json.loads(line) for line in out.splitlines() if line.startswith('["')]) for out in said
+        ]
+
+    whole, killed, resumed = told("whole"), told("killed", killed=True), told("resumed")
+    for rank in (0, 1):
+        for name in ("length", "no length", "own"):
+            right = whole[rank][name]
+            assert len(right) > 8
+            assert right[-1] == whole[0][name][-1]
+            assert killed[rank][name] == right[:7]
+            assert resumed[rank][name] == right[6:]
+        ((_, refused),) = resumed[rank]["refused"]
+        assert f"the state is of rank {1 - rank} of 2" in refused
 
 
 # The example
