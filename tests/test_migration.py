@@ -1,23 +1,26 @@
-"""Every row of the table of examples/from_dataflow.md for those who come from DataFlow, and every promise beyond it,
-names the tests that hold it."""
+"""Every row of the tables of examples/from_dataflow.md and examples/from_others.md for those who come from other
+libraries, and every promise beyond them, names the tests that hold it."""
 
 import ast
+import builtins
 import contextlib
 import inspect
 import re
 from pathlib import Path
 
 import pytest
+from migrating import tables
+from rows_of_others import OTHERS
 
 import flowfn
 import flowfn.datasets
 import flowfn.formats
 import flowfn.image
+import flowfn.interop
 
-PLACES = [flowfn, flowfn.image, flowfn.formats, flowfn.datasets]
-PLACEHOLDERS = {"aug", "f"}
+PLACES = [flowfn, flowfn.image, flowfn.formats, flowfn.datasets, flowfn.interop]
+PLACEHOLDERS = {"aug", "f", "MyDataFlow", "DataLoader"}
 HERE = Path(__file__).parent
-PAGE = HERE.parent / "examples" / "from_dataflow.md"
 
 ROWS = {
     "MyDataFlow": [
@@ -386,10 +389,8 @@ def names_in(name):
     return [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
 
 
-def rows():
-    text = PAGE.read_text(encoding="utf8")
-    table = text[: text.index("Coming from elsewhere")]
-    return re.findall(r"^\| (`.*?) \| (.*?) \|", table, re.MULTILINE)
+ROWS = {"tensorpack's DataFlow": ROWS, **OTHERS}
+TABLES = tables("from_dataflow.md") | tables("from_others.md")
 
 
 def calls(cell):
@@ -400,29 +401,50 @@ def calls(cell):
             yield from tree.elts if isinstance(tree, ast.Tuple) else [tree]
 
 
-def test_every_row_of_the_table_has_its_tests():
-    known = {row: [start for start in ROWS if f"`{start}" in row] for row, _ in rows()}
-    assert len(known) == len(ROWS)
+def pieces(cell):
+    """What of these is looked up and called: calls anywhere within them, and names that stand alone."""
+    for tree in calls(cell):
+        yield from ([tree] if isinstance(tree, ast.Name) else [])
+        yield from (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def found(function):
+    """What a function is called by: a name of ours, a method of a flow, or what is not ours."""
+    if isinstance(function, ast.Name) and not hasattr(builtins, function.id):
+        (named,) = [getattr(place, function.id) for place in PLACES if hasattr(place, function.id)]
+        return named
+    if isinstance(function, ast.Name):
+        return getattr(flowfn, function.id, None)
+    return getattr(flowfn.Flow, function.attr) if getattr(function.value, "id", None) == "flow" else None
+
+
+@pytest.mark.parametrize("library", TABLES)
+def test_every_row_of_a_table_has_its_tests(library):
+    named = ROWS[library]
+    known = {
+        row: [start for start in named if row.startswith(start) or f"`{start}" in row] for row, _, _ in TABLES[library]
+    }
+    assert len(known) == len(TABLES[library]) == len(named)
     assert [row for row, found in known.items() if not found] == []
-    assert {start for found in known.values() for start in found} == set(ROWS)
+    assert {start for found in known.values() for start in found} == set(named)
 
 
-@pytest.mark.parametrize(("row", "cell"), rows())
+@pytest.mark.parametrize(("row", "cell"), [(row, cell) for table in TABLES.values() for row, cell, _ in table])
 def test_what_a_row_says_to_write_is_there(row, cell):
-    for node in calls(cell):
+    for node in pieces(cell):
         function = node.func if isinstance(node, ast.Call) else node
-        if isinstance(function, ast.Name) and function.id not in PLACEHOLDERS:
-            (found,) = [getattr(place, function.id) for place in PLACES if hasattr(place, function.id)]
-            if isinstance(node, ast.Call):
-                given = [one for one in node.args if getattr(one, "value", None) is not ...]
-                inspect.signature(found).bind_partial(
-                    *given, **{keyword.arg: keyword.value for keyword in node.keywords}
-                )
+        named = None if getattr(function, "id", None) in PLACEHOLDERS else found(function)
+        if named is not None and isinstance(node, ast.Call):
+            given = [one for one in node.args if getattr(one, "value", None) is not ...]
+            keywords = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+            inspect.signature(named).bind_partial(*given, **keywords)
 
 
-@pytest.mark.parametrize("row", [*ROWS, *BEYOND])
-def test_the_tests_of_a_row_are_there(row):
-    for named in {**ROWS, **BEYOND}[row]:
+@pytest.mark.parametrize(
+    "tests", [*{tuple(tests) for rows in [*ROWS.values(), BEYOND] for tests in rows.values()}], ids="; ".join
+)
+def test_the_tests_of_a_row_are_there(tests):
+    for named in tests:
         file, test = named.split("::")
         found = names_in(file)
         assert found
