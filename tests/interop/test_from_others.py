@@ -8,7 +8,6 @@ import json
 import operator
 import os
 import random
-import sys
 import tarfile
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ MODULES = {
     "torch": "torch",
     "tf.data": "tensorflow",
     "Grain": "grain",
-    "datasets": "datasets",
+    "datasets": "datasets.load",  # a folder of tests is called so, too
     "webdataset": "webdataset",
     "Ray Data": "ray",
 }
@@ -82,10 +81,8 @@ def ray():
 
 @pytest.fixture(autouse=True)
 def at_home(tmp_path, monkeypatch):
-    """Caches go to a folder of the test; and Grain's workers want that flags have been read."""
+    """Caches go to a folder of the test."""
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    if absl := sys.modules.get("absl.flags"):
-        absl.FLAGS.mark_as_parsed()
 
 
 # Where a row tells of no difference: (what theirs gives, what ours gives)
@@ -202,9 +199,10 @@ def grain_says():
 
 def datasets_says():
     import datasets
-    from PIL import Image
 
     from flowfn.datasets import image_folder
+
+    Image = pytest.importorskip("PIL.Image")
 
     folder = Path(os.environ["HF_DATASETS_CACHE"]) / "pictures"
     for name in ("cat/1.png", "cat/2.png", "dog/3.png"):
@@ -663,7 +661,11 @@ def test_a_checkpoint_of_tf_data_holds_its_buffer(tf, tmp_path):
 
 @pytest.fixture
 def grain():
-    return pytest.importorskip("grain")
+    grain = pytest.importorskip("grain")
+    from absl import flags
+
+    flags.FLAGS.mark_as_parsed()  # before that its loader starts no workers
+    return grain
 
 
 def test_an_index_goes_round_in_grain(grain):
@@ -804,11 +806,11 @@ def test_a_loader_of_grain_is_a_pipe(grain):
 
 @pytest.fixture
 def hf():
-    hf = pytest.importorskip("datasets")
-    if not hasattr(hf, "Dataset"):  # a folder of tests has the name as well
-        pytest.skip("could not import 'datasets'")
-    hf.disable_progress_bars()
-    return hf
+    pytest.importorskip(MODULES["datasets"])
+    import datasets
+
+    datasets.disable_progress_bars()
+    return datasets
 
 
 def xs(rows):
