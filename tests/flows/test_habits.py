@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from migrating import tables
 
 import flowfn as ff
 from flowfn import interop
@@ -359,6 +360,8 @@ def test_advice_names_words_that_there_are():
         "f",
         "load_dataset",
         "reset_state",
+        "state_dict",
+        "load_state_dict",
     }
     texts = [word.do for word in dialects.KEYWORDS.values()] + [
         at for word in dialects.KEYWORDS.values() for at in word.at.values()
@@ -499,11 +502,11 @@ def test_names_of_other_libraries_are_answered():
         from flowfn import BatchData  # noqa: F401
 
 
-def test_every_class_in_the_table_for_those_who_come_from_dataflow_is_answered():
-    page = (Path(__file__).parents[2] / "examples" / "from_dataflow.md").read_text()
-    first = re.findall(r"^\| (`[^|]*`[^|]*) \|[^|]*\|[^|]*\|$", page, re.M)
+@pytest.mark.parametrize(("page", "number"), [("from_dataflow.md", 90), ("from_others.md", 30)])
+def test_every_class_in_the_tables_for_those_who_come_from_elsewhere_is_answered(page, number):
+    first = [row for rows in tables(page).values() for row, _, _ in rows]
     names = {name for cell in first for name in re.findall(r"`([A-Z]\w+)", cell)} - {"MyDataFlow"}
-    assert len(names) > 90
+    assert len(names) > number
     assert names <= dialects.NAMES.keys()
 
 
