@@ -163,8 +163,8 @@ def _sent_to_device(device: str, source: Any) -> Iterator[Any]:
             torch.empty(0, device=place)
         except (RuntimeError, AssertionError) as error:  # NotImplementedError is one of the former
             raise RuntimeError(
-                f'to_device(): there is no {device!r} for torch here; to_device("cpu") does without ({error})'
-            ) from None
+                f'to_device(): there is no {device!r} for torch here; to_device("cpu") does without'
+            ) from error
         for datapoint in source:
             yield _OnItsWay(with_leaves(partial(_moved_tensor, torch, place), datapoint), None)
         return
