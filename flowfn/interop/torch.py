@@ -128,6 +128,7 @@ def to_device(device: Any, source: Any, *, ahead: int = 2) -> Any:
     Raises:
         ImportError: torch is not installed.
         RuntimeError: torch does not know such a device; or, in a pass, it is not there.
+        TypeError: the device is neither a name, a number nor a torch.device.
 
     >>> import flowfn as ff
     >>> flow = ff.pipe(range(6), ff.batch(2), to_device("cpu"))  # doctest: +SKIP
