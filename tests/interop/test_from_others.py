@@ -937,8 +937,8 @@ def test_shards_of_datasets_are_blocks_unless_it_is_told(hf):
     ],
 )
 def test_datasets_interleaves_alike_but_for_the_end(hf, streamed, stopping, until, theirs_more, ours_more):
-    """A Dataset goes on to the end of a round where its stream stops at once, so that with "all_exhausted" the two
-    differ (datasets 5.2)."""
+    """With "all_exhausted" a Dataset goes on to the end of a round where its stream stops at once (datasets 5.2,
+    findings/datasets_interleaved_streams_end_earlier.sh)."""
     parts = hf.Dataset.from_dict(COLUMNS), hf.Dataset.from_dict({"x": [100, 101, 102], "y": [*"abc"]})
     theirs = [part.to_iterable_dataset() for part in parts] if streamed else parts
     together = xs(hf.interleave_datasets([*theirs], stopping_strategy=stopping))
@@ -1137,13 +1137,13 @@ def test_a_seeded_shuffle_of_ray_is_one_order(theirs):
     assert [*ours] != [*ours]
 
 
-def test_a_union_of_ray_takes_turns(ray):
-    """The rows of both come, but block by block in turns, unless DataContext.execution_options.preserve_order is set
-    (Ray 2.60)."""
+def test_a_union_of_ray_takes_turns(ray, monkeypatch):
+    """A block of the one, a block of the other, also and above all where order is to be kept, though its documentation
+    says that the order of the data sets is (Ray 2.60, findings/ray_union_takes_turns.sh)."""
+    monkeypatch.setattr(ray.data.DataContext.get_current().execution_options, "preserve_order", True)
     both = ray.data.range(6, override_num_blocks=3).union(ray.data.range(6, override_num_blocks=3))
-    theirs, ours = ids(both.iter_rows()), [*ff.concat(range(6), range(6))]
-    assert sorted(theirs) == sorted(ours)
-    assert theirs != ours
+    assert ids(both.iter_rows()) == [0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 4, 5]
+    assert [*ff.concat(range(6), range(6))] == [*range(6), *range(6)]
 
 
 def test_a_column_that_both_have_gets_another_name_in_ray(ray, theirs):
