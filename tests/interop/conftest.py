@@ -5,6 +5,8 @@ from functools import cache
 import pytest
 from forking import Program, written
 
+from flowfn import formats
+
 collect_ignore_glob = ["[!t]*.py", "t[!e]*.py"]
 
 
@@ -27,3 +29,25 @@ def whole(program, tmp_path_factory):
         return written(folder / "whole.jsonl")
 
     return run
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """The paths of eight tar files of two samples each."""
+    folder = tmp_path_factory.mktemp("shards")
+    samples = [{"cls": i, "txt": str(i)} for i in range(16)]
+    formats.write_webdataset(folder / "part-{shard:02d}.tar", samples, shard_size=2)
+    return sorted(map(str, folder.glob("*.tar")))
+
+
+@pytest.fixture(scope="module")
+def ray():
+    pytest.importorskip("ray.data")
+    import ray
+
+    ray.init(num_cpus=2, logging_level="ERROR", log_to_driver=False, include_dashboard=False)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    yield ray
+    ray.shutdown()

@@ -1,0 +1,66 @@
+"""What Ray Data does where a row of examples/from_others.md tells of a difference, beside what is done here."""
+
+import pytest
+from beside import odd
+
+import flowfn as ff
+
+pytestmark = [
+    pytest.mark.timeout(100),
+    pytest.mark.filterwarnings("ignore"),
+]
+
+
+@pytest.fixture
+def theirs(ray):
+    return ray.data.range(10)
+
+
+def ids(rows):
+    return [row["id"] for row in rows]
+
+
+def test_rows_of_ray_are_dicts(ray, theirs):
+    assert ray.data.from_items([1, 2]).take_all() == [{"item": 1}, {"item": 2}]
+    with pytest.raises(Exception, match="Standalone Python objects are not allowed"):
+        theirs.map(lambda row: 1).take_all()
+    assert [*ff.map(lambda row: 1, [{"id": 0}])] == [1]
+    with pytest.raises(TypeError, match="not subscriptable"):
+        theirs[0]
+
+
+def test_what_ray_maps_and_filters_is_the_same(theirs):
+    ours = [{"id": i} for i in range(10)]
+    keep, double = lambda row: odd(row["id"]), lambda row: [row, row]
+    assert theirs.filter(keep).flat_map(double).take_all() == [*ff.pipe(ours, ff.filter(keep), ff.flat_map(double))]
+    assert theirs.filter(keep).count() == 5
+    with pytest.raises(TypeError, match="length"):
+        len(ff.filter(keep, ours))
+
+
+def test_a_seeded_shuffle_of_ray_is_one_order(theirs):
+    shuffled = theirs.random_shuffle(seed=1)
+    assert ids(shuffled.iter_rows()) == ids(shuffled.iter_rows())
+    ours = ff.shuffle(range(10))
+    assert [*ours] != [*ours]
+
+
+def test_a_union_of_ray_takes_turns(ray):
+    """A block of the one, a block of the other, also and above all where order is to be kept, though its documentation
+    says that the order of the data sets is (Ray 2.60, findings/ray_union_takes_turns.sh)."""
+    both = ray.data.range(6, override_num_blocks=3).union(ray.data.range(6, override_num_blocks=3))
+    assert ids(both.iter_rows()) == [0, 1, 0, 1, 2, 3, 2, 3, 4, 5, 4, 5]
+    assert [*ff.concat(range(6), range(6))] == [*range(6), *range(6)]
+
+
+def test_a_column_that_both_have_gets_another_name_in_ray(ray, theirs):
+    assert theirs.zip(ray.data.range(10)).take(1) == [{"id": 0, "id_1": 0}]
+    with pytest.raises(ValueError, match="the key 'id'"):
+        list(ff.zip_components([{"id": 0}], [{"id": 0}]))
+
+
+def test_the_last_rows_are_the_test_set_of_ray(theirs):
+    assert [ids(part.iter_rows()) for part in theirs.train_test_split(0.3)] == [[*range(7)], [7, 8, 9]]
+    train, test = ff.split(range(10), 0.7, 0.3)
+    assert sorted([*train, *test]) == [*range(10)]
+    assert [*test] != [7, 8, 9]
