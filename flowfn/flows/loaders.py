@@ -1,4 +1,4 @@
-"""torch's DataLoader: where it is given a flow as it is, and where a flow reads from one.
+"""torch's DataLoader: where it is given a flow as it is, and where a flow reads from one, or from a sampler.
 
 It reads a flow by index, and tells nobody when an epoch begins; that it is who reads is told by the frame that called.
 What is drawn at random by one that is read, order and seeds of workers, is drawn when it begins.
@@ -48,20 +48,18 @@ def refuse_loader(node: Node) -> None:
 
 
 def is_loader(source: Any) -> bool:
-    """Whether an object is a DataLoader of torch."""
-    return any(kind.__name__ == "DataLoader" and kind.__module__.startswith(_DATA) for kind in type(source).__mro__)
+    """Whether an object is a DataLoader of torch, or a sampler of one."""
+    kinds = type(source).__mro__
+    return any(kind.__name__ in ("DataLoader", "Sampler") and kind.__module__.startswith(_DATA) for kind in kinds)
 
 
 def loaded(loader: Any, seed: int, epoch: int) -> Iterator[Any]:
     """What a loader gives in an epoch: its samplers draw from this seed, or know the epoch, if they are told it."""
     drawn: Any = sys.modules["torch"].default_generator
-    generators = [loader.generator]
-    for sampler in (loader.batch_sampler, loader.sampler, getattr(loader.batch_sampler, "sampler", None)):
-        if callable(tell := getattr(sampler, "set_epoch", None)):
+    for one in _drawing(loader):
+        if callable(tell := getattr(one, "set_epoch", None)):
             tell(epoch)
-        generators.append(getattr(sampler, "generator", None))
-    for generator in generators:
-        if generator is not None:
+        if (generator := getattr(one, "generator", None)) is not None:
             generator.manual_seed(seed)
     state = drawn.get_state()
     try:
@@ -71,6 +69,14 @@ def loaded(loader: Any, seed: int, epoch: int) -> Iterator[Any]:
     finally:
         drawn.set_state(state)
     return chain(first, iterator)
+
+
+def _drawing(loader: Any) -> Iterator[Any]:
+    """A loader or a sampler, and the samplers within."""
+    yield loader
+    for name in ("batch_sampler", "sampler"):
+        if (within := getattr(loader, name, None)) is not None:
+            yield from _drawing(within)
 
 
 def _module(frame: FrameType) -> str:

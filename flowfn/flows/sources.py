@@ -338,8 +338,8 @@ def flow(source: Any, caller: str = "flow") -> Flow[Any]:
     Sequences (with `__len__` and integer `__getitem__`: lists, ranges, arrays, torch datasets) are read by index.
     Callables are called once in each pass, with those of the keywords `rng` (a numpy Generator), `epoch` (int; below
     `repeat` and `cycle` a tuple, (epoch, round)) and `start` (int: how many datapoints to leave out) that they name.
-    Other iterables are iterated. An iterator works for one pass. What a DataLoader of torch draws when it begins (its
-    order, seeds of workers) is fixed by the pass; samplers with `set_epoch` are told the epoch.
+    Other iterables are iterated. An iterator works for one pass. What a DataLoader of torch, or a sampler, draws when
+    it begins (its order, seeds of workers) is fixed by the pass; samplers with `set_epoch` are told the epoch.
 
     Nothing of it is opened or read before a pass begins.
 

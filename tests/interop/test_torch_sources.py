@@ -100,6 +100,16 @@ LOADERS = {
     "a stream": lambda **o: data.DataLoader(Stream(), batch_size=4, **o),
 }
 
+SAMPLERS = {
+    "at random": lambda: data.RandomSampler(Rows()),
+    "of a generator": lambda: data.RandomSampler(Rows(), generator=generator()),
+    "drawn again": lambda: data.RandomSampler(Rows(), replacement=True, num_samples=80),
+    "a subset": lambda: data.SubsetRandomSampler(range(3, 11)),
+    "weights": lambda: data.WeightedRandomSampler([1.0] * 11, 20),
+    "batches": lambda: data.BatchSampler(data.RandomSampler(Rows()), 4, False),
+    "a rank": lambda: data.DistributedSampler(Rows(), num_replicas=2, rank=1),
+}
+
 
 @pytest.mark.parametrize("name", LOADERS)
 def test_what_a_loader_draws_is_fixed_by_the_pass(name):
@@ -111,6 +121,17 @@ def test_what_a_loader_draws_is_fixed_by_the_pass(name):
     assert (first != second) is (name not in ("in order", "a stream"))
     assert list(order_of(LOADERS[name]())) == first
     ff.testing.check(lambda: order_of(LOADERS[name]()), stops=3)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_what_a_sampler_draws_is_fixed_by_the_pass(name):
+    flow = ff.flow(SAMPLERS[name]())
+    first, second = list(flow), list(flow)
+    torch.rand(3)
+    assert first != second
+    assert [list(flow.run(epoch=1)), list(flow.run(epoch=0))] == [second, first]
+    assert len(flow) == len(first) == len(SAMPLERS[name]())
+    ff.testing.check(lambda: ff.flow(SAMPLERS[name]()), stops=3)
 
 
 def test_workers_of_a_loader_are_seeded_by_the_pass():
