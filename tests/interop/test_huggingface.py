@@ -2,7 +2,9 @@
 
 import copy
 import datetime
+import io
 import json
+import wave
 import zoneinfo
 from itertools import islice
 
@@ -80,6 +82,87 @@ def test_pictures_are_decoded_once_and_not_long_before_they_are_wanted():
         decoded.clear()
         next(iter(ff.flow(made)))
         assert len(decoded) <= 16
+
+
+def wave_file(number):
+    """So many more than 50 samples of 16 bits, which tell the number."""
+    with io.BytesIO() as file:
+        with wave.open(file, "wb") as written:
+            written.setparams((1, 2, 8000, 0, "NONE", ""))
+            written.writeframes(np.full(50 + number, 100 * number, "<i2").tobytes())
+        return file.getvalue()
+
+
+def sounds(**options):
+    made = datasets.Dataset.from_dict({"sound": [wave_file(i) for i in range(30)], "x": list(range(30))})
+    return made.cast_column("sound", datasets.Audio(**options))
+
+
+def samples(row):
+    with wave.open(io.BytesIO(row["sound"]["bytes"])) as file:
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2"), row["x"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_sound_that_is_not_decoded_is_bytes_and_a_path_for_a_decoder_of_ones_own(stream):
+    """`Audio(decode=False)` needs no torchcodec where bytes are cast to it (with features given to `from_dict` it does,
+    datasets 5.2.0, features/audio.py), and passes through workers, batches and states as other columns do."""
+    made = sounds(decode=False).to_iterable_dataset(num_shards=3) if stream else sounds(decode=False)
+    assert {tuple(row["sound"]) for row in ff.flow(made)} == {("bytes", "path")}
+    flow = ff.pipe(made, ff.shuffle_buffer(5), ff.map(samples))
+    right = [(number, len(sound), set(sound.tolist())) for sound, number in flow]
+    assert sorted(right, key=lambda row: row[0]) == [(i, 50 + i, {100 * i}) for i in range(30)]
+    again = iter(ff.pipe(flow.set_epoch(0), ff.prefetch(2, processes=2)))
+    assert [number for _, number in islice(again, 7)] == [row[0] for row in right[:7]]
+    state = json.loads(json.dumps(again.state_dict()))
+    assert [number for _, number in flow.load_state_dict(state)] == [row[0] for row in right[7:]]
+
+
+def test_sound_that_cannot_be_decoded_says_what_is_missing(monkeypatch):
+    monkeypatch.setattr(datasets.config, "TORCHCODEC_AVAILABLE", False)
+    with pytest.raises(ImportError, match="please install 'torchcodec'"):
+        next(iter(ff.flow(sounds())))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_decoded_sound_is_the_object_that_datasets_has_for_it(stream):
+    """It decodes when it is asked for its array, of float32. Workers read what has an index, and one worker reads a stream;
+    two of them are given what this process has read of it, and a decoder cannot be given away."""
+    if not decodes_sound():
+        pytest.skip("torchcodec, or FFmpeg, is not installed")
+    made = sounds().to_iterable_dataset(num_shards=3) if stream else sounds()
+    row = next(iter(ff.flow(made)))
+    assert type(row["sound"]).__module__ == "datasets.features._torchcodec"
+    flow = ff.pipe(made, ff.map(decoded), ff.prefetch(2, processes=1 if stream else 2))
+    for number, (sound, rate) in enumerate(flow):
+        assert (sound.dtype, sound.shape, rate) == (np.float32, (50 + number,), 8000)
+        assert np.array_equal(sound, np.full(50 + number, np.float32(100 * number) / 2**15))
+    assert number == 29
+    apart = ff.pipe(made, ff.map(decoded) if stream else None, ff.prefetch(2, processes=2))
+    with pytest.raises(TypeError, match="AudioDecoder of torchcodec is of the process that made it"):
+        next(iter(apart))
+
+
+def test_a_decoder_that_would_be_pickled_as_an_address_is_not_sent():
+    """torchcodec 0.17.0: what is unpickled elsewhere looks into memory that is not there."""
+    for flow in (ff.pipe([0], ff.map(decoder)), ff.pipe(lambda: map(decoder, [0]), ff.map(repr))):
+        with pytest.raises(TypeError, match="AudioDecoder of torchcodec is of the process that made it"):
+            next(iter(ff.pipe(flow, ff.prefetch(2, processes=2))))
+
+
+def decoder(_):
+    return type("AudioDecoder", (), {"__module__": "torchcodec.decoders"})()
+
+
+def decoded(row):
+    return row["sound"]["array"], row["sound"]["sampling_rate"]
+
+
+def decodes_sound():
+    try:
+        return sounds()[0]["sound"]["sampling_rate"] == 8000
+    except (ImportError, RuntimeError):
+        return False
 
 
 def test_batches_of_numpys_format_have_other_dtypes_than_its_columns():

@@ -12,7 +12,7 @@ import copyreg
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def reducer(kind: Any) -> Reducer | None:
         return None
     if subclasses.leaves_it_to_numpy(kind) or kind is np.ma.MaskedArray:
         return subclasses.reduced
-    return _REDUCERS.get(kind) or _TENSOR_REDUCERS.get((kind.__module__.partition(".")[0], kind.__name__))
+    return _REDUCERS.get(kind) or _FOREIGN.get((kind.__module__.partition(".")[0], kind.__name__))
 
 
 def array(value: np.ndarray) -> Any:
@@ -136,8 +136,21 @@ def _jax_made(data: np.ndarray) -> Any:
     return made
 
 
+def decoder(value: Any) -> NoReturn:
+    """A decoder of torchcodec, whose pickle would be an address in the memory of this process.
+
+    Raises:
+        TypeError: always.
+    """
+    raise TypeError(
+        f"an {type(value).__name__} of torchcodec is of the process that made it; take what it decodes in a map there, "
+        "or have bytes to decode behind: Audio(decode=False) and Video(decode=False) of datasets"
+    )
+
+
 _REDUCERS: dict[type, Reducer] = {np.ndarray: array, memoryview: view}
-_TENSOR_REDUCERS: dict[tuple[str, str], Reducer] = {
+_FOREIGN: dict[tuple[str, str], Reducer] = {
     ("torch", "Tensor"): torch_tensor,
     ("jaxlib", "ArrayImpl"): jax_array,
+    **{(library, f"{what}Decoder"): decoder for library in ("torchcodec", "datasets") for what in ("Audio", "Video")},
 }
