@@ -2,8 +2,9 @@
 
     @pytest.mark.resumes("torch, a loop of your own", "a length, or none", "in an epoch")
 
-at a test, or at a case of one, is a row. `python tests/resuming.py --write` runs all that are so marked, with the frameworks, and
-writes the table. `tests/test_readme.py` sees to it that it is that of the marks.
+at a test, or at a case of one, is a row. `python tests/resuming.py --write` runs all that are so marked, or those of some files, with
+the frameworks, and writes the table: a row says what is claimed if all of its tests passed. `tests/test_readme.py` sees to it that
+no row lacks a test, and no claim its row.
 """
 
 import argparse
@@ -55,6 +56,12 @@ def on_page():
     return PAGE.read_text(encoding="utf8").partition(BEGIN)[2].partition(END)[0]
 
 
+def of_page():
+    """What comes then, by all that stands before it in a row of the page."""
+    rows = [Row(*line.strip("| ").split(" | ")) for line in on_page().splitlines()]
+    return {row[:-1]: row.outcome for row in rows}
+
+
 class Outcomes:
     """A plugin of pytest: how the tests of each row ended."""
 
@@ -70,19 +77,24 @@ class Outcomes:
         return report
 
     def seen(self, row):
-        """The row as it turned out to be."""
-        ended = self.of[row] or {"skipped"}
-        return row if ended == {"passed"} else row._replace(outcome=f"not tried, or not so: {', '.join(sorted(ended))}")
+        """The row as it turned out to be; if not all of its tests were run, as the page has it."""
+        ended = self.of[row]
+        if ended == {"passed"}:
+            return row
+        return row._replace(outcome="failed" if "failed" in ended else of_page().get(row[:-1], "not tried"))
 
 
 def main():
     parser = argparse.ArgumentParser(description="Run the tests that kill and resume, and print the table of them.")
     parser.add_argument("--write", action="store_true", help=f"write the table into {PAGE.name}")
-    write, outcomes = parser.parse_args().write, Outcomes()
-    status = pytest.main(["-q", "-o", "addopts=", "-m", "resumes", str(HERE / "interop")], [outcomes])
+    parser.add_argument(
+        "files", nargs="*", default=[str(HERE / "interop")], help="only these; other rows stay as they are"
+    )
+    given, outcomes = parser.parse_args(), Outcomes()
+    status = pytest.main(["-q", "-o", "addopts=", "-m", "resumes", *given.files], [outcomes])
     made = table(map(outcomes.seen, marked()))
     print(made)
-    if write:
+    if given.write:
         PAGE.write_text(PAGE.read_text(encoding="utf8").replace(BEGIN + on_page(), BEGIN + made), encoding="utf8")
     sys.exit(status)
 
