@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from contextlib import ExitStack
@@ -41,6 +42,7 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc, unused-ignore]
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Go on from what was saved last, if anything was."""
+        self._cut = _cuts_passes()
         self._trained = self._unsaved = 0
         self._behind = 0, 0
         self._metrics: list[np.ndarray] = []
@@ -55,8 +57,8 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc, unused-ignore]
         """Metrics, which Keras has reset, go on in the middle of an epoch."""
         first, behind = self._behind
         self._start = self._here = behind if epoch == first else 0
-        if not self._start and self.params["steps"] == self._batches.length:
-            self._go_on_drawing()  # before Keras begins a pass, and draws; one that steps_per_epoch cuts only goes on
+        if not self._start and not self._cut:
+            self._go_on_drawing()  # before Keras begins a pass, and draws for it
         if self._start:
             _assign(self.model.metrics_variables, self._metrics)
             self._quiet.enter_context(warnings.catch_warnings())
@@ -150,6 +152,14 @@ class Backup(keras.callbacks.Callback):  # type: ignore[misc, unused-ignore]
         own = keras.callbacks.BackupAndRestore(str(folder), save_freq=1)
         own.set_model(self.model)
         return own
+
+
+def _cuts_passes() -> bool:
+    """Whether the fit that calls was given steps_per_epoch: then a pass goes on from one epoch to the next."""
+    frame: Any = sys._getframe()
+    while frame is not None and "epoch_iterator" not in frame.f_locals:
+        frame = frame.f_back
+    return frame is not None and frame.f_locals["epoch_iterator"].steps_per_epoch is not None
 
 
 def _variable_values(variables: list[Any]) -> list[np.ndarray]:

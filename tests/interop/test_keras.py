@@ -29,7 +29,17 @@ ORDERS = [
     "loaded",
     "prefetched",
 ]
-RESULTS = [*ORDERS, "refused", "forms", "whole", "whole_uncounted", "by_hand", "hooks", "own_backup"]
+RESULTS = [
+    *ORDERS,
+    "refused",
+    "forms",
+    "whole",
+    "whole_uncounted",
+    "by_hand",
+    "by_its_own_steps",
+    "hooks",
+    "own_backup",
+]
 
 pytestmark = pytest.mark.timeout(320)
 
@@ -96,6 +106,10 @@ def test_a_killed_training_goes_on_to_the_last_bit(backend, seen, tmp_path):
     assert uncounted["weights"] == right["weights"]
     assert uncounted["history"] == {name: values[2:] for name, values in right["history"].items()}
     assert not resumed["left"]
+
+
+def test_an_interrupted_training_goes_on_where_keras_is_told_the_steps(seen):
+    assert seen["by_its_own_steps"]["seen"] == seen["by_its_own_steps"]["right"]
 
 
 def test_batches_may_have_any_form_that_keras_takes(seen):
