@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import resuming
+import what_resumes
 
 import flowfn as ff
 import flowfn.datasets
@@ -114,6 +114,6 @@ def test_extras_are_those_of_the_package_and_of_its_messages():
 
 
 def test_what_is_said_to_resume_is_what_the_marked_tests_claim():
-    """`python tests/resuming.py --write` runs them and writes what became of it."""
-    assert resuming.on_page() == resuming.table(resuming.marked())
-    assert len(resuming.marked()) > 20
+    """`python tests/what_resumes.py --write` runs them and writes what became of it."""
+    assert what_resumes.on_page() == what_resumes.table(what_resumes.marked())
+    assert len(what_resumes.marked()) > 20

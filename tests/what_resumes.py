@@ -2,7 +2,7 @@
 
     @pytest.mark.resumes("torch, a loop of your own", "a length, or none", "in an epoch")
 
-at a test, or at a case of one, is a row. `python tests/resuming.py --write` runs all that are so marked, or those of some files, with
+at a test, or at a case of one, is a row. `python tests/what_resumes.py --write` runs all that are so marked, or those of some files, with
 the frameworks, and writes the table: a row says what is claimed if all of its tests passed. `tests/test_readme.py` sees to it that
 no row lacks a test, and no claim its row.
 """
@@ -18,7 +18,7 @@ import pytest
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "examples" / "frameworks.md"
-BEGIN, END = "<!-- python tests/resuming.py --write -->\n", "<!-- to here -->\n"
+BEGIN, END = "<!-- python tests/what_resumes.py --write -->\n", "<!-- to here -->\n"
 
 
 class Row(NamedTuple):
