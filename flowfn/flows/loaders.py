@@ -16,7 +16,7 @@ from flowfn.kinds.nodes import Node
 
 _DATA, _FETCH = "torch.utils.data", "torch.utils.data._utils.fetch"
 
-_AS_DATASET = "write DataLoader(flowfn.interop.as_dataset(flow))"
+_AS_DATASET = "write DataLoader(flowfn.interop.as_dataset(flow), batch_size=None)"
 
 
 def in_a_loader(caller: FrameType | None) -> str:

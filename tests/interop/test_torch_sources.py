@@ -244,7 +244,7 @@ def test_random_flows_are_read_by_index_everywhere_else():
 
 
 def test_a_flow_that_no_index_reads_is_told_so_with_what_to_write():
-    said = r"DataLoader\(flowfn.interop.as_dataset\(flow\)\)"
+    said = r"DataLoader\(flowfn.interop.as_dataset\(flow\), batch_size=None\)"
     unsized = ff.pipe(lambda: iter(range(8)), ff.map(float))
     for options in ({}, {"batch_size": 2, "num_workers": 1}, {"batch_size": None}):
         with pytest.raises(TypeError, match=f"length of .* is not known before it is read: .*{said}"):
