@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from flowfn.datapoints import buffers
@@ -190,8 +191,8 @@ class FlowIterator(Iterator[Datapoint_co]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if getattr(self, "_outputs", None) is not None and Deferred is not None:  # modules go before some objects do
+    def __del__(self, ends: Callable[[], bool] = sys.is_finalizing) -> None:
+        if getattr(self, "_outputs", None) is not None and not ends():  # modules go before some objects do
             self.close()
 
     def __length_hint__(self) -> int:

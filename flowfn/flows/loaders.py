@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from copy import copy
 from itertools import chain, islice
 from types import FrameType
 from typing import Any
@@ -55,28 +56,30 @@ def is_loader(source: Any) -> bool:
 
 def loaded(loader: Any, seed: int, epoch: int) -> Iterator[Any]:
     """What a loader gives in an epoch: its samplers draw from this seed, or know the epoch, if they are told it."""
-    drawn: Any = sys.modules["torch"].default_generator
-    for one in _drawing(loader):
-        if callable(tell := getattr(one, "set_epoch", None)):
-            tell(epoch)
-        if (generator := getattr(one, "generator", None)) is not None:
-            generator.manual_seed(seed)
-    state = drawn.get_state()
+    torch = sys.modules["torch"]
+    state = torch.default_generator.get_state()
     try:
-        drawn.manual_seed(seed)
-        iterator = iter(loader)
+        torch.default_generator.manual_seed(seed)
+        iterator = iter(_of_a_pass(loader, torch, seed, epoch))
         first = list(islice(iterator, 1))  # not before that do samplers draw
     finally:
-        drawn.set_state(state)
+        torch.default_generator.set_state(state)
     return chain(first, iterator)
 
 
-def _drawing(loader: Any) -> Iterator[Any]:
-    """A loader or a sampler, and the samplers within."""
-    yield loader
+def _of_a_pass(reader: Any, torch: Any, seed: int, epoch: int) -> Any:
+    """A loader or a sampler, and the samplers within, with generators that no other pass draws from."""
+    own = copy(reader)
+    if getattr(reader, "persistent_workers", False):
+        vars(own)["persistent_workers"] = False  # those that stay go on with what they drew for the first pass
     for name in ("batch_sampler", "sampler"):
-        if (within := getattr(loader, name, None)) is not None:
-            yield from _drawing(within)
+        if (within := getattr(reader, name, None)) is not None:
+            vars(own)[name] = _of_a_pass(within, torch, seed, epoch)
+    if getattr(reader, "generator", None) is not None:
+        vars(own)["generator"] = torch.Generator(reader.generator.device).manual_seed(seed)
+    if callable(tell := getattr(own, "set_epoch", None)):
+        tell(epoch)
+    return own
 
 
 def _module(frame: FrameType) -> str:

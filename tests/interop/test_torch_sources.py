@@ -104,6 +104,9 @@ SAMPLERS = {
     "at random": lambda: data.RandomSampler(Rows()),
     "of a generator": lambda: data.RandomSampler(Rows(), generator=generator()),
     "drawn again": lambda: data.RandomSampler(Rows(), replacement=True, num_samples=80),
+    "drawn again of a generator": lambda: data.RandomSampler(
+        Rows(), replacement=True, num_samples=80, generator=generator()
+    ),
     "a subset": lambda: data.SubsetRandomSampler(range(3, 11)),
     "weights": lambda: data.WeightedRandomSampler([1.0] * 11, 20),
     "batches": lambda: data.BatchSampler(data.RandomSampler(Rows()), 4, False),
@@ -132,6 +135,28 @@ def test_what_a_sampler_draws_is_fixed_by_the_pass(name):
     assert [list(flow.run(epoch=1)), list(flow.run(epoch=0))] == [second, first]
     assert len(flow) == len(first) == len(SAMPLERS[name]())
     ff.testing.check(lambda: ff.flow(SAMPLERS[name]()), stops=3)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_passes_side_by_side_draw_of_their_own(name):
+    """A sampler with replacement draws 32 indices at a time of a generator that is in it (torch 2.14.1, sampler.py)."""
+    sampler = SAMPLERS[name]()
+    flow, loader = ff.flow(sampler), order_of(data.DataLoader(list(range(11)), batch_size=2, sampler=SAMPLERS[name]()))
+    for one in (flow, loader) if name != "batches" else (flow,):
+        expected = [list(one.run(epoch=epoch)) for epoch in (0, 1)]
+        assert list(zip(*[one.run(epoch=epoch) for epoch in (0, 1)])) == list(zip(*expected))
+
+
+@pytest.mark.parametrize("drawn", [{}, {"generator": generator()}], ids=["", "of a generator"])
+def test_persistent_workers_change_nothing_of_a_pass(drawn):
+    options = {"num_workers": 1, "persistent_workers": True, **drawn}
+    loader = data.DataLoader(list(range(11)), batch_size=2, shuffle=True, **options)
+    flow = order_of(loader)
+    first, second = list(flow), list(flow)
+    assert first != second
+    assert [list(flow.run(epoch=1)), list(flow.run(epoch=0))] == [second, first]
+    assert list(order_of(data.DataLoader(list(range(11)), batch_size=2, shuffle=True, **drawn)).run(epoch=0)) == first
+    assert len(list(loader)) == 6  # with workers of its own, where somebody else iterates it
 
 
 def test_workers_of_a_loader_are_seeded_by_the_pass():

@@ -143,8 +143,8 @@ def decoder(value: Any) -> NoReturn:
         TypeError: always.
     """
     raise TypeError(
-        f"an {type(value).__name__} of torchcodec is of the process that made it; take what it decodes in a map there, "
-        "or have bytes to decode behind: Audio(decode=False) and Video(decode=False) of datasets"
+        f"the {type(value).__name__} of torchcodec is of the process that made it; take what it decodes in a map "
+        "there, or have bytes to decode behind: Audio(decode=False) and Video(decode=False) of datasets"
     )
 
 
