@@ -264,13 +264,18 @@ def test_batches_that_are_held_keep_their_values_while_hundreds_more_are_made(pr
         assert np.array_equal(np.unique(np.asarray(batch)), [2 * at, 2 * at + 1])
 
 
-def test_batches_out_of_processes_are_looked_into_and_those_of_this_process_are_copied():
-    """jax 0.10.2: what NumPy allocates begins 16 bytes behind a multiple of 64, what crosses in shared memory at one."""
+def test_batches_out_of_processes_are_looked_into_and_those_of_this_process_where_they_lie_so():
+    """jax 0.10.2 looks into what begins at a multiple of 64 bytes: all that crosses in shared memory does.
+
+    What NumPy allocates mostly begins 16 bytes behind one, but where memory is taken a second time it can be any.
+    """
     full = ff.pipe(range(8), ff.map(lambda i: np.full(N, i, np.float32)), ff.batch(2))
-    for ahead, there in ((ff.prefetch(2, processes=1), True), (None, False)):
+    for ahead in (ff.prefetch(2, processes=1), None):
         seen = []
         flow = ff.pipe(full, ahead, ff.tap(seen.append), to_jax())
-        assert [looks_into(batch, array) for batch, array in zip(flow, seen)] == [there] * 4
+        there = [looks_into(batch, array) for batch, array in zip(flow, seen)]
+        assert there == [array.ctypes.data % 64 == 0 for array in seen]
+        assert ahead is None or all(there)
 
 
 @pytest.mark.parametrize("processes", [None, 2])
