@@ -53,7 +53,7 @@ from flowfn.parallel import WorkerDied, prefetch, shut_down, warm_up  # isort: s
 # seeing
 from flowfn.flows.flow import Flow  # isort: skip
 from flowfn.flows.iterating import FlowIterator  # isort: skip
-from flowfn.seeing import Speed, describe, explain, print_datapoint, progress, replay, speed  # isort: skip
+from flowfn.seeing import Origin, Speed, describe, explain, origins, print_datapoint, progress, replay, speed  # isort: skip
 from flowfn.seeing.watching import check_inputs  # isort: skip
 
 from flowfn.pickling.homes import publish as _publish  # isort: skip
@@ -74,6 +74,7 @@ __all__ = [
     "Dropped",
     "Flow",
     "FlowIterator",
+    "Origin",
     "Speed",
     "WorkerDied",
     "as_list",
@@ -106,6 +107,7 @@ __all__ = [
     "interleave",
     "map_component",
     "mix",
+    "origins",
     "pack",
     "pad",
     "pad_to_multiple",

@@ -27,9 +27,11 @@ from flowfn.kinds.tallies import Dropped as Dropped
 from flowfn.parallel import WorkerDied as WorkerDied
 from flowfn.parallel import shut_down as shut_down
 from flowfn.parallel import warm_up as warm_up
+from flowfn.seeing import Origin as Origin
 from flowfn.seeing import Speed as Speed
 from flowfn.seeing import describe as describe
 from flowfn.seeing import explain as explain
+from flowfn.seeing import origins as origins
 from flowfn.seeing import print_datapoint as print_datapoint
 from flowfn.seeing import speed as speed
 from flowfn.seeing.replaying import replay as replay
@@ -47,10 +49,10 @@ __version__: str
 
 # fmt: off
 __all__ = [
-    "Dropped", "Flow", "FlowIterator", "Speed", "WorkerDied", "as_list", "batch", "batch_by_key", "batch_by_length", "best_fit", "cache",
+    "Dropped", "Flow", "FlowIterator", "Origin", "Speed", "WorkerDied", "as_list", "batch", "batch_by_key", "batch_by_length", "best_fit", "cache",
     "cache_to", "check_inputs", "collate", "compose", "concat", "concat_then_split", "cycle", "describe", "epoch_of", "explain", "fake",
     "files", "filter_map", "first_fit", "flat_map", "flow", "freeze", "from_arrays", "from_queue", "guard", "inside", "interleave",
-    "map_component", "mix", "pack", "pad", "pad_to_multiple", "per_process", "pipe", "prefetch", "print_datapoint", "progress", "quotas",
+    "map_component", "mix", "origins", "pack", "pad", "pad_to_multiple", "per_process", "pipe", "prefetch", "print_datapoint", "progress", "quotas",
     "rebatch", "repeat", "repeat_each", "replay", "sample", "scan", "seeded", "select", "shape_of", "shard", "shuffle", "shuffle_buffer",
     "shut_down", "skip", "speed", "split", "stack", "stage", "subset", "take", "take_while", "tap", "unbatch", "unique", "warm_up",
     "window", "zip_components",

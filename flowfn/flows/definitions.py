@@ -58,6 +58,8 @@ class Definition:
     endless: bool = False
     times: Any = None
     joins: Callable[..., Any] | None = None
+    newest: bool = False
+    moves: bool = False
     note: Rule = ANY_NOTE  # what a stage that is marked notes beside its place in its sources
 
     @property
@@ -115,6 +117,8 @@ class Definition:
             switches=self.switches or self.several,
             endless=self.endless,
             times=meant(self.times),
+            newest=self.newest,
+            moves=self.moves,
             note=self.note if "mark" in self.asks else NO_NOTE,
         )
 

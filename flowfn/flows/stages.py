@@ -30,7 +30,7 @@ GIVES: dict[Any, frozenset[str]] = {
     Group: frozenset({"rngs", "indices"}),
     Expand: frozenset({"rngs", "indices"}),
     Order: frozenset({"rng"}),
-    Stream: frozenset({"rng", "mark"}),
+    Stream: frozenset({"rng", "mark", "trace"}),
     None: frozenset(),
 }
 INJECTED = frozenset().union(*GIVES.values())

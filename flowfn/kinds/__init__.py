@@ -4,7 +4,7 @@ parts      what stages and sources are, and the ways through trees of them
 runs       what fixes a pass, and its outputs     nodes       each and group, and what all nodes have
 orders     output i is some input                 routes      which one;  sections: where inputs are read in order only
 streams    expand and stream, read in order       tallies     what guarded stages count
-losses     what lets nothing through
+losses     what lets nothing through                 traces      what an output is made of
 failures   what an error says                     notes       what is written on it
 
 Indices go up, datapoints come down. Asked for outputs [6, 7] of batches of 3 of a shuffled source:

@@ -52,6 +52,7 @@ class Node:
     loose: bool = False  # whether outputs may come in any order
     foot: bool = False  # whether a pass that starts late, at a datapoint of its own, begins here (see `note_base`)
     based: bool = False  # whether its outputs are made of those from there on
+    retold: ClassVar[bool] = False  # whether, over what is not seekable, only reading it again tells its inputs
 
     def __init__(self, part: Part | None, sources: Sequence[Node], place: int, number: tuple[str, int] | None) -> None:
         self.part, self.sources, self.place, self.number = part, sources, place, number

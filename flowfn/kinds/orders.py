@@ -31,6 +31,7 @@ class Order(StageNode):
     """Output i is some input: a route says which."""
 
     orders = True
+    retold = True
 
     def setup(self) -> None:
         """Seekable where all sources are, and in rounds only where each is as long as the others;
@@ -151,6 +152,8 @@ class Order(StageNode):
         outputs = Outputs(iter(walk), self, walk.live, anchor.outputs, walk.tell)
         walk.ticks = outputs.ticks
         outputs.drop(start - anchor.outputs)
+        if (trace := run.traced(self.place)) is not None:
+            trace.used = walk.used
         return outputs.labelled(self.numbers(start), start) if lineage and not walk.lineage else outputs
 
 

@@ -30,6 +30,8 @@ class Traits:
     switches: bool = False  # whether its route switches between sources or rounds
     endless: bool = False  # whether it has no end whatever its source
     times: int | None = None  # how many outputs an input gives, if that is certain
+    newest: bool = False  # whether each output is made of the input that was taken last, as a whole
+    moves: bool = False  # whether a stream stage only moves datapoints, and looks into none
     note: Rule = NO_NOTE  # what it notes beside its place in its sources
 
 

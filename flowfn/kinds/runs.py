@@ -18,6 +18,7 @@ from more_itertools import consume
 
 from flowfn.kinds.parts import Part
 from flowfn.kinds.tallies import Tallies
+from flowfn.kinds.traces import Trace
 
 Length: TypeAlias = "int | float | None"
 """An int, `math.inf` (endless) or None (not known before it is read)."""
@@ -68,7 +69,8 @@ class Run:
     guarded stages count, `ordered` whether datapoints come in the order of their indices, none left out, `in_order`
     whether outputs have to come in order, whatever a prefetch was told. `engine` says what a prefetch may use:
     "processes", "threads", or "none" where one datapoint is looked at, or where this is a worker already. `opener`
-    opens what a stage reads besides its source, if that is not left to the stage.
+    opens what a stage reads besides its source, if that is not left to the stage. `trace` asks one node what its
+    outputs are made of.
     """
 
     seed: int
@@ -82,6 +84,11 @@ class Run:
     ordered: bool = True
     in_order: bool = False
     opener: Any = None
+    trace: Trace | None = None
+
+    def traced(self, place: int) -> Trace | None:
+        """Who wants to know what the outputs of the node at a place are made of, if somebody does."""
+        return self.trace if self.trace is not None and self.trace.place == place else None
 
     def round(self, number: int) -> Run:
         """The run of round `number` in this one."""

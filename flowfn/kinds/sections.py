@@ -11,6 +11,7 @@ from more_itertools import consume
 
 from flowfn.kinds.nodes import MISSING, StageNode
 from flowfn.kinds.runs import Anchor, Outputs, Run, ticked
+from flowfn.kinds.traces import Use
 from flowfn.randomness.generators import Label
 
 EMPTY_ROUNDS = 1000
@@ -66,6 +67,7 @@ class Sections:
     """
 
     ticks: Any
+    section: Section  # that is being read
 
     def __init__(self, node: StageNode, run: Run, anchor: Anchor, start: int, lineage: bool) -> None:
         self.node, self.run, self.anchor, self.start = node, run, anchor, start
@@ -81,6 +83,12 @@ class Sections:
         for source in self.live if self.times > 1 else ():
             facts.update(source.facts(before_last=True))
         return {**facts, self.node.place: self.newest}
+
+    def used(self) -> list[Use]:
+        """Which input the last output is."""
+        section = self.section
+        behind = section.step - section.start if section.whole else 1
+        return [Use(section.source, self._run_of(section), [self.live[0].position - behind])]
 
     def __iter__(self) -> Iterator[Any]:
         plan = self.node.part.sections(len(self.node.sources))
@@ -98,7 +106,7 @@ class Sections:
             return
 
     def _read(self, section: Section, ahead: int) -> Generator[Any, None, int]:
-        jump, self.times = int(min(ahead, section.limit)), section.times
+        jump, self.times, self.section = int(min(ahead, section.limit)), section.times, section
         source, picks = self._pick(section, jump)
         first = next(picks, MISSING)
         if first is MISSING and 0 < jump < section.limit:  # perhaps it ends before the jump does: count it out
@@ -134,12 +142,14 @@ class Sections:
         return source, picks
 
     def _open(self, section: Section, first: int) -> Outputs:
-        run = self.run if section.round is None else self.run.round(section.round)
         for past in self.live:
             past.close()
-        outputs = self.node.sources[section.source].stream(run, first, self.lineage)
+        outputs = self.node.sources[section.source].stream(self._run_of(section), first, self.lineage)
         self.live[:] = [outputs]
         return outputs
+
+    def _run_of(self, section: Section) -> Run:
+        return self.run if section.round is None else self.run.round(section.round)
 
 
 def _whole_rows(source: Iterator[Any], size: int) -> Iterator[list[Any]]:

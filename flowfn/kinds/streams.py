@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import repeat, tee
+from itertools import count, repeat, tee
 from operator import itemgetter
 from typing import Any
 
@@ -14,6 +14,7 @@ from flowfn.kinds.losses import note_passed
 from flowfn.kinds.nodes import StageNode, known_length, within
 from flowfn.kinds.routes import product
 from flowfn.kinds.runs import Anchor, Length, Outputs, Run, naturals
+from flowfn.kinds.traces import Trace, Use
 from flowfn.randomness.generators import Label, deepen, generator, hashed, rekey
 
 
@@ -21,6 +22,7 @@ class Expand(StageNode):
     """Each input gives 0 to k outputs, whatever the others give. It has an anchor before every input."""
 
     leaves_out = True
+    retold = True
 
     def setup(self) -> None:
         """Never seekable: where an output comes from is not known before it is made."""
@@ -44,6 +46,8 @@ class Expand(StageNode):
         intake = _Intake(self, source, pairs, run, anchor, asks)
         inputs = Outputs(iter(intake), None, [source], anchor.inputs[0])
         made = self.begin(run, [inputs], map(itemgetter(1), labelled))
+        if (trace := run.traced(self.place)) is not None:
+            trace.used, trace.parts = lambda: [Use(0, run, [intake.at])], not self.part.traits.newest
         if lineage:
             outputs = Outputs(intake.labelled(made), self, [made], anchor.outputs, intake.tell, intake.ticks)
         else:
@@ -90,15 +94,21 @@ class _Intake:
             before = self.number
             yield output, deepen(self.label, ordinal)
 
+    @property
+    def at(self) -> int:
+        """The number of the input in work."""
+        return self.number if self.pairs else max(self.outputs.position - 1, self.number)
+
     def tell(self) -> dict[int, Anchor]:
         """The anchor before the input in work."""
-        number = self.number if self.pairs else max(self.outputs.position - 1, self.number)
-        here = Anchor(self.run.epoch, self.anchor.outputs + sys.maxsize - self.left, (number,))
+        here = Anchor(self.run.epoch, self.anchor.outputs + sys.maxsize - self.left, (self.at,))
         return {**self.outputs.facts(before_last=True), self.node.place: here}
 
 
 class Stream(StageNode):
     """Anything else: the stage sees the whole stream. It has an anchor wherever it calls `mark`."""
+
+    retold = True
 
     def unknown(self) -> str:
         """It is to blame itself."""
@@ -144,9 +154,34 @@ class Stream(StageNode):
             rekey(mark.rng, anchor.outputs)
         if "mark" in self.part.asks:
             injected["mark"] = mark
-        outputs = mark.outputs = Outputs(self.part.open(inputs, **injected), self, inputs, anchor.outputs, mark.tell)
+        trace = run.traced(self.place)
+        made = self.part.open(inputs, **injected) if trace is None else self._traced(trace, mark, injected)
+        outputs = mark.outputs = Outputs(made, self, inputs, anchor.outputs, mark.tell)
         outputs.drop(start - anchor.outputs)
         return outputs.labelled(self.numbers(start), start) if lineage else outputs
+
+    def _traced(self, trace: Trace, mark: Mark, injected: dict[str, Any]) -> Iterator[Any]:
+        """The outputs of the stage, of which is told what they are made of."""
+        inputs, traits = mark.inputs, self.part.traits
+        if "trace" in self.part.asks:
+            injected = {**injected, "trace": trace}
+        held = mark.bounds()
+
+        def used() -> list[Use]:
+            nonlocal held
+            before, held, told, trace.numbers = held, mark.bounds(), trace.numbers, None
+            if traits.newest:
+                told = [inputs[0].position - 1]
+            if told is not None:
+                return [Use(0, mark.run, told)]
+            trace.exact = False
+            starts = zip(before if mark.noting is not None else held, inputs)
+            return [Use(one, mark.run, range(at, source.position)) for one, (at, source) in enumerate(starts)]
+
+        trace.used = used
+        if traits.moves:
+            return trace.moved(self.part.open([zip(inputs[0], count(inputs[0].position))], **injected))
+        return self.part.open(inputs, **injected)
 
 
 class Mark:
@@ -186,6 +221,11 @@ class Mark:
         if self.noting is not None:
             self.newest = self._here(*self.noting())
         return {**self.upstream, self.node.place: self.newest}
+
+    def bounds(self) -> tuple[int, ...]:
+        """The first input of each source of which anything may be held."""
+        place, many = self.node.place, len(self.inputs)
+        return tuple(self.tell()[place].inputs[:many])
 
     def _here(self, unused: int, *note: Any) -> Anchor:
         return Anchor(

@@ -2,7 +2,8 @@
 
 describing    what datapoints look like      explaining   what a flow is made of;  remarking: what may be better
 timing        how fast they come             progressing  a bar
-replaying     an error, seen again           resuming     a state, in words
+replaying     an output, made again          tracing      which records it was made of
+resuming      a state, in words
 watching      which stage changes its inputs
 """
 
@@ -11,5 +12,6 @@ from flowfn.seeing.explaining import explain
 from flowfn.seeing.progressing import progress
 from flowfn.seeing.replaying import replay
 from flowfn.seeing.timing import Speed, speed
+from flowfn.seeing.tracing import Origin, origins
 
-__all__ = ["Speed", "describe", "explain", "print_datapoint", "progress", "replay", "speed"]
+__all__ = ["Origin", "Speed", "describe", "explain", "origins", "print_datapoint", "progress", "replay", "speed"]

@@ -19,6 +19,7 @@ from flowfn.flows.stages import stage
 from flowfn.functions import mistaken
 from flowfn.kinds.runs import Anchor, naturals
 from flowfn.kinds.streams import Mark
+from flowfn.kinds.traces import Trace
 from flowfn.process import forks
 from flowfn.showing import brief
 
@@ -41,6 +42,7 @@ def batch_by_key(
     drop_remainder: bool = False,
     collate: Any = stack,
     mark: Mark,
+    trace: Trace | None,
 ) -> Iterator[Any]:
     """Put `size` datapoints of one key together: images of one shape, texts of one language.
 
@@ -56,7 +58,7 @@ def batch_by_key(
     >>> [batch.tolist() for batch in ff.batch_by_key(lambda x: x % 2, 2, range(7))]
     [[0, 2], [1, 3], [4, 6], [5]]
     """
-    groups = Groups(source, mark)
+    groups = Groups(source, mark, trace)
     mark.anywhere(groups.note)
     for datapoint in source:
         value = key(datapoint)
@@ -148,6 +150,7 @@ def batch_by_length(
     drop_remainder: bool = False,
     collate: Any = _ZEROS,
     mark: Mark,
+    trace: Trace | None,
 ) -> Iterator[Any]:
     """Put sequences of about one length together, so that little is padded.
 
@@ -177,7 +180,7 @@ def batch_by_length(
     [(2, 3), (1, 2), (1, 4)]
     """
     buckets = Buckets(length, boundaries, sizes, tokens, pad_to == "bucket")
-    groups = Groups(source, mark)
+    groups = Groups(source, mark, trace)
     mark.anywhere(groups.note)
     hows = buckets.collations(collate)
     for datapoint in source:
@@ -201,6 +204,7 @@ class Open:
     upstream: dict[int, Anchor]
     datapoints: list[Any] = field(default_factory=list)
     longest: int = 0
+    numbers: list[int] = field(default_factory=list)  # of its inputs, where somebody wants to know
 
 
 class Groups:
@@ -211,8 +215,8 @@ class Groups:
     given.
     """
 
-    def __init__(self, source: Any, mark: Mark) -> None:
-        self.source, self.mark, self.open = source, mark, dict[Any, Open]()
+    def __init__(self, source: Any, mark: Mark, trace: Trace | None) -> None:
+        self.source, self.mark, self.trace, self.open = source, mark, trace, dict[Any, Open]()
         self.saved_upstream, self.saved_note = mark.upstream, mark.note
         self.start = self.position = int(source.position)
         self.until = self.start + (mark.note[0] if mark.note else 0)
@@ -250,11 +254,15 @@ class Groups:
                 return 0
             group = self.open[key] = Open(number, self.source.facts(before_last=True))
         group.datapoints.append(datapoint)
+        if self.trace is not None:
+            group.numbers.append(number)
         group.longest = max(group.longest, length)
         return len(group.datapoints)
 
     def close(self, key: Any, how: Any, first: tuple[Any, int] | None = None) -> Any:
         """The batch of a group, which is no more; or which begins anew, with the last input as its `first`."""
+        if self.trace is not None:
+            self.trace(self.open[key].numbers)
         made = batched(self.open[key].datapoints, how)
         del self.open[key]
         if first is not None:

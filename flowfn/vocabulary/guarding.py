@@ -116,7 +116,8 @@ class Guarded(Stage):
         self.kind = GuardedExpand if policy["then"] == "drop" else _guarding(inner)
         self.random, self.wants_labels = inner.random, True
         size, step = (inner.traits.size, inner.traits.step) if self.kind is GuardedGroup else (1, 1)
-        self.traits = Traits(size=size, step=step, whole=inner.traits.whole)
+        entire = inner.traits.newest or not (inner.kind is not None and issubclass(inner.kind, Expand))
+        self.traits = Traits(size=size, step=step, whole=inner.traits.whole, newest=entire)
 
     def over(self, sources: Sequence[Any]) -> Flow[Any]:
         """The flow of the stage over its source."""

@@ -17,6 +17,7 @@ from flowfn.datapoints.components import Datapoints, as_tuple_like, with_fields
 from flowfn.flows.stages import stage
 from flowfn.kinds.runs import Anchor, naturals
 from flowfn.kinds.streams import Mark
+from flowfn.kinds.traces import Trace
 from flowfn.showing import brief
 
 
@@ -24,7 +25,7 @@ from flowfn.showing import brief
     where={"size": rules.positive, "drop_remainder": rules.boolean},
     note=rules.Rule("how many rows of the first batch are gone", lambda note: naturals(note, 1)),
 )
-def rebatch(size: int, source: Any, *, drop_remainder: bool = False, mark: Mark) -> Iterator[Any]:
+def rebatch(size: int, source: Any, *, drop_remainder: bool = False, mark: Mark, trace: Trace | None) -> Iterator[Any]:
     """Make batches of `size` rows out of batches of any sizes; the last may be smaller, unless it is dropped.
 
     Batches are lists, tuples, namedtuples, dicts (nested ones too) or dataclasses of arrays and lists, or bare arrays,
@@ -42,7 +43,7 @@ def rebatch(size: int, source: Any, *, drop_remainder: bool = False, mark: Mark)
     >>> [batch.tolist() for batch in ff.pipe(range(8), ff.batch(3), ff.rebatch(4))]
     [[0, 1, 2, 3], [4, 5, 6, 7]]
     """
-    rest = Rest(source, mark)
+    rest = Rest(source, mark, trace)
     mark.anywhere(rest.note)
     for datapoint in source:
         rest.add(datapoint)
@@ -65,8 +66,8 @@ class Remainder(NamedTuple):
 class Rest:
     """The rows that have been read and not given: batches, of the first of which `rows_gone` are gone."""
 
-    def __init__(self, source: Any, mark: Mark) -> None:
-        self.source, self.mark = source, mark
+    def __init__(self, source: Any, mark: Mark, trace: Trace | None) -> None:
+        self.source, self.mark, self.trace = source, mark, trace
         self.remainders: deque[Remainder] = deque()
         self.position: int = source.position
         self.rows_gone: int = mark.note[0] if mark.note else 0
@@ -102,6 +103,8 @@ class Rest:
             start, left = 0, left - (stop - start)
             if not left:
                 break
+        if self.trace is not None:
+            self.trace((remainder.number for remainder, _ in parts), parts=True)
         made = _put_together(parts)
         last, rows = parts[-1]
         used_up = rows.stop == last.rows

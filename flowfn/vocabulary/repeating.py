@@ -82,6 +82,7 @@ class EpochsNode(Order):
     """In epoch e it gives the outputs [e n, (e + 1) n) of an endless source, which runs outside of epochs."""
 
     lasting = True
+    retold = False
 
     def outside(self, run: Run) -> tuple[Run, int]:
         """The run of the endless source, and where in it the epoch begins."""

@@ -16,11 +16,12 @@ from flowfn.flows.stages import stage
 from flowfn.kinds.nodes import MISSING
 from flowfn.kinds.runs import Anchor
 from flowfn.kinds.streams import Mark
+from flowfn.kinds.traces import Trace
 from flowfn.randomness.generators import bounded, rekey
 from flowfn.showing import brief
 
 
-@stage.stream(where={"size": rules.positive, "reuse": rules.positive}, times="reuse")
+@stage.stream(where={"size": rules.positive, "reuse": rules.positive}, times="reuse", moves=True)
 def shuffle_buffer(size: int, source: Any, *, reuse: int = 1, rng: np.random.Generator) -> Iterator[Any]:
     """Shuffle a stream through a buffer of `size` datapoints; all of them come out, each once (or `reuse` times).
 
@@ -48,7 +49,7 @@ def shuffle_buffer(size: int, source: Any, *, reuse: int = 1, rng: np.random.Gen
         yield buffer.pop()
 
 
-@stage.stream(where={"f": rules.of_two}, times=1)
+@stage.stream(where={"f": rules.of_two}, times=1, newest=True)
 def scan(f: Callable[[Any, Any], Any], initial: Any, source: Any) -> Iterator[Any]:
     """Carry a state along the stream: `f(state, datapoint)` returns (the next state, the output).
 
@@ -71,7 +72,11 @@ def scan(f: Callable[[Any, Any], Any], initial: Any, source: Any) -> Iterator[An
         yield output
 
 
-@stage.stream(where={"predicate": rules.of_datapoint}, note=rules.Rule("and nothing else", lambda note: not note))
+@stage.stream(
+    where={"predicate": rules.of_datapoint},
+    note=rules.Rule("and nothing else", lambda note: not note),
+    newest=True,
+)
 def take_while(predicate: Callable[[Any], Any], source: Any, *, mark: Mark) -> Iterator[Any]:
     """The datapoints before the first for which `predicate(datapoint)` does not hold.
 
@@ -86,7 +91,7 @@ def take_while(predicate: Callable[[Any], Any], source: Any, *, mark: Mark) -> I
         yield datapoint
 
 
-@stage.stream(where={"key": rules.optional(rules.of_datapoint)})
+@stage.stream(where={"key": rules.optional(rules.of_datapoint)}, newest=True)
 def unique(source: Any, *, key: Callable[[Any], Any] | None = None) -> Iterator[Any]:
     """Leave out every datapoint that was there before, or whose `key(datapoint)` was.
 
@@ -153,6 +158,7 @@ def interleave(
     block: int = 1,
     rng: np.random.Generator,
     mark: Mark,
+    trace: Trace | None,
     opener: Opener,
 ) -> Iterator[Any]:
     """Open `f(datapoint)`, an iterable or a flow, for `cycle` datapoints at a time, and give `block` of each in turn.
@@ -168,7 +174,7 @@ def interleave(
     >>> "".join(ff.interleave(iter, ["aaaa", "bb", "ccc"], cycle=2, block=2))
     'aabbaaccc'
     """
-    slots = Slots(opener, source, cycle, block, rng, mark)
+    slots = Slots(opener, source, cycle, block, rng, mark, trace)
     try:
         slots.reopen(*mark.note)
         mark.anywhere(slots.note)
@@ -189,9 +195,17 @@ class Slots:
     """What is open in an `interleave`: a row of slots, and how much each has given."""
 
     def __init__(
-        self, opener: Opener, source: Any, cycle: int, block: int, rng: np.random.Generator, mark: Mark
+        self,
+        opener: Opener,
+        source: Any,
+        cycle: int,
+        block: int,
+        rng: np.random.Generator,
+        mark: Mark,
+        trace: Trace | None,
     ) -> None:
         self.opener, self.source, self.block, self.rng, self.mark = opener, source, block, rng, mark
+        self.trace = trace
         self.open: list[OpenInput | None] = [None] * cycle
         self.counts = [0] * cycle
         self.at, self.within, self.inputs = 0, 0, source.position
@@ -271,6 +285,8 @@ class Slots:
             self.within += 1
             if self.within == self.block:
                 self._next_slot()
+            if self.trace is not None:
+                self.trace((current.number,), parts=True)
             yield output
 
     def close(self) -> None:

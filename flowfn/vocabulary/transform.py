@@ -96,7 +96,7 @@ def map_component(f: Callable[..., Any], index: Any, source: Any, *, rng: bool =
             yield replaced(datapoint, index, f(component(datapoint, index), generator))
 
 
-@stage.expand(where={"predicate": rules.of_datapoint, "rng": rules.boolean})
+@stage.expand(where={"predicate": rules.of_datapoint, "rng": rules.boolean}, newest=True)
 def filter(predicate: Callable[..., Any], source: Any, *, rng: bool = False, rngs: Any) -> Iterator[Any]:
     """Keep the datapoints for which `predicate(datapoint)` holds (with `rng=True`, `predicate(datapoint, rng)`).
 
@@ -114,7 +114,7 @@ def filter(predicate: Callable[..., Any], source: Any, *, rng: bool = False, rng
                 yield datapoint
 
 
-@stage.expand(where=_FUNCTION)
+@stage.expand(where=_FUNCTION, newest=True)
 def filter_map(f: Callable[..., Any], source: Any, *, rng: bool = False, rngs: Any) -> Iterator[Any]:
     """Apply `f` to every datapoint and drop those for which it returns None.
 

@@ -54,11 +54,13 @@ class Case(NamedTuple):
 
 NOT_PER_DATAPOINT: Mapping[str, str] = {
     "Dropped": "the record of a datapoint that a guarded stage dropped",
+    "Origin": "what `origins` returns",
     "Speed": "what `speed` returns",
     "check_inputs": "looks for a fault, and is left out when it is found",
     "compose": "puts stages together, once",
     "describe": "looks at a few datapoints",
     "explain": "looks at none",
+    "origins": "looks at one output, afterwards",
     "print_datapoint": "prints; `tap` calls it",
     "quotas": "looks at an iterator, when it is asked",
     "replay": "makes one datapoint again, after an error",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from flowfn.functions import renamed
 from flowfn.kinds.nodes import MISSING, known_length
 from flowfn.kinds.orders import Order
 from flowfn.kinds.runs import Anchor, EpochForm, Length, Outputs, Run
+from flowfn.kinds.traces import Use
 from flowfn.randomness.drawing import words
 from flowfn.randomness.generators import drawn_key, generator
 from flowfn.vocabulary.mixing.plans import CYCLING, MixRoute, Plan, owed, since
@@ -82,6 +83,8 @@ class MixNode(Order):
         mixing = Mixing(self, run, anchor)
         outputs = mixing.outputs = Outputs(iter(mixing), self, mixing.live, anchor.outputs, mixing.tell)
         outputs.drop(start - anchor.outputs)
+        if (trace := run.traced(self.place)) is not None:
+            trace.used = mixing.uses()
         return outputs.labelled(self.numbers(start, self.labels(run)), start) if lineage else outputs
 
     def anchor(self, epoch: int, steps: int, sources: Mapping[str, list[Any]]) -> Anchor:
@@ -148,8 +151,10 @@ class Mixing:
         self.pick = self._scheduled() if node.scheduled else self._by_quota()
 
     def _open(self, source: int, position: int) -> Outputs:
-        run = self.run.round(self.rounds[source]) if self.plan.cycles else self.run
-        return self.node.sources[source].stream(run, position)
+        return self.node.sources[source].stream(self._run_of(source), position)
+
+    def _run_of(self, source: int) -> Run:
+        return self.run.round(self.rounds[source]) if self.plan.cycles else self.run
 
     def active(self) -> list[int]:
         """The sources to pick from."""
@@ -164,6 +169,17 @@ class Mixing:
 
     def _row(self) -> MixRow:
         return packed_row(self.start, self.before, self._columns(), self.first)
+
+    def uses(self) -> Callable[[], list[Use]]:
+        """What tells, after each output from here on, which input it is."""
+        before = list(self.totals)
+
+        def used() -> list[Use]:
+            (source,) = (one for one, total in enumerate(self.totals) if total > before[one])
+            before[source] = self.totals[source]
+            return [Use(source, self._run_of(source), [self.positions[source] - 1])]
+
+        return used
 
     def __iter__(self) -> Iterator[Any]:
         for source in self.pick:

@@ -13,6 +13,7 @@ from flowfn.flows.stages import stage
 from flowfn.kinds.nodes import MISSING
 from flowfn.kinds.runs import Anchor, naturals
 from flowfn.kinds.streams import Mark
+from flowfn.kinds.traces import Trace
 from flowfn.showing import as_written
 from flowfn.vocabulary.packing.layouts import Item, ItemPart, Layout
 from flowfn.vocabulary.packing.packers import PackedRow, Packer, Size, best_fit, concat_then_split, first_fit
@@ -46,6 +47,7 @@ def pack(
     value: Any = 0,
     drop_remainder: bool = False,
     mark: Mark,
+    trace: Trace | None,
 ) -> Iterator[Any]:
     """Pack sequences into rows of `length`, each row with segment ids and positions (int32) beside it.
 
@@ -89,6 +91,8 @@ def pack(
             return
         made = layout.row(pieces) if waiting.rows >= waiting.rows_before else None
         waiting.give(row)
+        if trace is not None:
+            trace(piece.item.number for piece in pieces)
         if made is not None:
             yield made
     waiting.check_all_given()
