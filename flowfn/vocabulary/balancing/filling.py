@@ -74,6 +74,31 @@ def fill_all(sizes: np.ndarray, costs: np.ndarray, rows: Rows) -> Filled | None:
     return Filled(len(sizes), row) if not len(misfits) else _by_room(sizes, costs, rows)
 
 
+def fill_end(sizes: np.ndarray, costs: np.ndarray, ranks: int, each: int, capacity: np.ndarray) -> tuple[Filled, Rows]:
+    """Put what is left in the end into one step: a share for each of `ranks`, of equally many rows, at most `each`.
+
+    Where there are more sequences than that holds it is as many of the first as there is room for; where there are so
+    few that a rank would have none of something, each is a row of its own.
+    """
+    n, needed = len(sizes), int((-(-sizes.sum(0) // capacity)).max())
+    for some in range(max(-(-needed // ranks), 1), min(each, n // ranks) + 1):
+        rows = Rows(ranks, some, capacity)
+        filled = fill_all(sizes, costs, rows)
+        if filled is not None:
+            return filled, rows
+    if n >= ranks * each:
+        rows = Rows(ranks, each, capacity)
+        return fill(sizes, costs, rows), rows
+    rows = Rows(min(ranks, n), max(n // ranks, 1), capacity)
+    return Filled(rows.total, np.arange(rows.total)), rows
+
+
+def in_rows(filled: Filled, rows: Rows) -> list[np.ndarray]:
+    """The sequences in each row, ascending."""
+    order = np.argsort(filled.row, kind="stable")
+    return np.split(order, np.searchsorted(filled.row[order], np.arange(1, rows.total)))
+
+
 def _room_for(sizes: np.ndarray, room: np.ndarray) -> int:
     """How many of the first sequences have no more than so much together."""
     return int(np.all(np.cumsum(sizes, 0) <= room, 1).sum())

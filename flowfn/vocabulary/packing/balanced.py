@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import count, islice, repeat
-from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
 
 from flowfn import rules
 from flowfn.vocabulary.balancing.costs import Cost, as_integers, costs_of
-from flowfn.vocabulary.balancing.filling import Filled, Rows, fill, fill_all
-from flowfn.vocabulary.balancing.steps import steps_of
+from flowfn.vocabulary.balancing.plans import Plan, Shape, filled
 from flowfn.vocabulary.packing.packers import PackedRow, Size, packer
 
 SEQUENCES = 1024
@@ -55,9 +53,9 @@ def balanced_fit(
     >>> sorted(sum(stop - start for _, start, stop in row) for row in rows)
     [6, 6, 6]
     """
-    least = window or max(4096, SEQUENCES * ranks)
+    window = window or max(4096, SEQUENCES * ranks)
     nothing = (0,) * len(capacity) if isinstance(capacity, tuple) else 0
-    source, size = zip(count(), repeat(nothing), lengths), least
+    source, size = zip(count(), repeat(nothing), lengths), window
     held: list[tuple[int, Size, Size]] = []
     while True:
         held += islice(source, max(size - len(held), 0))
@@ -65,19 +63,17 @@ def balanced_fit(
             return
         seen = [length for _, _, length in held[:size]]
         plan = _planned(seen, capacity, ranks, rows, cost, ended=len(seen) < size)
-        for row in plan.rows:
-            yield [held[item] for item in row]
-        held, size = held[plan.taken :], least if plan.taken else 2 * size
+        if plan is None:
+            size *= 2
+            continue
+        for step in plan.steps:
+            for rows_of_ranks in zip(*step):
+                for row in rows_of_ranks:
+                    yield [held[item] for item in row.tolist()]
+        held, size = held[plan.taken :], window
 
 
-class _Plan(NamedTuple):
-    """How many of the first sequences are packed, and into which rows."""
-
-    taken: int
-    rows: list[list[int]]
-
-
-def _planned(lengths: list[Size], capacity: Size, ranks: int, rows: int, cost: Cost | None, ended: bool) -> _Plan:
+def _planned(lengths: list[Size], capacity: Size, ranks: int, rows: int, cost: Cost | None, ended: bool) -> Plan | None:
     """The rows of whole steps, as many as there are; in the end of one that may be smaller; or none yet."""
     sizes = np.array(lengths, np.int64).reshape(len(lengths), -1)
     limit = np.array(capacity, np.int64).reshape(-1)
@@ -89,33 +85,4 @@ def _planned(lengths: list[Size], capacity: Size, ranks: int, rows: int, cost: C
         )
     told = sizes if isinstance(capacity, tuple) else sizes[:, 0]
     costs = as_integers(costs_of("balanced_fit", cost, told))
-    steps = int((sizes.sum(0) // (limit * ranks * rows)).max())
-    if not steps and not ended:
-        return _Plan(0, [])
-    filled = fill(sizes, costs, Rows(steps * ranks, rows, limit)) if steps else _last_step(sizes, costs, limit, ranks)
-    key = crc32(sizes.astype("<i8").tobytes())
-    return _Plan(filled.taken, _in_steps(filled, costs[: filled.taken], ranks, rows if steps else None, key))
-
-
-def _last_step(sizes: np.ndarray, costs: np.ndarray, limit: np.ndarray, ranks: int) -> Filled:
-    """All sequences in as few rows as there can be, equally many for all ranks; or else each in a row of its own."""
-    n, needed = len(sizes), int((-(-sizes.sum(0) // limit)).max())
-    for each in range(max(-(-needed // ranks), 1), n // ranks + 1):
-        filled = fill_all(sizes, costs, Rows(ranks, each, limit))
-        if filled is not None:
-            return filled
-    alone = n // ranks * ranks or n
-    return Filled(alone, np.arange(alone))
-
-
-def _in_steps(filled: Filled, costs: np.ndarray, ranks: int, rows: int | None, key: int) -> list[list[int]]:
-    """The sequences in each row, in the order in which the rows are given."""
-    made = int(filled.row.max()) + 1
-    order = np.argsort(filled.row, kind="stable")
-    starts = np.searchsorted(filled.row[order], np.arange(made))
-    held = np.split(order, starts[1:])
-    ranks = min(ranks, made)
-    shares = np.arange(made).reshape(-1, rows or made // ranks)
-    loads = np.add.reduceat(costs[order], starts)[shares].sum(1)
-    given = shares[steps_of(loads, ranks, key)].transpose(0, 2, 1)
-    return [held[row].tolist() for row in given.ravel().tolist()]
+    return filled(sizes, costs, Shape(ranks, rows, limit), crc32(sizes.astype("<i8").tobytes()), ended)
