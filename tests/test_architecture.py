@@ -42,7 +42,19 @@ ROOMS = {
 WITHIN = {
     "parallel": ["parallel", "workers", "crossing", "tasks"],
     "vocabulary": ["vocabulary", "keeping", "mixing", "packing", "balancing"],
-    "formats": ["formats", "lmdb", "tfrecord", "tar", "tables", "arrays", "text", "shards", "encoding", "joining"],
+    "formats": [
+        "formats",
+        "lmdb",
+        "tfrecord",
+        "tar",
+        "tables",
+        "tokens",
+        "arrays",
+        "text",
+        "shards",
+        "encoding",
+        "joining",
+    ],
 }
 """The same for rooms in rooms; the first is what lies in the room itself."""
 

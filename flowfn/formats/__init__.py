@@ -9,8 +9,9 @@ in a folder `.part-` and eight digits beside its place. A writer that is killed 
 write there removes it (on systems and disks with locks on folders; elsewhere it stays).
 
 A room for each kind of files: lmdb, tfrecord, tar, tables (Parquet, Arrow), arrays (npy, npz, HDF5, Zarr), text (CSV,
-JSON lines, SVMlight), shards (one flow in many files); encoding (datapoints as bytes) and joining (several arrays or
-files as one) are for all of them, as `flowfn.storage` is: finding, opening, writing.
+JSON lines, SVMlight), tokens (token files, Megatron-LM), shards (one flow in many files); encoding (datapoints as
+bytes) and joining (several arrays or files as one) are for all of them, as `flowfn.storage` is: finding, opening,
+writing.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from flowfn.formats.tfrecord.examples import as_example, from_example
     from flowfn.formats.tfrecord.reading import read_tfrecord
     from flowfn.formats.tfrecord.writing import write_tfrecord
+    from flowfn.formats.tokens.megatron import read_megatron, write_megatron
+    from flowfn.formats.tokens.reading import read_tokens, write_tokens
 
 __all__ = [
     "as_example",
@@ -49,11 +52,13 @@ __all__ = [
     "read_hdf5",
     "read_jsonl",
     "read_lmdb",
+    "read_megatron",
     "read_npy",
     "read_npz",
     "read_parquet",
     "read_svmlight",
     "read_tfrecord",
+    "read_tokens",
     "read_webdataset",
     "read_zarr",
     "write_arrow",
@@ -61,12 +66,14 @@ __all__ = [
     "write_hdf5",
     "write_jsonl",
     "write_lmdb",
+    "write_megatron",
     "write_npy",
     "write_npz",
     "write_parquet",
     "write_shards",
     "write_svmlight",
     "write_tfrecord",
+    "write_tokens",
     "write_webdataset",
     "write_zarr",
 ]
@@ -80,11 +87,13 @@ _WHERE = {
     "read_hdf5": "arrays.hdf5_reading",
     "read_jsonl": "text.json_lines",
     "read_lmdb": "lmdb.keyvalue",
+    "read_megatron": "tokens.megatron",
     "read_npy": "arrays.numpy_reading",
     "read_npz": "arrays.numpy_reading",
     "read_parquet": "tables.reading",
     "read_svmlight": "text.sparse",
     "read_tfrecord": "tfrecord.reading",
+    "read_tokens": "tokens.reading",
     "read_webdataset": "tar.reading",
     "read_zarr": "arrays.zarr_stores",
     "write_arrow": "tables.writing",
@@ -92,12 +101,14 @@ _WHERE = {
     "write_hdf5": "arrays.hdf5_reading",
     "write_jsonl": "text.json_lines",
     "write_lmdb": "lmdb.keyvalue",
+    "write_megatron": "tokens.megatron",
     "write_npy": "arrays.numpy_writing",
     "write_npz": "arrays.numpy_writing",
     "write_parquet": "tables.writing",
     "write_shards": "shards.sharding",
     "write_svmlight": "text.sparse",
     "write_tfrecord": "tfrecord.writing",
+    "write_tokens": "tokens.reading",
     "write_webdataset": "tar.writing",
     "write_zarr": "arrays.zarr_stores",
 }

@@ -89,6 +89,7 @@ KINDS = (
     ),
     _kind(rb".{257}ustar", "a tar archive", "read_webdataset reads it", "read_webdataset"),
     _kind(rb".{16}\xde\xc0\xef\xbe", "an LMDB database", "read_lmdb reads it", "read_lmdb", "read_caffe_lmdb"),
+    _kind(rb"MMIDIDX\0", "an index of Megatron-LM", "read_megatron reads it", "read_megatron"),
     _kind(rb"SQLite format 3\0", "an SQLite database", "read it with the module sqlite3"),
     _kind(rb"\x89PNG|\xff\xd8\xff", "a picture", "read_image reads it"),
     _kind(rb"%PDF", "a PDF document", "take its text out before"),

@@ -100,6 +100,49 @@ def _npz_compressed(folder: Path) -> Path:
     return folder / "a.npz"
 
 
+# Tokens
+
+
+@kind("tokens of llm.c", lambda folder: formats.read_tokens(folder / "a.bin", None, 4))
+def _tokens_llm_c(folder: Path) -> Path:
+    formats.write_tokens(folder / "a.bin", [range(20)], "uint16", header="llm.c")
+    return folder / "a.bin"
+
+
+@kind("tokens npy", lambda folder: formats.read_tokens(folder / "a.npy", None, 4, stride=3))
+def _tokens_npy(folder: Path) -> Path:
+    formats.write_tokens(folder / "a.npy", [range(20)], "int32")
+    return folder / "a.npy"
+
+
+@kind("tokens alone", lambda folder: formats.read_tokens(folder / "a.bin", "uint32", 4), whole=False, lines=True)
+def _tokens_alone(folder: Path) -> Path:
+    formats.write_tokens(folder / "a.bin", [range(20)], "uint32")
+    return folder / "a.bin"
+
+
+def _megatron(folder: Path) -> None:
+    formats.write_megatron(folder / "a", [[1, 2, 3], [[4, 5], [6]], [], range(7, 20)], "uint16")
+
+
+@kind("megatron index", lambda folder: formats.read_megatron(folder / "a"))
+def _megatron_index(folder: Path) -> Path:
+    _megatron(folder)
+    return folder / "a.idx"
+
+
+@kind("megatron tokens", lambda folder: formats.read_megatron(folder / "a", 4))
+def _megatron_tokens(folder: Path) -> Path:
+    _megatron(folder)
+    return folder / "a.bin"
+
+
+@kind("megatron slices", lambda folder: formats.read_megatron(folder / "a", 4, order=[3, 0, 1], segments=True))
+def _megatron_slices(folder: Path) -> Path:
+    _megatron(folder)
+    return folder / "a.idx"
+
+
 # Texts
 
 ROWS = [[1, "one", 0.5], [20, 'two, "2"', -1.25], [300, "three\nlines", 3e-5], [4000, "four é", 0.0]]

@@ -58,6 +58,9 @@ WRITERS = {
     "b.h5": (with_options(formats.write_hdf5, compression="gzip", chunk=4), arrays),
     "a.zarr": (formats.write_zarr, arrays),
     "a.npy": (formats.write_npy, lambda: [row["0"] for row in arrays()]),
+    "b.npy": (with_options(formats.write_tokens, dtype="int64"), lambda: [row["0"] for row in arrays()]),
+    "b.bin": (with_options(formats.write_tokens, dtype="int64"), lambda: [row["0"] for row in arrays()]),
+    "c.idx": (with_options(formats.write_megatron, dtype="int64"), lambda: [row["0"] for row in arrays()]),
     "a.npz": (formats.write_npz, arrays),
     "b.npz": (with_options(formats.write_npz, compressed=True), arrays),
     "a.parquet": (with_options(formats.write_parquet, group=10), arrays),
@@ -109,7 +112,11 @@ def written_or_refused(name, folder, most):
         assert refused.errno in (errno.EFBIG, *[errno.EIO, errno.ENOSPC] * name.endswith("lmdb")), (
             refused
         )  # as LMDB says it
-        beside = (path.format(shard=0) + ".index", os.path.join(folder, f".{name.format(shard='N')}.flow"))
+        beside = (
+            path.format(shard=0) + ".index",
+            path.replace(".idx", ".bin"),
+            os.path.join(folder, f".{name.format(shard='N')}.flow"),
+        )
         assert refused.filename in (path, path.format(shard=0), *beside), refused
         assert os.listdir(folder) == [], refused
         assert open_below(folder) == []
@@ -157,19 +164,22 @@ def test_what_could_not_be_compressed_is_not_tried_again(program):
     assert buffer is None or buffer.close() is None
 
 
-@pytest.mark.parametrize("name", ["a.h5", "a.csv", "a.zarr", "a.lmdb"])
+@pytest.mark.parametrize("name", ["a.h5", "a.csv", "a.zarr", "a.lmdb", "c.idx"])
 def test_what_was_there_stays_when_the_disk_is_full(name, tmp_path):
     write, rows = WRITERS[name]
     with hushed():
         write(tmp_path / name, rows()[:1])
         with pytest.raises(OSError, match="cannot write"), SmallDisk(3000):
             write(tmp_path / name, rows(), overwrite=True)
-    assert os.listdir(tmp_path) == [name]
+    assert sorted(os.listdir(tmp_path)) == ["c.bin"] * (name == "c.idx") + [name]
     assert (
         len(
-            {"a.h5": formats.read_hdf5, "a.zarr": formats.read_zarr, "a.lmdb": formats.read_lmdb}.get(name, headless)(
-                tmp_path / name
-            )
+            {
+                "c.idx": formats.read_megatron,
+                "a.h5": formats.read_hdf5,
+                "a.zarr": formats.read_zarr,
+                "a.lmdb": formats.read_lmdb,
+            }.get(name, headless)(tmp_path / name)
         )
         == 1
     )

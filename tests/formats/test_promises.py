@@ -102,6 +102,11 @@ def text(name, write, read, **options):
     return Format(name, write, read, packed=write, suffix=".gz", **options)
 
 
+def with_options(function, **options):
+    """The same function, under its name."""
+    return functools.update_wrapper(functools.partial(function, **options), function)
+
+
 FORMATS = {
     "CSV": text("csv", formats.write_csv, formats.read_csv, make=lambda n: {"x": n}, number=lambda row: int(row["x"])),
     "JSON lines": text("jsonl", formats.write_jsonl, formats.read_jsonl, make=lambda n: n, number=int),
@@ -126,6 +131,20 @@ FORMATS = {
         formats.read_npz,
         packed=functools.partial(formats.write_npz, compressed=True),
         pickled=object_arrays,
+    ),
+    "tokens": Format(
+        "bin",
+        with_options(formats.write_tokens, dtype="uint16", header="llm.c"),
+        with_options(formats.read_tokens, dtype=None, length=3),
+        make=lambda n: np.full(3, n, np.uint16),
+        number=lambda row: int(row[0]),
+    ),
+    "Megatron-LM": Format(
+        "idx",
+        with_options(formats.write_megatron, dtype="uint16"),
+        formats.read_megatron,
+        make=lambda n: np.full(3, n, np.uint16),
+        number=lambda document: int(document[0]),
     ),
     "HDF5": Format(
         "h5", formats.write_hdf5, formats.read_hdf5, packed=functools.partial(formats.write_hdf5, compression="gzip")

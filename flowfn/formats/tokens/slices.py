@@ -1,0 +1,187 @@
+"""Slices of documents that stand one behind the other, as GPT is trained on them: `length` tokens and one more, which
+is the first of the next slice.
+
+Documents as they lie in their file make one row of tokens, of which slices are views. In another order, a slice is put
+together of pieces of documents; which, is found for a block of slices at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from flowfn.blocks import Block
+from flowfn.datapoints import buffers
+from flowfn.datapoints.columns import Columns, readonly, stackable
+from flowfn.datapoints.components import component
+from flowfn.formats.joining.members import RowKind
+from flowfn.formats.tokens.documents import Indexed
+from flowfn.formats.tokens.files import RowShape, TokenFile, rows_in
+from flowfn.formats.tokens.indexes import DocumentIndex
+from flowfn.formats.tokens.layouts import Layout
+
+AT_ONCE = 64
+"""So many slices are put together at once, when they are read one by one."""
+
+
+class SliceFile(TokenFile):
+    """Slices of the documents of one prefix, as they lie there."""
+
+    def check(self) -> None:
+        """Make sure that documents follow one another, and are of the dtype that was read of the first prefix."""
+        index = DocumentIndex(self.path.removesuffix(".bin"), self.who)
+        if index.dtype != self.layout.dtype:
+            raise ValueError(
+                f"{self.who}(): {index.path} says that tokens are {index.dtype}, those of the first "
+                f"{self.layout.dtype}; read it apart, and concat both"
+            )
+        refuse_modes(index)
+        _ = index.tokens
+
+
+class Pieces(NamedTuple):
+    """Which parts of documents make slices: where each begins in the file and in the slices, and how long it is."""
+
+    begins: np.ndarray
+    lengths: np.ndarray
+
+
+class Slices(Indexed):
+    """Slices of the documents of one prefix in any order, perhaps with segment ids and positions beside the tokens."""
+
+    def __init__(
+        self, prefix: str, length: int, order: np.ndarray | None, segments: bool, sequences: bool, who: str
+    ) -> None:
+        super().__init__(prefix, who)
+        self.shape, self.order, self.sequences = RowShape(length + 1, length), order, sequences
+        self.chosen, self.bare = list(range(3 if segments else 1)), not segments
+        refuse_modes(self.index)
+        self._known: tuple[np.ndarray, np.ndarray] | None = None
+        tokens = int(self._layout()[0][-1])
+        self.count = self.shape.rows(tokens)
+        if not self.count:
+            raise ValueError(
+                f"{who}(): length must be less than the number of tokens, {tokens} of {self.path}, got {length}"
+            )
+
+    def _layout(self) -> tuple[np.ndarray, np.ndarray]:
+        """0, and at which token of all one behind the other documents end; and where in the file each begins."""
+        if self._known is None:
+            lengths = (self.index.lengths if self.sequences else self.index.document_lengths).astype(np.int64)
+            begins = np.cumsum(lengths) - lengths
+            if self.order is not None:
+                self._check_order(self.order, len(lengths))
+                lengths, begins = lengths[self.order], begins[self.order]
+            self._known = np.concatenate([[0], np.cumsum(lengths)]), begins
+        return self._known
+
+    def _check_order(self, order: np.ndarray, count: int) -> None:
+        wrong = order[(order < 0) | (order >= count)]
+        if len(wrong):
+            what = "sequences" if self.sequences else "documents"
+            raise ValueError(
+                f"{self.who}(): order must number some of the {count} {what} of {self.path}, got {wrong[0]}"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_known": None}
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        (made,) = self.each(range(self.within(index), index + 1))
+        return made
+
+    row = __getitem__
+
+    def each(self, block: Block) -> Iterator[Any]:
+        """The slices at the indices of a block."""
+        for at in range(0, len(block), AT_ONCE):
+            made = list(map(readonly, self._made(block[at : at + AT_ONCE])))
+            yield from made[0] if self.bare else map(list, zip(*made))
+
+    def rows(self, block: Block) -> Any:
+        """The same, stacked: tokens, or tokens, segment ids and positions."""
+        made = self._made(block)
+        return made[0] if self.bare else made
+
+    @property
+    def kinds(self) -> dict[str, RowKind]:
+        """What the rows of each array are."""
+        dtypes = [self.index.dtype, np.dtype(np.int32), np.dtype(np.int32)]
+        return {str(at): RowKind(dtypes[at], (self.shape.length,)) for at in self.chosen}
+
+    @property
+    def stackables(self) -> list[bool]:
+        """Of each array, whether rows, taken together, are what stacking them one by one would give."""
+        return [stackable(*kind) for kind in self.kinds.values()]
+
+    def selected(self, components: Sequence[Any]) -> Slices:
+        """Some of the arrays, as `select` would select components of their rows."""
+        made = self.fresh()
+        made.chosen, made.bare = [component(self.chosen, key) for key in components], False
+        return cast("Slices", made)
+
+    def _made(self, block: Block) -> list[np.ndarray]:
+        wanted = np.asarray(block, np.int64)
+        pieces = self._pieces(wanted)
+        shape = (len(wanted), self.shape.length)
+        made = (
+            [self._tokens(wanted, pieces, shape), *_segments(pieces.lengths, shape)]
+            if max(self.chosen)
+            else [self._tokens(wanted, pieces, shape)]
+        )
+        return [made[at] for at in self.chosen]
+
+    def _tokens(self, wanted: np.ndarray, pieces: Pieces, shape: tuple[int, int]) -> np.ndarray:
+        tokens = self.index.tokens
+        if self.order is None:
+            found: np.ndarray = Columns(rows_in(tokens.view(np.uint8), tokens.dtype, self.shape)).rows(wanted)
+            return found
+        made = buffers.empty(shape, tokens.dtype)
+        flat, at = made.reshape(-1), 0
+        for begin, length in zip(pieces.begins.tolist(), pieces.lengths.tolist()):
+            flat[at : at + length] = tokens[begin : begin + length]
+            at += length
+        return made
+
+    def _pieces(self, wanted: np.ndarray) -> Pieces:
+        """The pieces of some slices, one slice behind the other."""
+        ends, begins = self._layout()
+        first = wanted * self.shape.stride
+        last = first + self.shape.length
+        low = np.searchsorted(ends, first, "right") - 1
+        counts = np.searchsorted(ends, last, "left") - low
+        document = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts - low, counts)
+        start = np.maximum(ends[document], np.repeat(first, counts))
+        stop = np.minimum(ends[document + 1], np.repeat(last, counts))
+        whole = stop > start  # documents without tokens are in no slice
+        return Pieces((begins[document] + start - ends[document])[whole], (stop - start)[whole])
+
+
+def refuse_modes(index: DocumentIndex) -> None:
+    """Raise an error for a multimodal index, whose sequences are of different kinds."""
+    if index.multimodal:
+        raise ValueError(
+            f"{index.who}(): the sequences in {index.path} have modes, which slices across documents would lose; "
+            "sequences=True reads them one by one, as dicts with their modes"
+        )
+
+
+def slice_file(prefix: str, dtype: np.dtype, length: int, who: str, stamp: tuple[int, int]) -> SliceFile:
+    """Slices of one prefix, of which nothing is looked at yet but the size."""
+    return SliceFile(f"{prefix}.bin", stamp, Layout(dtype, 0, ""), RowShape(length + 1, length), who)
+
+
+def _segments(lengths: np.ndarray, shape: tuple[int, int]) -> list[np.ndarray]:
+    """Segment ids (1, 2, ... in each row) and positions (0, 1, ... in each segment) of pieces that fill rows."""
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    rows = starts // shape[1]
+    fresh = np.flatnonzero(starts % shape[1] == 0)
+    ids = np.arange(len(lengths)) - fresh[rows] + 1
+    positions = np.arange(shape[0] * shape[1]) - np.repeat(starts, lengths)
+    return [np.repeat(ids, lengths).astype(np.int32).reshape(shape), positions.astype(np.int32).reshape(shape)]
