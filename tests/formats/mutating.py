@@ -200,6 +200,14 @@ def _jsonl(folder: Path) -> Path:
     return _texts(folder, "a.jsonl", _jsonl_text())
 
 
+@kind("jsonl index", lambda folder: formats.read_jsonl(folder / "a.jsonl", save_index=True), exact=True)
+def _jsonl_index(folder: Path) -> Path:
+    path = _texts(folder, "a.jsonl", _jsonl_text())
+    os.utime(path, ns=(0, 0))  # copies have the same time
+    len(formats.read_jsonl(path, save_index=True))
+    return folder / "a.jsonl.index"
+
+
 @kind("jsonl.xz", lambda folder: formats.read_jsonl(folder / "a.jsonl.xz"), exact=True)
 def _jsonl_xz(folder: Path) -> Path:
     return _texts(folder, "a.jsonl.xz", _jsonl_text())

@@ -45,7 +45,9 @@ _TYPES = rules.Rule(
 )
 
 
-@rules.checked(delimiter=CHARACTER, quote=QUOTE, header=_HEADER, types=_TYPES, hold=rules.boolean)
+@rules.checked(
+    delimiter=CHARACTER, quote=QUOTE, header=_HEADER, types=_TYPES, hold=rules.boolean, save_index=rules.boolean
+)
 def read_csv(
     path: Any,
     columns: Sequence[str] | None = None,
@@ -56,6 +58,7 @@ def read_csv(
     quote: str | None = '"',
     encoding: str = "utf-8",
     hold: bool = False,
+    save_index: bool = False,
 ) -> Flow[Any]:
     """A flow of the records of a CSV file, as dicts of strings: {column: text};
     or of several files, one after the other.
@@ -70,8 +73,9 @@ def read_csv(
 
     Records may have line breaks between quotes; with `quote=None` a quote is a character as any other, as in most files
     that are separated by tabs (`delimiter="\\t"`). An index of where they begin is made when it is first needed (a scan
-    of the file, in each process), and makes the flow seekable. Files that end in .gz, .bz2 or .xz are decompressed;
-    they can only be read in order, unless they are to `hold` in memory, decompressed, by each process that reads them.
+    of the file, in each process), and makes the flow seekable; `save_index=True` keeps it beside the file, as that of
+    `read_jsonl` does. Files that end in .gz, .bz2 or .xz are decompressed; they can only be read in order, unless they
+    are to `hold` in memory, decompressed, by each process that reads them.
 
     Raises:
         ValueError: a record has more or fewer fields than there are names, or a text is none of its type; a quote is
@@ -108,7 +112,7 @@ def read_csv(
         "delimiter": (delimiter, ","),
         "quote": (quote, '"'),
     }
-    text = call(who, path, **options, encoding=(encoding, "utf-8"), hold=(hold, False))
+    text = call(who, path, **options, encoding=(encoding, "utf-8"), hold=(hold, False), save_index=(save_index, False))
     if types is not None:
         types_text = (
             "{" + ", ".join(f"{key!r}: {named(one)}" for key, one in types.items()) + "}"
@@ -116,7 +120,7 @@ def read_csv(
             else named(types)
         )
         text = f"{text[:-1]}, types={types_text})"
-    return flow_of_records(files, who, hold, text)
+    return flow_of_records(files, who, hold, text, save_index)
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,11 @@ class Csv:
     delimiter: str
     quote: str | None
     encoding: str
+
+    @property
+    def cutting(self) -> str:
+        """Lines, and what quotes."""
+        return f"records from {self.start} between {self.delimiter!r} and {self.quote!r}"
 
     def cut(self, block: bytes, last: bool) -> tuple[np.ndarray, int]:
         """Where records begin: at lines, except for those between quotes."""

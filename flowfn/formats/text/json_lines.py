@@ -21,15 +21,18 @@ from flowfn.storage.files import call
 from flowfn.storage.finding import paths_of
 
 
-@rules.checked(hold=rules.boolean)
-def read_jsonl(path: Any, *, hold: bool = False) -> Flow[Any]:
+@rules.checked(hold=rules.boolean, save_index=rules.boolean)
+def read_jsonl(path: Any, *, hold: bool = False, save_index: bool = False) -> Flow[Any]:
     """A flow of what stands in the lines of a file, each of them JSON; or of several files, one after the other.
 
     `path` is a path, a URL, a glob pattern, a range in braces ("part-{00..07}.jsonl"), or a list of them.
 
     An index of where lines begin is made when it is first needed (a scan of the file, in each process), and makes the
-    flow seekable; empty lines are passed over. Files that end in .gz, .bz2 or .xz are decompressed; they can only be
-    read in order, unless they are to `hold` in memory, decompressed, by each process that reads them.
+    flow seekable; empty lines are passed over. With `save_index=True` it is kept in a file beside each, `path` +
+    ".index": it is made once, by the first process that needs it, and again when the file has changed (in size or
+    time); where the folder cannot be written to, it stays in memory, with a warning. Files that end in .gz, .bz2 or .xz
+    are decompressed; they can only be read in order, unless they are to `hold` in memory, decompressed, by each process
+    that reads them.
 
     Raises:
         ValueError: a line is no JSON; the message says which datapoint it is.
@@ -45,7 +48,13 @@ def read_jsonl(path: Any, *, hold: bool = False) -> Flow[Any]:
     [{'word': 'yes', 'ids': [1, 2]}, None, 'no']
     """
     files = [(found, _form(found)) for found in paths_of(path, "read_jsonl")]
-    return flow_of_records(files, "read_jsonl", hold, call("read_jsonl", path, hold=(hold, False)))
+    return flow_of_records(
+        files,
+        "read_jsonl",
+        hold,
+        call("read_jsonl", path, hold=(hold, False), save_index=(save_index, False)),
+        save_index,
+    )
 
 
 def _form(path: str) -> JsonLines:
@@ -57,6 +66,11 @@ class JsonLines:
     """How records lie in a file of JSON lines."""
 
     start: int
+
+    @property
+    def cutting(self) -> str:
+        """Lines."""
+        return f"lines from {self.start}"
 
     def cut(self, block: bytes, last: bool) -> tuple[np.ndarray, int]:
         """Where lines begin."""

@@ -20,6 +20,7 @@ import numpy as np
 
 from flowfn.flows.flow import Flow
 from flowfn.formats.joining.several import together
+from flowfn.formats.text.kept_starts import kept_starts
 from flowfn.process import forks
 from flowfn.storage.compression import compressing, opened_in_order, suffix_of, telling
 from flowfn.storage.damage import Unreadable, warn_of_end
@@ -44,6 +45,10 @@ class Format(Protocol):
     def start(self) -> int:
         """Bytes before the first record."""
 
+    @property
+    def cutting(self) -> str:
+        """What decides where records begin, beside what is in the file."""
+
     def cut(self, block: bytes, last: bool) -> tuple[np.ndarray, int]:
         """Where in a block whole records begin, and where what is left over does; with `last`,
         nothing comes behind it."""
@@ -62,9 +67,9 @@ class Format(Protocol):
 class RecordFile(Opened):
     """The records of a file, by index."""
 
-    def __init__(self, path: Any, who: str, form: Format) -> None:
+    def __init__(self, path: Any, who: str, form: Format, save_index: bool = False) -> None:
         super().__init__(path, who)
-        self.form = form
+        self.form, self.save_index = form, save_index and suffix_of(self.path) is None
         self.indexes: list[
             np.ndarray
         ] = []  # where records begin, once that is known: to all that are `fresh` from this one
@@ -161,6 +166,7 @@ class _Records:
     def __init__(self, records: RecordFile, file: Pieces | _InMemory) -> None:
         self.path, self.who, self.form, self.file = records.path, records.who, records.form, file
         self.indexes, self._turn = records.indexes, forks.lock()
+        self.stamp, self.save_index = records.stamp, records.save_index
 
     @property
     def starts(self) -> np.ndarray:
@@ -168,10 +174,13 @@ class _Records:
         if not self.indexes:
             with self._turn:
                 if not self.indexes:
-                    self.indexes.append(self._indexed())
+                    self.indexes.append(self._kept() if self.save_index else self._found())
         return self.indexes[0]
 
-    def _indexed(self) -> np.ndarray:
+    def _kept(self) -> np.ndarray:
+        return kept_starts(self.path, self.form.cutting, self.stamp, self._found, self.who)
+
+    def _found(self) -> np.ndarray:
         at = self.form.start
         found = []
         for _, starts, end in record_blocks(self.form, self._pieces(), self.path, self.who):
@@ -284,12 +293,22 @@ def line_starts(block: bytes, last: bool, comment: int | None = None) -> tuple[n
     return (starts[~blank] if blank.any() else starts), int(ends[-1]) + 1
 
 
-def flow_of_records(files: Sequence[tuple[str, Format]], who: str, hold: bool, text: str) -> Flow[Any]:
-    """The flow over files of records: seekable, unless one is compressed and not to be held."""
+def flow_of_records(
+    files: Sequence[tuple[str, Format]], who: str, hold: bool, text: str, save_index: bool = False
+) -> Flow[Any]:
+    """The flow over files of records: seekable, unless one is compressed and not to be held.
+
+    Raises:
+        ValueError: where records begin is to be kept beside a file that is behind a URL.
+    """
+    for path, _ in files if save_index else ():
+        if is_url(path):
+            raise ValueError(f"{who}(): save_index=True needs local files, got {path!r}; leave it out")
     if not hold and any(suffix_of(path) is not None for path, _ in files):
         return flow_of(RecordStream(files, who), who, text)
     paths, forms = zip(*files)
-    return flow_of(together(list(map(RecordFile, paths, repeat(who), forms)), who), who, text)
+    records = list(map(RecordFile, paths, repeat(who), forms, repeat(save_index)))
+    return flow_of(together(records, who), who, text)
 
 
 def write_records(

@@ -105,6 +105,7 @@ class SvmLight:
     queries: bool
     multilabel: bool
     start: int = 0
+    cutting: str = "lines without comments"
 
     def cut(self, block: bytes, last: bool) -> tuple[np.ndarray, int]:
         """Where lines begin that are no comments."""
