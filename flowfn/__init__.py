@@ -37,6 +37,7 @@ from flowfn.vocabulary.streaming import interleave, scan, shuffle_buffer, take_w
 
 # several sources
 from flowfn.vocabulary.combining import concat, mix, quotas, zip_components  # isort: skip
+from flowfn.vocabulary.mixing.schedules import phases  # isort: skip
 from flowfn.vocabulary.combining import zip as zip  # isort: skip
 
 # when a stage fails
@@ -112,6 +113,7 @@ __all__ = [
     "pad",
     "pad_to_multiple",
     "per_process",
+    "phases",
     "pipe",
     "prefetch",
     "print_datapoint",

@@ -38,6 +38,7 @@ from flowfn.seeing.replaying import replay as replay
 from flowfn.vocabulary.bucketing import shape_of as shape_of
 from flowfn.vocabulary.combining import quotas as quotas
 from flowfn.vocabulary.making import files as files
+from flowfn.vocabulary.mixing.schedules import phases as phases
 from flowfn.vocabulary.packing.packers import Packer
 from flowfn.vocabulary.packing.packers import best_fit as best_fit
 from flowfn.vocabulary.packing.packers import concat_then_split as concat_then_split
@@ -52,8 +53,8 @@ __all__ = [
     "Dropped", "Flow", "FlowIterator", "Origin", "Speed", "WorkerDied", "as_list", "batch", "batch_by_key", "batch_by_length", "best_fit", "cache",
     "cache_to", "check_inputs", "collate", "compose", "concat", "concat_then_split", "cycle", "describe", "epoch_of", "explain", "fake",
     "files", "filter_map", "first_fit", "flat_map", "flow", "freeze", "from_arrays", "from_queue", "guard", "inside", "interleave",
-    "map_component", "mix", "origins", "pack", "pad", "pad_to_multiple", "per_process", "pipe", "prefetch", "print_datapoint", "progress", "quotas",
-    "rebatch", "repeat", "repeat_each", "replay", "sample", "scan", "seeded", "select", "shape_of", "shard", "shuffle", "shuffle_buffer",
+    "map_component", "mix", "origins", "pack", "pad", "pad_to_multiple", "per_process", "phases", "pipe", "prefetch", "print_datapoint", "progress",
+    "quotas", "rebatch", "repeat", "repeat_each", "replay", "sample", "scan", "seeded", "select", "shape_of", "shard", "shuffle", "shuffle_buffer",
     "shut_down", "skip", "speed", "split", "stack", "stage", "subset", "take", "take_while", "tap", "unbatch", "unique", "warm_up",
     "window", "zip_components",
 ]
@@ -93,6 +94,7 @@ _Source: TypeAlias = Iterable[_T] | _Indexed[_T] | _Made[_T] | _DataFlow[_T]
 
 # what a component is collated with
 
+_Unit: TypeAlias = Callable[[Any], float] | int | str | bytes | tuple[Any, ...]
 _Collation: TypeAlias = Callable[[Sequence[Any]], Any]
 _Collations: TypeAlias = _Collation | Sequence[_Collation] | Mapping[Any, _Collation]
 _MayAdd: TypeAlias = pad | Sequence[_Collation]  # what may give components more: masks, lengths
@@ -920,6 +922,9 @@ def mix(
     until: Literal["first", "all", "cycle_all", "forever"] = "first",
     random: bool = False,
     tag: None = None,
+    unit: _Unit | None = None,
+    epochs: float | Mapping[Any, float] | None = None,
+    temperature: float = 1,
     name: str | None = None,
 ) -> Flow[_T]: ...
 @overload
@@ -929,6 +934,9 @@ def mix(
     until: Literal["first", "all", "cycle_all", "forever"] = "first",
     random: bool = False,
     tag: None = None,
+    unit: _Unit | None = None,
+    epochs: float | Mapping[Any, float] | None = None,
+    temperature: float = 1,
     name: str | None = None,
 ) -> Flow[_T]: ...
 @overload
@@ -938,6 +946,9 @@ def mix(
     until: Literal["first", "all", "cycle_all", "forever"] = "first",
     random: bool = False,
     tag: Any,
+    unit: _Unit | None = None,
+    epochs: float | Mapping[Any, float] | None = None,
+    temperature: float = 1,
     name: str | None = None,
 ) -> Flow[Any]: ...
 @overload

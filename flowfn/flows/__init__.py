@@ -5,7 +5,8 @@ hugging_face  ... of Hugging Face's streams        refusals      what is no sour
 definitions   what a decorated function is        stages        functions from flow to flow, and `pipe`
 iterating     the iterator: one pass over it      opening       what a stage reads besides its source
 states        what a checkpoint holds             schema        what one must be
-mix_rows      how far the sources of a mix have come  naming   what sources are called
+mix_rows      how far the sources of a mix have come        mixtures      ... and what a state says of it
+naming        what sources are called
 loaders       where a loader of torch reads a flow
 translating   messages that name the right word   dialects      what other libraries call it
 

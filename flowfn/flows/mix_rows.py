@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
 
 from flowfn.kinds.runs import Anchor, Run, naturals
 
@@ -13,7 +16,8 @@ from flowfn.kinds.runs import Anchor, Run, naturals
 class SourceProgress(NamedTuple):
     """How far one source of a mix has come: datapoints given, the round and the place in it, whether it has ended.
 
-    `expected` is what it should have given; `before` is what it had given when the last of the others ended.
+    `expected` is what it should have given; `before` is what it had given when the last of the others ended. Where
+    shares are of units, `units` have been given and are expected, and `largest` is the largest datapoint so far.
     """
 
     datapoints: int = 0
@@ -22,7 +26,12 @@ class SourceProgress(NamedTuple):
     ended: bool = False
     expected: float = 0.0
     before: int = 0
+    units: float = 0
+    largest: float = 0
 
+
+COUNTED, MEASURED = 6, 8
+"""So many numbers tell how far a source has come, where datapoints are counted and where they are measured."""
 
 MixRow: TypeAlias = "tuple[Any, ...]"
 """Where a mix stands: where its last phase began, how many steps came before the pass,
@@ -32,51 +41,82 @@ A mix that went on from another's state adds the row with which it began. Empty:
 """
 
 
-def packed_row(start: int, before: int, columns: Iterable[Iterable[Any]], first: MixRow = ()) -> MixRow:
-    """The row of a mix."""
-    return (start, before, *chain.from_iterable(columns), *first)
+class Standing(NamedTuple):
+    """A row, unpacked: the output at which its last phase began, the steps before the pass, and its sources.
+
+    `spent` are the units that were given by sources which are there no more.
+    """
+
+    start: int
+    before: int
+    sources: list[SourceProgress]
+    spent: float = 0
 
 
-def unpacked_row(row: MixRow, sources: int) -> tuple[int, int, list[SourceProgress]]:
-    """(start, before, sources) of a row."""
-    if not row:
-        return 0, 0, [SourceProgress()] * sources
-    start, before, *values = row
-    return (
-        start,
-        before,
-        [
-            SourceProgress(*values[source : len(SourceProgress._fields) * sources : sources])
-            for source in range(sources)
-        ],
-    )
+@dataclass(frozen=True)
+class RowForm:
+    """How the row of a mix of so many sources is laid out."""
+
+    sources: int
+    fields: int = COUNTED
+
+    @property
+    def size(self) -> int:
+        """How many numbers tell where a mix stands."""
+        return 2 + self.fields * self.sources + (self.fields == MEASURED)
+
+    def packed(
+        self, start: int, before: int, columns: Iterable[Iterable[Any]], first: MixRow = (), spent: float = 0
+    ) -> MixRow:
+        """The row of a mix, from what is known of its sources field by field."""
+        known = chain.from_iterable([*columns][: self.fields])
+        return (start, before, *known, *([spent] if self.fields == MEASURED else ()), *first)
+
+    def unpacked(self, row: MixRow) -> Standing:
+        """What a row says."""
+        if not row:
+            return Standing(0, 0, [SourceProgress()] * self.sources)
+        (start, before), values = row[:2], row[2 : 2 + self.fields * self.sources]
+        every = [SourceProgress(*values[source :: self.sources]) for source in range(self.sources)]
+        return Standing(start, before, every, *row[2 + self.fields * self.sources : self.size])
+
+    def first(self, anchor: Anchor | None, run: Run) -> MixRow:
+        """The row with which a mix began in a run, told by any anchor of it."""
+        if anchor is None or anchor.epoch != run.epoch:
+            return ()
+        return anchor.inputs[self.size :] or (() if anchor.outputs else anchor.inputs)
+
+    def fits(self, row: MixRow, outputs: int) -> bool:
+        """Whether a row, and that with which the mix began if one follows,
+        can be those of a mix after so many outputs."""
+        rows = [row[at : at + self.size] for at in range(0, len(row), self.size)]
+        if len(rows) > 2 or not all(map(self._is_row, rows)):
+            return False
+        here, first = self.unpacked(row), self.unpacked(row[self.size :] or (() if outputs else row))
+        given = [sum(one.datapoints for one in some.sources) for some in (here, first)]
+        owed = max(one.expected for one in here.sources) <= here.before + outputs + 1 or self.fields == MEASURED
+        owed = owed and given[1] <= here.before
+        return owed and here.start <= outputs and here.before == first.before and given[0] - given[1] == outputs
+
+    def _is_row(self, row: MixRow) -> bool:
+        if len(row) != self.size or not naturals(row[:2], 2):
+            return False
+        standing = self.unpacked(row)
+        return all(map(are_begun, standing.sources)) and is_amount(standing.spent)
 
 
-def first_of(anchor: Anchor | None, run: Run, sources: int) -> MixRow:
-    """The row with which a mix began in a run, told by any anchor of it."""
-    if anchor is None or anchor.epoch != run.epoch:
-        return ()
-    return anchor.inputs[2 + len(SourceProgress._fields) * sources :] or (() if anchor.outputs else anchor.inputs)
+def is_amount(value: Any) -> bool:
+    """Whether this can be how many units there are."""
+    return type(value) in (int, float) and 0 <= value < math.inf
 
 
 def are_begun(values: Sequence[Any]) -> bool:
     """Whether these can be how far a source has come."""
-    *counts, ended, expected, before = values
-    owed = type(expected) in (int, float) and 0 <= expected < math.inf
+    *counts, ended, expected, before = values[:COUNTED]
+    owed = all(map(is_amount, (expected, *values[COUNTED:])))
     return naturals((*counts, before), 4) and max(*counts, before) == counts[0] and ended in (0, 1) and owed
 
 
-def are_rows(row: MixRow, sources: int, outputs: int) -> bool:
-    """Whether a row, and that with which the mix began if one follows, can be those of a mix after so many outputs."""
-    size = 2 + len(SourceProgress._fields) * sources
-    rows = [row[at : at + size] for at in range(0, len(row), size)]
-    if not all(
-        naturals(one[:2], 2) and len(one) == size and all(map(are_begun, unpacked_row(one, sources)[2])) for one in rows
-    ):
-        return False
-    start, before, begun = unpacked_row(row, sources)
-    first = unpacked_row(row[size:] or (() if outputs else row), sources)
-    totals = [sum(one.datapoints for one in some) for some in (begun, first[2])]
-    owed = max(one.expected for one in begun) <= before + outputs + 1
-    owed = owed and sum(one.datapoints for one in first[2]) <= before
-    return len(rows) <= 2 and owed and start <= outputs and before == first[1] and totals[0] - totals[1] == outputs
+def json_number(value: Any) -> Any:
+    """What an anchor holds as JSON knows it, truth values as numbers."""
+    return int(value) if isinstance(value, (bool, np.bool_)) else value

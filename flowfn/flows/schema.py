@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from flowfn import rules
-from flowfn.flows.mix_rows import are_begun
+from flowfn.flows.mix_rows import COUNTED, MEASURED, are_begun, is_amount
 from flowfn.kinds.runs import Anchor, Checkpoint, EpochForm, Run, naturals
 from flowfn.kinds.tallies import can_count
 from flowfn.showing import brief
@@ -238,16 +238,18 @@ def _check_anchor(key: str, value: Any) -> None:
 
 def _check_mix(value: Mapping[str, Any]) -> None:
     if (
-        set(value) != {"steps", "sources"}
+        not {"steps", "sources"} <= set(value) <= {"steps", "sources", "units"}
         or not naturals((value["steps"],), 1)
         or not isinstance(value["sources"], Mapping)
+        or not is_amount(value.get("units", 0))
     ):
         refuse_key("mix", "{'steps': an integer >= 0, 'sources': how far each has come, by name}", value)
     for name, one in value["sources"].items():
-        if not isinstance(one, list) or len(one) != 6 or not are_begun(one):
+        if not isinstance(one, list) or len(one) != (MEASURED if "units" in value else COUNTED) or not are_begun(one):
             refuse_key(
                 f"mix['sources'][{name!r}]",
-                "[given, round, position, ended (0 or 1), expected, before], none below 0",
+                "[given, round, position, ended (0 or 1), expected, before], none below 0"
+                + " (and units and the largest datapoint, where there are units)" * ("units" in value),
                 one,
             )
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from flowfn.flows.mix_rows import json_number
+from flowfn.flows.mixtures import inputs_of_each, mix_of, mixture
 from flowfn.flows.schema import check_anchors, checked_state, refuse_key, sealed
 from flowfn.kinds.nodes import Node, ending
 from flowfn.kinds.parts import Part, top_down
@@ -84,13 +86,10 @@ def pack_state(flow: FlowTree, seed: int, epoch: int, checkpoint: Checkpoint) ->
         state |= {"rank": flow.node.rank, "world": flow.node.world}
     if checkpoint.anchors:
         state["anchors"] = {
-            key: [a.epoch, a.outputs, [*map(_json_number, a.inputs)]] for key, a in checkpoint.anchors.items()
+            key: [a.epoch, a.outputs, [*map(json_number, a.inputs)]] for key, a in checkpoint.anchors.items()
         }
-    mixed = mixture(flow, seed, epoch, checkpoint)
-    if mixed is not None:
-        steps, begun = mixed
-        state["mix"] = {"steps": steps, "sources": {name: [*map(_json_number, one)] for name, one in begun.items()}}
-    return sealed(state)
+    mixed = mixture(flow.node, seed, epoch, checkpoint)
+    return sealed(state if mixed is None else state | {"mix": mixed.entry()})
 
 
 def unpack_state(flow: FlowTree, state: Mapping[str, Any], strict: bool = True) -> tuple[int, int, Checkpoint]:
@@ -116,7 +115,7 @@ def _checkpoint_of(flow: FlowTree, contents: Mapping[str, Any], same: bool) -> C
         for key, (epoch, outputs, inputs) in contents.get("anchors", {}).items()
     }
     whole = same or contents["order"] == counting.order  # the whole tree that gives what is counted is the same
-    if not whole and "mix" in contents and (mixed := _mix(node)) is not None:
+    if not whole and "mix" in contents and (mixed := mix_of(node)) is not None:
         return Checkpoint(0, 0, {mixed[0].place: mixed[0].anchor(contents["epoch"], **contents["mix"])})
     orders = {order.partition(".")[0] for order in (contents["order"], counting.order)}
     if not whole and (len(orders) > 1 or any(hasattr(one, "progress") for one in top_down(counting.node))):
@@ -180,34 +179,6 @@ def _of_another(flow: FlowTree, contents: Mapping[str, Any]) -> str:
     )
 
 
-def _json_number(value: Any) -> Any:
-    """What an anchor holds as JSON knows it, truth values as numbers."""
-    return int(value) if isinstance(value, (bool, np.bool_)) else value
-
-
-def mixture(flow: FlowTree, seed: int, epoch: int, checkpoint: Checkpoint) -> tuple[int, dict[Any, Any]] | None:
-    """(steps, how far each source has come, by name) of the mix in a flow,
-    if there is one and its steps can be told."""
-    found = _mix(flow.node)
-    if found is None:
-        return None
-    mix, size = found
-    row = mix.progress(Run(seed, (epoch,), anchors=checkpoint.anchors), checkpoint.position * size, size)
-    return None if row is None else (row[0], dict(zip(mix.names, row[1])))
-
-
-def _mix(node: Node) -> tuple[Any, int] | None:
-    """The mix upstream of a node and how many of its outputs an output of the node takes,
-    if no other order is between."""
-    *stages, last = ending(node)
-    return (last, _inputs_of_each(stages)) if hasattr(last, "progress") else None
-
-
-def _inputs_of_each(stages: Iterable[Node]) -> int:
-    """How many inputs of the first stages an output of the last one is made of."""
-    return math.prod(stage.part.traits.size for stage in stages)
-
-
 def counting_of(flow: FlowTree) -> Counting:
     """What the state of a flow counts: the outputs of what is before the map-like stages,
     batch and prefetch at its end.
@@ -215,7 +186,7 @@ def counting_of(flow: FlowTree) -> Counting:
     If that is the one `shard`, the datapoints that it shares out.
     """
     *stages, node = ending(flow.node)
-    each = _inputs_of_each(stages)
+    each = inputs_of_each(stages)
     for _ in stages:
         (flow,) = flow.sources
     shared = node.foot

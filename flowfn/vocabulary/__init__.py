@@ -13,7 +13,7 @@ ordering      which come, and when, by index: shuffle, sample, shard, take, skip
 repeating     more than once: repeat, repeat_each, cycle, epoch_of
 streaming     as one stream: shuffle_buffer, interleave, scan, take_while, unique
 combining     several sources: concat, zip, zip_components, mix, quotas
-mixing        what mix does: whose turn it is, and how it goes on
+mixing        what mix does: whose turn it is, and how it goes on; weights that change: phases
 guarding      what happens when a stage fails: guard
 keeping       once and for all: cache, cache_to, freeze
 making        sources: files, fake

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import math
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from operator import countOf
@@ -13,15 +12,16 @@ from flowfn import rules
 from flowfn.flows.definitions import Call
 from flowfn.flows.flow import Flow
 from flowfn.flows.iterating import FlowIterator
+from flowfn.flows.mixtures import mixture
 from flowfn.flows.sources import flow
 from flowfn.flows.stages import stage
-from flowfn.flows.states import mixture
 from flowfn.flows.translating import speaks
 from flowfn.kinds.routes import Joined
 from flowfn.kinds.sections import Section
-from flowfn.showing import brief
-from flowfn.vocabulary.mixing.blending import mixed
+from flowfn.vocabulary.mixing.arguments import check_shares, read_epochs, read_weights, refuse_weights
+from flowfn.vocabulary.mixing.blending import mixed, mixed_so
 from flowfn.vocabulary.mixing.plans import Quota
+from flowfn.vocabulary.mixing.units import measured, tagged
 
 
 def _in_turn(sources: int) -> Iterator[Section]:
@@ -40,6 +40,10 @@ def concat(*sources: Any) -> Joined:
     return Joined(sources)
 
 
+_UNSAID: dict[str, Any] = {"weights": None, "until": "first", "random": False, "tag": None, "unit": None}
+_UNSAID |= {"epochs": None, "temperature": 1, "name": None}
+
+
 @speaks
 def mix(
     *sources: Any,
@@ -47,6 +51,9 @@ def mix(
     until: str = "first",
     random: bool = False,
     tag: Any = None,
+    unit: Any = None,
+    epochs: Any = None,
+    temperature: float = 1,
     name: str | None = None,
 ) -> Flow[Any]:
     """Mix sources in given proportions: flows, or one dict of flows by name.
@@ -54,25 +61,36 @@ def mix(
     `weights`: a number for each source (in order, or by name in a dict); "length" weighs them by their lengths; left
     out, all are alike. After every k outputs each source has given its share of k to within one datapoint (within two
     where the weights are no small whole numbers, or multiples of such). A function of the step (0, 1, 2, ...) that
-    returns such weights, or zeros, changes them on the way.
-    Weights are shares of datapoints, whatever their sizes. For shares of tokens, divide the share that each source is
-    to have of them by the mean number of tokens of its datapoints (0.7 of texts of 460 and 0.3 of texts of 1550 tokens
-    are `weights=[0.7 / 460, 0.3 / 1550]`), or make all equally long before they are mixed (`pack(length)` each source).
+    returns such weights, or zeros, changes them on the way; `phases(...)` makes one.
+    Weights are shares of datapoints, whatever their sizes, unless there is a `unit`.
+    `unit`: has weights be shares of units: of tokens, seconds, pixels. A function of a datapoint that says how many it
+    has (`len`, say; any number >= 0), or the position or key of the component whose `len` counts. After every output
+    each source has given its share of the units so far to within one datapoint, the largest so far, however many
+    sources there are (after one has ended, or while weights change, within two). Sizes are known once datapoints are
+    read, so such a mix is read in order; functions as weights are called with the units given so far.
+    `temperature`: weights count as weight ** (1 / temperature): 1 leaves them as they are, large ones make all alike.
+    mT5 and XLM-R sampled languages by length ** 0.3: `weights="length", temperature=1 / 0.3`.
     `random=True` shuffles which source comes next, in blocks of 4096 outputs that have the shares exactly; the
     datapoints of each source stay in order. (With a function as weights, every step is a draw.)
     `until`: "first" stops where a source has ended and is wanted again; "all" goes on with the others until every
     datapoint was given once, and they share, by their weights, all but what those gave that have ended; "cycle_all"
-    lets sources begin again, in rounds with new randomness, until each has ended once; "forever" does not stop. `tag`:
-    adds the source's name (or its number): under this key to dicts, as one more component to lists and tuples, and as
-    (datapoint, name) to anything else.
+    lets sources begin again, in rounds with new randomness, until each has ended once; "forever" does not stop.
+    `epochs`: how often a source may be read before it has ended, for "first" and "all": a number, or numbers by name
+    (the others once; math.inf for no bound; 2.5 where its length is known). `tag`: adds the source's name (or its
+    number): under this key to dicts, as one more component to lists and tuples, and as (datapoint, name) to anything
+    else.
 
-    Where all sources can be indexed and weights are numbers the mix can be indexed too. `quotas(iterator)` tells what
-    has been given of what was due. A state loaded with `strict=False` into a mix of other sources lets those of the
-    same names go on where they were, if only map-like stages, batch and prefetch come after the mix.
+    Where all sources can be indexed, weights are numbers and there is no unit, the mix can be indexed too.
+    `quotas(iterator)` tells what has been given of what was due. A state loaded with `strict=False` into a mix of other
+    sources lets those of the same names go on where they were, if only map-like stages, batch and prefetch come after
+    the mix.
+
+    On units, see `flowfn.vocabulary.mixing.deadlines`; on temperature, Arivazhagan et al., "Massively Multilingual
+    Neural Machine Translation in the Wild", 2019, and Xue et al., "mT5", 2021.
 
     Raises:
         ValueError: weights that are not positive, or not one for each source; a source that is empty and should begin
-            again.
+            again; a function that gives weights only to sources that have ended.
         TypeError: a source is no source, weights="length" and a length is not known.
 
     >>> import flowfn as ff
@@ -80,10 +98,14 @@ def mix(
     [1, -1, 2, 3, -2, 4]
     >>> list(ff.mix({"x": [1, 2], "y": [3]}, until="all", tag="from"))
     [(1, 'x'), (3, 'y'), (2, 'x')]
+    >>> list(ff.mix(["aaaa", "aaaa"], ["b", "b", "b", "b"], unit=len, until="all"))
+    ['aaaa', 'b', 'b', 'b', 'b', 'aaaa']
+    >>> list(ff.mix([1, 2, 3, 4], ["few"], epochs={1: 3}, until="all"))
+    [1, 'few', 2, 'few', 3, 'few', 4]
     """
     named = isinstance(sources[0], Mapping) if len(sources) == 1 else False
     names = list(sources[0]) if named else list(range(len(sources)))
-    _refuse_weights(sources, weights)
+    refuse_weights(sources, weights)
     flows = [flow(source, "mix") for source in (sources[0].values() if named else sources)]
     if not flows:
         raise TypeError("mix() needs at least one source: flows, or one dict of flows by name")
@@ -91,73 +113,27 @@ def mix(
         raise ValueError(f"mix(): names must be different as text too, got {names}")
     if hasattr(weights, "tolist"):
         weights = weights.tolist()
-    due = _weights(weights, names, flows)
-    tagged = flows if tag is None else [_tagged(tag, name, source) for name, source in builtins.zip(names, flows)]
-    made = mixed(*tagged, names=names, weights=due, until=until, random=random, name=name)
-    options = {"weights": weights, "until": until, "random": random, "tag": tag, "name": name}
+    check_shares(unit, random, temperature, weights, names)
+    asked = {"names": names, "weights": read_weights(weights, names, flows), "until": until, "random": random}
+    rounds = read_epochs(epochs, until, names, flows)
+    if unit is not None:
+        inputs = [measured(unit, name, tag, source) for name, source in builtins.zip(names, flows)]
+    else:
+        inputs = flows if tag is None else [tagged(tag, name, source) for name, source in builtins.zip(names, flows)]
+    if unit is None and rounds is None and temperature == 1:
+        made = mixed(*inputs, **asked, name=name)
+    else:
+        more = {"temperature": temperature, "epochs": rounds, "measured": unit is not None}
+        made = mixed_so(*inputs, **asked, **more, name=name)
+    options = dict(builtins.zip(_UNSAID, (weights, until, random, tag, unit, epochs, temperature, name)))
     named_flows = [dict(builtins.zip(names, flows))] if named else flows
-    unless = {"weights": None, "until": "first", "random": False, "tag": None, "name": None}
-    options = {
-        key: value for key, value in options.items() if type(value) is not type(unless[key]) or value != unless[key]
+    said = {
+        key: value for key, value in options.items() if type(value) is not type(_UNSAID[key]) or value != _UNSAID[key]
     }
-    return Flow(made.part, made.sources, made=Call("mix", named_flows, options))
+    return Flow(made.part, made.sources, made=Call("mix", named_flows, said))
 
 
 mix.definition = mixed.definition  # type: ignore[attr-defined]  # so that pipe can say how to write it
-
-
-def _refuse_weights(sources: tuple[Any, ...], weights: Any) -> None:
-    """Raise if weights stand where one more source would: a number for each flow before them."""
-    last = sources[-1] if sources else None
-    listed = isinstance(last, (list, tuple)) and len(last) == len(sources) - 1 and all(map(rules.is_number, last))
-    if listed and weights is None and sources[2:] and all(isinstance(source, Flow) for source in sources[:-1]):
-        raise TypeError(
-            f"mix(): weights are given by name, got {last!r} among the sources; write weights={last!r}, or "
-            f"flow({last!r}) for a source"
-        )
-
-
-def _weights(weights: Any, names: list[Any], flows: list[Flow[Any]]) -> Any:
-    """The weights of a mix in the order of its sources, or an error that says what they must be."""
-    if callable(weights):
-        return weights
-    if isinstance(weights, str) and weights == "length":
-        for name, source in builtins.zip(names, flows):
-            if source.node.length_or_none() in (None, math.inf):
-                raise TypeError(
-                    f'mix(): weights="length" needs the length of source {name!r}, which is not known or endless'
-                )
-        return weights
-    if isinstance(weights, Mapping):
-        if set(weights) != set(names):
-            raise ValueError(f"mix(): weights must be given for {names}, got {list(weights)}")
-        weights = [weights[name] for name in names]
-    if weights is None:
-        return [1] * len(names)
-    due = [one.item() if hasattr(one, "item") else one for one in weights] if hasattr(weights, "__iter__") else []
-    if len(due) != len(names) or not all(rules.is_number(weight) and 0 < weight < math.inf for weight in due):
-        others = (
-            ""
-            if hasattr(weights, "__iter__") and not isinstance(weights, str)
-            else ', "length" or a function of the step'
-        )
-        raise ValueError(
-            f"mix(): weights must be a number > 0 for each of {len(names)} sources{others}, got {brief(weights)}"
-        )
-    return due
-
-
-@stage.each
-def _tagged(key: Any, name: Any, source: Any) -> Iterator[Any]:
-    for datapoint in source:
-        if isinstance(datapoint, Mapping):
-            if key in datapoint:
-                raise ValueError(f"mix(): datapoints of source {name!r} already have the key {key!r}")
-            yield {**datapoint, key: name}
-        elif type(datapoint) in (list, tuple):
-            yield datapoint + type(datapoint)((name,))
-        else:
-            yield (datapoint, name)
 
 
 @rules.checked(iterator=rules.Rule("iter(flow) or flow.run()", lambda value: isinstance(value, FlowIterator)))
@@ -176,10 +152,14 @@ def quotas(iterator: FlowIterator[Any]) -> dict[Any, Quota]:
     ...     ff.quotas(iterator)
     {'web': Quota(expected=7.5, delivered=8), 'code': Quota(expected=2.5, delivered=2)}
     """
-    told = mixture(*iterator.progress())
+    recipe, seed, epoch, checkpoint = iterator.progress()
+    told = mixture(recipe.node, seed, epoch, checkpoint)
     if told is None:
         raise ValueError("quotas(): there must be a mix, and behind it nothing but map-like stages, batch and prefetch")
-    return {name: Quota(one.expected, one.datapoints) for name, one in told[1].items()}
+    return {
+        name: Quota(one.expected, one.datapoints if told.units is None else one.units)
+        for name, one in told.sources.items()
+    }
 
 
 @stage.each(where={"strict": rules.boolean}, strict="strict")

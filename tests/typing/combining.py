@@ -34,4 +34,6 @@ def mixed() -> None:
     assert_type(ff.mix({"web": ["a"], "code": ["b"]}, weights={"web": 3, "code": 1}), ff.Flow[str])
     assert_type(ff.mix({"web": ["a"], "code": ["b"]}, tag="from"), ff.Flow[Any])
     with iter(ff.mix([1], [2])) as iterator:
-        assert_type(ff.quotas(iterator)[0].delivered, int)
+        assert_type(ff.quotas(iterator)[0].delivered, float)
+    assert_type(ff.mix(["a"], ["b"], unit=len, epochs={0: 2.5}, temperature=3), ff.Flow[str])
+    assert_type(ff.mix(["a"], ["b"], unit=0, weights=ff.phases({0: [1, 0], 10: [1, 1]}, ramp=5)), ff.Flow[str])

@@ -123,6 +123,7 @@ def wrong_arguments() -> None:
     ff.prefetch(2, 2)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     ff.cache_to(3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     ff.mix([1], [2], until="never")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    ff.mix([1], [2], unit=1.5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     ff.guard(ff.map(half), then="skip")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     ff.guard(3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     ff.fake("abc")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -11,6 +11,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ from flowfn.flows.mix_rows import SourceProgress
 from flowfn.kinds.routes import Switch
 from flowfn.kinds.runs import Length
 from flowfn.randomness.generators import hashed
+from flowfn.vocabulary.mixing.deadlines import Turns
+from flowfn.vocabulary.mixing.schedules import tempered
 from flowfn.vocabulary.mixing.shares import STEPS_AT_ONCE, Picks, integer_weights
 
 CYCLING = ("cycle_all", "forever")
@@ -30,26 +33,49 @@ ONE_BLOCK = 1 << 16
 
 
 class Quota(NamedTuple):
-    """How much of a source a mix should have given by now, and how much it has given."""
+    """How much of a source a mix should have given by now, and how much it has given: datapoints, or units."""
 
     expected: float
-    delivered: int
+    delivered: float
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked of a mix: weights (numbers, "length" or a function of the step),
-    when to stop, the key of its draws."""
+    """What is asked of a mix: weights (numbers, "length" or a function of the step) and their temperature,
+    when to stop, how often each source may be read, whether shares are of units, the key of its draws."""
 
     names: Sequence[Any]
     weights: Any
     until: str
     key: int | None
+    temperature: float = 1
+    epochs: Sequence[float] | None = None
+    measured: bool = False
 
     @property
     def cycles(self) -> bool:
-        """Whether a source that has ended begins again."""
+        """Whether a source that has ended begins again, however often."""
         return self.until in CYCLING
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether a source may be read more than once."""
+        return self.cycles or self.epochs is not None
+
+    def most(self, lengths: Sequence[Length]) -> list[float]:
+        """How many datapoints each source may give: in cycles any number, otherwise all, in all its epochs."""
+        if self.cycles:
+            return [math.inf] * len(self.names)
+        known = [math.inf if length is None else length for length in lengths]
+        if self.epochs is None:
+            return known
+        return [_times(epochs, length) for epochs, length in zip(self.epochs, known)]
+
+    def limits(self, lengths: Sequence[Length]) -> list[float]:
+        """The same for sources that are read in order: where their rounds end, they say themselves."""
+        within_rounds = [one % 1 > 0 for one in self.epochs or [1] * len(self.names)]
+        most = self.most(lengths) if any(within_rounds) else [math.inf] * len(self.names)
+        return [limit if within else math.inf for limit, within in zip(most, within_rounds)]
 
     def active(self, begun: Sequence[SourceProgress], lengths: Sequence[Length]) -> list[int]:
         """The sources to pick from: under "all" those that have not ended;
@@ -68,21 +94,29 @@ class Plan:
         """Whether the mix is over when a source ends."""
         return self.until == "first" or (self.until != "forever" and all([*ended[:source], *ended[source + 1 :]]))
 
+    def integers(self, lengths: Sequence[Any]) -> list[int]:
+        """The weights as integers."""
+        return integer_weights(tempered(lengths if self.weights == "length" else self.weights, self.temperature))
+
     def picks(self, active: Sequence[int], lengths: Sequence[Any], start_counts: Sequence[int]) -> Picks:
         """The picks while only the active sources are left, from where each has given so much since the mix began."""
         key = None if self.key is None else hashed(self.key, len(active))
-        if self.weights != "length":
-            return Picks(active, integer_weights(self.weights), key, start_counts=start_counts)
+        if self.weights != "length" or self.temperature != 1:
+            return Picks(active, self.integers(lengths), key, start_counts=start_counts)
         total = sum(map(int, lengths))
         return Picks(
             active, integer_weights(lengths), key, total if total <= ONE_BLOCK else STEPS_AT_ONCE, start_counts
         )
 
-    def shares(self, step: int, active: Sequence[int]) -> list[float]:
+    def turns(self, active: Sequence[int], lengths: Sequence[Any]) -> Turns:
+        """Whose turn it is while only the active sources are left, where shares are of units."""
+        return Turns(active, self.integers(lengths))
+
+    def shares(self, at: float, active: Sequence[int]) -> list[float]:
         """What a function of the step says, as shares of 1 among the active sources."""
-        said = self.weights(step)
+        said = self.weights(at)
         if isinstance(said, Mapping) and not set(said) <= set(self.names):
-            raise ValueError(f"mix(): weights({step}) must be for {list(self.names)}, got {said!r}")
+            raise ValueError(f"mix(): weights({at}) must be for {list(self.names)}, got {said!r}")
         try:
             weights = (
                 [float(said.get(name, 0)) for name in self.names]
@@ -93,14 +127,30 @@ class Plan:
             weights = []
         if len(weights) != len(self.names) or not all(0 <= weight < math.inf for weight in weights):
             raise ValueError(
-                f"mix(): weights({step}) must be a number >= 0 for each of {len(self.names)} sources, got {said!r}"
+                f"mix(): weights({at}) must be a number >= 0 for each of {len(self.names)} sources, got {said!r}"
             )
+        weights = tempered(weights, self.temperature) if any(weights) else weights
         total = math.fsum(weights[source] for source in active)
         if not total:
-            raise ValueError(
-                f"mix(): weights({step}) leave nothing for {[self.names[source] for source in active]}, got {said!r}"
-            )
+            left, wanted = ([self.names[one] for one in some] for some in (active, np.flatnonzero(weights).tolist()))
+            over = f"; {wanted} have ended: give others a weight there, or let them begin again (epochs=)"
+            raise ValueError(f"mix(): weights({at}) leave nothing for {left}, got {said!r}{over * bool(wanted)}")
         return [weight / total if source in active else 0.0 for source, weight in enumerate(weights)]
+
+    def is_over(self, at: float, ended: Sequence[bool]) -> bool:
+        """Whether all that a schedule will ever ask for has ended."""
+        settled = getattr(self.weights, "settled", None)
+        if self.until != "all" or settled is None or not settled(at):
+            return False
+        every = self.shares(at, range(len(self.names)))
+        return all(over or not share for over, share in zip(ended, every))
+
+
+def _times(epochs: float, length: float) -> float:
+    """How many datapoints so many epochs are, to the nearest."""
+    if not length or math.inf in (length, epochs):
+        return math.inf if length else 0
+    return round(Fraction(repr(epochs)) * int(length))
 
 
 class Phase(NamedTuple):
@@ -120,8 +170,9 @@ class MixRoute:
         self.plan, self.lengths, self.origin = plan, tuple(lengths), begun
         active = plan.active(begun, lengths)
         totals = tuple(one.datapoints for one in begun)
+        most = lengths if plan.cycles else plan.most(lengths)
         self.phases = [Phase(0, self._picks(active, totals), totals)] if active else []
-        self.length = self._length(active, [max(n - past, 0) for n, past in zip(lengths, totals)]) if active else 0
+        self.length = self._length(active, [max(n - past, 0) for n, past in zip(most, totals)]) if active else 0
         self.starts = [phase.start for phase in self.phases]
 
     def _length(self, active: list[int], left: list[float]) -> float:
@@ -156,9 +207,9 @@ class MixRoute:
             phase, here = self.phases[number], numbers == number
             sources[here], before = phase.picks.take(outputs[here] - phase.start)
             indices[here] = before + np.array(phase.start_counts)[sources[here]]
-        if not self.plan.cycles:
+        if not self.plan.in_rounds:
             return sources, indices, np.full_like(indices, -1)
-        sizes = np.array([min(n, 2**62) for n in self.lengths], np.int64)[sources]
+        sizes = np.array([min(max(n, 1), 2**62) for n in self.lengths], np.int64)[sources]
         return sources, indices % sizes, indices // sizes
 
     def begun(self, k: int) -> list[SourceProgress]:
@@ -170,21 +221,18 @@ class MixRoute:
         counts, every = phase.picks.counts(k - phase.start), []
         for source, (n, one) in enumerate(zip(self.lengths, self.origin)):
             datapoints = phase.start_counts[source] + counts.get(source, 0)
-            if self.plan.cycles:
-                round = max(datapoints - 1, 0) // int(n) if n != math.inf else 0
-                ended = one.ended or round > 0
-            else:
-                round, ended = 0, one.ended or (source in first and source not in phase.picks.active)
+            round = max(datapoints - 1, 0) // int(n) if self.plan.in_rounds and 0 < n < math.inf else 0
+            over = round > 0 if self.plan.cycles else source in first and source not in phase.picks.active
             every.append(
                 SourceProgress(
                     datapoints,
                     round,
                     datapoints - round * int(n) if round else datapoints,
-                    ended,
+                    one.ended or over,
                     before=phase.start_counts[source],
                 )
             )
-        return owed(self.origin, every, phase.picks)
+        return owed(self.origin, every, phase.picks.active.tolist(), phase.picks.weights)
 
 
 def since(origin: Sequence[SourceProgress], totals: Sequence[int]) -> list[int]:
@@ -192,13 +240,18 @@ def since(origin: Sequence[SourceProgress], totals: Sequence[int]) -> list[int]:
     return [count - one.datapoints for one, count in zip(origin, totals)]
 
 
-def owed(origin: Sequence[SourceProgress], begun: Sequence[SourceProgress], picks: Picks) -> list[SourceProgress]:
+def owed(
+    origin: Sequence[SourceProgress],
+    begun: Sequence[SourceProgress],
+    active: Sequence[int],
+    weights: Sequence[int],
+    of: str = "datapoints",
+) -> list[SourceProgress]:
     """With what is expected of each: of those that ended, what they had; of the others,
     their shares of all the rest."""
-    totals = since(origin, [one.datapoints for one in begun])
+    totals = [getattr(one, of) - getattr(first, of) for one, first in zip(begun, origin)]
     due: list[float] = list(totals)
-    active = picks.active.tolist()
-    rest, total = sum(totals[source] for source in active), sum(picks.weights[source] for source in active)
+    rest, total = sum(totals[source] for source in active), sum(weights[source] for source in active)
     for source in active:
-        due[source] = rest * picks.weights[source] / total
+        due[source] = rest * weights[source] / total
     return [one._replace(expected=first.expected + more) for one, first, more in zip(begun, origin, due)]

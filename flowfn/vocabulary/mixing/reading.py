@@ -1,0 +1,216 @@
+"""One pass over a mix with all its sources open at once, by turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from flowfn.flows.mix_rows import MixRow, SourceProgress
+from flowfn.kinds.nodes import MISSING
+from flowfn.kinds.runs import Anchor, Outputs, Run
+from flowfn.kinds.traces import Use
+from flowfn.randomness.drawing import words
+from flowfn.vocabulary.mixing.deadlines import most_urgent
+from flowfn.vocabulary.mixing.plans import since
+from flowfn.vocabulary.mixing.units import whole
+
+
+class Mixing:
+    """One pass over a mix of streams: which sources are open, and how far each has come."""
+
+    outputs: Outputs
+    at_end: MixRow | None = None
+
+    def __init__(self, node: Any, run: Run, anchor: Anchor) -> None:
+        self.node, self.run, self.plan, self.step = node, run, node.plan(run), anchor.outputs
+        self.lengths = node.lengths(run)
+        self.most = self.plan.limits(self.lengths)
+        self.start, self.before, begun, self.spent = node.form.unpacked(anchor.inputs)
+        self.first = node.first(run)
+        self.origin = node.form.unpacked(self.first).sources
+        columns = map(list, zip(*begun))
+        self.totals, self.rounds, positions, self.ended, self.expected, self.past, self.units, self.largest = columns
+        self.positions = positions if self.plan.in_rounds else list(self.totals)
+        self.live = [self._open(*one) for one in enumerate(self.positions)]
+        self.shares: list[float] = []  # of this step, where they are a function of it
+        self.pick = self._picks()
+
+    def _open(self, source: int, position: int) -> Outputs:
+        return self.node.sources[source].stream(self._run_of(source), position)
+
+    def _run_of(self, source: int) -> Run:
+        return self.run.round(self.rounds[source]) if self.plan.in_rounds else self.run
+
+    def active(self) -> list[int]:
+        """The sources to pick from."""
+        return self.plan.active(list(map(SourceProgress, *self._columns())), self.lengths)
+
+    def _columns(self) -> tuple[list[Any], ...]:
+        counts = self.totals, self.rounds, self.positions, self.ended, self.expected, self.past
+        return *counts, self.units, self.largest
+
+    def tell(self) -> dict[int, Anchor]:
+        """A mix holds nothing between its outputs, so it can go on from anywhere."""
+        return {self.node.place: Anchor(self.run.epoch, self.outputs.position, self.at_end or self._row())}
+
+    def _row(self) -> MixRow:
+        return self.node.form.packed(self.start, self.before, self._columns(), self.first, self.spent)
+
+    def uses(self) -> Callable[[], list[Use]]:
+        """What tells, after each output from here on, which input it is."""
+        before = list(self.totals)
+
+        def used() -> list[Use]:
+            (source,) = (one for one, total in enumerate(self.totals) if total > before[one])
+            before[source] = self.totals[source]
+            return [Use(source, self._run_of(source), [self.positions[source] - 1])]
+
+        return used
+
+    def __iter__(self) -> Iterator[Any]:
+        for source in self.pick:
+            datapoint = self._next(source)
+            if datapoint is MISSING and self._has_rounds_left(source):
+                self._begin_again(source)
+                datapoint = self._next(source)
+            if datapoint is MISSING:
+                if self.plan.stops(source, self.ended):
+                    return
+                self.at_end = self.at_end or self._row()  # if nothing comes any more, this is where it stands
+                self.ended[source] = True
+                if not self.plan.cycles:
+                    continue
+                self._begin_again(source)
+                datapoint = self._next(source)
+            self.at_end = None
+            yield self._given(source, datapoint)
+
+    def _given(self, source: int, datapoint: Any) -> Any:
+        """Note that a source has given a datapoint."""
+        self.totals[source] += 1
+        self.positions[source] += 1
+        self.step += 1
+        if self.shares:
+            self.expected = [due + share for due, share in zip(self.expected, self.shares)]
+        return datapoint
+
+    def _next(self, source: int) -> Any:
+        if self.totals[source] >= self.most[source]:
+            return MISSING
+        datapoint = next(self.live[source], MISSING)
+        if datapoint is MISSING and self.plan.cycles and not self.positions[source]:
+            raise ValueError(f"mix(): source {self.plan.names[source]!r} gave no datapoint, it cannot begin again")
+        return datapoint
+
+    def _has_rounds_left(self, source: int) -> bool:
+        """Whether a source that has ended may be read once more; one that gave nothing would give nothing again."""
+        if self.plan.epochs is None or not self.positions[source] or self.totals[source] >= self.most[source]:
+            return False
+        return self.rounds[source] + 1 < self.plan.epochs[source]
+
+    def _begin_again(self, source: int) -> None:
+        self.live[source].close()
+        self.rounds[source] += 1
+        self.positions[source] = 0
+        self.live[source] = self._open(source, 0)
+
+    def _picks(self) -> Iterator[int]:
+        """Which source comes next, and next."""
+        return self._scheduled() if self.node.scheduled else self._by_quota()
+
+    def _by_quota(self) -> Iterator[int]:
+        """The source of each output; when one has ended, the others share what follows."""
+        while active := self.active():
+            picks = self.plan.picks(active, self.lengths, since(self.origin, self.past))
+            for source in picks.each(self.step - self.start):
+                yield source
+                if self.ended[source] and not self.plan.cycles:
+                    break
+            self.start, self.past = self.step, list(self.totals)
+
+    def _scheduled(self) -> Iterator[int]:
+        """The source that is furthest behind what the weights of all steps so far owe it;
+        or a draw by those of this step."""
+        source = -1
+        while active := self.active():
+            ended, source = source, active[0]
+            while self.plan.cycles or not self.ended[source]:
+                at = self._place()
+                if any(self.ended) and self.plan.is_over(at, self.ended):
+                    return
+                self.shares = self.plan.shares(at, active)
+                if ended >= 0:
+                    self._bequeath(ended)
+                    ended = -1
+                source = self._chosen(active)
+                yield source
+
+    def _place(self) -> Any:
+        """What a function of the step is called with."""
+        return self.before + self.step
+
+    def _chosen(self, active: list[int]) -> int:
+        """Whose turn it is by the shares of this step."""
+        if self.plan.key is not None:
+            draw = words(np.array([self.before + self.step], np.uint64), self.plan.key)[0]
+            return _drawn(int(draw) / 2**64, self.shares)
+        behind = [due + share - given for due, share, given in zip(self.expected, self.shares, self.totals)]
+        return max((one for one in active if self.shares[one]), key=lambda one: (behind[one], -one))
+
+    def _delivered(self, source: int) -> Any:
+        return self.totals[source]
+
+    def _bequeath(self, ended: int) -> None:
+        """What was still expected of a source that has ended is shared by the others."""
+        given = self._delivered(ended)
+        left, self.expected[ended] = self.expected[ended] - given, float(given)
+        self.expected = [due + left * share for due, share in zip(self.expected, self.shares)]
+
+
+class Measuring(Mixing):
+    """A mix whose shares are of units: its sources give (units, datapoint)."""
+
+    def _given(self, source: int, datapoint: Any) -> Any:
+        units, datapoint = datapoint
+        self.units[source] = whole(self.units[source] + units)
+        self.largest[source] = max(self.largest[source], units)
+        if self.shares:
+            self.expected = [due + units * share for due, share in zip(self.expected, self.shares)]
+            self.shares = []
+        return super()._given(source, datapoint)
+
+    def _picks(self) -> Iterator[int]:
+        return self._scheduled() if self.node.scheduled else self._in_turns()
+
+    def _in_turns(self) -> Iterator[int]:
+        """The source that would be too far behind first; when one has ended, the others share what follows."""
+        begun = [(one.units, one.datapoints) for one in self.origin]
+        while active := self.active():
+            turns, ended = self.plan.turns(active, self.lengths), False
+            while not ended:
+                units = [whole(now - one[0]) for now, one in zip(self.units, begun)]
+                counts = [now - one[1] for now, one in zip(self.totals, begun)]
+                source = turns.next(units, counts, max(self.largest))
+                yield source
+                ended = self.ended[source] and not self.plan.cycles
+
+    def _place(self) -> Any:
+        return whole(self.spent + sum(self.units))
+
+    def _chosen(self, active: list[int]) -> int:
+        behind = [due - given for due, given in zip(self.expected, self.units)]
+        return most_urgent(behind, self.shares, max(self.largest))
+
+    def _delivered(self, source: int) -> Any:
+        return self.units[source]
+
+
+def _drawn(fraction: float, shares: list[float]) -> int:
+    """The source whose share of [0, 1) a fraction falls into."""
+    chosen = 0
+    for source, share in enumerate(shares):
+        if share and fraction >= 0:
+            chosen, fraction = source, fraction - share
+    return chosen
