@@ -736,7 +736,13 @@ def inside(
 def inside(*stages: _Link[Any, Any], source: _Source[Sequence[Any]] = ..., name: str | None = None) -> Any: ...
 @overload
 def pack(
-    length: int | Mapping[Any, int], *, how: Packer = ..., value: Any = 0, drop_remainder: bool = False
+    length: int | Mapping[Any, int],
+    *,
+    how: Packer = ...,
+    value: Any = 0,
+    drop_remainder: bool = False,
+    keep: str | SupportsIndex | Sequence[str | SupportsIndex] = (),
+    multiple: SupportsIndex = 1,
 ) -> _Selecting: ...
 @overload
 def pack(
@@ -746,6 +752,8 @@ def pack(
     how: Packer = ...,
     value: Any = 0,
     drop_remainder: bool = False,
+    keep: str | SupportsIndex | Sequence[str | SupportsIndex] = (),
+    multiple: SupportsIndex = 1,
 ) -> Flow[tuple[Any, ...]]: ...
 @overload
 def pack(
@@ -755,6 +763,8 @@ def pack(
     how: Packer = ...,
     value: Any = 0,
     drop_remainder: bool = False,
+    keep: str | SupportsIndex | Sequence[str | SupportsIndex] = (),
+    multiple: SupportsIndex = 1,
 ) -> Flow[dict[str, Any]]: ...
 @overload
 def pack(
@@ -764,6 +774,8 @@ def pack(
     how: Packer = ...,
     value: Any = 0,
     drop_remainder: bool = False,
+    keep: str | SupportsIndex | Sequence[str | SupportsIndex] = (),
+    multiple: SupportsIndex = 1,
 ) -> Flow[list[Any]]: ...
 @overload
 def pack(
@@ -773,6 +785,8 @@ def pack(
     how: Packer = ...,
     value: Any = 0,
     drop_remainder: bool = False,
+    keep: str | SupportsIndex | Sequence[str | SupportsIndex] = (),
+    multiple: SupportsIndex = 1,
 ) -> Flow[Any]: ...
 @overload
 def pad_to_multiple(n: SupportsIndex, *, mask: str = "valid") -> _Selecting: ...

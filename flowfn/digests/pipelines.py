@@ -37,7 +37,7 @@ DEEP = 8
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
 _VIEWS = frozenset({type({}.keys()), type({}.values()), type({}.items())})
-_OF_CALLS = frozenset({"public", "signature", "where", "remedy", "instead"})
+_OF_CALLS = frozenset({"public", "signature", "where", "remedy", "instead", "later"})
 """Fields of a definition that matter for calls of it, not for what comes out."""
 
 
@@ -156,8 +156,9 @@ class Digest:
     def stage(self, stage: Stage) -> None:
         """A stage: the function and its arguments."""
         self.definition(stage.definition)
-        self.feed(len(stage.arguments))
-        for name, value in stage.arguments.items():
+        counting = {name: value for name, value in stage.arguments.items() if name not in stage.traits.left_out}
+        self.feed(len(counting))
+        for name, value in counting.items():
             self.feed(name)
             self.value(value)
 

@@ -48,6 +48,7 @@ class Definition:
     step: Any = None
     whole: Any = False
     shards: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()  # options that were not there at first: at their defaults they count nowhere
     switches: bool = False
     stream: Callable[..., Any] | None = None
     remedy: str = ""
@@ -106,6 +107,7 @@ class Definition:
             return arguments[value] if isinstance(value, str) else value
 
         size, step = meant(self.size), meant(self.step)
+        defaults = self.signature.parameters
         return Traits(
             transparent=self.transparent,
             strict=bool(meant(self.strict)),
@@ -113,6 +115,7 @@ class Definition:
             step=size if step is None else step,
             whole=bool(meant(self.whole)),
             shards=self.shards,
+            left_out=tuple(name for name in self.later if _same(arguments[name], defaults[name].default)),
             rounds=self.switches,
             switches=self.switches or self.several,
             endless=self.endless,

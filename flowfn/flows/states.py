@@ -224,7 +224,8 @@ def _tree_words(flow: FlowTree) -> str:
 
 def _call(part: Part) -> str:
     """A stage with the arguments that count in a fingerprint."""
-    counting = {name: value for name, value in part.arguments.items() if name not in part.traits.shards}
+    unsaid = part.traits.shards + part.traits.left_out
+    counting = {name: value for name, value in part.arguments.items() if name not in unsaid}
     return as_called(part.name, **_tokens(counting, part.kind.orders))
 
 

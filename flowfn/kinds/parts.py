@@ -26,6 +26,7 @@ class Traits:
     step: int = 1  # how many inputs lie between the beginnings of two outputs
     whole: bool = False  # whether a short output at the end is left out
     shards: tuple[str, ...] = ()  # the names of the options that hold rank and world
+    left_out: tuple[str, ...] = ()  # options that came later and are not used: as if there were none
     rounds: bool = False  # whether it reads its source in rounds
     switches: bool = False  # whether its route switches between sources or rounds
     endless: bool = False  # whether it has no end whatever its source

@@ -284,10 +284,20 @@ def test_a_long_sequence_makes_many_rows():
     ("data", "keywords", "error", "message"),
     [
         (
-            [np.zeros((2, 2))],
+            [np.zeros(())],
             {},
             ValueError,
-            r"a sequence has one axis, an array \(n,\) or a list of numbers, got float64 array \(2, 2\)",
+            r"a sequence has one axis or more, an array \(n, ...\) or a list of numbers, got float64 array",
+        ),
+        ([{"x": [1], "y": "a"}], {}, ValueError, "got 'a' in .*; keep= names components that are none"),
+        ([{"x": [1]}], {"keep": "y"}, ValueError, r"keep names 'y', but a datapoint has \['x'\]: "),
+        ([[1]], {"keep": 0}, ValueError, "keep leaves nothing to be packed of "),
+        ([np.ones(1)], {"keep": 1}, ValueError, "keep names 1, but a datapoint has no components: "),
+        (
+            [np.ones((1, 2)), np.ones((1, 3))],
+            {},
+            ValueError,
+            r"but for their first axis, got shapes \[\(1, 2\), \(1, 3\)",
         ),
         ([5], {}, ValueError, "a sequence has one axis"),
         (["text"], {}, ValueError, "a sequence has one axis"),
@@ -342,6 +352,15 @@ def test_what_cannot_be_packed_is_refused(data, keywords, error, message):
         (({},), {}, ValueError, r"pack\(\): length must be .* got \{\}"),
         ((2,), {"how": 3}, TypeError, r"pack\(\): how must be a function, got 3"),
         ((2,), {"drop_remainder": 1}, TypeError, r"pack\(\): drop_remainder must be True or False, got 1"),
+        ((2,), {"keep": 0.5}, TypeError, r"pack\(\): keep must be a component, or a list or tuple of them, got 0.5"),
+        (
+            (6,),
+            {"multiple": 4},
+            ValueError,
+            r"pack\(\): multiple must be a positive integer that divides length, got 4",
+        ),
+        (({"x": 6},), {"multiple": 4}, ValueError, r"pack\(\): multiple must be .* that divides length, got 4"),
+        ((6,), {"multiple": 0}, ValueError, r"pack\(\): multiple must be .* that divides length, got 0"),
         ((2,), {"value": np.zeros(2)}, TypeError, r"pack\(\): value must be one value, or a dict, list or tuple"),
     ],
 )
@@ -374,6 +393,32 @@ def longest_first(lengths, capacity):
             yield from [[(i, 0, n)] for n, i in sorted(held, reverse=True)]
             held = []
     yield from [[(i, 0, n)] for n, i in sorted(held, reverse=True)]
+
+
+def by_windows(lengths, capacity, window=20, kept=5):
+    """Rows of one sequence, the longest of a window first; the last few of each window stay for the next."""
+    held = []
+    for index, length in enumerate(lengths):
+        held.append((length, index))
+        if len(held) == window:
+            given, held = held[:-kept], held[-kept:]
+            yield from [[(i, 0, n)] for n, i in sorted(given, reverse=True)]
+    yield from [[(i, 0, n)] for n, i in sorted(held, reverse=True)]
+
+
+def halves_held(lengths, capacity):
+    """The first half of a sequence, and the other half when the third behind it has been read."""
+    held = []
+    for index, length in enumerate(lengths):
+        held.append((index, length))
+        if len(held) == 4:
+            index, length = held.pop(0)
+            yield [(index, 0, length)]
+            if held[0][1] > 1:
+                yield [(held[0][0], 0, 1)]
+                yield [(held[0][0], 1, held[0][1])]
+                held.pop(0)
+    yield from [[(i, 0, n)] for i, n in held]
 
 
 def test_a_packer_of_ones_own():
@@ -411,6 +456,102 @@ def test_a_packer_that_breaks_the_rules_is_named(how, message):
         list(pack(4, sequences([3, 3]), how=how))
 
 
+# What comes along, where segments begin, and how many there are
+
+
+def named(lengths):
+    return [{"tokens": array, "source": "ab"[i % 2], "weight": i / 2} for i, array in enumerate(sequences(lengths))]
+
+
+def test_what_is_no_sequence_comes_along_once_for_each_segment():
+    for source in both(named([3, 2, 4])):
+        packed = list(pack(6, source, keep=["source", "weight"]))
+        assert [(row["source"], row["weight"]) for row in packed] == [(["a", "b"], [0.0, 0.5]), (["a"], [1.0])]
+        assert list(packed[0]) == ["tokens", "source", "weight", "segment_ids", "positions"]
+        cut = list(pack(6, source, keep=("source", "weight"), how=concat_then_split))
+        assert [row["source"] for row in cut] == [["a", "b", "a"], ["a"]]
+        for row in cut:
+            numbers = [n for n in dict.fromkeys((row["tokens"] // 100).tolist()) if n]
+            assert row["source"] == ["ab"[(n - 1) % 2] for n in numbers]
+
+
+def test_what_is_kept_of_lists_has_its_place():
+    assert same(
+        list(pack(4, [("a", [1, 2], [3, 4]), ("b", [5], [6])], keep=0)),
+        [
+            (
+                ["a", "b"],
+                np.array([1, 2, 5, 0]),
+                np.array([3, 4, 6, 0]),
+                np.array([1, 1, 2, 0], np.int32),
+                np.array([0, 1, 0, 0], np.int32),
+            )
+        ],
+    )
+
+
+def test_what_is_kept_goes_with_components_that_have_lengths_of_their_own():
+    data = [{"x": [1, 2], "y": [3], "id": 7}, {"x": [4], "y": [5, 6], "id": 8}]
+    (row,) = pack({"y": 4, "x": 3}, data, keep="id")
+    assert (row["id"], row["x"].tolist(), row["y"].tolist()) == ([7, 8], [1, 2, 4], [3, 5, 6, 0])
+    assert row["y_segment_ids"].tolist() == [1, 2, 2, 0]
+    assert list(row)[:3] == ["x", "y", "id"]
+
+
+def test_arrays_are_packed_along_their_first_axis():
+    data = [{"tokens": [1, 2], "vectors": np.ones((2, 3), np.float32)}, {"tokens": [3], "vectors": 2 * np.ones((1, 3))}]
+    (row,) = pack(4, data, value={"vectors": -1})
+    assert row["vectors"].tolist() == [[1.0] * 3, [1.0] * 3, [2.0] * 3, [-1.0] * 3]
+    assert row["segment_ids"].tolist() == [1, 1, 2, 0]
+    (row,) = pack({"text": 3, "patches": 5}, [{"text": [1], "patches": np.ones((2, 2, 2), np.uint8)}] * 2)
+    assert (row["patches"].shape, row["patches"].dtype) == ((5, 2, 2), np.uint8)
+    assert row["patches_segment_ids"].tolist() == [1, 1, 2, 2, 0]
+    ((pictures, ids, _),) = pack(3, [np.ones((2, 4))])
+    assert (pictures.shape, ids.tolist()) == ((3, 4), [1, 1, 0])
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    st.lists(st.integers(0, 12), max_size=20),
+    st.sampled_from([*PACKERS, functools.partial(concat_then_split, most=2), functools.partial(best_fit, bins=2)]),
+)
+def test_segments_begin_at_multiples(lengths, how):
+    data, seen = sequences(lengths), []
+    for tokens, ids, positions in pack(12, data, how=how, multiple=4, value=-1):
+        starts = np.flatnonzero((positions == 0) & (ids > 0))
+        assert (starts % 4 == 0).all()
+        assert ids[starts].tolist() == list(range(1, len(starts) + 1))
+        assert (tokens[ids == 0] == -1).all()
+        assert not positions[ids == 0].any()
+        seen += tokens[ids > 0].tolist()
+    assert sorted(seen) == sorted(np.concatenate([*data, np.zeros(0, int)]).tolist())
+
+
+def test_each_of_several_lengths_is_rounded_up():
+    (row,) = pack({"x": 4, "y": 6}, [{"x": [1], "y": [2, 3, 4]}, {"x": [5, 6], "y": [7]}], multiple=2)
+    assert (row["x"].tolist(), row["y"].tolist()) == ([1, 0, 5, 6], [2, 3, 4, 0, 7, 0])
+    assert row["y_positions"].tolist() == [0, 1, 2, 0, 0, 0]
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.integers(1, 10)), st.integers(1, 3), st.sampled_from(PACKERS))
+def test_rows_hold_no_more_sequences_than_they_may(lengths, most, packer):
+    made = list(packer(lengths, 10, most=most))
+    assert all(len(row) <= most for row in made)
+    assert sorted(index for row in made for index, start, _ in row if not start) == list(range(len(lengths)))
+    if packer is not concat_then_split:
+        many = [[(index, (0, 0), (n, 1)) for index, _, n in row] for row in made]
+        assert packer is best_fit or list(packer([(n, 1) for n in lengths], (10, most))) == many
+        assert list(packer([(n, 1) for n in lengths], (10, 99), most=most)) == many
+
+
+def test_a_loss_mask_is_a_sequence_that_is_0_on_padding():
+    data = [{"tokens": [5, 6], "mask": np.array([False, True])}, {"tokens": [7], "mask": np.array([True])}]
+    (row,) = pack(5, data, value={"tokens": 9})
+    assert (row["tokens"].tolist(), row["mask"].tolist()) == ([5, 6, 7, 9, 9], [False, True, True, False, False])
+    assert row["mask"].dtype == bool
+
+
 # The laws, and resuming
 
 
@@ -422,7 +563,16 @@ def not_five(datapoint):
     return datapoint % 5 != 0
 
 
-HOWS = [*PACKERS, functools.partial(first_fit, bins=2), functools.partial(best_fit, bins=3), pairs, longest_first]
+HOWS = [
+    *PACKERS,
+    functools.partial(first_fit, bins=2, most=3),
+    functools.partial(best_fit, bins=3),
+    functools.partial(concat_then_split, most=2),
+    pairs,
+    longest_first,
+    functools.partial(by_windows, window=4, kept=2),
+    halves_held,
+]
 
 
 @pytest.mark.parametrize(("how", "drop"), [*((how, False) for how in HOWS), *((how, True) for how in PACKERS)])
@@ -484,6 +634,43 @@ def test_resuming_reads_again_only_since_packing_began_anew(how, most):
         read, state = read_to_resume(flow_of, after)
         assert read <= most
         assert len(json.dumps(state)) < 1000
+
+
+def test_resuming_reads_again_what_a_packer_held_on_to():
+    lengths = np.random.default_rng(0).integers(1, 9, 5000)
+    for upstream in (lambda: Stream(lengths.tolist()), lambda: lengths.tolist()):
+
+        def flow_of(counted):
+            return ff.pipe(upstream(), ff.filter(bool), ff.map(counted), ff.map(np.arange), pack(16, how=by_windows))
+
+        for after in (1, 500, 1001, 4000):
+            read, state = read_to_resume(flow_of, after)
+            assert read <= 2 * 20
+            assert len(json.dumps(state)) < 1000
+
+
+def test_of_a_long_sequence_the_rest_is_read_again():
+    for after in range(12):
+        source = Stream([np.arange(30), np.arange(3), np.arange(40)])
+        whole = list(pack(7, source, how=concat_then_split))
+        with pack(7, source, how=concat_then_split).run() as iterator:
+            assert same(list(islice(iterator, after)), whole[:after])
+            state = iterator.state_dict()
+        assert same(list(pack(7, source, how=concat_then_split).load_state_dict(state)), whole[after:])
+
+
+@pytest.mark.parametrize("how", [*PACKERS, functools.partial(first_fit, bins=2, most=2)])
+def test_the_laws_hold_for_rows_with_more_in_them(how):
+    for source in (range(25), Stream(range(25))):
+        check(
+            lambda: ff.pipe(
+                source,
+                ff.map(grown, rng=True),
+                ff.map(lambda x: {"x": x, "vectors": np.ones((len(x), 2)), "n": len(x)}),
+                pack(12, how=how, keep="n", multiple=3, value={"x": -1}),
+            ),
+            stops=14,
+        )
 
 
 def test_memory_is_that_of_the_open_rows():

@@ -10,12 +10,11 @@ from more_itertools import peekable
 from flowfn import rules
 from flowfn.datapoints.padding import VALUE
 from flowfn.flows.stages import stage
-from flowfn.kinds.nodes import MISSING
 from flowfn.kinds.runs import Anchor, naturals
 from flowfn.kinds.streams import Mark
 from flowfn.kinds.traces import Trace
 from flowfn.showing import as_written
-from flowfn.vocabulary.packing.layouts import Item, ItemPart, Layout
+from flowfn.vocabulary.packing.layouts import SINGLE, Item, Layout
 from flowfn.vocabulary.packing.packers import PackedRow, Packer, Size, best_fit, concat_then_split, first_fit
 
 __all__ = ["best_fit", "concat_then_split", "first_fit", "pack"]
@@ -29,6 +28,28 @@ _ROW_LENGTHS = rules.Rule(
 )
 
 
+_KEPT = rules.Rule(
+    "a component, or a list or tuple of them",
+    lambda value: all(map(_names_component, value)) if isinstance(value, (list, tuple)) else _names_component(value),
+)
+
+
+def _names_component(value: Any) -> bool:
+    return isinstance(value, str) or (rules.is_integer(value) and value >= 0)
+
+
+_MULTIPLE = rules.Rule(
+    "a positive integer that divides length",
+    rules.is_integer,
+    lambda value, others: (
+        value > 0
+        and not any(
+            one % value
+            for one in (others["length"].values() if isinstance(others["length"], Mapping) else [others["length"]])
+        )
+    ),
+)
+
 _PACKED = rules.Rule(
     "how much of the first sequence was gone, and how many rows were given since",
     lambda note: naturals(note, 2),
@@ -37,7 +58,16 @@ _PACKED = rules.Rule(
 
 
 @stage.stream(
-    where={"length": _ROW_LENGTHS, "how": rules.function, "value": VALUE, "drop_remainder": rules.boolean}, note=_PACKED
+    where={
+        "length": _ROW_LENGTHS,
+        "how": rules.function,
+        "value": VALUE,
+        "drop_remainder": rules.boolean,
+        "keep": _KEPT,
+        "multiple": _MULTIPLE,
+    },
+    later=("keep", "multiple"),
+    note=_PACKED,
 )
 def pack(
     length: int | Mapping[Any, int],
@@ -46,33 +76,42 @@ def pack(
     how: Packer = first_fit,
     value: Any = 0,
     drop_remainder: bool = False,
+    keep: Any = (),
+    multiple: int = 1,
     mark: Mark,
     trace: Trace | None,
 ) -> Iterator[Any]:
     """Pack sequences into rows of `length`, each row with segment ids and positions (int32) beside it.
 
-    A datapoint is a sequence (an array of one axis, or a list of numbers), or a list, tuple or dict of equally long
-    ones. What comes out has two components more: which sequence of the row an element belongs to (1, 2, ...; 0 is
-    padding), and which place it has in its segment (0, 1, ...). A single sequence gives [row, segment ids, positions],
-    a dict has them by the keys "segment_ids" and "positions". Dtypes stay (lists of ints are int64); what is not used
-    is filled with `value`, one for all components or a dict or list of one for each (those not named in a dict get 0).
+    A datapoint is a sequence (an array (n, ...), packed along its first axis, or a list of numbers), or a list, tuple
+    or dict of equally long ones. What comes out has two components more: which sequence of the row an element belongs
+    to (1, 2, ...; 0 is padding), and which place it has in its segment (0, 1, ...). A single sequence gives [row,
+    segment ids, positions], a dict has them by the keys "segment_ids" and "positions". Dtypes stay (lists of ints are
+    int64); what is not used is filled with `value`, one for all components or a dict or list of one for each (those not
+    named in a dict get 0: so a loss mask that comes along is 0 on padding). `cu_seqlens` makes of segment ids what
+    FlashAttention takes.
 
     `length={"inputs": 512, "targets": 128}`: the components have lengths of their own. A datapoint goes where all of
     them fit, and each has "inputs_segment_ids" and "inputs_positions" of its own.
 
+    `keep` names components that are no sequences (a name, an id, a weight; one, or a list of them): a row has a list of
+    them, one value for each segment. With `multiple`, which divides `length`, each segment begins at a multiple of it,
+    and what is between two is padding.
+
     `how` is the packer: `first_fit` (the default), `best_fit`, `concat_then_split`, `functools.partial(best_fit,
-    bins=8)`, or a generator function of your own; whenever that reads on, nothing it remembers may matter but the
-    sequences that it has not given yet. Where a sequence is cut, each part is a segment with positions from 0, as in
-    grain, so that positions stay below `length`. Empty sequences are left out. `drop_remainder` leaves the last row
-    out, unless it is full. Only sequences that are not given yet are held; resuming packs again from where the packer
-    last began anew.
+    bins=8, most=16)`, or a generator function of your own; whenever that reads on, nothing it remembers may matter but
+    the sequences that it has not given yet. Where a sequence is cut, each part is a segment with positions from 0, as
+    in grain, so that positions stay below `length`; `flat_map(split_long(length, overlap=n))` cuts long ones before,
+    with an overlap. Empty sequences are left out. `drop_remainder` leaves the last row out, unless it is full. Only
+    sequences that are not given yet are held; resuming packs again from where the packer last began anew.
 
     On packing without attention across segments: Krell et al.,
     "Efficient Sequence Packing without Cross-contamination", 2021.
 
     Raises:
-        ValueError: a sequence is longer than a row; those of a datapoint differ in length; `value` does not fit the
-            dtype; no dtype holds the sequences of a row together as they are.
+        ValueError: a sequence is longer than a row; those of a datapoint differ in length, those of a row in shape
+            beyond the first axis; `value` does not fit the dtype; no dtype holds the sequences of a row together as
+            they are; a datapoint lacks what `keep` names.
         TypeError: sequences of a row carry different units.
 
     >>> import flowfn as ff
@@ -80,19 +119,25 @@ def pack(
     ...     print(tokens, segments, positions)
     [7 7 7 8 8] [1 1 1 2 2] [0 1 2 0 1]
     [9 0 0 0 0] [1 0 0 0 0] [0 0 0 0 0]
+    >>> named = [{"tokens": [7, 7], "from": "a"}, {"tokens": [8], "from": "b"}]
+    >>> for row in ff.pack(6, named, keep="from", multiple=3):
+    ...     print(row["tokens"], row["from"], row["segment_ids"])
+    [7 7 0 8 0 0] ['a', 'b'] [1 1 0 2 0 0]
     """
-    layout = Layout(length, value)
+    layout = Layout(length, value, keep if isinstance(keep, (list, tuple)) else [keep], multiple)
     waiting = Waiting(source, layout, how, mark)
     mark.anywhere(waiting.note)
-    rows = peekable(how(waiting.lengths(), layout.capacity))
-    while (row := next(rows, None)) is not None:
-        pieces = waiting.pieces(row)
-        if drop_remainder and waiting.ended and not rows and not layout.is_full(pieces):
-            return
-        made = layout.row(pieces) if waiting.rows >= waiting.rows_before else None
-        waiting.give(row)
+    rows: Iterator[PackedRow] = how(waiting.lengths(), layout.capacity)
+    if drop_remainder:
+        rows = peekable(rows)
+    for row in rows:
         if trace is not None:
-            trace(piece.item.number for piece in pieces)
+            trace(waiting.numbers(row))
+        items = waiting.take(row)
+        if drop_remainder and waiting.ended and not rows and layout.used(row) != layout.capacity:
+            return
+        made = layout.row(items) if waiting.rows >= waiting.rows_before else None
+        waiting.rows += 1  # not before: a row that cannot be made is to be tried again
         if made is not None:
             yield made
     waiting.check_all_given()
@@ -101,81 +146,102 @@ def pack(
 class Waiting:
     """The sequences that have been read and not given, and where packing last began anew.
 
-    There, nothing was held but perhaps one sequence, or the rest of one. To resume is to read again from that one,
-    without what was gone of it (`offset`), and to leave out the `rows` given since.
+    There, nothing was held but the last few sequences read, perhaps without the beginning of the first. To resume is to
+    read again from that one, without what was gone of it (`offset`), and to leave out the `rows` given since.
     """
 
     def __init__(self, source: Any, layout: Layout, how: Packer, mark: Mark) -> None:
         self.source, self.layout, self.how, self.mark = source, layout, how, mark
         self.offset, self.rows_before = mark.note or (0, 0)
-        self.upstream: dict[int, Anchor] = mark.upstream
-        self.items: dict[int, Item] = {}
-        self.fresh = self.position = int(source.position)
-        self.rows, self.fed, self.ended = 0, 0, False
+        self.fresh = self.start = int(source.position)
+        self.gone = self.offset  # of the sequence there
+        self.known: list[tuple[int, dict[int, Anchor]]] = [(self.fresh, mark.upstream)]  # facts from places up to there
+        self.items: dict[int, tuple[int, Item]] = {}  # by the number that the packer knows: that of the input, and it
+        self.progress: dict[int, Size] = {}  # of those that have been begun
+        self.rows, self.read, self.ended = 0, 0, False
 
     def note(self) -> tuple[int, int, int]:
         """How many inputs back packing last began, how much of the first of them was gone, and the rows given since."""
-        self.mark.upstream = self.upstream
+        self.mark.upstream = self.known[0][1]
         return self.source.position - self.fresh, self.offset, max(self.rows, self.rows_before)
 
     def lengths(self) -> Iterator[Size]:
         """The lengths of the sequences, each read when it is asked for."""
-        offset = self.offset
-        while True:
-            if self.rows:
-                self._begin_anew()
-            datapoint = next(self.source, MISSING)
-            if datapoint is MISSING:
-                self.ended = True
-                return
-            item = self.layout.item(datapoint, self.position, offset)
-            if offset and (item is None or isinstance(item.size, tuple) or item.size <= 0):
-                raise ValueError(
-                    f"pack(): the state says that {offset} of a sequence are gone, but it is shorter: the data differs"
-                )
-            self.position, offset = self.position + 1, 0
-            if item is not None:
-                self.items[self.fed] = item
-                self.fed += 1
-                yield item.size
+        items, item_of, offset = self.items, self.layout.item, self.offset
+        for number, datapoint in enumerate(self.source, self.fresh):
+            item = item_of(datapoint)
+            if offset:
+                item, offset = self._rest(item, offset), 0
+            size = item[0]
+            if size and size != self.layout.nothing:
+                items[self.read] = number, item
+                self.read += 1
+                yield size
+                if self.rows:
+                    self._begin_anew(number + 1)
+        self.ended = True
 
-    def pieces(self, row: PackedRow) -> list[ItemPart]:
-        """The pieces of a row with what they are pieces of, if the packer keeps to the rules."""
-        parts: list[ItemPart] = []
-        stops: dict[int, Size] = {}
+    def _rest(self, item: Item, offset: int) -> Item:
+        if isinstance(item[0], tuple) or item[0] <= offset:
+            raise ValueError(
+                f"pack(): the state says that {offset} of a sequence are gone, but it is shorter: the data differs"
+            )
+        return self.layout.part(item, offset, item[0])
+
+    def numbers(self, row: PackedRow) -> list[int]:
+        """Which inputs a row is made of."""
+        return [self.items.get(index, NO_ITEM)[0] for index, _, _ in row]
+
+    def take(self, row: PackedRow) -> list[Item]:
+        """What a row is made of, if the packer keeps to the rules; it is given now."""
+        taken = []
+        items, nothing = self.items, self.layout.nothing
         for index, start, stop in row:
-            item = self.items.get(index)
-            if item is None or start != stops.get(index, item.progress) or not _is_within(start, stop, item.size):
-                raise ValueError(
-                    f"pack(): {as_written(self.how)} gave the piece {(index, start, stop)}, which is not what comes "
-                    "next of a sequence that it read; a packer gives each sequence once, from its start to its end"
-                )
-            parts.append(ItemPart(item, start, stop))
-            stops[index] = stop
-        if not parts or not self.layout.holds(parts):
+            item = items.get(index, NO_ITEM)[1]
+            if start == nothing and stop == item[0] and index not in self.progress:
+                del items[index]
+            else:
+                item = self._part(index, start, stop)
+            taken.append(item)
+        if not self.layout.holds(row):
             raise ValueError(
                 f"pack(): {as_written(self.how)} gave a row that is empty, or longer than {self.layout.capacity}: {row}"
             )
-        return parts
+        return taken
 
-    def give(self, row: PackedRow) -> None:
-        """Note that a row is given."""
-        self.rows += 1
-        for index, _, stop in row:
-            self.items[index].progress = stop
-            if stop == self.items[index].size:
-                del self.items[index]
+    def _part(self, index: int, start: Size, stop: Size) -> Item:
+        """A part of a sequence."""
+        item = self.items.get(index, NO_ITEM)[1]
+        gone = self.progress.pop(index, self.layout.nothing)
+        if item is NO_ITEM[1] or start != gone or not _is_within(start, stop, item[0]):
+            raise ValueError(
+                f"pack(): {as_written(self.how)} gave the piece {(index, start, stop)}, which is not what comes "
+                "next of a sequence that it read; a packer gives each sequence once, from its start to its end"
+            )
+        if stop == item[0]:
+            del self.items[index]
+        else:
+            self.progress[index] = stop
+        return self.layout.part(item, start, stop)
 
-    def _begin_anew(self) -> None:
-        """Rows have been given, and the packer reads on: if it holds next to nothing, note that it could begin here."""
-        fresh, offset = self.position, 0
+    def _begin_anew(self, position: int) -> None:
+        """Rows have been given, and the packer reads on: if it holds the last few sequences that it read, and has begun
+        none but the first of them, note that it could begin here."""
+        fresh, offset = position, 0
         if self.items:
-            index, item = next(iter(self.items.items()))
-            if index != self.fed - 1 or (isinstance(item.progress, tuple) and any(item.progress)):
+            first, (fresh, _) = next(iter(self.items.items()))
+            begun = self.progress.get(first, 0)
+            if first != self.read - len(self.items) or len(self.progress) > bool(begun) or isinstance(begun, tuple):
                 return
-            fresh, offset = item.number, item.offset + (0 if isinstance(item.progress, tuple) else item.progress)
-        self.upstream = self.source.facts(before_last=fresh < self.position)
+            offset = begun + (self.gone if fresh == self.start else 0)
+        self._know(position, fresh)
         self.fresh, self.offset, self.rows, self.rows_before = fresh, offset, 0, 0
+
+    def _know(self, position: int, fresh: int) -> None:
+        """Keep the facts from the newest place at or before the one from which to read again, and those behind it."""
+        self.known.append((min(position, max(fresh, position - 1)), self.source.facts(before_last=fresh < position)))
+        while len(self.known) > 1 and self.known[1][0] <= fresh:
+            del self.known[0]
 
     def check_all_given(self) -> None:
         """Make sure that the packer has given whatever it read."""
@@ -183,6 +249,9 @@ class Waiting:
             raise ValueError(
                 f"pack(): {as_written(self.how)} ended without giving {len(self.items)} of the sequences that it read"
             )
+
+
+NO_ITEM: tuple[int, Item] = (-1, (None, SINGLE, ()))
 
 
 def _is_within(start: Size, stop: Size, size: Size) -> bool:
