@@ -24,7 +24,9 @@ from flowfn.vocabulary.bucketing import batch_by_key, batch_by_length, shape_of 
 from flowfn.datapoints.collating import as_list, stack  # isort: skip
 from flowfn.vocabulary.multiples import pad_to_multiple  # isort: skip
 from flowfn.vocabulary.nesting import inside  # isort: skip
+from flowfn.vocabulary.packing.cutting import split_long, with_ends  # isort: skip
 from flowfn.vocabulary.packing.packers import best_fit, concat_then_split, first_fit  # isort: skip
+from flowfn.vocabulary.packing.segments import cu_seqlens  # isort: skip
 from flowfn.vocabulary.packing.sequences import pack  # isort: skip
 from flowfn.datapoints.padding import pad  # isort: skip
 from flowfn.vocabulary.rebatching import rebatch  # isort: skip
@@ -90,6 +92,7 @@ __all__ = [
     "compose",
     "concat",
     "concat_then_split",
+    "cu_seqlens",
     "cycle",
     "describe",
     "epoch_of",
@@ -135,6 +138,7 @@ __all__ = [
     "skip",
     "speed",
     "split",
+    "split_long",
     "stack",
     "stage",
     "subset",
@@ -145,5 +149,6 @@ __all__ = [
     "unique",
     "warm_up",
     "window",
+    "with_ends",
     "zip_components",
 ]

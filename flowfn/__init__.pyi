@@ -39,10 +39,13 @@ from flowfn.vocabulary.bucketing import shape_of as shape_of
 from flowfn.vocabulary.combining import quotas as quotas
 from flowfn.vocabulary.making import files as files
 from flowfn.vocabulary.mixing.schedules import phases as phases
+from flowfn.vocabulary.packing.cutting import split_long as split_long
+from flowfn.vocabulary.packing.cutting import with_ends as with_ends
 from flowfn.vocabulary.packing.packers import Packer
 from flowfn.vocabulary.packing.packers import best_fit as best_fit
 from flowfn.vocabulary.packing.packers import concat_then_split as concat_then_split
 from flowfn.vocabulary.packing.packers import first_fit as first_fit
+from flowfn.vocabulary.packing.segments import cu_seqlens as cu_seqlens
 from flowfn.vocabulary.transform import per_process as per_process
 from flowfn.vocabulary.transform import seeded as seeded
 
@@ -50,13 +53,13 @@ __version__: str
 
 # fmt: off
 __all__ = [
-    "Dropped", "Flow", "FlowIterator", "Origin", "Speed", "WorkerDied", "as_list", "batch", "batch_by_key", "batch_by_length", "best_fit", "cache",
-    "cache_to", "check_inputs", "collate", "compose", "concat", "concat_then_split", "cycle", "describe", "epoch_of", "explain", "fake",
-    "files", "filter_map", "first_fit", "flat_map", "flow", "freeze", "from_arrays", "from_queue", "guard", "inside", "interleave",
-    "map_component", "mix", "origins", "pack", "pad", "pad_to_multiple", "per_process", "phases", "pipe", "prefetch", "print_datapoint", "progress",
-    "quotas", "rebatch", "repeat", "repeat_each", "replay", "sample", "scan", "seeded", "select", "shape_of", "shard", "shuffle", "shuffle_buffer",
-    "shut_down", "skip", "speed", "split", "stack", "stage", "subset", "take", "take_while", "tap", "unbatch", "unique", "warm_up",
-    "window", "zip_components",
+    "Dropped", "Flow", "FlowIterator", "Origin", "Speed", "WorkerDied", "as_list", "batch", "batch_by_key", "batch_by_length", "best_fit",
+    "cache", "cache_to", "check_inputs", "collate", "compose", "concat", "concat_then_split", "cu_seqlens", "cycle", "describe", "epoch_of",
+    "explain", "fake", "files", "filter_map", "first_fit", "flat_map", "flow", "freeze", "from_arrays", "from_queue", "guard", "inside",
+    "interleave", "map_component", "mix", "origins", "pack", "pad", "pad_to_multiple", "per_process", "phases", "pipe", "prefetch",
+    "print_datapoint", "progress", "quotas", "rebatch", "repeat", "repeat_each", "replay", "sample", "scan", "seeded", "select", "shape_of",
+    "shard", "shuffle", "shuffle_buffer", "shut_down", "skip", "speed", "split", "split_long", "stack", "stage", "subset", "take",
+    "take_while", "tap", "unbatch", "unique", "warm_up", "window", "with_ends", "zip_components",
 ]
 # fmt: on
 

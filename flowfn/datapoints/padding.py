@@ -21,7 +21,7 @@ _AXIS = rules.Rule(
         or (all(map(rules.is_integer, value)) if isinstance(value, tuple) and value else rules.is_integer(value))
     ),
 )
-_BESIDE = rules.Rule(
+BESIDE = rules.Rule(
     "True, False or a name",
     lambda value: isinstance(value, (bool, str)),
     lambda value, others: value != "",
@@ -97,8 +97,8 @@ class pad:
             axis=_AXIS,
             length=rules.optional(rules.positive),
             multiple=rules.positive,
-            mask=_BESIDE,
-            lengths=_BESIDE,
+            mask=BESIDE,
+            lengths=BESIDE,
         )
         if self.length is not None and self.multiple != 1:
             raise ValueError(

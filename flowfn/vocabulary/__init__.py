@@ -7,7 +7,8 @@ batching      together and apart: batch, unbatch, window, collate
 rebatching    batches of one size out of others: rebatch
 bucketing     batches of what is alike: batch_by_key, batch_by_length, shape_of
 multiples     again, so that their number comes out even: pad_to_multiple
-packing       sequences in rows of one length: pack, best_fit, first_fit, concat_then_split, balanced_fit
+packing       sequences in rows of one length: pack, best_fit, first_fit, concat_then_split, balanced_fit, split_long,
+              with_ends, cu_seqlens
 balancing     how work is divided equally, by its costs
 ordering      which come, and when, by index: shuffle, sample, shard, take, skip, slice, split, subset
 repeating     more than once: repeat, repeat_each, cycle, epoch_of

@@ -149,6 +149,23 @@ def padded(values: Sequence[np.ndarray]) -> np.ndarray:
     return made
 
 
+def in_parts(tokens: np.ndarray) -> list[np.ndarray]:
+    return [tokens[start : start + 256] for start in range(0, len(tokens), 256)]
+
+
+def between_ends(tokens: np.ndarray) -> np.ndarray:
+    made = np.empty(len(tokens) + 2, tokens.dtype)
+    made[0], made[1:-1], made[-1] = 1, tokens, 2
+    return made
+
+
+def cumulated(ids: np.ndarray) -> tuple[np.ndarray, int]:
+    begins = np.ones(ids.shape, bool)
+    begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    ends = np.append(np.flatnonzero(begins), ids.size).astype(np.int32)
+    return ends, int(np.diff(ends).max())
+
+
 def unbatched(source: Iterable[Sequence[Any]]) -> Iterator[list[Any]]:
     for batch in source:
         for row in zip(*batch):

@@ -342,6 +342,29 @@ BATCHING = (
         "what the packer gives is checked, any form is packed, and " + HELD,
     ),
     Case(
+        "split_long",
+        "1000 tokens in parts of 256",
+        lambda: calls(by_hand.in_parts, ff.split_long(256), np.arange(1000)),
+        "it looks which components are sequences, and whether they are equally long",
+        "call",
+    ),
+    Case(
+        "with_ends",
+        "1000 tokens",
+        lambda: calls(by_hand.between_ends, ff.with_ends(1, 2), np.arange(1000)),
+        "it looks which components are sequences, and whether the ends fit the dtype",
+        "call",
+    ),
+    Case(
+        "cu_seqlens",
+        "8 rows of 512, 4 segments in each",
+        lambda: calls(
+            by_hand.cumulated, ff.cu_seqlens, np.arange(4, dtype=np.int32).repeat(128) + np.ones((8, 1), int)
+        ),
+        "its argument is checked",
+        "call",
+    ),
+    Case(
         "first_fit",
         "1 to 128 tokens into rows of 512",
         lambda: batches(
