@@ -35,6 +35,7 @@ from flowfn.seeing import origins as origins
 from flowfn.seeing import print_datapoint as print_datapoint
 from flowfn.seeing import speed as speed
 from flowfn.seeing.replaying import replay as replay
+from flowfn.vocabulary.balancing.costs import Cost
 from flowfn.vocabulary.bucketing import shape_of as shape_of
 from flowfn.vocabulary.combining import quotas as quotas
 from flowfn.vocabulary.making import files as files
@@ -746,6 +747,8 @@ def pack(
     drop_remainder: bool = False,
     keep: str | SupportsIndex | Sequence[str | SupportsIndex] = (),
     multiple: SupportsIndex = 1,
+    ranks: SupportsIndex | None = None,
+    cost: Cost | None = None,
 ) -> _Selecting: ...
 @overload
 def pack(
@@ -757,6 +760,8 @@ def pack(
     drop_remainder: bool = False,
     keep: str | SupportsIndex | Sequence[str | SupportsIndex] = (),
     multiple: SupportsIndex = 1,
+    ranks: SupportsIndex | None = None,
+    cost: Cost | None = None,
 ) -> Flow[tuple[Any, ...]]: ...
 @overload
 def pack(
@@ -768,6 +773,8 @@ def pack(
     drop_remainder: bool = False,
     keep: str | SupportsIndex | Sequence[str | SupportsIndex] = (),
     multiple: SupportsIndex = 1,
+    ranks: SupportsIndex | None = None,
+    cost: Cost | None = None,
 ) -> Flow[dict[str, Any]]: ...
 @overload
 def pack(
@@ -779,6 +786,8 @@ def pack(
     drop_remainder: bool = False,
     keep: str | SupportsIndex | Sequence[str | SupportsIndex] = (),
     multiple: SupportsIndex = 1,
+    ranks: SupportsIndex | None = None,
+    cost: Cost | None = None,
 ) -> Flow[list[Any]]: ...
 @overload
 def pack(
@@ -790,6 +799,8 @@ def pack(
     drop_remainder: bool = False,
     keep: str | SupportsIndex | Sequence[str | SupportsIndex] = (),
     multiple: SupportsIndex = 1,
+    ranks: SupportsIndex | None = None,
+    cost: Cost | None = None,
 ) -> Flow[Any]: ...
 @overload
 def pad_to_multiple(n: SupportsIndex, *, mask: str = "valid") -> _Selecting: ...

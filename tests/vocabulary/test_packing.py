@@ -14,6 +14,7 @@ from sources import Stream
 
 import flowfn as ff
 from flowfn.testing import check, same
+from flowfn.vocabulary.packing.balanced import balanced_fit
 from flowfn.vocabulary.packing.sequences import best_fit, concat_then_split, first_fit, pack
 
 PACKERS = [first_fit, best_fit, concat_then_split]
@@ -359,6 +360,15 @@ def test_what_cannot_be_packed_is_refused(data, keywords, error, message):
             ValueError,
             r"pack\(\): multiple must be a positive integer that divides length, got 4",
         ),
+        (
+            (2,),
+            {"ranks": 0},
+            ValueError,
+            r"pack\(\): ranks must be a positive integer or None, and goes without how=, got 0",
+        ),
+        ((2,), {"ranks": 2, "how": best_fit}, ValueError, r"pack\(\): ranks must .*; how=partial\(balanced_fit"),
+        ((2,), {"cost": len}, ValueError, r"pack\(\): cost must be a function of an array .*, and goes with ranks="),
+        ((2,), {"ranks": 2, "cost": 1}, TypeError, r"pack\(\): cost must be a function of an array of lengths"),
         (({"x": 6},), {"multiple": 4}, ValueError, r"pack\(\): multiple must be .* that divides length, got 4"),
         ((6,), {"multiple": 0}, ValueError, r"pack\(\): multiple must be .* that divides length, got 0"),
         ((2,), {"value": np.zeros(2)}, TypeError, r"pack\(\): value must be one value, or a dict, list or tuple"),
@@ -545,6 +555,25 @@ def test_rows_hold_no_more_sequences_than_they_may(lengths, most, packer):
         assert list(packer([(n, 1) for n in lengths], (10, 99), most=most)) == many
 
 
+def costly(lengths):
+    return lengths + lengths**2 / 64
+
+
+def test_rows_for_all_ranks_are_equally_full_and_cost_the_same():
+    lengths = np.clip(np.random.default_rng(0).lognormal(2, 1, 4000), 1, 64).astype(int).tolist()
+    packed = list(pack(64, sequences(lengths), ranks=8, cost=costly))
+    assert len(packed) % 8 == 0
+    costs = np.array([costly(np.unique(ids[ids > 0], return_counts=True)[1]).sum() for _, ids, _ in packed])
+    steps = costs.reshape(-1, 8)
+    assert np.mean(steps.max(1) / steps.mean(1)) < 1.1
+    assert np.mean([(ids > 0).mean() for _, ids, _ in packed]) > 0.97
+    first = list(pack(64, sequences(lengths)))
+    plain = np.array([costly(np.unique(ids[ids > 0], return_counts=True)[1]).sum() for _, ids, _ in first])
+    plain = plain[: len(plain) // 8 * 8].reshape(-1, 8)
+    assert np.mean(plain.max(1) / plain.mean(1)) > 1.2
+    assert same(packed, list(pack(64, sequences(lengths), how=functools.partial(balanced_fit, ranks=8, cost=costly))))
+
+
 def test_a_loss_mask_is_a_sequence_that_is_0_on_padding():
     data = [{"tokens": [5, 6], "mask": np.array([False, True])}, {"tokens": [7], "mask": np.array([True])}]
     (row,) = pack(5, data, value={"tokens": 9})
@@ -571,6 +600,7 @@ HOWS = [
     pairs,
     longest_first,
     functools.partial(by_windows, window=4, kept=2),
+    functools.partial(balanced_fit, ranks=2, window=7),
     halves_held,
 ]
 
@@ -671,6 +701,21 @@ def test_the_laws_hold_for_rows_with_more_in_them(how):
             ),
             stops=14,
         )
+
+
+def test_what_was_packed_for_8_ranks_goes_on_under_4():
+    lengths = np.random.default_rng(0).integers(1, 17, 600).tolist()
+
+    def flow_of(rank, world):
+        return ff.pipe(lengths, ff.map(np.arange), pack(16, ranks=8, cost=costly), ff.shard(rank, world))
+
+    rows_of_all = list(flow_of(0, 1))
+    with flow_of(3, 8).run() as iterator:
+        given = list(islice(iterator, 5))
+        state = json.loads(json.dumps(iterator.state_dict()))
+    assert same(given, rows_of_all[3:40:8])
+    for rank in range(4):
+        assert same(list(flow_of(rank, 4).load_state_dict(state)), rows_of_all[40 + rank :: 4])
 
 
 def test_memory_is_that_of_the_open_rows():

@@ -13,7 +13,7 @@ import operator
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
 from itertools import compress, count, repeat
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from flowfn import rules
 
@@ -22,9 +22,10 @@ Size: TypeAlias = Any
 PackedRow: TypeAlias = "list[tuple[int, Size, Size]]"
 """What is in a row: pieces (number of the sequence, start, stop), in order."""
 Packer: TypeAlias = "Callable[[Iterable[Size], Size], Iterator[PackedRow]]"
+OurPacker = TypeVar("OurPacker", bound=Packer)
 
 
-def packer(function: Packer) -> Packer:
+def packer(function: OurPacker) -> OurPacker:
     """Have a packer say where it belongs, should it stand where a stage does."""
     function.instead = f"pack(length, how={function.__name__})"  # type: ignore[attr-defined]
     return function

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from more_itertools import peekable
@@ -14,6 +15,8 @@ from flowfn.kinds.runs import Anchor, naturals
 from flowfn.kinds.streams import Mark
 from flowfn.kinds.traces import Trace
 from flowfn.showing import as_written
+from flowfn.vocabulary.balancing.costs import Cost
+from flowfn.vocabulary.packing.balanced import balanced_fit
 from flowfn.vocabulary.packing.layouts import SINGLE, Item, Layout
 from flowfn.vocabulary.packing.packers import PackedRow, Packer, Size, best_fit, concat_then_split, first_fit
 
@@ -50,6 +53,17 @@ _MULTIPLE = rules.Rule(
     ),
 )
 
+_RANKS = rules.Rule(
+    "a positive integer or None, and goes without how=",
+    lambda value: value is None or rules.is_integer(value),
+    lambda value, others: value is None or (value > 0 and others["how"] is first_fit),
+    hint="; how=partial(balanced_fit, ranks=...) has more to choose from",
+)
+_COST = rules.Rule(
+    "a function of an array of lengths, and goes with ranks=",
+    lambda value: value is None or callable(value),
+    lambda value, others: value is None or others["ranks"] is not None,
+)
 _PACKED = rules.Rule(
     "how much of the first sequence was gone, and how many rows were given since",
     lambda note: naturals(note, 2),
@@ -65,8 +79,10 @@ _PACKED = rules.Rule(
         "drop_remainder": rules.boolean,
         "keep": _KEPT,
         "multiple": _MULTIPLE,
+        "ranks": _RANKS,
+        "cost": _COST,
     },
-    later=("keep", "multiple"),
+    later=("keep", "multiple", "ranks", "cost"),
     note=_PACKED,
 )
 def pack(
@@ -78,6 +94,8 @@ def pack(
     drop_remainder: bool = False,
     keep: Any = (),
     multiple: int = 1,
+    ranks: int | None = None,
+    cost: Cost | None = None,
     mark: Mark,
     trace: Trace | None,
 ) -> Iterator[Any]:
@@ -105,6 +123,10 @@ def pack(
     with an overlap. Empty sequences are left out. `drop_remainder` leaves the last row out, unless it is full. Only
     sequences that are not given yet are held; resuming packs again from where the packer last began anew.
 
+    `ranks` has windows of sequences planned for so many ranks, so that the rows of a step are equally full, and by
+    `cost`, a function of an array of lengths, cost nearly the same: `shard(rank, ranks)` comes behind it. It is short
+    for `how=partial(balanced_fit, ranks=ranks, cost=cost)`, which says more.
+
     On packing without attention across segments: Krell et al.,
     "Efficient Sequence Packing without Cross-contamination", 2021.
 
@@ -125,9 +147,10 @@ def pack(
     [7 7 0 8 0 0] ['a', 'b'] [1 1 0 2 0 0]
     """
     layout = Layout(length, value, keep if isinstance(keep, (list, tuple)) else [keep], multiple)
-    waiting = Waiting(source, layout, how, mark)
+    packer = how if ranks is None else partial(balanced_fit, ranks=ranks, cost=cost)
+    waiting = Waiting(source, layout, packer, mark)
     mark.anywhere(waiting.note)
-    rows: Iterator[PackedRow] = how(waiting.lengths(), layout.capacity)
+    rows: Iterator[PackedRow] = packer(waiting.lengths(), layout.capacity)
     if drop_remainder:
         rows = peekable(rows)
     for row in rows:
