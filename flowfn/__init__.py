@@ -25,6 +25,8 @@ from flowfn.datapoints.collating import as_list, stack  # isort: skip
 from flowfn.vocabulary.multiples import pad_to_multiple  # isort: skip
 from flowfn.vocabulary.nesting import inside  # isort: skip
 from flowfn.vocabulary.packing.cutting import split_long, with_ends  # isort: skip
+from flowfn.vocabulary.planning import batch_by_cost  # isort: skip
+from flowfn.vocabulary.packing.balanced import balanced_fit  # isort: skip
 from flowfn.vocabulary.packing.packers import best_fit, concat_then_split, first_fit  # isort: skip
 from flowfn.vocabulary.packing.segments import cu_seqlens  # isort: skip
 from flowfn.vocabulary.packing.sequences import pack  # isort: skip
@@ -81,7 +83,9 @@ __all__ = [
     "Speed",
     "WorkerDied",
     "as_list",
+    "balanced_fit",
     "batch",
+    "batch_by_cost",
     "batch_by_key",
     "batch_by_length",
     "best_fit",

@@ -42,6 +42,7 @@ from flowfn.vocabulary.making import files as files
 from flowfn.vocabulary.mixing.schedules import phases as phases
 from flowfn.vocabulary.packing.cutting import split_long as split_long
 from flowfn.vocabulary.packing.cutting import with_ends as with_ends
+from flowfn.vocabulary.packing.balanced import balanced_fit as balanced_fit
 from flowfn.vocabulary.packing.packers import Packer
 from flowfn.vocabulary.packing.packers import best_fit as best_fit
 from flowfn.vocabulary.packing.packers import concat_then_split as concat_then_split
@@ -54,13 +55,13 @@ __version__: str
 
 # fmt: off
 __all__ = [
-    "Dropped", "Flow", "FlowIterator", "Origin", "Speed", "WorkerDied", "as_list", "batch", "batch_by_key", "batch_by_length", "best_fit",
-    "cache", "cache_to", "check_inputs", "collate", "compose", "concat", "concat_then_split", "cu_seqlens", "cycle", "describe", "epoch_of",
-    "explain", "fake", "files", "filter_map", "first_fit", "flat_map", "flow", "freeze", "from_arrays", "from_queue", "guard", "inside",
-    "interleave", "map_component", "mix", "origins", "pack", "pad", "pad_to_multiple", "per_process", "phases", "pipe", "prefetch",
-    "print_datapoint", "progress", "quotas", "rebatch", "repeat", "repeat_each", "replay", "sample", "scan", "seeded", "select", "shape_of",
-    "shard", "shuffle", "shuffle_buffer", "shut_down", "skip", "speed", "split", "split_long", "stack", "stage", "subset", "take",
-    "take_while", "tap", "unbatch", "unique", "warm_up", "window", "with_ends", "zip_components",
+    "Dropped", "Flow", "FlowIterator", "Origin", "Speed", "WorkerDied", "as_list", "balanced_fit", "batch", "batch_by_cost", "batch_by_key",
+    "batch_by_length", "best_fit", "cache", "cache_to", "check_inputs", "collate", "compose", "concat", "concat_then_split", "cu_seqlens",
+    "cycle", "describe", "epoch_of", "explain", "fake", "files", "filter_map", "first_fit", "flat_map", "flow", "freeze", "from_arrays",
+    "from_queue", "guard", "inside", "interleave", "map_component", "mix", "origins", "pack", "pad", "pad_to_multiple", "per_process",
+    "phases", "pipe", "prefetch", "print_datapoint", "progress", "quotas", "rebatch", "repeat", "repeat_each", "replay", "sample", "scan",
+    "seeded", "select", "shape_of", "shard", "shuffle", "shuffle_buffer", "shut_down", "skip", "speed", "split", "split_long", "stack",
+    "stage", "subset", "take", "take_while", "tap", "unbatch", "unique", "warm_up", "window", "with_ends", "zip_components",
 ]
 # fmt: on
 
@@ -701,6 +702,37 @@ def batch_by_length(
     pad_to: Literal["longest", "bucket"] = "longest",
     drop_remainder: bool = False,
     collate: _Collations,
+) -> Flow[Any]: ...
+@overload
+def batch_by_cost(
+    cost: Callable[[NDArray[Any]], Any],
+    *,
+    ranks: SupportsIndex,
+    length: Any = ...,
+    size: SupportsIndex | None = None,
+    tokens: SupportsIndex | None = None,
+    microbatches: SupportsIndex | None = None,
+    padded: bool = True,
+    window: SupportsIndex | None = None,
+    drop_remainder: bool = False,
+    collate: _Collations | None = ...,
+    name: str | None = None,
+) -> Callable[[Iterable[Any]], Flow[Any]]: ...
+@overload
+def batch_by_cost(
+    cost: Callable[[NDArray[Any]], Any],
+    source: _Source[Any],
+    *,
+    ranks: SupportsIndex,
+    length: Any = ...,
+    size: SupportsIndex | None = None,
+    tokens: SupportsIndex | None = None,
+    microbatches: SupportsIndex | None = None,
+    padded: bool = True,
+    window: SupportsIndex | None = None,
+    drop_remainder: bool = False,
+    collate: _Collations | None = ...,
+    name: str | None = None,
 ) -> Flow[Any]: ...
 @overload
 def collate(how: _Collations = ...) -> Callable[[Iterable[Sequence[Any]]], Flow[Any]]: ...

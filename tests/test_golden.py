@@ -1,6 +1,7 @@
 """The order of streams is a promise, and so are fingerprints and keys:
 these digests change with a major version only."""
 
+import functools
 import re
 import sys
 from hashlib import blake2b
@@ -113,6 +114,36 @@ GOLDEN = {
         lambda: ff.pipe(range(300), ff.shuffle(), ff.map(_text), ff.pack(32, how=ff.best_fit), ff.map(_lists)),
         "dacc4b05d5afc1a9",
     ),
+    "packed for ranks": (
+        lambda: ff.pipe(
+            range(300),
+            ff.shuffle(),
+            ff.map(_text),
+            ff.pack(32, how=functools.partial(ff.balanced_fit, ranks=4, rows=2, window=90)),
+            ff.map(_lists),
+        ),
+        "3d513855f2fece85",
+    ),
+    "shared by cost": (
+        lambda: ff.pipe(
+            range(300), ff.shuffle(), ff.map(_text), ff.batch_by_cost(_work, ranks=4, length=len, size=40, collate=None)
+        ),
+        "734f950d4ad33758",
+    ),
+    "batches by cost": (
+        lambda: ff.pipe(
+            range(300), ff.map(_text), ff.batch_by_cost(_work, ranks=4, tokens=64, window=90, collate=None)
+        ),
+        "c2451e5531338ea2",
+    ),
+    "microbatches by cost": (
+        lambda: ff.pipe(
+            range(300),
+            ff.map(_text),
+            ff.batch_by_cost(_work, ranks=2, tokens=64, window=90, microbatches=3, padded=False, collate=None),
+        ),
+        "d47834cb95ed62b8",
+    ),
     "windows": (
         lambda: ff.pipe(range(300), ff.shuffle(window=9), ff.window(5, step=2, collate=None), ff.shuffle_buffer(10)),
         "af71267b3654e3c4",
@@ -155,6 +186,10 @@ def _odd(x):
 
 def _twice(x):
     return [x, x]
+
+
+def _work(n):
+    return n + n * n / 8
 
 
 def _ramp(step):

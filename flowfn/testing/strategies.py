@@ -100,6 +100,11 @@ def kin(datapoint: Any) -> int:
     return datapoint_digest(datapoint) % 6
 
 
+def squared(lengths: np.ndarray) -> np.ndarray:
+    """What datapoints of some lengths cost."""
+    return lengths * lengths
+
+
 def running_sum(state: list[int], datapoint: Any) -> tuple[list[int], Any]:
     """A state that is changed in place, and an output that depends on it."""
     state.append(kin(datapoint))
@@ -108,6 +113,23 @@ def running_sum(state: list[int], datapoint: Any) -> tuple[list[int], Any]:
 
 def _batch(size: int, drop_remainder: bool) -> Any:
     return ff.compose(ff.map(as_words), ff.batch(size, drop_remainder=drop_remainder, collate=ff.as_list))
+
+
+def _planned(ranks: int, tokens: int | None, window: int, padded: bool) -> Any:
+    size = 2 * ranks if tokens is None else None
+    return ff.compose(
+        ff.map(as_words),
+        ff.batch_by_cost(
+            squared,
+            ranks=ranks,
+            length=kin,
+            size=size,
+            tokens=tokens,
+            window=window if size is None else None,
+            padded=padded,
+            collate=ff.as_list,
+        ),
+    )
 
 
 small = st.integers(1, 5)
@@ -135,6 +157,7 @@ anywhere: Any = st.one_of(
     st.tuples(small, st.booleans()).map(lambda a: lambda: _batch(*a)),
     st.just(lambda: ff.compose(ff.map(as_words), ff.batch(2), ff.unbatch())),
     small.map(lambda n: lambda: ff.shuffle_buffer(n)),
+    st.tuples(st.integers(1, 3), st.sampled_from([None, 7]), small, st.booleans()).map(lambda a: lambda: _planned(*a)),
     st.one_of(st.none(), st.integers(0, 4)).map(lambda n: lambda: ff.tap(repr, first=n)),
     st.just(lambda: ff.scan(running_sum, [0])),
     st.just(lambda: ff.take_while(early)),

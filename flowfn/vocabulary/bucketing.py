@@ -118,12 +118,14 @@ def _can_pad(value: Any, others: Mapping[str, Any]) -> bool:
     )
 
 
+LENGTH = rules.Rule(
+    "a function of a datapoint, or a component's position or key",
+    lambda value: callable(value) or rules.is_integer(value) or isinstance(value, (str, bytes, tuple)),
+    slip=lambda value, others: mistaken(value, {}) if callable(value) else "",
+)
+
 _LENGTHS = {
-    "length": rules.Rule(
-        "a function of a datapoint, or a component's position or key",
-        lambda value: callable(value) or rules.is_integer(value) or isinstance(value, (str, bytes, tuple)),
-        slip=lambda value, others: mistaken(value, {}) if callable(value) else "",
-    ),
+    "length": LENGTH,
     "boundaries": rules.optional(rules.Rule("positive integers, each above the one before", _integers, _increasing)),
     "tokens": rules.optional(rules.positive),
     "sizes": rules.Rule(
@@ -287,16 +289,7 @@ class Buckets:
 
     def measure(self, datapoint: Any) -> int:
         """The length of a datapoint."""
-        if not callable(self.length):
-            return len(component(datapoint, self.length))
-        measured = self.length(datapoint)
-        if type(measured) is int and measured >= 0:
-            return measured
-        if not rules.is_integer(measured) or measured < 0:
-            raise TypeError(
-                f"batch_by_length(): a length must be an integer >= 0, got {brief(measured)} for {brief(datapoint)}"
-            )
-        return operator.index(measured)
+        return measure("batch_by_length", self.length, datapoint)
 
     def of(self, length: int, datapoint: Any) -> int:
         """The bucket of a length."""
@@ -334,6 +327,18 @@ class Buckets:
         """How each bucket is collated."""
         fixed = [_padding_to(how, boundary) if self.fixed else how for boundary in self.bounds]
         return [*fixed, how]
+
+
+def measure(word: str, length: Any, datapoint: Any) -> int:
+    """The length of a datapoint, as a function or a component's position or key says."""
+    if not callable(length):
+        return len(component(datapoint, length))
+    measured = length(datapoint)
+    if type(measured) is int and measured >= 0:
+        return measured
+    if not rules.is_integer(measured) or measured < 0:
+        raise TypeError(f"{word}(): a length must be an integer >= 0, got {brief(measured)} for {brief(datapoint)}")
+    return operator.index(measured)
 
 
 def _padding_to(how: Any, length: int) -> Any:

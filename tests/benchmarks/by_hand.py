@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import glob
+import heapq
 import os
 import pickle
 import queue
@@ -257,6 +258,20 @@ def fitted(lengths: Iterable[int], capacity: int, bins: int, best: bool) -> Iter
         rows[found].append((index, 0, length))
         rooms[found] -= length
     yield from rows
+
+
+def shared_by_cost(ranks: int, size: int, source: Iterable[Any]) -> Iterator[list[Any]]:
+    """Steps of `size`, the longest that is left to the rank that has least, of those that are not full."""
+    rest = iter(source)
+    while step := list(islice(rest, size)):
+        loads = [(0, rank) for rank in range(ranks)]
+        shares: list[list[Any]] = [[] for _ in range(ranks)]
+        for datapoint in sorted(step, key=len, reverse=True):
+            load, rank = heapq.heappop(loads)
+            shares[rank].append(datapoint)
+            if len(shares[rank]) < size // ranks:
+                heapq.heappush(loads, (load + len(datapoint) ** 2, rank))
+        yield from shares
 
 
 def laid_end_to_end(lengths: Iterable[int], capacity: int) -> Iterator[list[tuple[int, int, int]]]:

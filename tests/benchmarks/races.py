@@ -32,7 +32,7 @@ class Race:
     and how many units (datapoints, ...) that is.
 
     `chunked`: to be read in lists. `same`: what is equal on both sides: "all" of it, its "count" where it is drawn at
-    random, or "nothing" where that is random too.
+    random, or "nothing" where that is another too.
     """
 
     by_hand: Callable[[], Iterable[Any]]

@@ -333,6 +333,18 @@ BATCHING = (
         "one rule for sizes, tokens and both; " + HELD,
     ),
     Case(
+        "batch_by_cost",
+        "steps of 512 on 8 ranks",
+        lambda: race(
+            partial(by_hand.shared_by_cost, 8, 512),
+            ff.batch_by_cost(np.square, ranks=8, size=512, collate=None),
+            source=SEQUENCES,
+            chunked=False,
+            same="count",
+        ),
+        "two ways are tried and the better is improved, and " + HELD,
+    ),
+    Case(
         "window", "16 ints, from each on", lambda: batches(partial(by_hand.windows, 16), ff.window(16)), BATCH, "window"
     ),
     Case(
@@ -379,6 +391,18 @@ BATCHING = (
             lambda lengths: by_hand.fitted(lengths, 512, 64, True), partial(ff.best_fit, capacity=512), source=LENGTHS
         ),
         ROOMS,
+    ),
+    Case(
+        "balanced_fit",
+        "1 to 128 tokens into rows of 512, by hand those of best fit",
+        lambda: race(
+            lambda lengths: by_hand.fitted(lengths, 512, 64, True),
+            partial(ff.balanced_fit, capacity=512, ranks=8),
+            source=LENGTHS,
+            chunked=False,
+            same="nothing",
+        ),
+        "whole windows at a time, in arrays",
     ),
     Case(
         "concat_then_split",

@@ -4,6 +4,7 @@ mypy knows that form where the stage comes first in its pipe, or is called on it
 an annotated variable makes precise.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict, assert_type
@@ -133,6 +134,12 @@ def batches_of_like_datapoints(image: Image) -> None:
     assert_type(
         ff.batch_by_length(len, ["a"], boundaries=[4], sizes=[2], pad_to="bucket", collate=None), ff.Flow[list[str]]
     )
+
+
+def batches_planned_for_all_ranks() -> None:
+    assert_type(ff.pipe(["a"], ff.batch_by_cost(lambda n: n * n, ranks=8, size=64)), ff.Flow[Any])
+    assert_type(ff.batch_by_cost(np.square, ["a"], ranks=8, tokens=512, collate=None), ff.Flow[Any])
+    assert_type(ff.pack(512, [[1, 2]], how=functools.partial(ff.balanced_fit, ranks=8)), ff.Flow[list[Any]])
 
 
 def plan_first_and_load_later() -> None:

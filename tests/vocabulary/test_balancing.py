@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lengths import CAPACITY, SHAPES, attention, bimodal, log_normal
 
+import flowfn as ff
+from flowfn.testing import check
 from flowfn.vocabulary.balancing.costs import as_integers, costs_of
 from flowfn.vocabulary.balancing.filling import Rows, fill
 from flowfn.vocabulary.balancing.partitions import any_counts, equal_counts
@@ -258,6 +260,39 @@ def test_filling_never_leaves_a_row_empty():
         count, row = fill(np.full((20, 1), 5), np.full(20, 5), Rows(n, 1, np.array([10])))
         assert count == min(2 * n, 20)
         assert set(row.tolist()) == set(range(n))
+
+
+# Packed
+
+
+@pytest.mark.parametrize("workers", [{}, {"threads": 2}, {"processes": 2}], ids=str)
+@pytest.mark.timeout(120)
+def test_laws_of_rows_packed_for_ranks(workers):
+    rows = [np.full(n, n) for n in (bimodal(300) // 100 + 1).tolist()]
+    how = partial(balanced_fit, ranks=3, rows=2, cost=attention, window=80)
+    check(lambda: ff.pipe(rows, ff.shuffle(), ff.pack(100, how=how)), workers=[workers], stops=6)
+    check(lambda: ff.pipe(rows, ff.filter(is_long), ff.pack(100, how=how)), workers=[workers], stops=6)
+
+
+def is_long(row):
+    return len(row) > 2
+
+
+def test_each_rank_gets_its_step_from_rows_packed_for_all():
+    lengths = bimodal(4000) // 16 + 1
+    rows = [np.full(n, number) for number, n in enumerate(lengths.tolist(), 1)]
+    how = partial(balanced_fit, ranks=4, rows=2, cost=attention, window=2000)
+    ranks = [list(ff.pipe(rows, ff.pack(520, how=how), ff.shard(rank, 4), ff.batch(2))) for rank in range(4)]
+    assert len({len(steps) for steps in ranks}) == 1
+    assert sorted({number for steps in ranks for tokens, _, _ in steps for number in np.unique(tokens)} - {0}) == list(
+        range(1, 4001)
+    )
+    costs = np.array([[cost_of(tokens, lengths) for tokens, _, _ in steps] for steps in ranks])[:, :-1]
+    assert (costs.max(0) / costs.mean(0)).mean() < 1.01
+
+
+def cost_of(tokens, lengths):
+    return sum(attention(lengths[number - 1]) for number in np.unique(tokens) if number)
 
 
 # Steps

@@ -46,34 +46,48 @@ def equal_counts(costs: np.ndarray, parts: int) -> np.ndarray:
     [[[0, 3], [1, 2]]]
     """
     problems, n = costs.shape
+    if n == parts:
+        return np.tile(np.arange(n)[:, None], (problems, 1, 1))
     order = np.argsort(-costs, axis=1, kind="stable")
-    found = [_longest_first(costs, order, parts)]
-    if n > parts:
-        found.append(np.empty_like(order))
-        rows = order.reshape(problems, n // parts, parts)
-        merged = _differencing(np.take_along_axis(costs, order, 1).reshape(rows.shape))
-        np.put_along_axis(found[1], order, merged.reshape(order.shape), 1)
-    members = np.array([np.argsort(part, axis=1, kind="stable").reshape(problems, parts, n // parts) for part in found])
-    most = np.array([np.take_along_axis(costs[:, None], some, 2).sum(2).max(1, initial=0) for some in members])
-    best = members[most.argmin(0), np.arange(problems)]
-    for row, parted in zip(costs, best):
-        _swap(row, parted)
-    return np.sort(best, axis=2)
+    made = _members(costs, _longest_first(costs, order, parts), parts)
+    uneven = np.flatnonzero([not _is_even(costs[one][made[one]].sum(1)) for one in range(problems)])
+    if len(uneven):
+        some, order = costs[uneven], order[uneven]
+        part = np.empty_like(order)
+        merged = _differencing(np.take_along_axis(some, order, 1).reshape(len(uneven), n // parts, parts))
+        np.put_along_axis(part, order, merged.reshape(order.shape), 1)
+        for one, other in zip(uneven, _members(some, part, parts)):
+            if costs[one][other].sum(1).max() < costs[one][made[one]].sum(1).max():
+                made[one] = other
+    return np.sort(made, axis=2)
+
+
+def _members(costs: np.ndarray, part: np.ndarray, parts: int) -> np.ndarray:
+    """Which items are in which part, after a few swaps."""
+    members = np.argsort(part, axis=1, kind="stable").reshape(len(costs), parts, -1)
+    for row, some in zip(costs, members):
+        _swap(row, some)
+    return members
+
+
+def _is_even(sums: np.ndarray) -> bool:
+    return bool(sums.max() - sums.min() <= sums.sum() // (len(sums) * EVEN))
 
 
 def _longest_first(costs: np.ndarray, order: np.ndarray, parts: int) -> np.ndarray:
     """The part of each item: the largest that is left goes to the part that has least, of those that are not full."""
     most, part = costs.shape[1] // parts, np.empty_like(costs)
-    for row, numbers, items in zip(part, costs.tolist(), order.tolist()):
-        heap, counts = [(0, number) for number in range(parts)], [0] * parts
-        for item in items:
+    for row, numbers, items in zip(part, np.take_along_axis(costs, order, 1).tolist(), order):
+        heap, counts, found = [(0, number) for number in range(parts)], [0] * parts, list[int]()
+        for cost in numbers:
             load, number = heap[0]
-            row[item] = number
+            found.append(number)
             counts[number] += 1
             if counts[number] < most:
-                heapq.heapreplace(heap, (load + numbers[item], number))
+                heapq.heapreplace(heap, (load + cost, number))
             else:
                 heapq.heappop(heap)
+        row[items] = found
     return part
 
 
@@ -109,9 +123,9 @@ def _swap(costs: np.ndarray, members: np.ndarray) -> None:
     sums = costs[members].sum(1)
     for _ in range(SWAPS):
         most, least = sums.argmax(), sums.argmin()
-        gap = sums[most] - sums[least]
-        if gap <= sums.sum() // (len(sums) * EVEN):
+        if _is_even(sums):
             return
+        gap = sums[most] - sums[least]
         moved = costs[members[most]][:, None] - costs[members[least]]
         short = np.abs(gap - 2 * moved)
         one, other = np.unravel_index(short.argmin(), short.shape)
@@ -130,6 +144,8 @@ def any_counts(costs: np.ndarray, parts: int) -> list[np.ndarray]:
     >>> [part.tolist() for part in any_counts(np.array([8, 7, 6, 5, 4]), 2)]
     [[0, 2], [1, 3, 4]]
     """
+    if parts == 1:
+        return [np.arange(len(costs))]
     numbers = costs.tolist()
     order = sorted(range(len(numbers)), key=lambda item: -numbers[item])
     found = [_dealt(numbers, order, parts), _merged(numbers, order, parts)]
