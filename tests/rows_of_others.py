@@ -174,6 +174,7 @@ DATASETS = {
     'load_dataset("json"': ["interop/from_datasets::what_datasets_loads_is_read_in_place"],
     'load_dataset("csv"': ["interop/from_datasets::what_datasets_loads_is_read_in_place"],
     'load_dataset("imagefolder"': [SAME],
+    "load_from_disk(": ["formats/hugging_face::what_the_library_saves_is_read_as_it_reads_it"],
     "Dataset.from_dict(": ["interop/from_datasets::arrays_in_datasets_come_out_as_lists"],
     "map(f)": ["interop/from_datasets::what_a_function_gives_is_merged_into_the_row_by_datasets"],
     "map(f, batched": ["interop/from_datasets::columns_are_given_to_a_function_of_batches"],

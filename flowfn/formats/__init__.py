@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flowfn.formats.lmdb.caffe import read_caffe_lmdb
     from flowfn.formats.lmdb.keyvalue import read_lmdb, write_lmdb
     from flowfn.formats.shards.sharding import write_shards
+    from flowfn.formats.tables.hugging_face import read_hugging_face
     from flowfn.formats.tables.reading import read_arrow, read_parquet
     from flowfn.formats.tables.writing import write_arrow, write_parquet
     from flowfn.formats.tar.reading import read_webdataset
@@ -50,6 +51,7 @@ __all__ = [
     "read_caffe_lmdb",
     "read_csv",
     "read_hdf5",
+    "read_hugging_face",
     "read_jsonl",
     "read_lmdb",
     "read_megatron",
@@ -85,6 +87,7 @@ _WHERE = {
     "read_caffe_lmdb": "lmdb.caffe",
     "read_csv": "text.csv_reading",
     "read_hdf5": "arrays.hdf5_reading",
+    "read_hugging_face": "tables.hugging_face",
     "read_jsonl": "text.json_lines",
     "read_lmdb": "lmdb.keyvalue",
     "read_megatron": "tokens.megatron",

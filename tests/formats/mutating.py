@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from written_by_others import saved_dataset
 
 import flowfn as ff
 from flowfn import datasets, formats, image
@@ -344,6 +345,28 @@ def _arrow_stream(folder: Path) -> Path:
     with pa.ipc.new_stream(str(folder / "a.arrows"), _table().schema) as file:
         file.write_table(_table(), max_chunksize=2)
     return folder / "a.arrows"
+
+
+def _saved(folder: Path) -> Path:
+    features = {"word": {"_type": "Value"}, "list": {"feature": {"_type": "Value"}, "_type": "List"}}
+    return saved_dataset(
+        folder / "a", _table().to_pylist(), features=features, schema=_table().schema, _format_columns=["n", "list"]
+    )
+
+
+@kind("hugging face state", lambda folder: formats.read_hugging_face(folder / "a"), whole=False)
+def _hugging_face_state(folder: Path) -> Path:
+    return _saved(folder) / "state.json"
+
+
+@kind("hugging face info", lambda folder: formats.read_hugging_face(folder / "a"), whole=False)
+def _hugging_face_info(folder: Path) -> Path:
+    return _saved(folder) / "dataset_info.json"
+
+
+@kind("hugging face stream", lambda folder: formats.read_hugging_face(folder / "a"), whole=False)
+def _hugging_face_stream(folder: Path) -> Path:
+    return _saved(folder) / "data-00000-of-00001.arrow"
 
 
 # Records

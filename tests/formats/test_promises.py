@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from written_by_others import saved_dataset
 
 import flowfn as ff
 from flowfn import formats
@@ -63,6 +64,10 @@ def written_by_caffe(path, flow, overwrite=False):
         for number, label in enumerate(flow):
             one = message(channels=1, height=1, width=1, data=bytes([label]), label=label)
             transaction.put(b"%08d" % number, one.SerializeToString())
+
+
+def saved_by_datasets(path, flow, overwrite=False):
+    saved_dataset(path, [{"x": number} for number in flow])
 
 
 def object_array(path):
@@ -156,6 +161,14 @@ FORMATS = {
         formats.write_arrow,
         formats.read_arrow,
         packed=functools.partial(formats.write_arrow, compression="zstd"),
+    ),
+    "Hugging Face's folders": Format(
+        "saved",
+        saved_by_datasets,
+        formats.read_hugging_face,
+        make=lambda n: n,
+        number=lambda row: row["x"],
+        makes=False,
     ),
     "TFRecord": Format(
         "tfrecord",

@@ -1,2 +1,2 @@
-"""Tokens where they lie: rows of token files, mapped into memory (reading, writing; layouts and files below them),
-and Megatron-LM's documents (megatron, megatron_writing; indexes, documents and slices below them)."""
+"""Tokens where they lie, mapped into memory: token files (reading, writing, files; layouts: what stands before tokens),
+and Megatron-LM's (megatron, megatron_writing; documents, slices across them, indexes)."""
