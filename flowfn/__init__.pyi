@@ -40,9 +40,9 @@ from flowfn.vocabulary.bucketing import shape_of as shape_of
 from flowfn.vocabulary.combining import quotas as quotas
 from flowfn.vocabulary.making import files as files
 from flowfn.vocabulary.mixing.schedules import phases as phases
+from flowfn.vocabulary.packing.balanced import balanced_fit as balanced_fit
 from flowfn.vocabulary.packing.cutting import split_long as split_long
 from flowfn.vocabulary.packing.cutting import with_ends as with_ends
-from flowfn.vocabulary.packing.balanced import balanced_fit as balanced_fit
 from flowfn.vocabulary.packing.packers import Packer
 from flowfn.vocabulary.packing.packers import best_fit as best_fit
 from flowfn.vocabulary.packing.packers import concat_then_split as concat_then_split
