@@ -15,6 +15,7 @@ from flowfn.datapoints.padding import pad
 from flowfn.flows.stages import stage
 from flowfn.kinds.runs import Anchor, naturals
 from flowfn.kinds.streams import Mark
+from flowfn.kinds.traces import Trace
 from flowfn.randomness.generators import drawn_key, rekey
 from flowfn.showing import brief
 from flowfn.vocabulary.balancing import plans
@@ -91,6 +92,7 @@ def batch_by_cost(
     collate: Any = _ZEROS,
     rng: np.random.Generator,
     mark: Mark,
+    trace: Trace | None,
 ) -> Iterator[Any]:
     """Plan batches for `ranks` ranks, so that in every step all of them have nearly the same to do.
 
@@ -134,6 +136,8 @@ def batch_by_cost(
         for share in waiting.shares(plan):
             batches = [batched([waiting.datapoints[item] for item in batch.tolist()], collate) for batch in share]
             waiting.given += 1
+            if trace is not None:
+                trace(waiting.first + item for batch in share for item in batch.tolist())
             yield batches if planner.listed else batches[0]
         waiting.go_on(plan)
 

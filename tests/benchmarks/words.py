@@ -61,6 +61,7 @@ NOT_PER_DATAPOINT: Mapping[str, str] = {
     "describe": "looks at a few datapoints",
     "explain": "looks at none",
     "origins": "looks at one output, afterwards",
+    "phases": "a schedule, which `mix` asks",
     "print_datapoint": "prints; `tap` calls it",
     "quotas": "looks at an iterator, when it is asked",
     "replay": "makes one datapoint again, after an error",

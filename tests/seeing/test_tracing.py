@@ -67,6 +67,9 @@ def test_origins_of_any_pipeline_are_what_its_outputs_say(recipe, make_source, d
 WORDS = {
     "pack": lambda: ff.pipe(tokens(), ff.pack(8)),
     "pack, cut": lambda: ff.pipe(tokens(), ff.pack(8, how=ff.concat_then_split)),
+    "pack for ranks": lambda: ff.pipe(tokens(), ff.pack(8, ranks=2, cost=lambda n: n * n)),
+    "batch_by_cost": lambda: ff.pipe(tokens(), ff.batch_by_cost(lambda n: n * n, ranks=2, tokens=12, window=10)),
+    "batch_by_cost, size": lambda: ff.pipe(tokens(), ff.batch_by_cost(lambda n: n * n, ranks=2, size=8)),
     "batch_by_length": lambda: ff.pipe(tokens(), ff.batch_by_length(len, tokens=12)),
     "batch_by_key": lambda: ff.pipe(tokens(), ff.batch_by_key(len, 3, collate=None)),
     "shuffle_buffer": lambda: ff.pipe(tokens(), ff.shuffle_buffer(5, reuse=2)),
@@ -78,6 +81,7 @@ WORDS = {
     "flat_map": lambda: ff.pipe(tokens(), ff.flat_map(lambda x: [x] * (len(x) % 3))),
     "filter, batch": lambda: ff.pipe(tokens(), ff.filter(lambda x: len(x) % 3), ff.batch(4, collate=None)),
     "mix of streams": lambda: ff.mix(ff.filter(len, tokens()), ff.filter(len, tokens()), weights=[3, 1], until="all"),
+    "mix, by units": lambda: ff.mix(tokens(), tokens(), weights=[2, 1], unit=len, until="all"),
     "mix, scheduled": lambda: ff.mix(tokens(), tokens(), weights=lambda step: [1, step % 3], until="cycle_all"),
     "shard of a stream": lambda: ff.pipe(tokens(), ff.filter(len), ff.shard(1, 3, remainder="drop")),
     "shard of a stream, filled": lambda: ff.pipe(tokens(), ff.filter(len), ff.shard(2, 3, remainder="pad")),
