@@ -58,7 +58,8 @@ from flowfn.parallel import WorkerDied, prefetch, shut_down, warm_up  # isort: s
 # seeing
 from flowfn.flows.flow import Flow  # isort: skip
 from flowfn.flows.iterating import FlowIterator  # isort: skip
-from flowfn.seeing import Origin, Speed, describe, explain, origins, print_datapoint, progress, replay, speed  # isort: skip
+from flowfn.seeing import Origin, Speed, balance, describe, explain, origins  # isort: skip
+from flowfn.seeing import print_datapoint, progress, replay, speed  # isort: skip
 from flowfn.seeing.watching import check_inputs  # isort: skip
 
 from flowfn.pickling.homes import publish as _publish  # isort: skip
@@ -83,6 +84,7 @@ __all__ = [
     "Speed",
     "WorkerDied",
     "as_list",
+    "balance",
     "balanced_fit",
     "batch",
     "batch_by_cost",

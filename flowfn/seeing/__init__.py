@@ -3,7 +3,7 @@
 describing    what datapoints look like      explaining   what a flow is made of;  remarking: what may be better
 timing        how fast they come             progressing  a bar
 replaying     an output, made again          tracing      which records it was made of
-resuming      a state, in words
+resuming      a state, in words              weighing     how equally work is divided among ranks
 watching      which stage changes its inputs
 """
 
@@ -13,5 +13,17 @@ from flowfn.seeing.progressing import progress
 from flowfn.seeing.replaying import replay
 from flowfn.seeing.timing import Speed, speed
 from flowfn.seeing.tracing import Origin, origins
+from flowfn.seeing.weighing import balance
 
-__all__ = ["Origin", "Speed", "describe", "explain", "origins", "print_datapoint", "progress", "replay", "speed"]
+__all__ = [
+    "Origin",
+    "Speed",
+    "balance",
+    "describe",
+    "explain",
+    "origins",
+    "print_datapoint",
+    "progress",
+    "replay",
+    "speed",
+]

@@ -56,6 +56,7 @@ NOT_PER_DATAPOINT: Mapping[str, str] = {
     "Dropped": "the record of a datapoint that a guarded stage dropped",
     "Origin": "what `origins` returns",
     "Speed": "what `speed` returns",
+    "balance": "looks at a plan, on lengths",
     "check_inputs": "looks for a fault, and is left out when it is found",
     "compose": "puts stages together, once",
     "describe": "looks at a few datapoints",

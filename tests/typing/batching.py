@@ -139,6 +139,7 @@ def batches_of_like_datapoints(image: Image) -> None:
 def batches_planned_for_all_ranks() -> None:
     assert_type(ff.pipe(["a"], ff.batch_by_cost(lambda n: n * n, ranks=8, size=64)), ff.Flow[Any])
     assert_type(ff.batch_by_cost(np.square, ["a"], ranks=8, tokens=512, collate=None), ff.Flow[Any])
+    assert_type(ff.balance(ff.batch_by_cost(np.square, ["a"], ranks=8, tokens=512), steps=None).imbalance, np.ndarray)
     assert_type(ff.pack(512, [[1, 2]], how=functools.partial(ff.balanced_fit, ranks=8)), ff.Flow[list[Any]])
 
 
