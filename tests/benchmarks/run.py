@@ -42,6 +42,7 @@ BENCHMARKS = (
     "formats",
     "chunks",
     "tables",
+    "tokens",
     "frames",
 )
 

@@ -281,3 +281,77 @@ def test_flows_of_documents_and_slices_keep_the_laws(workers, prefix):
     check(lambda: ff.pipe(read_megatron(prefix, 8), ff.shuffle(), ff.batch(3)), workers=workers)
     order = list(ff.shuffle(range(30)))
     check(lambda: ff.pipe(read_megatron(prefix, 8, order=order, segments=True), ff.batch(3)), workers=workers)
+
+
+# Beside the library itself
+
+
+@pytest.fixture
+def library():
+    """What builds its files, what reads them, and what cuts slices of them."""
+    pytest.importorskip("torch")
+    indexed = pytest.importorskip("megatron.core.datasets.indexed_dataset")
+    return indexed, pytest.importorskip("megatron.core.datasets.gpt_dataset")
+
+
+def some_documents(rng, count, dtype):
+    sequences = lambda: [rng.integers(0, 100, rng.integers(0, 9)).astype(dtype) for _ in range(rng.integers(1, 4))]
+    return [sequences() for _ in range(count)]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_library_writes_the_same_bytes_and_reads_them(dtype, library, tmp_path):
+    import torch
+
+    indexed, _ = library
+    documents = some_documents(np.random.default_rng(0), 20, dtype)
+    builder = indexed.IndexedDatasetBuilder(str(tmp_path / "theirs.bin"), dtype=getattr(np, dtype))
+    for document in documents:
+        for sequence in document:
+            builder.add_item(torch.from_numpy(sequence.astype(np.int64 if dtype == "uint16" else dtype)))
+        builder.end_document()
+    builder.finalize(str(tmp_path / "theirs.idx"))
+    write_megatron(tmp_path / "ours", documents, dtype)
+    for suffix in (".bin", ".idx"):
+        assert (tmp_path / f"ours{suffix}").read_bytes() == (tmp_path / f"theirs{suffix}").read_bytes()
+    theirs = indexed.IndexedDataset(str(tmp_path / "ours"))
+    assert same(
+        [theirs[number] for number in range(len(theirs))], list(read_megatron(tmp_path / "ours", sequences=True))
+    )
+    assert same(list(read_megatron(tmp_path / "theirs")), list(map(np.concatenate, documents)))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("samples", [None, 1000])
+def test_slices_are_those_of_its_gpt_dataset(samples, library, tmp_path):
+    indexed, gpt = library
+    from megatron.core.datasets.utils import Split
+
+    class Tokenizer:
+        vocab_size, eod, pad, unique_identifiers = 1000, 0, -1, {}
+
+    rng = np.random.default_rng(0)
+    prefix = str(tmp_path / "text")
+    write_megatron(prefix, [np.append(rng.integers(1, 1000, rng.integers(0, 50)), 0) for _ in range(300)], "int32")
+    config = gpt.GPTDatasetConfig(
+        random_seed=7,
+        sequence_length=32,
+        blend=([prefix], None),
+        split="1,0,0",
+        reset_position_ids=True,
+        reset_attention_mask=True,
+        eod_mask_loss=False,
+        tokenizer=Tokenizer(),
+        path_to_cache=str(tmp_path / "cache"),
+        mid_level_dataset_surplus=0.005,
+    )
+    numbers = np.arange(300, dtype=np.int32)
+    theirs = gpt.GPTDataset(indexed.IndexedDataset(prefix), prefix, numbers, samples, Split.train, config)
+    slices = read_megatron(prefix, 32, order=theirs.document_index, segments=True)
+    ours = list(ff.pipe(slices, ff.subset(theirs.shuffle_index)))
+    assert len(theirs) == len(ours) > 200
+    for sample, (tokens, _, positions) in zip([theirs[at] for at in range(len(theirs))], ours):
+        assert sample["tokens"].tolist() == tokens[:-1].tolist()
+        assert sample["labels"].tolist() == tokens[1:].tolist()
+        assert sample["position_ids"].tolist() == positions[:-1].tolist()

@@ -44,7 +44,10 @@ class RowShape(NamedTuple):
 
 
 class TokenFile:
-    """The rows of one file; `stamp` is its size and when it was written."""
+    """The rows of one file; `stamp` is its size and when it was written.
+
+    `stackables` says whether rows, taken together, are what stacking them one by one would give.
+    """
 
     bare = True
 
@@ -52,6 +55,7 @@ class TokenFile:
         self.path, self.stamp, self.layout, self.shape, self.who = path, stamp, layout, shape, who
         self.tokens = layout.tokens(path, stamp[0], who)
         self.count = shape.rows(self.tokens)
+        self.stackables = [stackable(layout.dtype, (shape.length,))]
 
     def __len__(self) -> int:
         return self.count
@@ -115,11 +119,6 @@ class TokenFile:
     def kinds(self) -> dict[str, RowKind]:
         """What the rows are."""
         return {"": RowKind(self.layout.dtype, (self.shape.length,))}
-
-    @property
-    def stackables(self) -> list[bool]:
-        """Whether rows, taken together, are what stacking them one by one would give."""
-        return [stackable(self.layout.dtype, (self.shape.length,))]
 
 
 class TokenFiles(SeveralColumns):

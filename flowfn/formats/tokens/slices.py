@@ -8,7 +8,7 @@ together of pieces of documents; which, is found for a block of slices at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,8 +56,8 @@ class Slices(Indexed):
     ) -> None:
         super().__init__(prefix, who)
         self.shape, self.order, self.sequences = RowShape(length + 1, length), order, sequences
-        self.chosen, self.bare = list(range(3 if segments else 1)), not segments
         refuse_modes(self.index)
+        self._choose(list(range(3 if segments else 1)), not segments)
         self._known: tuple[np.ndarray, np.ndarray] | None = None
         tokens = int(self._layout()[0][-1])
         self.count = self.shape.rows(tokens)
@@ -67,14 +67,15 @@ class Slices(Indexed):
             )
 
     def _layout(self) -> tuple[np.ndarray, np.ndarray]:
-        """0, and at which token of all one behind the other documents end; and where in the file each begins."""
+        """0, and at which token, of all one behind the other, documents end; how much farther in the file each lies."""
         if self._known is None:
             lengths = (self.index.lengths if self.sequences else self.index.document_lengths).astype(np.int64)
             begins = np.cumsum(lengths) - lengths
             if self.order is not None:
                 self._check_order(self.order, len(lengths))
                 lengths, begins = lengths[self.order], begins[self.order]
-            self._known = np.concatenate([[0], np.cumsum(lengths)]), begins
+            ends = np.concatenate([[0], np.cumsum(lengths)])
+            self._known = ends, begins - ends[:-1]
         return self._known
 
     def _check_order(self, order: np.ndarray, count: int) -> None:
@@ -114,16 +115,16 @@ class Slices(Indexed):
         dtypes = [self.index.dtype, np.dtype(np.int32), np.dtype(np.int32)]
         return {str(at): RowKind(dtypes[at], (self.shape.length,)) for at in self.chosen}
 
-    @property
-    def stackables(self) -> list[bool]:
-        """Of each array, whether rows, taken together, are what stacking them one by one would give."""
-        return [stackable(*kind) for kind in self.kinds.values()]
-
     def selected(self, components: Sequence[Any]) -> Slices:
         """Some of the arrays, as `select` would select components of their rows."""
-        made = self.fresh()
-        made.chosen, made.bare = [component(self.chosen, key) for key in components], False
-        return cast("Slices", made)
+        made: Slices = self.fresh()
+        made._choose([component(self.chosen, key) for key in components], False)
+        return made
+
+    def _choose(self, chosen: list[int], bare: bool) -> None:
+        """Have datapoints of some of the three arrays; `bare`, of the one."""
+        self.chosen, self.bare = chosen, bare
+        self.stackables = [stackable(*kind) for kind in self.kinds.values()]
 
     def _made(self, block: Block) -> list[np.ndarray]:
         wanted = np.asarray(block, np.int64)
@@ -142,24 +143,25 @@ class Slices(Indexed):
             found: np.ndarray = Columns(rows_in(tokens.view(np.uint8), tokens.dtype, self.shape)).rows(wanted)
             return found
         made = buffers.empty(shape, tokens.dtype)
-        flat, at = made.reshape(-1), 0
-        for begin, length in zip(pieces.begins.tolist(), pieces.lengths.tolist()):
-            flat[at : at + length] = tokens[begin : begin + length]
-            at += length
+        ends = pieces.begins + pieces.lengths
+        parts = [tokens[begin:end] for begin, end in zip(pieces.begins.tolist(), ends.tolist())]
+        np.concatenate(parts, out=made.reshape(-1))
         return made
 
     def _pieces(self, wanted: np.ndarray) -> Pieces:
         """The pieces of some slices, one slice behind the other."""
-        ends, begins = self._layout()
+        ends, shifts = self._layout()
         first = wanted * self.shape.stride
         last = first + self.shape.length
-        low = np.searchsorted(ends, first, "right") - 1
-        counts = np.searchsorted(ends, last, "left") - low
-        document = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts - low, counts)
-        start = np.maximum(ends[document], np.repeat(first, counts))
-        stop = np.minimum(ends[document + 1], np.repeat(last, counts))
-        whole = stop > start  # documents without tokens are in no slice
-        return Pieces((begins[document] + start - ends[document])[whole], (stop - start)[whole])
+        low = ends.searchsorted(first, "right") - 1
+        counts = ends.searchsorted(last, "left") - low
+        behind = counts.cumsum()
+        document = np.arange(behind[-1]) - (behind - counts - low).repeat(counts)
+        start = np.maximum(ends[document], first.repeat(counts))
+        lengths = np.minimum(ends[document + 1], last.repeat(counts)) - start
+        begins = start + shifts[document]
+        whole = lengths > 0  # documents without tokens are in no slice
+        return Pieces(begins, lengths) if whole.all() else Pieces(begins[whole], lengths[whole])
 
 
 def refuse_modes(index: DocumentIndex) -> None:
@@ -178,10 +180,9 @@ def slice_file(prefix: str, dtype: np.dtype, length: int, who: str, stamp: tuple
 
 def _segments(lengths: np.ndarray, shape: tuple[int, int]) -> list[np.ndarray]:
     """Segment ids (1, 2, ... in each row) and positions (0, 1, ... in each segment) of pieces that fill rows."""
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    rows = starts // shape[1]
-    fresh = np.flatnonzero(starts % shape[1] == 0)
-    ids = np.arange(len(lengths)) - fresh[rows] + 1
-    positions = np.arange(shape[0] * shape[1]) - np.repeat(starts, lengths)
-    return [np.repeat(ids, lengths).astype(np.int32).reshape(shape), positions.astype(np.int32).reshape(shape)]
+    starts = (lengths.cumsum() - lengths).astype(np.int32)
+    rows, inside = np.divmod(starts, shape[1])
+    fresh = np.flatnonzero(inside == 0)
+    ids = (np.arange(1, len(lengths) + 1) - fresh[rows]).astype(np.int32)
+    positions = np.arange(shape[0] * shape[1], dtype=np.int32) - starts.repeat(lengths)
+    return [ids.repeat(lengths).reshape(shape), positions.reshape(shape)]
