@@ -11,6 +11,7 @@ import operator
 import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, SupportsIndex, TypeVar, overload
 
@@ -20,12 +21,13 @@ from flowfn import rules
 from flowfn.blocks import BLOCK
 from flowfn.flows.iterating import FlowIterator, Progress, remember
 from flowfn.flows.loaders import in_a_loader, refuse_loader
-from flowfn.flows.states import unpack_state
+from flowfn.flows.states import gaps, skip_list, unpack_state
 from flowfn.flows.translating import no_attribute
+from flowfn.kinds.bypass import given
 from flowfn.kinds.failures import annotate, uneven
 from flowfn.kinds.nodes import Node, note_base
 from flowfn.kinds.parts import Part
-from flowfn.kinds.runs import Checkpoint, Outputs, Run
+from flowfn.kinds.runs import Checkpoint, Outputs, Run, SkipList
 from flowfn.pickling.by_value import Picklable
 from flowfn.process import forks
 from flowfn.showing import brief
@@ -54,6 +56,7 @@ class Flow(Picklable, Generic[T_co]):
         "_peek",
         "_reset",
         "_seed",
+        "_skip",
         "made",
         "part",
         "sources",
@@ -71,6 +74,7 @@ class Flow(Picklable, Generic[T_co]):
         self._loaded: Progress | None = None
         self._node: Node | None = None
         self._peek: Run | None = None
+        self._skip = SkipList()  # what all passes to come leave out
         if self._entropic:
             self._refuse_entropy(str(part))
 
@@ -79,18 +83,19 @@ class Flow(Picklable, Generic[T_co]):
     def __iter__(self) -> FlowIterator[T_co]:
         with _epoch_turn:
             past = self._newest
-            checkpoint = (
-                past.following(self)
-                if past is not None and (past.seed, past.epoch + 1) == (self._seed, self._epoch)
-                else None
-            )
+            goes_on = past is not None and (past.seed, past.epoch + 1) == (self._seed, self._epoch)
+            checkpoint = past.following(self) if past is not None and goes_on else Checkpoint(skip=self._skip)
             progress = self._loaded or Progress(self._seed, self._epoch, checkpoint)
             self._loaded, self._newest = None, progress
             self._epoch = progress.epoch + 1
         return FlowIterator(self, progress)
 
-    def run(self, *, seed: int | None = None, epoch: int | None = None, start: int = 0) -> FlowIterator[T_co]:
+    def run(
+        self, *, seed: int | None = None, epoch: int | None = None, start: int = 0, skip: Any = None
+    ) -> FlowIterator[T_co]:
         """Iterate one pass from output `start` on, leaving the flow's own seed, epoch and position as they are.
+
+        `skip` is what to leave out, as in `load_state_dict`.
 
         >>> import flowfn as ff
         >>> list(ff.flow("abcd".__iter__).run(start=2))
@@ -100,11 +105,14 @@ class Flow(Picklable, Generic[T_co]):
             self._seed if seed is None else _checked_seed(seed),
             self._upcoming if epoch is None else rules.natural.check("run", "epoch", epoch, {}),
         )
-        progress.checkpoint = Checkpoint(rules.natural.check("run", "start", start, {}))
+        left_out = self._skip if skip is None else self._skip | skip_list(self, skip, "run")
+        progress.checkpoint = Checkpoint(rules.natural.check("run", "start", start, {}), skip=left_out)
         return FlowIterator(self, progress)
 
     def __len__(self) -> int:
-        length = self.node.length(self._look())
+        coming = self._loaded.checkpoint if self._loaded else Checkpoint(skip=self._skip)
+        run = replace(self._look(), gaps=gaps(self, coming), memo={}) if coming.skip else self._look()
+        length = given(self.node, run)
         if length in (None, math.inf):
             instead = in_a_loader(sys._getframe(1))
         if length is None:
@@ -188,7 +196,7 @@ class Flow(Picklable, Generic[T_co]):
         with _epoch_turn:
             self._seed = secrets.randbits(63) if seed is None else _checked_seed(seed)
             self._epoch, self._reset, self._entropic = 0, True, seed is None
-            self._newest = self._loaded = None
+            self._newest, self._loaded, self._skip = None, None, SkipList()
         return self
 
     def set_epoch(self, epoch: int) -> Flow[T_co]:
@@ -204,14 +212,23 @@ class Flow(Picklable, Generic[T_co]):
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the newest iterator, as plain JSON: what `load_state_dict` goes on from."""
-        progress = self._newest or Progress(self._seed, self._epoch)
+        progress = self._newest or Progress(self._seed, self._epoch, Checkpoint(skip=self._skip))
         return progress.state(self)
 
-    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> Flow[T_co]:
+    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True, skip: Any = None) -> Flow[T_co]:
         """Let the next `iter` go on from `state`; returns the flow.
 
+        `skip` is what to leave out, beside what the state leaves out already: numbers of outputs (of steps of all
+        ranks, where `shard` comes last, as whoever saved the state counts them; give all ranks the same), ranges of
+        them, or records: what `origins` returned, or pairs (source, index). An output that is left out is not given, in
+        this pass; a record in none, and a batch is shorter by it. Everything else stays what it was: positions, random
+        numbers, and what is in other batches. New states hold the list, so it is given once. What can be indexed is not
+        read where it is left out. Where a flow has to be read in order, an output is made and not given, and a record
+        is left out from the next pass on if this one has begun; those behind it move up.
+
         Raises:
-            ValueError: the state is of another pipeline (unless `strict=False`), or of another rank.
+            ValueError: the state is of another pipeline (unless `strict=False`), or of another rank; `skip` holds what
+                cannot be left out.
 
         >>> import flowfn as ff
         >>> flow = ff.pipe(range(5), ff.map(float))
@@ -220,9 +237,12 @@ class Flow(Picklable, Generic[T_co]):
         (0.0, 1.0)
         >>> list(ff.pipe(range(5), ff.map(float)).load_state_dict(iterator.state_dict()))
         [2.0, 3.0, 4.0]
+        >>> list(flow.load_state_dict(iterator.state_dict(), skip=[3]))
+        [2.0, 4.0]
         """
-        seed, epoch, checkpoint = unpack_state(self, state, strict)
+        seed, epoch, checkpoint = unpack_state(self, state, strict, skip)
         with _epoch_turn:
+            self._skip = checkpoint.skip.following()
             self._seed, self._epoch, self._reset = seed, epoch, True
             self._newest = self._loaded = Progress(seed, epoch, checkpoint)
         return self
@@ -281,6 +301,7 @@ class Flow(Picklable, Generic[T_co]):
         """Go on behind a pass that has become another, if it is the newest."""
         with _epoch_turn:
             if self._newest is progress:
+                self._skip = progress.checkpoint.skip.following()
                 self._seed, self._epoch, self._reset, self._loaded = progress.seed, progress.epoch + 1, True, None
 
     def _serially(self, seed: int, epoch: int, checkpoint: Checkpoint) -> FlowIterator[T_co]:
@@ -308,10 +329,10 @@ class Flow(Picklable, Generic[T_co]):
         return f"pipe({inner}, {stage})"
 
     def __getstate__(self) -> Any:
-        return (self.part, self.sources, self.made, self._seed, self._epoch, self._reset, self._entropic)
+        return (self.part, self.sources, self.made, self._seed, self._epoch, self._reset, self._entropic, self._skip)
 
     def __setstate__(self, state: Any) -> None:
-        self.part, self.sources, self.made, self._seed, self._epoch, self._reset, self._entropic = state
+        self.part, self.sources, self.made, self._seed, self._epoch, self._reset, self._entropic, self._skip = state
         self._newest = self._loaded = self._node = self._peek = None
 
 

@@ -10,7 +10,8 @@ from typing import Any, Protocol, TypeVar
 
 from flowfn.datapoints import buffers
 from flowfn.flows.schema import of_epoch
-from flowfn.flows.states import FlowTree, pack_state, unpack_state
+from flowfn.flows.states import FlowTree, gaps, pack_state, unpack_state
+from flowfn.kinds.bypass import given, outputs_of
 from flowfn.kinds.failures import annotate, marked, uneven
 from flowfn.kinds.losses import warn_of_losses
 from flowfn.kinds.parts import top_down
@@ -50,7 +51,8 @@ class Progress:
         """Where the next pass starts: at its beginning, knowing the anchors of what goes on from epoch to epoch."""
         lasting = {node.place for last in top_down(flow.node) if last.lasting for node in top_down(*last.sources)}
         known = {place: anchor for place, anchor in anchors(self.checkpoint.anchors).items() if place in lasting}
-        return Checkpoint(anchors=of_epoch(flow.node, self.epoch + 1, known) if known else {})
+        anchors_known = of_epoch(flow.node, self.epoch + 1, known) if known else {}
+        return Checkpoint(anchors=anchors_known, skip=self.checkpoint.skip.following())
 
 
 class FlowIterator(Iterator[Datapoint_co]):
@@ -76,9 +78,10 @@ class FlowIterator(Iterator[Datapoint_co]):
             checkpoint.base,
             anchors(checkpoint.anchors),
             tallies=self._tallies,
+            gaps=gaps(self._flow, checkpoint),
         )
         try:
-            self._outputs = self._flow.node.stream(self._run, checkpoint.position)
+            self._outputs = outputs_of(self._flow.node, self._run, checkpoint.position)
         except Exception as error:
             self._failed(error)
             raise
@@ -104,7 +107,7 @@ class FlowIterator(Iterator[Datapoint_co]):
             return
         node, progress = self._flow.node, self._progress
         expected = None
-        if node.seekable:
+        if node.seekable and not self._run.gaps:
             whole = node.length(
                 Run(
                     progress.seed, (progress.epoch,), base=progress.checkpoint.base, anchors=progress.checkpoint.anchors
@@ -134,7 +137,7 @@ class FlowIterator(Iterator[Datapoint_co]):
             facts = {**self._outputs.facts(), **self._tallies.facts()}
             if self._flow.node.seekable:
                 facts = {**checkpoint.anchors, **facts}
-            self._progress.checkpoint = Checkpoint(self._outputs.position, checkpoint.base, facts)
+            self._progress.checkpoint = checkpoint._replace(position=self._outputs.position, anchors=facts)
 
     @property
     def epoch(self) -> int:
@@ -163,9 +166,12 @@ class FlowIterator(Iterator[Datapoint_co]):
         """The state after the last output delivered, as plain JSON."""
         return self._progress.state(self._flow)
 
-    def load_state_dict(self, state: Mapping[str, Any], *, strict: bool = True) -> FlowIterator[Datapoint_co]:
-        """Go on from `state` instead; returns the iterator."""
-        seed, epoch, checkpoint = unpack_state(self._flow, state, strict)
+    def load_state_dict(
+        self, state: Mapping[str, Any], *, strict: bool = True, skip: Any = None
+    ) -> FlowIterator[Datapoint_co]:
+        """Go on from `state` instead, and leave out what is in `skip` (see `Flow.load_state_dict`); returns the
+        iterator."""
+        seed, epoch, checkpoint = unpack_state(self._flow, state, strict, skip)
         self.close()
         progress = self._progress
         progress.seed, progress.epoch, progress.checkpoint, progress.exhausted = seed, epoch, checkpoint, False
@@ -196,8 +202,8 @@ class FlowIterator(Iterator[Datapoint_co]):
             self.close()
 
     def __length_hint__(self) -> int:
-        length = self._flow.node.length_or_none()
-        return max(int(length) - self.position, 0) if length not in (None, math.inf) else 0
+        left = given(self._flow.node, self._run, self.position)
+        return int(left) if left is not None and left != math.inf else 0
 
 
 def remember(error: BaseException, checkpoint: Checkpoint) -> None:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
-from flowfn.flows.sources import CountingNode
 from flowfn.kinds.nodes import Node
 
 Name: TypeAlias = "str | int"
@@ -38,7 +37,7 @@ def _leaves(node: Node, path: str, seen: set[int]) -> Iterator[tuple[Node, str]]
     if id(node) in seen:
         return
     seen.add(id(node))
-    if not node.sources and not isinstance(node, CountingNode):
+    if not node.sources and not node.only_counts:
         yield node, path
     given = node.part.arguments["names"] if node.names_sources else ()
     named = list(given) != list(range(len(given)))

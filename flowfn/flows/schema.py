@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowfn import rules
 from flowfn.flows.mix_rows import COUNTED, MEASURED, are_begun, is_amount
+from flowfn.kinds.ranges import are_bounds
 from flowfn.kinds.runs import Anchor, Checkpoint, EpochForm, Run, naturals
 from flowfn.kinds.tallies import can_count
 from flowfn.showing import brief
@@ -44,7 +45,19 @@ _OTHERS = {
     "world": rules.Rule(rules.positive.requirement, lambda value: naturals((value,), 1) and value > 0),
     "anchors": _TABLE,
     "mix": _TABLE,
+    "skip": rules.Rule(
+        "{'counted': bounds, 'records': bounds by source, 'later': likewise}, bounds of ranges in order, none below 0",
+        lambda value: isinstance(value, Mapping) and _is_skip_list(value),
+    ),
 }
+
+
+def _is_skip_list(value: Mapping[str, Any]) -> bool:
+    tables = [value.get(key, {}) for key in ("records", "later")]
+    if not set(value) <= {"counted", "records", "later"} or not all(isinstance(table, Mapping) for table in tables):
+        return False
+    rows = [value.get("counted", []), *(row for table in tables for row in table.values())]
+    return all(isinstance(row, list) and are_bounds(row) for row in rows)
 
 
 def plain(value: Any) -> Any:

@@ -39,6 +39,7 @@ from flowfn.flows.loaders import is_loader, loaded
 from flowfn.flows.refusals import nothing, refuse_flow, refuse_source
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.parts import Traits
+from flowfn.kinds.ranges import Ranges
 from flowfn.kinds.routes import strided
 from flowfn.kinds.runs import Anchor, Length, Outputs, Run
 from flowfn.randomness.generators import generator
@@ -175,6 +176,8 @@ class ArraysNode(SequenceNode):
 class CountingNode(SequenceNode):
     """0, 1, 2 and so on without end, from `start` on."""
 
+    only_counts = True
+
     def length(self, run: Run) -> Length:
         """Endless."""
         return math.inf
@@ -190,14 +193,16 @@ class IterableNode(Node):
     part: Source
 
     def length(self, run: Run) -> Length:
-        """What it says of itself, if anything."""
+        """What it says of itself, if anything; without what is left out."""
         for name in ("__len__", "size"):
             told = getattr(self.part.object, name, None)
             if callable(told):
                 try:
-                    return int(told())
+                    length = int(told())
                 except (TypeError, NotImplementedError):
                     continue
+                gaps = run.gaps.records.get(self.place, Ranges())
+                return length - sum(max(min(stop, length) - start, 0) for start, stop in gaps.pairs())
         return None
 
     def unknown(self) -> str:
@@ -209,9 +214,12 @@ class IterableNode(Node):
         return 0, 1
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
-        """Iterate it; what comes before `start` is dropped."""
-        outputs = Outputs(self.opened(run, start), self, (), start)
-        return outputs.labelled(self.numbers(start), start) if lineage else outputs
+        """Iterate it; what comes before `start` is dropped, what is to be left out is not counted."""
+        gaps = run.gaps.records.get(self.place, Ranges())
+        opened = self.opened(run, gaps.beside(start))
+        outputs = Outputs(opened if not gaps else _beside(gaps, opened, start), self, (), start)
+        labels = map(gaps.beside, self.numbers(start)) if gaps else self.numbers(start)
+        return outputs.labelled(labels, start) if lineage else outputs
 
     def opened(self, run: Run, start: int) -> Iterator[Any]:
         """Its datapoints from `start` on."""
@@ -242,6 +250,8 @@ class FilteredNode(IterableNode):
 
 class StreamedNode(IterableNode):
     """An IterableDataset of Hugging Face."""
+
+    countable = False
 
     def length(self, run: Run) -> Length:
         """Not known."""
@@ -324,6 +334,15 @@ class OneShotNode(IterableNode):
             yield first
             break
         yield from iterator
+
+
+def _beside(gaps: Ranges, opened: Iterator[Any], start: int) -> Iterator[Any]:
+    """What is opened, from number `start` of what is not in the gaps on."""
+    wanted = start
+    for index, datapoint in enumerate(opened, gaps.beside(start)):
+        if index == gaps.beside(wanted):
+            wanted += 1
+            yield datapoint
 
 
 def _once(iterable: Any) -> Iterator[Any]:

@@ -18,9 +18,10 @@ import numpy as np
 from flowfn.flows.mix_rows import json_number
 from flowfn.flows.mixtures import inputs_of_each, mix_of, mixture
 from flowfn.flows.schema import check_anchors, checked_state, refuse_key, sealed
+from flowfn.flows.skipping import asked, gaps_of, read, written
 from flowfn.kinds.nodes import Node, ending
 from flowfn.kinds.parts import Part, top_down
-from flowfn.kinds.runs import Anchor, Checkpoint, Run
+from flowfn.kinds.runs import NO_GAPS, Anchor, Checkpoint, Gaps, Run, SkipList
 from flowfn.pickling.scripts import home
 from flowfn.randomness.generators import ORDER_VERSION
 from flowfn.showing import as_called
@@ -88,12 +89,19 @@ def pack_state(flow: FlowTree, seed: int, epoch: int, checkpoint: Checkpoint) ->
         state["anchors"] = {
             key: [a.epoch, a.outputs, [*map(json_number, a.inputs)]] for key, a in checkpoint.anchors.items()
         }
+    if checkpoint.skip:
+        state["skip"] = written(checkpoint.skip)
     mixed = mixture(flow.node, seed, epoch, checkpoint)
     return sealed(state if mixed is None else state | {"mix": mixed.entry()})
 
 
-def unpack_state(flow: FlowTree, state: Mapping[str, Any], strict: bool = True) -> tuple[int, int, Checkpoint]:
-    """(seed, epoch, checkpoint) of a state, or an error that says why it does not fit `flow`."""
+def unpack_state(
+    flow: FlowTree, state: Mapping[str, Any], strict: bool = True, skip: Any = None
+) -> tuple[int, int, Checkpoint]:
+    """(seed, epoch, checkpoint) of a state, or an error that says why it does not fit `flow`.
+
+    `skip` is what is to be left out besides, outputs in the numbers of whoever saved the state.
+    """
     contents = checked_state(state)
     same = contents["fingerprint"] == fingerprint(flow)
     if strict and not same:
@@ -104,7 +112,40 @@ def unpack_state(flow: FlowTree, state: Mapping[str, Any], strict: bool = True) 
         )
     checkpoint = _checkpoint_of(flow, contents, same)
     check_anchors(flow.node, contents["seed"], contents["epoch"], checkpoint)
-    return contents["seed"], contents["epoch"], checkpoint
+    return contents["seed"], contents["epoch"], checkpoint._replace(skip=_skip_list(flow, contents, checkpoint, skip))
+
+
+def _skip_list(flow: FlowTree, contents: Mapping[str, Any], checkpoint: Checkpoint, skip: Any) -> SkipList:
+    """What a state leaves out, and what is to be left out besides."""
+    saved = read(contents.get("skip", {}))
+    if not checkpoint.position and not checkpoint.base and contents["count"]:  # another mix, which counts anew
+        saved = saved._replace(counted=SkipList().counted)
+    if skip is None:
+        return saved
+    base, begun = contents.get("base", 0), contents["count"] > 0
+    size = _step_size(counting_of(flow), contents.get("world", 1))
+    if contents["position"]:
+        size = (contents["count"] - base) // contents["position"]
+    return saved | asked(flow.node, skip, "load_state_dict", base, size, begun)
+
+
+def _step_size(counting: Counting, world: int) -> int:
+    """How many datapoints are counted for an output."""
+    return counting.each * counting.ranks(world)
+
+
+def skip_list(flow: FlowTree, skip: Any, caller: str) -> SkipList:
+    """What a user wants to be left out of a pass from its beginning on."""
+    return asked(flow.node, skip, caller, 0, _step_size(counting_of(flow), flow.node.world))
+
+
+def gaps(flow: FlowTree, checkpoint: Checkpoint) -> Gaps:
+    """Where in a flow the gaps of a pass are."""
+    if not checkpoint.skip:
+        return NO_GAPS
+    counting = counting_of(flow)
+    ranks = counting.ranks(flow.node.world)
+    return gaps_of(flow.node, checkpoint.skip, checkpoint.base, counting.node, counting.each, ranks)
 
 
 def _checkpoint_of(flow: FlowTree, contents: Mapping[str, Any], same: bool) -> Checkpoint:

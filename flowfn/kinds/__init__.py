@@ -5,6 +5,7 @@ runs       what fixes a pass, and its outputs     nodes       each and group, an
 orders     output i is some input                 routes      which one;  sections: where inputs are read in order only
 streams    expand and stream, read in order       tallies     what guarded stages count
 losses     what lets nothing through                 traces      what an output is made of
+bypass     a pass round what is left out          ranges      sets of indices
 failures   what an error says                     notes       what is written on it
 
 Indices go up, datapoints come down. Asked for outputs [6, 7] of batches of 3 of a shuffled source:

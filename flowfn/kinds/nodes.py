@@ -52,6 +52,8 @@ class Node:
     loose: bool = False  # whether outputs may come in any order
     foot: bool = False  # whether a pass that starts late, at a datapoint of its own, begins here (see `note_base`)
     based: bool = False  # whether its outputs are made of those from there on
+    only_counts: ClassVar[bool] = False  # whether a source has nothing but numbers
+    countable: ClassVar[bool] = True  # whether some of the datapoints of a source can be left out by their number
     retold: ClassVar[bool] = False  # whether, over what is not seekable, only reading it again tells its inputs
 
     def __init__(self, part: Part | None, sources: Sequence[Node], place: int, number: tuple[str, int] | None) -> None:
@@ -98,13 +100,45 @@ class Node:
         """What an anchor of this node must be, if it is something else; only nodes that are read in order have any."""
         return f"left out: {self.part} has none"
 
+    def has_gaps(self, run: Run) -> bool:
+        """Whether a pass goes round anything here or upstream."""
+        return bool(run.gaps) and run.once("has gaps", self.place, lambda: self.gaps_within(run))
+
+    def gaps_within(self, run: Run) -> bool:
+        """The same, looked up."""
+        return run.gaps.at(self.place) or any(source.has_gaps(run) for source in self.sources)
+
+    def left_out(self, run: Run, block: Block) -> np.ndarray:
+        """Which of the outputs at `block` a pass goes round: those, or all that they are made of."""
+        if not self.has_gaps(run):
+            return np.zeros(len(block), bool)
+        above = self.left_out_above(run, block)
+        return above | run.gaps.counted.covers(block) if self.place == run.gaps.place else above
+
+    def left_out_above(self, run: Run, block: Block) -> np.ndarray:
+        """Which of the outputs at `block` are made of nothing but what is left out, as far as an index tells."""
+        gaps = run.gaps.records.get(self.place)
+        return np.zeros(len(block), bool) if gaps is None or not self.seekable else gaps.covers(block)
+
+    def without_gaps(self, run: Run, series: Iterator[Block]) -> Iterator[Block]:
+        """A series of blocks of outputs, without those that a pass goes round."""
+        if not self.has_gaps(run):
+            return series
+        kept = (block if not (out := self.left_out(run, block)).any() else np.asarray(block)[~out] for block in series)
+        return (block for block in kept if len(block))
+
+    def series(self, run: Run, start: int) -> Iterator[Block]:
+        """The outputs from `start` on, where what is left out is not counted."""
+        every: Iterator[Block] = blocks(0 if self.has_gaps(run) else start, self.length(run))  # type: ignore[arg-type]
+        return _behind(self.without_gaps(run, every), start) if self.has_gaps(run) else every
+
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """The outputs at the indices of a series of blocks; for seekable nodes."""
         raise TypeError(self.unknown())
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """All outputs from `start` on, as (datapoint, label) pairs if `lineage` is asked for."""
-        series: Iterator[Block] = blocks(start, self.length(run))  # type: ignore[arg-type]
+        series = self.series(run, start)
         if not lineage:
             outputs = self.read(run, series)
             outputs.first = start
@@ -192,6 +226,14 @@ def within(run: Run, source: Node, number: int) -> bool:
     return number <= known_length(run, source)
 
 
+def _behind(series: Iterator[Block], start: int) -> Iterator[Block]:
+    """What follows the first `start` indices of a series."""
+    for block in series:
+        if start < len(block):
+            yield block[start:]
+        start = max(start - len(block), 0)
+
+
 class Trail:
     """A series of blocks on its way up that remembers the last two, to tell which index the k-th output has."""
 
@@ -245,6 +287,11 @@ class Each(StageNode):
     def labels(self, run: Run) -> tuple[int, int]:
         """Those of the source."""
         return self.lead.labels(run)
+
+    def left_out_above(self, run: Run, block: Block) -> np.ndarray:
+        """Those of which any input is left out."""
+        steps = self.upward(run, block)
+        return np.logical_or.reduce([self.sources[source].left_out(above, part) for source, above, part in steps])
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """Every source is asked for the same indices."""
@@ -324,11 +371,11 @@ class Group(StageNode):
         trail = Trail(series)
         upward, sizing, labelling = shared(trail, 3)
         if self.source.gathers:
-            sizes = chain.from_iterable(self._sizes(block, total) for block in sizing)
+            sizes = chain.from_iterable(self._sizes(run, block, total) for block in sizing)
             groups = Outputs(self.source.gather(run, self._inputs(run, upward, total, apart=True), sizes))
         else:
             inputs = self.source.read(run, self._inputs(run, upward, total))
-            groups = Outputs(_grouped(inputs, self._takes(sizing, total), self.size - self.step), None, [inputs])
+            groups = Outputs(_grouped(inputs, self._takes(run, sizing, total), self.size - self.step), None, [inputs])
         return self.begin(run, [groups], self.each_label(run, labelling), trail)
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
@@ -336,7 +383,8 @@ class Group(StageNode):
         if self.seekable:
             return super().stream(run, start, lineage)
         inputs = self.source.stream(run, self._base(run) + start * self.step)
-        groups = Outputs(windows(inputs, self.size, self.step, self.whole, start > 0), None, [inputs], start)
+        whole = windows(inputs, self.size, self.step, self.whole, start > 0)
+        groups = Outputs(self._spared(run, whole, start) if self.has_gaps(run) else whole, None, [inputs], start)
         groups = Outputs(_remembering(groups, inputs), None, [groups], start)
         labels, again = tee(self.numbers(start, self.labels(run)))
         outputs = self.begin(run, [groups], labels)
@@ -345,7 +393,8 @@ class Group(StageNode):
 
     def inputs(self, run: Run, index: int) -> Block:
         """Which inputs output `index` is made of."""
-        return self._moved(run, self._wanted(range(index, index + 1), self._total(run), in_a_row=True))
+        every = self._moved(run, self._wanted(range(index, index + 1), self._total(run), in_a_row=True))
+        return next(self.source.without_gaps(run, iter((every,))), range(0))
 
     def read_part(self, run: Run, inputs: Block) -> Outputs:
         """What the stage makes of some of the inputs of one output."""
@@ -356,6 +405,27 @@ class Group(StageNode):
         """All inputs of the groups."""
         for wanted in self._inputs(run, iter((block,)), self._total(run), apart=True):
             yield 0, run, wanted
+
+    def left_out_above(self, run: Run, block: Block) -> np.ndarray:
+        """Those of which no input is left."""
+        kept = [size == 0 for piece in self._pieces(iter((block,))) for size in self._kept_sizes(run, piece)]
+        return np.array(kept, bool)
+
+    def _kept_sizes(self, run: Run, outputs: Block) -> list[int]:
+        """How many inputs of each output are not left out."""
+        total = self._total(run)
+        every = np.asarray(outputs, np.int64)[:, None] * self.step + np.arange(self.size)
+        kept = every < total
+        kept[kept] = ~self.source.left_out(run, self._moved(run, every[kept]))
+        counts: list[int] = kept.sum(axis=1).tolist()
+        return counts
+
+    def _spared(self, run: Run, groups: Iterator[list[Any]], start: int) -> Iterator[list[Any]]:
+        """The groups of a stream, without what is left out; one of which nothing is left stays, and is left out."""
+        for number, group in enumerate(groups, start):
+            first = self._base(run) + number * self.step
+            out = self.source.left_out(run, range(first, first + len(group)))
+            yield group if out.all() or not out.any() else [one for one, gone in zip(group, out) if not gone]
 
     def _base(self, run: Run) -> int:
         """The input with which its first output begins."""
@@ -378,22 +448,24 @@ class Group(StageNode):
     def _inputs(self, run: Run, series: Iterator[Block], total: float, apart: bool = False) -> Iterator[Block]:
         """The inputs of the outputs of a series, those of several groups in a row once,
         unless they are wanted `apart`."""
+        apart = apart or self.source.has_gaps(run)
         for piece in self._pieces(series):
             wanted = self._wanted(piece, total, self._in_a_row(piece) and not (apart and self.step < self.size))
-            for part in range(0, len(wanted), BLOCK):
-                yield self._moved(run, wanted[part : part + BLOCK])
+            parts = (self._moved(run, wanted[at : at + BLOCK]) for at in range(0, len(wanted), BLOCK))
+            yield from self.source.without_gaps(run, parts)
 
     def _in_a_row(self, outputs: Block) -> bool:
         return isinstance(outputs, range) and outputs.step == 1 and self.step <= self.size
 
-    def _takes(self, series: Iterator[Block], total: float) -> Iterator[tuple[int, int]]:
+    def _takes(self, run: Run, series: Iterator[Block], total: float) -> Iterator[tuple[int, int]]:
         """For each output, how many inputs it has, and how many of the last ones of them it shares
         with the one before."""
+        apart = self.source.has_gaps(run)
         for piece in self._pieces(series):
             shares = 0
-            for size in self._sizes(piece, total):
+            for size in self._sizes(run, piece, total):
                 yield size, shares
-                shares = self.size - self.step if self._in_a_row(piece) else 0
+                shares = self.size - self.step if self._in_a_row(piece) and not apart else 0
 
     def _wanted(self, outputs: Block, total: float, in_a_row: bool) -> Block:
         """The inputs of some outputs."""
@@ -403,8 +475,10 @@ class Group(StageNode):
         inputs: np.ndarray = (starts + np.arange(self.size)).ravel()
         return inputs[inputs < total]
 
-    def _sizes(self, block: Block, total: float) -> Iterator[int]:
+    def _sizes(self, run: Run, block: Block, total: float) -> Iterator[int]:
         """How many inputs each output of a block has."""
+        if self.source.has_gaps(run):
+            return (size for piece in self._pieces(iter((block,))) for size in self._kept_sizes(run, piece))
         if total == math.inf or (
             isinstance(block, range) and max(block[0], block[-1]) * self.step + self.size <= total
         ):

@@ -139,6 +139,23 @@ class Order(StageNode):
         for (source, number), piece in zip(keys, pieces):
             yield source, run if number < 0 else run.round(number), piece
 
+    def left_out_above(self, run: Run, block: Block) -> np.ndarray:
+        """Those that are an input which is left out; of streams, only what a shard gives is known by its index."""
+        if not self.seekable:
+            if not self.share:
+                return np.zeros(len(block), bool)
+            rank, world = self.share
+            return self.sources[0].left_out(run, strided(rank + (run.base if self.foot else 0), world, block))
+        route = self.route(run)
+        if not route.switches:
+            return self.sources[0].left_out(_through(run, route), route.take(block))
+        out = np.zeros(len(block), bool)
+        keys, turns, pieces = _sorted_out(*route.take(block))
+        for turn, ((source, number), piece) in enumerate(zip(keys, pieces)):
+            above = run if number < 0 else run.round(number)
+            out[np.array(turns) == turn] = self.sources[source].left_out(above, piece)
+        return out
+
     def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Any]:
         """Whole groups of rows from the source."""
         return self.sources[0].gather(run, map(self.route(run).take, series), sizes)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 from more_itertools import consume
 
 from flowfn.kinds.parts import Part
+from flowfn.kinds.ranges import Ranges
 from flowfn.kinds.tallies import Tallies
 from flowfn.kinds.traces import Trace
 
@@ -53,12 +54,57 @@ class Anchor(NamedTuple):
     inputs: tuple[Any, ...]
 
 
+class SkipList(NamedTuple):
+    """What a pass leaves out: `counted` datapoints, those that states count, in this pass; `records` of sources, by
+    name, in every pass; `later`: in every one but this."""
+
+    counted: Ranges = Ranges()
+    records: Mapping[str, Ranges] = {}
+    later: Mapping[str, Ranges] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.counted or self.records or self.later)
+
+    def __or__(self, other: SkipList) -> SkipList:
+        return SkipList(
+            self.counted | other.counted, _joined(self.records, other.records), _joined(self.later, other.later)
+        )
+
+    def following(self) -> SkipList:
+        """What the passes to come leave out."""
+        return SkipList(records=_joined(self.records, self.later))
+
+
+def _joined(some: Mapping[str, Ranges], others: Mapping[str, Ranges]) -> dict[str, Ranges]:
+    return {name: some.get(name, Ranges()) | others.get(name, Ranges()) for name in {**some, **others}}
+
+
+class Gaps(NamedTuple):
+    """What a pass goes round: records, by the place of their source, and outputs of the node at one place."""
+
+    records: Mapping[int, Ranges] = {}
+    place: int | None = None
+    counted: Ranges = Ranges()
+
+    def __bool__(self) -> bool:
+        return bool(self.records or self.counted)
+
+    def at(self, place: int) -> bool:
+        """Whether there are any at a place."""
+        return place in self.records or place == self.place
+
+
+NO_GAPS = Gaps()
+
+
 class Checkpoint(NamedTuple):
-    """Where a pass starts: after `position` outputs, made of the datapoints from `base` on (see `nodes.note_base`)."""
+    """Where a pass starts: after `position` outputs, made of the datapoints from `base` on (see `nodes.note_base`);
+    and what it leaves out."""
 
     position: int = 0
     base: int = 0
     anchors: Mapping[int, Anchor] = {}
+    skip: SkipList = SkipList()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +116,7 @@ class Run:
     whether outputs have to come in order, whatever a prefetch was told. `engine` says what a prefetch may use:
     "processes", "threads", or "none" where one datapoint is looked at, or where this is a worker already. `opener`
     opens what a stage reads besides its source, if that is not left to the stage. `trace` asks one node what its
-    outputs are made of.
+    outputs are made of. `gaps` is what the pass goes round.
     """
 
     seed: int
@@ -85,6 +131,7 @@ class Run:
     in_order: bool = False
     opener: Any = None
     trace: Trace | None = None
+    gaps: Gaps = NO_GAPS
 
     def traced(self, place: int) -> Trace | None:
         """Who wants to know what the outputs of the node at a place are made of, if somebody does."""

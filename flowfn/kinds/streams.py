@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from flowfn.kinds.bypass import given
 from flowfn.kinds.losses import note_passed
 from flowfn.kinds.nodes import StageNode, known_length, within
 from flowfn.kinds.routes import product
@@ -136,7 +137,7 @@ class Stream(StageNode):
     def length(self, run: Run) -> Length:
         """From that of the source, for stages that say how many outputs an input gives."""
         times = self.part.traits.times
-        length = self.sources[0].length(run) if times is not None else None
+        length = given(self.sources[0], run) if times is not None else None
         return None if length is None or times is None else product(length, times)
 
     def injections(self, run: Run) -> dict[str, Any]:

@@ -95,7 +95,8 @@ class Handout:
         supply = Supply(self.stretch.bottom, self.run, stay, again)
         self.closing.append(supply.close)
         for piece in self.pace.pieces(series):
-            yield replace(self.plain, block=piece, supply=supply.of(piece)), [{}]
+            along = supply.of(piece)
+            yield replace(self.plain, block=piece, supply=along, lacking=supply.error is not None), [{}]
             if supply.error is not None:
                 self.unsupplied = supply.error
                 return

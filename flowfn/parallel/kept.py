@@ -46,6 +46,7 @@ class Kept(Node):
                         anchors=start_facts,
                         lineage=lineage,
                         limit=pace.size,
+                        gaps=run.gaps,
                     )
                     flight.send(plain, [])
                     start += pace.size

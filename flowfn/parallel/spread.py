@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flowfn.blocks import Block, blocks
+import numpy as np
+
+from flowfn.blocks import Block
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.runs import Length, Outputs, Run
 from flowfn.parallel.crew import Crew, Pace
@@ -39,6 +41,14 @@ class Spread(Node):
         """Those of the stretch."""
         return self.stretch.top.labels(run)
 
+    def gaps_within(self, run: Run) -> bool:
+        """As in the stretch."""
+        return self.stretch.top.gaps_within(run)
+
+    def left_out(self, run: Run, block: Block) -> np.ndarray:
+        """What is left out of the stretch."""
+        return self.stretch.top.left_out(run, block)
+
     def unknown(self) -> str:
         """What the stretch says."""
         return self.stretch.top.unknown()
@@ -47,7 +57,7 @@ class Spread(Node):
         """The outputs at the indices of a series, made by workers."""
         # a mix that goes on from another begins at an anchor without outputs
         begun = {place: anchor for place, anchor in run.anchors.items() if not anchor.outputs}
-        handout = self._handout(run, Feed(run.seed, run.epoch, run.base, anchors=begun))
+        handout = self._handout(run, Feed(run.seed, run.epoch, run.base, anchors=begun, gaps=run.gaps))
         handout.by_index(series)
         return self._outputs(handout, Cursor(self.stretch, run))
 
@@ -55,11 +65,11 @@ class Spread(Node):
         """All outputs from `start` on, made by workers."""
         if self.seekable:
             return super().stream(run, start, lineage)
-        handout = self._handout(run, Feed(run.seed, run.epoch, run.base, lineage=lineage))
+        handout = self._handout(run, Feed(run.seed, run.epoch, run.base, lineage=lineage, gaps=run.gaps))
         cursor = Cursor(self.stretch, run).seek(start)
         bottom, position = self.stretch.bottom, cursor.position
         if bottom.seekable:
-            handout.by_index(blocks(position, bottom.length(run)))  # type: ignore[arg-type]
+            handout.by_index(bottom.series(run, position))
         else:
             labelled = lineage or self.stretch.wants_labels()
             handout.by_value(lambda run: bottom.stream(run, position, labelled), position, labelled, self.exact)

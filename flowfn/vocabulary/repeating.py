@@ -8,6 +8,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from flowfn import rules
 from flowfn.blocks import Block
 from flowfn.flows.flow import Flow
@@ -110,6 +112,11 @@ class EpochsNode(Order):
         """The same outputs, as the source counts them."""
         outside, first = self.outside(run)
         yield 0, outside, strided(first, 1, block)
+
+    def left_out_above(self, run: Run, block: Block) -> np.ndarray:
+        """What is left out of them."""
+        outside, first = self.outside(run)
+        return self.sources[0].left_out(outside, strided(first, 1, block))
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """The outputs of the epoch, in order."""

@@ -16,7 +16,7 @@ from flowfn.blocks import Block, ints
 from flowfn.kinds.failures import locate, uneven
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.notes import trace
-from flowfn.kinds.runs import Anchor, Epoch, Length, Outputs, Run
+from flowfn.kinds.runs import NO_GAPS, Anchor, Epoch, Gaps, Length, Outputs, Run
 from flowfn.kinds.tallies import Reached, Tallies
 
 REMEMBERED = 8
@@ -48,6 +48,8 @@ class Feed:
     first_input: int = 0  # the number of the first datapoint, where they go along
     rows: Block | None = None  # which inputs, where the task is to make one part of one output
     share: float = 1.0  # how much of an output that is
+    gaps: Gaps = NO_GAPS  # what the pass goes round
+    lacking: bool = False  # whether what goes along is less than was wanted, because reading it was an error
 
     def __len__(self) -> int:
         if self.block is not None:
@@ -132,7 +134,7 @@ class Supplied(Node):
     def __init__(self, node: Node, run: Run) -> None:
         super().__init__(None, (), node.place, None)
         self.rank, self.world, self.steady = node.rank, node.world, node.steady
-        self._length, self._labels = node.length(run), node.labels(run)
+        self._length, self._labels, self._has_gaps = node.length(run), node.labels(run), node.has_gaps(run)
 
     def length(self, run: Run) -> Length:
         """As it was when the pass began."""
@@ -141,6 +143,15 @@ class Supplied(Node):
     def labels(self, run: Run) -> tuple[int, int]:
         """Those of what it stands for."""
         return self._labels
+
+    def gaps_within(self, run: Run) -> bool:
+        """As it was when the pass began."""
+        return self._has_gaps
+
+    def left_out(self, run: Run, block: Block) -> np.ndarray:
+        """What did not come along, unless that is for another reason."""
+        here = run.feed.supply.get((self.place, run.epoch), {})
+        return np.array([self._has_gaps and not run.feed.lacking and index not in here for index in ints(block)], bool)
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """The datapoints that came along."""
@@ -206,7 +217,7 @@ def perform(top: Node, feed: Feed, memo: dict[Any, Any], unfinished: dict[Any, U
 
 def _started_task(top: Node, feed: Feed, memo: dict[Any, Any], tallies: Tallies, made: list[Any]) -> UnfinishedTask:
     """A task from its beginning, without the outputs that it has given before."""
-    run = Run(feed.seed, feed.epoch, "none", feed.base, feed.anchors, memo, feed, tallies)
+    run = Run(feed.seed, feed.epoch, "none", feed.base, feed.anchors, memo, feed, tallies, gaps=feed.gaps)
     outputs = top.stream(run, feed.first_output, feed.lineage)
     if feed.skip:
         consume(outputs, feed.skip)

@@ -95,7 +95,8 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
         if isinstance(state, tuple) and state[0].position == feed.first_output:
             outputs, tallies = state
         else:
-            run = Run(feed.seed, feed.epoch, "threads", feed.base, anchors(feed.anchors), tallies=tallies)
+            facts_known = anchors(feed.anchors)
+            run = Run(feed.seed, feed.epoch, "threads", feed.base, facts_known, tallies=tallies, gaps=feed.gaps)
             outputs = top.stream(run, feed.first_output, feed.lineage)
             buffers.begin_pass(feed.pass_id)
         _remember(feed.pass_id, (outputs, tallies))

@@ -1,0 +1,95 @@
+"""A pass that goes round what is left out: outputs keep their numbers, and those that are left out are not given.
+
+What is left out is known by index (`Node.left_out`). Where indices go up, those of what is left out are taken from them
+at two places: at the root, and where a group asks for its inputs. So everything else reads, draws and counts as ever,
+and what is left out is not read. A stream has no index to take away: there an output that is left out is made, and
+given to nobody.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+from flowfn.blocks import blocks, each_index, shared
+from flowfn.kinds.nodes import MISSING, Node, fault
+from flowfn.kinds.runs import Length, Outputs, Run
+
+
+class Passing(Outputs):
+    """The outputs of a pass that goes round some. `position` is the number of the next, those left out counted."""
+
+    __slots__ = ("place",)
+    place: Place
+
+    @property
+    def position(self) -> int:
+        """The number of the output behind the last that was given."""
+        return self.place.at
+
+
+class Place:
+    """Where a pass stands: `at` is the number of the next output."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+
+def outputs_of(node: Node, run: Run, start: int) -> Outputs:
+    """The outputs of a tree from `start` on, without those that are left out."""
+    if not run.gaps or node.loose:
+        return node.stream(run, start)
+    return _by_index(node, run, start) if node.seekable else _in_order(node, run, start)
+
+
+def given(node: Node, run: Run, start: int = 0) -> Length:
+    """How many outputs a pass gives from `start` on."""
+    length = node.length(run)
+    if length is None or length == math.inf:
+        return length
+    left = max(int(length) - start, 0)
+    if not node.has_gaps(run):
+        return left
+    return left - sum(int(node.left_out(run, block).sum()) for block in blocks(start, length))
+
+
+def _by_index(node: Node, run: Run, start: int) -> Outputs:
+    length: Any = node.length(run)
+    upward, again = shared(node.without_gaps(run, blocks(start, length)), 2)
+    read, place = node.read(run, upward), Place(start)
+    return _passing(_numbered(read, each_index(again), length, place), read, place)
+
+
+def _numbered(read: Outputs, indices: Iterator[int], length: float, place: Place) -> Iterator[Any]:
+    """Outputs as they come, with their numbers noted."""
+    for index in indices:
+        output = next(read, MISSING)
+        if output is MISSING:
+            raise fault(read, read.count + 1)
+        place.at = index + 1
+        yield output
+    place.at = int(length)
+
+
+def _in_order(node: Node, run: Run, start: int) -> Outputs:
+    left_out = chain.from_iterable(node.left_out(run, block).tolist() for block in blocks(start, math.inf))
+    read, place = node.stream(run, start), Place(start)
+    return _passing(_kept(read, left_out, place), read, place)
+
+
+def _kept(read: Outputs, left_out: Iterator[bool], place: Place) -> Iterator[Any]:
+    """The outputs that are not left out."""
+    for output in read:
+        place.at = read.position
+        if not next(left_out):
+            yield output
+
+
+def _passing(outputs: Iterator[Any], read: Outputs, place: Place) -> Passing:
+    passing = Passing(outputs, None, [read], place.at)
+    passing.place = place
+    return passing
