@@ -113,7 +113,8 @@ def batch_by_cost(
       where that makes no step.
 
     Tokens are counted as a batch's number of rows times its longest, and neighbours in length go together; or, where
-    nothing is padded, with `padded=False`, as the sum of its lengths.
+    nothing is padded, with `padded=False`, as the sum of its lengths. A step of one padded batch for each rank has
+    datapoints of about one length; with several microbatches lengths mix, and where nothing is padded all are in it.
 
     In the end there may be a smaller step, in which all ranks still have equally many outputs and microbatches; fewer
     datapoints than ranks are an output each, and what ranks do that have none is for `shard(remainder=)` to say.
@@ -225,12 +226,14 @@ class Waiting:
 
     def _read(self, count: int) -> None:
         """Take so many datapoints, or as many as there are."""
-        first = self.first + len(self.datapoints)
+        first, length, most = self.first + len(self.datapoints), self.length, self.tokens
         for number, datapoint in enumerate(islice(self.source, max(count, 0)), first):
-            measured = measure("batch_by_cost", self.length, datapoint)
-            if self.tokens is not None and measured > self.tokens:
+            measured: Any = length(datapoint) if callable(length) else None
+            if type(measured) is not int or measured < 0:  # it may be an integer of another type
+                measured = measure("batch_by_cost", length, datapoint)
+            if most is not None and measured > most:
                 raise ValueError(
-                    f"batch_by_cost(): a datapoint of length {measured} is longer than tokens={self.tokens}: "
+                    f"batch_by_cost(): a datapoint of length {measured} is longer than tokens={most}: "
                     f"{brief(datapoint)}"
                 )
             if number % STAKE == 0:
