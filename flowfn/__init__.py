@@ -58,7 +58,7 @@ from flowfn.parallel import WorkerDied, prefetch, shut_down, warm_up  # isort: s
 # seeing
 from flowfn.flows.flow import Flow  # isort: skip
 from flowfn.flows.iterating import FlowIterator  # isort: skip
-from flowfn.seeing import Origin, Speed, balance, describe, explain, origins  # isort: skip
+from flowfn.seeing import Origin, Speed, balance, describe, describe_state, explain, origins  # isort: skip
 from flowfn.seeing import print_datapoint, progress, replay, speed  # isort: skip
 from flowfn.seeing.watching import check_inputs  # isort: skip
 
@@ -101,6 +101,7 @@ __all__ = [
     "cu_seqlens",
     "cycle",
     "describe",
+    "describe_state",
     "epoch_of",
     "explain",
     "fake",

@@ -31,6 +31,7 @@ from flowfn.seeing import Origin as Origin
 from flowfn.seeing import Speed as Speed
 from flowfn.seeing import balance as balance
 from flowfn.seeing import describe as describe
+from flowfn.seeing import describe_state as describe_state
 from flowfn.seeing import explain as explain
 from flowfn.seeing import origins as origins
 from flowfn.seeing import print_datapoint as print_datapoint
@@ -58,12 +59,12 @@ __version__: str
 __all__ = [
     "Dropped", "Flow", "FlowIterator", "Origin", "Speed", "WorkerDied", "as_list", "balance", "balanced_fit", "batch", "batch_by_cost",
     "batch_by_key", "batch_by_length", "best_fit", "cache", "cache_to", "check_inputs", "collate", "compose", "concat", "concat_then_split",
-    "cu_seqlens", "cycle", "describe", "epoch_of", "explain", "fake", "files", "filter_map", "first_fit", "flat_map", "flow", "freeze",
-    "from_arrays", "from_queue", "guard", "inside", "interleave", "map_component", "mix", "origins", "pack", "pad", "pad_to_multiple",
-    "per_process", "phases", "pipe", "prefetch", "print_datapoint", "progress", "quotas", "rebatch", "repeat", "repeat_each", "replay",
-    "sample", "scan", "seeded", "select", "shape_of", "shard", "shuffle", "shuffle_buffer", "shut_down", "skip", "speed", "split",
-    "split_long", "stack", "stage", "subset", "take", "take_while", "tap", "unbatch", "unique", "warm_up", "window", "with_ends",
-    "zip_components",
+    "cu_seqlens", "cycle", "describe", "describe_state", "epoch_of", "explain", "fake", "files", "filter_map", "first_fit", "flat_map",
+    "flow", "freeze", "from_arrays", "from_queue", "guard", "inside", "interleave", "map_component", "mix", "origins", "pack", "pad",
+    "pad_to_multiple", "per_process", "phases", "pipe", "prefetch", "print_datapoint", "progress", "quotas", "rebatch", "repeat",
+    "repeat_each", "replay", "sample", "scan", "seeded", "select", "shape_of", "shard", "shuffle", "shuffle_buffer", "shut_down", "skip",
+    "speed", "split", "split_long", "stack", "stage", "subset", "take", "take_while", "tap", "unbatch", "unique", "warm_up", "window",
+    "with_ends", "zip_components",
 ]
 # fmt: on
 

@@ -13,6 +13,7 @@ import flowfn as ff
 HOUSE = Path(ff.__file__).parent
 
 ROOMS = {
+    "__main__": "what is run from the command line",
     "flowfn": "the public names, and nothing else",
     "testing": "the laws that flows keep",
     "interop": "flows in other people's loops, and their tensors and tables",

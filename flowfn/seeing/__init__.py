@@ -11,6 +11,7 @@ from flowfn.seeing.describing import describe, print_datapoint
 from flowfn.seeing.explaining import explain
 from flowfn.seeing.progressing import progress
 from flowfn.seeing.replaying import replay
+from flowfn.seeing.resuming import describe_state
 from flowfn.seeing.timing import Speed, speed
 from flowfn.seeing.tracing import Origin, origins
 from flowfn.seeing.weighing import balance
@@ -20,6 +21,7 @@ __all__ = [
     "Speed",
     "balance",
     "describe",
+    "describe_state",
     "explain",
     "origins",
     "print_datapoint",

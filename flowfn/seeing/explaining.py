@@ -61,7 +61,7 @@ def explain(flow: Flow[Any], file: IO[str] | None = None) -> None:
                 _kind_word(node),
                 _length_word(node.length(run)),
                 where[node.place],
-                _resumes(node),
+                resumes(node),
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows)]
@@ -102,7 +102,7 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
                     "datapoints in every "
                     "epoch; for a fixed part (validation data, say) use split, or freeze() after the shuffle"
                 )
-        if not node.seekable and _resumes(node) == FROM_START:
+        if not node.seekable and resumes(node) == FROM_START:
             yield (
                 f"{_name(node)} has no anchor: to resume, everything up to it is read again from the start of the pass"
             )
@@ -211,7 +211,7 @@ def _length_word(length: Length) -> str:
     return "unknown" if length is None else "endless" if length == math.inf else str(length)
 
 
-def _resumes(node: Node) -> str:
+def resumes(node: Node) -> str:
     """What it costs to go on in the middle."""
     if node.loose:
         return "never"

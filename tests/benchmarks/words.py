@@ -60,6 +60,7 @@ NOT_PER_DATAPOINT: Mapping[str, str] = {
     "check_inputs": "looks for a fault, and is left out when it is found",
     "compose": "puts stages together, once",
     "describe": "looks at a few datapoints",
+    "describe_state": "looks at a state",
     "explain": "looks at none",
     "origins": "looks at one output, afterwards",
     "phases": "a schedule, which `mix` asks",
