@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from array import array as array_of
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import countOf, itemgetter, methodcaller
+from operator import attrgetter, countOf, itemgetter, methodcaller
 from types import NoneType
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from flowfn.showing import brief
 Collation = TypeVar("Collation", bound=Callable[..., Any])
 
 _STACKS = {"torch": "torch.stack", "tensorflow": "tf.stack", "jaxlib": "jax.numpy.stack", "jax": "jax.numpy.stack"}
+_dtype = attrgetter("dtype")
 NUMBERS = frozenset({int, float, bool, complex})
 _OF_ONE_DTYPE = frozenset({float, bool, complex, np.bool_, *(np.dtype(one).type for one in "bBhHiIlLqQefdgFDG")})
 COLLATION = rules.Rule(
@@ -328,11 +329,16 @@ def _arrays(values: Sequence[Any]) -> Any:
         values = [
             value if type(value) is np.ndarray else as_array([value]).reshape(np.shape(value)) for value in values
         ]
-    first = values[0]
-    if all(value.dtype == first.dtype for value in values) and first.nbytes * len(values) < buffers.SMALL:
-        return np.stack(values)
-    dtype = promotion.common(values)
-    return np.stack(values, out=buffers.empty((len(values), *first.shape), dtype), casting="unsafe")
+    first, shape = values[0], (len(values), *values[0].shape)
+    alike = countOf(map(_dtype, values), first.dtype) == len(values)
+    plain = alike and first.dtype.kind in "biufc" and first.dtype.isnative
+    dtype = first.dtype if plain else promotion.common(values)
+    small = alike and first.nbytes * len(values) < buffers.SMALL
+    made = np.empty(shape, dtype) if small else buffers.empty(shape, dtype)
+    if first.ndim:  # to lay them end to end is faster by far than to give each an axis more
+        np.concatenate(values, out=made.reshape(shape[0] * shape[1], *shape[2:]), casting="unsafe")
+        return made
+    return np.stack(values, out=made, casting="unsafe")
 
 
 def _nested(values: Sequence[Any]) -> Any:

@@ -652,7 +652,7 @@ def read_to_resume(flow_of, after):
 
 
 @pytest.mark.parametrize(
-    ("how", "most"), [(concat_then_split, 12), (first_fit, 128 * 5), (functools.partial(best_fit, bins=4), 8 * 5)]
+    ("how", "most"), [(concat_then_split, 9 * 5), (first_fit, 128 * 5), (functools.partial(best_fit, bins=4), 12 * 5)]
 )
 def test_resuming_reads_again_only_since_packing_began_anew(how, most):
     lengths = np.random.default_rng(0).integers(1, 9, 5000)

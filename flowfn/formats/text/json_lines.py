@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ class JsonLines:
         text = block.decode("utf-8")
         if text.startswith("\r\n") or "\n\r\n" in text:  # empty lines that are not quite
             return self.carefully(block)
-        return map(_decode, filter(None, text.split("\n")))
+        return _decoded([*filter(None, text.split("\n"))])
 
     def carefully(self, block: bytes) -> Iterator[Any]:
         """The same, one by one."""
@@ -112,6 +113,15 @@ def _remedy(line: bytes, error: ValueError) -> str:
 
 
 _decode = json.JSONDecoder().decode
+_scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+
+
+def _decoded(lines: list[str]) -> Iterator[Any]:
+    """What lines say. The scanner alone takes half the time; it knows of nothing around a value."""
+    number = 0
+    for number, (line, (value, end)) in enumerate(zip(lines, map(_scan, lines, repeat(0))), 1):  # noqa: B007 - how many there were
+        yield value if end == len(line) else _decode(line)
+    yield from map(_decode, lines[number:])  # before a line that begins with no value, the scanner just stops
 
 
 @rules.checked(overwrite=rules.boolean)

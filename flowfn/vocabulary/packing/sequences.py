@@ -200,7 +200,7 @@ class Waiting:
                 items[self.read] = number, item
                 self.read += 1
                 yield size
-                if self.rows:
+                if self.rows >= APART:
                     self._begin_anew(number + 1)
         self.ended = True
 
@@ -274,6 +274,8 @@ class Waiting:
             )
 
 
+APART = 8
+"""Rows between two places from which packing may be begun anew: to note one costs as much as a row."""
 NO_ITEM: tuple[int, Item] = (-1, (None, SINGLE, ()))
 
 
