@@ -48,6 +48,11 @@ def grain() -> Any:
     return _imported("grain")
 
 
+def datasets() -> Any:
+    """Hugging Face's `datasets`, or None."""
+    return _imported("datasets")
+
+
 def spdl() -> Any:
     """`spdl.pipeline`, or None."""
     return _imported("spdl.pipeline")

@@ -240,7 +240,8 @@ class Layout:
         """The segment ids and positions of a row."""
         lengths = spans if self.multiple == 1 else list(map(len, parts))
         counting = self._spaced([*map(self.first_numbers, lengths)], spans, self.zeros[:capacity])
-        return self.ids_in_turn(len(parts)).repeat([*map(len, counting)]), np.concatenate(counting)
+        counts = [*spans, len(counting[-1])] if self.multiple == 1 else [*map(len, counting)]
+        return self.ids_in_turn(len(parts)).repeat(counts), np.concatenate(counting)
 
     def _filling(self, form: Form, name: Any, dtype: np.dtype, like: np.ndarray, capacity: int) -> np.ndarray:
         """A row of nothing but what rows are filled up with."""

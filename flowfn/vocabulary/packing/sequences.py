@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from itertools import islice
+from typing import Any, TypeAlias
 
 from more_itertools import peekable
 
@@ -166,6 +167,10 @@ def pack(
     waiting.check_all_given()
 
 
+Held: TypeAlias = "tuple[int, Item, Size]"
+"""A sequence that has been read: the number of the input, itself, and how much of it has been given."""
+
+
 class Waiting:
     """The sequences that have been read and not given, and where packing last began anew.
 
@@ -179,8 +184,7 @@ class Waiting:
         self.fresh = self.start = int(source.position)
         self.gone = self.offset  # of the sequence there
         self.known: list[tuple[int, dict[int, Anchor]]] = [(self.fresh, mark.upstream)]  # facts from places up to there
-        self.items: dict[int, tuple[int, Item]] = {}  # by the number that the packer knows: that of the input, and it
-        self.progress: dict[int, Size] = {}  # of those that have been begun
+        self.items: dict[int, Held] = {}  # by the numbers that the packer knows
         self.rows, self.read, self.ended = 0, 0, False
 
     def note(self) -> tuple[int, int, int]:
@@ -190,14 +194,14 @@ class Waiting:
 
     def lengths(self) -> Iterator[Size]:
         """The lengths of the sequences, each read when it is asked for."""
-        items, item_of, offset = self.items, self.layout.item, self.offset
+        items, item_of, nothing, offset = self.items, self.layout.item, self.layout.nothing, self.offset
         for number, datapoint in enumerate(self.source, self.fresh):
             item = item_of(datapoint)
             if offset:
                 item, offset = self._rest(item, offset), 0
             size = item[0]
-            if size and size != self.layout.nothing:
-                items[self.read] = number, item
+            if size and size != nothing:
+                items[self.read] = number, item, nothing
                 self.read += 1
                 yield size
                 if self.rows >= APART:
@@ -218,45 +222,37 @@ class Waiting:
     def take(self, row: PackedRow) -> list[Item]:
         """What a row is made of, if the packer keeps to the rules; it is given now."""
         taken = []
-        items, nothing = self.items, self.layout.nothing
+        items, part, nothing = self.items, self.layout.part, self.layout.nothing
         for index, start, stop in row:
-            item = items.get(index, NO_ITEM)[1]
-            if start == nothing and stop == item[0] and index not in self.progress:
+            number, item, gone = items.get(index, NO_ITEM)
+            ends = stop == item[0]
+            if start != gone or not (ends or _is_within(start, stop, item[0])):
+                raise ValueError(
+                    f"pack(): {as_written(self.how)} gave the piece {(index, start, stop)}, which is not what comes "
+                    "next of a sequence that it read; a packer gives each sequence once, from its start to its end"
+                )
+            if ends:
                 del items[index]
             else:
-                item = self._part(index, start, stop)
-            taken.append(item)
+                items[index] = number, item, stop
+            taken.append(item if ends and start == nothing else part(item, start, stop))
         if not self.layout.holds(row):
             raise ValueError(
                 f"pack(): {as_written(self.how)} gave a row that is empty, or longer than {self.layout.capacity}: {row}"
             )
         return taken
 
-    def _part(self, index: int, start: Size, stop: Size) -> Item:
-        """A part of a sequence."""
-        item = self.items.get(index, NO_ITEM)[1]
-        gone = self.progress.pop(index, self.layout.nothing)
-        if item is NO_ITEM[1] or start != gone or not _is_within(start, stop, item[0]):
-            raise ValueError(
-                f"pack(): {as_written(self.how)} gave the piece {(index, start, stop)}, which is not what comes "
-                "next of a sequence that it read; a packer gives each sequence once, from its start to its end"
-            )
-        if stop == item[0]:
-            del self.items[index]
-        else:
-            self.progress[index] = stop
-        return self.layout.part(item, start, stop)
-
     def _begin_anew(self, position: int) -> None:
         """Rows have been given, and the packer reads on: if it holds the last few sequences that it read, and has begun
         none but the first of them, note that it could begin here."""
         fresh, offset = position, 0
         if self.items:
-            first, (fresh, _) = next(iter(self.items.items()))
-            begun = self.progress.get(first, 0)
-            if first != self.read - len(self.items) or len(self.progress) > bool(begun) or isinstance(begun, tuple):
+            first, (fresh, _, begun) = next(iter(self.items.items()))
+            nothing = self.layout.nothing
+            others_begun = any(gone != nothing for _, _, gone in islice(self.items.values(), 1, None))
+            if first != self.read - len(self.items) or others_begun or (begun != nothing and isinstance(begun, tuple)):
                 return
-            offset = begun + (self.gone if fresh == self.start else 0)
+            offset = 0 if isinstance(begun, tuple) else begun + (self.gone if fresh == self.start else 0)
         self._know(position, fresh)
         self.fresh, self.offset, self.rows, self.rows_before = fresh, offset, 0, 0
 
@@ -276,7 +272,7 @@ class Waiting:
 
 APART = 8
 """Rows between two places from which packing may be begun anew: to note one costs as much as a row."""
-NO_ITEM: tuple[int, Item] = (-1, (None, SINGLE, ()))
+NO_ITEM: Held = (-1, (None, SINGLE, ()), None)
 
 
 def _is_within(start: Size, stop: Size, size: Size) -> bool:
