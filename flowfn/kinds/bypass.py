@@ -13,9 +13,13 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
-from flowfn.blocks import blocks, each_index, shared
+from flowfn.blocks import Block, blocks, each_index, shared
 from flowfn.kinds.nodes import MISSING, Node, fault
 from flowfn.kinds.runs import Length, Outputs, Run
+
+
+AT_ONCE = 256
+"""Of so many outputs it is found out at once whether they are left out: each may be made of many inputs."""
 
 
 class Passing(Outputs):
@@ -57,9 +61,13 @@ def given(node: Node, run: Run, start: int = 0) -> Length:
     return left - sum(int(node.left_out(run, block).sum()) for block in blocks(start, length))
 
 
+def _pieces(start: int, stop: float) -> Iterator[Block]:
+    return (block[at : at + AT_ONCE] for block in blocks(start, stop) for at in range(0, len(block), AT_ONCE))
+
+
 def _by_index(node: Node, run: Run, start: int) -> Outputs:
     length: Any = node.length(run)
-    upward, again = shared(node.without_gaps(run, blocks(start, length)), 2)
+    upward, again = shared(node.without_gaps(run, _pieces(start, length)), 2)
     read, place = node.read(run, upward), Place(start)
     return _passing(_numbered(read, each_index(again), length, place), read, place)
 
@@ -76,7 +84,7 @@ def _numbered(read: Outputs, indices: Iterator[int], length: float, place: Place
 
 
 def _in_order(node: Node, run: Run, start: int) -> Outputs:
-    left_out = chain.from_iterable(node.left_out(run, block).tolist() for block in blocks(start, math.inf))
+    left_out = chain.from_iterable(node.left_out(run, block).tolist() for block in _pieces(start, math.inf))
     read, place = node.stream(run, start), Place(start)
     return _passing(_kept(read, left_out, place), read, place)
 

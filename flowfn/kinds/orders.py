@@ -151,9 +151,10 @@ class Order(StageNode):
             return self.sources[0].left_out(_through(run, route), route.take(block))
         out = np.zeros(len(block), bool)
         keys, turns, pieces = _sorted_out(*route.take(block))
-        for turn, ((source, number), piece) in enumerate(zip(keys, pieces)):
+        places = np.split(np.argsort(turns, kind="stable"), np.cumsum([len(piece) for piece in pieces])[:-1])
+        for (source, number), piece, there in zip(keys, pieces, places):
             above = run if number < 0 else run.round(number)
-            out[np.array(turns) == turn] = self.sources[source].left_out(above, piece)
+            out[there] = self.sources[source].left_out(above, piece)
         return out
 
     def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Any]:
