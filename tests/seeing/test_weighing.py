@@ -95,6 +95,13 @@ def test_rows_are_seen_in_the_steps_for_which_they_were_packed():
     assert ff.balance(plain, 20, ranks=8, cost=attention).slowdown > 1.2
 
 
+def test_rows_packed_for_ranks_are_seen_without_naming_the_packer():
+    flow = ff.pipe(told(10_000), ff.map(tokens_of), ff.pack(8192, ranks=8, cost=attention), ff.shard(3, 8))
+    seen = ff.balance(flow, steps=20)
+    assert seen.costs.shape == (20, 8)
+    assert seen.slowdown < 1.02
+
+
 def test_rows_of_components_with_lengths_of_their_own_are_seen():
     rows = [{"a": np.ones(n), "b": np.ones(2 * n)} for n in (1, 2, 3, 3)]
     how = partial(ff.balanced_fit, ranks=2, cost=lambda n: n[:, 0] * n[:, 1])

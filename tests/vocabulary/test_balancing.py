@@ -1,5 +1,6 @@
 """Balancing: costs in equal parts, sequences in rows of equal cost, rows in steps."""
 
+import json
 from functools import partial
 from itertools import combinations, islice
 
@@ -276,6 +277,28 @@ def test_laws_of_rows_packed_for_ranks(workers):
 
 def is_long(row):
     return len(row) > 2
+
+
+def test_packing_for_ranks_goes_on_from_its_window():
+    read = []
+
+    def note(length):
+        read.append(length)
+        return np.zeros(length, np.int32)
+
+    def make():
+        how = partial(balanced_fit, ranks=4, cost=attention, window=500)
+        return ff.pipe(bimodal(10_000).tolist(), ff.map(note), ff.filter(is_long), ff.pack(CAPACITY, how=how))
+
+    with make().run() as iterator:
+        for _ in islice(iterator, 800):
+            pass
+        state = iterator.state_dict()
+        following = next(iterator)
+    read.clear()
+    assert all(np.array_equal(a, b) for a, b in zip(next(iter(make().load_state_dict(state))), following))
+    assert len(read) < 1200
+    assert len(json.dumps(state)) < 1000
 
 
 def test_each_rank_gets_its_step_from_rows_packed_for_all():
