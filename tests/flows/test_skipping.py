@@ -192,3 +192,196 @@ def test_records_are_left_out_in_every_epoch_and_all_others_stay(shape):
             expected = all_of(flow.run(epoch=epoch, skip=skip))
             assert len(loaded) == len(expected)
             assert all(map(same, list(loaded), expected))
+
+
+def test_what_is_left_out_is_not_read():
+    source = Counted(40)
+    flow = ff.pipe(source, ff.shuffle(), ff.shard(0, 2), ff.batch(4))
+    whole = list(flow)
+    source.read.clear()
+    spared = list(flow.run(epoch=0, skip=[1, (0, int(whole[3][2]))]))
+    assert set(whole[1].tolist()).isdisjoint(source.read)
+    assert whole[3][2] not in source.read
+    assert [batch.tolist() for batch in spared] == [
+        batch.tolist() if k != 3 else np.delete(batch, 2).tolist() for k, batch in enumerate(whole) if k != 1
+    ]
+
+
+def test_a_record_that_crashes_is_gone_round():
+    def fails(x):
+        return 1 // (x - 13) and x
+
+    def make():
+        return ff.pipe(range(40), ff.shuffle(), ff.map(fails), ff.batch(4))
+
+    flow = make()
+    iterator = iter(flow)
+    with pytest.raises(ZeroDivisionError):
+        list(iterator)
+    state = iterator.state_dict()
+    assert {one.index for one in ff.origins(flow, state["position"], epoch=0)} >= {13}
+    rest = list(make().load_state_dict(state, skip=[(0, 13)]))
+    assert sorted(x for batch in rest for x in batch.tolist() if x == 13) == []
+    assert sum(map(len, rest)) == 39 - 4 * state["position"]
+
+
+ROWS = {
+    "gathered": lambda: ff.pipe(ff.from_arrays(x=np.arange(300), y=np.arange(600).reshape(300, 2)), ff.shuffle()),
+    "large": lambda: ff.pipe([np.full(100_000, n, np.uint8) for n in range(60)], ff.shuffle(), ff.map(len)),
+    "cached": lambda: ff.pipe(range(300), ff.map(noisy, rng=True), ff.cache(), ff.shuffle(), ff.map(tuple)),
+    "fetched within": lambda: ff.pipe(range(300), ff.map(noisy, rng=True), ff.prefetch(2), ff.shuffle(), ff.map(tuple)),
+    "streamed": lambda: ff.pipe(streamed(range(90)), ff.map(noisy, rng=True), ff.filter(lambda x: x[0] % 3)),
+    "filtered": lambda: ff.pipe(range(90), ff.shuffle(), ff.filter(lambda x: x % 3), ff.map(noisy, rng=True)),
+}
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("workers", [{"processes": 2}, {"processes": 1}, {"threads": 3}])
+def test_workers_go_round_it_wherever_the_data_is(rows, workers):
+    def make(workers=None):
+        return ff.pipe(ROWS[rows](), ff.batch(5), ff.prefetch(2, **workers) if workers else None)
+
+    skip = [2, (0, 7), (0, 8), (0, 31)]
+    serial = numbered(make().run(seed=3, epoch=1, skip=skip))
+    assert len(serial) < len(numbered(make().run(seed=3, epoch=1)))
+    assert_same(numbered(make(workers).run(seed=3, epoch=1, skip=skip)), serial)
+    with make(workers).run(seed=3, epoch=1, skip=skip) as iterator:
+        list(islice(iterator, 4))
+        state = iterator.state_dict()
+    assert_same(numbered(iter(make(workers).load_state_dict(state))), serial[4:])
+    assert_same(numbered(iter(make().load_state_dict(state))), serial[4:])
+
+
+def test_batches_that_several_workers_make_together_are_shorter_too():
+    def slow(x):
+        return np.full((64, 1024), x)
+
+    def make(workers=None):
+        return ff.pipe(range(96), ff.shuffle(), ff.map(slow), ff.batch(32), workers)
+
+    serial = list(make().run(skip=[1, (0, 3), (0, 9)]))
+    assert sum(map(len, serial)) in (62, 63, 64)
+    assert same(list(make(ff.prefetch(2, processes=2)).run(skip=[1, (0, 3), (0, 9)])), serial)
+
+
+@settings(max_examples=60, deadline=None)
+@pytest.mark.filterwarnings("ignore::flowfn.kinds.losses.NothingLeft")
+@given(strategies.recipes(4), st.sets(st.integers(0, 12), min_size=1, max_size=4))
+def test_any_pipeline_goes_round_any_outputs(recipe, gone):
+    flow = recipe()
+    whole = list(enumerate(islice(flow.run(seed=2, epoch=1), ENDLESS)))
+    expected = [one for one in whole if one[0] not in gone]
+    got = numbered(flow.run(seed=2, epoch=1, skip=sorted(gone)), len(expected) + 1)
+    assert_same(got[: len(expected)], expected)
+    assert len(got) == len(expected) or len(whole) == ENDLESS
+    for k in {0, 1, len(expected) // 2, max(len(expected) - 1, 0)}:
+        with recipe().run(seed=2, epoch=1, skip=sorted(gone)) as iterator:
+            list(islice(iterator, k))
+            state = json.loads(json.dumps(iterator.state_dict()))
+        if k < len(expected):
+            again = numbered(iter(recipe().load_state_dict(state)), len(expected) - k)
+            assert_same(again, expected[k:])
+
+
+def test_the_laws_hold_for_a_flow_with_gaps():
+    def make():
+        flow = ff.pipe(range(60), ff.shuffle(), ff.map(noisy, rng=True), ff.batch(4))
+        return flow.load_state_dict(flow.reset_state(0).state_dict(), skip=[(0, 5), (0, 6), (0, 50)])
+
+    flow = make()
+    for _ in range(3):
+        batches = list(flow)
+        assert sum(len(batch[0]) for batch in batches) == 57
+        assert len(flow) == len(batches) == 15
+
+
+def test_ranks_make_the_same_steps_whoever_left_out_how_much():
+    rng = np.random.Generator(np.random.Philox(key=3))
+    for _ in range(60):
+        world, size, saver = (int(one) for one in rng.integers(1, 6, 3))
+        step = int(rng.integers(0, 4))
+
+        def make(rank, world, size=size):
+            return ff.pipe(range(97), ff.shuffle(), ff.shard(rank, world, remainder="drop"), rows(size))
+
+        with make(0, saver, 3).run() as iterator:
+            next(iterator)
+            state = iterator.state_dict()
+        gone = {x for rank in range(saver) for x in next(islice(make(rank, saver, 3).run(), step, None))}
+        loaded = [make(rank, world).load_state_dict(state, strict=False, skip=[step]) for rank in range(world)]
+        told = [len(one) for one in loaded]
+        given = [list(one) for one in loaded]
+        assert len({len(one) for one in given}) == 1, (world, size, saver, step)
+        if state["count"] == 0 or not loaded[0].state_dict().get("base"):
+            assert told[0] >= len(given[0])
+        assert not gone & {x for one in given for batch in one for x in batch}
+
+
+def test_a_record_in_what_is_read_in_order_is_left_out_from_the_next_pass_on():
+    def make():
+        return ff.pipe(range(30), ff.shuffle(), ff.filter(lambda x: x % 5), ff.batch(4))
+
+    flow = make()
+    whole = [np.concatenate(list(flow.run(epoch=epoch))) for epoch in (0, 1, 2)]
+    spared = np.concatenate(list(flow.run(epoch=0, skip=[(0, 7), (0, 8)])))
+    assert spared.tolist() == [x for x in whole[0].tolist() if x not in (7, 8)], "those behind it move up"
+    with iter(make()) as iterator:
+        next(iterator)
+        state = iterator.state_dict()
+    flow = make().load_state_dict(state, skip=[(0, 7), (0, 8)])
+    assert flow.state_dict()["skip"] == {"later": {"0": [7, 9]}}
+    assert np.concatenate(list(flow)).tolist() == whole[0][4:].tolist()
+    assert flow.state_dict()["skip"] == {"records": {"0": [7, 9]}}
+    for epoch in (1, 2):
+        assert np.concatenate(list(flow)).tolist() == [x for x in whole[epoch].tolist() if x not in (7, 8)]
+    streamed_flow = ff.pipe(streamed(range(9)), ff.map(noisy, rng=True))
+    every = list(streamed_flow.run())
+    assert list(streamed_flow.run(skip=[(0, 2), (0, 3)])) == [*every[:2], *every[4:]], "random numbers stay"
+
+
+def test_a_list_lasts_until_the_flow_is_reset():
+    flow = ff.flow(range(4))
+    flow.load_state_dict(flow.state_dict(), skip=[1, (0, 2)])
+    assert len(flow) == 2
+    assert ([*flow], len(flow), [*flow], [*flow.run(epoch=7)]) == ([0, 3], 3, [0, 1, 3], [0, 1, 3])
+    assert [*flow.set_epoch(9)] == [0, 1, 3]
+    assert [*__import__("pickle").loads(__import__("pickle").dumps(flow))] == [0, 1, 3]
+    assert flow.state_dict()["skip"] == {"records": {"0": [2, 3]}}
+    iterator = iter(flow)
+    assert (iterator.__length_hint__(), next(iterator), iterator.__length_hint__()) == (3, 0, 2)
+    iterator.load_state_dict(iterator.state_dict(), skip=[2, 3])
+    assert ([*iterator], [*flow]) == ([1], [0, 1, 3])
+    assert [*flow.reset_state(0)] == [0, 1, 2, 3]
+    assert flow[2] == 2, "what is looked at by its index is there"
+
+
+@pytest.mark.parametrize(
+    ("make", "skip", "error", "words"),
+    [
+        (lambda: ff.flow([1]), ["a"], TypeError, "skip must hold numbers of outputs, ranges of them"),
+        (lambda: ff.flow([1]), "ab", TypeError, "skip must be numbers of outputs"),
+        (lambda: ff.flow([1]), [-1], ValueError, "none below 0, got -1"),
+        (lambda: ff.flow([1]), [range(0, 4, 2)], ValueError, "none below 0, got range"),
+        (lambda: ff.flow([1]), [("web", 3)], ValueError, "skip names source 'web', but the flow has 0"),
+        (lambda: ff.pipe([1], ff.prefetch(1, ordered=False)), [0], TypeError, "outputs come in any order"),
+        (lambda: ff.pipe([1, 2], ff.batch(2), ff.cache()), [(0, 1)], ValueError, r"cache\(\) remembers what they are in"),
+        (
+            lambda: ff.zip([1, 2], ff.filter(bool, [1, 2])),
+            [(0, 1)],
+            ValueError,
+            r"zip\(\) would put others beside each other; leave out the outputs that they are in",
+        ),
+    ],
+)
+def test_what_cannot_be_left_out_is_refused_in_words(make, skip, error, words):
+    with pytest.raises(error, match=words):
+        make().run(skip=skip)
+
+
+@pytest.mark.parametrize(
+    "skip", [{"counted": [3, 2]}, {"counted": [1]}, {"records": {"0": [-1, 2]}}, {"more": []}, {"later": [1, 2]}]
+)
+def test_a_list_in_a_state_is_one_or_it_is_refused(skip):
+    flow = ff.flow(range(4))
+    with pytest.raises(ValueError, match="skip must be"):
+        flow.load_state_dict({**flow.state_dict(), "skip": skip})
