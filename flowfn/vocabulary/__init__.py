@@ -7,7 +7,6 @@ batching      together and apart: batch, unbatch, window, collate
 rebatching    batches of one size out of others: rebatch
 bucketing     batches of what is alike: batch_by_key, batch_by_length, shape_of
 planning      batches of equal work for all ranks: batch_by_cost
-planning      batches of equal work for all ranks: batch_by_cost
 multiples     again, so that their number comes out even: pad_to_multiple
 packing       sequences in rows of one length: pack, best_fit, first_fit, concat_then_split, balanced_fit, split_long,
               with_ends, cu_seqlens
