@@ -158,6 +158,20 @@ def test_lightning_training_is_killed_and_resumes_to_the_last_bit_with_other_wor
     assert not list(tmp_path.iterdir())
 
 
+def test_language_goes_round_a_bad_step_on_other_ranks(tmp_path):
+    output = run(tmp_path, "language.py", "--steps", "80", warnings="default")
+    (bad,) = re.findall(r"^step (\d+): the loss jumps from 3\.\d\d to [45]\.\d\d bits a byte$", output, re.MULTILINE)
+    surprises = [float(bits) for bits in re.findall(r"^  rank \d read \w+\[\d+\]: (.*) bits a byte$", output, re.MULTILINE)]
+    assert sorted(surprises)[-1] > 8 > 5 > sorted(surprises)[-2]  # of noise, and of any text
+    assert f"on 2 ranks, without step {bad}, up to step 79" in output
+    assert "rows are what they were, to the last bit" in output
+    quotas = re.findall(r"^ *(\w+): +([\d,]+) tokens given, +([\d,.]+) were due$", output, re.MULTILINE)
+    assert [name for name, *_ in quotas] == ["manual", "code", "docs"]
+    assert all(abs(float(one.replace(",", "")) - float(due.replace(",", ""))) <= 1024 for _, one, due in quotas)
+    assert "balance of 80 steps on 4 ranks" in output
+    assert cv2.imread(str(tmp_path / "language.png")).std() > 20
+
+
 def test_own_stage_keeps_every_law(tmp_path):
     assert "the pipeline keeps every law" in run(tmp_path, "own_stage.py")
 
