@@ -161,7 +161,9 @@ def test_lightning_training_is_killed_and_resumes_to_the_last_bit_with_other_wor
 def test_language_goes_round_a_bad_step_on_other_ranks(tmp_path):
     output = run(tmp_path, "language.py", "--steps", "80", warnings="default")
     (bad,) = re.findall(r"^step (\d+): the loss jumps from 3\.\d\d to [45]\.\d\d bits a byte$", output, re.MULTILINE)
-    surprises = [float(bits) for bits in re.findall(r"^  rank \d read \w+\[\d+\]: (.*) bits a byte$", output, re.MULTILINE)]
+    surprises = [
+        float(bits) for bits in re.findall(r"^  rank \d read \w+\[\d+\]: (.*) bits a byte$", output, re.MULTILINE)
+    ]
     assert sorted(surprises)[-1] > 8 > 5 > sorted(surprises)[-2]  # of noise, and of any text
     assert f"on 2 ranks, without step {bad}, up to step 79" in output
     assert "rows are what they were, to the last bit" in output

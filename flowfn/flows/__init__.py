@@ -6,6 +6,7 @@ definitions   what a decorated function is        stages        functions from f
 iterating     the iterator: one pass over it      opening       what a stage reads besides its source
 states        what a checkpoint holds             schema        what one must be
 mix_rows      how far the sources of a mix have come        mixtures      ... and what a state says of it
+picks         ... and which of them its outputs came from
 naming        what sources are called            skipping      what is left out of a pass
 loaders       where a loader of torch reads a flow
 translating   messages that name the right word   dialects      what other libraries call it

@@ -21,6 +21,7 @@ from flowfn import rules
 from flowfn.blocks import BLOCK
 from flowfn.flows.iterating import FlowIterator, Progress, remember
 from flowfn.flows.loaders import in_a_loader, refuse_loader
+from flowfn.flows.mixtures import follow
 from flowfn.flows.states import gaps, skip_list, unpack_state
 from flowfn.flows.translating import no_attribute
 from flowfn.kinds.bypass import given
@@ -369,7 +370,7 @@ def bind(flow: Flow[Any]) -> Node:
         return node
 
     scopes: dict[int, dict[str, int]] = {}
-    return note_base(visit(flow, {}))
+    return follow(note_base(visit(flow, {})))
 
 
 def _meant(index: Any) -> str:

@@ -14,6 +14,7 @@ from flowfn.flows.states import FlowTree, gaps, pack_state, unpack_state
 from flowfn.kinds.bypass import given, outputs_of
 from flowfn.kinds.failures import annotate, marked, uneven
 from flowfn.kinds.losses import warn_of_losses
+from flowfn.kinds.nodes import Node
 from flowfn.kinds.parts import top_down
 from flowfn.kinds.runs import Checkpoint, Outputs, Run
 from flowfn.kinds.tallies import Dropped, Tallies, anchors
@@ -135,8 +136,7 @@ class FlowIterator(Iterator[Datapoint_co]):
         if self._outputs is not None:
             checkpoint = self._progress.checkpoint
             facts = {**self._outputs.facts(), **self._tallies.facts()}
-            if self._flow.node.seekable:
-                facts = {**checkpoint.anchors, **facts}
+            facts = {**kept_anchors(self._flow.node, checkpoint.anchors), **facts}
             self._progress.checkpoint = checkpoint._replace(position=self._outputs.position, anchors=facts)
 
     @property
@@ -204,6 +204,14 @@ class FlowIterator(Iterator[Datapoint_co]):
     def __length_hint__(self) -> int:
         left = given(self._flow.node, self._run, self.position)
         return int(left) if left is not None and left != math.inf else 0
+
+
+def kept_anchors(root: Node, anchors: Mapping[int, Any]) -> dict[int, Any]:
+    """Those that hold for all of a pass, because their nodes tell no others."""
+    if root.seekable or not anchors:
+        return dict(anchors)
+    known = {node.place for node in top_down(root) if node.seekable}
+    return {place: anchor for place, anchor in anchors.items() if place in known}
 
 
 def remember(error: BaseException, checkpoint: Checkpoint) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from flowfn.flows.picks import decoded
 from flowfn.kinds.runs import Anchor, Run, naturals
 
 
@@ -37,7 +38,8 @@ MixRow: TypeAlias = "tuple[Any, ...]"
 """Where a mix stands: where its last phase began, how many steps came before the pass,
 and of the sources field by field.
 
-A mix that went on from another's state adds the row with which it began. Empty: it stands at its very beginning.
+A mix that went on from another's state adds the row with which it began (its `start` is the output before which that
+was), and perhaps the picks that led there, which it makes again. Empty: it stands at its very beginning.
 """
 
 
@@ -51,6 +53,22 @@ class Standing(NamedTuple):
     before: int
     sources: list[SourceProgress]
     spent: float = 0
+
+
+class Progress(NamedTuple):
+    """How far a mix has come: its steps, its sources, its units if it counts them, its outputs, whether it is over.
+
+    Where a stage behind it may need what it has read again: how far the sources had come there (`held`), and the picks
+    since, if they are known.
+    """
+
+    steps: int
+    sources: list[SourceProgress]
+    units: float | None
+    outputs: int
+    over: bool = False
+    held: list[SourceProgress] | None = None
+    picks: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +98,10 @@ class RowForm:
         every = [SourceProgress(*values[source :: self.sources]) for source in range(self.sources)]
         return Standing(start, before, every, *row[2 + self.fields * self.sources : self.size])
 
+    def again(self, row: MixRow) -> str:
+        """The picks that are made again, of the row with which a mix began."""
+        return row[self.size] if len(row) > self.size else ""
+
     def first(self, anchor: Anchor | None, run: Run) -> MixRow:
         """The row with which a mix began in a run, told by any anchor of it."""
         if anchor is None or anchor.epoch != run.epoch:
@@ -89,14 +111,20 @@ class RowForm:
     def fits(self, row: MixRow, outputs: int) -> bool:
         """Whether a row, and that with which the mix began if one follows,
         can be those of a mix after so many outputs."""
-        rows = [row[at : at + self.size] for at in range(0, len(row), self.size)]
-        if len(rows) > 2 or not all(map(self._is_row, rows)):
+        begin, again = row[self.size : 2 * self.size], row[2 * self.size :]
+        if not self._is_row(row[: self.size]) or (begin and not self._is_row(begin)):
             return False
-        here, first = self.unpacked(row), self.unpacked(row[self.size :] or (() if outputs else row))
+        here, first = self.unpacked(row), self.unpacked(begin or (() if outputs else row))
+        if again and not (len(again) == 1 and self._are_picks(again[0], first.start)):
+            return False
         given = [sum(one.datapoints for one in some.sources) for some in (here, first)]
         owed = max(one.expected for one in here.sources) <= here.before + outputs + 1 or self.fields == MEASURED
-        owed = owed and given[1] <= here.before
-        return owed and here.start <= outputs and here.before == first.before and given[0] - given[1] == outputs
+        owed = owed and given[1] <= here.before + first.start and here.start <= outputs
+        return owed and here.before == first.before and given[0] - given[1] == outputs - first.start
+
+    def _are_picks(self, text: Any, outputs: int) -> bool:
+        picks = decoded(text, self.sources)
+        return picks is not None and len(picks) <= outputs
 
     def _is_row(self, row: MixRow) -> bool:
         if len(row) != self.size or not naturals(row[:2], 2):

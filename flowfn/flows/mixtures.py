@@ -1,51 +1,154 @@
-"""What a pass over a mix has come to: how many steps it has made, and how far each source has come, by name."""
+"""What a pass over a mix has come to, and what a state says of it, so that a mix of other sources can go on from there.
+
+Between a mix and the end of a flow there may be stages that make each output of so many inputs. What they have not
+given yet, they read again. There may also be stages that see the whole stream and hold some of it, like `pack`: those
+begin again at their anchor, and for all that they had read since then, the mix has to pick the same sources again,
+whatever it weighs them by now. So their anchors say how much they had `read` (`Node.followed`), and a mix over streams
+remembers its newest picks.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from flowfn.flows.mix_rows import SourceProgress, json_number
+from flowfn.flows.mix_rows import Progress, SourceProgress, json_number
+from flowfn.flows.picks import encoded
 from flowfn.kinds.nodes import Node, ending
-from flowfn.kinds.runs import Checkpoint, Run
+from flowfn.kinds.runs import Anchor, Run
+from flowfn.kinds.streams import Stream
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """How far a mix has come: its steps, and its sources by name; and its units, if it counts in units."""
-
-    steps: int
-    sources: Mapping[Any, SourceProgress]
-    fields: int
-    units: Any = None
-
-    def entry(self) -> dict[str, Any]:
-        """What a state says of it."""
-        begun = {name: [*map(json_number, one[: self.fields])] for name, one in self.sources.items()}
-        return {"steps": self.steps, "sources": begun} | ({} if self.units is None else {"units": self.units})
+def path_to_mix(root: Node) -> list[Node]:
+    """The stages from the last of a tree up to a mix, and that; none where no mix is, or another order between."""
+    path = [root]
+    while not hasattr(root, "reached"):
+        if len(root.sources) != 1 or not (isinstance(root, Stream) or _divides(root)):
+            return []
+        (root,) = root.sources
+        path.append(root)
+    return path
 
 
-def mixture(root: Node, seed: int, epoch: int, checkpoint: Checkpoint) -> Mixture | None:
-    """How far the mix in a tree has come, if there is one and its steps can be told."""
-    found = mix_of(root)
-    if found is None:
+def _divides(node: Node) -> bool:
+    """Whether outputs of a node are made of so many inputs each."""
+    return node.elastic and node.part.traits.size == node.part.traits.step
+
+
+def follow(root: Node) -> Node:
+    """A tree in which stages between it and a mix say how much they have read, if they may hold any of it."""
+    path = path_to_mix(root)
+    streams = [node for node in path if isinstance(node, Stream)]
+    for node in [*streams, *path[-1:]] if streams else ():
+        node.followed = True
+    return root
+
+
+def progress_of(root: Node, run: Run, position: int) -> Progress | None:
+    """How far the mix in a tree has come, where `position` outputs were given, if there is one and that can be told."""
+    path = path_to_mix(root)
+    if not path:
         return None
-    mix, size = found
-    run = Run(seed, (epoch,), anchors=checkpoint.anchors)
-    reached = mix.progress(run, checkpoint.position * size, size)
-    if reached is None:
+    mix: Any = path[-1]
+    if not mix.followed:
+        size = inputs_of_each(path[:-1])
+        made: Progress | None = mix.progress(run, position * size, size)
+        return made
+    number = _lowest(path)
+    size, anchor = inputs_of_each(path[number + 1 : -1]), run.anchors.get(path[number].place)
+    if anchor is None and not position:
+        anchor = Anchor(run.epoch, 0, (0,), 0)
+    if anchor is None or anchor.read is None:
         return None
-    steps, begun, units = reached
-    return Mixture(steps, dict(zip(mix.names, begun)), mix.form.fields, units)
+    reached: Progress | None = mix.reached(run, anchor.inputs[0] * size, anchor.read * size, size)
+    return reached
 
 
-def mix_of(node: Node) -> tuple[Any, int] | None:
-    """The mix upstream of a node and how many of its outputs an output of the node takes,
-    if no other order is between."""
-    *stages, last = ending(node)
-    return (last, inputs_of_each(stages)) if hasattr(last, "progress") else None
+def _lowest(path: list[Node]) -> int:
+    """Which stage on a path is the first behind the mix that may hold any of it."""
+    return max(number for number, node in enumerate(path) if isinstance(node, Stream))
+
+
+def quotas_of(root: Node, run: Run, position: int) -> Mapping[Any, tuple[float, float]] | None:
+    """What each source of a mix should have given, and what it has, by name."""
+    made = progress_of(root, run, position)
+    if made is None:
+        return None
+    given = ((one.expected, one.datapoints if made.units is None else one.units) for one in made.sources)
+    return dict(zip(path_to_mix(root)[-1].names, given))  # type: ignore[attr-defined]
+
+
+def entry(root: Node, run: Run, position: int) -> dict[str, Any] | None:
+    """What a state says of the mix in a tree: enough for one of other sources to go on from there."""
+    made = progress_of(root, run, position)
+    if made is None:
+        return None
+    path = path_to_mix(root)
+    mix: Any = path[-1]
+    told = {"steps": made.steps, "sources": _table(mix, made.sources)}
+    told |= {} if made.units is None else {"units": made.units}
+    if not mix.followed:
+        return told
+    if made.over:
+        return told | {"over": True}
+    if made.picks is None or made.held is None or not all(_begins_again(node) for node in path[:-1]):
+        return None
+    order = sorted(range(len(mix.names)), key=lambda place: str(mix.names[place]))
+    picks = encoded([order.index(pick) for pick in made.picks], len(order))
+    return told | {"at": made.outputs, "held": _table(mix, made.held), "picks": picks, "place": mix.place}
+
+
+def telling(root: Node, anchors: Mapping[int, Anchor]) -> Mapping[int, Anchor]:
+    """Anchors without that of a mix where it is of no use: stages behind it begin before it, or it is the beginning."""
+    path = path_to_mix(root)
+    if not path or not path[-1].followed or path[-1].place not in anchors:
+        return anchors
+    mix, number = path[-1], _lowest(path)
+    lowest, known = anchors.get(path[number].place), anchors[mix.place]
+    start = lowest.inputs[0] * inputs_of_each(path[number + 1 : -1]) if lowest is not None else 0
+    used = known.outputs <= start and (known.outputs or any(known.inputs))
+    return anchors if used else {place: anchor for place, anchor in anchors.items() if place != mix.place}
+
+
+def _table(mix: Any, sources: Iterable[SourceProgress]) -> dict[str, list[Any]]:
+    return {str(name): [*map(json_number, one[: mix.form.fields])] for name, one in zip(mix.names, sources)}
+
+
+def _begins_again(node: Node) -> bool:
+    """Whether a stage can be started in the middle of a stream."""
+    return not isinstance(node, Stream) or "mark" in node.part.asks
+
+
+def with_reads(root: Node, anchors: dict[int, Anchor], told: Mapping[str, Any]) -> dict[int, Anchor]:
+    """Anchors from a state of the same mix, with how much had been read by then."""
+    path = path_to_mix(root)
+    if "picks" not in told or not path or not path[-1].followed:
+        return anchors
+    mix: Any = path[-1]
+    number = _lowest(path)
+    read = -(-told["at"] // inputs_of_each(path[number + 1 : -1]))
+    reads = {path[number].place: read, mix.place: mix.recent(told)}
+    return {place: anchor._replace(read=reads.get(place)) for place, anchor in anchors.items()}
+
+
+def going_on(root: Node, anchors: Mapping[int, Anchor], epoch: int, told: Mapping[str, Any]) -> dict[int, Anchor]:
+    """Anchors of a tree whose mix goes on from another's state: those of the stages behind the mix, and its own."""
+    mix: Any = path_to_mix(root)[-1]
+    moved = {_moved(key, mix.place - told["place"]): anchor for key, anchor in anchors.items()}
+    behind = {key: anchor for key, anchor in moved.items() if (key if key >= 0 else ~key) > mix.place}
+    return with_reads(root, {**behind, mix.place: mix.anchor(epoch, told)}, told)
+
+
+def _moved(key: int, by: int) -> int:
+    """The key of an anchor, or of a count, if places are others."""
+    return key + by if key >= 0 else key - by
+
+
+def mix_of(node: Node) -> Any:
+    """The mix upstream of a node, if no other order and nothing that holds any of it is between."""
+    *_, last = ending(node)
+    return last if hasattr(last, "reached") else None
 
 
 def inputs_of_each(stages: Iterable[Node]) -> int:

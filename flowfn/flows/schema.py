@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowfn import rules
 from flowfn.flows.mix_rows import COUNTED, MEASURED, are_begun, is_amount
+from flowfn.flows.picks import decoded
 from flowfn.kinds.ranges import are_bounds
 from flowfn.kinds.runs import Anchor, Checkpoint, EpochForm, Run, naturals
 from flowfn.kinds.tallies import can_count
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from flowfn.kinds.nodes import Node
 
 VERSION = 1
+_BEHIND = ("at", "place")
+_MIXES: list[set[str]] = [{"steps", "sources"}, {"steps", "sources", "over"}]
+_MIXES += [{"steps", "sources", "held", "picks", "behind", *_BEHIND}]
+"""What a state says of a mix; of one that has ended before what is behind it; of one of which something is held."""
 SHORT = 4
 """So many bytes of a digest are kept for each key, so that it can be told which of them is damaged."""
 
@@ -250,14 +255,16 @@ def _check_anchor(key: str, value: Any) -> None:
 
 
 def _check_mix(value: Mapping[str, Any]) -> None:
+    counts, held = ("steps", *_BEHIND[:2]) if "at" in value else ("steps",), value.get("held", {})
     if (
-        not {"steps", "sources"} <= set(value) <= {"steps", "sources", "units"}
-        or not naturals((value["steps"],), 1)
-        or not isinstance(value["sources"], Mapping)
+        set(value) - {"units"} not in _MIXES
+        or not naturals([value[key] for key in counts], len(counts))
+        or not all(isinstance(one, Mapping) for one in (value["sources"], held))
         or not is_amount(value.get("units", 0))
+        or ("at" in value and not _held_fits(value))
     ):
         refuse_key("mix", "{'steps': an integer >= 0, 'sources': how far each has come, by name}", value)
-    for name, one in value["sources"].items():
+    for name, one in (*value["sources"].items(), *held.items()):
         if not isinstance(one, list) or len(one) != (MEASURED if "units" in value else COUNTED) or not are_begun(one):
             refuse_key(
                 f"mix['sources'][{name!r}]",
@@ -265,6 +272,16 @@ def _check_mix(value: Mapping[str, Any]) -> None:
                 + " (and units and the largest datapoint, where there are units)" * ("units" in value),
                 one,
             )
+
+
+def _held_fits(value: Mapping[str, Any]) -> bool:
+    """Whether picks lead from what sources had given to what they have."""
+    picks = decoded(value["picks"], len(value["sources"]))
+    return (
+        picks is not None
+        and len(picks) <= value["at"] <= value["steps"]
+        and set(value["held"]) == set(value["sources"])
+    )
 
 
 def _finite(value: Any) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from flowfn.flows.mix_rows import json_number
-from flowfn.flows.mixtures import inputs_of_each, mix_of, mixture
+from flowfn.flows.mixtures import entry, going_on, inputs_of_each, mix_of, path_to_mix, telling, with_reads
 from flowfn.flows.schema import check_anchors, checked_state, refuse_key, sealed
 from flowfn.flows.skipping import asked, gaps_of, read, written
 from flowfn.kinds.nodes import Node, ending
@@ -85,14 +85,14 @@ def pack_state(flow: FlowTree, seed: int, epoch: int, checkpoint: Checkpoint) ->
         state["base"] = checkpoint.base
     if any(node.part.traits.shards for node in top_down(flow.node)):
         state |= {"rank": flow.node.rank, "world": flow.node.world}
-    if checkpoint.anchors:
-        state["anchors"] = {
-            key: [a.epoch, a.outputs, [*map(json_number, a.inputs)]] for key, a in checkpoint.anchors.items()
-        }
+    if anchors := telling(flow.node, checkpoint.anchors):
+        state["anchors"] = {key: [a.epoch, a.outputs, [*map(json_number, a.inputs)]] for key, a in anchors.items()}
     if checkpoint.skip:
         state["skip"] = written(checkpoint.skip)
-    mixed = mixture(flow.node, seed, epoch, checkpoint)
-    return sealed(state if mixed is None else state | {"mix": mixed.entry()})
+    mixed = entry(flow.node, Run(seed, (epoch,), anchors=checkpoint.anchors), checkpoint.position)
+    if mixed is not None:
+        state["mix"] = mixed | ({"behind": behind_mix(flow)} if "picks" in mixed else {})
+    return sealed(state)
 
 
 def unpack_state(
@@ -156,8 +156,20 @@ def _checkpoint_of(flow: FlowTree, contents: Mapping[str, Any], same: bool) -> C
         for key, (epoch, outputs, inputs) in contents.get("anchors", {}).items()
     }
     whole = same or contents["order"] == counting.order  # the whole tree that gives what is counted is the same
-    if not whole and "mix" in contents and (mixed := mix_of(node)) is not None:
-        return Checkpoint(0, 0, {mixed[0].place: mixed[0].anchor(contents["epoch"], **contents["mix"])})
+    mixed = contents.get("mix", {})
+    if not whole and "over" in mixed:
+        raise ValueError(
+            "load_state_dict(): the mix had ended when the state was saved, and stages behind it were giving the last "
+            "of what they held. Let the pipeline that saved it finish this pass, and begin the next one with this one: "
+            "set_epoch(epoch + 1)"
+        )
+    if not whole and mixed and "picks" not in mixed and (mix := mix_of(node)) is not None:
+        return Checkpoint(0, 0, {mix.place: mix.anchor(contents["epoch"], mixed)})
+    behind = not whole and "picks" in mixed and mixed["behind"] == behind_mix(flow)
+    if behind:
+        whole, facts = True, going_on(node, facts, contents["epoch"], mixed)
+    elif whole:
+        facts = with_reads(node, facts, mixed)
     orders = {order.partition(".")[0] for order in (contents["order"], counting.order)}
     if not whole and (len(orders) > 1 or any(hasattr(one, "progress") for one in top_down(counting.node))):
         raise ValueError(
@@ -211,6 +223,14 @@ def _check_position(
         contents["count"] - each >= length and position > 0 if counting.shared else position > length
     ):
         refuse_key("position", f"at most the length of the pass, {length}", position)
+
+
+def behind_mix(flow: FlowTree) -> str:
+    """A digest of the stages between what a state counts and a mix upstream; empty if there is none."""
+    parts, path = [], path_to_mix(counting_of(flow).node)
+    for node in path[:-1]:
+        parts += [_call(node.part)] if not node.part.traits.transparent else []
+    return _tree_digest(f"behind a mix: {parts}", 6) if path else ""
 
 
 def _of_another(flow: FlowTree, contents: Mapping[str, Any]) -> str:

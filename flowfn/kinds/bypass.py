@@ -17,7 +17,6 @@ from flowfn.blocks import Block, blocks, each_index, shared
 from flowfn.kinds.nodes import MISSING, Node, fault
 from flowfn.kinds.runs import Length, Outputs, Run
 
-
 AT_ONCE = 256
 """Of so many outputs it is found out at once whether they are left out: each may be made of many inputs."""
 

@@ -46,12 +46,26 @@ class Owner(Protocol):
 class Anchor(NamedTuple):
     """A fact about a node in one pass: after `outputs` outputs it can be started again, with what follows `inputs`.
 
-    `inputs` are the positions in its sources, and then whatever numbers the node wants to find again.
+    `inputs` are the positions in its sources, and then whatever numbers the node wants to find again. `read` is how
+    much it had read by the time it was told, which may be later, where somebody asks for that (`Node.followed`): a
+    number, or what can tell it `since` some output.
     """
 
     epoch: Epoch
     outputs: int
     inputs: tuple[Any, ...]
+    read: Any = None
+
+
+def overlaid(facts: dict[int, Anchor], earlier: Mapping[int, Anchor]) -> dict[int, Anchor]:
+    """Facts, with others that were told before; what had been read by now stays."""
+    for place, anchor in earlier.items():
+        now = facts.get(place)
+        read = None if now is None else now.read
+        if read is not None:
+            anchor = anchor._replace(read=read if isinstance(read, int) else read.since(anchor.outputs))
+        facts[place] = anchor
+    return facts
 
 
 class SkipList(NamedTuple):
@@ -176,7 +190,7 @@ class Outputs(compress):
         source: Iterable[Any]
         ticks: repeat[bool]
         tell: Callable[[], Mapping[int, Anchor]] | None
-        earlier: Mapping[int, Anchor] | None
+        earlier: Mapping[int, Anchor] | Callable[[], Mapping[int, Anchor]] | None
         trail: Any
 
     __slots__ = ("__weakref__", "earlier", "first", "inputs", "node", "skipped", "source", "tell", "ticks", "trail")
@@ -238,9 +252,9 @@ class Outputs(compress):
         facts: dict[int, Anchor] = {}
         for part in self.walk():
             if part.tell is not None:
-                facts.update(part.tell())
+                overlaid(facts, part.tell())
             if before_last and part.earlier is not None:
-                facts.update(part.earlier)
+                overlaid(facts, part.earlier() if callable(part.earlier) else part.earlier)
         return facts
 
     def close(self) -> None:
@@ -249,7 +263,7 @@ class Outputs(compress):
             close = getattr(part.source, "close", None)
             if close is not None:
                 close()
-            part.tell = None  # it may lead back here
+            part.tell = part.earlier = None  # they may lead back here
 
 
 def naturals(values: Sequence[Any], count: int) -> bool:

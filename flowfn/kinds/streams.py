@@ -203,6 +203,8 @@ class Mark:
     def __init__(self, node: Stream, run: Run, anchor: Anchor, inputs: Sequence[Outputs]) -> None:
         self.node, self.run, self.newest, self.inputs = node, run, anchor, inputs
         self.upstream = dict(run.anchors)
+        if node.followed:  # so that these can be started here again
+            self.upstream |= {place: one for source in inputs for place, one in source.facts().items()}
         self.note: tuple[Any, ...] = tuple(anchor.inputs[len(inputs) :])
 
     def __call__(self, unused: int = 0) -> None:
@@ -221,7 +223,13 @@ class Mark:
         """The newest anchor, and those upstream that go with it."""
         if self.noting is not None:
             self.newest = self._here(*self.noting())
-        return {**self.upstream, self.node.place: self.newest}
+        newest = self.newest._replace(read=self._read()) if self.node.followed else self.newest
+        return {**self.upstream, self.node.place: newest}
+
+    def _read(self) -> int:
+        """How many inputs have been read; where a pass went on from a state, at least as many as had been by then."""
+        known = self.run.anchors.get(self.node.place)
+        return max(self.inputs[0].position, known.read or 0 if known is not None else 0)
 
     def bounds(self) -> tuple[int, ...]:
         """The first input of each source of which anything may be held."""

@@ -38,6 +38,7 @@ class Cursor:
         self.owed: dict[int, int] = {}  # and how many have to be made before one is new
         self.begins: dict[int, int] = {}  # the position at which the next task begins in each stage of the chain
         self.anchors: dict[int, Anchor] = {}  # at the last output delivered
+        self.earlier: dict[int, Anchor] = {}  # and at the one before
         self._opening: dict[str, Any] = {}
 
     def seek(self, start: int) -> Cursor:
@@ -63,6 +64,10 @@ class Cursor:
         """The anchors at the last output delivered."""
         return self.anchors
 
+    def tell_before_last(self) -> dict[int, Anchor]:
+        """Those before it, where they are known for each output."""
+        return self.earlier
+
     @property
     def behind(self) -> bool:
         """Whether a stage inside the chain still owes outputs that were delivered before."""
@@ -84,6 +89,7 @@ class Cursor:
     def each(self, outputs: list[Any], facts: list[dict[int, Anchor]]) -> Iterator[Any]:
         """The outputs of a task, each of one input, and before each what was known once its input had been read."""
         for output, known in zip(outputs, facts):
+            self.earlier = self.anchors
             self.learn(known)
             yield output
 

@@ -82,12 +82,15 @@ class Spread(Node):
         return Handout(self.stretch, run, pace, plain)
 
     def _outputs(self, handout: Handout, cursor: Cursor) -> Outputs:
-        return Outputs(Work(handout, cursor).outputs(), None, (), cursor.first_output, cursor.tell)
+        outputs = Outputs(Work(handout, cursor).outputs(), None, (), cursor.first_output, cursor.tell)
+        outputs.earlier = cursor.tell_before_last if self.exact else None
+        return outputs
 
 
 def _mixes(node: Node) -> bool:
-    """Whether upstream of map-like stages and batch there is a mix, of which a state says how far each source is."""
-    while not hasattr(node, "progress"):
+    """Whether upstream of map-like stages and batch there is a mix, of which a state says how far each source is,
+    or what says how much of one it has read."""
+    while not (hasattr(node, "progress") or node.followed):
         if isinstance(node, Spread):
             return node.exact
         if len(node.sources) != 1 or not node.elastic:

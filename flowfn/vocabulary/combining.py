@@ -12,11 +12,12 @@ from flowfn import rules
 from flowfn.flows.definitions import Call
 from flowfn.flows.flow import Flow
 from flowfn.flows.iterating import FlowIterator
-from flowfn.flows.mixtures import mixture
+from flowfn.flows.mixtures import quotas_of
 from flowfn.flows.sources import flow
 from flowfn.flows.stages import stage
 from flowfn.flows.translating import speaks
 from flowfn.kinds.routes import Joined
+from flowfn.kinds.runs import Run
 from flowfn.kinds.sections import Section
 from flowfn.vocabulary.mixing.arguments import check_shares, read_epochs, read_weights, refuse_weights
 from flowfn.vocabulary.mixing.blending import mixed, mixed_so
@@ -82,8 +83,11 @@ def mix(
 
     Where all sources can be indexed, weights are numbers and there is no unit, the mix can be indexed too.
     `quotas(iterator)` tells what has been given of what was due. A state loaded with `strict=False` into a mix of other
-    sources lets those of the same names go on where they were, if only map-like stages, batch and prefetch come after
-    the mix.
+    sources or weights lets those of the same names go on where they were, if only map-like stages, batch and prefetch
+    come after the mix, and stages that can be started again in a stream, as `pack`, `batch_by_length` and `interleave`
+    can (`shuffle_buffer` cannot: put it before the mix). What such stages hold is not lost: the same datapoints are
+    picked for them once more, and what is new comes behind these. So a source of which they may hold something has to
+    stay; `phases` give it no weight from then on.
 
     On units, see `flowfn.vocabulary.mixing.deadlines`; on temperature, Arivazhagan et al., "Massively Multilingual
     Neural Machine Translation in the Wild", 2019, and Xue et al., "mT5", 2021.
@@ -138,9 +142,10 @@ mix.definition = mixed.definition  # type: ignore[attr-defined]  # so that pipe 
 
 @rules.checked(iterator=rules.Rule("iter(flow) or flow.run()", lambda value: isinstance(value, FlowIterator)))
 def quotas(iterator: FlowIterator[Any]) -> dict[Any, Quota]:
-    """What each source of a mix should have given so far, and what it has given, by name.
+    """What each source of a mix should have given so far, and what it has given, by name: datapoints, or units.
 
-    `iterator` is over a mix, or over map-like stages, batch and prefetch behind one.
+    `iterator` is over a mix, or over stages behind one: map-like ones, batch, prefetch, and streams as `pack` is one;
+    what those still hold has been given by the mix.
 
     Raises:
         TypeError: `iterator` is no iterator over a flow.
@@ -153,13 +158,13 @@ def quotas(iterator: FlowIterator[Any]) -> dict[Any, Quota]:
     {'web': Quota(expected=7.5, delivered=8), 'code': Quota(expected=2.5, delivered=2)}
     """
     recipe, seed, epoch, checkpoint = iterator.progress()
-    told = mixture(recipe.node, seed, epoch, checkpoint)
+    told = quotas_of(recipe.node, Run(seed, (epoch,), anchors=checkpoint.anchors), checkpoint.position)
     if told is None:
-        raise ValueError("quotas(): there must be a mix, and behind it nothing but map-like stages, batch and prefetch")
-    return {
-        name: Quota(one.expected, one.datapoints if told.units is None else one.units)
-        for name, one in told.sources.items()
-    }
+        raise ValueError(
+            "quotas(): there must be a mix, and behind it nothing but map-like stages, batch, prefetch and streams, "
+            "as pack is one"
+        )
+    return {name: Quota(*one) for name, one in told.items()}
 
 
 @stage.each(where={"strict": rules.boolean}, strict="strict")

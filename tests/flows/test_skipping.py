@@ -364,7 +364,12 @@ def test_a_list_lasts_until_the_flow_is_reset():
         (lambda: ff.flow([1]), [range(0, 4, 2)], ValueError, "none below 0, got range"),
         (lambda: ff.flow([1]), [("web", 3)], ValueError, "skip names source 'web', but the flow has 0"),
         (lambda: ff.pipe([1], ff.prefetch(1, ordered=False)), [0], TypeError, "outputs come in any order"),
-        (lambda: ff.pipe([1, 2], ff.batch(2), ff.cache()), [(0, 1)], ValueError, r"cache\(\) remembers what they are in"),
+        (
+            lambda: ff.pipe([1, 2], ff.batch(2), ff.cache()),
+            [(0, 1)],
+            ValueError,
+            r"cache\(\) remembers what they are in",
+        ),
         (
             lambda: ff.zip([1, 2], ff.filter(bool, [1, 2])),
             [(0, 1)],

@@ -119,12 +119,21 @@ class Claim:
 def ahead_of_time(node: Node, run: Run, start: Callable[[Run], Outputs], bounds: Bounds, first: int = 0) -> Outputs:
     """What `start(run)` gives of a node, made in a thread that is further, within bounds."""
     facts: dict[int, Anchor] = dict(run.anchors)
-    return Outputs(_delivered(node, run, start, bounds, facts, first), None, (), first, lambda: facts)
+    earlier: dict[int, Anchor] = {}
+    outputs = Outputs(_delivered(node, run, start, bounds, (earlier, facts), first), None, (), first, lambda: facts)
+    outputs.earlier = lambda: earlier
+    return outputs
 
 
 def _delivered(
-    node: Node, run: Run, start: Callable[[Run], Outputs], bounds: Bounds, facts: dict[int, Anchor], position: int
+    node: Node,
+    run: Run,
+    start: Callable[[Run], Outputs],
+    bounds: Bounds,
+    told: tuple[dict[int, Anchor], dict[int, Anchor]],
+    position: int,
 ) -> Iterator[Any]:
+    earlier, facts = told
     channel, wait, consumer = Channel(bounds), True, threading.current_thread()
     try:
         claim = channel.open(node, run, start)  # noqa: F841  # held as long as this is
@@ -135,6 +144,8 @@ def _delivered(
                 wait = False  # nobody can end a thread
                 mark(late, output_of(node, position))
                 raise
+            earlier.clear()
+            earlier.update(facts)
             facts.clear()
             facts.update(anchors(news))
             run.tallies.take(news)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from flowfn import rules
-from flowfn.flows.mix_rows import COUNTED, MEASURED, MixRow, RowForm, SourceProgress, Standing
+from flowfn.flows.mix_rows import COUNTED, MEASURED, MixRow, Progress, RowForm, SourceProgress, Standing
+from flowfn.flows.picks import MOST, PickLog, Recent, decoded, encoded
 from flowfn.flows.stages import stage
 from flowfn.functions import renamed
 from flowfn.kinds.nodes import known_length
 from flowfn.kinds.orders import Order
 from flowfn.kinds.runs import Anchor, EpochForm, Length, Outputs, Run
 from flowfn.randomness.generators import drawn_key, generator
-from flowfn.vocabulary.mixing.plans import CYCLING, MixRoute, Plan, owed, since
+from flowfn.vocabulary.mixing.plans import CYCLING, MixRoute, Plan, owed
 from flowfn.vocabulary.mixing.reading import Measuring, Mixing
 from flowfn.vocabulary.mixing.units import whole
 
@@ -65,7 +67,10 @@ class MixNode(Order):
 
     def new_route(self, run: Run, lengths: Any) -> MixRoute:
         """The route over sources so long."""
-        return MixRoute(self.plan(run), lengths, self.form.unpacked(self.first(run)).sources)
+        first = self.first(run)
+        return MixRoute(
+            self.plan(run), lengths, self.form.unpacked(first), decoded(self.form.again(first), len(self.sources))
+        )
 
     def length(self, run: Run) -> Length:
         """That of the route."""
@@ -83,22 +88,63 @@ class MixNode(Order):
             return super().stream(run, start, lineage)
         anchor = run.anchor(self.place, start, 0)
         if not anchor.outputs:
-            anchor = anchor._replace(inputs=self.first(run))
+            anchor = self.beginning(run)
         mixing = (Measuring if self.measured else Mixing)(self, run, anchor)
         outputs = mixing.outputs = Outputs(iter(mixing), self, mixing.live, anchor.outputs, mixing.tell)
+        outputs.earlier = mixing.tell_before_last
         outputs.drop(start - anchor.outputs)
         if (trace := run.traced(self.place)) is not None:
             trace.used = mixing.uses()
         return outputs.labelled(self.numbers(start, self.labels(run)), start) if lineage else outputs
 
-    def anchor(self, epoch: int, steps: int, sources: Mapping[str, list[Any]], units: float = 0) -> Anchor:
-        """Where to begin so as to go on from a mix of other sources: those of the same names have come so far."""
+    def beginning(self, run: Run) -> Anchor:
+        """Where the pass began."""
+        first = self.first(run)
+        start = self.form.unpacked(first).start
+        known = run.anchors.get(self.place)
+        if known is not None and start and known.epoch == run.epoch:
+            return known
+        return Anchor(run.epoch, 0, first)
+
+    def anchor(self, epoch: int, mix: Mapping[str, Any]) -> Anchor:
+        """Where to begin so as to go on from a mix of other sources: those of the same names have come so far.
+
+        If a stage behind it still needs what was picked before, that is picked again.
+        """
+        here = self._standing(mix["sources"], mix["steps"] - mix.get("at", 0), mix.get("at", 0), mix.get("units", 0))
+        if "picks" not in mix:
+            return Anchor((epoch,), 0, self._row(here))
+        places = {str(name): place for place, name in enumerate(self.names)}
+        named = [sorted(mix["sources"])[pick] for pick in decoded(mix["picks"], len(mix["sources"])) or ()]
+        if lost := Counter(name for name in named if name not in places):
+            counts = " and ".join(f"{count} of {name!r}" for name, count in lost.items())
+            raise ValueError(
+                f"load_state_dict(): stages behind the mix may hold datapoints (at most {counts}) of sources that are "
+                "not in it any more. Leave these in, with a weight of 0 from now on: weights=phases({0: {...}}) gives "
+                "those none that it does not name"
+            )
+        before = self._standing(mix["held"], here.before, mix["at"] - len(named), here.spent)
+        again = encoded([places[name] for name in named], len(places))
+        return Anchor((epoch,), 0 if self.seekable else before.start, (*self._row(before), *self._row(here), again))
+
+    def recent(self, mix: Mapping[str, Any]) -> Recent:
+        """What had been picked when a state was saved."""
+        places = {str(name): place for place, name in enumerate(self.names)}
+        picks = decoded(mix["picks"], len(mix["sources"])) or []
+        log = PickLog(mix["at"] - len(picks), [places[sorted(mix["sources"])[pick]] for pick in picks])
+        here = self._standing(mix["sources"], mix["steps"] - mix["at"], mix["at"], mix.get("units", 0))
+        return Recent(log, mix["at"], self._row(here))
+
+    def _standing(self, sources: Mapping[str, list[Any]], before: int, start: int, units: float) -> Standing:
+        """Where it stands if sources of these names have come so far, and have given so many units, with others."""
         begun = [SourceProgress(*sources.get(str(name), ())) for name in self.names]
         if len(next(iter(sources.values()), ())) != self.form.fields:  # what was expected there was something else
             begun = [one._replace(expected=one.units if self.measured else one.datapoints) for one in begun]
-        columns = zip(*(one._replace(before=one.datapoints) for one in begun))
-        spent = whole(max(units - sum(one.units for one in begun), 0))
-        return Anchor((epoch,), 0, self.form.packed(0, steps, columns, spent=spent))
+        begun = [one._replace(before=one.datapoints) for one in begun]
+        return Standing(start, before, begun, whole(max(units - sum(one.units for one in begun), 0)))
+
+    def _row(self, standing: Standing) -> MixRow:
+        return self.form.packed(standing.start, standing.before, zip(*standing.sources), spent=standing.spent)
 
     def epoch_upstream(self, epoch: EpochForm) -> EpochForm:
         """In a round of it, where sources begin again."""
@@ -106,9 +152,11 @@ class MixNode(Order):
 
     def misfit(self, run: Run, anchor: Anchor) -> str:
         """Where it stands, and where it began if it went on from another mix."""
-        fits = not (anchor.outputs and (self.seekable or not anchor.inputs)) and (
-            not anchor.inputs or self.form.fits(anchor.inputs, anchor.outputs)
-        )
+        outputs = anchor.outputs
+        fits = not (outputs and (self.seekable or not anchor.inputs))
+        if self.seekable and len(anchor.inputs) > self.form.size:  # it stands where it makes picks again
+            outputs = self.form.unpacked(anchor.inputs).start
+        fits = fits and (not anchor.inputs or self.form.fits(anchor.inputs, outputs))
         if fits and anchor.inputs:
             begun, first = (self.form.unpacked(row).sources for row in (anchor.inputs, self.form.first(anchor, run)))
             ends = [known_length(run, source) for source in self.sources]
@@ -119,22 +167,40 @@ class MixNode(Order):
             else "[epoch, outputs, [start of the phase, steps before, and what each source has given]], which add up"
         )
 
-    def progress(self, run: Run, k: int, size: int = 1) -> tuple[int, list[SourceProgress], Any] | None:
-        """How many steps the mix has made, how far each source has come, and how many units it has given
-        if it counts them, after k outputs; if that is known.
+    def progress(self, run: Run, k: int, size: int = 1) -> Progress | None:
+        """How far it has come after k outputs, if that is known.
 
         At the end of a pass there may be up to `size` - 1 outputs less than k: the last batch is short.
         """
+        if self.seekable:
+            return self.reached(run, k, k)
         anchor = run.anchors.get(self.place, Anchor(run.epoch, 0, ()))
-        here = self.form.unpacked(anchor.inputs)
+        known = k - size < anchor.outputs <= k and anchor.epoch == run.epoch
+        return self._progress(run, anchor.outputs, anchor.inputs) if known else None
+
+    def reached(self, run: Run, start: int, k: int, size: int = 1) -> Progress | None:
+        """How far it has come after k outputs, and what was picked since output `start`,
+        before which a stage behind it begins again; if that is known."""
         if self.seekable:
             route = self.route(run)
-            k = int(min(k, route.length))
-            return here.before + k, route.begun(k), None
-        if not k - size < anchor.outputs <= k or anchor.epoch != run.epoch:
+            k, start = (int(min(number, route.length)) for number in (k, start))
+            picks = route.take(range(start, k))[0].tolist() if k - start <= MOST else None
+            before = self.form.unpacked(self.first(run)).before
+            return Progress(before + k, route.begun(k), None, k, k >= route.length, route.begun(start), picks)
+        anchor = run.anchors.get(self.place) or self.beginning(run)._replace(read=Recent(PickLog(0), 0, ()))
+        if anchor.epoch != run.epoch or not isinstance(anchor.read, Recent) or anchor.read.outputs <= k - size:
             return None
+        now = anchor.read
+        made = self._progress(run, now.outputs, now.row)._replace(over=now.over)
+        if anchor.outputs > start:  # of no use there: it is read from the beginning
+            anchor = self.beginning(run)
+        held = self.form.unpacked(anchor.inputs).sources
+        return made._replace(held=held, picks=now.picks(anchor.outputs))
+
+    def _progress(self, run: Run, outputs: int, row: MixRow) -> Progress:
+        here = self.form.unpacked(row)
         units = whole(here.spent + sum(one.units for one in here.sources)) if self.measured else None
-        return here.before + anchor.outputs, self.due(run, here), units
+        return Progress(here.before + outputs, self.due(run, here), units, outputs)
 
     def due(self, run: Run, here: Standing) -> list[SourceProgress]:
         """How far each source has come, with what it should have given."""
@@ -143,10 +209,7 @@ class MixNode(Order):
         if not active:
             return begun
         origin = self.form.unpacked(self.first(run)).sources
-        if self.measured:
-            return owed(origin, begun, active, plan.integers(lengths), "units")
-        picks = plan.picks(active, lengths, since(origin, [one.before for one in begun]))
-        return owed(origin, begun, active, picks.weights)
+        return owed(origin, begun, active, plan.integers(lengths), "units" if self.measured else "datapoints")
 
 
 _ASKED = {"until": rules.one_of("first", "all", "cycle_all", "forever"), "random": rules.boolean}

@@ -17,13 +17,13 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from flowfn.blocks import Block
-from flowfn.flows.mix_rows import SourceProgress
+from flowfn.flows.mix_rows import SourceProgress, Standing
 from flowfn.kinds.routes import Switch
 from flowfn.kinds.runs import Length
 from flowfn.randomness.generators import hashed
 from flowfn.vocabulary.mixing.deadlines import Turns
 from flowfn.vocabulary.mixing.schedules import tempered
-from flowfn.vocabulary.mixing.shares import STEPS_AT_ONCE, Picks, integer_weights
+from flowfn.vocabulary.mixing.shares import STEPS_AT_ONCE, Picks, integer_weights, numbered
 
 CYCLING = ("cycle_all", "forever")
 """When a mix that stops so finds that a source has ended, it begins it again."""
@@ -157,22 +157,48 @@ class Phase(NamedTuple):
     """Outputs from `start` on, until another source ends, and what had been given of each source before."""
 
     start: int
-    picks: Picks
+    picks: Any
     start_counts: tuple[int, ...]
 
 
+class PickedAgain:
+    """Picks that were made before: of which sources, one by one."""
+
+    def __init__(self, picks: Sequence[int], sources: int) -> None:
+        self.active = np.arange(sources)
+        self.sources, self.before = numbered(picks, sources)
+
+    def take(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The source of each output, and how many outputs of that source come before it."""
+        return self.sources[outputs], self.before[outputs]
+
+    def counts(self, k: int) -> dict[int, int]:
+        """How many of the first k outputs are of each source."""
+        return dict(enumerate(np.bincount(self.sources[:k], minlength=len(self.active)).tolist()))
+
+
 class MixRoute:
-    """The route of a mix over sources of known lengths."""
+    """The route of a mix over sources of known lengths, from where it began.
+
+    That is its first output, or else the output `first.start`, before which `again` is picked once more.
+    """
 
     switches: ClassVar[bool] = True
 
-    def __init__(self, plan: Plan, lengths: Sequence[float], begun: Sequence[SourceProgress]) -> None:
-        self.plan, self.lengths, self.origin = plan, tuple(lengths), begun
-        active = plan.active(begun, lengths)
-        totals = tuple(one.datapoints for one in begun)
+    def __init__(
+        self, plan: Plan, lengths: Sequence[float], first: Standing, again: Sequence[int] | None = None
+    ) -> None:
+        self.plan, self.lengths, self.origin = plan, tuple(lengths), first.sources
+        active = plan.active(self.origin, lengths)
+        totals = tuple(one.datapoints for one in self.origin)
         most = lengths if plan.cycles else plan.most(lengths)
-        self.phases = [Phase(0, self._picks(active, totals), totals)] if active else []
-        self.length = self._length(active, [max(n - past, 0) for n, past in zip(most, totals)]) if active else 0
+        self.phases = [Phase(first.start, self._picks(active, totals), totals)] if active else []
+        left = [max(n - past, 0) for n, past in zip(most, totals)]
+        self.length = self._length(active, left) if active else first.start
+        if again is not None:
+            given = np.bincount(again, minlength=len(totals)).tolist()
+            before = tuple(total - count for total, count in zip(totals, given))
+            self.phases.insert(0, Phase(first.start - len(again), PickedAgain(again, len(totals)), before))
         self.starts = [phase.start for phase in self.phases]
 
     def _length(self, active: list[int], left: list[float]) -> float:
@@ -181,7 +207,7 @@ class MixRoute:
             return math.inf
         phase = self.phases[0]
         if self.plan.until == "cycle_all":
-            return max(
+            return phase.start + max(
                 0 if self.origin[source].ended else phase.picks.output(source, left[source]) for source in active
             )
         while True:
@@ -217,7 +243,7 @@ class MixRoute:
         if not self.phases:
             return list(self.origin)
         number = max(bisect_left(self.starts, k) - 1, 0)
-        phase, first = self.phases[number], self.phases[0].picks.active
+        phase, first = self.phases[number], self.plan.active(self.origin, self.lengths)
         counts, every = phase.picks.counts(k - phase.start), []
         for source, (n, one) in enumerate(zip(self.lengths, self.origin)):
             datapoints = phase.start_counts[source] + counts.get(source, 0)
@@ -232,6 +258,8 @@ class MixRoute:
                     before=phase.start_counts[source],
                 )
             )
+        if isinstance(phase.picks, PickedAgain):
+            return [one._replace(expected=float(one.datapoints)) for one in every]
         return owed(self.origin, every, phase.picks.active.tolist(), phase.picks.weights)
 
 

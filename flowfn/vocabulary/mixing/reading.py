@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from flowfn.flows.mix_rows import MixRow, SourceProgress
+from flowfn.flows.picks import PickLog, Recent, decoded
 from flowfn.kinds.nodes import MISSING
 from flowfn.kinds.runs import Anchor, Outputs, Run
 from flowfn.kinds.traces import Use
@@ -21,7 +23,9 @@ class Mixing:
     """One pass over a mix of streams: which sources are open, and how far each has come."""
 
     outputs: Outputs
+    over = False
     at_end: MixRow | None = None
+    last: tuple[int, Any, Any, list[float]] | None = None  # of which source the last output is, and what was before it
 
     def __init__(self, node: Any, run: Run, anchor: Anchor) -> None:
         self.node, self.run, self.plan, self.step = node, run, node.plan(run), anchor.outputs
@@ -35,7 +39,9 @@ class Mixing:
         self.positions = positions if self.plan.in_rounds else list(self.totals)
         self.live = [self._open(*one) for one in enumerate(self.positions)]
         self.shares: list[float] = []  # of this step, where they are a function of it
-        self.pick = self._picks()
+        self.again = node.form.again(self.first)
+        self.pick = chain(self._picked_again(), self._picks())
+        self.log, self.known = PickLog(anchor.outputs, grows=True), anchor.read
 
     def _open(self, source: int, position: int) -> Outputs:
         return self.node.sources[source].stream(self._run_of(source), position)
@@ -53,7 +59,26 @@ class Mixing:
 
     def tell(self) -> dict[int, Anchor]:
         """A mix holds nothing between its outputs, so it can go on from anywhere."""
-        return {self.node.place: Anchor(self.run.epoch, self.outputs.position, self.at_end or self._row())}
+        outputs, row = self.outputs.position, self.at_end or self._row()
+        return {self.node.place: Anchor(self.run.epoch, outputs, row, self._read(outputs, row))}
+
+    def _read(self, outputs: int, row: MixRow) -> Recent | None:
+        """What has been picked; where a pass went on from a state, at least what had been by then."""
+        if not self.node.followed or (self.known is not None and self.known.outputs > outputs):
+            return self.known
+        return Recent(self.log, outputs, row, self.over)
+
+    def tell_before_last(self) -> dict[int, Anchor]:
+        """Where it stood before its last output."""
+        if self.last is None:
+            return self.tell()
+        source, units, largest, expected = self.last
+        lists = [*map(list, self._columns())]
+        for column, value in ((0, lists[0][source] - 1), (2, lists[2][source] - 1), (6, units), (7, largest)):
+            lists[column][source] = value
+        lists[4], outputs = expected, self.outputs.position
+        row = self.node.form.packed(min(self.start, outputs - 1), self.before, lists, self.first, self.spent)
+        return {self.node.place: Anchor(self.run.epoch, outputs - 1, row, self._read(outputs, self._row()))}
 
     def _row(self) -> MixRow:
         return self.node.form.packed(self.start, self.before, self._columns(), self.first, self.spent)
@@ -76,8 +101,13 @@ class Mixing:
                 self._begin_again(source)
                 datapoint = self._next(source)
             if datapoint is MISSING:
+                if self.again:
+                    raise ValueError(
+                        f"mix(): the state says that source {self.plan.names[source]!r} gave more than it has: the "
+                        "data differs, or how often it may be read"
+                    )
                 if self.plan.stops(source, self.ended):
-                    return
+                    break
                 self.at_end = self.at_end or self._row()  # if nothing comes any more, this is where it stands
                 self.ended[source] = True
                 if not self.plan.cycles:
@@ -86,14 +116,18 @@ class Mixing:
                 datapoint = self._next(source)
             self.at_end = None
             yield self._given(source, datapoint)
+        self.over = True
 
-    def _given(self, source: int, datapoint: Any) -> Any:
+    def _given(self, source: int, datapoint: Any, units: Any = 1) -> Any:
         """Note that a source has given a datapoint."""
+        self.last = source, self.units[source], self.largest[source], self.expected
         self.totals[source] += 1
         self.positions[source] += 1
         self.step += 1
+        if self.node.followed:
+            self.log.add(source)
         if self.shares:
-            self.expected = [due + share for due, share in zip(self.expected, self.shares)]
+            self.expected = [due + units * share for due, share in zip(self.expected, self.shares)]
         return datapoint
 
     def _next(self, source: int) -> Any:
@@ -106,9 +140,21 @@ class Mixing:
 
     def _has_rounds_left(self, source: int) -> bool:
         """Whether a source that has ended may be read once more; one that gave nothing would give nothing again."""
+        if self.again:
+            return self.plan.in_rounds and self.positions[source] > 0
         if self.plan.epochs is None or not self.positions[source] or self.totals[source] >= self.most[source]:
             return False
         return self.rounds[source] + 1 < self.plan.epochs[source]
+
+    def _picked_again(self) -> Iterator[int]:
+        """The sources of what stages behind the mix had read already; then, all stands as it did there."""
+        first = self.node.form.unpacked(self.first)
+        if self.again and self.step <= first.start:
+            picks = decoded(self.again, len(self.totals)) or []
+            yield from picks[len(picks) + self.step - first.start :]
+            _, _, _, self.ended, self.expected, self.past, self.units, self.largest = map(list, zip(*first.sources))
+            self.start = self.step
+        self.again = ""
 
     def _begin_again(self, source: int) -> None:
         self.live[source].close()
@@ -172,14 +218,11 @@ class Mixing:
 class Measuring(Mixing):
     """A mix whose shares are of units: its sources give (units, datapoint)."""
 
-    def _given(self, source: int, datapoint: Any) -> Any:
-        units, datapoint = datapoint
-        self.units[source] = whole(self.units[source] + units)
-        self.largest[source] = max(self.largest[source], units)
-        if self.shares:
-            self.expected = [due + units * share for due, share in zip(self.expected, self.shares)]
-            self.shares = []
-        return super()._given(source, datapoint)
+    def _given(self, source: int, datapoint: Any, units: Any = 0) -> Any:
+        made = super()._given(source, datapoint[1], datapoint[0])
+        self.units[source] = whole(self.units[source] + datapoint[0])
+        self.largest[source] = max(self.largest[source], datapoint[0])
+        return made
 
     def _picks(self) -> Iterator[int]:
         return self._scheduled() if self.node.scheduled else self._in_turns()

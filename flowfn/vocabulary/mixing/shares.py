@@ -205,7 +205,7 @@ class Picks:
 @lru_cache(maxsize=32)
 def _period(weights: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """One period: the source of each output, and how many of that source come before it."""
-    return _numbered(islice(_chairmen(weights, [0] * len(weights)), sum(weights)), len(weights))
+    return numbered(islice(_chairmen(weights, [0] * len(weights)), sum(weights)), len(weights))
 
 
 def _chairmen(weights: Sequence[int], counts: Sequence[int]) -> Iterator[int]:
@@ -251,7 +251,7 @@ def _catching_up(weights: Sequence[int], counts: Sequence[int], period: np.ndarr
                 apart[theirs] -= 1
             if not different:
                 break
-    return _numbered(turns, len(weights))
+    return numbered(turns, len(weights))
 
 
 def _periodic(weights: Sequence[int], period: np.ndarray, k: int) -> list[int]:
@@ -261,7 +261,7 @@ def _periodic(weights: Sequence[int], period: np.ndarray, k: int) -> list[int]:
     return [rounds * weight + count for weight, count in zip(weights, begun)]
 
 
-def _numbered(turns: Iterable[int], sources: int) -> tuple[np.ndarray, np.ndarray]:
+def numbered(turns: Iterable[int], sources: int) -> tuple[np.ndarray, np.ndarray]:
     """Turns, and how many of the same source come before each."""
     listed, counts = np.fromiter(turns, np.int64), [0] * sources
     before = np.empty_like(listed)

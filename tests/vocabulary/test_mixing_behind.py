@@ -1,0 +1,380 @@
+"""Mixes whose sources and weights change while stages behind them hold some of what they gave: nothing is lost, and
+nothing comes twice."""
+
+import itertools
+import json
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mixes import calm
+from sources import streamed
+
+import flowfn as ff
+
+SIZES = {
+    "web": [3, 1, 4, 1, 5, 2, 6, 5, 3, 5] * 3,
+    "code": [2, 7, 1, 8, 2, 8] * 2,
+    "books": [9, 9, 6] * 3,
+    "few": [1, 2],
+}
+SEQUENCES = {
+    name: [np.full(size, 1000 * (place + 1) + number) for number, size in enumerate(sizes)]
+    for place, (name, sizes) in enumerate(SIZES.items())
+}
+"""Each sequence has a number of its own, as often as it is long."""
+
+PACKERS = {"first_fit": partial(ff.first_fit, bins=3), "best_fit": partial(ff.best_fit, bins=5)}
+PACKERS |= {"concat_then_split": ff.concat_then_split}
+
+
+def packed(names, *, form=list, how=ff.first_fit, bins=None, tail=(), before=(), **options):
+    """Some of the sources, mixed and packed."""
+    how = how if bins is None else partial(how, bins=bins)
+    mix = ff.mix({name: form(SEQUENCES[name]) for name in names}, **{"until": "all", **options})
+    return ff.pipe(mix, *before, ff.pack(10, how=how), *tail)
+
+
+def given_of(rows):
+    """How many elements of each sequence are in rows."""
+    counts = Counter()
+    for row in rows:
+        counts.update(np.asarray(row[0])[np.asarray(row[1]) > 0].tolist())
+    return counts
+
+
+def whole_of(names):
+    return Counter(itertools.chain.from_iterable(sequence.tolist() for name in names for sequence in SEQUENCES[name]))
+
+
+def saved_after(flow, k):
+    """The first k outputs, and the state then."""
+    with flow.run() as iterator:
+        rows = list(itertools.islice(iterator, k))
+        return rows, json.loads(json.dumps(iterator.state_dict()))
+
+
+def goes_on(flow, state):
+    with iter(flow.load_state_dict(state, strict=False)) as iterator:
+        return list(iterator)
+
+
+def same_rows(some, others):
+    return len(some) == len(others) and all(
+        np.array_equal(a, b) for one, other in zip(some, others) for a, b in zip(one, other)
+    )
+
+
+CHANGES = {
+    "reweighted": (("web", "code"), [1, 1], ("web", "code"), [5, 1]),
+    "added": (("web", "code"), [1, 2], ("books", "web", "code"), [1, 1, 2]),
+    "added in front, by another name order": (("web", "books"), [1, 1], ("code", "few", "books", "web"), [1, 1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("unit", [None, len], ids=["counted", "in tokens"])
+@pytest.mark.parametrize("form", [list, streamed])
+@pytest.mark.parametrize("how", PACKERS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_behind_pack_nothing_is_lost_and_nothing_comes_twice(change, how, form, unit):
+    before, old, after, new = CHANGES[change]
+    options = {"form": form, "how": PACKERS[how], "unit": unit}
+    every = list(packed(before, weights=old, **options))
+    changed = 0
+    for k in range(len(every)):
+        given, state = saved_after(packed(before, weights=old, **options), k)
+        if "over" in state["mix"]:
+            with pytest.raises(ValueError, match="the mix had ended when the state was saved"):
+                packed(after, weights=new, **options).load_state_dict(state, strict=False)
+            continue
+        rest = goes_on(packed(after, weights=new, **options), state)
+        assert given_of(given) + given_of(rest) == whole_of(after), k
+        changed += 1
+        assert same_rows(goes_on(packed(before, weights=old, **options), state), every[k:])
+    assert changed > 10
+
+
+# Other stages that hold something
+
+
+def noisy(sequence, rng):
+    return sequence, int(rng.integers(1 << 40))
+
+
+def numbers_in(outputs):
+    """The numbers of the sequences in outputs of whatever form."""
+    for output in outputs:
+        if isinstance(output, (list, tuple)):
+            yield from numbers_in(output)
+        elif isinstance(output, np.ndarray) and output.ndim:
+            yield from {*output.ravel().tolist()} - {0}
+
+
+def behind(stage, names, form=list, before=(), **options):
+    options = {"until": "all", **options}
+    return ff.pipe(ff.mix({name: form(SEQUENCES[name]) for name in names}, **options), *before, *stage)
+
+
+@ff.stage
+def in_pairs(source, *, mark):
+    for first in source:
+        second = next(source, None)
+        yield [first] if second is None else [first, second]
+        mark()
+
+
+STAGES = {
+    "batch_by_length": [ff.batch_by_length(len, boundaries=[2, 5], sizes=[3, 2, 2])],
+    "by tokens": [ff.batch_by_length(len, tokens=12)],
+    "batch_by_key": [ff.batch_by_key(len, 2, collate=None)],
+    "batch_by_key, map, batch": [ff.batch_by_key(len, 2, collate=None), ff.map(list), ff.batch(2, collate=None)],
+    "batch and rebatch": [ff.batch(3, collate=ff.pad(0)), ff.map(list), ff.batch_by_key(len, 2, collate=None)],
+    "interleave": [ff.interleave(lambda sequence: [sequence] * len(sequence), cycle=3)],
+    "take_while": [ff.take_while(lambda sequence: True)],
+    "two": [ff.batch_by_key(len, 2, collate=None), ff.batch_by_key(len, 2, collate=None)],
+    "of users": [in_pairs()],
+}
+
+
+@pytest.mark.parametrize("unit", [None, len], ids=["counted", "in tokens"])
+@pytest.mark.parametrize("form", [list, streamed])
+@pytest.mark.parametrize("name", STAGES)
+def test_behind_other_streams_nothing_is_lost_and_nothing_comes_twice(name, form, unit):
+    before, after = ("web", "code"), ("books", "code", "few", "web")
+    make = partial(behind, STAGES[name], form=form, unit=unit)
+    every, expected, changed = list(make(before)), Counter(numbers_in(make(after))), 0
+    for k in range(len(every)):
+        given, state = saved_after(make(before), k)
+        if "over" in state["mix"]:
+            continue
+        rest = goes_on(make(after, weights=[1, 2, 3, 1]), state)
+        assert Counter(numbers_in(given)) + Counter(numbers_in(rest)) == expected, k
+        changed += 1
+    assert changed > 4
+
+
+WORKERS = [{}, {"threads": 2}, {"processes": 1}, {"processes": 2}]
+
+
+@pytest.mark.parametrize("workers", WORKERS, ids=str)
+@pytest.mark.parametrize("form", [list, streamed])
+def test_with_workers_the_same_is_held_and_given(form, workers):
+    """What stands between the mix and the packer has its own randomness, and stays what it was."""
+
+    def make(names, prefetched, **options):
+        stages = [ff.map(lambda one: one[0]), ff.pack(10, how=partial(ff.first_fit, bins=3)), ff.batch(2)]
+        return behind(
+            [*stages, ff.prefetch(2, **workers) if prefetched else None],
+            names,
+            form,
+            before=[ff.map(noisy, rng=True)],
+            unit=None if form is list else len,
+            **options,
+        )
+
+    for k in (0, 1, 3, 6):
+        given, state = saved_after(make(("web", "code"), True), k)
+        plain, again = saved_after(make(("web", "code"), False), k)
+        assert same_rows(given, plain)
+        assert state["mix"] == again["mix"]
+        assert state == again or not k  # before anything was given, a prefetch has not begun
+        after = partial(make, ("code", "books", "web"), weights=[1, 3, 1])
+        with iter(after(True).load_state_dict(state, strict=False)) as iterator:
+            rest = list(itertools.islice(iterator, 1))
+            later = json.loads(json.dumps(iterator.state_dict()))
+            rest += iterator
+        assert same_rows(rest, goes_on(after(False), state))
+        assert same_rows(rest[1:], list(after(True).load_state_dict(later)))
+        rows = [row for batch in [*given, *rest] for row in zip(*batch)]
+        assert given_of(rows) == whole_of(("web", "code", "books"))
+
+
+@pytest.mark.parametrize("form", [list, streamed])
+def test_a_prefetch_between_the_mix_and_the_packer_is_read_again(form):
+    def make(names, prefetched=True, **options):
+        before = [ff.map(np.negative), ff.prefetch(3) if prefetched else None]
+        return packed(names, form=form, bins=3, before=before, **options)
+
+    for k in range(0, 9, 2):
+        given, state = saved_after(make(("web", "code")), k)
+        rest = goes_on(make(("books", "code", "web"), prefetched=k % 4 == 0, weights=[1, 3, 1]), state)
+        assert given_of([*given, *rest]) == {-one: n for one, n in whole_of(("books", "code", "web")).items()}
+
+
+@pytest.mark.parametrize("form", [list, streamed])
+@pytest.mark.parametrize("unit", [None, len], ids=["counted", "in tokens"])
+@pytest.mark.parametrize("how", ["first_fit", "concat_then_split"])
+def test_sources_may_change_again_and_again(form, unit, how):
+    """Also at once, before anything was given, and with what was picked again still held."""
+    make = partial(packed, form=form, unit=unit, how=PACKERS[how])
+    turns = [
+        ("web", "code"),
+        ("code", "books", "web"),
+        ("web", "few", "books", "code"),
+        ("books", "few", "code", "web"),
+    ]
+    for steps in itertools.product([0, 1, 3], repeat=3):
+        given, state = saved_after(make(turns[0]), 1 + steps[0])
+        for names, k in zip(turns[1:], [*steps[1:], None]):
+            with iter(make(names, weights=range(1, len(names) + 1)).load_state_dict(state, strict=False)) as iterator:
+                given += itertools.islice(iterator, k)
+                state = json.loads(json.dumps(iterator.state_dict()))
+        assert given_of(given) == whole_of(turns[-1]), steps
+
+
+@settings(max_examples=40, **calm)
+@given(
+    st.permutations(list(SIZES)),
+    st.integers(1, 3),
+    st.lists(st.sampled_from([1, 2, 0.3, 7]), min_size=8, max_size=8),
+    st.sampled_from(list(PACKERS)),
+    st.sampled_from([list, streamed]),
+    st.sampled_from([None, len]),
+    st.integers(0, 30),
+    st.integers(0, 5),
+)
+def test_whatever_changes_nothing_is_lost_and_nothing_comes_twice(names, n, weights, how, form, unit, k, later):
+    make = partial(packed, form=form, how=PACKERS[how], unit=unit)
+    given, state = saved_after(make(names[:n], weights=weights[:n]), k)
+    if not {"picks"} <= set(state.get("mix", ())) or state["epoch"]:
+        return
+    after = make(names[::-1], weights=weights[: len(names)])
+    with iter(after.load_state_dict(state, strict=False)) as iterator:
+        assert iterator.position == k
+        given += itertools.islice(iterator, later)
+        state = json.loads(json.dumps(iterator.state_dict()))
+        rest = list(iterator)
+    assert given_of([*given, *rest]) == whole_of(names)
+    assert same_rows(list(make(names[::-1], weights=weights[: len(names)]).load_state_dict(state)), rest)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("form", [list, streamed])
+def test_a_source_of_which_something_may_be_held_cannot_be_left_out(form):
+    make = partial(packed, form=form, bins=3)
+    _, state = saved_after(make(("web", "code")), 4)
+    with pytest.raises(
+        ValueError, match=r"may hold datapoints \(at most \d+ of 'code'\) of sources that are not in it"
+    ):
+        make(("web", "books")).load_state_dict(state, strict=False)
+
+
+@pytest.mark.parametrize("form", [list, streamed])
+@pytest.mark.parametrize("unit", [None, len], ids=["counted", "in tokens"])
+def test_a_source_that_is_to_go_is_given_no_weight_and_what_is_held_of_it_still_comes(form, unit):
+    make = partial(packed, form=form, bins=3, unit=unit)
+    for k in (1, 4, 7):
+        given, state = saved_after(make(("web", "code")), k)
+        after = make(("code", "web", "books"), weights=ff.phases({0: {"web": 1, "books": 1}}))
+        rest = goes_on(after, state)
+        taken = given_of([*given, *rest])
+        assert {one for one in taken if one // 1000 == 1} == set(whole_of(["web"]))
+        code = {one: count for one, count in taken.items() if one // 1000 == 2}
+        assert 0 < len(code) < len(SEQUENCES["code"])
+        assert all(count == whole_of(["code"])[one] for one, count in code.items())
+
+
+def test_other_stages_behind_the_mix_are_another_pipeline():
+    _, state = saved_after(packed(("web", "code"), bins=3), 4)
+    for other in (
+        packed(("web", "code", "few"), bins=4),
+        packed(("web", "code", "few"), bins=3, before=[ff.map(list)]),
+        behind([], ("web", "code", "few")),
+    ):
+        with pytest.raises(ValueError, match="saved by another pipeline"):
+            other.load_state_dict(state, strict=False)
+    tail = packed(("web", "code", "few"), bins=3, tail=[ff.map(list), ff.batch(2, collate=None)])
+    assert tail.load_state_dict(state, strict=False).state_dict()["position"] == 2
+
+
+def test_behind_a_stage_that_cannot_be_started_again_sources_stay():
+    make = partial(behind, [ff.shuffle_buffer(4)])
+    _, state = saved_after(make(("web", "code")), 4)
+    assert "mix" not in state
+    with pytest.raises(ValueError, match="It cannot be told which datapoints are left"):
+        make(("web", "code", "few")).load_state_dict(state, strict=False)
+
+
+# What is told
+
+
+@pytest.mark.parametrize("workers", [None, {}, {"threads": 2}, {"processes": 1}], ids=str)
+@pytest.mark.parametrize("form", [list, streamed])
+@pytest.mark.parametrize("unit", [None, len], ids=["counted", "in tokens"])
+def test_quotas_see_through_streams_and_count_what_the_mix_has_handed_on(form, unit, workers):
+    handed = []
+
+    def seen(sequence):
+        handed.append(sequence)
+        return sequence
+
+    tail = [ff.batch(2), None if workers is None else ff.prefetch(1, **workers)]
+    flow = packed(("web", "code"), form=form, bins=3, unit=unit, weights=[2, 1], before=[ff.map(seen)], tail=tail)
+    with iter(flow) as iterator:
+        assert {name: quota.delivered for name, quota in ff.quotas(iterator).items()} == {"web": 0, "code": 0}
+        for _ in range(4):
+            next(iterator)
+            quotas = ff.quotas(iterator)
+            if workers is None:
+                for place, name in enumerate(("web", "code")):
+                    ours = [one for one in handed if one[0] // 1000 == place + 1]
+                    assert quotas[name].delivered == (len(ours) if unit is None else sum(map(len, ours)))
+            total = sum(quota.delivered for quota in quotas.values())
+            assert quotas["web"].expected == pytest.approx(total * 2 / 3)
+            assert abs(quotas["web"].expected - quotas["web"].delivered) <= (1 if unit is None else 8)
+        state = json.loads(json.dumps(iterator.state_dict()))
+    with iter(flow.load_state_dict(state)) as iterator:
+        assert ff.quotas(iterator) == quotas
+
+
+def test_quotas_see_through_streams_that_cannot_be_started_again():
+    for form in (list, streamed):
+        with iter(behind([ff.shuffle_buffer(4), ff.batch(2, collate=None)], ("web", "code"), form)) as iterator:
+            list(itertools.islice(iterator, 3))
+            assert {name: quota.delivered for name, quota in ff.quotas(iterator).items()} == {"web": 5, "code": 5}
+
+
+@pytest.mark.parametrize("form", [list, streamed])
+@pytest.mark.parametrize("unit", [None, len], ids=["counted", "in tokens"])
+def test_the_state_stays_below_two_kilobytes(form, unit):
+    lengths = np.random.default_rng(0).lognormal(5.6, 0.8, 6000).clip(8, 2048).astype(int)  # some 380 tokens
+    texts = [np.zeros(length, np.int32) for length in lengths.tolist()]
+    parts = {"web": texts[:3000], "code": texts[3000:5000], "books": texts[5000:]}
+
+    def make(names, weights):
+        mix = ff.mix({name: form(parts[name]) for name in names}, weights=weights, unit=unit, until="forever")
+        return ff.pipe(mix, ff.pack(2048), ff.batch(8))
+
+    for k in (1, 50, 200):
+        _, state = saved_after(make(("web", "code"), [7, 3]), k)
+        assert len(json.dumps(state)) < 2000
+        with iter(make(("web", "code", "books"), [7, 2, 1]).load_state_dict(state, strict=False)) as iterator:
+            for _ in range(20):
+                next(iterator)
+                assert len(json.dumps(iterator.state_dict())) < 2000
+
+
+@pytest.mark.parametrize("form", [list, streamed])
+@pytest.mark.parametrize("unit", [None, len], ids=["counted", "in tokens"])
+def test_a_resume_reads_again_only_what_was_held(form, unit):
+    read = []
+
+    def make():
+        sources = {
+            name: ff.map(lambda one: read.append(one) or one, form([np.ones(1 + n % 7)] * 5000))
+            for n, name in enumerate(("web", "code"), 3)
+        }
+        return ff.pipe(ff.mix(sources, unit=unit), ff.pack(10, how=partial(ff.first_fit, bins=3)))
+
+    with make().run() as iterator:
+        list(itertools.islice(iterator, 1000))
+        state = iterator.state_dict()
+    read.clear()
+    with iter(make().load_state_dict(state)) as iterator:
+        next(iterator)
+    assert len(read) < 20 or form is streamed  # a generator has to be read to get anywhere
