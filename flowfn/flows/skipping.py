@@ -14,6 +14,7 @@ import numpy as np
 from flowfn import rules
 from flowfn.flows.naming import source_names
 from flowfn.kinds.nodes import Each, Group, Node
+from flowfn.kinds.orders import Order
 from flowfn.kinds.parts import top_down
 from flowfn.kinds.ranges import Ranges
 from flowfn.kinds.runs import Gaps, Length, SkipList
@@ -91,8 +92,10 @@ def _check_gaps(root: Node, counted: bool, records: Mapping[str, Ranges], caller
 
 def _in_the_way(node: Node) -> str:
     """Why nothing can be left out upstream of a node, if it cannot."""
-    if node.root and node.here and (not node.seekable or any(isinstance(one, Group) for one in top_down(node))):
+    if node.root and not node.aligned and (not node.seekable or any(isinstance(one, Group) for one in top_down(node))):
         return f"{node.part} remembers what they are in"
+    if node.sources and node.seekable and not isinstance(node, (Each, Group, Order)):
+        return f"{node.part} is made of all of them"
     if isinstance(node, Each) and len(node.sources) > 1 and not node.seekable:
         return f"{node.part} would put others beside each other"
     if not node.sources and not node.seekable and not node.part.kind.countable:

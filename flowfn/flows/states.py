@@ -118,7 +118,8 @@ def unpack_state(
 def _skip_list(flow: FlowTree, contents: Mapping[str, Any], checkpoint: Checkpoint, skip: Any) -> SkipList:
     """What a state leaves out, and what is to be left out besides."""
     saved = read(contents.get("skip", {}))
-    if not checkpoint.position and not checkpoint.base and contents["count"]:  # another mix, which counts anew
+    anew = contents["count"] > 0 and not checkpoint.position and not checkpoint.base  # another mix, which counts anew
+    if anew:
         saved = saved._replace(counted=SkipList().counted)
     if skip is None:
         return saved
@@ -126,7 +127,13 @@ def _skip_list(flow: FlowTree, contents: Mapping[str, Any], checkpoint: Checkpoi
     size = _step_size(counting_of(flow), contents.get("world", 1))
     if contents["position"]:
         size = (contents["count"] - base) // contents["position"]
-    return saved | asked(flow.node, skip, "load_state_dict", base, size, begun)
+    more = asked(flow.node, skip, "load_state_dict", base, size, begun)
+    if anew and more.counted:
+        raise ValueError(
+            "load_state_dict(): the state is of a mix of other sources, so skip cannot hold numbers of its outputs; "
+            "name records, as origins() of the flow that saved it does"
+        )
+    return saved | more
 
 
 def _step_size(counting: Counting, world: int) -> int:

@@ -5,10 +5,10 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from sources import noisy
 
 import flowfn as ff
 from flowfn.testing import same
-from tests.sources import noisy
 
 SPIKE, SAVED, EPOCH, SEED = 5210, 5000, 1, 11
 WEB, CODE = 500_000, 90_000
@@ -24,6 +24,14 @@ def train(rank, world, size=8, **workers):
 
 def records(batch):
     return batch[0].tolist()
+
+
+def numbered(iterator, count):
+    """Batches by the numbers that they have."""
+    batches = {}
+    for batch in islice(iterator, count):
+        batches[iterator.position - 1] = batch
+    return batches
 
 
 def test_which_records_were_it_is_told_by_any_rank_with_nothing_logged():
@@ -44,9 +52,9 @@ def test_the_step_is_left_out_on_any_number_of_ranks_and_all_else_stays(world):
     every, spared = [], []
     for rank in range(world):
         with iter(train(rank, world).load_state_dict(state)) as iterator:
-            every.append({iterator.position - 1: batch for batch in islice(iterator, steps)})
+            every.append(numbered(iterator, steps))
         with iter(train(rank, world).load_state_dict(state, skip=[SPIKE])) as iterator:
-            spared.append({iterator.position - 1: batch for batch in islice(iterator, steps)})
+            spared.append(numbered(iterator, steps))
     assert len({tuple(one) for one in spared}) == 1, "all ranks make the same steps"
     for whole, rest in zip(every, spared):
         for number, batch in whole.items():
@@ -98,7 +106,7 @@ def test_the_records_alone_can_be_left_out_of_every_epoch():
     bad = ff.origins(train(0, 4), SPIKE, seed=SEED, epoch=EPOCH)[:3]
     values = {one.index + (1_000_000 if one.source == "code" else 0) for one in bad}
     with iter(train(0, 4).load_state_dict(saved(), skip=bad)) as iterator:
-        batches = {iterator.position - 1: batch for batch in islice(iterator, SPIKE - SAVED + 3)}
+        batches = numbered(iterator, SPIKE - SAVED + 3)
     whole = next(train(0, 4).run(seed=SEED, epoch=EPOCH, start=SPIKE))
     assert records(batches[SPIKE]) == [record for record in records(whole) if record not in values]
     assert len(records(batches[SPIKE])) == 5
