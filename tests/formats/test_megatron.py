@@ -1,5 +1,6 @@
 """Megatron-LM's documents: what its own builder writes, byte for byte; and slices as its GPTDataset cuts them."""
 
+import gc
 import os
 import pickle
 import re
@@ -10,6 +11,7 @@ import pytest
 
 import flowfn as ff
 from flowfn.formats import read_megatron, write_megatron
+from flowfn.formats.tokens.indexes import index_bytes
 from flowfn.testing import check, same
 
 pytestmark = pytest.mark.timeout(120)
@@ -163,6 +165,27 @@ def test_slices_stay_within_one_prefix_of_several(built, tmp_path):
     flow = read_megatron([built, other], 2)
     with pytest.raises(ValueError, match="says that tokens are int64, those of the first uint16"):
         list(flow)
+
+
+def test_tokens_lie_farther_than_32_bits_can_say(prefix):
+    count = 2**30
+    with open(prefix + ".bin", "wb") as file:  # of holes, all but its end
+        file.truncate(5 * count - 4)
+        file.seek(0, os.SEEK_END)
+        file.write(bytes([1, 2, 3, 4]))
+    with open(prefix + ".idx", "wb") as file:
+        file.writelines(index_bytes(np.dtype("u1"), [count] * 5, range(6)))
+    at = 5 * count // 2 - 1  # slices of two tokens and one
+    assert read_megatron(prefix, 2)[at - 1].tolist() == [1, 2, 3]
+    ordered = read_megatron(prefix, 2, order=[1, 2, 3, 4, 0], segments=True)
+    assert lists([ordered[2 * count - 1]]) == [[[3, 4, 0], [1, 1, 2], [0, 1, 0]]]
+    assert read_megatron(prefix)[4][-4:].tolist() == [1, 2, 3, 4]
+
+
+def test_arrays_outlive_the_flow_that_they_are_of(built):
+    rows = [read_megatron(built)[0], read_megatron(built, 2)[0], read_megatron(built, 2, order=[0, 1])[0]]
+    gc.collect()
+    assert [row.tolist() for row in rows] == [[5, 6, 7, 1], [5, 6, 7], [5, 6, 7]]
 
 
 def test_sequences_of_a_multimodal_index_have_their_modes(prefix):

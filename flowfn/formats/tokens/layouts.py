@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flowfn import rules
 from flowfn.formats.arrays.npy import LONGEST_HEADER, MAGIC, header_of
 
 LLM_C = {(20240520, 1): np.dtype("<u2"), (20240801, 7): np.dtype("<u4")}
@@ -23,6 +24,20 @@ INDEX_MAGIC = b"MMIDIDX\0\0"
 """What an index of Megatron-LM begins with."""
 PACKED = (".gz", ".bz2", ".xz", ".zst")
 _NPY_MARGIN = 12
+
+
+def _is_integers(value: Any) -> bool:
+    try:
+        return np.dtype(value).kind in "iu"
+    except TypeError:
+        return False
+
+
+DTYPE = rules.Rule(
+    "a dtype of integers",
+    lambda value: isinstance(value, (str, type, np.dtype)),
+    lambda value, others: _is_integers(value),
+)
 
 
 class Layout(NamedTuple):

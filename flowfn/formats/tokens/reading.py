@@ -10,26 +10,12 @@ from flowfn import rules
 from flowfn.flows.flow import Flow
 from flowfn.flows.sources import ArraysNode, Source
 from flowfn.formats.tokens.files import RowShape, TokenFile, rows_of_files, stamp_of
-from flowfn.formats.tokens.layouts import layout_of
+from flowfn.formats.tokens.layouts import DTYPE, layout_of
 from flowfn.formats.tokens.writing import write_tokens
 from flowfn.storage.files import call, is_url
 from flowfn.storage.finding import paths_of
 
 __all__ = ["read_tokens", "write_tokens"]
-
-
-def _is_integers(value: Any) -> bool:
-    try:
-        return np.dtype(value).kind in "iu"
-    except TypeError:
-        return False
-
-
-DTYPE = rules.Rule(
-    "a dtype of integers",
-    lambda value: isinstance(value, (str, type, np.dtype)),
-    lambda value, others: _is_integers(value),
-)
 
 
 @rules.checked(

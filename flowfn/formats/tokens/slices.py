@@ -180,9 +180,8 @@ def slice_file(prefix: str, dtype: np.dtype, length: int, who: str, stamp: tuple
 
 def _segments(lengths: np.ndarray, shape: tuple[int, int]) -> list[np.ndarray]:
     """Segment ids (1, 2, ... in each row) and positions (0, 1, ... in each segment) of pieces that fill rows."""
-    starts = (lengths.cumsum() - lengths).astype(np.int32)
-    rows, inside = np.divmod(starts, shape[1])
-    fresh = np.flatnonzero(inside == 0)
+    rows, starts = np.divmod(lengths.cumsum() - lengths, shape[1])
+    fresh = np.flatnonzero(starts == 0)
     ids = (np.arange(1, len(lengths) + 1) - fresh[rows]).astype(np.int32)
-    positions = np.arange(shape[0] * shape[1], dtype=np.int32) - starts.repeat(lengths)
+    positions = np.tile(np.arange(shape[1], dtype=np.int32), shape[0]) - starts.astype(np.int32).repeat(lengths)
     return [ids.repeat(lengths).reshape(shape), positions.reshape(shape)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.formats.arrays.npy import header_for
-from flowfn.formats.tokens.layouts import LLM_C, llm_c_header
+from flowfn.formats.tokens.layouts import DTYPE, LLM_C, llm_c_header
 from flowfn.showing import brief
 from flowfn.storage.files import file_path, is_url
 from flowfn.storage.writing import shown, written_whole
@@ -50,7 +50,7 @@ def tokens_of(value: Any, dtype: np.dtype, number: int, who: str) -> np.ndarray:
 _HEADER = rules.one_of("llm.c", None)
 
 
-@rules.checked(header=_HEADER, overwrite=rules.boolean)
+@rules.checked(dtype=DTYPE, header=_HEADER, overwrite=rules.boolean)
 def write_tokens(path: Any, flow: Any, dtype: Any, *, header: str | None = None, overwrite: bool = False) -> None:
     """Write the tokens of all datapoints, one behind the other, to a file of nothing but tokens.
 
@@ -93,8 +93,6 @@ def write_row(file: BinaryIO, tokens: np.ndarray) -> int:
 
 def _beginning(path: str, dtype: np.dtype, header: str | None) -> Callable[[int], bytes]:
     """What stands before so many tokens."""
-    if dtype.kind not in "iu":
-        raise ValueError(f"write_tokens(): dtype must be a dtype of integers, got {dtype}")
     if header is None:
         npy = path.lower().endswith(".npy")
         return (lambda count: header_for(dtype, (count,))) if npy else lambda count: b""
