@@ -120,8 +120,8 @@ def _begins_again(node: Node) -> bool:
     return not isinstance(node, Stream) or "mark" in node.part.asks
 
 
-def with_reads(root: Node, anchors: dict[int, Anchor], told: Mapping[str, Any]) -> dict[int, Anchor]:
-    """Anchors from a state of the same mix, with how much had been read by then."""
+def with_reads(root: Node, anchors: dict[int, Anchor], epoch: int, told: Mapping[str, Any]) -> dict[int, Anchor]:
+    """Anchors from a state of the same mix, with how much had been read by then; that of its beginning was left out."""
     path = path_to_mix(root)
     if "picks" not in told or not path or not path[-1].followed:
         return anchors
@@ -129,7 +129,8 @@ def with_reads(root: Node, anchors: dict[int, Anchor], told: Mapping[str, Any]) 
     number = _lowest(path)
     read = -(-told["at"] // inputs_of_each(path[number + 1 : -1]))
     reads = {path[number].place: read, mix.place: mix.recent(told)}
-    return {place: anchor._replace(read=reads.get(place)) for place, anchor in anchors.items()}
+    every = {mix.place: Anchor((epoch,), 0, ()), **anchors}
+    return {place: anchor._replace(read=reads.get(place)) for place, anchor in every.items()}
 
 
 def going_on(root: Node, anchors: Mapping[int, Anchor], epoch: int, told: Mapping[str, Any]) -> dict[int, Anchor]:
@@ -137,7 +138,7 @@ def going_on(root: Node, anchors: Mapping[int, Anchor], epoch: int, told: Mappin
     mix: Any = path_to_mix(root)[-1]
     moved = {_moved(key, mix.place - told["place"]): anchor for key, anchor in anchors.items()}
     behind = {key: anchor for key, anchor in moved.items() if (key if key >= 0 else ~key) > mix.place}
-    return with_reads(root, {**behind, mix.place: mix.anchor(epoch, told)}, told)
+    return with_reads(root, {**behind, mix.place: mix.anchor(epoch, told)}, epoch, told)
 
 
 def _moved(key: int, by: int) -> int:

@@ -176,7 +176,7 @@ def _checkpoint_of(flow: FlowTree, contents: Mapping[str, Any], same: bool) -> C
     if behind:
         whole, facts = True, going_on(node, facts, contents["epoch"], mixed)
     elif whole:
-        facts = with_reads(node, facts, mixed)
+        facts = with_reads(node, facts, contents["epoch"], mixed)
     orders = {order.partition(".")[0] for order in (contents["order"], counting.order)}
     if not whole and (len(orders) > 1 or any(hasattr(one, "progress") for one in top_down(counting.node))):
         raise ValueError(

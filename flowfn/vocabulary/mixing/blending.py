@@ -88,7 +88,8 @@ class MixNode(Order):
             return super().stream(run, start, lineage)
         anchor = run.anchor(self.place, start, 0)
         if not anchor.outputs:
-            anchor = self.beginning(run)
+            begun = self.beginning(run)
+            anchor = begun._replace(read=anchor.read or begun.read)
         mixing = (Measuring if self.measured else Mixing)(self, run, anchor)
         outputs = mixing.outputs = Outputs(iter(mixing), self, mixing.live, anchor.outputs, mixing.tell)
         outputs.earlier = mixing.tell_before_last
