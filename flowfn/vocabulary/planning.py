@@ -118,8 +118,9 @@ def batch_by_cost(
 
     In the end there may be a smaller step, in which all ranks still have equally many outputs and microbatches; fewer
     datapoints than ranks are an output each, and what ranks do that have none is for `shard(remainder=)` to say.
-    `drop_remainder` leaves out what makes no whole step. `collate` is that of `batch`, for each microbatch;
-    with None it is planned on what is small, and loaded later (see `inside`).
+    `drop_remainder` leaves out what makes no whole step. `collate` is that of `batch`, for each microbatch. Every rank
+    plans for all, so `collate=None` before `shard`, and loading behind it (see `inside`, `collate`), spares it the
+    others' batches. A window of datapoints is held; a state holds none of them.
 
     Raises:
         ValueError: a datapoint is longer than `tokens`; `cost` gives no cost for each.

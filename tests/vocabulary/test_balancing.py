@@ -62,6 +62,24 @@ def test_differencing_is_taken_where_it_is_better_than_longest_first():
     assert sorted(sums(one, equal_counts(one[None], 2)[0])) == [16, 17]
 
 
+@pytest.mark.parametrize(
+    ("numbers", "parts", "expected"),
+    [([9, 4, 7, 6, 8, 5], 3, [13, 13, 13]), ([5, 9, 1, 3], 2, [9, 9]), ([5, 9, 2, 4], 2, [9, 11])],
+)
+def test_small_problems_are_solved_as_well_as_they_can_be(numbers, parts, expected):
+    one = np.array(numbers)
+    assert sorted(sums(one, any_counts(one, parts))) == expected
+    assert any_counts(one, 1)[0].tolist() == list(range(len(one)))
+    assert [part.tolist() for part in any_counts(one, len(one))] == [[number] for number in range(len(one))]
+
+
+def test_one_of_great_cost_goes_with_the_cheapest():
+    one = np.array([100, *range(1, 16)])
+    (parts,) = equal_counts(one[None], 4)
+    assert parts[0].tolist() == [0, 1, 2, 3]
+    assert max(sums(one, parts[1:])) - min(sums(one, parts[1:])) <= 1
+
+
 def test_longest_first_is_taken_where_it_is_better_than_differencing():
     # Graham's worst case for m = 2 the other way round: 3 3 2 2 2
     assert max(sums(np.array([3, 3, 2, 2, 2]), any_counts(np.array([3, 3, 2, 2, 2]), 2))) <= 7
@@ -299,6 +317,28 @@ def test_packing_for_ranks_goes_on_from_its_window():
     assert all(np.array_equal(a, b) for a, b in zip(next(iter(make().load_state_dict(state))), following))
     assert len(read) < 1200
     assert len(json.dumps(state)) < 1000
+
+
+@pytest.mark.parametrize("world", [1, 4, 16])
+@pytest.mark.parametrize("taken", [1, 5])
+def test_rows_packed_for_8_ranks_go_on_under_other_worlds(world, taken):
+    def flow(rank, world):
+        rows = ff.pipe((bimodal(6000) // 16 + 1).tolist(), ff.shuffle(), ff.map(partial(np.full, fill_value=7)))
+        how = partial(balanced_fit, ranks=8, cost=attention, window=2000)
+        return ff.pipe(rows, ff.pack(520, how=how), ff.shard(rank, world), ff.map(segments))
+
+    whole = list(flow(0, 1))
+    states = []
+    for rank in range(8):
+        with flow(rank, 8).run() as iterator:
+            assert list(islice(iterator, taken)) == whole[rank : 8 * taken : 8]
+            states.append(json.loads(json.dumps(iterator.state_dict())))
+    rest = [list(flow(rank, world).load_state_dict(states[rank % 8])) for rank in range(world)]
+    assert rest == [whole[8 * taken + rank :: world] for rank in range(world)]
+
+
+def segments(row):
+    return row[1].tolist()
 
 
 def test_each_rank_gets_its_step_from_rows_packed_for_all():
