@@ -17,7 +17,7 @@ from flowfn.kinds.runs import Length, Run
 from flowfn.kinds.streams import Expand, Stream
 from flowfn.parallel.prefetching import PrefetchNode, count_of
 from flowfn.parallel.tasks.plan import Stretch, stays, stretches
-from flowfn.seeing.remarking import of_lengths, of_ranks, of_sizes, of_work
+from flowfn.seeing.remarking import of_lengths, of_plans, of_ranks, of_sizes, of_work
 from flowfn.showing import as_written
 from flowfn.vocabulary.mixing.blending import MixNode
 
@@ -133,6 +133,7 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
                         f"{_name(left)} stays in this process; the datapoints that tasks name travel to the workers "
                         f"of {node.part}"
                     )
+    yield from of_plans(flow.node)
     yield from of_ranks(flow, run)
     if any(node.part.traits.shards for node in nodes) and not counting_of(flow).shared:
         yield (

@@ -18,6 +18,7 @@ from flowfn.kinds.streams import Expand, Stream
 from flowfn.parallel.crew import Crew
 from flowfn.parallel.prefetching import PrefetchNode
 from flowfn.parallel.tasks.plan import does_work, stretches
+from flowfn.seeing.weighing import PLANNERS, asked_of
 
 LARGE_CLOSURE = 1_000_000
 """Bytes from which on it is said what a stage takes to the workers."""
@@ -115,6 +116,26 @@ def of_lengths(node: Node, run: Run) -> Iterator[str]:
             f"{node.part} gives nothing of the {'endless' if had == math.inf else had} datapoint{'s' * (had != 1)} "
             "of its source"
         )
+
+
+def of_plans(root: Node) -> Iterator[str]:
+    """Where what is planned for all ranks goes to another number of them, or is made by each for all."""
+    shards = (node for node in top_down(root) if node.part.traits.shards)
+    plans = ((node, shard.world) for shard in shards for node in top_down(*shard.sources))
+    for node, world in plans:
+        if node.part.name not in PLANNERS:
+            continue
+        asked = asked_of(node.part)
+        if asked.get("ranks") not in (None, world):
+            yield (
+                f"{node.part} is planned for {asked['ranks']} ranks, but {world} share it, so what they have in a step "
+                "may differ"
+            )
+        if node.part.name == "batch_by_cost" and asked["collate"] is not None and world > 1:
+            yield (
+                f"each rank makes the batches of all that {node.part} plans; collate=None, and collate(...) behind "
+                "shard, spares it those of others"
+            )
 
 
 def of_ranks(flow: Flow[Any], run: Run) -> Iterator[str]:

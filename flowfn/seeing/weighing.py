@@ -166,10 +166,7 @@ def _work_of(root: Node, ranks: int | None, cost: Cost | None, length: Any) -> W
     if not found:
         raise ValueError("balance(): there must be a batch_by_cost, a pack or another word for batches in the flow")
     node = found[0]
-    options = dict(node.part.arguments)
-    how = options.get("how")
-    if isinstance(how, partial) and how.func is balanced_fit:
-        options |= how.keywords
+    options = asked_of(node.part)
     ranks, cost = ranks or options.get("ranks"), cost or options.get("cost")
     if ranks is None or (cost is None and node.part.name != "pack"):
         raise ValueError(f"balance(): {node.part} is planned for no ranks; write balance(flow, ranks=..., cost=...)")
@@ -183,6 +180,12 @@ def _work_of(root: Node, ranks: int | None, cost: Cost | None, length: Any) -> W
     part = Stage(node.part.definition, {**node.part.arguments, "collate": None}, node.part.pinned)
     plan = type(node)(part, node.sources, node.place, node.number)
     return Work(node, plan, ranks, 1, partial(_weigh_batches, cost, measured, padded, as_longest))
+
+
+def asked_of(part: Any) -> dict[str, Any]:
+    """What is asked of a plan: the options of its stage, and of its packer."""
+    how = part.arguments.get("how")
+    return {**part.arguments, **(how.keywords if isinstance(how, partial) and how.func is balanced_fit else {})}
 
 
 def _weigh_batches(cost: Cost | None, length: Any, padded: bool, as_longest: bool, output: Any) -> np.ndarray:

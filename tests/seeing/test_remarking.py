@@ -1,6 +1,7 @@
 """What `explain` remarks on: prefetches with nothing to do, what is large on its way to workers, what never comes,
 ranks that differ."""
 
+import functools
 import io
 import re
 import threading
@@ -239,3 +240,25 @@ def test_an_error_of_another_rank_is_said_here():
 @pytest.mark.parametrize("name", ALIKE)
 def test_where_they_have_as_many_it_is_not(name):
     assert [remark for remark in remarks(ALIKE[name]()) if ELASTIC not in remark] == []
+
+
+def planned(world, **options):
+    made = ff.batch_by_cost(np.square, ranks=4, size=8, **options)
+    return [
+        remark for remark in remarks(ff.pipe([[1]] * 16, made, ff.shard(0, world))) if "ranks may differ" not in remark
+    ]
+
+
+def test_where_a_plan_goes_to_another_number_of_ranks_it_is_remarked_on():
+    assert planned(4, collate=None) == []
+    (remark,) = planned(2, collate=None)
+    assert "is planned for 4 ranks, but 2 share it" in remark
+    packed = ff.pipe([[1]] * 16, ff.pack(4, how=functools.partial(ff.balanced_fit, ranks=4)), ff.shard(0, 2))
+    assert any("is planned for 4 ranks, but 2 share it" in remark for remark in remarks(packed))
+    plain = ff.pipe([[1]] * 16, ff.pack(4), ff.shard(0, 2))
+    assert not any("is planned for" in remark for remark in remarks(plain))
+
+
+def test_where_each_rank_makes_the_batches_of_all_it_is_remarked_on():
+    (remark,) = planned(4)
+    assert remark.startswith("* each rank makes the batches of all that batch_by_cost(")
