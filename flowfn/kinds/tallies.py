@@ -94,7 +94,7 @@ class Tally:
 
     def __init__(self, count: Any = ((), 0, (0, 0))) -> None:
         self.epoch, self.units, (self.failures, self.position), *newest = count
-        self.newest: tuple[Dropped, ...] = newest[0] if newest else ()
+        self.newest: tuple[Dropped, ...] = (newest and newest[0]) or ()  # an anchor of a state has none
         self.passage: Passage | None = None
 
     def begin(self, passage: Passage) -> Passage:
