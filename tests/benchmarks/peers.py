@@ -45,7 +45,10 @@ def jax() -> Any:
 def grain() -> Any:
     """`grain`, or None."""
     logging.getLogger("absl").setLevel(logging.ERROR)
-    return _imported("grain")
+    module = _imported("grain")
+    if module is not None:
+        importlib.import_module("absl.flags").FLAGS.mark_as_parsed()  # its worker processes ask for them
+    return module
 
 
 def datasets() -> Any:

@@ -44,6 +44,7 @@ BENCHMARKS = (
     "tables",
     "tokens",
     "frames",
+    "language",
 )
 
 ABOUT = """All contestants of a table are measured in the same run, turn by turn, and the fastest of many rounds of each counts. Absolute
