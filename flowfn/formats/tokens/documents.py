@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from flowfn.blocks import Block, ints
+from flowfn.blocks import Block
 from flowfn.formats.tokens.indexes import DocumentIndex
 from flowfn.storage.files import Opened, stamp
 
@@ -24,6 +25,9 @@ class OpenIndex:
 
 class Indexed(Opened):
     """What is read by an index, as long as that is the one that was there at first."""
+
+    at_once = 1024
+    """How many datapoints are looked up together, where they are wanted one by one."""
 
     def __init__(self, prefix: str, who: str) -> None:
         super().__init__(f"{prefix}.idx", who)
@@ -48,10 +52,16 @@ class Indexed(Opened):
 
     def each(self, block: Block) -> Iterator[Any]:
         """The datapoints at the indices of a block."""
-        return map(self.__getitem__, ints(block))
+        blocks = (np.asarray(block[at : at + self.at_once], np.int64) for at in range(0, len(block), self.at_once))
+        return chain.from_iterable(map(self.made, blocks))
+
+    def made(self, numbers: np.ndarray) -> Iterable[Any]:
+        """Some datapoints."""
+        raise TypeError(f"{type(self).__name__} does not say how to read {self.path}")
 
     def __getitem__(self, index: int) -> Any:
-        raise TypeError(f"{type(self).__name__} does not say how to read {self.path}")
+        (made,) = self.made(np.array([self.within(index)]))
+        return made
 
 
 class Documents(Indexed):
@@ -71,6 +81,10 @@ class Documents(Indexed):
     def __getitem__(self, index: int) -> np.ndarray:
         return self.index.document(self.within(index))
 
+    def made(self, numbers: np.ndarray) -> Iterable[np.ndarray]:
+        """Some documents."""
+        return self.index.documents_at(numbers)
+
 
 class Sequences(Indexed):
     """Sequences, each an array of tokens; of a multimodal index a dict, with its mode."""
@@ -78,7 +92,10 @@ class Sequences(Indexed):
     def __len__(self) -> int:
         return self.index.sequences
 
-    def __getitem__(self, index: int) -> Any:
-        held = self.index
-        tokens = held.sequence(self.within(index))
-        return {"tokens": tokens, "mode": int(held.modes[index])} if held.multimodal else tokens
+    def made(self, numbers: np.ndarray) -> Iterable[Any]:
+        """Some sequences."""
+        tokens = self.index.sequences_at(numbers)
+        if not self.index.multimodal:
+            return tokens
+        modes = self.index.modes[numbers].tolist()
+        return ({"tokens": one, "mode": mode} for one, mode in zip(tokens, modes))

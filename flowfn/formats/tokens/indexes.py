@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -104,10 +105,11 @@ class DocumentIndex:
         )
 
     @cached_property
-    def raw_tokens(self) -> np.ndarray:
-        """The bytes of the tokens."""
+    def held(self) -> np.ndarray:
+        """All that is in the file of tokens, which nobody can write to."""
         size = self.stamp[1][0]
-        return np.memmap(self.tokens_path, np.uint8, "r") if size else np.empty(0, np.uint8)
+        raw = np.memmap(self.tokens_path, np.uint8, "r") if size else np.empty(0, np.uint8)
+        return readonly(np.ndarray((size // self.dtype.itemsize,), self.dtype, raw))
 
     @cached_property
     def tokens(self) -> np.ndarray:
@@ -122,7 +124,7 @@ class DocumentIndex:
                 f"{self.who}(): the sequences in {self.tokens_path} do not follow one another, as {self.path} says; "
                 "slices are of those that do: read documents, and pack them"
             )
-        return readonly(np.ndarray((int(ends[-1]) if len(ends) else 0,), self.dtype, self.raw_tokens))
+        return self.held[: int(ends[-1]) if len(ends) else 0]
 
     @cached_property
     def document_lengths(self) -> np.ndarray:
@@ -139,34 +141,52 @@ class DocumentIndex:
         made: np.ndarray = np.diff(ends[self.firsts])
         return made
 
-    def sequence(self, number: int) -> np.ndarray:
-        """The tokens of a sequence, which nobody can write to."""
-        return self._view(number, int(self.lengths[number]), f"sequence {number}")
+    def sequences_at(self, numbers: np.ndarray) -> list[np.ndarray]:
+        """The tokens of sequences, which nobody can write to."""
+        size, lengths = self.dtype.itemsize, self.lengths[numbers].astype(np.int64)
+        begins, odd = np.divmod(self.places[numbers], size)
+        ends = begins + lengths
+        wrong = (begins < 0) | (lengths < 0) | (ends > len(self.held)) | (odd != 0)
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise ValueError(
+                f"{self.who}(): {self.path} says that sequence {numbers[at]} has {lengths[at]} tokens from byte "
+                f"{self.places[numbers[at]]} of {self.tokens_path} on, where they are not; it is damaged"
+            )
+        held = self.held
+        return [held[begin:end] for begin, end in zip(begins.tolist(), ends.tolist())]
+
+    def documents_at(self, numbers: np.ndarray) -> Iterable[np.ndarray]:
+        """The tokens of documents: of all of their sequences, one behind the other."""
+        firsts, lasts = self.firsts[numbers], self.firsts[numbers + 1]
+        wrong = (firsts < 0) | (firsts > lasts) | (lasts > self.sequences)
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise ValueError(
+                f"{self.who}(): {self.path} says that document {numbers[at]} has the sequences {firsts[at]} to "
+                f"{lasts[at]}, of {self.sequences}; it is damaged"
+            )
+        if (lasts - firsts == 1).all():
+            return self.sequences_at(firsts)
+        return map(self._joined, firsts.tolist(), lasts.tolist())
 
     def document(self, number: int) -> np.ndarray:
-        """The tokens of a document: of all of its sequences, one behind the other."""
+        """One of them: nearly always of one sequence, which is found without arrays of numbers."""
         first, last = self.firsts[number : number + 2].tolist()
-        if not 0 <= first <= last <= self.sequences:
-            raise ValueError(
-                f"{self.who}(): {self.path} says that document {number} has the sequences {first} to {last}, of "
-                f"{self.sequences}; it is damaged"
-            )
-        if last - first == 1:
-            return self.sequence(first)
-        lengths, places = self.lengths[first:last].astype(np.int64), self.places[first:last]
-        if first < last and np.array_equal(places[:-1] + lengths[:-1] * self.dtype.itemsize, places[1:]):
-            return self._view(first, int(lengths.sum()), f"document {number}")
-        return readonly(np.concatenate([np.empty(0, self.dtype), *map(self.sequence, range(first, last))]))
+        if last - first == 1 and 0 <= first < self.sequences:
+            (begin, odd), length = divmod(self.places.item(first), self.dtype.itemsize), self.lengths.item(first)
+            if not odd and 0 <= begin <= begin + length <= len(self.held):
+                return self.held[begin : begin + length]
+        (made,) = self.documents_at(np.array([number]))
+        return made
 
-    def _view(self, first: int, length: int, what: str) -> np.ndarray:
-        """So many tokens from the beginning of a sequence on."""
-        begin = int(self.places[first])
-        if length < 0 or not 0 <= begin <= self.stamp[1][0] - length * self.dtype.itemsize:
-            raise ValueError(
-                f"{self.who}(): {self.path} says that {what} has {length} tokens from byte {begin} of "
-                f"{self.tokens_path} on, where they are not; it is damaged"
-            )
-        return readonly(np.ndarray((length,), self.dtype, self.raw_tokens, begin))
+    def _joined(self, first: int, last: int) -> np.ndarray:
+        """Sequences as one: a view, if they follow one another."""
+        parts, places = self.sequences_at(np.arange(first, last)), self.places[first:last]
+        if parts and np.array_equal(places[:-1] + [part.nbytes for part in parts[:-1]], places[1:]):
+            begin = int(places[0]) // self.dtype.itemsize
+            return self.held[begin : begin + sum(map(len, parts))]
+        return readonly(np.concatenate([np.empty(0, self.dtype), *parts]))
 
 
 def index_bytes(dtype: np.dtype, lengths: Any, firsts: Any) -> list[bytes]:

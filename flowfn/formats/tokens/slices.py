@@ -7,7 +7,7 @@ together of pieces of documents; which, is found for a block of slices at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +21,6 @@ from flowfn.formats.tokens.documents import Indexed
 from flowfn.formats.tokens.files import RowShape, TokenFile, rows_in
 from flowfn.formats.tokens.indexes import DocumentIndex
 from flowfn.formats.tokens.layouts import Layout
-
-AT_ONCE = 64
-"""So many slices are put together at once, when they are read one by one."""
 
 
 class SliceFile(TokenFile):
@@ -92,21 +89,16 @@ class Slices(Indexed):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> Any:
-        (made,) = self.each(range(self.within(index), index + 1))
-        return made
+    row = Indexed.__getitem__
 
-    row = __getitem__
-
-    def each(self, block: Block) -> Iterator[Any]:
-        """The slices at the indices of a block."""
-        for at in range(0, len(block), AT_ONCE):
-            made = list(map(readonly, self._made(block[at : at + AT_ONCE])))
-            yield from made[0] if self.bare else map(list, zip(*made))
+    def made(self, numbers: np.ndarray) -> Iterable[Any]:
+        """Some slices."""
+        made = list(map(readonly, self._made(numbers)))
+        return made[0] if self.bare else map(list, zip(*made))
 
     def rows(self, block: Block) -> Any:
         """The same, stacked: tokens, or tokens, segment ids and positions."""
-        made = self._made(block)
+        made = self._made(np.asarray(block, np.int64))
         return made[0] if self.bare else made
 
     @property
@@ -126,8 +118,7 @@ class Slices(Indexed):
         self.chosen, self.bare = chosen, bare
         self.stackables = [stackable(*kind) for kind in self.kinds.values()]
 
-    def _made(self, block: Block) -> list[np.ndarray]:
-        wanted = np.asarray(block, np.int64)
+    def _made(self, wanted: np.ndarray) -> list[np.ndarray]:
         pieces = self._pieces(wanted)
         shape = (len(wanted), self.shape.length)
         made = (
