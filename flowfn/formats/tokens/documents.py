@@ -52,6 +52,8 @@ class Indexed(Opened):
 
     def each(self, block: Block) -> Iterator[Any]:
         """The datapoints at the indices of a block."""
+        if len(block) == 1:
+            return iter((self[int(block[0])],))
         blocks = (np.asarray(block[at : at + self.at_once], np.int64) for at in range(0, len(block), self.at_once))
         return chain.from_iterable(map(self.made, blocks))
 
