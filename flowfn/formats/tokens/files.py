@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,7 +71,7 @@ class TokenFile:
                 f"({self.layout.told}, {self.layout.dtype}); read it apart, and concat both"
             )
 
-    @cached_property
+    @forks.cached_property
     def columns(self) -> Columns:
         """The rows, mapped into memory."""
         with reading(self.path, f"{self.who}(): {self.path} cannot be read"):

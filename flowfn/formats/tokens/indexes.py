@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy as np
 from flowfn.datapoints.columns import readonly
 from flowfn.formats.tokens.files import stamp_of
 from flowfn.formats.tokens.layouts import INDEX_MAGIC
+from flowfn.process import forks
 from flowfn.storage.signatures import unexpected_kind
 
 DTYPES = {code: np.dtype(name) for code, name in enumerate(("u1", "i1", "<i2", "<i4", "<i8", "<f8", "<f4", "<u2"), 1)}
@@ -78,40 +78,40 @@ class DocumentIndex:
     def _array(self, dtype: str, offset: int, count: int) -> np.ndarray:
         return np.ndarray((count,), dtype, self._raw, offset)
 
-    @cached_property
+    @forks.cached_property
     def _raw(self) -> np.ndarray:
         return np.memmap(self.path, np.uint8, "r")
 
-    @cached_property
+    @forks.cached_property
     def lengths(self) -> np.ndarray:
         """How many tokens each sequence has."""
         return self._array("<i4", HEAD.size, self.sequences)
 
-    @cached_property
+    @forks.cached_property
     def places(self) -> np.ndarray:
         """At which byte each sequence begins."""
         return self._array("<i8", HEAD.size + 4 * self.sequences, self.sequences)
 
-    @cached_property
+    @forks.cached_property
     def firsts(self) -> np.ndarray:
         """The number of the first sequence of each document; behind the last, of all."""
         return self._array("<i8", HEAD.size + PER_SEQUENCE * self.sequences, self.documents + 1)
 
-    @cached_property
+    @forks.cached_property
     def modes(self) -> np.ndarray:
         """The mode of each sequence, of a multimodal index."""
         return self._array(
             "<i1", HEAD.size + PER_SEQUENCE * self.sequences + PER_DOCUMENT * (self.documents + 1), self.sequences
         )
 
-    @cached_property
+    @forks.cached_property
     def held(self) -> np.ndarray:
         """All that is in the file of tokens, which nobody can write to."""
         size = self.stamp[1][0]
         raw = np.memmap(self.tokens_path, np.uint8, "r") if size else np.empty(0, np.uint8)
         return readonly(np.ndarray((size // self.dtype.itemsize,), self.dtype, raw))
 
-    @cached_property
+    @forks.cached_property
     def tokens(self) -> np.ndarray:
         """The tokens, which nobody can write to, of an index whose sequences follow one another.
 
@@ -126,7 +126,7 @@ class DocumentIndex:
             )
         return self.held[: int(ends[-1]) if len(ends) else 0]
 
-    @cached_property
+    @forks.cached_property
     def document_lengths(self) -> np.ndarray:
         """How many tokens each document has (int64).
 
