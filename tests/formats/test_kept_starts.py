@@ -208,6 +208,28 @@ def test_when_the_one_that_looks_is_killed_another_looks(path, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["a.jsonl", "a.jsonl.index"]
 
 
+def test_a_child_that_is_forked_meanwhile_holds_nobody_up(path, monkeypatch):
+    real, children = record_files.record_blocks, []
+    until, end = os.pipe()
+
+    def forking(*given):
+        child = os.fork()
+        if not child:
+            os.close(end)
+            os.read(until, 1)
+            os._exit(0)
+        children.append(child)
+        return real(*given)
+
+    monkeypatch.setattr(record_files, "record_blocks", forking)
+    assert len(kept(path)) == 50
+    with open(path, "rb") as file:
+        kept_starts.fcntl.flock(file, kept_starts.fcntl.LOCK_EX | kept_starts.fcntl.LOCK_NB)
+    os.close(end)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0]
+    os.close(until)
+
+
 def test_without_locks_each_may_look_and_all_read_the_same(path, looked, monkeypatch, tmp_path):
     def none(*given):
         raise OSError(37, "No locks available")

@@ -90,8 +90,14 @@ def _save(path: str, cutting: str, of: tuple[Any, ...], starts: np.ndarray, who:
 @contextlib.contextmanager
 def _looking_alone(path: str) -> Iterator[None]:
     """Nobody else who comes here looks through the same file meanwhile, where the system can see to it."""
-    with open(path, "rb") as file:
-        if sys.platform != "win32":
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
+    if sys.platform == "win32":
         yield
+        return
+    with open(path, "rb") as file:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)  # a child that was forked meanwhile has the file open, too
