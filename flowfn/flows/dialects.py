@@ -427,6 +427,9 @@ NAMES: Mapping[str, str] = {
     # Hugging Face's, webdataset's, grain's and SPDL's
     "DataCollatorWithPadding": 'pad(value, mask="attention_mask")',
     "load_dataset": "flow(datasets.load_dataset(...))",
+    "load_from_disk": "read_hugging_face(folder)",
+    "IndexedDataset": "read_megatron(prefix)",
+    "GPTDataset": "read_megatron(prefix, length)",
     "concatenate_datasets": "concat(*flows)",
     "interleave_datasets": "mix(*flows, weights=...)",
     "WebDataset": "read_webdataset(path)",
