@@ -235,8 +235,8 @@ def tokens_by_source(batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, i
 
 
 def print_accounting(training: Training) -> None:
-    """What each source was to give, and has given, in tokens."""
-    for name, quota in ff.quotas(training.ranks[0]).items():
+    """What the mix was to give of each source, and has given, in tokens; some still wait to be packed."""
+    for name, quota in ff.quotas(training.ranks[-1]).items():
         print(f"{name:>7}: {quota.delivered:9,} tokens given, {quota.expected:11,.1f} were due")
 
 

@@ -21,10 +21,11 @@ from flowfn.kinds.streams import Stream
 
 
 def path_to_mix(root: Node) -> list[Node]:
-    """The stages from the last of a tree up to a mix, and that; none where no mix is, or another order between."""
+    """The stages from the last of a tree up to a mix, and that; none where no mix is, or another order between but one
+    `shard` that comes last."""
     path = [root]
     while not hasattr(root, "reached"):
-        if len(root.sources) != 1 or not (isinstance(root, Stream) or _divides(root)):
+        if len(root.sources) != 1 or not (isinstance(root, Stream) or _divides(root) or root.foot):
             return []
         (root,) = root.sources
         path.append(root)
@@ -53,11 +54,11 @@ def progress_of(root: Node, run: Run, position: int) -> Progress | None:
     mix: Any = path[-1]
     if not mix.followed:
         size = inputs_of_each(path[:-1])
-        made: Progress | None = mix.progress(run, position * size, size)
+        made: Progress | None = mix.progress(run, run.base + position * size, size)
         return made
     number = _lowest(path)
     size, anchor = inputs_of_each(path[number + 1 : -1]), run.anchors.get(path[number].place)
-    if anchor is None and not position:
+    if anchor is None and not (run.base or position):
         anchor = Anchor(run.epoch, 0, (0,), 0)
     if anchor is None or anchor.read is None:
         return None
@@ -153,5 +154,5 @@ def mix_of(node: Node) -> Any:
 
 
 def inputs_of_each(stages: Iterable[Node]) -> int:
-    """How many inputs of the first stages an output of the last one is made of."""
-    return math.prod(stage.part.traits.size for stage in stages)
+    """How many inputs of the first stages an output of the last one is made of, on all ranks if they are shared out."""
+    return math.prod(stage.world if stage.part.traits.shards else stage.part.traits.size for stage in stages)

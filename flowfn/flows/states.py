@@ -89,7 +89,8 @@ def pack_state(flow: FlowTree, seed: int, epoch: int, checkpoint: Checkpoint) ->
         state["anchors"] = {key: [a.epoch, a.outputs, [*map(json_number, a.inputs)]] for key, a in anchors.items()}
     if checkpoint.skip:
         state["skip"] = written(checkpoint.skip)
-    mixed = entry(flow.node, Run(seed, (epoch,), anchors=checkpoint.anchors), checkpoint.position)
+    run = Run(seed, (epoch,), base=checkpoint.base, anchors=checkpoint.anchors)
+    mixed = entry(flow.node, run, checkpoint.position)
     if mixed is not None:
         state["mix"] = mixed | ({"behind": behind_mix(flow)} if "picks" in mixed else {})
     return sealed(state)
@@ -170,9 +171,12 @@ def _checkpoint_of(flow: FlowTree, contents: Mapping[str, Any], same: bool) -> C
             "of what they held. Let the pipeline that saved it finish this pass, and begin the next one with this one: "
             "set_epoch(epoch + 1)"
         )
-    if not whole and mixed and "picks" not in mixed and (mix := mix_of(node)) is not None:
-        return Checkpoint(0, 0, {mix.place: mix.anchor(contents["epoch"], mixed)})
+    mix = None if whole or not mixed or "picks" in mixed else mix_of(counting.node)
     behind = not whole and "picks" in mixed and mixed["behind"] == behind_mix(flow)
+    if mix is not None or behind:
+        _check_last_rank(contents)
+    if mix is not None:
+        return Checkpoint(0, 0, {mix.place: mix.anchor(contents["epoch"], mixed)})
     if behind:
         whole, facts = True, going_on(node, facts, contents["epoch"], mixed)
     elif whole:
@@ -193,6 +197,17 @@ def _checkpoint_of(flow: FlowTree, contents: Mapping[str, Any], same: bool) -> C
     kept = {key: fact for key, fact in facts.items() if (key if key >= 0 or counting.shared else ~key) in there}
     position, within = divmod(contents["count"], counting.each * counting.ranks(node.world))
     return Checkpoint(0, contents["count"], kept) if within else Checkpoint(position, 0, kept)
+
+
+def _check_last_rank(contents: Mapping[str, Any]) -> None:
+    """Make sure that all ranks go on from where the last one had read a mix, if that has become another."""
+    rank, world = contents.get("rank", 0), contents.get("world", 1)
+    if rank != world - 1:
+        raise ValueError(
+            f"load_state_dict(): the state is of rank {rank} of {world}, and the mix has other sources or weights now; "
+            f"load the state of rank {world - 1} on every rank: it has read furthest, and all have to change the mix "
+            "at the same place"
+        )
 
 
 def _check_rank(flow: FlowTree, contents: Mapping[str, Any], counting: Counting) -> None:

@@ -144,8 +144,9 @@ mix.definition = mixed.definition  # type: ignore[attr-defined]  # so that pipe 
 def quotas(iterator: FlowIterator[Any]) -> dict[Any, Quota]:
     """What each source of a mix should have given so far, and what it has given, by name: datapoints, or units.
 
-    `iterator` is over a mix, or over stages behind one: map-like ones, batch, prefetch, and streams as `pack` is one;
-    what those still hold has been given by the mix.
+    `iterator` is over a mix, or over stages behind one: map-like ones, batch, prefetch, a `shard` behind which no other
+    order comes, and streams as `pack` is one; what those still hold has been given by the mix, and what other ranks
+    have been given in the same steps.
 
     Raises:
         TypeError: `iterator` is no iterator over a flow.
@@ -158,11 +159,12 @@ def quotas(iterator: FlowIterator[Any]) -> dict[Any, Quota]:
     {'web': Quota(expected=7.5, delivered=8), 'code': Quota(expected=2.5, delivered=2)}
     """
     recipe, seed, epoch, checkpoint = iterator.progress()
-    told = quotas_of(recipe.node, Run(seed, (epoch,), anchors=checkpoint.anchors), checkpoint.position)
+    run = Run(seed, (epoch,), base=checkpoint.base, anchors=checkpoint.anchors)
+    told = quotas_of(recipe.node, run, checkpoint.position)
     if told is None:
         raise ValueError(
-            "quotas(): there must be a mix, and behind it nothing but map-like stages, batch, prefetch and streams, "
-            "as pack is one"
+            "quotas(): there must be a mix, and behind it nothing but map-like stages, batch, prefetch, one shard "
+            "and streams, as pack is one"
         )
     return {name: Quota(*one) for name, one in told.items()}
 

@@ -378,3 +378,61 @@ def test_a_resume_reads_again_only_what_was_held(form, unit):
     with iter(make().load_state_dict(state)) as iterator:
         next(iterator)
     assert len(read) < 20 or form is streamed  # a generator has to be read to get anywhere
+
+
+# On several ranks
+
+
+def on_ranks(world, names, *, batch=2, state=None, **options):
+    """What each rank of a world gives, and its last state, up to the end or for a few steps."""
+    steps, every = options.pop("steps", None), []
+    for rank in range(world):
+        tail = [ff.shard(rank, world, remainder="keep"), ff.batch(batch, collate=None)]
+        flow = packed(names, tail=tail, **options)
+        if state is not None:
+            flow.load_state_dict(state, strict=False)
+        with iter(flow) as iterator:
+            batches = list(itertools.islice(iterator, steps))
+            every.append(([row for one in batches for row in one], iterator.state_dict(), ff.quotas(iterator)))
+    return every
+
+
+@pytest.mark.parametrize("unit", [None, len], ids=["counted", "in tokens"])
+@pytest.mark.parametrize("form", [list, streamed])
+@pytest.mark.parametrize("how", PACKERS)
+def test_on_ranks_the_mix_changes_at_the_same_place_and_their_number_may_too(how, form, unit):
+    options = {"form": form, "how": PACKERS[how], "unit": unit}
+    for steps in (1, 2):
+        before = on_ranks(2, ("web", "code"), steps=steps, weights=[1, 2], **options)
+        given = [row for rows, *_ in before for row in rows]
+        state = json.loads(json.dumps(before[-1][1]))
+        for world, batch in ((2, 2), (1, 4), (4, 1)):
+            names = ("books", "web", "code")
+            after = on_ranks(world, names, batch=batch, state=state, weights=[1, 1, 2], **options)
+            assert given_of([*given, *(row for rows, *_ in after for row in rows)]) == whole_of(names), (steps, world)
+        with pytest.raises(ValueError, match=r"of rank 0 of 2, .*; load the state of rank 1 on every rank"):
+            on_ranks(2, ("books", "web", "code"), state=before[0][1], weights=[1, 1, 2], **options)
+
+
+@pytest.mark.parametrize("form", [list, streamed])
+def test_quotas_on_ranks_are_of_all_of_them(form):
+    first, last = (quotas for *_, quotas in on_ranks(2, ("web", "code"), steps=2, form=form, unit=len, bins=3))
+    assert sum(one.delivered for one in last.values()) >= 4 * 2 * 8
+    assert sum(one.delivered for one in first.values()) <= sum(one.delivered for one in last.values())
+
+
+@pytest.mark.parametrize("form", [list, streamed])
+def test_on_ranks_a_mix_without_anything_behind_it_changes_too(form):
+    def ranks(names, state=None, steps=None):
+        every = []
+        for rank in range(2):
+            mix = ff.mix({name: form(list(SIZES[name])) for name in names}, until="all", tag="from")
+            flow = ff.pipe(mix, ff.shard(rank, 2, remainder="keep"), ff.batch(2, collate=None))
+            with iter(flow if state is None else flow.load_state_dict(state, strict=False)) as iterator:
+                every.append((list(itertools.islice(iterator, steps)), iterator.state_dict()))
+        return every
+
+    before = ranks(("web", "code"), steps=3)
+    after = ranks(("web", "code", "few"), before[1][1])
+    given = Counter(pair for rows, _ in (*before, *after) for one in rows for pair in one)
+    assert given == Counter((size, name) for name in ("web", "code", "few") for size in SIZES[name])

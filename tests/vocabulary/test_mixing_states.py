@@ -171,7 +171,7 @@ def test_quotas_elsewhere_are_refused():
         ff.flow([1]),
         ff.filter(bool, mixed),
         ff.shuffle(mixed),
-        ff.shard(0, 2, mixed),
+        ff.shard(0, 2, ff.take(8, mixed)),
         ff.zip(mixed, mixed),
         ff.repeat(2, mixed),
     ):
