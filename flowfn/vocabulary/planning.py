@@ -174,7 +174,9 @@ class Planner:
         shape = plans.Shape(self.ranks, self.microbatches or 1, np.array([self.tokens]))
         if self.padded:
             return plans.padded(lengths, costs, shape, key, ended)
-        return plans.filled(lengths[:, None], costs, shape, key, ended)
+        return plans.filled(
+            np.maximum(lengths, 1)[:, None], costs, shape, key, ended
+        )  # what is empty makes a step, too
 
     def _step(self, lengths: np.ndarray, costs: np.ndarray, key: int) -> Plan:
         """One step, of all datapoints if there are equally many for each rank."""

@@ -308,6 +308,13 @@ def test_no_more_than_a_window_is_held():
         assert len(read) <= 2 * 10_001 + 100
 
 
+@pytest.mark.parametrize("padded", [True, False])
+def test_endless_empty_datapoints_make_steps(padded):
+    endless = ff.pipe(ff.cycle([(0, 0)]), plan(ranks=2, tokens=10, window=100, padded=padded))
+    with endless.run() as iterator:
+        assert [len(next(iterator)) for _ in range(3)] == [10, 10, 10]
+
+
 # What is refused
 
 
