@@ -158,7 +158,7 @@ def balanced(quick: bool) -> list[Finding]:
     findings = []
     for shape, draw in SHAPES.items():
         for ranks in (8, 64):
-            n = 200_000 if quick else 600_000
+            n = 200_000 if quick else 400_000
             lengths = draw(n)
             every = ways(lengths, ranks)
             for number, (name, way) in enumerate(every.items()):
