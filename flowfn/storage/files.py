@@ -49,6 +49,8 @@ def file_path(path: Any, who: str) -> str:
     Raises:
         TypeError, ValueError: it is no path.
     """
+    if type(path) is str and path[:1] == os.sep == "/" and os.path.normpath(path) == path:
+        return path  # as those of long lists are
     PATH.check(who, "path", path, {})
     text = os.fsdecode(path)
     return text if is_url(text) else os.path.abspath(os.path.expanduser(text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -41,7 +42,7 @@ def paths_of(paths: Any, who: str, folders: bool = False) -> list[str]:
 
 def _expanded(one: Any, who: str, folders: bool) -> Iterator[str]:
     path = file_path(one, who)
-    if not is_url(path) and os.path.exists(path) and (folders or not os.path.isdir(path)):
+    if not is_url(path) and _is_there(path, folders):
         yield path
         return
     for pattern in braces(os.fsdecode(one)):
@@ -52,6 +53,15 @@ def _expanded(one: Any, who: str, folders: bool) -> Iterator[str]:
                 yield from map(os.path.abspath, matching(pattern, folders))
             except OSError as error:
                 raise type(error)(f"{who}(): {error}") from None
+
+
+def _is_there(path: str, folders: bool) -> bool:
+    """Whether there is a file, or perhaps a folder, of this name; the system is asked once, as there may be very many."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return folders or not stat.S_ISDIR(mode)
 
 
 def _behind_url(pattern: str, who: str) -> list[str]:
