@@ -56,7 +56,7 @@ def _expanded(one: Any, who: str, folders: bool) -> Iterator[str]:
 
 
 def _is_there(path: str, folders: bool) -> bool:
-    """Whether there is a file, or perhaps a folder, of this name; the system is asked once, as there may be very many."""
+    """Whether there is a file, or perhaps a folder, of this name; the system is asked once, as there may be many."""
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):

@@ -90,11 +90,12 @@ def of_rows(sizes: Sizes, folder: Path) -> list[Finding]:
         }
         times = fastest({name: Contestant(run, len(order)) for name, run in contestants.items()}, sizes.rounds)
         named = f"rows of {LENGTH} tokens, batches of {size}"
+        target = ">= 5" if size > 8 else ">= 3"  # of 8 rows, what a batch costs tells
         findings += [
             ratio(named, times, "bare gather", "flowfn", unit="µs", target=">= 0.8"),
             ratio(named, times, "bare gather", "flowfn, one token more", unit="µs", target=">= 0.8"),
-            ratio(named, times, "row by row as Megatron-LM", "flowfn", unit="µs", target=">= 5"),
-            ratio(named, times, "row by row as nanoGPT", "flowfn", unit="µs", target=">= 5"),
+            ratio(named, times, "row by row as Megatron-LM", "flowfn", unit="µs", target=target),
+            ratio(named, times, "row by row as nanoGPT", "flowfn", unit="µs", target=target),
         ]
     return findings
 
