@@ -150,6 +150,8 @@ def test_batches_of_slices_are_gathered(options, prefix):
         batches = list(ff.pipe(flow, *stages, ff.batch(5)))
         assert same(batches, list(ff.pipe(list(ff.pipe(flow, *stages)), ff.batch(5))))
     if "segments" in options:
+        twice = list(ff.pipe(flow, ff.select([1, 1]), ff.batch(4)))
+        assert same(twice, [[row[1], row[1]] for row in ff.pipe(flow, ff.batch(4))])
         chosen = ff.pipe(flow, ff.select([2, 0]), ff.batch(4))
         assert same(list(chosen), [[row[2], row[0]] for row in ff.pipe(flow, ff.batch(4))])
 

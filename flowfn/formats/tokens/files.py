@@ -54,7 +54,7 @@ class TokenFile:
         self.path, self.stamp, self.layout, self.shape, self.who = path, stamp, layout, shape, who
         self.tokens = layout.tokens(path, stamp[0], who)
         self.count = shape.rows(self.tokens)
-        self.stackables = [stackable(layout.dtype, (shape.length,))]
+        self.stackables, self.checked = [stackable(layout.dtype, (shape.length,))], False
 
     def __len__(self) -> int:
         return self.count
@@ -77,7 +77,9 @@ class TokenFile:
         with reading(self.path, f"{self.who}(): {self.path} cannot be read"):
             if stamp_of(self.path) != self.stamp:
                 raise ValueError(f"{self.who}(): {self.path} has changed since it was opened; call {self.who}() again")
-            self.check()
+            if not self.checked:  # which a file that is mapped again has been
+                self.check()
+                self.checked = True
             return Columns(rows_in(self.mapped(), self.layout.dtype, self.shape))
 
     def mapped(self) -> np.ndarray:

@@ -39,7 +39,7 @@ class SliceFile(TokenFile):
 
 
 class Pieces(NamedTuple):
-    """Which parts of documents make slices: where each begins in the file and in the slices, and how long it is."""
+    """Which parts of documents make slices, one behind the other: at which token each begins, and how long it is."""
 
     begins: np.ndarray
     lengths: np.ndarray
@@ -116,7 +116,7 @@ class Slices(Indexed):
     def _choose(self, chosen: list[int], bare: bool) -> None:
         """Have datapoints of some of the three arrays; `bare`, of the one."""
         self.chosen, self.bare = chosen, bare
-        self.stackables = [stackable(*kind) for kind in self.kinds.values()]
+        self.stackables = [stackable(self.index.dtype if at == 0 else np.dtype(np.int32), ()) for at in chosen]
 
     def _made(self, wanted: np.ndarray) -> list[np.ndarray]:
         pieces = self._pieces(wanted)
