@@ -319,8 +319,7 @@ def test_packing_for_ranks_goes_on_from_its_window():
     assert len(json.dumps(state)) < 1000
 
 
-@pytest.mark.parametrize("world", [1, 4, 16])
-@pytest.mark.parametrize("taken", [1, 5])
+@pytest.mark.parametrize(("world", "taken"), [(4, 1), (16, 5)])
 def test_rows_packed_for_8_ranks_go_on_under_other_worlds(world, taken):
     def flow(rank, world):
         rows = ff.pipe((bimodal(6000) // 16 + 1).tolist(), ff.shuffle(), ff.map(partial(np.full, fill_value=7)))
