@@ -56,6 +56,7 @@ _NO_CODE = frozenset(
         "__weakref__",
         "__firstlineno__",
         "__static_attributes__",
+        "__slotnames__",  # what pickle remembers of a class whose objects it has seen
         "_abc_impl",
     }
     | {

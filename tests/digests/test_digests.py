@@ -365,6 +365,27 @@ def test_a_function_that_has_run_has_the_key_that_it_had():
     assert pipeline_key(made.flow, 0, "") == before
 
 
+def test_a_key_is_the_same_once_an_object_of_a_class_has_been_pickled():
+    made = module(
+        """
+        import flowfn as ff
+
+        class Scaled:
+            def __init__(self, factor):
+                self.factor = factor
+
+            def of(self, x):
+                return self.factor * x
+
+        flow = ff.pipe([1, 2], ff.map(Scaled(3).of))
+        """
+    )
+    before = pipeline_key(made.flow, 0, "")
+    made.Scaled(3).__reduce_ex__(2)
+    assert "__slotnames__" in vars(made.Scaled)
+    assert pipeline_key(made.flow, 0, "") == before
+
+
 @pytest.mark.parametrize("seed", ["0", "1", "random"])
 def test_the_key_is_the_same_in_every_process(seed):
     names = [
