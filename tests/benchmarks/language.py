@@ -102,6 +102,17 @@ def in_one_process(sizes: Sizes, folder: Path) -> list[Finding]:
     ]
 
 
+def mixed_by_tokens(sizes: Sizes, folder: Path) -> list[Finding]:
+    """Bytes as tokens, of which each source has a share, in one process; the other loops know no such mix."""
+    work = texts.Texts(texts.written(folder, sizes.texts), texts.as_bytes)
+    contestants = {
+        name: Contestant(partial(consume, batches), sum(int((ids > 0).sum()) for _, ids, _ in batches))
+        for name, batches in (("flowfn", texts.flowfn_by_tokens(work)), ("by hand", texts.by_loop_by_tokens(work)))
+    }
+    times, question = fastest(contestants, sizes.rounds), "bytes, mixed by tokens, laid end to end"
+    return [told(question, times), ratio(question, times, "by hand", "flowfn", unit=UNIT, target=">= 0.6")]
+
+
 def with_two_processes(sizes: Sizes, folder: Path) -> list[Finding]:
     """Bytes as tokens, two processes each, in the middle of a long pass: what it takes to start them is not counted."""
     work = texts.Texts(texts.written(folder, sizes.texts), texts.as_bytes)
@@ -193,6 +204,7 @@ def resuming(sizes: Sizes, folder: Path) -> list[Finding]:
 
 QUESTIONS: list[Callable[[Sizes, Path], list[Finding]]] = [
     in_one_process,
+    mixed_by_tokens,
     with_two_processes,
     with_a_tokenizer,
     pack_alone,

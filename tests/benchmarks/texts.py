@@ -26,6 +26,8 @@ from flowfn.formats import read_jsonl
 
 LENGTH, ROWS, BINS = 2048, 8, 64
 NUMBERS = np.arange(LENGTH, dtype=np.int32)
+SHARES = (0.5, 0.3, 0.2)
+"""What the sources have of the tokens, where they are mixed by these."""
 WORDS = ["the", "of", "and", "to", "in", "is", "that", "it", "was", "for", "on", "are", "with", "his", "they", "from"]
 MEANS = (5.0, 6.0, 6.5)
 """Logarithms of the median length of a text in each source, in bytes."""
@@ -93,6 +95,13 @@ def flowfn(how: Any, texts: Texts) -> Iterable[Any]:
     return ff.pipe(ff.mix(*sources), ff.pack(LENGTH, how=how), ff.batch(ROWS))
 
 
+def flowfn_by_tokens(texts: Texts) -> Iterable[Any]:
+    """One process; sources have shares of the tokens, until one of them has ended."""
+    sources = [ff.pipe(read_jsonl(list(paths)), ff.map(texts.of_record)) for paths in texts.paths]
+    mixed = ff.mix(*sources, weights=SHARES, unit=len)
+    return ff.pipe(mixed, ff.pack(LENGTH, how=ff.concat_then_split), ff.batch(ROWS))
+
+
 def flowfn_processes(how: Any, texts: Texts, times: int = 1) -> Iterable[Any]:
     """Two processes, each of which packs half of every source, as those of grain do; all of it so many times."""
     rows = ff.interleave(partial(_rows_of_part, how, texts), cycle=2, block=ROWS)
@@ -151,6 +160,25 @@ def filled_batches(documents: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]
                     batch, row = None, 0
     if batch is not None:
         yield [array[: row + (used > 0)] for array in batch]
+
+
+def by_loop_by_tokens(texts: Texts) -> Iterable[Any]:
+    """By hand: the source comes next that is furthest behind its share of the tokens."""
+
+    def documents() -> Iterator[np.ndarray]:
+        sources = [chain.from_iterable(map(open, paths)) for paths in texts.paths]
+        given, heads = [0] * len(sources), [next(source) for source in sources]
+        while True:
+            turn = min(range(len(sources)), key=lambda source: given[source] / SHARES[source])
+            tokens = texts.tokens(json.loads(heads[turn])["text"])
+            given[turn] += len(tokens)
+            yield tokens
+            try:
+                heads[turn] = next(sources[turn])
+            except StopIteration:
+                return
+
+    return Passes(lambda: filled_batches(documents()))
 
 
 def row_by_hand(data: Sequence[np.ndarray], row: list[tuple[int, int, int]]) -> list[np.ndarray]:
