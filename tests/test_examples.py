@@ -174,6 +174,11 @@ def test_language_goes_round_a_bad_step_on_other_ranks(tmp_path):
     assert cv2.imread(str(tmp_path / "language.png")).std() > 20
 
 
+def test_fill_in_tasks_keep_every_law(tmp_path):
+    output = run(tmp_path, "language_tasks.py")
+    assert all(word in output for word in ("epoch 1", "<prefix>", "<middle>", "<0>", "both pipelines keep every law"))
+
+
 def test_own_stage_keeps_every_law(tmp_path):
     assert "the pipeline keeps every law" in run(tmp_path, "own_stage.py")
 
