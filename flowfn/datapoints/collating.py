@@ -26,7 +26,7 @@ from flowfn.showing import brief
 Collation = TypeVar("Collation", bound=Callable[..., Any])
 
 _STACKS = {"torch": "torch.stack", "tensorflow": "tf.stack", "jaxlib": "jax.numpy.stack", "jax": "jax.numpy.stack"}
-_dtype = attrgetter("dtype")
+_dtype, _shape_of = attrgetter("dtype"), attrgetter("shape")
 NUMBERS = frozenset({int, float, bool, complex})
 _OF_ONE_DTYPE = frozenset({float, bool, complex, np.bool_, *(np.dtype(one).type for one in "bBhHiIlLqQefdgFDG")})
 COLLATION = rules.Rule(
@@ -310,35 +310,41 @@ def _missing(values: Sequence[Any]) -> str:
 
 def _arrays(values: Sequence[Any]) -> Any:
     kinds = set(map(type, values))
-    if kinds != {np.ndarray}:
-        if NoneType in kinds:
-            raise ValueError(_missing(values))
-        if any(map(subclasses.carries, kinds)):
-            return subclasses.joined_arrays(values, _arrays, _arrays)
-        values = [
-            np.asarray(value)
-            if isinstance(value, np.ndarray)
-            else as_array(value)
-            if hasattr(value, "__array__")
-            else value
-            for value in values
-        ]
+    if kinds == {np.ndarray}:
+        if len(set(map(_shape_of, values))) > 1:
+            raise ValueError(_unequal(values))
+        return _laid_together(values)
+    if NoneType in kinds:
+        raise ValueError(_missing(values))
+    if any(map(subclasses.carries, kinds)):
+        return subclasses.joined_arrays(values, _arrays, _arrays)
+    values = [
+        np.asarray(value)
+        if isinstance(value, np.ndarray)
+        else as_array(value)
+        if hasattr(value, "__array__")
+        else value
+        for value in values
+    ]
     if len({value.shape if type(value) is np.ndarray else np.shape(value) for value in values}) > 1:
         raise ValueError(_unequal(values))
-    if not all(type(value) is np.ndarray for value in values):
-        values = [
-            value if type(value) is np.ndarray else as_array([value]).reshape(np.shape(value)) for value in values
-        ]
-    first, shape = values[0], (len(values), *values[0].shape)
-    alike = countOf(map(_dtype, values), first.dtype) == len(values)
+    return _laid_together(
+        [value if type(value) is np.ndarray else as_array([value]).reshape(np.shape(value)) for value in values]
+    )
+
+
+def _laid_together(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays of one shape as one."""
+    first, shape = arrays[0], (len(arrays), *arrays[0].shape)
+    alike = countOf(map(_dtype, arrays), first.dtype) == len(arrays)
     plain = alike and first.dtype.kind in "biufc" and first.dtype.isnative
-    dtype = first.dtype if plain else promotion.common(values)
-    small = alike and first.nbytes * len(values) < buffers.SMALL
+    dtype = first.dtype if plain else promotion.common(arrays)
+    small = alike and first.nbytes * len(arrays) < buffers.SMALL
     made = np.empty(shape, dtype) if small else buffers.empty(shape, dtype)
-    if first.ndim:  # to lay them end to end is faster by far than to give each an axis more
-        np.concatenate(values, out=made.reshape(shape[0] * shape[1], *shape[2:]), casting="unsafe")
+    if first.ndim:  # end to end, which is faster by far than to give each an axis more
+        np.concatenate(arrays, out=made.reshape(shape[0] * shape[1], *shape[2:]), casting="unsafe")
         return made
-    return np.stack(values, out=made, casting="unsafe")
+    return np.stack(arrays, out=made, casting="unsafe")
 
 
 def _nested(values: Sequence[Any]) -> Any:

@@ -69,8 +69,6 @@ class Layout:
 
     def item(self, datapoint: Any) -> Item:
         """A datapoint, to be packed."""
-        if type(datapoint) is np.ndarray and datapoint.ndim and self.plain:
-            return len(datapoint), SINGLE, (datapoint,)
         form, components = self._taken_apart(datapoint)
         values = [*components]
         for place in form.places:

@@ -7,6 +7,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeAlias
 
+import numpy as np
 from more_itertools import peekable
 
 from flowfn import rules
@@ -194,9 +195,13 @@ class Waiting:
 
     def lengths(self) -> Iterator[Size]:
         """The lengths of the sequences, each read when it is asked for."""
-        items, item_of, nothing, offset = self.items, self.layout.item, self.layout.nothing, self.offset
+        items, nothing, offset = self.items, self.layout.nothing, self.offset
+        item_of, plain = self.layout.item, self.layout.plain
         for number, datapoint in enumerate(self.source, self.fresh):
-            item = item_of(datapoint)
+            if plain and type(datapoint) is np.ndarray and datapoint.ndim:  # most are
+                item: Item = (len(datapoint), SINGLE, (datapoint,))
+            else:
+                item = item_of(datapoint)
             if offset:
                 item, offset = self._rest(item, offset), 0
             size = item[0]
