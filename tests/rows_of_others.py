@@ -158,6 +158,11 @@ GRAIN = {
         "vocabulary/packing::rows_are_those_of_grain",
         "vocabulary/packing::concatenated_rows_are_those_of_grain",
     ],
+    "meta_features=": [
+        "vocabulary/packing_elsewhere::meta_features_of_grain_are_what_is_kept",
+        "vocabulary/packing_elsewhere::segments_are_aligned_as_in_grain",
+        "vocabulary/packing_elsewhere::a_row_of_grain_holds_no_more_sequences_than_it_may",
+    ],
     "get_state()": ["interop/from_grain::workers_of_grain_make_batches_of_their_own_records"],
     "device_put(": [
         "interop/jax::datapoints_are_those_without_it_and_in_their_order",

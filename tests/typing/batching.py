@@ -166,5 +166,11 @@ def batches_taken_apart_and_made_anew(image: Image) -> None:
 def packed_rows_and_masks(tokens: Sequence[int]) -> None:
     assert_type(ff.pipe([{"inputs": tokens}], ff.pack(512)), ff.Flow[dict[str, Any]])
     assert_type(ff.pack(512, [[1, 2]], how=ff.best_fit), ff.Flow[list[Any]])
+    assert_type(
+        ff.pipe([{"inputs": tokens, "from": "web"}], ff.pack(512, keep="from", multiple=8)), ff.Flow[dict[str, Any]]
+    )
+    assert_type(ff.pack(512, [[1, 2]], ranks=8, cost=lambda n: n + n * n), ff.Flow[list[Any]])
+    assert_type(ff.cu_seqlens([1, 1, 2]), tuple[np.ndarray, int])
+    assert_type(ff.pipe([tokens], ff.map(ff.with_ends(1, 2)), ff.flat_map(ff.split_long(8, overlap=2))), ff.Flow[Any])
     assert_type(ff.pipe([{"x": 1}], ff.pad_to_multiple(8, mask="real")), ff.Flow[dict[str, Any]])
     assert_type(ff.pad_to_multiple(8, [("a", 1)]), ff.Flow[tuple[Any, ...]])
