@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import chain, repeat
 from operator import attrgetter, countOf
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from flowfn.datapoints import promotion, subclasses
-from flowfn.datapoints.collating import Ragged, as_array
 from flowfn.datapoints.padding import check_fits
-from flowfn.showing import brief
+from flowfn.vocabulary.packing.forms import Form, Forms, Item, in_order
 from flowfn.vocabulary.packing.packers import PackedRow, Size
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Form:
-    """How datapoints are put together: the kind of container (None: they are one sequence each), the names of their
-    components, and which of these are kept as they are."""
-
-    kind: type | None
-    names: tuple[Any, ...]
-    kept: frozenset[Any] = frozenset()
-    places: tuple[int, ...] = (0,)
-
-    @property
-    def sequences(self) -> list[Any]:
-        """The names of what is packed, which is at these places."""
-        return [self.names[place] for place in self.places]
-
-
-Item: TypeAlias = "tuple[Size, Form, Sequence[Any]]"
-"""A datapoint to be packed, or a part of one: what it takes of a row, its form, and its components."""
-
-SINGLE = Form(None, (0,))
 BESIDE = ("segment_ids", "positions")
 MOST_KEPT = 1024
 """Of small arrays that many rows are made of."""
@@ -48,101 +24,20 @@ MOST_FILLINGS = 16
 
 
 class Layout:
-    """How long rows are, in each component, what they are filled up with, which components are no sequences, and of
-    what number segments begin at multiples."""
+    """How long rows are, in each component, and what they are filled up with."""
 
     def __init__(self, length: int | Mapping[Any, int], value: Any, keep: Iterable[Any], multiple: int) -> None:
-        self.value, self.keep, self.multiple = value, frozenset(keep), multiple
+        self.value, self.multiple = value, multiple
         capacities = [*map(int, length.values())] if isinstance(length, Mapping) else [length]
         self.lengths = dict(zip(length, capacities)) if isinstance(length, Mapping) else None
         self.capacity: Size = tuple(capacities) if self.lengths else capacities[0]
         self.nothing: Size = (0,) * len(self.lengths) if self.lengths else 0
-        self.forms: dict[Any, Form] = {}
+        self.forms = Forms(self.lengths, keep, multiple)
         self.fillings: dict[Any, np.ndarray] = {}
-        self.plain = self.lengths is None and not self.keep and multiple == 1
         numbers = np.arange(max(capacities), dtype=np.int32)
         self.zeros = np.zeros_like(numbers)
         self.first_numbers = lru_cache(MOST_KEPT)(lambda count: numbers[:count])
         self.ids_in_turn = lru_cache(MOST_KEPT)(partial(_ids_in_turn, step=1 if multiple == 1 else 2))
-
-    # Datapoints
-
-    def item(self, datapoint: Any) -> Item:
-        """A datapoint, to be packed."""
-        form, components = self._taken_apart(datapoint)
-        values = [*components]
-        for place in form.places:
-            if type(values[place]) is not np.ndarray or not values[place].ndim:
-                values[place] = _sequence(values[place], datapoint)
-        sizes = [len(values[place]) for place in form.places]
-        if self.lengths is not None:
-            return self._sizes_in_order(datapoint, form, sizes), form, values
-        if not sizes:
-            raise ValueError(f"pack(): keep leaves nothing to be packed of {brief(datapoint)}")
-        if countOf(sizes, sizes[0]) != len(sizes):
-            told = dict(zip(form.sequences, sizes)) if form.kind is dict else sizes
-            raise ValueError(
-                f"pack(): the sequences of a datapoint must be equally long, got lengths {told}; "
-                "a dict of lengths, length={...}, is for dicts of sequences with lengths of their own, keep= for "
-                "what is no sequence"
-            )
-        return self._aligned(sizes[0]), form, values
-
-    def part(self, item: Item, start: Size, stop: Size) -> Item:
-        """A part of a datapoint."""
-        _, form, values = item
-        parts = [*values]
-        if self.lengths is None:
-            for place in form.places:
-                parts[place] = parts[place][start:stop]
-            return stop - start, form, parts
-        for name, begin, end in zip(self.lengths, start, stop):
-            place = form.names.index(name)
-            parts[place] = parts[place][begin:end]
-        return tuple(map(operator.sub, stop, start)), form, parts
-
-    def _taken_apart(self, datapoint: Any) -> tuple[Form, Iterable[Any]]:
-        """The form of a datapoint, and its components."""
-        if isinstance(datapoint, Mapping):
-            return self._form(dict, tuple(datapoint), datapoint), datapoint.values()
-        if hasattr(datapoint, "_make") or (dataclasses.is_dataclass(datapoint) and not isinstance(datapoint, type)):
-            raise TypeError(
-                f"pack(): there is no place for segment ids and positions in {brief(datapoint)}; map it to a dict "
-                "before"
-            )
-        if isinstance(datapoint, (list, tuple)) and (self.keep or _holds_sequences(datapoint)):
-            kind = list if isinstance(datapoint, list) else tuple
-            return self._form(kind, tuple(range(len(datapoint))), datapoint), datapoint
-        return self._form(None, (0,), datapoint), (datapoint,)
-
-    def _form(self, kind: type | None, names: tuple[Any, ...], datapoint: Any) -> Form:
-        form = self.forms.get((kind, names))
-        if form is None:
-            missing = self.keep - {*names} if kind else self.keep
-            if missing:
-                raise ValueError(
-                    f"pack(): keep names {', '.join(sorted(map(repr, missing)))}, but a datapoint has "
-                    f"{list(names) if kind else 'no components'}: {brief(datapoint)}"
-                )
-            places = tuple(place for place, name in enumerate(names) if name not in self.keep)
-            form = self.forms[kind, names] = Form(kind, names, self.keep, places)
-        return form
-
-    def _sizes_in_order(self, datapoint: Any, form: Form, sizes: list[int]) -> tuple[int, ...]:
-        """How much a datapoint takes of each of several lengths."""
-        named = dict(zip(form.sequences, sizes))
-        if form.kind is not dict or named.keys() != (self.lengths or {}).keys():
-            have = list(named) if form.kind is dict else brief(datapoint)
-            raise ValueError(
-                f"pack(): length names the components {list(self.lengths or ())}, but a datapoint has {have}; select "
-                "takes some, keep= is for what is no sequence"
-            )
-        return tuple(self._aligned(named[name]) for name in self.lengths or ())
-
-    def _aligned(self, size: int) -> int:
-        return -(-size // self.multiple) * self.multiple
-
-    # Rows
 
     def used(self, row: PackedRow) -> Size:
         """How much a row holds."""
@@ -162,7 +57,7 @@ class Layout:
         spans, forms, values = zip(*items)
         form = forms[0]
         if countOf(forms, form) != len(forms):
-            values = tuple(map(_in_order, repeat(form), forms, values))
+            values = tuple(map(in_order, repeat(form), forms, values))
         if self.lengths is not None:
             return self._row_of_many(form, dict(zip(form.names, zip(*values))), spans)
         made: list[Any] = []
@@ -281,45 +176,8 @@ def _ids_in_turn(count: int, step: int) -> np.ndarray:
     return ids
 
 
-def _in_order(form: Form, other: Form, values: Sequence[Any]) -> Sequence[Any]:
-    """The components of a datapoint of another form in the order of the first."""
-    if other.kind is not form.kind or {*other.names} != {*form.names}:
-        raise ValueError(
-            f"pack(): datapoints must have the same components, got {_form_in_words(form)} and {_form_in_words(other)}"
-        )
-    named = dict(zip(other.names, values))
-    return tuple(named[name] for name in form.names)
-
-
-def _form_in_words(form: Form) -> str:
-    return "one sequence" if form.kind is None else f"a {form.kind.__name__} of {', '.join(map(repr, form.names))}"
-
-
 def _joined(rows: dict[Any, Any], beside: dict[Any, Any]) -> dict[Any, Any]:
     twice = rows.keys() & beside.keys()
     if twice:
         raise ValueError(f"pack(): datapoints have the key {sorted(twice)[0]!r} already; map or select it away")
     return rows | beside
-
-
-def _holds_sequences(datapoint: Sequence[Any]) -> bool:
-    """Whether a list or tuple is one of sequences, and not of numbers."""
-    return any(isinstance(part, (list, tuple)) or np.ndim(part) for part in datapoint[:1])
-
-
-def _sequence(value: Any, datapoint: Any) -> np.ndarray:
-    """A sequence as an array; a list of no numbers is one of integers, as the others will be."""
-    try:
-        array = np.zeros(0, np.int64) if isinstance(value, (list, tuple)) and not value else _component_array(value)
-    except Ragged:
-        array = np.zeros(())
-    if not array.ndim:
-        raise ValueError(
-            f"pack(): a sequence has one axis or more, an array (n, ...) or a list of numbers, got {brief(value)} in "
-            f"{brief(datapoint)}; keep= names components that are none"
-        )
-    return array
-
-
-def _component_array(value: Any) -> np.ndarray:
-    return value if isinstance(value, np.ndarray) and subclasses.carries(type(value)) else as_array(value, "pack")

@@ -19,7 +19,8 @@ from flowfn.kinds.traces import Trace
 from flowfn.showing import as_written
 from flowfn.vocabulary.balancing.costs import Cost
 from flowfn.vocabulary.packing.balanced import balanced_fit
-from flowfn.vocabulary.packing.layouts import SINGLE, Item, Layout
+from flowfn.vocabulary.packing.forms import SINGLE, Item
+from flowfn.vocabulary.packing.layouts import Layout
 from flowfn.vocabulary.packing.packers import PackedRow, Packer, Size, best_fit, concat_then_split, first_fit
 
 __all__ = ["best_fit", "concat_then_split", "first_fit", "pack"]
@@ -196,7 +197,7 @@ class Waiting:
     def lengths(self) -> Iterator[Size]:
         """The lengths of the sequences, each read when it is asked for."""
         items, nothing, offset = self.items, self.layout.nothing, self.offset
-        item_of, plain = self.layout.item, self.layout.plain
+        item_of, plain = self.layout.forms.item, self.layout.forms.plain
         for number, datapoint in enumerate(self.source, self.fresh):
             if plain and type(datapoint) is np.ndarray and datapoint.ndim:  # most are
                 item: Item = (len(datapoint), SINGLE, (datapoint,))
@@ -218,7 +219,7 @@ class Waiting:
             raise ValueError(
                 f"pack(): the state says that {offset} of a sequence are gone, but it is shorter: the data differs"
             )
-        return self.layout.part(item, offset, item[0])
+        return self.layout.forms.part(item, offset, item[0])
 
     def numbers(self, row: PackedRow) -> list[int]:
         """Which inputs a row is made of."""
@@ -227,7 +228,7 @@ class Waiting:
     def take(self, row: PackedRow) -> list[Item]:
         """What a row is made of, if the packer keeps to the rules; it is given now."""
         taken = []
-        items, part, nothing = self.items, self.layout.part, self.layout.nothing
+        items, part, nothing = self.items, self.layout.forms.part, self.layout.nothing
         for index, start, stop in row:
             number, item, gone = items.get(index, NO_ITEM)
             ends = stop == item[0]
