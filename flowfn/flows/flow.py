@@ -111,7 +111,7 @@ class Flow(Picklable, Generic[T_co]):
         return FlowIterator(self, progress)
 
     def __len__(self) -> int:
-        coming = self._loaded.checkpoint if self._loaded else Checkpoint(skip=self._skip)
+        coming = self._coming
         run = replace(self._look(), gaps=gaps(self, coming), memo={}) if coming.skip else self._look()
         length = given(self.node, run)
         if length in (None, math.inf):
@@ -280,6 +280,11 @@ class Flow(Picklable, Generic[T_co]):
     @property
     def _upcoming(self) -> int:
         return self._loaded.epoch if self._loaded else self._epoch
+
+    @property
+    def _coming(self) -> Checkpoint:
+        """Where the next pass begins, and what it leaves out."""
+        return self._loaded.checkpoint if self._loaded else Checkpoint(skip=self._skip)
 
     def _look(self) -> Run:
         """A run of the epoch that the next `iter` would take, for looking at single datapoints."""

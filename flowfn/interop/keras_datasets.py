@@ -42,6 +42,7 @@ class FlowBatches(keras.utils.PyDataset):  # type: ignore[misc, unused-ignore]
     def __init__(self, flow: Flow[Any]) -> None:
         super().__init__()
         self.flow = flow
+        _refuse_gaps(flow._coming)
         self.length = _batch_count(flow)
         if self.length == 0:
             raise ValueError(f"as_pydataset(): {flow!r} gives no batch, so there is nothing to train on")
@@ -154,6 +155,7 @@ class FlowBatches(keras.utils.PyDataset):  # type: ignore[misc, unused-ignore]
         """Let the next pass go on from a state, and Keras read at most so many batches in its next epoch."""
         self._let_go(used=False)
         self._seed, epoch, start = unpack_state(self.flow, state)
+        _refuse_gaps(start)
         self._next = self._before = (epoch, start)
         self._most = most
         self.count_from_here()
@@ -189,6 +191,15 @@ class FlowBatches(keras.utils.PyDataset):  # type: ignore[misc, unused-ignore]
             if used:
                 self._next = (self._begun.epoch + 1, Checkpoint())
             self._begun = None
+
+
+def _refuse_gaps(start: Checkpoint) -> None:
+    """Raise if a pass leaves anything out: Keras counts batches, and takes each number for one."""
+    if start.skip:
+        raise ValueError(
+            "as_pydataset(): the flow leaves out some of its data (skip=), but Keras goes by numbers of batches; leave "
+            "it out in a loop over the flow, or in as_tf_dataset()"
+        )
 
 
 def _batch_count(flow: Flow[Any]) -> int | None:

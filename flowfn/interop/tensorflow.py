@@ -58,7 +58,7 @@ def as_tf_dataset(flow: Any, *, signature: Any = None) -> Any:
     if signature is None:
         signature = _output_signature(tf, source, length)
     dataset = tf.data.Dataset.from_generator(partial(_pass, tf, source, signature), output_signature=signature)
-    if length is None or loaded_within(source):
+    if length is None or loaded_within(source) or source._coming.skip:
         return dataset
     most = tf.data.INFINITE_CARDINALITY if length == math.inf else int(length)
     return dataset.apply(tf.data.experimental.assert_cardinality(most))

@@ -84,6 +84,21 @@ STREAMS = {
     "packed": lambda r, w: ff.pipe(
         [np.arange(1 + n % 5) for n in range(30)], ff.shuffle(), ff.pack(8), ff.shard(r, w), ff.batch(2)
     ),
+    "planned": lambda r, w: ff.pipe(
+        [np.arange(1 + n % 7) for n in range(60)],
+        ff.shuffle(),
+        ff.batch_by_cost(lambda n: n * n, ranks=2, size=4),
+        ff.shard(r, w),
+    ),
+    "packed for ranks": lambda r, w: ff.pipe(
+        [np.arange(1 + n % 5) for n in range(60)], ff.shuffle(), ff.pack(8, ranks=2), ff.shard(r, w)
+    ),
+    "mixed by tokens": lambda r, w: ff.pipe(
+        ff.mix({"a": [np.arange(1 + n % 5) for n in range(40)], "b": [np.arange(9)] * 20}, weights=[1, 1], unit=len),
+        ff.pack(12),
+        ff.shard(r, w),
+        ff.batch(2),
+    ),
     "mixed streams": lambda r, w: ff.pipe(
         ff.mix({"a": ff.filter(odd, a()), "b": b()}, weights=[2, 1], until="all"), ff.shard(r, w), rows()
     ),

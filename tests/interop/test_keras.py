@@ -129,6 +129,7 @@ def test_what_cannot_be_is_said(seen):
     assert words["flow"].startswith("ValueError: Unrecognized data type")
     assert "write prefetch(4, processes=3)" in words["workers"]
     assert "gives no batch" in words["empty"]
+    assert "leaves out some of its data (skip=), but Keras goes by numbers" in words["gaps"]
     assert 'write save_freq="epoch"' in words["unknown"]
     assert 'save_freq must be "epoch" or a positive integer, got 0' in words["frequency"]
     assert "LookupError" in words["failing"]

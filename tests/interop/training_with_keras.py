@@ -165,6 +165,7 @@ def refused():
         "flow": lambda: fitted(numbers()),
         "workers": lambda: setattr(as_pydataset(numbers()), "workers", 3),
         "empty": lambda: as_pydataset(ff.pipe(range(0), ff.batch(2))),
+        "gaps": lambda: as_pydataset(numbers().load_state_dict(numbers().state_dict(), skip=[1])),
         "unknown": lambda: as_pydataset(numbers(9, ff.filter(is_odd))).backup_and_restore("x", save_freq=2),
         "frequency": lambda: as_pydataset(numbers()).backup_and_restore("x", save_freq=0),
         "failing": lambda: fitted(as_pydataset(numbers(5, ff.map(failing)))),

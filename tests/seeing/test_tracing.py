@@ -88,6 +88,10 @@ WORDS = {
     "rounds of a stream": lambda: ff.pipe(tokens(), ff.filter(lambda x: len(x) % 2), ff.repeat(3), ff.repeat_each(2)),
     "epochs of a stream": lambda: ff.epoch_of(7, ff.filter(lambda x: len(x) % 2, tokens())),
     "windows over a stream": lambda: ff.pipe(tokens(), ff.filter(len), ff.window(5, step=3, collate=None)),
+    "planned": lambda: ff.pipe(tokens(), ff.batch_by_cost(lambda n: n * n, ranks=2, size=8)),
+    "planned, microbatches": lambda: ff.pipe(tokens(), ff.batch_by_cost(lambda n: n, ranks=2, tokens=20, window=16)),
+    "packed for ranks": lambda: ff.pipe(tokens(), ff.pack(16, ranks=2)),
+    "mix by tokens": lambda: ff.mix(tokens(), tokens(), weights=[3, 1], unit=len, until="all"),
     "concat of streams": lambda: ff.concat(ff.filter(len, tokens()), tokens()),
 }
 
