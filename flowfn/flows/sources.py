@@ -21,7 +21,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain, repeat
+from itertools import chain, compress, repeat
 from time import perf_counter
 from types import GeneratorType
 from typing import Any
@@ -215,10 +215,14 @@ class IterableNode(Node):
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """Iterate it; what comes before `start` is dropped, what is to be left out is not counted."""
-        gaps = run.gaps.records.get(self.place, Ranges())
-        opened = self.opened(run, gaps.beside(start))
-        outputs = Outputs(opened if not gaps else _beside(gaps, opened, start), self, (), start)
-        labels = map(gaps.beside, self.numbers(start)) if gaps else self.numbers(start)
+        gaps = run.gaps.records.get(self.place)
+        if gaps is None:
+            outputs, labels = Outputs(self.opened(run, start), self, (), start), self.numbers(start)
+        else:
+            first = gaps.beside(start)
+            opened = Outputs(self.opened(run, first), None, (), first)
+            outputs = Outputs(compress(opened, gaps.misses(first)), self, [opened], start)
+            labels = compress(self.numbers(first), gaps.misses(first))
         return outputs.labelled(labels, start) if lineage else outputs
 
     def opened(self, run: Run, start: int) -> Iterator[Any]:
@@ -334,15 +338,6 @@ class OneShotNode(IterableNode):
             yield first
             break
         yield from iterator
-
-
-def _beside(gaps: Ranges, opened: Iterator[Any], start: int) -> Iterator[Any]:
-    """What is opened, from number `start` of what is not in the gaps on."""
-    wanted = start
-    for index, datapoint in enumerate(opened, gaps.beside(start)):
-        if index == gaps.beside(wanted):
-            wanted += 1
-            yield datapoint
 
 
 def _once(iterable: Any) -> Iterator[Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
 
 import numpy as np
 
-from flowfn.blocks import Block
+from flowfn.blocks import Block, blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,10 @@ class Ranges:
     """
 
     bounds: tuple[int, ...] = ()
+    edges: np.ndarray = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "edges", np.array(self.bounds, np.int64))
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[int, int]]) -> Ranges:
@@ -47,8 +52,11 @@ class Ranges:
 
     def covers(self, block: Block) -> np.ndarray:
         """Which indices of a block are among them."""
-        places = np.searchsorted(np.array(self.bounds, np.int64), np.asarray(block, np.int64), side="right")
-        return places % 2 == 1
+        return np.searchsorted(self.edges, np.asarray(block, np.int64), side="right") % 2 == 1
+
+    def misses(self, start: int) -> Iterator[bool]:
+        """Of each index from `start` on, whether it is not among them."""
+        return chain.from_iterable((~self.covers(block)).tolist() for block in blocks(start, math.inf))
 
     def beside(self, number: int) -> int:
         """Number `number` of the indices that are not among them.

@@ -157,8 +157,9 @@ class Walk:
 
     def origins(self, run: Run, k: int, rank: int) -> Iterator[Origin]:
         """The records of output k."""
+        shown = {leaf.place: repr(leaf.part) for leaf in top_down(self.root) if leaf.place in self.names}
         for leaf, above, index in self._records(self.root, run, range(k, k + 1)):
-            yield Origin(self.names[leaf.place], index, above.epoch, rank, repr(leaf.part))
+            yield Origin(self.names[leaf.place], index, above.epoch, rank, shown[leaf.place])
 
     def _records(self, node: Node, run: Run, outputs: Block) -> Iterator[tuple[Node, Run, int]]:
         """The records of some outputs of a node, in their order."""

@@ -301,7 +301,7 @@ def test_any_pipeline_goes_round_any_outputs(recipe, gone):
             assert_same(again, expected[k:])
 
 
-def test_the_laws_hold_for_a_flow_with_gaps():
+def test_records_stay_out_of_every_epoch_of_a_flow_and_its_length_says_so():
     def make():
         flow = ff.pipe(range(60), ff.shuffle(), ff.map(noisy, rng=True), ff.batch(4))
         return flow.load_state_dict(flow.reset_state(0).state_dict(), skip=[(0, 5), (0, 6), (0, 50)])
