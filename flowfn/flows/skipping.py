@@ -6,6 +6,7 @@ left out whoever goes on, on however many ranks. Records are left out by their s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.flows.naming import source_names
-from flowfn.kinds.nodes import Each, Group, Node
+from flowfn.kinds.nodes import Each, Group, Node, ending
 from flowfn.kinds.orders import Order
 from flowfn.kinds.parts import top_down
 from flowfn.kinds.ranges import Ranges
@@ -110,7 +111,17 @@ def gaps_of(root: Node, skip: SkipList, base: int, counted: Node, each: int, ran
     records = {place: skip.records[str(name)] for place, name in names.items() if str(name) in skip.records}
     if not skip.counted:
         return Gaps(records)
-    return Gaps(records, counted.place, _for_all_ranks(skip.counted, base, each, ranks, counted.length_or_none()))
+    remainder = next((node.part.arguments.get("remainder") for node in ending(root) if node.foot and ranks > 1), "keep")
+    length = _dealt(counted.length_or_none(), base, ranks, remainder)
+    return Gaps(records, counted.place, _for_all_ranks(skip.counted, base, each, ranks, length))
+
+
+def _dealt(length: Length, base: int, ranks: int, remainder: str | None) -> Length:
+    """Behind which datapoint nothing is dealt to ranks any more, where some are left over or given again."""
+    if length is None or length == math.inf or remainder not in ("drop", "pad"):
+        return length
+    short = (int(length) - base) % ranks
+    return int(length) - short + (ranks if short and remainder == "pad" else 0)
 
 
 def _for_all_ranks(counted: Ranges, base: int, each: int, ranks: int, length: Length) -> Ranges:

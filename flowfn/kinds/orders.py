@@ -141,21 +141,31 @@ class Order(StageNode):
 
     def left_out_above(self, run: Run, block: Block) -> np.ndarray:
         """Those that are an input which is left out; of streams, only what a shard gives is known by its index."""
+        if self.share:
+            return self._left_out_of_share(run, block)
+        out = np.zeros(len(block), bool)
         if not self.seekable:
-            if not self.share:
-                return np.zeros(len(block), bool)
-            rank, world = self.share
-            return self.sources[0].left_out(run, strided(rank + (run.base if self.foot else 0), world, block))
+            return out
         route = self.route(run)
         if not route.switches:
             return self.sources[0].left_out(_through(run, route), route.take(block))
-        out = np.zeros(len(block), bool)
         keys, turns, pieces = _sorted_out(*route.take(block))
         places = np.split(np.argsort(turns, kind="stable"), np.cumsum([len(piece) for piece in pieces])[:-1])
         for (source, number), piece, there in zip(keys, pieces, places):
             above = run if number < 0 else run.round(number)
             out[there] = self.sources[source].left_out(above, piece)
         return out
+
+    def _left_out_of_share(self, run: Run, block: Block) -> np.ndarray:
+        """What is given again to fill up the last step counts as that step's: it is left out with it, and only then."""
+        (source,), (rank, world) = self.sources, self.share
+        dealt = strided(rank + (run.base if self.foot else 0), world, block)
+        if not self.seekable:
+            return source.left_out(run, dealt)
+        inputs = self.route(run).take(block)
+        if source.place != run.gaps.place:
+            return source.left_out(run, inputs)
+        return run.gaps.counted.covers(dealt) | source.left_out_above(run, inputs)
 
     def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Any]:
         """Whole groups of rows from the source."""

@@ -427,3 +427,43 @@ def test_steps_of_another_mix_are_not_known():
 def test_outputs_in_any_order_go_round_records():
     flow = ff.pipe(range(40), ff.shuffle(), ff.map(float), ff.prefetch(2, threads=2, ordered=False))
     assert sorted(flow.run(skip=[(0, 3), (0, 30)])) == [x for x in range(40) if x not in (3, 30)]
+
+
+@settings(max_examples=80, deadline=None)
+@pytest.mark.filterwarnings("ignore::flowfn.kinds.losses.NothingLeft")
+@given(strategies.recipes(4), st.sets(st.integers(0, 11), min_size=1, max_size=5))
+def test_any_pipeline_goes_round_records_or_says_why_not(recipe, gone):
+    skip = [(0, index) for index in sorted(gone)]
+    try:
+        got = numbered(recipe().run(seed=2, epoch=1, skip=skip))
+    except ValueError as error:
+        assert "cannot be left out, because" in str(error) or "gave no datapoint" in str(error)  # noqa: PT017
+        return
+    if recipe().seekable:
+        given = dict(got)
+        for k, output in enumerate(islice(recipe().run(seed=2, epoch=1), ENDLESS)):
+            origins = ff.origins(recipe(), k, seed=2, epoch=1)
+            left = [one for one in origins if (one.source, one.index) not in skip]
+            if left == list(origins):
+                assert same(given[k], output)
+            elif not left:
+                assert k not in given
+    for k in {0, 1, len(got) // 2, max(len(got) - 1, 0)}:
+        with recipe().run(seed=2, epoch=1, skip=skip) as iterator:
+            list(islice(iterator, k))
+            state = json.loads(json.dumps(iterator.state_dict()))
+        if k < len(got):
+            assert_same(numbered(iter(recipe().load_state_dict(state)), len(got) - k), got[k:])
+
+
+@pytest.mark.parametrize("remainder", ["keep", "drop", "pad"])
+@pytest.mark.parametrize("make_source", [range, lambda n: streamed(range(n))], ids=["seekable", "stream"])
+def test_steps_that_are_filled_up_are_left_out_as_a_whole(remainder, make_source):
+    def make(rank, size=2):
+        return ff.pipe(make_source(18), ff.shard(rank, 4, remainder=remainder), rows(size))
+
+    every = [list(enumerate(make(rank).run())) for rank in range(4)]
+    for step in range(3):
+        for rank in range(4):
+            spared = numbered(make(rank).run(skip=[step]))
+            assert_same(spared, [one for one in every[rank] if one[0] != step])
