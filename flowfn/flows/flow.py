@@ -338,7 +338,8 @@ class Flow(Picklable, Generic[T_co]):
         return (self.part, self.sources, self.made, self._seed, self._epoch, self._reset, self._entropic, self._skip)
 
     def __setstate__(self, state: Any) -> None:
-        self.part, self.sources, self.made, self._seed, self._epoch, self._reset, self._entropic, self._skip = state
+        self.part, self.sources, self.made, self._seed, self._epoch, self._reset, self._entropic, *skip = state
+        self._skip = skip[0] if skip else SkipList()
         self._newest = self._loaded = self._node = self._peek = None
 
 

@@ -113,7 +113,10 @@ def gaps_of(root: Node, skip: SkipList, base: int, counted: Node, each: int, ran
         return Gaps(records)
     remainder = next((node.part.arguments.get("remainder") for node in ending(root) if node.foot and ranks > 1), "keep")
     length = _dealt(counted.length_or_none(), base, ranks, remainder)
-    return Gaps(records, counted.place, _for_all_ranks(skip.counted, base, each, ranks, length))
+    gone = _for_all_ranks(skip.counted, base, each, ranks, length)
+    size, behind = each * ranks, [pair for pair in gone.pairs() if pair[1] > base]
+    outputs = Ranges.of((max(start - base, 0) // size, -((base - stop) // size)) for start, stop in behind)
+    return Gaps(records, counted.place, gone, outputs)
 
 
 def _dealt(length: Length, base: int, ranks: int, remainder: str | None) -> Length:

@@ -50,14 +50,13 @@ def outputs_of(node: Node, run: Run, start: int) -> Outputs:
 
 
 def given(node: Node, run: Run, start: int = 0) -> Length:
-    """How many outputs a pass gives from `start` on."""
+    """How many outputs a pass gives from `start` on. Where single records are left out, that takes a look at all."""
     length = node.length(run)
     if length is None or length == math.inf:
         return length
-    left = max(int(length) - start, 0)
-    if not node.has_gaps(run):
-        return left
-    return left - sum(int(node.left_out(run, block).sum()) for block in blocks(start, length))
+    within = [(start, int(length))] if run.gaps.records else run.gaps.outputs.pairs() if node.has_gaps(run) else ()
+    looked_at = (block for a, b in within for block in blocks(max(a, start), min(b, length)))
+    return max(int(length) - start, 0) - sum(int(node.left_out(run, block).sum()) for block in looked_at)
 
 
 def _pieces(start: int, stop: float) -> Iterator[Block]:

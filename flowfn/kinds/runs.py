@@ -94,11 +94,13 @@ def _joined(some: Mapping[str, Ranges], others: Mapping[str, Ranges]) -> dict[st
 
 
 class Gaps(NamedTuple):
-    """What a pass goes round: records, by the place of their source, and outputs of the node at one place."""
+    """What a pass goes round: records, by the place of their source, and outputs of the node at one place, which are in
+    the given `outputs` of the whole tree and in no others."""
 
     records: Mapping[int, Ranges] = {}
     place: int | None = None
     counted: Ranges = Ranges()
+    outputs: Ranges = Ranges()
 
     def __bool__(self) -> bool:
         return bool(self.records or self.counted)

@@ -467,3 +467,19 @@ def test_steps_that_are_filled_up_are_left_out_as_a_whole(remainder, make_source
         for rank in range(4):
             spared = numbered(make(rank).run(skip=[step]))
             assert_same(spared, [one for one in every[rank] if one[0] != step])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_left_is_known_before(shape):
+    flow = SHAPES[shape](1, 2)
+    for skip in ([1, range(3, 5)], [0, 5000]):
+        loaded = SHAPES[shape](1, 2).load_state_dict(flow.state_dict(), skip=skip)
+        try:
+            told = len(loaded)
+        except TypeError:
+            return
+        iterator = iter(loaded)
+        hints = [iterator.__length_hint__() for _ in iterator]
+        assert (told, hints) == (len(hints), [*range(len(hints) - 1, -1, -1)])
+    endless = ff.pipe(range(10**15), ff.shuffle(), ff.shard(0, 8), ff.batch(4))
+    assert len(endless.load_state_dict(endless.state_dict(), skip=[7, 10**9])) == 10**15 // 32 - 2
