@@ -214,3 +214,19 @@ def test_any_output_is_made_again_serially():
     for epoch in (0, 3):
         outputs = list(flow.run(seed=5, epoch=epoch))
         assert [ff.replay(flow, k, seed=5, epoch=epoch) for k in range(20)] == outputs
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_pass_that_began_within_a_step_is_counted_from_there(stream):
+    def make(rank, world, size):
+        kept = ff.filter(lambda x: x % 3) if stream else None
+        return ff.pipe(range(400), ff.shuffle(), kept, ff.shard(rank, world), ff.batch(size))
+
+    with make(1, 4, 2).run(seed=3, epoch=1) as iterator:
+        list(islice(iterator, 5))
+        state = iterator.state_dict()
+    flow = make(2, 3, 7)
+    for k, output in enumerate(islice(iter(flow.load_state_dict(state, strict=False)), 4)):
+        with iter(flow.load_state_dict(state, strict=False)) as resumed:
+            assert [one.index for one in ff.origins(flow, k, state=resumed)] == output.tolist()
+            assert ff.replay(flow, k, state=resumed).tolist() == output.tolist()
