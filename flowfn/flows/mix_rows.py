@@ -39,7 +39,8 @@ MixRow: TypeAlias = "tuple[Any, ...]"
 and of the sources field by field.
 
 A mix that went on from another's state adds the row with which it began (its `start` is the output before which that
-was), and perhaps the picks that led there, which it makes again. Empty: it stands at its very beginning.
+was), and perhaps the picks that led there, which it makes again, and the row where those begin. Empty: it stands at its
+very beginning.
 """
 
 
@@ -102,6 +103,10 @@ class RowForm:
         """The picks that are made again, of the row with which a mix began."""
         return row[self.size] if len(row) > self.size else ""
 
+    def held(self, row: MixRow) -> MixRow:
+        """Where those begin, of the same row."""
+        return row[self.size + 1 :] or row
+
     def first(self, anchor: Anchor | None, run: Run) -> MixRow:
         """The row with which a mix began in a run, told by any anchor of it."""
         if anchor is None or anchor.epoch != run.epoch:
@@ -115,16 +120,21 @@ class RowForm:
         if not self._is_row(row[: self.size]) or (begin and not self._is_row(begin)):
             return False
         here, first = self.unpacked(row), self.unpacked(begin or (() if outputs else row))
-        if again and not (len(again) == 1 and self._are_picks(again[0], first.start)):
+        if again and not self._led(again[0], again[1:], first):
             return False
         given = [sum(one.datapoints for one in some.sources) for some in (here, first)]
         owed = max(one.expected for one in here.sources) <= here.before + outputs + 1 or self.fields == MEASURED
         owed = owed and given[1] <= here.before + first.start and here.start <= outputs
         return owed and here.before == first.before and given[0] - given[1] == outputs - first.start
 
-    def _are_picks(self, text: Any, outputs: int) -> bool:
-        picks = decoded(text, self.sources)
-        return picks is not None and len(picks) <= outputs
+    def _led(self, again: Any, held: MixRow, first: Standing) -> bool:
+        """Whether picks led from one row to another."""
+        picks = decoded(again, self.sources)
+        if picks is None or len(picks) > first.start or not self._is_row(held):
+            return False
+        before = self.unpacked(held)
+        counts = [one.datapoints - other.datapoints for one, other in zip(first.sources, before.sources)]
+        return before.start == first.start - len(picks) and counts == [picks.count(n) for n in range(self.sources)]
 
     def _is_row(self, row: MixRow) -> bool:
         if len(row) != self.size or not naturals(row[:2], 2):

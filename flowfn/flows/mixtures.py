@@ -100,16 +100,19 @@ def entry(root: Node, run: Run, position: int) -> dict[str, Any] | None:
     return told | {"at": made.outputs, "held": _table(mix, made.held), "picks": picks, "place": mix.place}
 
 
-def telling(root: Node, anchors: Mapping[int, Anchor]) -> Mapping[int, Anchor]:
-    """Anchors without that of a mix where it is of no use: stages behind it begin before it, or it is the beginning."""
+def telling(root: Node, run: Run) -> Mapping[int, Anchor]:
+    """The anchors of a run; that of a mix is where the pass began, if stages behind it begin before it,
+    and left out if that says nothing."""
     path = path_to_mix(root)
-    if not path or not path[-1].followed or path[-1].place not in anchors:
-        return anchors
+    if not path or not path[-1].followed or path[-1].place not in run.anchors:
+        return run.anchors
     mix, number = path[-1], _lowest(path)
-    lowest, known = anchors.get(path[number].place), anchors[mix.place]
+    lowest, known = run.anchors.get(path[number].place), run.anchors[mix.place]
     start = lowest.inputs[0] * inputs_of_each(path[number + 1 : -1]) if lowest is not None else 0
-    used = known.outputs <= start and (known.outputs or any(known.inputs))
-    return anchors if used else {place: anchor for place, anchor in anchors.items() if place != mix.place}
+    if known.outputs > start:
+        known = mix.beginning(run)  # type: ignore[attr-defined]
+    others = {place: anchor for place, anchor in run.anchors.items() if place != mix.place}
+    return others | ({mix.place: known} if known.outputs or any(known.inputs) else {})
 
 
 def _table(mix: Any, sources: Iterable[SourceProgress]) -> dict[str, list[Any]]:

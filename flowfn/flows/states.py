@@ -85,11 +85,11 @@ def pack_state(flow: FlowTree, seed: int, epoch: int, checkpoint: Checkpoint) ->
         state["base"] = checkpoint.base
     if any(node.part.traits.shards for node in top_down(flow.node)):
         state |= {"rank": flow.node.rank, "world": flow.node.world}
-    if anchors := telling(flow.node, checkpoint.anchors):
+    run = Run(seed, (epoch,), base=checkpoint.base, anchors=checkpoint.anchors)
+    if anchors := telling(flow.node, run):
         state["anchors"] = {key: [a.epoch, a.outputs, [*map(json_number, a.inputs)]] for key, a in anchors.items()}
     if checkpoint.skip:
         state["skip"] = written(checkpoint.skip)
-    run = Run(seed, (epoch,), base=checkpoint.base, anchors=checkpoint.anchors)
     mixed = entry(flow.node, run, checkpoint.position)
     if mixed is not None:
         state["mix"] = mixed | ({"behind": behind_mix(flow)} if "picks" in mixed else {})

@@ -209,9 +209,10 @@ class Mark:
 
     def __call__(self, unused: int = 0) -> None:
         self.newest = self._here(unused)
-        self.upstream = {
-            place: anchor for source in self.inputs for place, anchor in source.facts(before_last=unused > 0).items()
-        }
+        if unused < 2 or not self.node.followed:  # further back, what was told before may still be of use
+            self.upstream = {
+                place: one for source in self.inputs for place, one in source.facts(before_last=unused > 0).items()
+            }
         if self.rng is not None:
             rekey(self.rng, self.newest.outputs)
 

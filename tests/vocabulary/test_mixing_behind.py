@@ -126,6 +126,16 @@ def in_pairs(source, *, mark):
         mark()
 
 
+@ff.stage
+def in_threes(source, *, mark):
+    """The last two of each three are read again."""
+    three = list(itertools.islice(source, 3))
+    while three:
+        yield three[:1]
+        three = three[1:] + list(itertools.islice(source, 1))
+        mark(unused=len(three))
+
+
 STAGES = {
     "batch_by_length": [ff.batch_by_length(len, boundaries=[2, 5], sizes=[3, 2, 2])],
     "by tokens": [ff.batch_by_length(len, tokens=12)],
@@ -136,6 +146,7 @@ STAGES = {
     "take_while": [ff.take_while(lambda sequence: True)],
     "two": [ff.batch_by_key(len, 2, collate=None), ff.batch_by_key(len, 2, collate=None)],
     "of users": [in_pairs()],
+    "that go back": [in_threes()],
 }
 
 
@@ -232,12 +243,12 @@ def test_sources_may_change_again_and_again(form, unit, how):
     st.lists(st.sampled_from([1, 2, 0.3, 7]), min_size=8, max_size=8),
     st.sampled_from(list(PACKERS)),
     st.sampled_from([list, streamed]),
-    st.sampled_from([None, len]),
+    st.sampled_from([{}, {"unit": len}, {"random": True}, {"temperature": 3}]),
     st.integers(0, 30),
     st.integers(0, 5),
 )
-def test_whatever_changes_nothing_is_lost_and_nothing_comes_twice(names, n, weights, how, form, unit, k, later):
-    make = partial(packed, form=form, how=PACKERS[how], unit=unit)
+def test_whatever_changes_nothing_is_lost_and_nothing_comes_twice(names, n, weights, how, form, options, k, later):
+    make = partial(packed, form=form, how=PACKERS[how], **options)
     given, state = saved_after(make(names[:n], weights=weights[:n]), k)
     if not {"picks"} <= set(state.get("mix", ())) or state["epoch"]:
         return
@@ -378,6 +389,50 @@ def test_a_resume_reads_again_only_what_was_held(form, unit):
     with iter(make().load_state_dict(state)) as iterator:
         next(iterator)
     assert len(read) < 20 or form is streamed  # a generator has to be read to get anywhere
+
+
+@pytest.mark.parametrize("form", [list, streamed])
+@pytest.mark.parametrize("unit", [None, len], ids=["counted", "in tokens"])
+def test_an_error_behind_a_mix_that_went_on_loses_nothing(form, unit):
+    broken = set()
+
+    def length(sequence):
+        if int(sequence[0]) in broken:
+            broken.clear()
+            raise OSError("away")
+        return len(sequence)
+
+    make = partial(behind, [ff.batch_by_length(length, boundaries=[2, 5], sizes=[3, 2, 2])], form=form, unit=unit)
+    _, state = saved_after(make(("web", "code")), 3)
+    after = make(("books", "web", "code"))
+    whole = goes_on(after, state)
+    for number in (1013, 2005, 3004):
+        broken.add(number)
+        iterator, made = iter(after.load_state_dict(state, strict=False)), []
+        with pytest.raises(OSError, match="away"):
+            made.extend(iterator)
+        made = list(numbers_in(whole))[:0] or made
+        rest = list(after.load_state_dict(json.loads(json.dumps(iterator.state_dict()))))
+        assert [one.tolist() for one in rest] == [one.tolist() for one in whole[len(whole) - len(rest) :]]
+        assert iterator.position + len(rest) == 3 + len(whole)
+
+
+@pytest.mark.parametrize("form", [list, streamed])
+@pytest.mark.parametrize("until", ["forever", "first"])
+def test_rounds_and_ends_go_on_behind_a_packer(form, until):
+    make = partial(packed, form=form, bins=3, until=until)
+    for k in (2, 9, 14):
+        given, state = saved_after(make(("web", "code")), k)
+        if state["epoch"] or "over" in state["mix"]:
+            continue
+        with iter(make(("code", "books", "web"), weights=[1, 2, 4]).load_state_dict(state, strict=False)) as iterator:
+            rest = list(itertools.islice(iterator, 60))
+        taken = given_of([*given, *rest])
+        for place, name in enumerate(SIZES):
+            times = [taken[1000 * (place + 1) + n] / size for n, size in enumerate(SIZES[name])]
+            window = 8 if until == "forever" else 0  # of which some are still held
+            assert all(time == int(time) for time in times)
+            assert sum(a < b for a, b in itertools.pairwise(times)) <= window, (k, name, times)
 
 
 # On several ranks

@@ -99,13 +99,13 @@ class MixNode(Order):
         return outputs.labelled(self.numbers(start, self.labels(run)), start) if lineage else outputs
 
     def beginning(self, run: Run) -> Anchor:
-        """Where the pass began."""
-        first = self.first(run)
-        start = self.form.unpacked(first).start
-        known = run.anchors.get(self.place)
-        if known is not None and start and known.epoch == run.epoch:
-            return known
-        return Anchor(run.epoch, 0, first)
+        """Where the pass began, or went on from another mix: perhaps with picks that are made again."""
+        first, known = self.first(run), run.anchors.get(self.place)
+        if not first:
+            return Anchor(run.epoch, 0, ())
+        again = decoded(self.form.again(first), len(self.sources)) or []
+        row = self.form.held(first) + first
+        return Anchor(run.epoch, self.form.unpacked(first).start - len(again), row, known and known.read)
 
     def anchor(self, epoch: int, mix: Mapping[str, Any]) -> Anchor:
         """Where to begin so as to go on from a mix of other sources: those of the same names have come so far.
@@ -125,8 +125,8 @@ class MixNode(Order):
                 "those none that it does not name"
             )
         before = self._standing(mix["held"], here.before, mix["at"] - len(named), here.spent)
-        again = encoded([places[name] for name in named], len(places))
-        return Anchor((epoch,), 0 if self.seekable else before.start, (*self._row(before), *self._row(here), again))
+        held, again = self._row(before), encoded([places[name] for name in named], len(places))
+        return Anchor((epoch,), 0 if self.seekable else before.start, (*held, *self._row(here), again, *held))
 
     def recent(self, mix: Mapping[str, Any]) -> Recent:
         """What had been picked when a state was saved."""
