@@ -67,8 +67,9 @@ def mix(
     `unit`: has weights be shares of units: of tokens, seconds, pixels. A function of a datapoint that says how many it
     has (`len`, say; any number >= 0), or the position or key of the component whose `len` counts. After every output
     each source has given its share of the units so far to within one datapoint, the largest so far, however many
-    sources there are (after one has ended, or while weights change, within two). Sizes are known once datapoints are
-    read, so such a mix is read in order; functions as weights are called with the units given so far.
+    sources there are and whatever the sizes. (While weights change on the way, it has what it was owed to within two,
+    in all that was tried.) Sizes are known once datapoints are read, so such a mix is read in order; functions as
+    weights are called with the units given so far.
     `temperature`: weights count as weight ** (1 / temperature): 1 leaves them as they are, large ones make all alike.
     mT5 and XLM-R sampled languages by length ** 0.3: `weights="length", temperature=1 / 0.3`.
     `random=True` shuffles which source comes next, in blocks of 4096 outputs that have the shares exactly; the

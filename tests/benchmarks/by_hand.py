@@ -414,6 +414,18 @@ def mixed_at_random(weights: Sequence[float], *sources: Iterable[Any]) -> Iterat
         return
 
 
+def mixed_by_units(weights: Sequence[float], *sources: Iterable[Any]) -> Iterator[Any]:
+    iterators, units = list(map(iter, sources)), [0] * len(sources)
+    try:
+        while True:
+            place = min(range(len(units)), key=lambda one: units[one] / weights[one])
+            datapoint = next(iterators[place])
+            units[place] += len(datapoint)
+            yield datapoint
+    except StopIteration:
+        return
+
+
 def components_joined(one: Iterable[list[Any]], other: Iterable[list[Any]]) -> Iterator[list[Any]]:
     for a, b in zip(one, other):
         yield a + b

@@ -206,6 +206,17 @@ def mixed(hand: Callable[..., Iterable[Any]], same: str = "all", streams: bool =
     return against(lambda: hand(*sources), ff.mix(*flows, weights=[3, 1], **options), 8000, same=same)
 
 
+def mixed_by_units() -> Race:
+    """Two sources of lists of two, 3 to 1 in units, until one has ended."""
+    sources = LISTS[:6000], LISTS[:2000]
+    return against(
+        lambda: by_hand.mixed_by_units((3, 1), *sources),
+        ff.mix(*sources, weights=[3, 1], unit=len),
+        8000,
+        same="nothing",
+    )
+
+
 def kept_in_memory(again: bool) -> Race:
     """The first pass, or a later one."""
     if not again:

@@ -538,6 +538,13 @@ SEVERAL = (
         lambda: races.mixed(partial(by_hand.mixed, (0, 0, 1, 0)), streams=True),
         "what each source has given is counted, so that a mix of others can go on from there",
     ),
+    Case(
+        "mix",
+        "two lists, 3 to 1, `unit=len`",
+        lambda: races.mixed_by_units(),
+        "each datapoint is measured in a stage of its own, and who has had its share waits, so that no source is a "
+        "datapoint from it",
+    ),
 )
 
 HELD_FAST = (

@@ -49,6 +49,30 @@ def test_whatever_the_sizes_every_source_is_within_one_datapoint_of_its_share(we
     assert ahead <= 1
 
 
+@settings(max_examples=80, **calm)
+@given(
+    st.lists(st.tuples(st.integers(1, 20), st.integers(0, 30)), min_size=2, max_size=12),
+    st.lists(st.sampled_from([0, 1, 3, 100]), min_size=1, max_size=40),
+)
+def test_when_sources_end_the_others_stay_within_one_datapoint_of_their_shares_of_the_rest(sources, sizes):
+    weights, left = map(list, zip(*sources))
+    units, datapoints, largest, sizes = [0] * len(weights), [0] * len(weights), 0, itertools.cycle(sizes)
+    active = list(range(len(weights)))
+    while len(active) > 1:
+        turns, source = Turns(active, weights), None
+        while source is None or left[source] >= 0:
+            source = turns.next(units, datapoints, largest)
+            left[source] -= 1
+            if left[source] < 0:
+                continue
+            units[source] += (size := next(sizes))
+            datapoints[source] += 1
+            largest = max(largest, size)
+            rest, total = sum(units[one] for one in active), sum(weights[one] for one in active)
+            assert all(abs(units[one] - Fraction(weights[one] * rest, total)) <= largest for one in active)
+        active.remove(source)
+
+
 ADVERSARIES = {
     "small for whoever is behind": lambda source, apart, k: 1 if apart[source] < 0 else 100,
     "growing": lambda source, apart, k: 1 + k * k // 50,

@@ -11,6 +11,9 @@ however many sources there are:
   one before D had their shares already, so that they may be given no more than what comes until D; all that this
   datapoint took was one datapoint, and since then every unit went to those who have to be served before D.
 
+(Two tests hold this against sizes that want to break it. Where shares change on the way, it holds for each source as
+long as they stay; a change may leave one further behind for a while.)
+
 As earliest deadline first for packets that are sent whole (Bennett and Zhang, "WF2Q: worst-case fair weighted fair
 queueing", 1996) and, for datapoints of one size, Tijdeman, "The chairman assignment problem", 1980.
 """
@@ -26,10 +29,10 @@ class Turns:
     """Whose turn it is while these sources share by these weights (integers)."""
 
     def __init__(self, sources: Sequence[int], weights: Sequence[int]) -> None:
-        self.sources, self.weights = sources, weights
+        self.sources = sources
         self.total = sum(weights[source] for source in sources)
         common = math.lcm(*(weights[source] for source in sources))
-        self.factors = {source: common // weights[source] for source in sources}
+        self.shares = [(source, weights[source], common // weights[source]) for source in sources]
 
     def next(self, units: Sequence[Any], datapoints: Sequence[int], largest: Any) -> int:
         """The source that is next where each has given so many units, and so many datapoints.
@@ -37,16 +40,18 @@ class Turns:
         >>> Turns([0, 1], [2, 1]).next([4, 1], [1, 1], 4), Turns([0, 1], [2, 1]).next([4, 3], [1, 2], 4)
         (1, 0)
         """
-        spent = sum(units[source] for source in self.sources)
-        waiting = [one for one in self.sources if units[one] * self.total <= self.weights[one] * spent]
-        exact = all(type(units[source]) is int for source in self.sources) and type(largest) is int
-
-        def due(source: int) -> tuple[Any, ...]:
-            by = units[source] + largest
-            deadline = by * self.factors[source] if exact else by / self.weights[source]
-            return deadline, (datapoints[source] + 1) * self.factors[source], source
-
-        return min(waiting or self.sources, key=due)  # by rounding alone, all may have had their shares
+        spent = sum([units[source] for source in self.sources])
+        exact = type(spent + largest) is int
+        first, by, turn = -1, math.inf, 0
+        for source, weight, factor in self.shares:
+            given = units[source]
+            if given * self.total <= weight * spent:
+                deadline = (given + largest) * factor if exact else (given + largest) / weight
+                if first < 0 or deadline <= by:
+                    number = (datapoints[source] + 1) * factor  # where units do not tell, datapoints do
+                    if first < 0 or deadline < by or number < turn:
+                        first, by, turn = source, deadline, number
+        return first if first >= 0 else self.sources[0]  # by rounding alone, all may have had their shares
 
 
 def most_urgent(behind: Sequence[float], shares: Sequence[float], largest: float) -> int:

@@ -137,6 +137,11 @@ class Plan:
             raise ValueError(f"mix(): weights({at}) leave nothing for {left}, got {said!r}{over * bool(wanted)}")
         return [weight / total if source in active else 0.0 for source, weight in enumerate(weights)]
 
+    def steady_before(self, at: float) -> float:
+        """Up to where weights stay what they are; of a function, only it knows."""
+        known = getattr(self.weights, "steady_before", None)
+        return at if known is None else known(at)
+
     def is_over(self, at: float, ended: Sequence[bool]) -> bool:
         """Whether all that a schedule will ever ask for has ended."""
         settled = getattr(self.weights, "settled", None)

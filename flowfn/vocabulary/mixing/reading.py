@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
@@ -179,14 +180,15 @@ class Mixing:
     def _scheduled(self) -> Iterator[int]:
         """The source that is furthest behind what the weights of all steps so far owe it;
         or a draw by those of this step."""
-        source = -1
+        source, steady = -1, -math.inf
         while active := self.active():
             ended, source = source, active[0]
             while self.plan.cycles or not self.ended[source]:
                 at = self._place()
-                if any(self.ended) and self.plan.is_over(at, self.ended):
-                    return
-                self.shares = self.plan.shares(at, active)
+                if at >= steady or ended >= 0:
+                    if any(self.ended) and self.plan.is_over(at, self.ended):
+                        return
+                    self.shares, steady = self.plan.shares(at, active), self.plan.steady_before(at)
                 if ended >= 0:
                     self._bequeath(ended)
                     ended = -1
@@ -230,11 +232,14 @@ class Measuring(Mixing):
     def _in_turns(self) -> Iterator[int]:
         """The source that would be too far behind first; when one has ended, the others share what follows."""
         begun = [(one.units, one.datapoints) for one in self.origin]
+        anew = not any(map(any, begun))
         while active := self.active():
             turns, ended = self.plan.turns(active, self.lengths), False
             while not ended:
-                units = [whole(now - one[0]) for now, one in zip(self.units, begun)]
-                counts = [now - one[1] for now, one in zip(self.totals, begun)]
+                units, counts = self.units, self.totals
+                if not anew:  # since the mix went on from another
+                    units = [whole(now - one[0]) for now, one in zip(units, begun)]
+                    counts = [now - one[1] for now, one in zip(counts, begun)]
                 source = turns.next(units, counts, max(self.largest))
                 yield source
                 ended = self.ended[source] and not self.plan.cycles

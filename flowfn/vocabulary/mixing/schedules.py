@@ -93,6 +93,12 @@ class phases:
             shares = _blended(shares, _shares(self.mixtures[following]), done)
         return shares if isinstance(self.mixtures[0], Mapping) else [shares[place] for place in sorted(shares)]
 
+    def steady_before(self, at: float) -> float:
+        """Up to where the shares stay what they are there; on a ramp, nowhere."""
+        following = next((start for start in self.mixtures if start > at), math.inf)
+        begin = following - self._ramp(following) if following < math.inf else following
+        return begin if at < begin else at
+
     def settled(self, at: float) -> bool:
         """Whether nothing changes from there on."""
         return at >= max(self.mixtures)
