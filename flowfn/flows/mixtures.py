@@ -125,7 +125,7 @@ def _begins_again(node: Node) -> bool:
 
 
 def with_reads(root: Node, anchors: dict[int, Anchor], epoch: int, told: Mapping[str, Any]) -> dict[int, Anchor]:
-    """Anchors from a state of the same mix, with how much had been read by then; that of its beginning was left out."""
+    """Anchors from a state of the same mix, with how much had been read by then."""
     path = path_to_mix(root)
     if "picks" not in told or not path or not path[-1].followed:
         return anchors
@@ -133,8 +133,8 @@ def with_reads(root: Node, anchors: dict[int, Anchor], epoch: int, told: Mapping
     number = _lowest(path)
     read = -(-told["at"] // inputs_of_each(path[number + 1 : -1]))
     reads = {path[number].place: read, mix.place: mix.recent(told)}
-    every = {mix.place: Anchor((epoch,), 0, ()), **anchors}
-    return {place: anchor._replace(read=reads.get(place)) for place, anchor in every.items()}
+    beginning = {} if mix.seekable else {mix.place: Anchor((epoch,), 0, ())}
+    return {place: anchor._replace(read=reads.get(place)) for place, anchor in (beginning | anchors).items()}
 
 
 def going_on(root: Node, anchors: Mapping[int, Anchor], epoch: int, told: Mapping[str, Any]) -> dict[int, Anchor]:

@@ -435,6 +435,20 @@ def test_rounds_and_ends_go_on_behind_a_packer(form, until):
             assert sum(a < b for a, b in itertools.pairwise(times)) <= window, (k, name, times)
 
 
+@pytest.mark.parametrize("form", [list, streamed])
+@pytest.mark.parametrize("unit", [None, len], ids=["counted", "in tokens"])
+def test_a_state_that_was_loaded_says_the_same_before_anything_is_read(form, unit):
+    """Also before the packer has begun anew for the first time."""
+    for names, how in itertools.product([("web",), ("web", "code")], PACKERS):
+        make = partial(packed, names, form=form, how=PACKERS[how], unit=unit)
+        for k in range(6):
+            _, state = saved_after(make(), k)
+            flow = make().load_state_dict(state)
+            assert flow.state_dict() == state
+            with iter(flow) as iterator:
+                assert json.loads(json.dumps(iterator.state_dict())) == state
+
+
 # On several ranks
 
 

@@ -102,7 +102,7 @@ class MixNode(Order):
         """Where the pass began, or went on from another mix: perhaps with picks that are made again."""
         first, known = self.first(run), run.anchors.get(self.place)
         if not first:
-            return Anchor(run.epoch, 0, ())
+            return Anchor(run.epoch, 0, (), known and known.read)
         again = decoded(self.form.again(first), len(self.sources)) or []
         row = self.form.held(first) + first
         return Anchor(run.epoch, self.form.unpacked(first).start - len(again), row, known and known.read)
