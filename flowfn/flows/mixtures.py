@@ -124,15 +124,19 @@ def _begins_again(node: Node) -> bool:
     return not isinstance(node, Stream) or "mark" in node.part.asks
 
 
-def with_reads(root: Node, anchors: dict[int, Anchor], epoch: int, told: Mapping[str, Any]) -> dict[int, Anchor]:
-    """Anchors from a state of the same mix, with how much had been read by then."""
+def with_reads(
+    root: Node, anchors: dict[int, Anchor], epoch: int, told: Mapping[str, Any], same: bool = True
+) -> dict[int, Anchor]:
+    """Anchors from a state, with how much had been read by then."""
     path = path_to_mix(root)
     if "picks" not in told or not path or not path[-1].followed:
         return anchors
     mix: Any = path[-1]
+    if same and {*told["sources"]} != {*map(str, mix.names)}:
+        return anchors
     number = _lowest(path)
     read = -(-told["at"] // inputs_of_each(path[number + 1 : -1]))
-    reads = {path[number].place: read, mix.place: mix.recent(told)}
+    reads = {path[number].place: read, mix.place: mix.recent(told, same)}
     beginning = {} if mix.seekable else {mix.place: Anchor((epoch,), 0, ())}
     return {place: anchor._replace(read=reads.get(place)) for place, anchor in (beginning | anchors).items()}
 
@@ -142,7 +146,7 @@ def going_on(root: Node, anchors: Mapping[int, Anchor], epoch: int, told: Mappin
     mix: Any = path_to_mix(root)[-1]
     moved = {_moved(key, mix.place - told["place"]): anchor for key, anchor in anchors.items()}
     behind = {key: anchor for key, anchor in moved.items() if (key if key >= 0 else ~key) > mix.place}
-    return with_reads(root, {**behind, mix.place: mix.anchor(epoch, told)}, epoch, told)
+    return with_reads(root, {**behind, mix.place: mix.anchor(epoch, told)}, epoch, told, same=False)
 
 
 def _moved(key: int, by: int) -> int:

@@ -128,12 +128,14 @@ class MixNode(Order):
         held, again = self._row(before), encoded([places[name] for name in named], len(places))
         return Anchor((epoch,), 0 if self.seekable else before.start, (*held, *self._row(here), again, *held))
 
-    def recent(self, mix: Mapping[str, Any]) -> Recent:
-        """What had been picked when a state was saved."""
+    def recent(self, mix: Mapping[str, Any], same: bool) -> Recent:
+        """What had been picked when a state was saved; `same`: by the same pipeline."""
         places = {str(name): place for place, name in enumerate(self.names)}
         picks = decoded(mix["picks"], len(mix["sources"])) or []
         log = PickLog(mix["at"] - len(picks), [places[sorted(mix["sources"])[pick]] for pick in picks])
         here = self._standing(mix["sources"], mix["steps"] - mix["at"], mix["at"], mix.get("units", 0))
+        if same:
+            here = here._replace(sources=[SourceProgress(*mix["sources"][str(name)]) for name in self.names])
         return Recent(log, mix["at"], self._row(here))
 
     def _standing(self, sources: Mapping[str, list[Any]], before: int, start: int, units: float) -> Standing:
