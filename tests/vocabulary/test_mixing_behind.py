@@ -14,6 +14,8 @@ from mixes import calm
 from sources import streamed
 
 import flowfn as ff
+from flowfn.flows.schema import sealed
+from flowfn.testing import check
 
 SIZES = {
     "web": [3, 1, 4, 1, 5, 2, 6, 5, 3, 5] * 3,
@@ -447,6 +449,39 @@ def test_a_state_that_was_loaded_says_the_same_before_anything_is_read(form, uni
             assert flow.state_dict() == state
             with iter(flow) as iterator:
                 assert json.loads(json.dumps(iterator.state_dict())) == state
+
+
+@pytest.mark.parametrize("workers", [{}, {"threads": 2}, {"processes": 1}, {"processes": 2}], ids=str)
+@pytest.mark.parametrize(("form", "unit"), [(list, None), (streamed, None), (streamed, len)])
+def test_the_laws_hold_behind_packers(form, unit, workers):
+    def make():
+        mix = packed(("web", "code"), form=form, unit=unit, bins=3, before=[ff.map(np.negative)], epochs={"code": 2})
+        return ff.pipe(mix, ff.map(list), ff.batch(2, collate=None))
+
+    check(make, workers=(workers,), stops=5, epochs=(1,))
+
+
+@pytest.mark.parametrize("picks", ["1:8", "2:00", "x", "3:%", 7, None, "-1:", "99999:"], ids=str)
+@pytest.mark.parametrize("form", [list, streamed])
+def test_picks_that_cannot_be_are_refused(form, picks):
+    _, state = saved_after(packed(("web", "code"), form=form, bins=3), 2)
+    state["mix"]["picks"] = picks
+    with pytest.raises(ValueError, match=r"load_state_dict\(\): (mix|anchors\['2'\]) must be"):
+        packed(("code", "web"), form=form, bins=3).load_state_dict(sealed(state), strict=False)
+
+
+def test_anchors_that_do_not_add_up_are_refused():
+    make = partial(packed, form=streamed, bins=3)
+    _, state = saved_after(make(("web", "code")), 3)
+    with iter(make(("code", "books", "web")).load_state_dict(state, strict=False)) as iterator:
+        next(iterator)
+        later = json.loads(json.dumps(iterator.state_dict()))
+    ((place, anchor),) = [(key, one) for key, one in later["anchors"].items() if len(one[2]) > 20]
+    for at, value in ((0, 99), (2, 99), (20, 99), (22, 99), (40, "9:xx"), (41, 9), (43, 9)):
+        row = [*anchor[2][:at], value, *anchor[2][at + 1 :]]
+        forged = sealed({**later, "anchors": {**later["anchors"], place: [anchor[0], anchor[1], row]}})
+        with pytest.raises(ValueError, match=rf"load_state_dict\(\): anchors\['{place}'\] must be"):
+            make(("code", "books", "web")).load_state_dict(forged)
 
 
 # On several ranks
