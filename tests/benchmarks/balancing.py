@@ -158,7 +158,7 @@ def balanced(quick: bool) -> list[Finding]:
     findings = []
     for shape, draw in SHAPES.items():
         for ranks in (8, 64):
-            n = 200_000 if quick else 400_000
+            n = 30_000 if quick else 400_000
             lengths = draw(n)
             every = ways(lengths, ranks)
             for number, (name, way) in enumerate(every.items()):
@@ -181,7 +181,7 @@ def balanced(quick: bool) -> list[Finding]:
 
 def planned_in_time(quick: bool) -> list[Finding]:
     """Lengths alone, a million of them: seconds."""
-    n = 100_000 if quick else 1_000_000
+    n = 20_000 if quick else 1_000_000
     findings = []
     for shape, draw in SHAPES.items():
         lengths = draw(n).tolist()
@@ -210,7 +210,7 @@ def _seconds(plan: Callable[[], Iterable[Any]]) -> float:
 
 def flat(quick: bool) -> list[Finding]:
     """What a source of 10^9 datapoints costs at its beginning and in its middle; and memory over its length."""
-    count = 20_000 if quick else 200_000
+    count = 5_000 if quick else 200_000
     seconds, peaks = {}, {}
     for name, skipped in (("the first", 0), ("in the middle", 500_000_000)):
         flow = ff.pipe(range(10**9), ff.shuffle(), ff.skip(skipped), ff.map(drawn_length), _plan_stage())

@@ -44,6 +44,7 @@ BENCHMARKS = (
     "tables",
     "tokens",
     "frames",
+    "balancing",
     "language",
 )
 
