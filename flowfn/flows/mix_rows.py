@@ -56,7 +56,7 @@ class Standing(NamedTuple):
     spent: float = 0
 
 
-class Progress(NamedTuple):
+class MixProgress(NamedTuple):
     """How far a mix has come: its steps, its sources, its units if it counts them, its outputs, whether it is over.
 
     Where a stage behind it may need what it has read again: how far the sources had come there (`held`), and the picks

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flowfn.flows.mix_rows import Progress, SourceProgress, json_number
+from flowfn.flows.mix_rows import MixProgress, SourceProgress, json_number
 from flowfn.flows.picks import encoded
 from flowfn.kinds.nodes import Node, ending
 from flowfn.kinds.runs import Anchor, Run
@@ -46,7 +46,7 @@ def follow(root: Node) -> Node:
     return root
 
 
-def progress_of(root: Node, run: Run, position: int) -> Progress | None:
+def progress_of(root: Node, run: Run, position: int) -> MixProgress | None:
     """How far the mix in a tree has come, where `position` outputs were given, if there is one and that can be told."""
     path = path_to_mix(root)
     if not path:
@@ -54,7 +54,7 @@ def progress_of(root: Node, run: Run, position: int) -> Progress | None:
     mix: Any = path[-1]
     if not mix.followed:
         size = inputs_of_each(path[:-1])
-        made: Progress | None = mix.progress(run, run.base + position * size, size)
+        made: MixProgress | None = mix.progress(run, run.base + position * size, size)
         return made
     number = _lowest(path)
     size, anchor = inputs_of_each(path[number + 1 : -1]), run.anchors.get(path[number].place)
@@ -62,7 +62,7 @@ def progress_of(root: Node, run: Run, position: int) -> Progress | None:
         anchor = Anchor(run.epoch, 0, (0,), 0)
     if anchor is None or anchor.read is None:
         return None
-    reached: Progress | None = mix.reached(run, anchor.inputs[0] * size, anchor.read * size, size)
+    reached: MixProgress | None = mix.reached(run, anchor.inputs[0] * size, anchor.read * size, size)
     return reached
 
 

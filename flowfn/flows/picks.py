@@ -37,7 +37,7 @@ class PickLog:
         return picks[start - first : stop - first] if start >= first else None
 
 
-class Recent:
+class Picked:
     """Where a mix stands, and the picks that led there: `row` is after `outputs` outputs; `over`: there are no more."""
 
     __slots__ = ("log", "outputs", "over", "row")
@@ -49,10 +49,10 @@ class Recent:
         """The sources of the outputs from a number on, if they are remembered."""
         return self.log.between(outputs, self.outputs)
 
-    def since(self, outputs: int) -> Recent:
+    def since(self, outputs: int) -> Picked:
         """The same without what was picked before so many outputs."""
         picks = self.picks(outputs)
-        return self if picks is None else Recent(PickLog(outputs, picks), self.outputs, self.row, self.over)
+        return self if picks is None else Picked(PickLog(outputs, picks), self.outputs, self.row, self.over)
 
     def __reduce__(self) -> Any:
         cut = self.since(self.outputs) if self.log.grows else self  # who wanted more has cut it
@@ -87,5 +87,5 @@ def _bits(sources: int) -> int:
     return max((sources - 1).bit_length(), 1)
 
 
-def _rebuilt(start: int, picks: list[int], *now: Any) -> Recent:
-    return Recent(PickLog(start, picks), *now)
+def _rebuilt(start: int, picks: list[int], *now: Any) -> Picked:
+    return Picked(PickLog(start, picks), *now)

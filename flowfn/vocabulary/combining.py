@@ -95,7 +95,7 @@ def mix(
 
     Raises:
         ValueError: weights that are not positive, or not one for each source; a source that is empty and should begin
-            again; a function that gives weights only to sources that have ended.
+            again; a function that gives weights only to sources that have ended; a unit below 0.
         TypeError: a source is no source, weights="length" and a length is not known.
 
     >>> import flowfn as ff

@@ -15,7 +15,7 @@ from sources import streamed
 
 import flowfn as ff
 from flowfn.testing import check
-from flowfn.vocabulary.mixing.deadlines import Turns, most_urgent
+from flowfn.vocabulary.mixing.deadlines import Deadlines, most_urgent
 
 # The bound
 
@@ -25,7 +25,7 @@ def furthest_behind_and_ahead(weights, sizes):
 
     `sizes(source, units, largest)` is called for each datapoint.
     """
-    turns, total = Turns(range(len(weights)), weights), sum(weights)
+    turns, total = Deadlines(range(len(weights)), weights), sum(weights)
     units, datapoints, largest, worst = [0] * len(weights), [0] * len(weights), 0, (Fraction(0), Fraction(0))
     while (size := sizes(source := turns.next(units, datapoints, largest), units)) is not None:
         units[source] += size
@@ -59,7 +59,7 @@ def test_when_sources_end_the_others_stay_within_one_datapoint_of_their_shares_o
     units, datapoints, largest, sizes = [0] * len(weights), [0] * len(weights), 0, itertools.cycle(sizes)
     active = list(range(len(weights)))
     while len(active) > 1:
-        turns, source = Turns(active, weights), None
+        turns, source = Deadlines(active, weights), None
         while source is None or left[source] >= 0:
             source = turns.next(units, datapoints, largest)
             left[source] -= 1

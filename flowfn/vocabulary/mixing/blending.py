@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
-from flowfn.flows.mix_rows import COUNTED, MEASURED, MixRow, Progress, RowForm, SourceProgress, Standing
-from flowfn.flows.picks import MOST, PickLog, Recent, decoded, encoded
+from flowfn.flows.mix_rows import COUNTED, MEASURED, MixProgress, MixRow, RowForm, SourceProgress, Standing
+from flowfn.flows.picks import MOST, Picked, PickLog, decoded, encoded
 from flowfn.flows.stages import stage
 from flowfn.functions import renamed
 from flowfn.kinds.nodes import known_length
@@ -128,7 +128,7 @@ class MixNode(Order):
         held, again = self._row(before), encoded([places[name] for name in named], len(places))
         return Anchor((epoch,), 0 if self.seekable else before.start, (*held, *self._row(here), again, *held))
 
-    def recent(self, mix: Mapping[str, Any], same: bool) -> Recent:
+    def recent(self, mix: Mapping[str, Any], same: bool) -> Picked:
         """What had been picked when a state was saved; `same`: by the same pipeline."""
         places = {str(name): place for place, name in enumerate(self.names)}
         picks = decoded(mix["picks"], len(mix["sources"])) or []
@@ -136,7 +136,7 @@ class MixNode(Order):
         here = self._standing(mix["sources"], mix["steps"] - mix["at"], mix["at"], mix.get("units", 0))
         if same:
             here = here._replace(sources=[SourceProgress(*mix["sources"][str(name)]) for name in self.names])
-        return Recent(log, mix["at"], self._row(here))
+        return Picked(log, mix["at"], self._row(here))
 
     def _standing(self, sources: Mapping[str, list[Any]], before: int, start: int, units: float) -> Standing:
         """Where it stands if sources of these names have come so far, and have given so many units, with others."""
@@ -170,7 +170,7 @@ class MixNode(Order):
             else "[epoch, outputs, [start of the phase, steps before, and what each source has given]], which add up"
         )
 
-    def progress(self, run: Run, k: int, size: int = 1) -> Progress | None:
+    def progress(self, run: Run, k: int, size: int = 1) -> MixProgress | None:
         """How far it has come after k outputs, if that is known.
 
         At the end of a pass there may be up to `size` - 1 outputs less than k: the last batch is short.
@@ -181,7 +181,7 @@ class MixNode(Order):
         known = k - size < anchor.outputs <= k and anchor.epoch == run.epoch
         return self._progress(run, anchor.outputs, anchor.inputs) if known else None
 
-    def reached(self, run: Run, start: int, k: int, size: int = 1) -> Progress | None:
+    def reached(self, run: Run, start: int, k: int, size: int = 1) -> MixProgress | None:
         """How far it has come after k outputs, and what was picked since output `start`,
         before which a stage behind it begins again; if that is known."""
         if self.seekable:
@@ -189,9 +189,9 @@ class MixNode(Order):
             k, start = (int(min(number, route.length)) for number in (k, start))
             picks = route.take(range(start, k))[0].tolist() if k - start <= MOST else None
             before = self.form.unpacked(self.first(run)).before
-            return Progress(before + k, route.begun(k), None, k, k >= route.length, route.begun(start), picks)
-        anchor = run.anchors.get(self.place) or self.beginning(run)._replace(read=Recent(PickLog(0), 0, ()))
-        if anchor.epoch != run.epoch or not isinstance(anchor.read, Recent) or anchor.read.outputs <= k - size:
+            return MixProgress(before + k, route.begun(k), None, k, k >= route.length, route.begun(start), picks)
+        anchor = run.anchors.get(self.place) or self.beginning(run)._replace(read=Picked(PickLog(0), 0, ()))
+        if anchor.epoch != run.epoch or not isinstance(anchor.read, Picked) or anchor.read.outputs <= k - size:
             return None
         now = anchor.read
         made = self._progress(run, now.outputs, now.row)._replace(over=now.over)
@@ -200,10 +200,10 @@ class MixNode(Order):
         held = self.form.unpacked(anchor.inputs).sources
         return made._replace(held=held, picks=now.picks(anchor.outputs))
 
-    def _progress(self, run: Run, outputs: int, row: MixRow) -> Progress:
+    def _progress(self, run: Run, outputs: int, row: MixRow) -> MixProgress:
         here = self.form.unpacked(row)
         units = whole(here.spent + sum(one.units for one in here.sources)) if self.measured else None
-        return Progress(here.before + outputs, self.due(run, here), units, outputs)
+        return MixProgress(here.before + outputs, self.due(run, here), units, outputs)
 
     def due(self, run: Run, here: Standing) -> list[SourceProgress]:
         """How far each source has come, with what it should have given."""

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-class Turns:
+class Deadlines:
     """Whose turn it is while these sources share by these weights (integers)."""
 
     def __init__(self, sources: Sequence[int], weights: Sequence[int]) -> None:
@@ -37,7 +37,7 @@ class Turns:
     def next(self, units: Sequence[Any], datapoints: Sequence[int], largest: Any) -> int:
         """The source that is next where each has given so many units, and so many datapoints.
 
-        >>> Turns([0, 1], [2, 1]).next([4, 1], [1, 1], 4), Turns([0, 1], [2, 1]).next([4, 3], [1, 2], 4)
+        >>> Deadlines([0, 1], [2, 1]).next([4, 1], [1, 1], 4), Deadlines([0, 1], [2, 1]).next([4, 3], [1, 2], 4)
         (1, 0)
         """
         spent = sum([units[source] for source in self.sources])

@@ -21,7 +21,7 @@ from flowfn.flows.mix_rows import SourceProgress, Standing
 from flowfn.kinds.routes import Switch
 from flowfn.kinds.runs import Length
 from flowfn.randomness.generators import hashed
-from flowfn.vocabulary.mixing.deadlines import Turns
+from flowfn.vocabulary.mixing.deadlines import Deadlines
 from flowfn.vocabulary.mixing.schedules import tempered
 from flowfn.vocabulary.mixing.shares import STEPS_AT_ONCE, Picks, integer_weights, numbered
 
@@ -108,9 +108,9 @@ class Plan:
             active, integer_weights(lengths), key, total if total <= ONE_BLOCK else STEPS_AT_ONCE, start_counts
         )
 
-    def turns(self, active: Sequence[int], lengths: Sequence[Any]) -> Turns:
+    def deadlines(self, active: Sequence[int], lengths: Sequence[Any]) -> Deadlines:
         """Whose turn it is while only the active sources are left, where shares are of units."""
-        return Turns(active, self.integers(lengths))
+        return Deadlines(active, self.integers(lengths))
 
     def shares(self, at: float, active: Sequence[int]) -> list[float]:
         """What a function of the step says, as shares of 1 among the active sources."""

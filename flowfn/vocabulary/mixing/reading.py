@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flowfn.flows.mix_rows import MixRow, SourceProgress
-from flowfn.flows.picks import PickLog, Recent, decoded
+from flowfn.flows.picks import Picked, PickLog, decoded
 from flowfn.kinds.nodes import MISSING
 from flowfn.kinds.runs import Anchor, Outputs, Run
 from flowfn.kinds.traces import Use
@@ -63,11 +63,11 @@ class Mixing:
         outputs, row = self.outputs.position, self.at_end or self._row()
         return {self.node.place: Anchor(self.run.epoch, outputs, row, self._read(outputs, row))}
 
-    def _read(self, outputs: int, row: MixRow) -> Recent | None:
+    def _read(self, outputs: int, row: MixRow) -> Picked | None:
         """What has been picked; where a pass went on from a state, at least what had been by then."""
         if not self.node.followed or (self.known is not None and self.known.outputs > outputs):
             return self.known
-        return Recent(self.log, outputs, row, self.over)
+        return Picked(self.log, outputs, row, self.over)
 
     def tell_before_last(self) -> dict[int, Anchor]:
         """Where it stood before its last output."""
@@ -234,13 +234,13 @@ class Measuring(Mixing):
         begun = [(one.units, one.datapoints) for one in self.origin]
         anew = not any(map(any, begun))
         while active := self.active():
-            turns, ended = self.plan.turns(active, self.lengths), False
+            deadlines, ended = self.plan.deadlines(active, self.lengths), False
             while not ended:
                 units, counts = self.units, self.totals
                 if not anew:  # since the mix went on from another
                     units = [whole(now - one[0]) for now, one in zip(units, begun)]
                     counts = [now - one[1] for now, one in zip(counts, begun)]
-                source = turns.next(units, counts, max(self.largest))
+                source = deadlines.next(units, counts, max(self.largest))
                 yield source
                 ended = self.ended[source] and not self.plan.cycles
 
