@@ -540,3 +540,23 @@ def test_on_ranks_a_mix_without_anything_behind_it_changes_too(form):
     after = ranks(("web", "code", "few"), before[1][1])
     given = Counter(pair for rows, _ in (*before, *after) for one in rows for pair in one)
     assert given == Counter((size, name) for name in ("web", "code", "few") for size in SIZES[name])
+
+
+@pytest.mark.parametrize("form", [list, streamed])
+@pytest.mark.parametrize("unit", [None, "tokens"], ids=["counted", "in tokens"])
+def test_the_name_of_a_source_goes_through_a_packer(form, unit):
+    def make(names, **options):
+        rows = {name: form([{"tokens": one} for one in SEQUENCES[name]]) for name in names}
+        mix = ff.mix(rows, unit=unit, tag="from", until="all", **options)
+        return ff.pipe(mix, ff.pack(10, how=partial(ff.first_fit, bins=3), keep="from"))
+
+    def elements(row, segment=None):
+        inside = row["segment_ids"] > 0 if segment is None else row["segment_ids"] == segment
+        return row["tokens"][inside].tolist()
+
+    given, state = saved_after(make(("web", "code")), 4)
+    rows = given + goes_on(make(("books", "code", "web"), weights=[1, 2, 1]), state)
+    for row in rows:
+        for segment, name in enumerate(row["from"], 1):
+            assert {one // 1000 for one in elements(row, segment)} == {[*SIZES].index(name) + 1}
+    assert Counter(itertools.chain.from_iterable(map(elements, rows))) == whole_of(("web", "code", "books"))
