@@ -689,6 +689,10 @@ def test_of_a_long_sequence_the_rest_is_read_again():
         assert same(list(pack(7, source, how=concat_then_split).load_state_dict(state)), whole[after:])
 
 
+def with_more(tokens):
+    return {"x": tokens, "vectors": np.ones((len(tokens), 2)), "n": len(tokens)}
+
+
 @pytest.mark.parametrize("how", [*PACKERS, functools.partial(first_fit, bins=2, most=2)])
 def test_the_laws_hold_for_rows_with_more_in_them(how):
     for source in (range(25), Stream(range(25))):
@@ -696,11 +700,26 @@ def test_the_laws_hold_for_rows_with_more_in_them(how):
             lambda: ff.pipe(
                 source,
                 ff.map(grown, rng=True),
-                ff.map(lambda x: {"x": x, "vectors": np.ones((len(x), 2)), "n": len(x)}),
+                ff.map(with_more),
                 pack(12, how=how, keep="n", multiple=3, value={"x": -1}),
             ),
             stops=14,
         )
+
+
+def test_the_laws_hold_for_them_in_threads_and_processes():
+    check(
+        lambda: ff.pipe(
+            range(20),
+            ff.map(grown, rng=True),
+            ff.map(with_more),
+            pack({"x": 6, "vectors": 8}, keep="n", multiple=2),
+            ff.map(len),
+        ),
+        workers=({}, {"threads": 2}, {"processes": 2}),
+        epochs=(0,),
+        stops=4,
+    )
 
 
 def test_what_was_packed_for_8_ranks_goes_on_under_4():
