@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from flowfn import rules
 from flowfn.flows.flow import Flow
+from flowfn.flows.mixtures import quotas_of
 from flowfn.flows.schema import checked_state
 from flowfn.flows.states import counting_of, unpack_state
 from flowfn.kinds.nodes import Node
@@ -63,7 +64,11 @@ def describe_state(state: Any, flow: Flow[Any] | None = None, *, file: IO[str] |
     if not states:
         raise ValueError(f"describe_state(): there is no state of a flow{where or f' in {brief(state)}'}")
     for path, one in states:
-        lines = [*in_words(one, flow), f"  {len(json.dumps(one, default=repr))} bytes of JSON", *_in_flow(one, flow)]
+        lines = [
+            *in_words(one, flow, sources=flow is None),
+            f"  {len(json.dumps(one, default=repr))} bytes of JSON",
+            *_in_flow(one, flow),
+        ]
         head = [f"at {path}:"] if path else []
         print(*head, *lines, sep="\n", file=file, flush=True)
 
@@ -100,6 +105,11 @@ def _in_flow(state: Mapping[Any, Any], flow: Flow[Any] | None) -> Iterator[str]:
     except ValueError:
         return  # that has been said
     counting, run = counting_of(flow), Run(seed, (epoch,), base=checkpoint.base, anchors=checkpoint.anchors)
+    mixed = quotas_of(flow.node, run, checkpoint.position)
+    if mixed is None and counting.node.seekable:  # all ranks together
+        mixed = quotas_of(counting.node, run, contents["count"])
+    for name, (due, given) in (mixed or {}).items():
+        yield f"  source {name} of the mix: {given:,} given, {due:,.6g} due"
     length = flow.node.length(run)
     if length is not None and length != math.inf:
         done = f"{100 * checkpoint.position / length:.3g} %" if length else "all"
@@ -123,7 +133,7 @@ def is_state(value: Any) -> bool:
     return isinstance(value, Mapping) and {"fingerprint", "position"} <= set(value)
 
 
-def in_words(state: Mapping[Any, Any], flow: Flow[Any] | None = None) -> Iterator[str]:
+def in_words(state: Mapping[Any, Any], flow: Flow[Any] | None = None, sources: bool = True) -> Iterator[str]:
     """The lines on a state; with a flow, where in it the anchors are, and whether it can be loaded there."""
     yield f"state of {state['fingerprint']}"
     try:
@@ -146,7 +156,7 @@ def in_words(state: Mapping[Any, Any], flow: Flow[Any] | None = None) -> Iterato
             else f"starts again after {_many(outputs, 'output')}"
         )
         yield f"  {names.get(place, f'stage {place}')}: {says}"
-    for name, (many, *_) in contents["mix"]["sources"].items() if "mix" in contents else ():
+    for name, (many, *_) in contents["mix"]["sources"].items() if sources and "mix" in contents else ():
         yield f"  source {name} of the mix: {_many(many, 'datapoint')} given"
     for line in _left_out(contents.get("skip", {})):
         yield f"  left out{line}"

@@ -56,7 +56,12 @@ def test_with_the_flow_it_says_how_far_that_is_and_who_can_go_on(capsys):
     again = ff.pipe(range(200), ff.shuffle_buffer(9), ff.batch(10))
     assert told(capsys, state_of(again), again)[-1] == "  reads the epoch again up to shuffle_buffer(9)"
     mixed = ff.pipe(ff.mix({"web": range(400), "code": range(90)}, weights=[3, 1]), ff.batch(4))
-    assert "  source web of the mix: 15 datapoints given" in told(capsys, state_of(mixed), mixed)
+    assert "  source web of the mix: 15 datapoints given" in told(capsys, state_of(mixed))
+    assert "  source web of the mix: 15 given, 15 due" in told(capsys, state_of(mixed), mixed)
+    shared = ff.pipe(mixed.sources[0], ff.shard(1, 4), ff.batch(4))
+    assert "  source code of the mix: 20 given, 20 due" in told(capsys, state_of(shared), shared), "of all ranks"
+    tokens = ff.mix({"web": ["ab"] * 90, "code": ["abcd"] * 90}, weights=[1, 1], unit=len)
+    assert "  source web of the mix: 20 given, 20 due" in told(capsys, state_of(tokens, 15), tokens), "in its unit"
 
 
 def test_damage_is_told(capsys):
