@@ -105,10 +105,7 @@ def _in_flow(state: Mapping[Any, Any], flow: Flow[Any] | None) -> Iterator[str]:
     except ValueError:
         return  # that has been said
     counting, run = counting_of(flow), Run(seed, (epoch,), base=checkpoint.base, anchors=checkpoint.anchors)
-    mixed = quotas_of(flow.node, run, checkpoint.position)
-    if mixed is None and counting.node.seekable:  # all ranks together
-        mixed = quotas_of(counting.node, run, contents["count"])
-    for name, (due, given) in (mixed or {}).items():
+    for name, (due, given) in (quotas_of(flow.node, run, checkpoint.position) or {}).items():
         yield f"  source {name} of the mix: {given:,} given, {due:,.6g} due"
     length = flow.node.length(run)
     if length is not None and length != math.inf:
