@@ -109,6 +109,13 @@ def gaps_of(root: Node, skip: SkipList, base: int, counted: Node, each: int, ran
     to so many ranks."""
     names = source_names(root)
     records = {place: skip.records[str(name)] for place, name in names.items() if str(name) in skip.records}
+    for leaf in top_down(root) if records else ():
+        length = leaf.length_or_none() if leaf.place in records else None
+        if length and length != math.inf and records[leaf.place].covers_all(int(length)):
+            raise ValueError(
+                f"skip leaves nothing of source {names[leaf.place]!r}, all {length} records of it are in the list; "
+                "take the source out of the flow instead"
+            )
     if not skip.counted:
         return Gaps(records)
     remainder = next((node.part.arguments.get("remainder") for node in ending(root) if node.foot and ranks > 1), "keep")

@@ -54,6 +54,10 @@ class Ranges:
         """Which indices of a block are among them."""
         return np.searchsorted(self.edges, np.asarray(block, np.int64), side="right") % 2 == 1
 
+    def covers_all(self, count: int) -> bool:
+        """Whether the first `count` indices are among them."""
+        return self.bounds[:1] == (0,) and self.bounds[1] >= count
+
     def misses(self, start: int) -> Iterator[bool]:
         """Of each index from `start` on, whether it is not among them."""
         return chain.from_iterable((~self.covers(block)).tolist() for block in blocks(start, math.inf))

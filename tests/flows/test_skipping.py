@@ -483,3 +483,29 @@ def test_what_is_left_is_known_before(shape):
         assert (told, hints) == (len(hints), [*range(len(hints) - 1, -1, -1)])
     endless = ff.pipe(range(10**15), ff.shuffle(), ff.shard(0, 8), ff.batch(4))
     assert len(endless.load_state_dict(endless.state_dict(), skip=[7, 10**9])) == 10**15 // 32 - 2
+
+
+def test_a_source_of_which_nothing_would_be_left_is_refused():
+    flow = ff.pipe(range(5), ff.shuffle(), ff.cycle(), ff.batch(2))
+    with pytest.raises(ValueError, match="skip leaves nothing of source 0, all 5 records of it are in the list"):
+        flow.run(skip=[(0, index) for index in range(5)])
+
+
+@pytest.mark.parametrize("workers", [None, {"threads": 2}, {"processes": 2}])
+def test_what_guards_count_is_the_same_whoever_goes_round(workers):
+    def fails(x):
+        return 1 / (x % 6) and x
+
+    def make(workers):
+        guarded = ff.guard(ff.map(fails), then=lambda x, error: -1, budget=30)
+        return ff.pipe(range(90), ff.shuffle(), guarded, ff.batch(5), ff.prefetch(2, **workers) if workers else None)
+
+    def passed(flow):
+        with flow.run(seed=4, skip=[2, (0, 12), (0, 13)]) as iterator:
+            outputs = [batch.tolist() for batch in islice(iterator, 9)]
+            return outputs, iterator.state_dict(), sorted(one.index for one in iterator.dropped)
+
+    outputs, state, dropped = passed(make(None))
+    assert sum(output.count(-1) for output in outputs) == len(dropped) > 0
+    assert 12 not in {x for output in outputs for x in output}
+    assert passed(make(workers)) == (outputs, state, dropped)
