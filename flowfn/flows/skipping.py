@@ -99,7 +99,7 @@ def _in_the_way(node: Node) -> str:
         return f"{node.part} is made of all of them"
     if isinstance(node, Each) and len(node.sources) > 1 and not node.seekable:
         return f"{node.part} would put others beside each other"
-    if not node.sources and not node.seekable and not node.part.kind.countable:
+    if not node.sources and not node.seekable and not node.countable:
         return f"{node.part} counts its datapoints itself"
     return ""
 
