@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -118,10 +119,13 @@ _scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 def _decoded(lines: list[str]) -> Iterator[Any]:
     """What lines say. The scanner alone takes half the time; it knows of nothing around a value."""
-    number = 0
-    for number, (line, (value, end)) in enumerate(zip(lines, map(_scan, lines, repeat(0))), 1):  # noqa: B007 - how many there were
-        yield value if end == len(line) else _decode(line)
-    yield from map(_decode, lines[number:])  # before a line that begins with no value, the scanner just stops
+    try:
+        scanned = [] if lines[:1] and lines[0].endswith("\r") else [*map(_scan, lines, repeat(0))]
+    except Exception:  # what comes before the line that is none is to be given
+        scanned = []
+    if [end for _, end in scanned] == [*map(len, lines)]:
+        return map(itemgetter(0), scanned)
+    return map(_decode, lines)
 
 
 @rules.checked(overwrite=rules.boolean)
