@@ -121,9 +121,10 @@ class Layout:
 
     def _spaced(self, parts: Sequence[np.ndarray], spans: Sequence[int], filling: np.ndarray) -> list[np.ndarray]:
         """The parts of a row, and what fills the room that is behind each of them (if it may be) and at its end."""
-        rest = filling[: len(filling) - sum(spans)]
+        room = len(filling) - sum(spans)
         if self.multiple == 1:
-            return [*parts, rest]
+            return [*parts, filling[:room]] if room else [*parts]
+        rest = filling[:room]
         gaps = [filling[: span - len(part)] for part, span in zip(parts, spans)]
         return [*chain.from_iterable(zip(parts, gaps)), rest]
 
@@ -133,8 +134,8 @@ class Layout:
         """The segment ids and positions of a row."""
         lengths = spans if self.multiple == 1 else list(map(len, parts))
         counting = self._spaced([*map(self.first_numbers, lengths)], spans, self.zeros[:capacity])
-        counts = [*spans, len(counting[-1])] if self.multiple == 1 else [*map(len, counting)]
-        return self.ids_in_turn(len(parts)).repeat(counts), np.concatenate(counting)
+        counts = [*map(len, counting)]
+        return self.ids_in_turn(len(parts))[: len(counts)].repeat(counts), np.concatenate(counting)
 
     def _filling(self, form: Form, name: Any, dtype: np.dtype, like: np.ndarray, capacity: int) -> np.ndarray:
         """A row of nothing but what rows are filled up with."""

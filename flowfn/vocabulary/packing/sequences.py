@@ -186,6 +186,7 @@ class Waiting:
         self.fresh = self.start = int(source.position)
         self.gone = self.offset  # of the sequence there
         self.known: list[tuple[int, dict[int, Anchor]]] = [(self.fresh, mark.upstream)]  # facts from places up to there
+        self.by_index = source.node is not None and source.node.seekable  # so there are none
         self.items: dict[int, Held] = {}  # by the numbers that the packer knows
         self.rows, self.read, self.ended = 0, 0, False
 
@@ -264,6 +265,8 @@ class Waiting:
 
     def _know(self, position: int, fresh: int) -> None:
         """Keep the facts from the newest place at or before the one from which to read again, and those behind it."""
+        if self.by_index:
+            return
         self.known.append((min(position, max(fresh, position - 1)), self.source.facts(before_last=fresh < position)))
         while len(self.known) > 1 and self.known[1][0] <= fresh:
             del self.known[0]
