@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from flowfn.showing import brief
+
 LEAVES = frozenset({int, float, complex, bool, str, bytes, type(None), np.ndarray})
 """Types of what has no components, and is so common that it is worth knowing at once."""
 
@@ -35,6 +37,24 @@ def component(datapoint: Any, index: Any) -> Any:
     except (IndexError, KeyError) as error:
         have = f"keys {list(datapoint)}" if isinstance(datapoint, Mapping) else f"{len(datapoint)} components"
         raise type(error)(f"no component {index!r} in a datapoint with {have}") from None
+
+
+def length_of(datapoint: Any, index: Any = None) -> int:
+    """The `len` of a datapoint, or of its component `index`, or an error that says what to write instead."""
+    found = datapoint if index is None else component(datapoint, index)
+    if index is None and type(datapoint) is dict:
+        raise TypeError(
+            f"the len of a dict is how many keys it has, got {brief(datapoint)}; write the key of the component whose "
+            "len counts instead of len"
+        )
+    try:
+        return len(found)
+    except TypeError:
+        what, key = ("a datapoint", "x") if index is None else (f"component {index!r} of a datapoint", f"x[{index!r}]")
+        raise TypeError(
+            f"{what} must have a len, got {brief(found)}; write a function where it says itself how long it is, such "
+            f"as lambda x: {key}"
+        ) from None
 
 
 def replaced(datapoint: Any, index: Any, value: Any) -> Any:

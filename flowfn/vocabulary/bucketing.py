@@ -13,7 +13,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.datapoints.collating import BATCHING, batched, stack
-from flowfn.datapoints.components import component
+from flowfn.datapoints.components import component, length_of
 from flowfn.datapoints.padding import pad
 from flowfn.flows.stages import stage
 from flowfn.functions import mistaken
@@ -296,7 +296,7 @@ class Buckets:
         if self.tokens is not None and length > self.tokens:
             raise ValueError(
                 f"batch_by_length(): a datapoint of length {length} is longer than tokens={self.tokens}: "
-                f"{brief(datapoint)}"
+                f"{brief(datapoint)}; flat_map(split_long(...)) splits long ones before, filter leaves them out"
             )
         bucket = bisect_left(self.bounds, length)
         if self.sizes is not None and bucket == len(self.sizes):
@@ -331,8 +331,8 @@ class Buckets:
 
 def measure(word: str, length: Any, datapoint: Any) -> int:
     """The length of a datapoint, as a function or a component's position or key says."""
-    if not callable(length):
-        return len(component(datapoint, length))
+    if not callable(length) or length is len:
+        return length_of(datapoint, None if length is len else length)
     measured = length(datapoint)
     if type(measured) is int and measured >= 0:
         return measured

@@ -231,13 +231,13 @@ class Waiting:
         """Take so many datapoints, or as many as there are."""
         first, length, most = self.first + len(self.datapoints), self.length, self.tokens
         for number, datapoint in enumerate(islice(self.source, max(count, 0)), first):
-            measured: Any = length(datapoint) if callable(length) else None
+            measured: Any = length(datapoint) if callable(length) and length is not len else None
             if type(measured) is not int or measured < 0:  # it may be an integer of another type
                 measured = measure("batch_by_cost", length, datapoint)
             if most is not None and measured > most:
                 raise ValueError(
                     f"batch_by_cost(): a datapoint of length {measured} is longer than tokens={most}: "
-                    f"{brief(datapoint)}"
+                    f"{brief(datapoint)}; flat_map(split_long(...)) splits long ones before, filter leaves them out"
                 )
             if number % STAKE == 0:
                 self.stakes.append((number, self.source.facts(before_last=True)))

@@ -1,6 +1,7 @@
 """Batches planned for all ranks: who gets what, what it costs them, and where it goes on."""
 
 import json
+import re
 from itertools import islice
 
 import numpy as np
@@ -348,6 +349,27 @@ def test_what_cannot_be_planned_is_told():
         list(plan([(0, 1.5)], tokens=8000))
     with pytest.raises(ValueError, match=r"batch_by_cost\(\): cost must be a function of an array of lengths"):
         list(batch_by_cost(lambda n: 3, [[1], [2, 3]], ranks=2, size=2))
+
+
+LENGTHS = [
+    (len, {"tokens": [1, 2]}, "the len of a dict is how many keys it has, got {'tokens': [1, 2]}; write the key of"),
+    (len, 3, "a datapoint must have a len, got 3; write a function where it says itself how long it is"),
+    ("n", {"n": 3}, "component 'n' of a datapoint must have a len, got 3; write a function where it says itself how "),
+]
+
+
+@pytest.mark.parametrize(("length", "datapoint", "message"), LENGTHS)
+def test_a_length_that_is_none_is_told_with_what_to_write(length, datapoint, message):
+    flows = [
+        batch_by_cost(attention, [datapoint], ranks=1, size=1, length=length),
+        ff.batch_by_length(length, [datapoint], tokens=9),
+        ff.mix({"a": [datapoint]}, unit=length),
+    ]
+    for flow in flows:
+        with pytest.raises(TypeError, match="^" + re.escape(message)):
+            list(flow)
+    with pytest.raises(TypeError, match="^" + re.escape(message)):
+        ff.balance(ff.batch(1, [datapoint]), ranks=1, cost=attention, length=length)
 
 
 def test_a_state_of_other_data_is_told():

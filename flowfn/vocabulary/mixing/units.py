@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from flowfn import rules
-from flowfn.datapoints.components import component
+from flowfn.datapoints.components import length_of
 from flowfn.flows.stages import stage
 from flowfn.functions import mistaken, renamed
 from flowfn.showing import brief
@@ -30,8 +31,9 @@ def tagged(key: Any, name: Any, source: Any) -> Iterator[Any]:
 @stage.each
 def measured(unit: Any, name: Any, tag: Any, source: Any) -> Iterator[Any]:
     """Each datapoint with its number of units before it, and perhaps with a tag."""
+    of = unit if callable(unit) and unit is not len else partial(length_of, index=None if unit is len else unit)
     for datapoint in source:
-        units = unit(datapoint) if callable(unit) else len(component(datapoint, unit))
+        units = of(datapoint)
         if type(units) is not int or units < 0:
             units = _checked(units, name, datapoint)
         yield units, datapoint if tag is None else _with_name(datapoint, tag, name)

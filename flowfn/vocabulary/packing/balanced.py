@@ -81,7 +81,7 @@ def _planned(lengths: list[Size], capacity: Size, ranks: int, rows: int, cost: C
         longest = lengths[int(np.argmax(np.any(sizes > limit, 1)))]
         raise ValueError(
             f"balanced_fit(): a sequence of length {longest} does not fit into a row of {capacity}; concat_then_split "
-            "cuts sequences, map and filter shorten them or leave them out"
+            "cuts sequences, flat_map(split_long(...)) splits them before, filter leaves them out"
         )
     told = sizes if isinstance(capacity, tuple) else sizes[:, 0]
     costs = as_integers(costs_of("balanced_fit", cost, told))
