@@ -225,7 +225,8 @@ class Flow(Picklable, Generic[T_co]):
         this pass; a record in none, and a batch is shorter by it. Everything else stays what it was: positions, random
         numbers, and what is in other batches. New states hold the list, so it is given once. What can be indexed is not
         read where it is left out. Where a flow has to be read in order, an output is made and not given, and a record
-        is left out from the next pass on if this one has begun; those behind it move up.
+        is left out from the next pass on if this one has begun (a pass without end has none: there outputs have to be
+        named); those behind it move up.
 
         Raises:
             ValueError: the state is of another pipeline (unless `strict=False`), or of another rank; `skip` holds what

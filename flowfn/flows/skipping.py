@@ -19,6 +19,7 @@ from flowfn.kinds.orders import Order
 from flowfn.kinds.parts import top_down
 from flowfn.kinds.ranges import Ranges
 from flowfn.kinds.runs import Gaps, Length, SkipList
+from flowfn.kinds.streams import Expand
 from flowfn.showing import brief
 
 
@@ -30,20 +31,50 @@ def asked(root: Node, skip: Any, caller: str, base: int, size: int, begun: bool 
     """
     outputs: list[tuple[int, int]] = []
     records: dict[str, list[tuple[int, int]]] = {}
-    known = {str(name) for name in source_names(root).values()}
+    known = _lengths(root)
     for one in _listed(skip, caller):
         found = _record(one)
         if found is None:
             outputs.append(_range(one, caller))
-        elif found[0] in known:
-            records.setdefault(found[0], []).append((found[1], found[1] + 1))
-        else:
-            raise ValueError(f"{caller}(): skip names source {found[0]!r}, but the flow has {', '.join(sorted(known))}")
+            continue
+        name, index = found
+        if name not in known:
+            called = ", ".join(map(repr, sorted(known)))
+            raise ValueError(f"{caller}(): skip names source {name!r}, but those of the flow are called {called}")
+        if index >= known[name]:
+            raise ValueError(f"{caller}(): skip names record {index} of source {name!r}, which has {known[name]}")
+        records.setdefault(name, []).append((index, index + 1))
     counted = Ranges.of((base + start * size, base + stop * size) for start, stop in outputs)
     named = {name: Ranges.of(pairs) for name, pairs in records.items()}
     late = begun and not root.seekable
+    if late and named and never_ends(root):
+        raise ValueError(
+            f"{caller}(): records of source {next(iter(named))!r} cannot be left out, because that is done from the "
+            "next pass on where this one has begun and has to be read in order, and it never ends; leave out the "
+            "outputs that they are in, by their numbers"
+        )
     _check_gaps(root, bool(outputs), named, caller)
     return SkipList(counted, {} if late else named, named if late else {})
+
+
+def _lengths(root: Node) -> dict[str, float]:
+    """How many records each source has, at most."""
+    names = source_names(root)
+    lengths = ((str(names[leaf.place]), leaf.length_or_none()) for leaf in top_down(root) if leaf.place in names)
+    return {name: math.inf if length is None else length for name, length in lengths}
+
+
+GOES_ON = frozenset({"shard", "skip", "pack", "batch_by_cost", "batch_by_length", "batch_by_key", "rebatch"})
+"""Orders and streams that give outputs as long as their source does, whatever it gives."""
+
+
+def never_ends(node: Node) -> bool:
+    """Whether it is certain that a pass has no end."""
+    while (length := node.length_or_none()) is None and len(node.sources) == 1:
+        if not (isinstance(node, (Each, Group, Expand)) or node.part.name in GOES_ON):
+            return False
+        (node,) = node.sources
+    return length == math.inf
 
 
 def _listed(skip: Any, caller: str) -> Iterable[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from flowfn.flows.definitions import Stage
 from flowfn.flows.flow import Flow
+from flowfn.flows.skipping import never_ends
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.parts import top_down
 from flowfn.kinds.runs import Run
@@ -147,6 +148,8 @@ def of_ranks(flow: Flow[Any], run: Run) -> Iterator[str]:
         first, last = (_at_one_end(flow, end).node.length(Run(run.seed, run.epoch)) for end in (0, -1))
     except ValueError as error:  # so here all is well, but not there
         yield f"another rank cannot begin: {error}"
+        return
+    if never_ends(root):
         return
     if first is None or last is None:
         upstream = top_down(root, beyond=lambda node: node.length(run) is None and node.part.name != "take")

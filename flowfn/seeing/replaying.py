@@ -8,7 +8,7 @@ from flowfn import rules
 from flowfn.flows.flow import Flow
 from flowfn.kinds.failures import marked
 from flowfn.kinds.runs import Checkpoint
-from flowfn.seeing.tracing import pass_of
+from flowfn.seeing.tracing import FLOW, pass_of
 
 _ERROR_OR_OUTPUT = rules.Rule(
     "an error that came out of a flow, or the number of an output",
@@ -17,7 +17,7 @@ _ERROR_OR_OUTPUT = rules.Rule(
 )
 
 
-@rules.checked(error=_ERROR_OR_OUTPUT)
+@rules.checked(flow=FLOW, error=_ERROR_OR_OUTPUT)
 def replay(
     flow: Flow[Any],
     error: BaseException | int,

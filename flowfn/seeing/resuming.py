@@ -24,6 +24,8 @@ from flowfn.showing import brief
 RANGES = 5
 """So many ranges of a skip list are shown."""
 
+_FITS = "it can be loaded here"
+
 _STATE = rules.Rule(
     "a state, something that holds some, or the path of a JSON file",
     lambda value: isinstance(value, (Mapping, list, str, os.PathLike)),
@@ -144,7 +146,8 @@ def in_words(state: Mapping[Any, Any], flow: Flow[Any] | None = None, sources: b
         yield f"  it went on from datapoint {contents['base']}, and counts outputs from there"
     if "world" in contents:
         yield f"  rank {contents['rank']} of {contents['world']}"
-    names = {node.place: str(node.part) for node in top_down(flow.node)} if flow is not None else {}
+    fits = "" if flow is None else _state_fits(flow, state)
+    names = {node.place: str(node.part) for node in top_down(flow.node)} if flow is not None and fits == _FITS else {}
     for key, (_, outputs, inputs) in contents.get("anchors", {}).items():
         place, counts = (int(key), False) if int(key) >= 0 else (~int(key), True)
         says = (
@@ -158,8 +161,8 @@ def in_words(state: Mapping[Any, Any], flow: Flow[Any] | None = None, sources: b
     for line in _left_out(contents.get("skip", {})):
         yield f"  left out{line}"
     yield "  as it was saved: its digest is right"
-    if flow is not None:
-        yield f"  {_state_fits(flow, state)}"
+    if fits:
+        yield f"  {fits}"
 
 
 def _left_out(skip: Mapping[str, Any]) -> Iterator[str]:
@@ -186,7 +189,7 @@ def _state_fits(flow: Flow[Any], state: Mapping[Any, Any]) -> str:
         except ValueError as error:
             reason = _reason(error)
         else:
-            return "it can be loaded here" + ("" if strict else ", with strict=False")
+            return _FITS + ("" if strict else ", with strict=False")
     return f"it cannot be loaded here: {reason}"
 
 

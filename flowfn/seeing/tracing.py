@@ -59,7 +59,14 @@ class Origins(list[Origin]):
         self.how, self.exact = how, exact
 
 
-@rules.checked(k=rules.natural, ranks=rules.one_of("own", "all"))
+FLOW = rules.Rule(
+    "a flow",
+    lambda value: isinstance(value, Flow),
+    hint="; flow(data) makes one, and state= takes an iterator over it",
+)
+
+
+@rules.checked(flow=FLOW, k=rules.natural, ranks=rules.one_of("own", "all"))
 def origins(
     flow: Flow[Any],
     k: int,

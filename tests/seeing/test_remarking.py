@@ -219,6 +219,9 @@ ALIKE = {
     "a stream, drop": lambda: ff.pipe(stream, ff.filter(bool), ff.shard(1, 4, remainder="drop"), ff.batch(2)),
     "a stream, pad": lambda: ff.pipe(stream, ff.shard(1, 4, remainder="pad"), ff.prefetch(2)),
     "cycle": lambda: ff.pipe(range(17), ff.shard(1, 4), ff.cycle()),
+    "endless, packed": lambda: ff.pipe(
+        ff.mix([[1]] * 9, until="forever"), ff.pack(4, ranks=4), ff.shard(1, 4), ff.batch(2), ff.prefetch(1)
+    ),
     "take": lambda: ff.pipe(stream, ff.shard(1, 4), ff.filter(bool), ff.batch(2), ff.take(3)),
     "epoch_of": lambda: ff.pipe(range(17), ff.shard(1, 4), ff.filter(bool), ff.epoch_of(6)),
     "shuffle_buffer": lambda: ff.pipe(range(16), ff.shard(1, 4), ff.shuffle_buffer(3)),

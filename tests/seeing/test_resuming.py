@@ -71,6 +71,15 @@ def test_damage_is_told(capsys):
     )
 
 
+def test_in_a_flow_that_it_is_not_of_no_stage_of_that_is_named(capsys):
+    filtered = ff.pipe(range(9), ff.filter(bool))
+    state = state_of(filtered, 3)
+    assert "  filter(bool): starts again after 2 outputs" in told(capsys, state, filtered)
+    lines = told(capsys, state, ff.pipe(range(9), ff.map(str), ff.batch(2)))
+    assert "  stage 1: starts again after 2 outputs" in lines
+    assert any(line.startswith("  it cannot be loaded here: the state was saved by another pipeline") for line in lines)
+
+
 def test_states_are_found_in_what_frameworks_keep(capsys, tmp_path):
     state = state_of(make())
     kept = {"epoch": 3, "loaders": [{"train": {"flow": state}}, {"text": json.dumps(state)}]}

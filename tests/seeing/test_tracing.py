@@ -205,6 +205,10 @@ def test_what_is_not_there_has_no_origins():
         ff.origins(ff.flow([1]), -1)
     with pytest.raises(TypeError, match="state must be a state or an iterator over the flow, got 3"):
         ff.origins(ff.flow([1]), 0, state=3)
+    for one in ([1], iter(ff.flow([1]))):
+        for word in (ff.origins, ff.replay):
+            with pytest.raises(TypeError, match=r"flow must be a flow, got .*; flow\(data\) makes one"):
+                word(one, 0)
     with pytest.raises(TypeError, match="as they come"):
         ff.origins(ff.pipe([1], ff.prefetch(1, ordered=False)), 0)
 
