@@ -112,6 +112,15 @@ KEYWORDS: Mapping[str, Word] = {
     "epochs": Word("Keras", _EPOCHS, {"repeat": "write count, the first argument"}),
     "num": Word("tensorpack", "give the number as the first argument"),
     "nr": Word("tensorpack", "give the number as the first argument"),
+    # rows of sequences
+    "length_struct": Word(
+        "grain", "write pack(length), the first argument", {"pack": "write length, the first argument"}
+    ),
+    "num_packing_bins": Word("grain", "write pack(length, how=partial(first_fit, bins=n))"),
+    "max_sequences_per_bin": Word("grain", "write pack(length, how=partial(first_fit, most=n))"),
+    "meta_features": Word("grain", "write pack(length, keep=[...])", {"pack": "write keep="}),
+    "pack_alignment_struct": Word("grain", "write pack(length, multiple=n)", {"pack": "write multiple="}),
+    "padding_struct": Word("grain", "write pack(length, value=...)", {"pack": "write value="}),
     # several sources
     "probabilities": Word("Hugging Face", "write mix(*flows, weights=...)", _MIX),
     "probs": Word("webdataset and tensorpack", "write mix(*flows, weights=...)", _MIX),

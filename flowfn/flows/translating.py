@@ -29,6 +29,9 @@ def unknown_keyword(function: str, word: str, keywords: Iterable[str]) -> str:
         return f"; {word} is a word of {word_elsewhere.of}: {word_elsewhere.at.get(function, word_elsewhere.do)}"
     if word == "seed":
         return "; a flow has one seed for all its stages: reset_state(seed)"
+    packer = _packer_with(word) if function == "pack" else ""
+    if packer:
+        return f"; {word}= is an option of packers: write how=partial({packer}, {word}=...)"
     near = _nearest(word, keywords)
     if near:
         return f"; did you mean {near}=?"
@@ -36,6 +39,13 @@ def unknown_keyword(function: str, word: str, keywords: Iterable[str]) -> str:
         name for name, public in _words().items() if name != function and word in inspect.signature(public).parameters
     ]
     return f"; {word}= is an option of {' and '.join(others[:3])}" if others and word not in ("source", "name") else ""
+
+
+def _packer_with(word: str) -> str:
+    """A packer that has such an option."""
+    public = vars(sys.modules["flowfn"])
+    packers = ("first_fit", "best_fit", "balanced_fit", "concat_then_split")
+    return next((name for name in packers if word in inspect.signature(public[name]).parameters), "")
 
 
 def speaks(function: Callable[P, R]) -> Callable[P, R]:

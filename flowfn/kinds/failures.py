@@ -13,6 +13,9 @@ from flowfn.kinds.notes import add_note, frames, written
 from flowfn.kinds.runs import Outputs
 from flowfn.showing import brief
 
+_NONE = object()
+"""No datapoint; a stage that had none left to take has such an object in its place, too."""
+
 _NOTHING = object()
 
 
@@ -100,11 +103,8 @@ def _find(traceback: TracebackType | None, outputs: Outputs | None) -> dict[str,
             return failure_place(f"in {part.node.part}, before its first datapoint")
         index, counted = _input_number(part, waiting)
         what = f"what {part.node.part} reads" if waiting else str(part.node.part)
-        shown_input = (
-            ""
-            if waiting or "datapoint" not in step.tb_frame.f_locals
-            else f" (input {brief(step.tb_frame.f_locals['datapoint'])})"
-        )
+        datapoint = step.tb_frame.f_locals.get("datapoint", _NONE)
+        shown_input = "" if waiting or type(datapoint) is object else f" (input {brief(datapoint)})"
         return failure_place(f"in {what}, its datapoint ", index, shown_input, counted)
     return failure_place(f"in {parts[0].node.part}" if parts and parts[0].node is not None else "in the flow")
 

@@ -109,6 +109,8 @@ def mix(
     [1, 'few', 2, 'few', 3, 'few', 4]
     """
     named = isinstance(sources[0], Mapping) if len(sources) == 1 else False
+    if not named and any(type(source) is dict for source in sources):
+        raise TypeError("mix(): sources are flows, or one dict of flows by name, which has all of them")
     names = list(sources[0]) if named else list(range(len(sources)))
     refuse_weights(sources, weights)
     flows = [flow(source, "mix") for source in (sources[0].values() if named else sources)]

@@ -411,6 +411,12 @@ def test_a_schedule_that_leaves_nothing_for_who_is_left_says_so():
     ("sources", "options", "error", "message"),
     [
         ((), {}, TypeError, "mix() needs at least one source: flows, or one dict of flows by name"),
+        (
+            ({"a": [1]}, [2]),
+            {},
+            TypeError,
+            "mix(): sources are flows, or one dict of flows by name, which has all of them",
+        ),
         (({},), {}, TypeError, "mix() needs at least one source: flows, or one dict of flows by name"),
         (
             ([1], [2]),
@@ -428,7 +434,8 @@ def test_a_schedule_that_leaves_nothing_for_who_is_left_says_so():
             ([1], [2]),
             {"weights": [1, 0]},
             ValueError,
-            "mix(): weights must be a number > 0 for each of 2 sources, got [1, 0]",
+            "mix(): weights must be a number > 0 for each of 2 sources, got [1, 0]; leave out who is to give nothing, or "
+            "let phases(...) give it none for a while",
         ),
         (
             ([1], [2]),
@@ -540,3 +547,12 @@ def test_empty_sources_end_at_once(form):
 def test_a_mix_where_a_stage_belongs_says_how_to_write_it():
     with pytest.raises(TypeError, match=r"mix\(a, b\)|mix\(pipe"):
         ff.pipe([1], ff.mix)
+
+
+def test_an_error_at_the_end_of_a_source_is_told_without_an_input():
+    with pytest.raises(ValueError, match="can be read once") as caught:
+        list(ff.mix(iter("ab"), iter("cd"), until="cycle_all"))
+    assert caught.value.__notes__ == [
+        "in mix(names=[0, 1], weights=[1, 1], until='cycle_all', random=False), its datapoint 0, seed 0, epoch 0\n"
+        "to see it again, serially: flowfn.replay(flow, error)"
+    ]

@@ -49,8 +49,9 @@ def read_weights(weights: Any, names: list[Any], flows: list[Flow[Any]]) -> Any:
             if hasattr(weights, "__iter__") and not isinstance(weights, str)
             else ', "length" or a function of the step'
         )
+        none = "; leave out who is to give nothing, or let phases(...) give it none for a while" if 0 in due else ""
         raise ValueError(
-            f"mix(): weights must be a number > 0 for each of {len(names)} sources{others}, got {brief(weights)}"
+            f"mix(): weights must be a number > 0 for each of {len(names)} sources{others}, got {brief(weights)}{none}"
         )
     return due
 

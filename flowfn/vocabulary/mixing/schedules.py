@@ -51,6 +51,9 @@ class phases:
     `phases({0: easy, 1000: all}, ramp=1000)` warms up from the start, and `phases({0: web, 10**9: good}, ramp=10**8)`
     anneals over the last tenth before 10**9.
 
+    What comes behind the mix may have read ahead of what it gives, as `pack(ranks=)` has by a window: phases come so
+    much earlier there, and those that meet in a window are mixed. `balanced_fit(window=)` has smaller windows.
+
     A call gives the shares at some place, which add up to 1. It is a value: it pickles, and counts by what it says.
 
     Raises:

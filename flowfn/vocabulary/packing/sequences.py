@@ -116,8 +116,8 @@ def pack(
     them fit, and each has "inputs_segment_ids" and "inputs_positions" of its own.
 
     `keep` names components that are no sequences (a name, an id, a weight; one, or a list of them): a row has a list of
-    them, one value for each segment. With `multiple`, which divides `length`, each segment begins at a multiple of it,
-    and what is between two is padding.
+    them, one value for each segment (numbers too: `batch(2, collate={"id": as_list})` keeps the lists of rows apart).
+    With `multiple`, which divides `length`, each segment begins at a multiple of it; what is between two is padding.
 
     `how` is the packer: `first_fit` (the default), `best_fit`, `concat_then_split`, `functools.partial(best_fit,
     bins=8, most=16)`, or a generator function of your own; whenever that reads on, nothing it remembers may matter but
