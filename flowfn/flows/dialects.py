@@ -50,11 +50,6 @@ KEYWORDS: Mapping[str, Word] = {
     "drop_remainder": Word(
         "tf.data and grain", "write batch(size, drop_remainder=True)", {"shard": 'write remainder="drop"'}
     ),
-    "length_struct": Word("grain", "write pack(length)", {"pack": "write length, the first argument"}),
-    "num_packing_bins": Word("grain", "write pack(length, how=functools.partial(first_fit, bins=n))"),
-    "max_sequences_per_bin": Word("grain", "write pack(length, how=functools.partial(first_fit, most=n))"),
-    "meta_features": Word("grain", "write pack(length, keep=names)", {"pack": "write keep="}),
-    "pack_alignment_struct": Word("grain", "write pack(length, multiple=n)", {"pack": "write multiple="}),
     "partial": Word(
         "webdataset",
         "write batch(size, drop_remainder=True) for partial=False",
