@@ -8,6 +8,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.flows.flow import Flow
+from flowfn.flows.skipping import never_ends
 from flowfn.flows.sources import ArraysNode, Source
 from flowfn.formats.joining.several import together
 from flowfn.formats.tokens.documents import Documents, Sequences
@@ -91,6 +92,8 @@ def _numbers(order: Any) -> np.ndarray | None:
     """The numbers of documents, of whatever says them one after the other."""
     if order is None:
         return None
+    if isinstance(order, Flow) and never_ends(order.node):
+        raise ValueError("read_megatron(): order must come to an end, got an endless flow; write repeat(n) for n epochs")
     numbers = order.run(seed=order.seed, epoch=order.epoch) if isinstance(order, Flow) else order
     made = numbers if isinstance(numbers, np.ndarray) else np.array(list(numbers))
     if made.ndim != 1 or (made.size and made.dtype.kind not in "iu"):

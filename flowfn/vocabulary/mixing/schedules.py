@@ -64,7 +64,7 @@ class phases:
     ({'web': 0.9, 'code': 0.1}, {'web': 0.7, 'code': 0.3}, {'web': 0.5, 'code': 0.5})
     >>> import flowfn as ff
     >>> "".join(ff.mix(["a"] * 6, ["b"] * 6, weights=phases({0: [1, 0], 3: [1, 1]}), until="all"))
-    'aaaababbbbab'
+    'aaaabababbbb'
     """
 
     mixtures: Mapping[float, Any]
