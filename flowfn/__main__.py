@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in parser.parse_args(arguments).files:
         try:
             describe_state(path)
+        except BrokenPipeError:  # whoever reads this has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         except (OSError, ValueError) as error:
             print(f"{path}: {str(error).removeprefix('describe_state(): ')}", file=sys.stderr)
             failed = 1

@@ -101,6 +101,8 @@ _READERS = {
     ".tar": "read_webdataset",
     ".svm": "read_svmlight",
     ".libsvm": "read_svmlight",
+    ".bin": "read_tokens",
+    ".idx": "read_megatron",
     ".svmlight": "read_svmlight",
 }
 

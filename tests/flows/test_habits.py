@@ -632,6 +632,8 @@ def test_arrays_in_one_container_are_refused(call, words):
         ("images/*.jpg", "files(path)"),
         (Path("/data/train"), "files(path)"),
         ("train.csv", "flowfn.formats.read_csv(path)"),
+        ("shards/train.bin", "flowfn.formats.read_tokens(path)"),
+        (Path("text.idx"), "flowfn.formats.read_megatron(path)"),
         ("s3://bucket/train.csv.gz", "flowfn.formats.read_csv(path)"),
         (Path("train.parquet"), "flowfn.formats.read_parquet(path)"),
         ("shards/{0000..0009}.tar", "flowfn.formats.read_webdataset(path)"),

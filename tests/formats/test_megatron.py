@@ -229,7 +229,11 @@ def test_what_is_damaged_is_named(index, tokens, message, prefix):
         ({"segments": True}, ValueError, "order and segments are of slices; give length, too"),
         ({"length": 2, "order": [4]}, ValueError, "order must number some of the 4 documents of"),
         ({"length": 2, "order": [-1]}, ValueError, "order must number some of the 4 documents of"),
-        ({"length": 2, "order": ff.cycle([0])}, ValueError, "order must come to an end, got an endless flow; write repeat"),
+        (
+            {"length": 2, "order": ff.cycle([0])},
+            ValueError,
+            "order must come to an end, got an endless flow; write repeat(n)",
+        ),
         ({"length": 2, "order": [0.5]}, TypeError, "order must be numbers of documents, got float64 (1,)"),
         ({"length": 7}, ValueError, "length must be"),
         ({"length": 7, "segments": True}, ValueError, "length must be less than the number of tokens, 7 of"),

@@ -111,3 +111,11 @@ def test_the_command_line_says_the_same(capsys, tmp_path):
     assert done.returncode == 1
     assert "No such file or directory" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_command_line_is_silent_where_nobody_reads_on(tmp_path):
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps([state_of(make())] * 500))
+    command = f"'{sys.executable}' -m flowfn '{path}' | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120, env=os.environ)
+    assert (done.stdout, done.stderr) == ("at 0:\n", "")

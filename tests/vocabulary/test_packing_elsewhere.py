@@ -137,3 +137,11 @@ def test_positions_are_those_that_megatron_counts_from_the_ends_of_documents():
         real = ids > 0
         np.testing.assert_array_equal(positions[real], positions_from_ends(tokens[real], 0))
         np.testing.assert_array_equal(ids[real], 1 + np.cumsum(np.append(0, tokens[real][:-1] == 0)))
+
+
+def test_what_attention_takes_is_what_transformers_flattens():
+    """transformers 5.24.0, DataCollatorWithFlattening(return_flash_attn_kwargs=True), of sequences of 5, 3 and 8."""
+    (row,) = ff.pack(16, sequences([5, 3, 8]), keep="id")
+    assert row["positions"].tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 0, 1, 2, 3, 4, 5, 6, 7]
+    ends, longest = ff.cu_seqlens(row["segment_ids"])
+    assert (ends.tolist(), ends.dtype, longest) == ([0, 5, 8, 16], np.int32, 8)

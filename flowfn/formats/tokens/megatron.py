@@ -93,7 +93,9 @@ def _numbers(order: Any) -> np.ndarray | None:
     if order is None:
         return None
     if isinstance(order, Flow) and never_ends(order.node):
-        raise ValueError("read_megatron(): order must come to an end, got an endless flow; write repeat(n) for n epochs")
+        raise ValueError(
+            "read_megatron(): order must come to an end, got an endless flow; write repeat(n) for n epochs"
+        )
     numbers = order.run(seed=order.seed, epoch=order.epoch) if isinstance(order, Flow) else order
     made = numbers if isinstance(numbers, np.ndarray) else np.array(list(numbers))
     if made.ndim != 1 or (made.size and made.dtype.kind not in "iu"):
