@@ -324,6 +324,8 @@ class Turns:
                     short = live[turns[delivered]]
                     raise fault(short, short.count + 1)
         finally:
+            with self.lock:
+                self.switches = iter(())  # a reader that reads ahead gets no more, for which others might be opened
             for reader in (*self.open.values(), *self.latest.values()):
                 reader.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
@@ -49,6 +50,9 @@ class Ranges:
 
     def __len__(self) -> int:
         return sum(stop - start for start, stop in self.pairs())
+
+    def __contains__(self, index: int) -> bool:
+        return bisect_right(self.bounds, index) % 2 == 1
 
     def covers(self, block: Block) -> np.ndarray:
         """Which indices of a block are among them."""

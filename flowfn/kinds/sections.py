@@ -10,6 +10,7 @@ from typing import Any
 from more_itertools import consume
 
 from flowfn.kinds.nodes import MISSING, StageNode
+from flowfn.kinds.parts import top_down
 from flowfn.kinds.runs import Anchor, Outputs, Run, ticked
 from flowfn.kinds.traces import Use
 from flowfn.randomness.generators import Label
@@ -68,6 +69,7 @@ class Sections:
 
     ticks: Any
     section: Section  # that is being read
+    begun = False  # until then, what was known upstream holds: one input may have been read to see if it is there
 
     def __init__(self, node: StageNode, run: Run, anchor: Anchor, start: int, lineage: bool) -> None:
         self.node, self.run, self.anchor, self.start = node, run, anchor, start
@@ -80,7 +82,10 @@ class Sections:
         """The last beginning of a section; amid copies, with the anchors from which their original
         can be made again."""
         facts: dict[int, Anchor] = {}
-        for source in self.live if self.times > 1 else ():
+        if not self.begun:
+            upstream = (node.place for node in top_down(*self.node.sources))
+            facts = {place: self.run.anchors[place] for place in upstream if place in self.run.anchors}
+        for source in self.live if self.begun and self.times > 1 else ():
             facts.update(source.facts(before_last=True))
         return {**facts, self.node.place: self.newest}
 
@@ -115,7 +120,7 @@ class Sections:
             first = next(picks, MISSING)
         yield from repeat(None, jump)  # for the one who asked to start late, and who drops them
         if first is not MISSING:
-            picks = chain((first,), picks)
+            picks, self.begun = chain((first,), picks), True
             yield from picks if not (section.anew and self.lineage) else self._labelled_anew(picks)
         elif (
             source.first > self.base and section.stop == math.inf

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from more_itertools import consume
 
 from flowfn import rules
-from flowfn.blocks import Block, ints
+from flowfn.blocks import Block, each_index, ints
 from flowfn.flows.definitions import Stage
 from flowfn.flows.flow import Flow
 from flowfn.flows.iterating import FlowIterator
 from flowfn.flows.naming import Name, source_names
-from flowfn.flows.states import unpack_state
+from flowfn.flows.states import gaps, unpack_state
 from flowfn.kinds.nodes import MISSING, Group, Node
 from flowfn.kinds.orders import Order
 from flowfn.kinds.parts import top_down
-from flowfn.kinds.runs import Checkpoint, Epoch, Run
+from flowfn.kinds.ranges import Ranges
+from flowfn.kinds.runs import Checkpoint, Epoch, Run, SkipList
 from flowfn.kinds.streams import Stream
 from flowfn.kinds.tallies import anchors
 from flowfn.kinds.traces import Trace, Use
@@ -103,7 +105,7 @@ def origins(
     if flow.node.loose:
         raise TypeError(f"origins(): {flow!r} gives outputs as they come (ordered=False), so there is no output {k}")
     of_seed, of_epoch, known = pass_of(flow, seed, epoch, state, "origins")
-    run = Run(of_seed, (of_epoch,), base=known.base, anchors=anchors(known.anchors))
+    run = Run(of_seed, (of_epoch,), base=known.base, anchors=anchors(known.anchors), gaps=gaps(flow, known))
     found = Origins()
     for rank, one in _every_rank(flow) if ranks == "all" else [(flow.node.rank, flow)]:
         walk, run = Walk(one.node), replace(run, memo={})
@@ -122,9 +124,12 @@ def origins(
 def pass_of(
     flow: Flow[Any], seed: int | None, epoch: int | None, state: Any, caller: str
 ) -> tuple[int, int, Checkpoint]:
-    """(seed, epoch, what is known of it) of the pass that is meant."""
+    """(seed, epoch, what is known of it) of the pass that is meant; what it leaves out are records, not outputs."""
     if state is None:
-        return flow.seed if seed is None else seed, flow.epoch if epoch is None else epoch, Checkpoint()
+        next_one = flow.seed, flow.epoch
+        of_seed, of_epoch = next_one[0] if seed is None else seed, next_one[1] if epoch is None else epoch
+        known = flow._coming if (of_seed, of_epoch) == next_one else Checkpoint(skip=flow._coming.skip.following())
+        return of_seed, of_epoch, _with_outputs(known)
     if isinstance(state, FlowIterator):
         _, of_seed, of_epoch, checkpoint = state.progress()
     elif is_state(state):
@@ -135,7 +140,12 @@ def pass_of(
         raise ValueError(
             f"{caller}(): the state is of seed {of_seed}, epoch {of_epoch}; leave seed= and epoch= out, or state="
         )
-    return of_seed, of_epoch, checkpoint
+    return of_seed, of_epoch, _with_outputs(checkpoint)
+
+
+def _with_outputs(checkpoint: Checkpoint) -> Checkpoint:
+    """A checkpoint that leaves out no outputs, but the records that are not in them."""
+    return checkpoint._replace(skip=SkipList(records=checkpoint.skip.records))
 
 
 def _is_beyond(node: Node, run: Run, k: int) -> bool:
@@ -171,8 +181,12 @@ class Walk:
     def _records(self, node: Node, run: Run, outputs: Block) -> Iterator[tuple[Node, Run, int]]:
         """The records of some outputs of a node, in their order."""
         if not node.sources:
+            left_out = run.gaps.records.get(node.place, Ranges())
             for index in ints(outputs) if node.place in self.names else ():
-                yield node, run, index
+                if not node.seekable:
+                    yield node, run, left_out.beside(index)
+                elif index not in left_out:
+                    yield node, run, index
             return
         for source, above, inputs in self._inputs(node, run, outputs):
             yield from self._records(node.sources[source], above, inputs)
@@ -219,7 +233,16 @@ class Walk:
         self.exact &= trace.exact and not (trace.parts and any(map(_joins, top_down(*node.sources))))
         for number in wanted:
             for source, above, inputs in used.get(number, ()):
-                yield source, above, np.asarray(inputs, np.int64)
+                yield source, above, _indices(node.sources[source], above, np.asarray(inputs, np.int64))
+
+
+def _indices(node: Node, run: Run, numbers: np.ndarray) -> np.ndarray:
+    """Which outputs of a node come as these numbers of a stream."""
+    if not (node.seekable and node.has_gaps(run) and len(numbers)):
+        return numbers
+    first, last = int(numbers.min()), int(numbers.max())
+    given = np.fromiter(islice(each_index(node.series(run, first)), last + 1 - first), np.int64)
+    return given[numbers[numbers < first + len(given)] - first]
 
 
 def _joins(node: Node) -> bool:

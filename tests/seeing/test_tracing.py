@@ -220,6 +220,61 @@ def test_any_output_is_made_again_serially():
         assert [ff.replay(flow, k, seed=5, epoch=epoch) for k in range(20)] == outputs
 
 
+def numbered(n=40):
+    return [{"tokens": np.full(number % 5 + 1, number), "from": f"<{number}>"} for number in range(n)]
+
+
+def length_of(datapoint):
+    return len(datapoint["tokens"])
+
+
+IN_ROWS = {
+    "pack": [ff.pack(6, keep="from")],
+    "planned": [ff.pack(6, ranks=2, keep="from")],
+    "planned batches": [ff.batch_by_cost(lambda n: n, ranks=2, length="tokens", tokens=12, window=7, collate=None)],
+    "filtered": [ff.filter(length_of), ff.batch(3, collate=None)],
+    "batches": [ff.batch(3, collate=None)],
+    "behind take": [ff.take(31), ff.shuffle_buffer(4), ff.shard(0, 2)],
+}
+
+
+@pytest.mark.parametrize("form", [list, Iterable], ids=["indexed", "streamed"])
+@pytest.mark.parametrize("before", [(), (ff.shuffle(),)], ids=["in order", "shuffled"])
+@pytest.mark.parametrize("name", IN_ROWS)
+def test_where_records_are_left_out_outputs_are_of_the_others(name, before, form):
+    if before and form is Iterable:
+        return  # what is shuffled is indexed
+
+    def make():
+        return ff.pipe(ff.flow(form(numbered())), *before, *IN_ROWS[name])
+
+    left_out = [("0", 0), ("0", 7), ("0", 8), ("0", 39)]
+    start = make().load_state_dict(make().state_dict(), skip=left_out)
+    for flow in (start, make().load_state_dict(start.state_dict())):
+        iterator = flow.run()
+        early = iterator.state_dict()
+        for output in iterator:
+            k = iterator.position - 1
+            for origins in (ff.origins(flow, k), ff.origins(make(), k, state=early)):
+                assert origins.exact
+                assert found(origins) == said(output)
+            assert ff.testing.same(ff.replay(flow, k), output)
+            assert ff.testing.same(ff.replay(make(), k, state=iterator), output)
+            early = iterator.state_dict() if k % 3 == 0 and k < 6 else early
+
+
+def test_an_output_that_was_left_out_is_still_found_and_one_of_which_nothing_is_left_is_none():
+    flow = ff.pipe(numbered(6), ff.batch(2, collate=None))
+    left_out = flow.load_state_dict(flow.state_dict(), skip=[1, ("0", 4), ("0", 5)])
+    state = left_out.state_dict()
+    assert len(list(left_out)) == 1
+    assert [one.index for one in ff.origins(flow, 1, state=state)] == [2, 3]
+    assert said(ff.replay(flow, 1, state=state)) == {2, 3}
+    assert ff.origins(flow, 2, state=state) == []
+    with pytest.raises(IndexError, match="no output 2"):
+        ff.replay(flow, 2, state=state)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_pass_that_began_within_a_step_is_counted_from_there(stream):
     def make(rank, world, size):

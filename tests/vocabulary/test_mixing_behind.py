@@ -15,7 +15,7 @@ from sources import streamed
 
 import flowfn as ff
 from flowfn.flows.schema import sealed
-from flowfn.testing import check
+from flowfn.testing import check, same
 
 SIZES = {
     "web": [3, 1, 4, 1, 5, 2, 6, 5, 3, 5] * 3,
@@ -30,6 +30,7 @@ SEQUENCES = {
 """Each sequence has a number of its own, as often as it is long."""
 
 PACKERS = {"first_fit": partial(ff.first_fit, bins=3), "best_fit": partial(ff.best_fit, bins=5)}
+PLANNED = partial(ff.balanced_fit, ranks=2, window=6)
 PACKERS |= {"concat_then_split": ff.concat_then_split}
 
 
@@ -539,6 +540,45 @@ def test_on_ranks_a_mix_without_anything_behind_it_changes_too(form):
     after = ranks(("web", "code", "few"), before[1][1])
     given = Counter(pair for rows, _ in (*before, *after) for one in rows for pair in one)
     assert given == Counter((size, name) for name in ("web", "code", "few") for size in SIZES[name])
+
+
+def changed(names, tail, unit=None, times=1):
+    """A mix of some of the sources by streams, behind which there are stages and a shard that has begun nowhere yet."""
+    sources = {name: streamed(SEQUENCES[name] * times) for name in names}
+    mix = ff.mix(sources, weights=list(range(1, len(names) + 1)), unit=unit)
+    return ff.pipe(mix, *tail, ff.shard(0, 1))
+
+
+@pytest.mark.parametrize("unit", [None, len], ids=["counted", "in tokens"])
+@pytest.mark.parametrize(
+    "tail",
+    [[], [ff.batch(3, collate=None)], [ff.pack(10, how=PACKERS["first_fit"])], [ff.pack(10, how=PLANNED)]],
+    ids=["shard", "batch", "pack", "pack for ranks"],
+)
+def test_a_changed_mix_may_be_saved_before_it_has_given_anything(tail, unit):
+    _, state = saved_after(changed(["web", "code"], tail, unit), 4)
+    rest = list(changed(["code", "web", "few"], tail, unit).load_state_dict(state, strict=False))
+    for taken in (0, 0, 1):
+        iterator = iter(changed(["code", "web", "few"], tail, unit).load_state_dict(state, strict=False))
+        assert same(rest[:taken], list(itertools.islice(iterator, taken)))
+        state, rest = json.loads(json.dumps(iterator.state_dict())), rest[taken:]
+        flow = changed(["code", "web", "few"], tail, unit).load_state_dict(state)
+        assert same(rest, list(flow))
+    assert rest
+
+
+def test_what_was_given_before_a_mix_changed_is_for_the_flow_that_gave_it_to_say():
+    tail, names = [ff.pack(10, how=PACKERS["first_fit"])], ["code", "web", "few"]
+    _, state = saved_after(changed(["web", "code"], tail, times=4), 20)
+    flow = changed(names, tail, times=4).load_state_dict(state, strict=False)
+    with pytest.raises(ValueError, match="was given before its sources or weights became what they are"):
+        ff.origins(flow, 0)
+    origins = ff.origins(flow, 20)
+    with iter(flow) as iterator:
+        assert origins == ff.origins(changed(names, tail, times=4), 20, state=iterator)
+        numbers = {int(number) for number in next(iterator)[0]} - {0}
+    sizes = {name: len(sequences) for name, sequences in SEQUENCES.items()}
+    assert numbers == {int(SEQUENCES[one.source][one.index % sizes[one.source]][0]) for one in origins}
 
 
 @pytest.mark.parametrize("form", [list, streamed])

@@ -51,7 +51,8 @@ class Supply:
                 if not self._hand_out():
                     raise RuntimeError(f"{node.part} was asked for more than the outputs need")
             used.add(way)
-            self.owed[way] -= len(block)
+            with self.lock:
+                self.owed[way] -= len(block)
             outputs = self.readers[way].outputs
             found = supply.setdefault((node.place, run.epoch), {})
             try:
@@ -60,9 +61,13 @@ class Supply:
                 self.error = error
                 locate(error, outputs)
                 return supply
-        for way in [way for way in self.readers if way not in used and not self.owed[way]]:
-            del self.owed[way]
-            self.readers.pop(way).close()
+        past = []
+        with self.lock:
+            for way in [way for way in self.readers if way not in used and not self.owed[way]]:
+                del self.owed[way]
+                past.append(self.readers.pop(way))
+        for reader in past:
+            reader.close()
         return supply
 
     def more(self, wanted: Wanted) -> bool:
@@ -84,6 +89,8 @@ class Supply:
             return block is not None
 
     def close(self) -> None:
-        """Close every reader."""
+        """Close every reader; those that read ahead get no more blocks, for which others might be opened."""
+        with self.lock:
+            self.series = iter(())
         for reader in self.readers.values():
             reader.close()

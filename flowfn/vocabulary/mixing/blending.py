@@ -90,6 +90,11 @@ class MixNode(Order):
         if not anchor.outputs:
             begun = self.beginning(run)
             anchor = begun._replace(read=anchor.read or begun.read)
+        if anchor.outputs > start:
+            raise ValueError(
+                f"mix(): its datapoint {start} was given before its sources or weights became what they are; ask the "
+                "pipeline that gave it, with a state from then"
+            )
         mixing = (Measuring if self.measured else Mixing)(self, run, anchor)
         outputs = mixing.outputs = Outputs(iter(mixing), self, mixing.live, anchor.outputs, mixing.tell)
         outputs.earlier = mixing.tell_before_last
