@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -27,13 +27,26 @@ from flowfn.showing import as_written
 T = TypeVar("T")
 
 _FUNCTION = {"f": rules.of_datapoint, "rng": rules.boolean}
+
+
+def _not_for(word: str) -> dict[str, rules.Rule]:
+    """The rules of a word that is not called with what is made for another."""
+
+    def slip(f: Any, others: Mapping[str, Any]) -> str:
+        instead = getattr(type(f), "instead", "")
+        other = isinstance(instead, str) and instead.startswith(f"{word}(")
+        return f"{as_written(f)}; write {instead}" if other else rules.of_datapoint.slip(f, others)
+
+    return {**_FUNCTION, "f": rules.Rule("a function", callable, slip=slip)}
+
+
 _COMPONENTS = rules.Rule("a list of positions or keys", lambda value: isinstance(value, (list, tuple)))
 _INDEX = rules.Rule(
     "a component's position or key", lambda value: rules.is_integer(value) or isinstance(value, (str, bytes, tuple))
 )
 
 
-@stage.each(where=_FUNCTION)
+@stage.each(where=_not_for("flat_map"))
 def map(f: Callable[..., Any], source: Any, *, rng: bool = False, rngs: Any) -> Iterator[Any]:
     """Apply `f` to every datapoint. None is kept: it is an ordinary datapoint.
 
@@ -132,7 +145,7 @@ def filter_map(f: Callable[..., Any], source: Any, *, rng: bool = False, rngs: A
                 yield result
 
 
-@stage.expand(where=_FUNCTION, draws=None)
+@stage.expand(where=_not_for("map"), draws=None)
 def flat_map(f: Callable[..., Any], source: Any, *, rng: bool = False, rngs: Any, indices: Any) -> Iterator[Any]:
     """Give all that `f(datapoint)`, an iterable, gives, one datapoint after the other.
 

@@ -145,3 +145,15 @@ def test_the_laws_hold_for_them_in_threads_and_processes():
         epochs=(0,),
         stops=4,
     )
+
+
+def test_what_is_for_another_word_is_told():
+    with pytest.raises(
+        TypeError, match=r"^map\(\): f must be a function, got split_long\(4\); write flat_map\(split_long"
+    ):
+        ff.map(ff.split_long(4))
+    with pytest.raises(
+        TypeError, match=r"^flat_map\(\): f must be a function, got with_ends\(.*\); write map\(with_ends"
+    ):
+        ff.flat_map(ff.with_ends(1, 2))
+    assert list(ff.map_component(ff.with_ends(1), "x", [{"x": [2], "y": [3]}])) == [{"x": [1, 2], "y": [3]}]

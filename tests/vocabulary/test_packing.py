@@ -304,6 +304,8 @@ def test_a_long_sequence_makes_many_rows():
         (["text"], {}, ValueError, "a sequence has one axis"),
         ([[[1, 2], "text"]], {}, ValueError, "a sequence has one axis"),
         ([None], {}, ValueError, "a sequence has one axis"),
+        ([[1, None]], {}, ValueError, r"a sequence is an array \(n, ...\) or a list of numbers, got \[1, None\]"),
+        ([[{"x": [1]}, {"x": [2]}]], {}, ValueError, "as split_long gives, flat_map makes one after the other"),
         ([[[1], [1, 2]]], {}, ValueError, r"must be equally long, got lengths \[1, 2\]"),
         (
             [{"a": [1], "b": [1, 2]}],

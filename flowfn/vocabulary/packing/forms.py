@@ -154,6 +154,11 @@ def _sequence(value: Any, datapoint: Any) -> np.ndarray:
             f"pack(): a sequence has one axis or more, an array (n, ...) or a list of numbers, got {brief(value)} in "
             f"{brief(datapoint)}; keep= names components that are none"
         )
+    if array.dtype.hasobject and any(one is None or isinstance(one, Mapping) for one in array.flat):
+        raise ValueError(
+            f"pack(): a sequence is an array (n, ...) or a list of numbers, got {brief(value)}; of a list of "
+            "datapoints, as split_long gives, flat_map makes one after the other"
+        )
     return array
 
 
