@@ -10,7 +10,7 @@ remembers its newest picks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from flowfn.flows.mix_rows import MixProgress, SourceProgress, json_number
@@ -23,13 +23,23 @@ from flowfn.kinds.streams import Stream
 def path_to_mix(root: Node) -> list[Node]:
     """The stages from the last of a tree up to a mix, and that; none where no mix is, or another order between but one
     `shard` that comes last."""
-    path = [root]
-    while not hasattr(root, "reached"):
-        if len(root.sources) != 1 or not (isinstance(root, Stream) or _divides(root) or root.foot):
-            return []
+    path = [*_down_to_mix(root)]
+    return path if hasattr(path[-1], "reached") else []
+
+
+def in_the_way(root: Node) -> Node:
+    """The last of a tree behind which nothing can be said of a mix."""
+    *_, last = _down_to_mix(root)
+    return last
+
+
+def _down_to_mix(root: Node) -> Iterator[Node]:
+    yield root
+    while not hasattr(root, "reached") and len(root.sources) == 1:
+        if not (isinstance(root, Stream) or _divides(root) or root.foot):
+            return
         (root,) = root.sources
-        path.append(root)
-    return path
+        yield root
 
 
 def _divides(node: Node) -> bool:

@@ -12,7 +12,7 @@ from flowfn import rules
 from flowfn.flows.definitions import Call
 from flowfn.flows.flow import Flow
 from flowfn.flows.iterating import FlowIterator
-from flowfn.flows.mixtures import quotas_of
+from flowfn.flows.mixtures import in_the_way, quotas_of
 from flowfn.flows.sources import flow
 from flowfn.flows.stages import stage
 from flowfn.flows.translating import speaks
@@ -165,9 +165,10 @@ def quotas(iterator: FlowIterator[Any]) -> dict[Any, Quota]:
     run = Run(seed, (epoch,), base=checkpoint.base, anchors=checkpoint.anchors)
     told = quotas_of(recipe.node, run, checkpoint.position)
     if told is None:
+        last = in_the_way(recipe.node)
         raise ValueError(
             "quotas(): there must be a mix, and behind it nothing but map-like stages, batch, prefetch, one shard "
-            "and streams, as pack is one"
+            "and streams, as pack is one" + f"; {last.part} is none of these" * (not hasattr(last, "reached"))
         )
     return {name: Quota(*one) for name, one in told.items()}
 

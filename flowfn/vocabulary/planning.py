@@ -57,7 +57,7 @@ _PLANNED = {
     "ranks": rules.positive,
     "length": LENGTH,
     "size": rules.Rule(
-        "a multiple of ranks, the datapoints of all of them in a step (or else tokens= be given, and size= left out)",
+        "a multiple of ranks, how many datapoints all of them have in a step (or left out, where tokens= is given)",
         lambda value: value is None or rules.is_integer(value),
         _size_fits,
     ),

@@ -180,6 +180,9 @@ def test_quotas_elsewhere_are_refused():
             pytest.raises(ValueError, match=r"^quotas\(\): there must be a mix, and behind it nothing but map-like"),
         ):
             ff.quotas(iterator)
+    filtered = ff.pipe(mixed, ff.filter(bool), ff.batch(2))
+    with iter(filtered) as iterator, pytest.raises(ValueError, match=r"one; filter\(bool\) is none of these$"):
+        ff.quotas(iterator)
     for wrong in (mixed, iter([1]), None):
         with pytest.raises(TypeError, match=r"^quotas\(\): iterator must be iter\(flow\) or flow.run\(\), got "):
             ff.quotas(wrong)
