@@ -19,8 +19,11 @@ from sources import Stream, noisy
 from waiting import children, eventually, run_script
 
 import flowfn as ff
+from flowfn.kinds.orders import Turns, Wanted
+from flowfn.kinds.runs import Run
 from flowfn.parallel.flight import Flight
 from flowfn.parallel.links import link_to
+from flowfn.parallel.tasks.supply import Supply
 from flowfn.testing import same
 
 pytestmark = [
@@ -870,3 +873,27 @@ def test_a_source_that_exits_does_so_after_what_it_gave(workers):
     with pytest.raises(SystemExit):
         got.extend(iter(ff.pipe(source, ff.map(float), ff.prefetch(4, **workers))))
     assert got == list(range(50))
+
+
+class ReadsAhead:
+    """A reader that asks for one more block, as a thread of its own does, while it is being closed."""
+
+    def __init__(self, more):
+        self.more = more
+
+    def close(self):
+        assert not self.more(Wanted(self.more))
+
+
+def test_what_reads_ahead_while_a_pass_is_closed_opens_nothing():
+    node, run = ff.flow(range(6)).node, Run(0, (0,))
+    supply = Supply(node, run, [node], iter([range(3), range(3, 6)]))
+    supply.readers["ahead",] = ReadsAhead(supply.more)
+    supply.close()
+    assert list(supply.readers) == [("ahead",)]
+    turns = Turns([node], run, iter([(np.zeros(3, int), np.arange(3), np.zeros(3, int))] * 3))
+    outputs = iter(turns)
+    next(outputs)
+    turns.open[9, 9] = ReadsAhead(turns.more)
+    outputs.close()
+    assert not turns.latest
