@@ -87,8 +87,9 @@ def origins(
     all is named that it may have held, and of a batch that is taken apart, all that is in it. `.how` of what is
     returned is "index" or "replay", `.exact` whether it is exact.
 
-    The pass is the next one of the flow, unless `seed` and `epoch`, or a state, say another. `ranks="all"`: the records
-    of step `k` on all ranks, for a flow with one `shard`.
+    The pass is the next one of the flow, unless `seed` and `epoch`, or a state, say another. Records that it leaves out
+    (`skip=`) are not told; an output that it leaves out is. `ranks="all"`: the records of step `k` on all ranks, for a
+    flow with one `shard`.
 
     Raises:
         IndexError: the pass has no output `k`.

@@ -28,9 +28,7 @@ def _are_mixtures(value: Any) -> bool:
 _MIXTURES = rules.Rule(
     "a dict of weights (a dict by name or a list, of numbers >= 0 that are not all zero) by where they begin, "
     "the first at 0, in rising order",
-    lambda value: (
-        isinstance(value, Mapping) and all(map(rules.is_number, value)) and all(map(_are_weights, value.values()))
-    ),
+    _are_mixtures,
     lambda value, others: next(iter(value), None) == 0 and all(a < b < math.inf for a, b in pairwise(value)),
 )
 _RAMP = rules.Rule(
