@@ -60,7 +60,7 @@ COMPRESSED = (
 )
 TABLES = (
     _kind(rb"PAR1[^\t\n\r -~]", "a Parquet file", "read_parquet reads it", "read_parquet"),
-    _kind(rb"ARROW1\0", "an Arrow file", "read_arrow reads it", "read_arrow"),
+    _kind(rb"ARROW1\0", "an Arrow file", "read_arrow reads it", "read_arrow", "read_hugging_face"),
     _kind(rb"PARE", "an encrypted Parquet file", "decrypt it before", sure=False),
     _kind(
         rb"FEA1",
