@@ -35,7 +35,7 @@ class Sizes(NamedTuple):
     rounds: int
 
 
-FULL, QUICK = Sizes(20_000, 1000, 40_000, 100_000, 9), Sizes(1000, 100, 2000, 300, 2)
+FULL, QUICK = Sizes(8000, 1000, 40_000, 100_000, 3), Sizes(1000, 100, 2000, 300, 2)
 UNIT = "ns"
 LONG = 100
 """Times that all texts are read in a pass that nobody reads to its end."""

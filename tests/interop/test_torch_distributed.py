@@ -294,7 +294,9 @@ def test_so_the_state_of_a_bare_flow_is_refused(launched, world):
     for seen in launched("fork", world):
         mixed, lacking = (seen["loaded"]["refusals"][name] for name in ("bare", "with anchors"))
         assert "damaged or edited: rank is not what was saved" in mixed
-        assert "damaged or edited: its digest is of something else (it may lack base or anchors or mix or skip)" in lacking
+        assert (
+            "damaged or edited: its digest is of something else (it may lack base or anchors or mix or skip)" in lacking
+        )
         assert "give it flowfn.interop.as_stateful(flow)" in mixed
 
 
