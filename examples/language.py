@@ -15,7 +15,7 @@ import inspect
 import json
 import sysconfig
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -122,7 +122,7 @@ def sources(folder: Path) -> dict[str, ff.Flow]:
     }
 
 
-def rows(folder: Path, steps: int, how: ff.Flow | None = None) -> ff.Flow:
+def rows(folder: Path, steps: int, how: Callable | None = None) -> ff.Flow:
     """Rows of tokens for all ranks: much of the docstrings at first, more and more of the manual from the middle on."""
     middle = steps * ROWS * LENGTH // 2
     schedule = ff.phases(
