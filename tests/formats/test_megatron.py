@@ -156,6 +156,17 @@ def test_batches_of_slices_are_gathered(options, prefix):
         assert same(list(chosen), [[row[2], row[0]] for row in ff.pipe(flow, ff.batch(4))])
 
 
+def test_documents_of_several_prefixes_are_told_apart(prefix, tmp_path):
+    """Files that were merged had the documents of one of them (https://github.com/NVIDIA/Megatron-LM/issues/81,
+    https://github.com/NVIDIA-NeMo/Speech/issues/9821); several are read beside each other."""
+    other = str(tmp_path / "other")
+    write_megatron(prefix, [[1, 2, 0], [[3, 4], [5, 0]]], "uint16")
+    write_megatron(other, [[6, 0], [[7], [8, 0]]], "uint16")
+    documents = [[1, 2, 0], [3, 4, 5, 0], [6, 0], [7, 8, 0]]
+    assert lists(read_megatron([prefix, other])) == documents
+    assert lists(ff.subset([3, 0, 2], read_megatron([prefix, other]))) == [documents[at] for at in (3, 0, 2)]
+
+
 def test_slices_stay_within_one_prefix_of_several(built, tmp_path):
     other = str(tmp_path / "other")
     write_megatron(other, [[1, 2, 3], [4]], "uint16")
