@@ -156,6 +156,18 @@ def test_what_waits_for_a_row_is_not_lost_where_a_pass_goes_on(k):
     assert given + list(packed().load_state_dict(state)) == whole
 
 
+def test_a_pass_that_went_on_once_goes_on_again():
+    """After the first resume the state stood still, and the second began anew
+    (https://github.com/huggingface/datasets/issues/8308)."""
+    whole, state, given = list(packed()), packed().state_dict(), []
+    for k in (5, 9, 4):
+        with iter(packed().load_state_dict(json.loads(json.dumps(state)))) as iterator:
+            given += islice(iterator, k)
+            state = iterator.state_dict()
+        assert state["position"] == len(given)
+    assert given + list(packed().load_state_dict(state)) == whole
+
+
 def test_what_still_waits_when_the_data_ends_is_packed():
     """It was asserted that nothing did (https://github.com/NVIDIA/Megatron-Energon/issues/114)."""
     for how in (ff.first_fit, ff.best_fit, partial(ff.balanced_fit, ranks=3), partial(ff.best_fit, bins=64)):
