@@ -4,6 +4,7 @@ import contextlib
 import dis
 import functools
 import gc
+import itertools
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ import flowfn as ff
 from flowfn.datapoints import buffers
 from flowfn.parallel import flight
 from flowfn.parallel.workers import deaths
+from flowfn.process import forks
 from flowfn.testing import left_behind
 
 pytestmark = [
@@ -223,19 +225,23 @@ def test_a_pass_in_another_thread_does_not_hang_the_end(setting, tmp_path):
 # Interrupts
 
 
+ASKING = ("CALL", "JUMP_BACKWARD", "RESUME", "BEFORE_WITH")
+"""Instructions at which Python looks for signals; and the one behind which a `with` holds."""
+
+
 @functools.cache
 def ways_out(code):
-    """Where a `with` is left: Python looks for signals after calls and at the starts of functions
-    and loops, and so not there."""
+    """Where a `with` is left, and Python does not look for signals until it has been: an interrupt cannot come there."""
     found = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
     nones = [step.opname == "LOAD_CONST" and step.argval is None for step in found] + [False] * 3
-    exits = [number for number in range(len(found)) if all(nones[number : number + 3])]
-    return {
-        found[number - back].offset
-        for number in exits
-        for back in (0, 1)
-        if not back or found[number - 1].opname == "SWAP"
-    }
+    ways = set()
+    for number, (step, following) in enumerate(itertools.pairwise(found)):
+        if all(nones[number : number + 3]):
+            leading = itertools.takewhile(lambda step: not step.opname.startswith(ASKING), reversed(found[:number]))
+            ways |= {step.offset, *(step.offset for step in leading)}
+        if step.opname == "PUSH_EXC_INFO" and following.opname == "WITH_EXCEPT_START":
+            ways.add(step.offset)
+    return ways
 
 
 @pytest.fixture
@@ -285,8 +291,11 @@ def test_an_interrupt_at_any_line_leaves_nothing(setting, interrupted_at):
     before = left_behind()
     line, deadline = 1, time.monotonic() + 20
     while interrupted_at(line, make):
+        assert not any(lock() and lock()._is_owned() for lock in forks._locks), line
         assert eventually(lambda: gc.collect() >= 0 and all(left_behind()[kind] <= before[kind] for kind in before)), (
-            line
+            line,
+            before,
+            left_behind(),
         )
         assert not buffers._passes, line
         assert list(make()) == list(range(8)), line
