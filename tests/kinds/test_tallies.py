@@ -120,7 +120,7 @@ def finished(flow):
 @pytest.mark.parametrize("source", SOURCES)
 def test_what_is_read_again_is_not_counted_again(source, guard, stages):
     whole, last, _ = finished(made(source, guard, stages))
-    for k in range(whole):
+    for k in range(0, whole, 3):
         with iter(made(source, guard, stages)) as iterator:
             for _ in range(k):
                 next(iterator)

@@ -287,10 +287,10 @@ def test_filling_never_leaves_a_row_empty():
 @pytest.mark.parametrize("workers", [{}, {"threads": 2}, {"processes": 2}], ids=str)
 @pytest.mark.timeout(120)
 def test_laws_of_rows_packed_for_ranks(workers):
-    rows = [np.full(n, n) for n in (bimodal(300) // 100 + 1).tolist()]
-    how = partial(balanced_fit, ranks=3, rows=2, cost=attention, window=80)
-    check(lambda: ff.pipe(rows, ff.shuffle(), ff.pack(100, how=how)), workers=[workers], stops=6)
-    check(lambda: ff.pipe(rows, ff.filter(is_long), ff.pack(100, how=how)), workers=[workers], stops=6)
+    rows = [np.full(n, n) for n in (bimodal(160) // 100 + 1).tolist()]
+    how = partial(balanced_fit, ranks=3, rows=2, cost=attention, window=50)
+    check(lambda: ff.pipe(rows, ff.shuffle(), ff.pack(100, how=how)), workers=[workers], stops=4)
+    check(lambda: ff.pipe(rows, ff.filter(is_long), ff.pack(100, how=how)), workers=[workers], stops=3)
 
 
 def is_long(row):

@@ -87,7 +87,7 @@ def test_behind_pack_nothing_is_lost_and_nothing_comes_twice(change, how, form, 
     options = {"form": form, "how": PACKERS[how], "unit": unit}
     every = list(packed(before, weights=old, **options))
     changed = 0
-    for k in range(len(every)):
+    for k in range(0, len(every), 2):
         given, state = saved_after(packed(before, weights=old, **options), k)
         if "over" in state["mix"]:
             with pytest.raises(ValueError, match="the mix had ended when the state was saved"):
@@ -97,7 +97,7 @@ def test_behind_pack_nothing_is_lost_and_nothing_comes_twice(change, how, form, 
         assert given_of(given) + given_of(rest) == whole_of(after), k
         changed += 1
         assert same_rows(goes_on(packed(before, weights=old, **options), state), every[k:])
-    assert changed > 10
+    assert changed > 5
 
 
 # Other stages that hold something
@@ -160,14 +160,14 @@ def test_behind_other_streams_nothing_is_lost_and_nothing_comes_twice(name, form
     before, after = ("web", "code"), ("books", "code", "few", "web")
     make = partial(behind, STAGES[name], form=form, unit=unit)
     every, expected, changed = list(make(before)), Counter(numbers_in(make(after))), 0
-    for k in range(len(every)):
+    for k in range(0, len(every), 2):
         given, state = saved_after(make(before), k)
         if "over" in state["mix"]:
             continue
         rest = goes_on(make(after, weights=[1, 2, 3, 1]), state)
         assert Counter(numbers_in(given)) + Counter(numbers_in(rest)) == expected, k
         changed += 1
-    assert changed > 4
+    assert changed > 2
 
 
 WORKERS = [{}, {"threads": 2}, {"processes": 1}, {"processes": 2}]
