@@ -3,6 +3,7 @@
 parts      what stages and sources are, and the ways through trees of them
 runs       what fixes a pass, and its outputs     nodes       each and group, and what all nodes have
 orders     output i is some input                 routes      which one;  sections: where inputs are read in order only
+readers    who reads which of them in turns
 streams    expand and stream, read in order       tallies     what guarded stages count
 losses     what lets nothing through                 traces      what an output is made of
 bypass     a pass round what is left out          ranges      sets of indices

@@ -7,8 +7,7 @@ reader, and the readers take turns. Over other sources the stage's second form n
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeAlias
@@ -16,11 +15,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from flowfn.blocks import Block
-from flowfn.kinds.nodes import MISSING, Node, StageNode, fault
+from flowfn.kinds.nodes import Node, StageNode, fault
+from flowfn.kinds.readers import Reader, Readers
 from flowfn.kinds.routes import Span, as_route, strided
 from flowfn.kinds.runs import Anchor, EpochForm, Length, Outputs, Run, naturals
 from flowfn.kinds.sections import EMPTY_ROUNDS, Sections, nth
-from flowfn.process import forks
 from flowfn.randomness.generators import generator
 
 ROUTES = 8
@@ -222,100 +221,26 @@ class _Readers(Collection[Outputs]):
         return any(item is outputs for outputs in self)
 
 
-class Wanted:
-    """Blocks on their way up to one reader. `more(self)` is asked for another when there is none; False is the end."""
-
-    __slots__ = ("blocks", "more", "over")
-
-    def __init__(self, more: Callable[[Wanted], bool]) -> None:
-        self.blocks: deque[Block] = deque()
-        self.more, self.over = more, False
-
-    def __iter__(self) -> Iterator[Block]:
-        while self.blocks or self.more(self):
-            yield self.blocks.popleft()
-
-
-class Reader:
-    """What is read of one source in one round."""
-
-    __slots__ = ("outputs", "wanted")
-
-    def __init__(self, source: Node, run: Run, more: Callable[[Wanted], bool]) -> None:
-        self.wanted = Wanted(more)
-        self.outputs = source.read(run, iter(self.wanted))
-
-    def close(self) -> None:
-        """End it, and let go of what leads back here."""
-        self.outputs.close()
-        self.wanted.more = _no_more
-
-
-def _no_more(wanted: Wanted) -> bool:
-    return False
-
-
 Key: TypeAlias = tuple[int, int]
 """A source, and the round in which it is read (-1: none)."""
 
 
-class Turns:
-    """The outputs of a switching route: each (source, round)
-    is read by one reader for as long as blocks in a row name it.
-
-    A reader that reads ahead asks for blocks too, perhaps from a thread of its own, so handing them out is locked.
-    """
+class Turns(Readers[Key, "SortedOut"]):
+    """The outputs of a switching route, whose sources and rounds take turns."""
 
     def __init__(self, sources: Sequence[Node], run: Run, switches: Iterator[Any]) -> None:
-        self.sources, self.run, self.switches = sources, run, switches
-        self.open: dict[Key, Reader] = {}  # those whose turn it is
-        self.latest: dict[Key, Reader] = {}  # those that the last block handed out names
-        self.turns: deque[tuple[dict[Key, Reader], tuple[list[Key], list[int]]]] = deque()
-        self.lock = forks.lock()
+        super().__init__((_sorted_out(*switch) for switch in switches), self._parts)
+        self.sources, self.run = sources, run
 
-    def more(self, wanted: Wanted) -> bool:
-        """Whether a reader gets another block: only if the very next one names it."""
-        with self.lock:
-            if not wanted.blocks and not wanted.over:
-                self._hand_out()
-                wanted.over = not wanted.blocks
-            return bool(wanted.blocks)
-
-    def _hand_out(self) -> None:
-        """Give the readers that the next block names their parts of it."""
-        switch = next(self.switches, None)
-        keys, turns, pieces = _sorted_out(*switch) if switch is not None else ([], [], [])
-        named = set(keys)
-        for key in [key for key in self.latest if key not in named]:
-            self.latest.pop(key).wanted.over = True
-        for key, piece in zip(keys, pieces):
-            if key not in self.latest:
-                source, number = key
-                self.latest[key] = Reader(
-                    self.sources[source], self.run if number < 0 else self.run.round(number), self.more
-                )
-            self.latest[key].wanted.blocks.append(piece)
-        if keys:
-            self.turns.append((dict(self.latest), (keys, turns)))
-
-    def _next(self) -> tuple[list[Key], list[int]] | None:
-        """Who gives the next outputs, and whose turn each of them is; readers whose time is past are closed."""
-        with self.lock:
-            if not self.turns:
-                self._hand_out()
-            readers, order = self.turns.popleft() if self.turns else ({}, None)
-        for key in [key for key, reader in self.open.items() if readers.get(key) is not reader]:
-            past = self.open.pop(key)
-            if next(past.outputs, MISSING) is not MISSING:
-                raise fault(past.outputs, past.outputs.count - 1)
-            past.close()
-        self.open.update(readers)
-        return order
+    def _parts(self, switch: SortedOut) -> Iterator[tuple[Key, Node, Run, Block]]:
+        for key, piece in zip(switch[0], switch[2]):
+            source, number = key
+            yield key, self.sources[source], self.run if number < 0 else self.run.round(number), piece
 
     def __iter__(self) -> Iterator[Any]:
         try:
-            while (order := self._next()) is not None:
-                keys, turns = order
+            while (switch := self.next()) is not None:
+                keys, turns, _ = switch
                 live = [self.open[key].outputs for key in keys]
                 before = sum(outputs.count for outputs in live)
                 yield from map(next, map(live.__getitem__, turns)) if len(live) > 1 else islice(live[0], len(turns))
@@ -324,17 +249,15 @@ class Turns:
                     short = live[turns[delivered]]
                     raise fault(short, short.count + 1)
         finally:
-            with self.lock:
-                self.switches = iter(())  # a reader that reads ahead gets no more, for which others might be opened
-            for reader in (*self.open.values(), *self.latest.values()):
-                reader.close()
+            self.close()
 
 
-def _sorted_out(
-    sources: np.ndarray, indices: np.ndarray, rounds: np.ndarray
-) -> tuple[list[Key], list[int], list[Block]]:
-    """A switching block, sorted out: the (source, round) pairs in it, which of them each output is of,
-    and the indices of each."""
+SortedOut: TypeAlias = tuple[list[Key], list[int], list[Block]]
+"""The (source, round) pairs in a switching block, which of them each output is of, and the indices of each."""
+
+
+def _sorted_out(sources: np.ndarray, indices: np.ndarray, rounds: np.ndarray) -> SortedOut:
+    """A switching block, sorted out."""
     if len(sources) and (sources == sources[0]).all() and (rounds == rounds[0]).all():
         return [(int(sources[0]), int(rounds[0]))], [0] * len(indices), [_as_range(indices)]
     if not len(sources):

@@ -19,7 +19,8 @@ from sources import Stream, noisy
 from waiting import children, eventually, run_script
 
 import flowfn as ff
-from flowfn.kinds.orders import Turns, Wanted
+from flowfn.kinds.orders import Turns
+from flowfn.kinds.readers import Wanted
 from flowfn.kinds.runs import Run
 from flowfn.parallel.flight import Flight
 from flowfn.parallel.links import link_to
@@ -885,12 +886,26 @@ class ReadsAhead:
         assert not self.more(Wanted(self.more))
 
 
+def test_who_reads_a_round_ahead_has_no_more_handed_out_than_what_follows_it():
+    """Of rounds without end, each would otherwise have the next thousands opened."""
+    node, series = (
+        ff.pipe(range(8), ff.prefetch(2), ff.cycle()).node,
+        iter([range(at, at + 16) for at in range(0, 1600, 16)]),
+    )
+    supply = Supply(node, Run(0, (0,)), list(node.sources), series)
+    assert [[*found.values()] for found in supply.of(range(16)).values()] == [[*range(8)]] * 2
+    for reader in [*supply.open.values()] * 2:
+        assert not supply.more(reader.wanted)
+    assert next(series) == range(32, 48)
+    assert [epoch for _, epoch in supply.of(range(16, 32))] == [(0, 2), (0, 3)]
+
+
 def test_what_reads_ahead_while_a_pass_is_closed_opens_nothing():
     node, run = ff.flow(range(6)).node, Run(0, (0,))
     supply = Supply(node, run, [node], iter([range(3), range(3, 6)]))
-    supply.readers["ahead",] = ReadsAhead(supply.more)
+    supply.open["ahead",] = ReadsAhead(supply.more)
     supply.close()
-    assert list(supply.readers) == [("ahead",)]
+    assert not supply.latest
     turns = Turns([node], run, iter([(np.zeros(3, int), np.arange(3), np.zeros(3, int))] * 3))
     outputs = iter(turns)
     next(outputs)
