@@ -25,9 +25,10 @@ class Section:
 
     `anew`: its outputs are labelled as the outputs that they are, not as the inputs that they were.
     `whole`: an input counts only if the row of `step` inputs that it is in is complete.
+    `final`: no other follows, however many inputs it finds.
     """
 
-    __slots__ = ("anew", "round", "source", "start", "step", "stop", "times", "whole")
+    __slots__ = ("anew", "final", "round", "source", "start", "step", "stop", "times", "whole")
 
     def __init__(
         self,
@@ -40,16 +41,21 @@ class Section:
         times: int = 1,
         whole: bool = False,
         anew: bool = False,
+        final: bool = False,
     ) -> None:
         self.source, self.round, self.start, self.stop, self.step, self.whole = source, round, start, stop, step, whole
-        self.times, self.anew = times, anew
+        self.times, self.anew, self.final = times, anew, final
 
     @property
     def limit(self) -> float:
         """How many outputs it can have at most."""
-        return (
-            math.inf if self.stop == math.inf else max(-(-(int(self.stop) - self.start) // self.step), 0) * self.times
-        )
+        return math.inf if self.stop == math.inf else self.outputs(int(self.stop))
+
+    def outputs(self, inputs: int) -> int:
+        """How many outputs it has if its source has so many inputs."""
+        if self.whole:
+            return inputs // self.step
+        return max(-(-(int(min(inputs, self.stop)) - self.start) // self.step), 0) * self.times
 
 
 def nth(plan: Generator[Section, int, None], number: int, inputs: int) -> Section:
@@ -114,20 +120,22 @@ class Sections:
         jump, self.times, self.section = int(min(ahead, section.limit)), section.times, section
         source, picks = self._pick(section, jump)
         first = next(picks, MISSING)
-        if first is MISSING and 0 < jump < section.limit:  # perhaps it ends before the jump does: count it out
-            jump = 0
-            source, picks = self._pick(section, jump)
-            first = next(picks, MISSING)
+        if first is MISSING and jump + section.start > 0 and jump < section.limit and not section.final:
+            found = self._count(section, source.first)  # perhaps it ended before the jump did
+            yield from repeat(None, min(jump, section.outputs(found)))
+            return found
         yield from repeat(None, jump)  # for the one who asked to start late, and who drops them
         if first is not MISSING:
             picks, self.begun = chain((first,), picks), True
             yield from picks if not (section.anew and self.lineage) else self._labelled_anew(picks)
-        elif (
-            source.first > self.base and section.stop == math.inf
-        ):  # it was opened behind its end, and does not know how much it has
-            source = self._open(section, self.base)
-            consume(source)
         return source.position - self.base
+
+    def _count(self, section: Section, end: int) -> int:
+        """How many inputs a section has that has nothing at `end`: those that are known of, and all that follow."""
+        place, run = self.node.sources[section.source].place, self._run_of(section)
+        source = self._open(section, max(run.anchor(place, end).outputs, self.base))
+        consume(source)
+        return int(min(source.position - self.base, section.stop))
 
     def _labelled_anew(self, pairs: Iterator[tuple[Any, Label]]) -> Iterator[tuple[Any, Label]]:
         """Datapoints that are given a second time, under the labels that nobody else has."""

@@ -27,7 +27,7 @@ from flowfn.vocabulary.mixing.units import measured, tagged
 
 def _in_turn(sources: int) -> Iterator[Section]:
     for source in range(sources):
-        yield Section(source)
+        yield Section(source, final=source == sources - 1)
 
 
 @stage.order(stream=_in_turn)

@@ -48,7 +48,7 @@ def shuffle(n: int, *, window: int | None = None, rng: np.random.Generator) -> A
 
 
 def _section_at_front(count: int) -> Iterator[Section]:
-    yield Section(stop=count)
+    yield Section(stop=count, final=True)
 
 
 @stage.order(where={"count": rules.natural}, stream=_section_at_front)
@@ -63,7 +63,7 @@ def take(count: int, n: float) -> Span:
 
 
 def _skipped(count: int) -> Iterator[Section]:
-    yield Section(start=count)
+    yield Section(start=count, final=True)
 
 
 @stage.order(where={"count": rules.natural}, stream=_skipped)
@@ -88,7 +88,7 @@ def _sliced(start: int | None, stop: int | None, step: int | None) -> Iterator[S
     bounds = (start or 0, math.inf if stop is None else stop, 1 if step is None else step)
     if min(bounds) < 0:
         raise TypeError("slice(): negative bounds and steps need a source that can be indexed")
-    yield Section(start=bounds[0], stop=bounds[1], step=int(bounds[2]))
+    yield Section(start=bounds[0], stop=bounds[1], step=int(bounds[2]), final=True)
 
 
 @stage.order(where={"start": _SLICE_BOUND, "stop": _SLICE_BOUND, "step": _STEP}, stream=_sliced)
@@ -112,10 +112,10 @@ Flow._slice_by(slice)
 
 
 def _sharded(rank: int, world: int, remainder: str) -> Generator[Section, int, None]:
-    found = yield Section(start=rank, step=world, whole=remainder == "drop")
+    found = yield Section(start=rank, step=world, whole=remainder == "drop", final=remainder != "pad")
     short = found % world
     if remainder == "pad" and 0 < short <= rank:
-        yield Section(start=(rank - short) % found, stop=(rank - short) % found + 1, anew=True)
+        yield Section(start=(rank - short) % found, stop=(rank - short) % found + 1, anew=True, final=True)
 
 
 @stage.order(

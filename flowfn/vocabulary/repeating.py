@@ -23,7 +23,7 @@ from flowfn.kinds.sections import EMPTY_ROUNDS, Section
 def _rounds(count: int) -> Generator[Section, int, None]:
     empty = 0
     for number in range(count):
-        found = yield Section(round=number)
+        found = yield Section(round=number, final=number == count - 1)
         empty = 0 if found else empty + 1
         if empty == EMPTY_ROUNDS:
             raise ValueError(f"repeat(): rounds {number - empty + 1} to {number} gave no datapoint")
@@ -66,7 +66,7 @@ def cycle(n: float) -> Rounds:
 
 
 def _section_of_copies(count: int) -> Iterator[Section]:
-    yield Section(times=count, anew=True)
+    yield Section(times=count, anew=True, final=True)
 
 
 @stage.order(where={"count": rules.positive}, stream=_section_of_copies)

@@ -270,6 +270,33 @@ def test_resume_does_not_run_again_what_was_delivered(name):
     assert calls.total() <= allowed
 
 
+LAST = {
+    "keep": ff.shard(0, 3),
+    "drop": ff.shard(2, 3, remainder="drop"),
+    "pad": ff.shard(0, 3, remainder="pad"),
+    "skip": ff.skip(3),
+    "take": ff.take(900),
+    "repeat": ff.repeat(2),
+    "cycle": ff.cycle(),
+    "copies": ff.repeat_each(2),
+}
+
+
+@pytest.mark.parametrize("name", LAST)
+def test_what_resumes_at_the_end_of_a_stream_does_not_count_it_anew(name):
+    def make(calls):
+        return ff.pipe(range(1000), ff.map(counted(add_one, calls)), ff.filter(is_odd), LAST[name])
+
+    length = 500 if name == "cycle" else len(list(make(Counter())))
+    with iter(make(Counter())) as iterator:
+        assert len(list(islice(iterator, length))) == length
+        state = json.loads(json.dumps(iterator.state_dict()))
+    calls = Counter()
+    with iter(make(calls).load_state_dict(state)) as iterator:
+        assert (next(iterator, None) is None) == (name != "cycle")
+    assert calls.total() <= 8
+
+
 def test_resume_replays_a_stage_without_an_anchor_and_is_exact():
     calls = Counter()
     make = lambda: ff.pipe(range(1000), ff.map(counted(add_one, calls)), ff.shuffle_buffer(50))

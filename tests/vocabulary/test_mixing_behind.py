@@ -1,6 +1,7 @@
 """Mixes whose sources and weights change while stages behind them hold some of what they gave: nothing is lost, and
 nothing comes twice."""
 
+import contextlib
 import itertools
 import json
 from collections import Counter
@@ -565,6 +566,31 @@ def test_a_changed_mix_may_be_saved_before_it_has_given_anything(tail, unit):
         flow = changed(["code", "web", "few"], tail, unit).load_state_dict(state)
         assert same(rest, list(flow))
     assert rest
+
+
+@pytest.mark.parametrize("form", [list, streamed])
+@pytest.mark.parametrize("stage", ["batch_by_length", "batch_by_cost"])
+def test_a_changed_mix_may_be_saved_on_ranks_before_its_end_is_seen(stage, form):
+    """After the last output a shard has nothing to look up in what was given before the change."""
+    by_length = ff.batch_by_length(len, boundaries=[2, 5], sizes=[3, 2, 2])
+    by_cost = ff.batch_by_cost(np.square, ranks=2, tokens=20, window=6, collate=None)
+
+    def make(names, remainder="keep"):
+        mix = ff.mix({name: form(SEQUENCES[name]) for name in names}, weights=list(range(1, len(names) + 1)))
+        return ff.pipe(mix, by_length if stage == "batch_by_length" else by_cost, ff.shard(1, 2, remainder=remainder))
+
+    def later(remainder, taken):
+        with iter(make(after, remainder).load_state_dict(saved[remainder], strict=False)) as iterator:
+            return list(itertools.islice(iterator, taken)), json.loads(json.dumps(iterator.state_dict()))
+
+    after = ["code", "web", "few"]
+    saved = {remainder: saved_after(make(["web", "code"], remainder), 2)[1] for remainder in ("keep", "drop", "pad")}
+    whole = goes_on(make(after), saved["keep"])
+    for remainder, taken in itertools.product(saved, range(len(whole) + 1)):
+        given, state = later(remainder, taken)
+        short = remainder == "pad" and stage == "batch_by_length"
+        with pytest.raises(ValueError, match="given before its sources") if short else contextlib.nullcontext():
+            assert same(whole, [*given, *goes_on(make(after, remainder), state)])
 
 
 def test_what_was_given_before_a_mix_changed_is_for_the_flow_that_gave_it_to_say():

@@ -18,7 +18,7 @@ from flowfn.kinds.nodes import known_length
 from flowfn.kinds.orders import Order
 from flowfn.kinds.runs import Anchor, EpochForm, Length, Outputs, Run
 from flowfn.randomness.generators import drawn_key, generator
-from flowfn.vocabulary.mixing.plans import CYCLING, MixRoute, Plan, owed
+from flowfn.vocabulary.mixing.plans import CYCLING, MixRoute, Plan, given_before, owed
 from flowfn.vocabulary.mixing.reading import Measuring, Mixing
 from flowfn.vocabulary.mixing.units import whole
 
@@ -91,10 +91,7 @@ class MixNode(Order):
             begun = self.beginning(run)
             anchor = begun._replace(read=anchor.read or begun.read)
         if anchor.outputs > start:
-            raise ValueError(
-                f"mix(): its datapoint {start} was given before its sources or weights became what they are; ask the "
-                "pipeline that gave it, with a state from then"
-            )
+            raise given_before(start)
         mixing = (Measuring if self.measured else Mixing)(self, run, anchor)
         outputs = mixing.outputs = Outputs(iter(mixing), self, mixing.live, anchor.outputs, mixing.tell)
         outputs.earlier = mixing.tell_before_last

@@ -234,6 +234,8 @@ class MixRoute:
         outputs = np.asarray(block, np.int64)
         sources, indices = np.empty_like(outputs), np.empty_like(outputs)
         numbers = np.searchsorted(self.starts, outputs, side="right") - 1
+        if (numbers < 0).any():
+            raise given_before(int(outputs.min()))
         for number in np.unique(numbers).tolist():
             phase, here = self.phases[number], numbers == number
             sources[here], before = phase.picks.take(outputs[here] - phase.start)
@@ -266,6 +268,14 @@ class MixRoute:
         if isinstance(phase.picks, PickedAgain):
             return [one._replace(expected=float(one.datapoints)) for one in every]
         return owed(self.origin, every, phase.picks.active.tolist(), phase.picks.weights)
+
+
+def given_before(output: int) -> ValueError:
+    """The error for an output that was given before a mix went on as another."""
+    return ValueError(
+        f"mix(): its datapoint {output} was given before its sources or weights became what they are; ask the pipeline "
+        "that gave it, with a state from then"
+    )
 
 
 def since(origin: Sequence[SourceProgress], totals: Sequence[int]) -> list[int]:
