@@ -120,7 +120,7 @@ def mix(
         raise ValueError(f"mix(): names must be different as text too, got {names}")
     if hasattr(weights, "tolist"):
         weights = weights.tolist()
-    check_shares(unit, random, temperature, weights, names)
+    check_shares(unit, random, temperature, weights, names, tag)
     asked = {"names": names, "weights": read_weights(weights, names, flows), "until": until, "random": random}
     rounds = read_epochs(epochs, until, names, flows)
     if unit is not None:

@@ -229,11 +229,13 @@ def test_the_laws_hold_with_processes():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        ({"unit": len, "tag": ["from"]}, TypeError, "tag must be one key, as tag=\"from\" is, got ['from']"),
+        ({"unit": None, "tag": (["from"],)}, TypeError, "tag must be one key"),
         ({"unit": len, "random": True}, ValueError, "random must be False where unit= is given"),
         ({"unit": None, "temperature": 0}, ValueError, "temperature must be a number > 0, got 0"),
         ({"unit": lambda x, y: 1}, TypeError, "unit must be a function of a datapoint"),
     ],
-    ids=["random", "temperature", "unit"],
+    ids=["tag", "deep tag", "random", "temperature", "unit"],
 )
 def test_what_makes_no_sense_is_refused(options, error, message):
     with pytest.raises(error) as caught:

@@ -468,6 +468,23 @@ def test_a_packer_that_breaks_the_rules_is_named(how, message):
         list(pack(4, sequences([3, 3]), how=how))
 
 
+@pytest.mark.parametrize(
+    ("how", "gave"),
+    [
+        (lambda lengths, capacity: 3, "it returned 3"),
+        (lambda lengths, capacity: None, "it returned None"),
+        (lambda lengths, capacity: iter([3]), "it gave 3"),
+        (lambda lengths, capacity: iter([None]), "it gave None"),
+        (lambda lengths, capacity: ([i] for i, n in enumerate(lengths)), r"it gave \[0\]"),
+        (lambda lengths, capacity: ([(i, n)] for i, n in enumerate(lengths)), r"it gave \[\(0, 3\)\]"),
+    ],
+)
+def test_a_packer_that_gives_no_rows_is_told_what_they_are(how, gave):
+    rows = r"must yield rows: lists of pieces \(number of the sequence, start, stop\), but"
+    with pytest.raises(TypeError, match=rf"^pack\(\): <lambda> {rows} {gave}"):
+        list(pack(4, sequences([3, 3]), how=how))
+
+
 # What comes along, where segments begin, and how many there are
 
 

@@ -81,8 +81,12 @@ def read_epochs(epochs: Any, until: Any, names: list[Any], flows: list[Flow[Any]
     return None if all(one == 1 for one in every) else every
 
 
-def check_shares(unit: Any, random: Any, temperature: Any, weights: Any, names: list[Any]) -> None:
-    """Refuse a unit or temperature that makes no sense, or phases of other sources."""
+def check_shares(unit: Any, random: Any, temperature: Any, weights: Any, names: list[Any], tag: Any) -> None:
+    """Refuse a unit, a temperature or a tag that makes no sense, or phases of other sources."""
+    try:
+        hash(tag)
+    except TypeError:
+        raise TypeError(f'mix(): tag must be one key, as tag="from" is, got {brief(tag)}') from None
     if unit is not None:
         UNIT.check("mix", "unit", unit, {})
         if random is True:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, TypeAlias
@@ -16,7 +16,7 @@ from flowfn.flows.stages import stage
 from flowfn.kinds.runs import Anchor, naturals
 from flowfn.kinds.streams import Mark
 from flowfn.kinds.traces import Trace
-from flowfn.showing import as_written
+from flowfn.showing import as_written, brief
 from flowfn.vocabulary.balancing.costs import Cost
 from flowfn.vocabulary.packing.balanced import balanced_fit
 from flowfn.vocabulary.packing.forms import SINGLE, Item
@@ -137,7 +137,7 @@ def pack(
         ValueError: a sequence is longer than a row; those of a datapoint differ in length, those of a row in shape
             beyond the first axis; `value` does not fit the dtype; no dtype holds the sequences of a row together as
             they are; a datapoint lacks what `keep` names.
-        TypeError: sequences of a row carry different units.
+        TypeError: sequences of a row carry different units; `how` gives no rows.
 
     >>> import flowfn as ff
     >>> for tokens, segments, positions in ff.pack(5, [[7, 7, 7], [8, 8], [9]]):
@@ -154,12 +154,19 @@ def pack(
     waiting = Waiting(source, layout, packer, mark)
     mark.anywhere(waiting.note)
     rows: Iterator[PackedRow] = packer(waiting.lengths(), layout.capacity)
+    if not isinstance(rows, Iterable):
+        raise TypeError(f"pack(): {as_written(packer)} must yield {ROWS}, but it returned {brief(rows)}")
     if drop_remainder:
         rows = peekable(rows)
     for row in rows:
-        if trace is not None:
-            trace(waiting.numbers(row))
-        items = waiting.take(row)
+        try:
+            if trace is not None:
+                trace(waiting.numbers(row))
+            items = waiting.take(row)
+        except (TypeError, ValueError):
+            if _is_row(row):
+                raise
+            raise TypeError(f"pack(): {as_written(packer)} must yield {ROWS}, but it gave {brief(row)}") from None
         if drop_remainder and waiting.ended and not rows and layout.used(row) != layout.capacity:
             return
         made = layout.row(items) if waiting.rows >= waiting.rows_before else None
@@ -279,9 +286,16 @@ class Waiting:
             )
 
 
+ROWS = "rows: lists of pieces (number of the sequence, start, stop)"
+
 APART = 8
 """Rows between two places from which packing may be begun anew: to note one costs as much as a row."""
 NO_ITEM: Held = (-1, (None, SINGLE, ()), None)
+
+
+def _is_row(row: Any) -> bool:
+    """Whether something has the form of a row."""
+    return isinstance(row, Sequence) and all(isinstance(piece, Sequence) and len(piece) == 3 for piece in row)
 
 
 def _is_within(start: Size, stop: Size, size: Size) -> bool:
