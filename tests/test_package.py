@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from importlib import import_module, metadata, resources
+from pathlib import Path
 from types import FunctionType
 
 import pytest
 
 import flowfn as ff
+from flowfn.flows.definitions import Definition
 from flowfn.pickling.homes import PUBLIC
 
 pytestmark = pytest.mark.everywhere
@@ -66,3 +68,30 @@ def test_what_is_public_says_where_it_is_found(package):
     homes = {name: value.__module__ for name, value in values.items() if isinstance(value, (FunctionType, type))}
     assert homes == dict.fromkeys(homes, package)
     assert "flowfn.WorkerDied" in str(ff.WorkerDied)
+
+
+def test_stages_are_called_what_users_write():
+    """What a word is made of says so itself, in errors and in `explain`, and not how we call it in here."""
+    public = {name for package in PUBLIC for name in vars(import_module(package))}
+    for path in Path(ff.__file__).parent.rglob("*.py"):
+        module = ".".join(path.relative_to(Path(ff.__file__).parent.parent).with_suffix("").parts)
+        try:
+            found = [vars(value)["definition"] for value in vars(import_module(module)).values() if _is_word(value)]
+        except ImportError:
+            continue  # of a library that is not here
+        for definition in found:
+            word = definition.said.partition("(")[0] or definition.name
+            assert word in {*public, "{function}", "_guarded"}, f"{module}: {definition.name} needs said="
+
+
+def _is_word(value):
+    return isinstance(value, FunctionType) and isinstance(vars(value).get("definition"), Definition)
+
+
+def test_an_error_in_what_a_mix_does_names_the_mix():
+    for options, said in (({"unit": lambda one: 1 / 0}, "mix(unit=<lambda>)"), ({"tag": "x"}, "mix(tag='x')")):
+        with pytest.raises((ZeroDivisionError, ValueError)) as caught:
+            list(ff.mix({"a": [{"x": 1}]}, **options))
+        assert caught.value.__notes__[0].startswith(f"in {said} of 'a', its datapoint 0")
+    assert repr(ff.epoch_of(3, [1]).part) == "epoch_of(3)"
+    assert repr(ff.pipe([1], iter).part) == "iter"

@@ -53,6 +53,7 @@ class Definition:
     stream: Callable[..., Any] | None = None
     remedy: str = ""
     instead: str = ""
+    said: str = ""  # how users wrote it, with its options in braces, if it is a part of something that they know
     transparent: bool = False
     strict: str | None = None
     draws: str | None = "rng"
@@ -253,7 +254,8 @@ class Stage(Picklable):
         return as_called(self.name, *positional, **options)
 
     def __repr__(self) -> str:
-        return self.call()
+        said = self.definition.said
+        return said.format(**{name: as_written(one) for name, one in self.arguments.items()}) if said else self.call()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Stage) and (

@@ -251,7 +251,7 @@ _PER_DATAPOINT = "to call it with one datapoint at a time, write map({})"
 stage = _StageWords()
 
 
-@stage.stream
+@stage.stream(said="{function}")
 def _calling(function: Callable[[Any], Any], source: Any) -> Any:
     name = as_written(function)
     try:

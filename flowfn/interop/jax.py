@@ -91,7 +91,7 @@ class HereNode(Each):
     here = True
 
 
-@stage.each(reads=HereNode)
+@stage.each(reads=HereNode, said="to_jax(narrow={narrow})")
 def _fitted_to_jax(narrow: bool, source: Any) -> Iterator[Any]:
     """Arrays as JAX can take them: of dtypes that it has, with all values as they were."""
     fit = partial(_fit, needed("jax", "to_jax()", extra="jax"), narrow)
@@ -139,7 +139,7 @@ def _narrowed_floats(array: np.ndarray, wanted: np.dtype, narrow: bool) -> np.nd
 # Places
 
 
-@stage.each(transparent=True)
+@stage.each(transparent=True, said="to_jax(sharding={sharding})")
 def _put(sharding: Any, source: Any) -> Iterator[Any]:
     """Begin to copy arrays to where they belong."""
     jax = needed("jax", "to_jax()", extra="jax")

@@ -154,7 +154,7 @@ class _OnItsWay(NamedTuple):
     copied: Any
 
 
-@stage.each(transparent=True)
+@stage.each(transparent=True, said="to_device({device})")
 def _sent_to_device(device: str, source: Any) -> Iterator[Any]:
     """Begin to copy tensors to a device."""
     torch = needed("torch", "to_device()", extra="torch")
@@ -180,7 +180,7 @@ def _sent_to_device(device: str, source: Any) -> Iterator[Any]:
         yield there
 
 
-@stage.each(transparent=True)
+@stage.each(transparent=True, said="to_device({device})")
 def _received(device: str, source: Any) -> Iterator[Any]:
     """Let what is computed here wait for the copies."""
     torch = needed("torch", "to_device()", extra="torch")

@@ -158,12 +158,12 @@ class LeftNode(_Between):
         return Outputs(Left(outputs), None, [outputs], start)
 
 
-@stage.of_node(GivenNode, transparent=True)
+@stage.of_node(GivenNode, transparent=True, said="check_inputs()")
 def given(to: Any, source: Any) -> Any:
     """What a stage is given."""
 
 
-@stage.of_node(LeftNode, transparent=True)
+@stage.of_node(LeftNode, transparent=True, said="check_inputs()")
 def left(source: Any) -> Any:
     """What a stage gives."""
 

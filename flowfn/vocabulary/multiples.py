@@ -45,7 +45,7 @@ def pad_to_multiple(n: int, source: Any, *, mask: str = "valid") -> Flow[Any]:
     return _rounded_up(n, _masks_added(mask, True, whole), _masks_added(mask, False, whole))
 
 
-@stage.each
+@stage.each(said="pad_to_multiple(mask={mask})")
 def _masks_added(mask: str, real: bool, source: Any) -> Iterator[Any]:
     for datapoint in source:
         yield with_mask(datapoint, mask, real)
@@ -82,7 +82,7 @@ def _filled_up(sources: int, multiple: int) -> Generator[Section, int, None]:
         short -= again
 
 
-@stage.order(stream=_filled_up)
+@stage.order(stream=_filled_up, said="pad_to_multiple({multiple})")
 def _rounded_up(multiple: int, *sources: float) -> Any:
     return RoundedUp(sources[0], multiple)
 

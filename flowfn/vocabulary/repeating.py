@@ -128,7 +128,7 @@ class EpochsNode(Order):
         return outputs.labelled(self.numbers(start), start) if lineage else outputs
 
 
-@stage.of_node(EpochsNode)
+@stage.of_node(EpochsNode, said="epoch_of({count})")
 def epochs(count: int, n: float) -> Any:
     """The outputs of one epoch of an endless source."""
 

@@ -20,7 +20,7 @@ UNIT = rules.Rule(
 )
 
 
-@stage.each
+@stage.each(said="mix(tag={key}) of {name}")
 @renamed("_tagged")
 def tagged(key: Any, name: Any, source: Any) -> Iterator[Any]:
     """Each datapoint with the name of its source."""
@@ -28,7 +28,7 @@ def tagged(key: Any, name: Any, source: Any) -> Iterator[Any]:
         yield _with_name(datapoint, key, name)
 
 
-@stage.each
+@stage.each(said="mix(unit={unit}) of {name}")
 def measured(unit: Any, name: Any, tag: Any, source: Any) -> Iterator[Any]:
     """Each datapoint with its number of units before it, and perhaps with a tag."""
     of = unit if callable(unit) and unit is not len else partial(length_of, index=None if unit is len else unit)
