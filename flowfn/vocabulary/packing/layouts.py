@@ -39,60 +39,60 @@ class Layout:
         self.first_numbers = lru_cache(MOST_KEPT)(lambda count: numbers[:count])
         self.ids_in_turn = lru_cache(MOST_KEPT)(partial(_ids_in_turn, step=1 if multiple == 1 else 2))
 
-    def used(self, row: PackedRow) -> Size:
-        """How much a row holds."""
+    def room(self, row: PackedRow) -> Size:
+        """How much room is left in a row; below 0 where it holds too much."""
         if self.lengths is None:
-            return sum([stop - start for _, start, stop in row])
-        return tuple(map(sum, zip(*(map(operator.sub, stop, start) for _, start, stop in row))))
+            return self.capacity - sum([stop - start for _, start, stop in row])
+        spans = (map(operator.sub, stop, start) for _, start, stop in row)
+        return tuple(map(operator.sub, self.capacity, map(sum, zip(*spans))))
 
-    def holds(self, row: PackedRow) -> bool:
-        """Whether there is something in a row, and room for it."""
-        used = self.used(row)
-        if self.lengths is None:
-            return bool(0 < used <= self.capacity)
-        return bool(used) and all(map(operator.le, used, self.capacity))
+    def holds(self, row: PackedRow, room: Size) -> bool:
+        """Whether there is something in a row that leaves so much room, and not too much."""
+        return bool(row) and (room >= 0 if self.lengths is None else min(room) >= 0)
 
-    def row(self, items: Sequence[Item]) -> Any:
-        """The arrays of a row."""
+    def row(self, items: Sequence[Item], room: Size) -> Any:
+        """The arrays of a row that leaves so much room."""
         spans, forms, values = zip(*items)
         form = forms[0]
         if countOf(forms, form) != len(forms):
             values = tuple(map(in_order, repeat(form), forms, values))
         if self.lengths is not None:
-            return self._row_of_many(form, dict(zip(form.names, zip(*values))), spans)
+            return self._row_of_many(form, dict(zip(form.names, zip(*values))), spans, room)
         made: list[Any] = []
         beside: tuple[np.ndarray, ...] = ()
         for name, parts in zip(form.names, zip(*values)):
             if name in form.kept:
                 made.append(list(parts))
             else:
-                made.append(self._filled(form, name, parts, spans, self.capacity))
-                beside = beside or self._segments(parts, spans, self.capacity)
+                made.append(self._filled(form, name, parts, spans, room, self.capacity))
+                beside = beside or self._segments(parts, spans, room)
         if form.kind is not dict:
             return (form.kind or list)([*made, *beside])
         return _joined(dict(zip(form.names, made)), dict(zip(BESIDE, beside)))
 
-    def _row_of_many(self, form: Form, columns: dict[Any, Any], spans: Iterable[tuple[int, ...]]) -> dict[Any, Any]:
+    def _row_of_many(
+        self, form: Form, columns: dict[Any, Any], spans: Iterable[tuple[int, ...]], rooms: Sequence[int]
+    ) -> dict[Any, Any]:
         """The arrays of a row whose components have lengths of their own."""
         rows: dict[Any, Any] = {name: list(parts) for name, parts in columns.items()}
         beside: dict[Any, Any] = {}
-        for (name, capacity), ours in zip((self.lengths or {}).items(), zip(*spans)):
-            rows[name] = self._filled(form, name, columns[name], ours, capacity)
-            segments = self._segments(columns[name], ours, capacity)
+        for (name, capacity), ours, room in zip((self.lengths or {}).items(), zip(*spans), rooms):
+            rows[name] = self._filled(form, name, columns[name], ours, room, capacity)
+            segments = self._segments(columns[name], ours, room)
             beside |= {f"{name}_{word}": array for word, array in zip(BESIDE, segments)}
         return _joined(rows, beside)
 
     def _filled(
-        self, form: Form, name: Any, parts: Sequence[np.ndarray], spans: Sequence[int], capacity: int
+        self, form: Form, name: Any, parts: Sequence[np.ndarray], spans: Sequence[int], room: int, capacity: int
     ) -> np.ndarray:
         """Some arrays in a row, filled up with a value."""
         dtype = parts[0].dtype
         if countOf(map(type, parts), np.ndarray) != len(parts) or countOf(map(_dtype, parts), dtype) != len(parts):
-            return self._filled_with_care(form, name, parts, spans, capacity)
-        return self._concatenated(parts, spans, self._filling(form, name, dtype, parts[0], capacity))
+            return self._filled_with_care(form, name, parts, spans, room, capacity)
+        return self._concatenated(parts, spans, room, self._filling(form, name, dtype, parts[0], capacity))
 
     def _filled_with_care(
-        self, form: Form, name: Any, parts: Sequence[np.ndarray], spans: Sequence[int], capacity: int
+        self, form: Form, name: Any, parts: Sequence[np.ndarray], spans: Sequence[int], room: int, capacity: int
     ) -> np.ndarray:
         """The same where dtypes differ (those of nothing have no say), or arrays carry more than numbers."""
         telling, lengths = zip(*([(part, span) for part, span in zip(parts, spans) if len(part)] or zip(parts, spans)))
@@ -104,38 +104,38 @@ class Layout:
                 filling = self._filling(form, name, dtype, arrays[0], capacity)
             else:
                 filling = np.full((capacity, *arrays[0].shape[1:]), value, dtype)
-            return self._concatenated(arrays, lengths, filling)
+            return self._concatenated(arrays, lengths, room, filling)
 
         if any(map(subclasses.carries, set(map(type, telling)))):
             return subclasses.joined_arrays(telling, join, partial(join, value=False), "pack")
         return join(plain)
 
-    def _concatenated(self, parts: Sequence[np.ndarray], spans: Sequence[int], filling: np.ndarray) -> np.ndarray:
+    def _concatenated(
+        self, parts: Sequence[np.ndarray], spans: Sequence[int], room: int, filling: np.ndarray
+    ) -> np.ndarray:
         try:
-            return np.concatenate(self._spaced(parts, spans, filling), dtype=filling.dtype, casting="unsafe")
+            return np.concatenate(self._spaced(parts, spans, room, filling), dtype=filling.dtype, casting="unsafe")
         except ValueError:
             shapes = list(dict.fromkeys(part.shape for part in parts))
             raise ValueError(
                 f"pack(): sequences of a row must be alike but for their first axis, got shapes {shapes}"
             ) from None
 
-    def _spaced(self, parts: Sequence[np.ndarray], spans: Sequence[int], filling: np.ndarray) -> list[np.ndarray]:
+    def _spaced(
+        self, parts: Sequence[np.ndarray], spans: Sequence[int], room: int, filling: np.ndarray
+    ) -> Sequence[np.ndarray]:
         """The parts of a row, and what fills the room that is behind each of them (if it may be) and at its end."""
-        room = len(filling) - sum(spans)
         if self.multiple == 1:
-            return [*parts, filling[:room]] if room else [*parts]
-        rest = filling[:room]
+            return [*parts, filling[:room]] if room else parts
         gaps = [filling[: span - len(part)] for part, span in zip(parts, spans)]
-        return [*chain.from_iterable(zip(parts, gaps)), rest]
+        return [*chain.from_iterable(zip(parts, gaps)), filling[:room]]
 
-    def _segments(
-        self, parts: Sequence[np.ndarray], spans: Sequence[int], capacity: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _segments(self, parts: Sequence[np.ndarray], spans: Sequence[int], room: int) -> tuple[np.ndarray, np.ndarray]:
         """The segment ids and positions of a row."""
         lengths = spans if self.multiple == 1 else list(map(len, parts))
-        counting = self._spaced([*map(self.first_numbers, lengths)], spans, self.zeros[:capacity])
-        counts = [*map(len, counting)]
-        return self.ids_in_turn(len(parts))[: len(counts)].repeat(counts), np.concatenate(counting)
+        counting = self._spaced([*map(self.first_numbers, lengths)], spans, room, self.zeros)
+        counts = [*spans, room] if self.multiple == 1 else [*map(len, counting)]
+        return self.ids_in_turn(len(parts)).repeat(counts), np.concatenate(counting)
 
     def _filling(self, form: Form, name: Any, dtype: np.dtype, like: np.ndarray, capacity: int) -> np.ndarray:
         """A row of nothing but what rows are filled up with."""

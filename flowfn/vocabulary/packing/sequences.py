@@ -162,14 +162,14 @@ def pack(
         try:
             if trace is not None:
                 trace(waiting.numbers(row))
-            items = waiting.take(row)
+            items, room = waiting.take(row)
         except (TypeError, ValueError):
             if _is_row(row):
                 raise
             raise TypeError(f"pack(): {as_written(packer)} must yield {ROWS}, but it gave {brief(row)}") from None
-        if drop_remainder and waiting.ended and not rows and layout.used(row) != layout.capacity:
+        if drop_remainder and waiting.ended and not rows and room != layout.nothing:
             return
-        made = layout.row(items) if waiting.rows >= waiting.rows_before else None
+        made = layout.row(items, room) if waiting.rows >= waiting.rows_before else None
         waiting.rows += 1  # not before: a row that cannot be made is to be tried again
         if made is not None:
             yield made
@@ -233,8 +233,8 @@ class Waiting:
         """Which inputs a row is made of."""
         return [self.items.get(index, NO_ITEM)[0] for index, _, _ in row]
 
-    def take(self, row: PackedRow) -> list[Item]:
-        """What a row is made of, if the packer keeps to the rules; it is given now."""
+    def take(self, row: PackedRow) -> tuple[list[Item], Size]:
+        """What a row is made of, and how much room it leaves, if the packer keeps to the rules; it is given now."""
         taken = []
         items, part, nothing = self.items, self.layout.forms.part, self.layout.nothing
         for index, start, stop in row:
@@ -250,11 +250,12 @@ class Waiting:
             else:
                 items[index] = number, item, stop
             taken.append(item if ends and start == nothing else part(item, start, stop))
-        if not self.layout.holds(row):
+        room = self.layout.room(row)
+        if not self.layout.holds(row, room):
             raise ValueError(
                 f"pack(): {as_written(self.how)} gave a row that is empty, or longer than {self.layout.capacity}: {row}"
             )
-        return taken
+        return taken, room
 
     def _begin_anew(self, position: int) -> None:
         """Rows have been given, and the packer reads on: if it holds the last few sequences that it read, and has begun
