@@ -72,6 +72,8 @@ class Forms:
     def part(self, item: Item, start: Size, stop: Size) -> Item:
         """A part of a datapoint."""
         _, form, values = item
+        if form is SINGLE:
+            return stop - start, form, (values[0][start:stop],)
         parts = [*values]
         if self.lengths is None:
             for place in form.places:

@@ -34,8 +34,8 @@ class Layout:
         self.nothing: Size = (0,) * len(self.lengths) if self.lengths else 0
         self.forms = Forms(self.lengths, keep, multiple)
         self.fillings: dict[Any, np.ndarray] = {}
-        numbers = np.arange(max(capacities), dtype=np.int32)
-        self.zeros = np.zeros_like(numbers)
+        numbers = np.arange(max(capacities), dtype=np.int32).data  # their bytes are laid together faster than arrays
+        self.zeros = np.zeros(max(capacities), np.int32).data
         self.first_numbers = lru_cache(MOST_KEPT)(lambda count: numbers[:count])
         self.ids_in_turn = lru_cache(MOST_KEPT)(partial(_ids_in_turn, step=1 if multiple == 1 else 2))
 
@@ -58,17 +58,17 @@ class Layout:
             values = tuple(map(in_order, repeat(form), forms, values))
         if self.lengths is not None:
             return self._row_of_many(form, dict(zip(form.names, zip(*values))), spans, room)
-        made: list[Any] = []
-        beside: tuple[np.ndarray, ...] = ()
-        for name, parts in zip(form.names, zip(*values)):
-            if name in form.kept:
-                made.append(list(parts))
-            else:
-                made.append(self._filled(form, name, parts, spans, room, self.capacity))
-                beside = beside or self._segments(parts, spans, room)
-        if form.kind is not dict:
-            return (form.kind or list)([*made, *beside])
-        return _joined(dict(zip(form.names, made)), dict(zip(BESIDE, beside)))
+        columns = [*zip(*values)]
+        beside = self._segments(columns[form.places[0]], spans, room)
+        if form.kind is None:
+            return [self._filled(form, 0, columns[0], spans, room, self.capacity), *beside]
+        made = [
+            list(parts) if name in form.kept else self._filled(form, name, parts, spans, room, self.capacity)
+            for name, parts in zip(form.names, columns)
+        ]
+        if form.kind is dict:
+            return _joined(dict(zip(form.names, made)), dict(zip(BESIDE, beside)))
+        return form.kind([*made, *beside])
 
     def _row_of_many(
         self, form: Form, columns: dict[Any, Any], spans: Iterable[tuple[int, ...]], rooms: Sequence[int]
@@ -121,9 +121,7 @@ class Layout:
                 f"pack(): sequences of a row must be alike but for their first axis, got shapes {shapes}"
             ) from None
 
-    def _spaced(
-        self, parts: Sequence[np.ndarray], spans: Sequence[int], room: int, filling: np.ndarray
-    ) -> Sequence[np.ndarray]:
+    def _spaced(self, parts: Sequence[Any], spans: Sequence[int], room: int, filling: Any) -> Sequence[Any]:
         """The parts of a row, and what fills the room that is behind each of them (if it may be) and at its end."""
         if self.multiple == 1:
             return [*parts, filling[:room]] if room else parts
@@ -135,7 +133,7 @@ class Layout:
         lengths = spans if self.multiple == 1 else list(map(len, parts))
         counting = self._spaced([*map(self.first_numbers, lengths)], spans, room, self.zeros)
         counts = [*spans, room] if self.multiple == 1 else [*map(len, counting)]
-        return self.ids_in_turn(len(parts)).repeat(counts), np.concatenate(counting)
+        return self.ids_in_turn(len(parts)).repeat(counts), np.frombuffer(bytearray().join(counting), np.int32)
 
     def _filling(self, form: Form, name: Any, dtype: np.dtype, like: np.ndarray, capacity: int) -> np.ndarray:
         """A row of nothing but what rows are filled up with."""
