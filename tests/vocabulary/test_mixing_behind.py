@@ -15,6 +15,7 @@ from mixes import calm
 from sources import streamed
 
 import flowfn as ff
+from flowfn.flows.picks import decoded, encoded
 from flowfn.flows.schema import sealed
 from flowfn.testing import check, same
 
@@ -372,6 +373,27 @@ def test_the_state_stays_below_two_kilobytes(form, unit):
             for _ in range(20):
                 next(iterator)
                 assert len(json.dumps(iterator.state_dict())) < 2000
+
+
+@pytest.mark.parametrize(("options", "most"), [({}, 1200), ({"unit": len}, 2000), ({"random": True}, 2000)], ids=str)
+def test_the_state_of_a_mix_before_a_wide_window_stays_small(options, most):
+    """The picks of all that it may hold are in it."""
+    lengths = np.random.default_rng(0).lognormal(5.6, 0.8, 9000).clip(8, 2048).astype(int)
+    texts = [np.zeros(length, np.int32) for length in lengths.tolist()]
+    sources = {"web": texts[:6000], "code": texts[6000:8000], "books": texts[8000:]}
+    mix = ff.mix(sources, weights=[7, 2, 1], until="forever", **options)
+    with iter(ff.pipe(mix, ff.batch_by_cost(np.square, ranks=1, tokens=16384, window=4096, collate=None))) as iterator:
+        sizes = [len(json.dumps(iterator.state_dict())) for _ in itertools.islice(iterator, 120)]
+    assert max(sizes) < most
+
+
+@pytest.mark.parametrize("sources", [1, 2, 3, 5, 16, 257])
+def test_picks_are_written_down_exactly(sources):
+    rng = np.random.default_rng(sources)
+    for count in (0, 1, 7, 4096):
+        picks = rng.integers(sources, size=count).tolist()
+        assert decoded(encoded(picks, sources), sources) == picks
+        assert decoded(encoded(picks, sources).replace(f"{count}:", f"{count + 8}:"), sources) is None
 
 
 @pytest.mark.parametrize("form", [list, streamed])
