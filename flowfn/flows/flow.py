@@ -26,7 +26,8 @@ from flowfn.flows.states import gaps, skip_list, unpack_state
 from flowfn.flows.translating import no_attribute
 from flowfn.kinds.bypass import given
 from flowfn.kinds.failures import annotate, uneven
-from flowfn.kinds.nodes import Node, note_base
+from flowfn.kinds.groups import note_base
+from flowfn.kinds.nodes import Node
 from flowfn.kinds.parts import Part
 from flowfn.kinds.runs import Checkpoint, Outputs, Run, SkipList
 from flowfn.pickling.by_value import Picklable

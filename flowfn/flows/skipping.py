@@ -14,7 +14,8 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.flows.naming import source_names
-from flowfn.kinds.nodes import Each, Group, Node, ending
+from flowfn.kinds.groups import Group
+from flowfn.kinds.nodes import Each, Node, ending
 from flowfn.kinds.orders import Order
 from flowfn.kinds.parts import top_down
 from flowfn.kinds.ranges import Ranges

@@ -18,7 +18,8 @@ from flowfn.flows.flow import Flow
 from flowfn.flows.sources import flow
 from flowfn.flows.translating import no_attribute
 from flowfn.functions import misplaced
-from flowfn.kinds.nodes import Each, Group, Node
+from flowfn.kinds.groups import Group
+from flowfn.kinds.nodes import Each, Node
 from flowfn.kinds.orders import Order
 from flowfn.kinds.streams import Expand, Stream
 from flowfn.pickling.by_value import Picklable

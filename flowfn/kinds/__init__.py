@@ -1,9 +1,9 @@
 """The five kinds: how the outputs of a stage come from its inputs, and all that follows from it, written once.
 
 parts      what stages and sources are, and the ways through trees of them
-runs       what fixes a pass, and its outputs     nodes       each and group, and what all nodes have
+runs       what fixes a pass, and its outputs     nodes       each, and what all nodes have
+groups     so many inputs make an output          readers     who reads what, where several are read in turns
 orders     output i is some input                 routes      which one;  sections: where inputs are read in order only
-readers    who reads which of them in turns
 streams    expand and stream, read in order       tallies     what guarded stages count
 losses     what lets nothing through                 traces      what an output is made of
 bypass     a pass round what is left out          ranges      sets of indices

@@ -114,7 +114,7 @@ NO_GAPS = Gaps()
 
 
 class Checkpoint(NamedTuple):
-    """Where a pass starts: after `position` outputs, made of the datapoints from `base` on (see `nodes.note_base`);
+    """Where a pass starts: after `position` outputs, made of the datapoints from `base` on (see `groups.note_base`);
     and what it leaves out."""
 
     position: int = 0

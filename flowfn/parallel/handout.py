@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 from flowfn.blocks import BLOCK, Block, shared
 from flowfn.kinds.failures import mark
-from flowfn.kinds.nodes import MISSING, Group, Node
+from flowfn.kinds.groups import Group
+from flowfn.kinds.nodes import MISSING, Node
 from flowfn.kinds.runs import Anchor, Outputs, Run
 from flowfn.parallel.crew import Pace
 from flowfn.parallel.flight import numbered

@@ -10,7 +10,8 @@ from flowfn.flows.flow import Flow
 from flowfn.flows.opening import OpeningNode
 from flowfn.flows.refusals import MOST_COLUMNS, columns
 from flowfn.flows.states import counting_of
-from flowfn.kinds.nodes import Each, Group, Node, ending
+from flowfn.kinds.groups import Group
+from flowfn.kinds.nodes import Each, Node, ending
 from flowfn.kinds.orders import Order
 from flowfn.kinds.parts import sources_first, top_down
 from flowfn.kinds.runs import Length, Run

@@ -17,7 +17,8 @@ from flowfn.flows.flow import Flow
 from flowfn.flows.iterating import FlowIterator
 from flowfn.flows.naming import Name, source_names
 from flowfn.flows.states import gaps, unpack_state
-from flowfn.kinds.nodes import MISSING, Group, Node
+from flowfn.kinds.groups import Group
+from flowfn.kinds.nodes import MISSING, Node
 from flowfn.kinds.orders import Order
 from flowfn.kinds.parts import top_down
 from flowfn.kinds.ranges import Ranges

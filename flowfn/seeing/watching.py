@@ -29,7 +29,8 @@ from flowfn.flows.flow import Flow
 from flowfn.flows.sources import ForeignNode
 from flowfn.flows.stages import stage
 from flowfn.kinds.failures import failure_place, mark
-from flowfn.kinds.nodes import Each, Group, Node
+from flowfn.kinds.groups import Group
+from flowfn.kinds.nodes import Each, Node
 from flowfn.kinds.orders import Order
 from flowfn.kinds.parts import top_down
 from flowfn.kinds.runs import Outputs, Run

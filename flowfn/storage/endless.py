@@ -8,7 +8,8 @@ from typing import Any
 
 from flowfn.flows.flow import Flow
 from flowfn.flows.sources import flow as as_flow
-from flowfn.kinds.nodes import Each, Group, Node
+from flowfn.kinds.groups import Group
+from flowfn.kinds.nodes import Each, Node
 from flowfn.kinds.streams import Expand
 from flowfn.pickling.homes import is_ours
 

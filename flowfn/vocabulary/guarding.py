@@ -26,7 +26,8 @@ from flowfn.flows.stages import as_stage
 from flowfn.flows.stages import stage as kinds
 from flowfn.flows.translating import speaks
 from flowfn.functions import renamed
-from flowfn.kinds.nodes import MISSING, Each, Group, Node, Trail
+from flowfn.kinds.groups import Group
+from flowfn.kinds.nodes import MISSING, Each, Node, Trail
 from flowfn.kinds.parts import Traits
 from flowfn.kinds.runs import Outputs, Run
 from flowfn.kinds.streams import Expand
