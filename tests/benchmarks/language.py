@@ -8,6 +8,7 @@ in million tokens a second, a ratio of 1.2 says that flowfn is 1.2 times as fast
 from __future__ import annotations
 
 import json
+import pickle
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -21,6 +22,7 @@ import texts
 from measuring import Contestant, Finding, consume, fastest, ratio, report
 
 import flowfn as ff
+from flowfn.parallel.crossing.transport import pack_value, unpack_value
 
 Contestants = dict[str, Contestant]
 
@@ -183,6 +185,24 @@ def pack_alone(sizes: Sizes, folder: Path) -> list[Finding]:
     return findings
 
 
+def crossing(sizes: Sizes, folder: Path) -> list[Finding]:
+    """What a worker process sends of packed rows, as it is made there and made again here; their arrays are small."""
+    rows = list(ff.pack(texts.LENGTH, [np.zeros(500, np.uint8)] * 4 * texts.ROWS, how=ff.concat_then_split))
+    parcel, plain = pack_value(rows), pickle.dumps(rows, 5)
+    contestants = {
+        "sent": Contestant(lambda: [pack_value(rows) for _ in range(100)], 100 * len(rows)),
+        "sent by pickle": Contestant(lambda: [pickle.dumps(rows, 5) for _ in range(100)], 100 * len(rows)),
+        "received": Contestant(lambda: [unpack_value(parcel) for _ in range(100)], 100 * len(rows)),
+        "received by pickle": Contestant(lambda: [pickle.loads(plain) for _ in range(100)], 100 * len(rows)),
+    }
+    times = fastest(contestants, 10 * sizes.rounds)
+    question = "a packed row between processes"
+    return [
+        ratio(question, times, "sent by pickle", "sent", unit=UNIT),
+        ratio(question, times, "received by pickle", "received", unit=UNIT),
+    ]
+
+
 def resuming(sizes: Sizes, folder: Path) -> list[Finding]:
     """A pass that goes on from a late step: how soon the next batch is there, and how large the state is."""
     whole = texts.seekable(sizes.step)
@@ -208,6 +228,7 @@ QUESTIONS: list[Callable[[Sizes, Path], list[Finding]]] = [
     with_two_processes,
     with_a_tokenizer,
     pack_alone,
+    crossing,
     resuming,
 ]
 """Functions that write what they need to a folder, and tell."""

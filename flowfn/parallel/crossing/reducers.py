@@ -12,6 +12,7 @@ import copyreg
 import functools
 import sys
 from collections.abc import Callable
+from pickle import PickleBuffer
 from typing import Any, NoReturn
 
 import numpy as np
@@ -33,17 +34,22 @@ def reducer(kind: Any) -> Reducer | None:
 
 
 def array(value: np.ndarray) -> Any:
-    """A large array as one that has its bytes in a row, so that they can stay where they are;
-    NumPy may turn the bytes of others around."""
-    native = value.dtype.isnative
-    if value.dtype.hasobject or not value.dtype.itemsize or (value.nbytes < SMALL and native):
+    """A large array as one that has its bytes in a row, so that they can stay where they are; NumPy may turn the bytes
+    of others around. A small one as what one call makes again, where NumPy takes three."""
+    dtype = value.dtype
+    if dtype.hasobject or not dtype.itemsize:
+        return value.__reduce_ex__(5)
+    native = dtype.isnative
+    if native and value.nbytes < SMALL:
+        if value.flags.c_contiguous and _is_exported(dtype):
+            return np.ndarray, (value.shape, dtype, PickleBuffer(value))  # type: ignore[arg-type]
         return value.__reduce_ex__(5)
     if not (value.flags.c_contiguous or value.flags.f_contiguous):
         value = np.ascontiguousarray(value)
-    if native and _is_exported(value.dtype):
+    if native and _is_exported(dtype):
         return value.__reduce_ex__(5)
     order: Any = "C" if value.flags.c_contiguous else "F"
-    return _typed, (value.reshape(-1, order=order).view(np.uint8), value.dtype, value.shape, order)
+    return _typed, (value.reshape(-1, order=order).view(np.uint8), dtype, value.shape, order)
 
 
 @functools.lru_cache(maxsize=256)
