@@ -168,7 +168,8 @@ def interleave(
     far each has come (2 numbers for each of `cycle`); those that are open are opened again there, flows that can be
     indexed at no cost, others by reading over what was given.
 
-    Upstream of a `prefetch` with workers these open and read what `f` returns, several at once, in bounded pieces.
+    Upstream of a `prefetch` with workers these open and read what `f` returns, several at once, in bounded pieces. What
+    is small costs least on its way from there as a batch: with `batch` in the flow that `f` returns, not behind this.
 
     >>> import flowfn as ff
     >>> "".join(ff.interleave(iter, ["aaaa", "bb", "ccc"], cycle=2, block=2))

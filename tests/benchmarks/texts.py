@@ -103,14 +103,15 @@ def flowfn_by_tokens(texts: Texts) -> Iterable[Any]:
 
 
 def flowfn_processes(how: Any, texts: Texts, times: int = 1) -> Iterable[Any]:
-    """Two processes, each of which packs half of every source, as those of grain do; all of it so many times."""
-    rows = ff.interleave(partial(_rows_of_part, how, texts), cycle=2, block=ROWS)
-    return ff.pipe(range(2 * times), rows, ff.batch(ROWS), ff.prefetch(8, processes=2))
+    """Two processes, each of which packs half of every source and makes batches of it, as those of grain do; all of it
+    so many times."""
+    batches = ff.interleave(partial(_batches_of_part, how, texts), cycle=2)
+    return ff.pipe(range(2 * times), batches, ff.prefetch(8, processes=2))
 
 
-def _rows_of_part(how: Any, texts: Texts, number: int) -> Any:
+def _batches_of_part(how: Any, texts: Texts, number: int) -> Any:
     sources = [ff.pipe(read_jsonl(paths[number % 2]), ff.map(texts.of_record)) for paths in texts.paths]
-    return ff.pipe(ff.mix(*sources), ff.pack(LENGTH, how=how))
+    return ff.pipe(ff.mix(*sources), ff.pack(LENGTH, how=how), ff.batch(ROWS))
 
 
 def seekable(steps: int) -> Any:
