@@ -49,25 +49,25 @@ class MappedFile:
     """A file in memory as one process sees it: it may be mapped several times, as it grew."""
 
     def __init__(self, fd: int) -> None:
-        self.fd, self.maps = fd, [memoryview(bytearray())]
+        self.fd, self.maps = fd, [UNMAPPED]
         weakref.finalize(self, os.close, fd).atexit = False
         self.look()
 
     @property
     def size(self) -> int:
         """How many bytes can be seen."""
-        return self.maps[-1].nbytes
+        return self.memory.nbytes
 
     @property
     def memory(self) -> memoryview:
         """All of it."""
-        return self.maps[-1]
+        return self.maps[-1][0]
 
     def see(self, size: int) -> None:
         """Map the file as far as it reaches now."""
         if size > self.size:
-            self.maps.append(memoryview(mmap.mmap(self.fd, size)))
-            self.maps = self.maps[-4:]
+            memory = memoryview(mmap.mmap(self.fd, size))
+            self.maps = [*self.maps[-3:], (memory, _address(memory))]
 
     def look(self) -> None:
         """Map what others have made of the file by now."""
@@ -83,14 +83,18 @@ class MappedFile:
     def where(self, buffer: memoryview) -> int | None:
         """At which offset a buffer lies, if it does."""
         start = _address(buffer)
-        for mapped in self.maps:
-            if mapped.nbytes and 0 <= start - _address(mapped) <= mapped.nbytes - buffer.nbytes:
-                return start - _address(mapped)
+        for mapped, first in self.maps:
+            if mapped.nbytes and 0 <= start - first <= mapped.nbytes - buffer.nbytes:
+                return start - first
         return None
 
 
 def _address(buffer: memoryview) -> int:
     return int(np.frombuffer(buffer, np.uint8).__array_interface__["data"][0]) if buffer.nbytes else 0
+
+
+UNMAPPED = memoryview(bytearray()), 0
+"""A memory and its address, where there is none."""
 
 
 class Slot(MappedFile, forks.Owned):
@@ -104,7 +108,7 @@ class Slot(MappedFile, forks.Owned):
     def close(self) -> None:
         """Give its pages back now, whoever still has it mapped.
         A forked child has only a copy of this, and does nothing."""
-        self.maps = [memoryview(bytearray())]
+        self.maps = [UNMAPPED]
         if not self.inherited:
             os.ftruncate(self.fd, 0)
 
