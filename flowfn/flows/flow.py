@@ -24,12 +24,12 @@ from flowfn.flows.loaders import in_a_loader, refuse_loader
 from flowfn.flows.mixtures import follow
 from flowfn.flows.states import gaps, skip_list, unpack_state
 from flowfn.flows.translating import no_attribute
-from flowfn.kinds.bypass import given
+from flowfn.kinds.bypass import given, numbers
 from flowfn.kinds.failures import annotate, uneven
 from flowfn.kinds.groups import note_base
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.parts import Part
-from flowfn.kinds.runs import Checkpoint, Outputs, Run, SkipList
+from flowfn.kinds.runs import Checkpoint, Length, Outputs, Run, SkipList
 from flowfn.pickling.by_value import Picklable
 from flowfn.process import forks
 from flowfn.showing import brief
@@ -112,9 +112,7 @@ class Flow(Picklable, Generic[T_co]):
         return FlowIterator(self, progress)
 
     def __len__(self) -> int:
-        coming = self._coming
-        run = replace(self._look(), gaps=gaps(self, coming), memo={}) if coming.skip else self._look()
-        length = given(self.node, run)
+        length = self._given(self._look_round())
         if length in (None, math.inf):
             instead = in_a_loader(sys._getframe(1))
         if length is None:
@@ -137,18 +135,19 @@ class Flow(Picklable, Generic[T_co]):
             return self._sliced(index)
         if not hasattr(index, "__index__") or getattr(index, "shape", ()) != ():
             raise TypeError(f"a flow is indexed by an integer or a slice, got {brief(index)}{_meant(index)}")
-        node, run = self.node, self._look()
+        node, run = self.node, self._look_round()
         if node.drawn or not node.seekable:
             refuse_loader(node)
         if not node.seekable:
             raise TypeError(f"{self!r} cannot be indexed, it has to be read in order: {node.unknown()}")
         index = operator.index(index)
-        length = node.length(run)
+        length = self._given(run)
         if length == math.inf and index < 0:
             raise IndexError(f"index {index} counts from the end, but {self!r} is endless")
         if not -length <= index < length:  # type: ignore[operator]
             raise IndexError(f"index {index} is out of range for a flow of length {length}")
         at = index if index >= 0 else index + int(length)  # type: ignore[arg-type]
+        at = int(numbers(node, run, np.array([at]))[0]) if run.gaps else at
         outputs: Outputs | None = None
         try:
             outputs = node.read(run, iter((range(at, at + 1),)))
@@ -162,18 +161,19 @@ class Flow(Picklable, Generic[T_co]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """The datapoints at `indices`, read together; what torch's and Hugging Face's loaders call."""
-        node, run = self.node, self._look()
+        node, run = self.node, self._look_round()
         if node.drawn or not node.seekable:
             refuse_loader(node)
         if not node.seekable:
             raise TypeError(f"{self!r} cannot be indexed, it has to be read in order: {node.unknown()}")
-        wanted, length = np.asarray(indices, np.int64), node.length(run)
+        wanted, length = np.asarray(indices, np.int64), self._given(run)
         if len(wanted) and not -length <= wanted.min() <= wanted.max() < length:  # type: ignore[operator]
             raise IndexError(
                 f"indices from {wanted.min()} to {wanted.max()} are out of range for a flow of length {length}"
             )
         if len(wanted) and wanted.min() < 0:
             wanted = np.where(wanted < 0, wanted + int(length), wanted)  # type: ignore[arg-type]
+        wanted = numbers(node, run, wanted)
         return [
             datapoint
             for at in range(0, len(wanted), BLOCK)
@@ -227,7 +227,7 @@ class Flow(Picklable, Generic[T_co]):
         numbers, and what is in other batches. New states hold the list, so it is given once. What can be indexed is not
         read where it is left out. Where a flow has to be read in order, an output is made and not given, and a record
         is left out from the next pass on if this one has begun (a pass without end has none: there outputs have to be
-        named); those behind it move up.
+        named); those behind it move up. `len(flow)` and `flow[i]` count what is given.
 
         Raises:
             ValueError: the state is of another pipeline (unless `strict=False`), or of another rank; `skip` holds what
@@ -294,6 +294,20 @@ class Flow(Picklable, Generic[T_co]):
         if run is None or run.seed != self._seed or run.epoch[0] != self._upcoming:
             self._peek = run = Run(self._seed, (self._upcoming,))
         return run
+
+    def _look_round(self) -> Run:
+        """The same, round what the next pass leaves out."""
+        coming, run = self._coming, self._look()
+        if not coming.skip:
+            return run
+        known: tuple[Checkpoint, Run] | None = run.memo.get("round")
+        if known is None or known[0] != coming:
+            run.memo["round"] = known = coming, replace(run, gaps=gaps(self, coming), memo={})
+        return known[1]
+
+    def _given(self, run: Run) -> Length:
+        """How many outputs a pass gives; where it leaves some out, they are counted once."""
+        return given(self.node, run) if not run.gaps else run.once("given", 0, lambda: given(self.node, run))
 
     @classmethod
     def _slice_by(cls, stage: Callable[..., Any]) -> None:

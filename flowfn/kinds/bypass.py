@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
-from flowfn.blocks import Block, blocks, each_index, shared
+import numpy as np
+
+from flowfn.blocks import BLOCK, Block, blocks, each_index, shared
 from flowfn.kinds.nodes import MISSING, Node, fault
 from flowfn.kinds.runs import Length, Outputs, Run
 
@@ -57,6 +59,29 @@ def given(node: Node, run: Run, start: int = 0) -> Length:
     within = [(start, int(length))] if run.gaps.records else run.gaps.outputs.pairs() if node.has_gaps(run) else ()
     looked_at = (block for a, b in within for block in blocks(max(a, start), min(b, length)))
     return max(int(length) - start, 0) - sum(int(node.left_out(run, block).sum()) for block in looked_at)
+
+
+def numbers(node: Node, run: Run, indices: np.ndarray) -> np.ndarray:
+    """Which outputs are those at `indices` of all that a pass gives."""
+    if not run.gaps or not len(indices):
+        return indices
+    ends: list[int] = run.memo.get(("given", node.place), [])  # after each block, how many were given so far
+    series = blocks(len(ends) * BLOCK, node.length(run))  # type: ignore[arg-type]
+    while not ends or ends[-1] <= indices.max():
+        block = next(series)
+        ends = [*ends, sum(ends[-1:]) + len(block) - int(node.left_out(run, block).sum())]
+    run.memo["given", node.place] = ends
+    every, at = np.empty_like(indices), np.searchsorted(ends, indices, side="right")
+    for number in np.unique(at).tolist():
+        kept = np.flatnonzero(~node.left_out(run, _block(node, run, number)))
+        here = at == number
+        every[here] = number * BLOCK + kept[indices[here] - (ends[number - 1] if number else 0)]
+    return every
+
+
+def _block(node: Node, run: Run, number: int) -> Block:
+    """One of the blocks of all outputs."""
+    return next(blocks(number * BLOCK, node.length(run)))  # type: ignore[arg-type]
 
 
 def _pieces(start: int, stop: float) -> Iterator[Block]:

@@ -377,6 +377,31 @@ def test_where_there_is_no_next_pass_records_are_refused_and_not_forgotten(make)
     assert make().load_state_dict(ff.flow(make()).state_dict(), skip=[(name, 3)]) is not None
 
 
+@pytest.mark.parametrize(
+    "skip", [[], [1], [0, (0, 5), (0, 9001)], [(0, 0), (0, 1), (0, 2), (0, 3), range(4, 9000)]], ids=str
+)
+@pytest.mark.parametrize("tail", [[], [ff.shuffle()], [ff.batch(2, collate=None)], [ff.repeat(2)]], ids=str)
+def test_a_flow_has_at_an_index_what_it_gives_there(tail, skip):
+    flow = ff.pipe(range(10_000), *tail)
+    skip = [one for one in skip if len(flow) > 9000 or not isinstance(one, range)]
+    flow.load_state_dict(flow.state_dict(), skip=skip)
+    every = list(flow.run(skip=[one for one in skip if not isinstance(one, tuple)]))
+    length = len(flow)
+    assert length == len(every)
+    picked = [0, 3, 4095, 4096, length - 1, -1, -length]
+    picked = [index for index in picked if -length <= index < length]
+    assert [flow[index] for index in picked] == [every[index] for index in picked] == flow.__getitems__(picked)
+    for index in (length, -length - 1):
+        with pytest.raises(IndexError, match="out of range"):
+            flow[index]
+
+
+def test_an_endless_flow_leaves_out_at_an_index_what_it_leaves_out_in_a_pass():
+    flow = ff.cycle(range(5000))
+    flow.load_state_dict(flow.state_dict(), skip=[1, (0, 4999)])
+    assert [flow[n] for n in (0, 1, 4997, 4998, 9996, 9997)] == [0, 2, 4998, 0, 4998, 0]
+
+
 def test_a_list_lasts_until_the_flow_is_reset():
     flow = ff.flow(range(4))
     flow.load_state_dict(flow.state_dict(), skip=[1, (0, 2)])
