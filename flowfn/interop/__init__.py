@@ -17,8 +17,11 @@ words in their names import it at once, and are imported by the functions.
     keras_datasets        ... a flow as its PyDataset
     keras_backups         ... the callback that resumes training
     tensorflow            a flow as a tf.data.Dataset
+    ray                   the work of a prefetch on a Ray cluster
+    dask                  ... on a Dask cluster
 """
 
+from flowfn.interop import dask, ray
 from flowfn.interop.huggingface import to_hf
 from flowfn.interop.jax import to_jax
 from flowfn.interop.keras import as_pydataset
@@ -36,8 +39,10 @@ __all__ = [
     "as_loader",
     "as_pydataset",
     "as_stateful",
+    "dask",
     "as_tf_dataset",
     "from_table",
+    "ray",
     "to_device",
     "to_hf",
     "to_jax",

@@ -6,6 +6,8 @@ crew          who does the work, how much at a time
 work          one pass over a stretch            handout     its tasks     cursor  where it stands     counts  of guards
 flight        tasks that are out                 links       how one gets to a thread, a worker, somebody's executor
 
+clusters      what may be asked of executors over machines
+
 tasks         what there is to do                crossing   how values get there and back       workers    who does it
 
 The way of a task, there and back:

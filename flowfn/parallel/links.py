@@ -22,6 +22,7 @@ from typing import Any
 from flowfn.kinds.failures import failure_place, mark
 from flowfn.kinds.nodes import Node
 from flowfn.kinds.notes import add_note
+from flowfn.parallel.clusters import Cluster
 from flowfn.parallel.crew import Crew
 from flowfn.parallel.crossing import slots
 from flowfn.parallel.crossing.errors import raise_again
@@ -53,7 +54,7 @@ def somebodys(crew: Crew) -> Iterator[None]:
     """Say of an error that it is that of somebody's executor: those of user functions come back in replies."""
     try:
         yield
-    except (TimeoutError, Unfit):
+    except (TimeoutError, Unfit, Gone):
         raise
     except Exception as error:
         if crew.executor is not None:
@@ -186,6 +187,7 @@ class ByPickle(Link):
 
     ledger: Ledger
     setup: Prepared | None
+    apart = False  # whether large arrays travel as they are
 
     def __init__(self, crew: Crew, top: Node) -> None:
         super().__init__(crew, top)
@@ -206,7 +208,7 @@ class ByPickle(Link):
 
     def parcel(self, feed: Feed, desk: Desk | None = None) -> Parcel:
         """A task on its way; of what goes along with it by name, workers may have other versions."""
-        made = packed_feed(feed, self.ledger, desk)
+        made = packed_feed(feed, self.ledger, desk, self.apart)
         if len(self.ledger.named) > self.named:
             self.pack()
         return made
@@ -366,6 +368,7 @@ class Elsewhere(ByPickle):
         super().__init__(crew, top)
         self.pack()
         self.holding = False
+        self.apart = isinstance(crew.executor, Cluster) and crew.executor.apart
 
     def send(
         self, feed: Feed, call: Performer = perform_here, *, short: bool = False, worker: int | None = None
@@ -373,6 +376,13 @@ class Elsewhere(ByPickle):
         """Hand out a task."""
         self.holding = self.holding or feed.limit is not None
         return ToExecutor(self, feed)
+
+    def program_along(self, whole: bool) -> Any:
+        """What goes along with a task: what is small; what is not, by way of a cluster or if the `whole` is wanted."""
+        digest, pickled, _ = self.program
+        if isinstance(self.crew.executor, Cluster):
+            return self.crew.executor.ship(digest, pickled)
+        return pickled if whole or len(pickled) <= SMALL_TREE else None
 
     def close(self, wait: bool = True) -> None:
         """Have the pass forgotten, as far as that can be had where nobody can say who does what."""
@@ -398,9 +408,11 @@ class ToExecutor(Sent):
             self.future = failed(error)
             return
         with somebodys(self.crew):
-            self.program = digest, pickled, _ = self.link.program
-            along = pickled if with_program or len(pickled) <= SMALL_TREE else None
-            self.future = executor.submit(serve, digest, along, perform_here, None, parcel)  # type: ignore[union-attr]
+            self.program = self.link.program
+            along = self.link.program_along(with_program)
+            self.future = executor.submit(  # type: ignore[union-attr]
+                serve, self.program.digest, along, perform_here, None, parcel, self.link.apart
+            )
         if not isinstance(self.future, Future):
             raise TypeError(
                 "prefetch(): submit() of executor must return a concurrent.futures.Future, but "
@@ -449,11 +461,11 @@ def refuse(link: ByPickle, answer: Answer) -> None:
         raise Unfit(answer.why)
 
 
-def packed_feed(feed: Feed, ledger: Ledger, desk: Desk | None = None) -> Parcel:
+def packed_feed(feed: Feed, ledger: Ledger, desk: Desk | None = None, apart: bool = False) -> Parcel:
     """A task on its way."""
     try:
         with versions.pickled_whole(versions.differing):
-            return pack_value(feed, desk, ledger)
+            return pack_value(feed, desk, ledger, apart)
     except Exception as error:
         raise Unfit(
             f"what comes to this stage cannot be sent to a worker process: {type(error).__name__}: {error}; "

@@ -15,6 +15,7 @@ from flowfn.blocks import Block
 from flowfn.flows.stages import stage
 from flowfn.kinds.nodes import Each, Node
 from flowfn.kinds.runs import Outputs, Run
+from flowfn.parallel.clusters import Cluster
 from flowfn.parallel.crew import Crew, Pace
 from flowfn.parallel.kept import Kept
 from flowfn.parallel.read_ahead import WorkerOpener
@@ -54,7 +55,7 @@ def _no_executor(value: Any, others: Mapping[str, Any]) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}; write an instance of it"
     if hasattr(value, "get_executor"):
-        return "a Dask client, which gives one: write executor=client.get_executor(pure=False)"
+        return "a Dask client; write executor=flowfn.interop.dask.executor(client)"
     if home == "ipyparallel":
         return f"{type(value).__name__}; write executor=client.load_balanced_view().executor"
     if rules.is_integer(value) or isinstance(value, str):
@@ -133,7 +134,8 @@ class PrefetchNode(Each):
         if options["processes"] and run.engine == "processes" and not inside_worker():
             return Crew(count_of(options["processes"]), processes=True, **common)
         if options["executor"] is not None:
-            return Crew(available(), **common)
+            executor = options["executor"]
+            return Crew(executor.workers if isinstance(executor, Cluster) else available(), **common)
         workers = options["threads"] or count_of(options["processes"])
         return Crew(workers, **common) if workers > 1 else None
 

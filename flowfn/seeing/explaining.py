@@ -16,6 +16,7 @@ from flowfn.kinds.orders import Order
 from flowfn.kinds.parts import sources_first, top_down
 from flowfn.kinds.runs import Length, Run
 from flowfn.kinds.streams import Expand, Stream
+from flowfn.parallel.clusters import Cluster
 from flowfn.parallel.prefetching import PrefetchNode, count_of
 from flowfn.parallel.tasks.plan import Stretch, stays, stretches
 from flowfn.seeing.remarking import of_lengths, of_plans, of_ranks, of_sizes, of_work
@@ -182,7 +183,8 @@ def _places_upstream(stretch: Stretch) -> set[int]:
 def _workers(node: PrefetchNode) -> str:
     options = node.part.arguments
     if options["executor"] is not None:
-        return type(options["executor"]).__name__
+        executor = options["executor"]
+        return executor.where if isinstance(executor, Cluster) else type(executor).__name__
     if options["processes"]:
         count = count_of(options["processes"])
         return f"{count} process{'es' * (count > 1)}"

@@ -780,7 +780,7 @@ class Client(Foreign):
 @pytest.mark.parametrize(
     ("executor", "words"),
     [
-        (Client(), "executor=client.get_executor(pure=False)"),
+        (Client(), "executor=flowfn.interop.dask.executor(client)"),
         (ThreadPoolExecutor, "the class ThreadPoolExecutor; write an instance of it"),
         (4, "4; write processes= or threads="),
         ("processes", "'processes'; write processes= or threads="),

@@ -37,23 +37,27 @@ class Parcel(NamedTuple):
     """A value on its way: its pickle, the (offset, size) of its large buffers, and how much of the memory is used.
 
     A large pickle lies there too, behind the buffers, and `data` is empty: a pipe would take it in small pieces.
+    If it travels `apart`, its large buffers are arrays of bytes of their own, for who sends arrays without pickling.
     """
 
     data: bytes
     spans: tuple[tuple[int, int], ...] = ()
     used: int = 0
+    apart: tuple[np.ndarray, ...] = ()
 
 
-def pack_value(value: Any, desk: Desk | None = None, ledger: Ledger | None = None) -> Parcel:
+def pack_value(value: Any, desk: Desk | None = None, ledger: Ledger | None = None, apart: bool = False) -> Parcel:
     """A value as a parcel. With a `ledger`, what is defined in `__main__`, and lambdas, travel with it,
     and what goes by name is noted."""
     if ledger is None:
         with contextlib.suppress(Exception):  # what cannot be found by name goes by value, or says below why it cannot
-            return _pack_with(_Pickler, value, desk)
-    return _pack_with(_by_value(reducers.array, ledger), value, desk)
+            return _pack_with(_Pickler, value, desk, apart)
+    return _pack_with(_by_value(reducers.array, ledger), value, desk, apart)
 
 
-def _pack_with(pickler: Callable[..., Any], value: Any, desk: Desk | None) -> Parcel:
+def _pack_with(pickler: Callable[..., Any], value: Any, desk: Desk | None, apart: bool) -> Parcel:
+    if apart:
+        return _pack_apart(pickler, value)
     spans: list[tuple[int, int]] = []
     rooms: list[np.ndarray] = []  # kept until all of it is there
 
@@ -84,8 +88,25 @@ def _pack_with(pickler: Callable[..., Any], value: Any, desk: Desk | None) -> Pa
     return Parcel(data, tuple(spans), desk.used)
 
 
+def _pack_apart(pickler: Callable[..., Any], value: Any) -> Parcel:
+    buffers: list[np.ndarray] = []
+
+    def keeps(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < SMALL:
+            return True
+        buffers.append(np.frombuffer(raw, np.uint8))
+        return False
+
+    data = _dumps(pickler, value, keeps)
+    return Parcel(data, apart=tuple(buffers))
+
+
 def unpack_value(parcel: Parcel, memory: memoryview | None = None, copied: bool = False) -> Any:
-    """The value of a parcel; its large arrays look into `memory`, or are `copied` out of it."""
+    """The value of a parcel; its large arrays look into `memory`, or are `copied` out of it. Those that came apart are
+    copied if nobody may write to them, as in an object store."""
+    if parcel.apart:
+        return pickle.loads(parcel.data, buffers=[one if one.flags.writeable else one.copy() for one in parcel.apart])
     if memory is None:
         return pickle.loads(parcel.data)
     buffers = [memory[at : at + size] for at, size in parcel.spans]

@@ -163,9 +163,15 @@ def serve_learned(digest: bytes, call: Callable[[Node, Feed], Reply], name: Name
 
 
 def serve(
-    digest: bytes, pickled: bytes | None, call: Callable[[Node, Feed], Reply], name: Name | None, parcel: Parcel
+    digest: bytes,
+    pickled: bytes | Callable[[], bytes] | None,
+    call: Callable[[Node, Feed], Reply],
+    name: Name | None,
+    parcel: Parcel,
+    apart: bool = False,
 ) -> Answer:
-    """One task in a worker process. Where arrays may be put, in its slot, `call` puts them there itself if it can."""
+    """One task in a worker process. Where arrays may be put, in its slot, `call` puts them there itself if it can.
+    Where there is none they may travel `apart`."""
     try:
         top = known_tree(digest, pickled)
     except Denied as error:
@@ -190,7 +196,7 @@ def serve(
     with buffers.allocated_by(desk.allocate) if desk is not None and feed.limit is None else contextlib.nullcontext():
         reply = call(top, feed)
     del feed
-    sent = _packed_reply(top, reply, desk)
+    sent = _packed_reply(top, reply, desk, apart)
     del reply
     return Answer(
         sent, watched=desk is not None and _watched(desk), denied=denied or (desk.denied if desk is not None else "")
@@ -217,7 +223,7 @@ def _desk(name: Name | None, used: int) -> tuple[Desk | None, str]:
         return None, str(error)
 
 
-def _packed_reply(top: Node, reply: Reply, desk: Desk | None) -> Parcel:
+def _packed_reply(top: Node, reply: Reply, desk: Desk | None, apart: bool) -> Parcel:
     """A reply on its way. An output that cannot be sent is an error in its place, behind what was made before it."""
     if reply.error is not None:
         let_go(reply.error)
@@ -228,7 +234,7 @@ def _packed_reply(top: Node, reply: Reply, desk: Desk | None) -> Parcel:
         (at, place, reached, Record.of(dropped), budget) for at, place, reached, dropped, budget in reply.events
     ]
     try:
-        return pack_value(reply, desk)
+        return pack_value(reply, desk, apart=apart)
     except Exception:  # whatever it is, it is told with the output that is to blame
         for number, output in enumerate(reply.outputs):
             try:
@@ -254,14 +260,15 @@ def _cut_short(top: Node, reply: Reply, number: int, error: Exception) -> Reply:
     return cut
 
 
-def known_tree(digest: bytes, pickled: bytes | None) -> Any:
-    """The tree of a digest, from memory or from its bytes; its settings are those of this process then."""
+def known_tree(digest: bytes, pickled: bytes | Callable[[], bytes] | None) -> Any:
+    """The tree of a digest, from memory or from its bytes, which may have to be fetched; its settings are those of this
+    process then."""
     if digest not in _trees:
         if digest in _failed:
             raise _failed.pop(digest)
         if pickled is None:
             return None
-        _trees[digest] = load(pickled)
+        _trees[digest] = load(pickled() if callable(pickled) else pickled)
         while len(_trees) > TREES:
             _trees.popitem(last=False)
     _trees.move_to_end(digest)

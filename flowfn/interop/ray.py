@@ -1,0 +1,179 @@
+"""Ray: the work of a prefetch done by the machines of a Ray cluster."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from flowfn.extras import needed
+from flowfn.parallel.clusters import Call, Cluster
+from flowfn.parallel.workers.processes import Gone
+from flowfn.parallel.workers.serving import TREES
+
+WATCH = 1.0
+"""How often, in seconds, it is looked whether Ray is still there: it tells nobody who waits that it is not."""
+
+OURS = frozenset({"max_retries", "retry_exceptions", "num_returns"})
+"""Options of tasks that are for the pass to decide."""
+
+GONE = (
+    "Ray was shut down, or never started, in this process: ray.init(...) comes first, and ray.shutdown() behind the "
+    "last pass; a flow's state goes on with another cluster"
+)
+
+
+def executor(**options: Any) -> Cluster:
+    """The cluster that `ray.init` started or connected to, as a `concurrent.futures.Executor` for `prefetch`.
+
+    `options` are those of a remote function of Ray: `num_cpus` (1, for each task), `resources`, `runtime_env`,
+    `scheduling_strategy`, ... As many tasks are out as there is room for in the cluster, and `ahead` datapoints more.
+
+    The flow is put into Ray's object store once, and each worker process fetches it once. Large arrays come back
+    through the object store, where they are read-only, and are copied out of it once: they may be kept and written to.
+    Tasks that nobody wants any more are cancelled, unless they were begun: those are finished. A task whose worker or
+    node died is done again, its datapoints one by one if it was being worked on; so functions are called at least once
+    for each datapoint, and each comes out once. The workers need flowfn and what the flow's functions import.
+
+    Raises:
+        ImportError: Ray is not installed.
+        ValueError: an option that is for the pass to decide.
+        RuntimeError: Ray was shut down, or never started; raised by the pass.
+
+    >>> import flowfn as ff
+    >>> import ray  # doctest: +SKIP
+    >>> ray.init()  # doctest: +SKIP
+    >>> flow = ff.pipe(range(100), ff.map(float), ff.prefetch(8, executor=executor(num_cpus=1)))  # doctest: +SKIP
+    """
+    ray = needed("ray", "flowfn.interop.ray.executor()", extra="ray")
+    if wrong := OURS & set(options):
+        raise ValueError(f"executor(): {', '.join(sorted(wrong))} must be left out: the pass sends again what was lost")
+    return RayExecutor(ray, options)
+
+
+class RayExecutor(Cluster):
+    """Ray's workers as an executor."""
+
+    name = "Ray"
+
+    def __init__(self, ray: Any, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.ray, self.options = ray, {"num_cpus": 1, **options}
+        self.remote = ray.remote(**self.options, max_retries=0)(done)
+        self.shipped: OrderedDict[bytes, Any] = OrderedDict()
+        self.watching: threading.Thread | None = None
+
+    def __repr__(self) -> str:
+        return f"executor({', '.join(f'{name}={value!r}' for name, value in self.options.items())})"
+
+    @property
+    def workers(self) -> int:
+        """How many tasks there is room for."""
+        self.look()
+        cpus = self.ray.cluster_resources().get("CPU", 1)
+        return max(1, int(cpus / (self.options["num_cpus"] or 1)))
+
+    @property
+    def where(self) -> str:
+        """Where calls are done, in words."""
+        return f"Ray, {self.workers} at a time" if self.ray.is_initialized() else "Ray, not started"
+
+    def look(self) -> None:
+        """Ray would start a cluster of its own where it was shut down."""
+        if not self.ray.is_initialized():
+            raise RuntimeError(GONE)
+
+    def ship(self, digest: bytes, pickled: bytes) -> Callable[[], bytes]:
+        """What fetches it from the object store."""
+        self.look()
+        key = self.ray.get_runtime_context().get_job_id().encode() + digest
+        if key not in self.shipped:
+            self.shipped[key] = self.ray.put(pickled)
+            while len(self.shipped) > TREES:
+                self.shipped.popitem(last=False)
+        return partial(fetched, self.shipped[key])
+
+    def begin(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Call:
+        """Hand out a call."""
+        self.look()
+        task = self.remote.remote(function, *arguments, **keywords)
+        call = Call(partial(self.stop, task))
+        task.future().add_done_callback(partial(self.settle, weakref.ref(call)))
+        if self.watching is None or not self.watching.is_alive():
+            self.watching = threading.Thread(
+                target=_watch, args=(self.ray, weakref.ref(self)), name="flowfn-ray", daemon=True
+            )
+            self.watching.start()
+        return call
+
+    def stop(self, task: Any) -> None:
+        """Nobody wants a task any more."""
+        if self.ray.is_initialized():
+            self.ray.cancel(task, force=False, recursive=False)
+
+    def settle(self, wanted: weakref.ref[Call], came: Any) -> None:
+        """Say what came of a task."""
+        call = wanted()
+        if call is None or call.cancelled():
+            return
+        error = came.exception()
+        if error is None:
+            call.settle(came.result())
+        else:
+            call.settle(None, self.translated(error))
+
+    def translated(self, error: BaseException) -> BaseException:
+        """An error of Ray as one of ours, if it is of a worker; of a function, its own."""
+        known = self.ray.exceptions
+        if isinstance(error, known.RayTaskError):
+            return error.cause if isinstance(error.cause, BaseException) else error
+        if isinstance(error, known.OutOfMemoryError):
+            return Gone(True, "SIGKILL by Ray, whose node ran out of memory")
+        if isinstance(error, known.NodeDiedError):
+            return Gone(True, "SIGKILL, or its node died")
+        if isinstance(error, known.WorkerCrashedError):
+            return Gone(True)
+        if isinstance(error, (known.ObjectLostError, known.LocalRayletDiedError)):  # the node that held it, later
+            return Gone(False)
+        return error
+
+
+def done(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    """A call in a worker of Ray, which would interrupt what was begun and is cancelled."""
+    if threading.current_thread() is not threading.main_thread():
+        return function(*arguments, **keywords)
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return function(*arguments, **keywords)
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
+def fetched(reference: Any) -> bytes:
+    """Bytes out of the object store."""
+    import ray
+
+    return ray.get(reference)
+
+
+def _watch(ray: Any, own: weakref.ref[RayExecutor]) -> None:
+    """Tell those who wait for calls that Ray is not there any more."""
+    while True:
+        time.sleep(WATCH)
+        executor = own()
+        if executor is None:
+            return
+        calls = [call for call in list(executor.calls) if not call.done()]
+        if calls and not ray.is_initialized():
+            executor.lose(GONE)
+        if not calls:
+            with executor.lock:
+                if all(call.done() for call in list(executor.calls)):
+                    executor.watching = None
+                    return
+        del executor, calls
