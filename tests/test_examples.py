@@ -97,6 +97,8 @@ def test_quickstart_takes_no_unfinished_folder_for_a_whole_one(tmp_path, monkeyp
         ("augmentors.py", "cv2", '"flowfn[examples]"'),
         ("torch_training.py", "torch", '"flowfn[examples,torch]"'),
         ("lightning_training.py", "lightning", '"flowfn[examples,torch]" lightning'),
+        ("ray_cluster.py", "ray", '"flowfn[ray]"'),
+        ("dask_cluster.py", "distributed", '"flowfn[dask]"'),
     ],
 )
 def test_a_missing_library_is_named_with_the_command_that_installs_it(name, missing, install, monkeypatch):
@@ -156,6 +158,18 @@ def test_lightning_training_is_killed_and_resumes_to_the_last_bit_with_other_wor
     assert "bit-identical" in output
     assert "test accuracy: 0.9" in output
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "library"), [("ray_cluster.py", "ray"), ("dask_cluster.py", "distributed")])
+def test_a_cluster_whose_worker_is_killed_gives_what_one_process_makes(name, library, tmp_path):
+    """Without warnings as errors: Ray warns of what it will do, Dask of sockets that are closed late."""
+    if not find_spec(library):
+        pytest.skip(f"{library} is not installed")
+    output = run(tmp_path, name, "--images", "200", warnings="ignore")
+    assert "2 at a time" in output
+    assert output.count("25 batches, bit-identical to those of one process") == 2
+    assert "killed behind batch 12 of epoch 1" in output
+    assert "gives the 12 batches left, without a cluster" in output
 
 
 def test_language_goes_round_a_bad_step_on_other_ranks(tmp_path):

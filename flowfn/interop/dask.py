@@ -30,7 +30,8 @@ def executor(client: Any, **options: Any) -> Cluster:
     may be kept and written to; with `Client(..., direct_to_workers=True)` they do not go by way of the scheduler. Tasks
     that nobody wants any more are not done, unless they were begun: those are finished. Dask does again what a worker
     that died had, on others (`distributed.scheduler.allowed-failures`); what it gives up is sent again by the pass, the
-    datapoints one by one. So functions are called at least once for each datapoint, and each comes out once.
+    datapoints one by one. So functions are called at least once for each datapoint, and each comes out once. A
+    cluster that has no workers any more may get some: the pass waits, for as long as `timeout=` of `prefetch` says.
 
     Raises:
         ImportError: distributed is not installed.

@@ -3,10 +3,12 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from comparing import assert_same
+from pages import failures
 from sources import noisy
 from waiting import eventually
 
@@ -18,6 +20,7 @@ pytestmark = [
     pytest.mark.timeout(60),
     pytest.mark.filterwarnings("ignore"),  # sockets of killed workers, closed late
 ]
+PAGE = Path(__file__).parents[2] / "examples" / "many_machines.md"
 
 
 @pytest.fixture(scope="module")
@@ -121,15 +124,17 @@ def test_a_flow_is_shipped_once_whatever_workers_die(client):
     assert calls.count(bytes) <= 2 < len(calls)
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.long)])
-def test_workers_killed_in_the_middle_lose_and_double_nothing(client, rounds):
-    for _ in range(rounds):
-        got = []
-        for number, pid in ff.pipe(range(100), ff.map(slow), ff.prefetch(4, executor=executor(client))):
-            got.append(number)
-            if number == 30:
-                os.kill(pid, signal.SIGKILL)
-        assert got == list(range(100))
+def test_workers_killed_in_the_middle_lose_and_double_nothing(client):
+    got = []
+    for number, pid in ff.pipe(range(100), ff.map(slow), ff.prefetch(4, executor=executor(client))):
+        got.append(number)
+        if number == 30:
+            os.kill(pid, signal.SIGKILL)
+    assert got == list(range(100))
+
+
+def test_the_page_runs(cluster):
+    assert failures(PAGE, "pycon dask", address=cluster.scheduler_address) == 0
 
 
 def test_a_datapoint_that_kills_its_workers_is_named(client):

@@ -3,10 +3,12 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from comparing import assert_same
+from pages import failures
 from sources import noisy
 from waiting import eventually
 
@@ -18,6 +20,7 @@ pytestmark = [
     pytest.mark.timeout(60),
     pytest.mark.filterwarnings("ignore"),  # of Ray, for what it will do
 ]
+PAGE = Path(__file__).parents[2] / "examples" / "many_machines.md"
 STORE = 100 << 20
 
 
@@ -87,15 +90,17 @@ class TestWithTwoNodes:
             assert list(flow) == list(range(60))
         assert len([size for size in puts if size > len(big)]) <= 2
 
-    @pytest.mark.parametrize("rounds", [1, pytest.param(20, marks=pytest.mark.long)])
-    def test_workers_killed_in_the_middle_lose_and_double_nothing(self, rounds):
-        for _ in range(rounds):
-            got = []
-            for number, pid in ff.pipe(range(100), ff.map(slow), ff.prefetch(4, executor=executor())):
-                got.append(number)
-                if number == 30:
-                    os.kill(pid, signal.SIGKILL)
-            assert got == list(range(100))
+    def test_workers_killed_in_the_middle_lose_and_double_nothing(self):
+        got = []
+        for number, pid in ff.pipe(range(100), ff.map(slow), ff.prefetch(4, executor=executor())):
+            got.append(number)
+            if number == 30:
+                os.kill(pid, signal.SIGKILL)
+        assert got == list(range(100))
+
+    def test_the_page_runs(self):
+        pytest.importorskip("ray.data")
+        assert failures(PAGE, "pycon ray") == 0
 
     def test_a_datapoint_that_kills_its_workers_is_named(self):
         """By itself Ray does a task again three times, and names none (Ray 2.60, `max_retries`, `WorkerCrashedError`)."""
