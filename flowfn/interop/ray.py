@@ -13,6 +13,7 @@ from typing import Any
 
 from flowfn.extras import needed
 from flowfn.parallel.clusters import Call, Cluster
+from flowfn.parallel.tasks.background import collecting
 from flowfn.parallel.workers.processes import Gone
 from flowfn.parallel.workers.serving import TREES
 
@@ -112,8 +113,8 @@ class RayExecutor(Cluster):
         return call
 
     def stop(self, task: Any) -> None:
-        """Nobody wants a task any more."""
-        if self.ray.is_initialized():
+        """Nobody wants a task any more. Where garbage is collected, Ray may be in the middle of something."""
+        if self.ray.is_initialized() and not collecting():
             self.ray.cancel(task, force=False, recursive=False)
 
     def settle(self, wanted: weakref.ref[Call], came: Any) -> None:
@@ -168,7 +169,7 @@ def _watch(ray: Any, own: weakref.ref[RayExecutor]) -> None:
         executor = own()
         if executor is None:
             return
-        calls = [call for call in list(executor.calls) if not call.done()]
+        calls = executor.unfinished()
         if calls and not ray.is_initialized():
             executor.lose(GONE)
         if not calls:

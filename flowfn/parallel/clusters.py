@@ -11,11 +11,12 @@ executor switches off what its engine would do itself about errors of functions.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, InvalidStateError
+from concurrent.futures import CancelledError, Executor, Future, InvalidStateError
 from typing import Any
 from weakref import WeakSet
+
+from flowfn.process import forks
 
 
 class Call(Future[Any]):
@@ -55,7 +56,7 @@ class Cluster(Executor):
 
     def __init__(self) -> None:
         self.calls: WeakSet[Call] = WeakSet()
-        self.lock, self.closed = threading.Lock(), False
+        self.lock, self.closed = forks.lock(), False
 
     @property
     def workers(self) -> int:
@@ -87,15 +88,20 @@ class Cluster(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls. The cluster goes on; who made it ends it."""
         with self.lock:
-            self.closed, calls = True, list(self.calls)
-        for call in calls:
-            if cancel_futures:
-                call.cancel()
+            self.closed = True
+        calls = self.unfinished()
+        for call in calls if cancel_futures else ():
+            call.cancel()
         for call in calls if wait else ():
-            with contextlib.suppress(BaseException):
+            with contextlib.suppress(CancelledError):
                 call.exception()
+
+    def unfinished(self) -> list[Call]:
+        """The calls that are out."""
+        with self.lock:
+            return [call for call in list(self.calls) if not call.done()]
 
     def lose(self, why: str) -> None:
         """The cluster is gone: nothing comes of what is out."""
-        for call in list(self.calls):
+        for call in self.unfinished():
             call.settle(None, RuntimeError(why))

@@ -234,7 +234,8 @@ def prefetch(
     """Run what is upstream ahead of time: `ahead` finished outputs wait. What comes out does not change.
 
     Alone it uses one background thread; `threads=n` and `processes=n` spread the work over n of them ("auto": as many
-    as this process may use CPUs), `executor=` over any `concurrent.futures.Executor`, which is never shut down here.
+    as this process may use CPUs), `executor=` over any `concurrent.futures.Executor`, which is never shut down here
+    (those of clusters are `flowfn.interop.ray.executor()` and `flowfn.interop.dask.executor(client)`).
     Datapoints, their order, randomness and state are those of the pipeline without it. A stage runs in the workers of
     the first prefetch downstream of it; `explain(flow)` shows which, and what stays in this process. Functions may be
     lambdas, closures or defined in `__main__`.

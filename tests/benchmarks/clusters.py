@@ -80,7 +80,10 @@ def with_dask(n: int) -> Iterator[dict[str, Callable[[], object]]]:
         yield {}
         return
     options: dict[str, Any] = {"dashboard_address": None, "silence_logs": 100, "memory_limit": 0}
-    with LocalCluster(n_workers=2, threads_per_worker=1, **options) as cluster, Client(cluster) as client:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, **options) as cluster,
+        Client(cluster, direct_to_workers=True) as client,
+    ):
         bag = dask.bag.from_sequence(range(n), partition_size=BATCH).map_partitions(lambda part: [images(part)])
         own = flowfn.interop.dask.executor(client)
         yield {DASK: partial(consume, pipeline(n, executor=own)), BAG: lambda: consume(bag.compute())}
