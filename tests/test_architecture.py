@@ -16,6 +16,7 @@ ROOMS = {
     "__main__": "what is run from the command line",
     "flowfn": "the public names, and nothing else",
     "testing": "the laws that flows keep",
+    "serving": "one flow for trainings in several processes, on one machine and beyond",
     "interop": "flows in other people's loops, and their tensors and tables",
     "datasets": "files as somebody published them",
     "formats": "what is in files of a format",

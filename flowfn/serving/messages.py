@@ -1,0 +1,182 @@
+"""How datapoints travel between machines: a plain header in JSON, and the bytes of arrays beside it as they are.
+
+    value        written as                          value          written as
+    None, bool, int, float, str   itself             dict           ["d", key, value, key, value, ...]
+    list         ["l", item, ...]                    bytes          ["b", buffer]
+    tuple        ["t", item, ...]                    NumPy array    ["a", dtype, shape, "C" or "F", buffer]
+    pickled      ["p", buffer]                       NumPy scalar   ["s", dtype, buffer]
+
+A buffer is the number of one of the buffers that come with the header. What comes from elsewhere is trusted in nothing:
+whatever it is, `read` gives a value or raises `Malformed`, and makes nothing larger than what came. Nothing is
+unpickled unless that was asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+VERSION = b"flowfn/1"
+REQUEST_BYTES = 1 << 12
+"""What a consumer says is never longer."""
+
+_PLAIN = (type(None), bool, int, float, str)
+
+
+class Malformed(ValueError):
+    """What came is no message of ours."""
+
+
+class Written(NamedTuple):
+    """A datapoint as it travels."""
+
+    tree: Any
+    buffers: list[memoryview]
+
+
+def write(value: Any, pickled: bool = False) -> Written:
+    """A datapoint as a tree for JSON and buffers; what is none of the values above is pickled, or refused.
+
+    >>> write([1, "a", b"bytes"]).tree
+    ['l', 1, 'a', ['b', 0]]
+    """
+    buffers: list[memoryview] = []
+
+    def buffer(data: Any) -> int:
+        buffers.append(memoryview(data).cast("B"))
+        return len(buffers) - 1
+
+    def tree(one: Any) -> Any:
+        kind = type(one)
+        if kind in _PLAIN:
+            return one
+        if kind in (list, tuple):
+            return ["l" if kind is list else "t", *map(tree, one)]
+        if kind is dict:
+            return ["d", *(tree(part) for item in one.items() for part in item)]
+        if kind is bytes:
+            return ["b", buffer(one)]
+        if kind is np.ndarray and (described := _described(one.dtype)):
+            order: Any = "F" if one.flags.f_contiguous and not one.flags.c_contiguous else "C"
+            return ["a", described, list(one.shape), order, buffer(_bytes_of(one, order))]
+        if isinstance(one, np.generic) and (described := _described(one.dtype)):
+            return ["s", described, buffer(one.tobytes())]
+        if pickled:
+            return ["p", buffer(pickle.dumps(one, protocol=5))]
+        raise TypeError(
+            f"serve(): {kind.__module__}.{kind.__qualname__} is not sent: datapoints are dicts, lists, tuples, str, "
+            "bytes, int, float, bool, None and NumPy arrays of plain numbers; map it to those, or give pickle=True to "
+            "serve() and to connect()"
+        )
+
+    return Written(tree(value), buffers)
+
+
+def read(tree: Any, buffers: Sequence[Any], pickled: bool = False) -> Any:
+    """The datapoint that was written; its arrays look into the buffers.
+
+    Raises:
+        Malformed: it is none.
+    """
+    try:
+        return _read(tree, buffers, pickled)
+    except Malformed:
+        raise
+    except Exception as error:  # there are many ways to be no message
+        raise Malformed(f"no datapoint can be read from what came: {type(error).__name__}: {error}") from error
+
+
+def _read(tree: Any, buffers: Sequence[Any], pickled: bool) -> Any:
+    if type(tree) in _PLAIN:
+        return tree
+    tag, *parts = tree
+    if tag in ("l", "t"):
+        return (list if tag == "l" else tuple)(_read(part, buffers, pickled) for part in parts)
+    if tag == "d":
+        items = [_read(part, buffers, pickled) for part in parts]
+        return dict(zip(items[::2], items[1::2], strict=True))
+    data = buffers[_natural(parts.pop())]
+    if tag == "b":
+        return bytes(data)
+    if tag == "a":
+        described, shape, order = parts
+        if order not in ("C", "F"):
+            raise Malformed("an array in no order")
+        array = np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
+        return _viewed(array, described).reshape([_natural(extent) for extent in shape], order=order)
+    if tag == "s":
+        (scalar,) = _viewed(np.frombuffer(data, np.uint8), *parts)
+        return scalar
+    if tag == "p":
+        if not pickled:
+            raise Malformed("what comes is pickled, and nothing is unpickled here: connect(..., pickle=True) does it")
+        return pickle.loads(data)
+    raise Malformed(f"there is no {tag!r} among datapoints")
+
+
+def _viewed(data: np.ndarray, described: Any) -> np.ndarray:
+    dtype = np.lib.format.descr_to_dtype(_tuples(described))
+    if dtype.hasobject or not dtype.itemsize:
+        raise Malformed("an array of objects, or of nothing")
+    return data.view(dtype)
+
+
+def _tuples(described: Any) -> Any:
+    """A dtype as NumPy wants it told: fields are tuples, where JSON has lists."""
+    if isinstance(described, str):
+        return described
+    return [(field[0], _tuples(field[1]), *map(tuple, field[2:])) for field in described]
+
+
+def _described(dtype: np.dtype) -> Any:
+    """A dtype in JSON; nothing if it cannot be told in words."""
+    if dtype.hasobject or not dtype.itemsize or dtype.metadata:
+        return None
+    described = dtype.str if dtype.fields is None else dtype.descr
+    try:
+        same = np.lib.format.descr_to_dtype(_tuples(json.loads(json.dumps(described)))) == dtype
+    except (TypeError, ValueError):
+        same = False
+    return described if same else None
+
+
+def _bytes_of(array: np.ndarray, order: Any) -> Any:
+    return np.ascontiguousarray(array.reshape(-1, order=order)).view(np.uint8)
+
+
+def _natural(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise Malformed("a number below zero, or none")
+    return value
+
+
+def packed(kind: str, **fields: Any) -> list[bytes]:
+    """A message: what speaks the same language, and a header."""
+    return [VERSION, json.dumps({"kind": kind, **fields}, separators=(",", ":")).encode()]
+
+
+def unpacked(frames: Sequence[Any], **types: type) -> tuple[dict[str, Any], Sequence[Any]]:
+    """The header of a message, and the buffers that came with it; `types` are those that fields have if they are there.
+
+    Raises:
+        Malformed: it is none of ours, or of another version.
+    """
+    if len(frames) < 2:
+        raise Malformed("half a message")
+    if bytes(frames[0]) != VERSION:
+        raise Malformed(f"this end speaks {VERSION.decode()}, the other one {bytes(frames[0][:20])!r}")
+    try:
+        header = json.loads(bytes(frames[1]))
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"a header that cannot be read: {error}") from error
+    if type(header) is not dict or type(header.get("kind")) is not str:
+        raise Malformed("a header that says nothing")
+    for name, wanted in types.items():
+        value: Any = header.get(name)
+        if name in header and (type(value) is not wanted or (wanted is int and not 0 <= value < 1 << 62)):
+            raise Malformed(f"{name} must be a {wanted.__name__}")
+    return header, frames[2:]
