@@ -27,7 +27,7 @@ from flowfn.showing import as_called, brief
 
 WAIT = 0.1
 """Seconds after which one who waits looks whether anybody still wants what comes."""
-FIRST_RETRY, LAST_RETRY = 0.5, 8.0
+FIRST_RETRY, LAST_RETRY = 0.5, 4.0
 """Seconds after which one who got nothing asks again, at first and at last."""
 LARGEST = 1 << 32
 """Bytes of one buffer at most."""

@@ -176,7 +176,8 @@ def unpacked(frames: Sequence[Any], **types: type) -> tuple[dict[str, Any], Sequ
     if type(header) is not dict or type(header.get("kind")) is not str:
         raise Malformed("a header that says nothing")
     for name, wanted in types.items():
-        value: Any = header.get(name)
-        if name in header and (type(value) is not wanted or (wanted is int and not 0 <= value < 1 << 62)):
+        value = header.get(name)
+        outside = isinstance(value, int) and wanted is int and not 0 <= value < 1 << 62
+        if name in header and (type(value) is not wanted or outside):
             raise Malformed(f"{name} must be a {wanted.__name__}")
     return header, frames[2:]

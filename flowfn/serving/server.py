@@ -195,6 +195,9 @@ class Server:
             for one in self._passes:
                 one.close()
             self._context.destroy(500)
+            if self.address.startswith("ipc://") and not self.address.startswith("ipc://@"):
+                with contextlib.suppress(OSError):
+                    os.unlink(self.address.removeprefix("ipc://"))
             self._save()
             self._passes.clear()
             self._consumers.clear()

@@ -1,0 +1,417 @@
+"""One loader for several consumers: who gets what, and what kills, cuts and strangers do to that."""
+
+import contextlib
+import gc
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from itertools import chain
+
+import numpy as np
+import pytest
+
+import flowfn as ff
+from flowfn.serving import connect, new_key, serve
+from flowfn.serving.messages import VERSION, Malformed, packed, read, unpacked, write
+from flowfn.testing import check, left_behind, same
+from tests.waiting import command, eventually
+
+zmq = pytest.importorskip("zmq")
+pytestmark = pytest.mark.timeout(30)
+HERE = "tcp://127.0.0.1:*"
+TIMEOUT = 10
+
+
+def numbers(n=60, size=1):
+    return ff.pipe(range(n), ff.shuffle(), ff.map(lambda i: np.full(size, i)))
+
+
+def read_all(address, into, pause=0.0, **options):
+    for item in connect(address, timeout=TIMEOUT, **options):
+        into.append(int(item[0]))
+        time.sleep(pause)
+
+
+def in_threads(n, *arguments, **options):
+    """What n consumers get at once."""
+    got = [[] for _ in range(n)]
+    threads = [threading.Thread(target=read_all, args=(*arguments, one), kwargs=options) for one in got]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return got
+
+
+CONSUMER = """
+import sys, time
+from flowfn.serving import connect
+if __name__ == "__main__":
+    for item in connect(sys.argv[1], timeout=10, ahead=3):
+        print(int(item[0]), flush=True)
+        time.sleep(float(sys.argv[2]))
+"""
+SERVER = """
+import sys
+import numpy as np
+import flowfn as ff
+from flowfn.serving import serve
+if __name__ == "__main__":
+    flow = ff.pipe(range(60), ff.shuffle(), ff.map(lambda i: np.full(1, i)))
+    serve(flow, sys.argv[1], mode=sys.argv[2], state=sys.argv[3]).run()
+"""
+
+
+@contextlib.contextmanager
+def program(body, folder, *arguments):
+    """A program that is killed in the end, if it still runs."""
+    folder.mkdir(exist_ok=True)
+    started = subprocess.Popen(command(body, folder, *arguments), stdout=subprocess.PIPE, text=True)
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.stdout.close()
+        started.wait()
+
+
+class Proxy:
+    """A TCP proxy whose connections can be cut, or held up."""
+
+    def __init__(self, address):
+        self.target = ("127.0.0.1", int(address.rpartition(":")[2]))
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.open, self.passes = [], threading.Event()
+        self.passes.set()
+        self.threads = [threading.Thread(target=self.accept, daemon=True)]
+        self.threads[0].start()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self.listener.accept()
+                far = socket.create_connection(self.target)
+                self.open += [near, far]
+                for pair in ((near, far), (far, near)):
+                    self.threads.append(threading.Thread(target=self.pump, args=pair, daemon=True))
+                    self.threads[-1].start()
+
+    def pump(self, source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(4096):
+                self.passes.wait()
+                target.sendall(data)
+
+    def cut(self):
+        for one in self.open:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        self.open.clear()
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.passes.set()
+        self.cut()
+        for thread in self.threads:
+            thread.join()
+
+
+# Who gets what
+
+
+def test_what_is_served_keeps_the_laws():
+    with serve(ff.pipe(range(20), ff.shuffle(), ff.batch(3)), HERE, mode="broadcast") as server:
+        check(lambda: ff.pipe(connect(server.address, timeout=TIMEOUT), ff.map(np.negative)), stops=4)
+    assert server.rejected == 0
+
+
+def test_a_queue_gives_each_datapoint_to_one_consumer():
+    with serve(numbers(), HERE, consumers=3) as server:
+        got = in_threads(3, server.address, pause=0.001)
+        again = in_threads(1, server.address)  # the next epoch is for those who ask for it; this one is over
+    assert sorted(chain(*got)) == list(range(60))
+    assert all(got)
+    assert again == [[]]
+
+
+def test_epochs_are_those_of_the_served_flow():
+    flow = numbers(12)
+    for mode in ("queue", "broadcast"):
+        with serve(flow, HERE, mode=mode) as server:
+            consumer = connect(server.address, timeout=TIMEOUT)
+            assert [same(list(consumer), list(flow.run(epoch=epoch))) for epoch in range(3)] == [True] * 3
+
+
+def test_a_broadcast_gives_all_the_same_from_one_pass():
+    made = Counter()
+    flow = ff.pipe(range(60), ff.shuffle(), ff.tap(lambda i: made.update([i])), ff.map(lambda i: np.full(1, i)))
+    with serve(flow, HERE, mode="broadcast", consumers=3) as server:
+        got = in_threads(3, server.address)
+    assert got == [[int(one[0]) for one in numbers()]] * 3
+    assert set(made.values()) == {1}
+
+
+def test_the_fastest_waits_for_the_slowest():
+    """Nothing is made that would be further than the window ahead of anybody."""
+    made = []
+    with serve(ff.pipe(range(60), ff.tap(made.append)), HERE, mode="broadcast", window=5, consumers=2) as server:
+        fast, slow = (iter(connect(server.address, timeout=TIMEOUT, ahead=9)) for _ in range(2))
+        threading.Thread(target=lambda: [next(fast) for _ in range(3)]).start()
+        next(slow)
+        assert eventually(lambda: len(made) == 5)
+        assert next(fast) == 3
+        time.sleep(0.1)
+        assert len(made) == 5
+        fast.close()
+        assert [next(slow) for _ in range(20)] == list(range(1, 21))
+        slow.close()
+
+
+def test_one_who_comes_late_or_goes_on_gets_the_rest():
+    flow = numbers()
+    with serve(flow, HERE, mode="broadcast", window=2) as server:
+        first = iter(connect(server.address, timeout=TIMEOUT))
+        got = [next(first) for _ in range(30)]
+        state = json.loads(json.dumps(first.state_dict()))
+        first.close()
+        again = iter(connect(server.address, timeout=TIMEOUT).load_state_dict(state))
+        assert same(got + list(again), list(flow.run(epoch=0)))
+        assert same(list(connect(server.address, timeout=TIMEOUT)), list(flow.run(epoch=0)))
+
+
+def test_several_servers_feed_one_consumer():
+    with serve(range(5), HERE, mode="broadcast") as a, serve(range(10, 13), HERE, mode="broadcast") as b:
+        both = connect([a.address, b.address], timeout=TIMEOUT)
+        whole = [0, 10, 1, 11, 2, 12, 3, 4]
+        assert list(both.run()) == whole
+        assert list(both.run(start=5)) == whole[5:]
+    with serve(range(5), HERE) as a, serve(range(10, 13), HERE) as b:
+        assert sorted(connect([a.address, b.address], timeout=TIMEOUT)) == sorted(whole)
+
+
+def test_arrays_cross_in_memory_of_their_own(tmp_path):
+    """What one consumer writes into a datapoint, no other sees; the memory is used again when nobody looks."""
+    with serve(numbers(40, 100_000), f"ipc://{tmp_path}/served", mode="broadcast", consumers=2) as server:
+        one, two = (connect(server.address, timeout=TIMEOUT) for _ in range(2))
+        thread = threading.Thread(target=lambda: [item.fill(-1) for item in one])
+        thread.start()
+        items = [item for item in two if item.flags.writeable and (item == item[0]).all() and item[0] >= 0]
+        thread.join()
+        assert sorted(int(item[0]) for item in items) == list(range(40))
+        assert 0 < server._lending.out <= 32
+    assert sorted(int(item[0]) for item in items) == list(range(40))
+    assert not list(tmp_path.iterdir())
+
+
+# Kills and cuts
+
+
+def test_a_killed_consumer_loses_nothing(tmp_path):
+    with serve(numbers(), HERE) as server, program(CONSUMER, tmp_path, server.address, 0.02) as victim:
+        lost = [int(victim.stdout.readline()) for _ in range(5)]
+        victim.send_signal(signal.SIGKILL)
+        got = []
+        read_all(server.address, got)
+    assert set(range(60)) == set(got) | set(lost)
+    assert len(got) == len(set(got))  # only what the dead one had in hand comes again
+
+
+@pytest.mark.parametrize("mode", ["queue", "broadcast"])
+def test_a_killed_server_goes_on_where_it_stood(tmp_path, mode):
+    address = f"ipc://{tmp_path}/served"
+    state = tmp_path / "state.json"
+    got = []
+    consumer = threading.Thread(target=read_all, args=(address, got, 0.02))
+    with program(SERVER, tmp_path / "a", address, mode, state) as server:
+        consumer.start()
+        assert eventually(lambda: len(got) > 5 and (state.exists() or mode == "broadcast"))
+        os.kill(server.pid, signal.SIGKILL)
+    with program(SERVER, tmp_path / "b", address, mode, state):
+        consumer.join(20)
+    if mode == "broadcast":
+        assert got == [int(one[0]) for one in numbers()]
+    else:
+        assert set(got) == set(range(60))
+        assert len(got) < 100  # not from the beginning
+    assert not consumer.is_alive()
+
+
+@pytest.mark.parametrize("mode", ["queue", "broadcast"])
+def test_cut_connections_lose_nothing(mode):
+    with serve(numbers(), HERE, mode=mode) as server:
+        proxy, got = Proxy(server.address), []
+        consumer = threading.Thread(target=read_all, args=(proxy.address, got, 0.005))
+        consumer.start()
+        for count in (10, 25, 40):
+            assert eventually(lambda: len(got) >= count)
+            proxy.cut()
+        assert eventually(lambda: len(got) >= 50)
+        proxy.passes.clear()
+        time.sleep(0.1)
+        proxy.passes.set()
+        consumer.join(20)
+        assert not consumer.is_alive()
+        proxy.close()
+    expected = [int(one[0]) for one in numbers()]
+    assert got == expected if mode == "broadcast" else set(got) == set(expected)
+
+
+def test_a_server_goes_on_from_its_state():
+    flow = numbers()
+    with serve(flow, HERE) as server:
+        consumer = iter(connect(server.address, timeout=TIMEOUT))
+        got = [int(next(consumer)[0]) for _ in range(20)]
+        consumer.close()
+        assert eventually(lambda: server.state_dict()["begun"].get("0") == [20, []])
+        state = json.loads(json.dumps(server.state_dict()))
+    with serve(flow, HERE) as server:
+        server.load_state_dict(state)
+        read_all(server.address, got)
+    assert got == [int(one[0]) for one in flow.run(epoch=0)]
+    with (
+        contextlib.closing(serve(range(3), HERE)) as other,
+        pytest.raises(ValueError, match="the state is of another server"),
+    ):
+        other.load_state_dict(state)
+
+
+def test_what_the_flow_raises_is_raised_at_both_ends():
+    def fails(i):
+        return 1 // (i - 3)
+
+    said = r"the flow that is served at .* failed: ZeroDivisionError"
+    with (
+        pytest.raises(ZeroDivisionError),
+        serve(ff.pipe(range(9), ff.map(fails)), HERE) as server,
+        pytest.raises(RuntimeError, match=said),
+    ):
+        list(connect(server.address, timeout=TIMEOUT))
+
+
+def test_nobody_waits_for_ever():
+    with pytest.raises(TimeoutError, match=r"no datapoint came within 0\.2 s"):
+        list(connect("tcp://127.0.0.1:9", timeout=0.2))
+
+
+def test_nothing_is_left_behind(tmp_path):
+    def once():
+        with serve(numbers(9, 100_000), f"ipc://{tmp_path}/served") as server:
+            iterator = iter(connect(server.address, timeout=TIMEOUT))
+            next(iterator)
+            iterator.close()
+        del iterator, server
+        gc.collect()
+
+    once()
+    before = left_behind()
+    once()
+    assert left_behind() == before
+    assert not list(tmp_path.iterdir())
+
+
+# Strangers
+
+
+def test_datapoints_come_as_they_were():
+    value = {
+        "plain": [1, -(10**30), 2.5, float("inf"), None, True, "x\ud800", b"bytes", (1, (2, [])), {}],
+        3: np.arange(6, dtype=">i4").reshape(2, 3),
+        (1, "a"): np.asfortranarray(np.ones((3, 4), "f4")),
+        "odd": [np.empty((0, 3)), np.array(3), np.arange(10)[::-2], np.array(["ab", "c"]), np.float32(2), np.bool_(1)],
+        "dates": np.array(["2020-01-01"], "M8[D]"),
+        "fields": np.zeros(3, [("a", "i4"), ("b", "f8", (2,)), ("c", [("d", "u1")])]),
+    }
+    written = write(value)
+    assert same(read(json.loads(json.dumps(written.tree)), written.buffers), value)
+    with pytest.raises(TypeError, match=r"^serve\(\): builtins.set is not sent: .* or give pickle=True"):
+        write({1})
+    pickled = write({1}, pickled=True)
+    assert read(*pickled, pickled=True) == {1}
+    with pytest.raises(Malformed, match="nothing is unpickled here"):
+        read(*pickled)
+
+
+def test_whatever_comes_is_a_datapoint_or_malformed():
+    rng = random.Random(0)
+    written = write([{"a": np.arange(6).reshape(2, 3), "b": (b"x", 1.5, np.float32(1))}] * 3)
+    text, buffers = json.dumps(written.tree), [bytes(one) for one in written.buffers]
+    for _ in range(2000):
+        letters = list(text)
+        for _ in range(rng.randint(1, 4)):
+            letters[rng.randrange(len(letters))] = rng.choice('[]{}",0123456789-.eadltbsp<>|OVUf')
+        frames = [VERSION, b'{"kind":"item","tree":' + "".join(letters).encode() + b"}", *buffers]
+        with contextlib.suppress(Malformed):
+            header, rest = unpacked(frames, number=int)
+            read(header.get("tree"), rest)
+    for frames in ([], [b""], [b"flowfn/0", b"{}"], [VERSION, b"[" * 5000], [VERSION, b"3"], [VERSION, b"\xff"]):
+        with pytest.raises(Malformed):
+            unpacked(frames)
+
+
+def test_strangers_end_nothing():
+    with serve(numbers(), HERE, mode="broadcast") as server, zmq.Context() as context:
+        host, port = server.address[6:].split(":")
+        for data in (b"GET / HTTP/1.0\r\n\r\n", bytes(64), b"\xff" * 200):
+            with socket.create_connection((host, int(port))) as raw:
+                raw.sendall(data)
+        iterator = iter(connect(server.address, timeout=TIMEOUT))
+        got = [next(iterator)]
+        with context.socket(zmq.DEALER) as stranger:
+            stranger.linger = 0
+            stranger.connect(server.address)
+            hello = packed("hello", session="s", epoch=0, start=0)
+            wrong = [
+                [b""],
+                [VERSION],
+                [b"flowfn/9", hello[1]],
+                packed("hello", session="s", epoch=-1),
+                packed("hello", session=7),
+                packed("welcome", session="s"),
+                [*hello, b"more"],
+            ]
+            for frames in wrong * 50:
+                stranger.send_multipart(frames)
+            assert stranger.poll(2000)
+            assert stranger.recv_multipart()[0] == VERSION
+            assert eventually(lambda: server.rejected >= 350)
+            stranger.send_multipart(hello)
+            stranger.send_multipart(packed("want", session="s", have=10**6, done=10**6, credit=10**9))
+            assert eventually(lambda: server.rejected >= 351)
+            stranger.send(bytes(1 << 20))  # longer than any request: the connection ends
+            got += list(iterator)
+    assert same(got, list(numbers()))
+
+
+def test_other_machines_need_a_key():
+    for call in (lambda: serve(range(3), "tcp://0.0.0.0:5555"), lambda: connect("tcp://10.0.0.5:5555")):
+        with pytest.raises(ValueError, match=r"is reached from other machines, so it needs a key: key=new_key\(\)"):
+            call()
+    key = new_key()
+    with serve(range(3), "tcp://0.0.0.0:*", key=key) as server:
+        address = server.address.replace("0.0.0.0", "127.0.0.1")
+        for other in (None, new_key()):
+            with pytest.raises(TimeoutError):
+                list(connect(address, key=other, timeout=0.3))
+        assert list(connect(address, key=key, timeout=TIMEOUT)) == [0, 1, 2]
+
+
+def test_addresses_and_options_are_checked():
+    for address in ("localhost:5", "tcp://127.0.0.1", "udp://127.0.0.1:5", 5):
+        with pytest.raises((ValueError, TypeError), match=r"serve\(\): address must be an address, got .*'tcp://"):
+            serve(range(3), address)
+    with pytest.raises(ValueError, match=r"key must be what new_key\(\) gave"):
+        connect("tcp://10.0.0.5:5", key="secret")
+    with pytest.raises(ValueError, match=r"mode must be 'queue' or 'broadcast'"):
+        serve(range(3), HERE, mode="all")
+    with serve(range(3), HERE) as server, pytest.raises(OSError, match=r"serve\(\): .* cannot be had"):
+        serve(range(3), server.address)
