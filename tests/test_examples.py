@@ -193,6 +193,12 @@ def test_fill_in_tasks_keep_every_law(tmp_path):
     assert all(word in output for word in ("epoch 1", "<prefix>", "<middle>", "<0>", "both pipelines keep every law"))
 
 
+def test_two_trainings_have_one_loader(tmp_path):
+    output = run(tmp_path, "serving.py")
+    first, second = re.findall(r"training had 8 batches, which sum up to (\d+)", output)
+    assert first == second
+
+
 def test_own_stage_keeps_every_law(tmp_path):
     assert "the pipeline keeps every law" in run(tmp_path, "own_stage.py")
 

@@ -47,13 +47,17 @@ def worked(n: int) -> ff.Flow[Any]:
 
 def send_with_tensorpack(address: str, n: int) -> None:
     """tensorpack's sender."""
-    from tensorpack.dataflow import DataFromGenerator, send_dataflow_zmq
+    from tensorpack.dataflow import DataFlow, send_dataflow_zmq
 
-    def endless() -> Iterator[Any]:
-        while True:
-            yield from ready(n)
+    class Endless(DataFlow):
+        def __len__(self) -> int:
+            return n
 
-    send_dataflow_zmq(DataFromGenerator(endless), address, hwm=4)
+        def __iter__(self) -> Iterator[Any]:
+            while True:
+                yield from ready(n)
+
+    send_dataflow_zmq(Endless(), address, hwm=4)
 
 
 def receive_with_tensorpack(address: str, n: int) -> Iterator[Any]:

@@ -217,7 +217,7 @@ def test_a_killed_consumer_loses_nothing(tmp_path):
     done = [int(line) for line in theirs.read_text().split()]
     assert set(got) | set(done) == set(range(60))
     assert len(got) == len(set(got))
-    assert not set(got) & set(done[:-1])  # what it had in hand comes again, and nothing else
+    assert len(set(got) & set(done)) <= 4  # what it had in hand, or had not yet been heard to be done with: its credit
 
 
 @pytest.mark.parametrize("mode", ["queue", "broadcast"])
