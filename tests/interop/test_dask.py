@@ -25,10 +25,15 @@ PAGE = Path(__file__).parents[2] / "examples" / "many_machines.md"
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two worker processes, which nannies start again when they have died."""
+    """Two worker processes, which nannies start again when they have died.
+
+    A nanny is closed for good whose worker is being started at the moment when 15 seconds are over since it died before
+    (distributed 2026.8, `SpecCluster._update_worker_status`).
+    """
     import dask
 
     sparing = {
+        "distributed.deploy.lost-worker-timeout": "1 hour",
         "distributed.scheduler.allowed-failures": 0,
         "distributed.comm.retry.count": 0,
         "distributed.admin.log-format": "",
@@ -98,9 +103,24 @@ def test_large_arrays_may_be_written_to_and_what_workers_hold_stays_as_it_is(cli
                     array += 1
 
 
+def test_what_dask_scattered_is_lost_with_its_worker_and_what_a_task_gives_is_not(client):
+    """Only tasks are done again (distributed 2026.8, https://distributed.dask.org/en/stable/resilience.html)."""
+
+    def killed(held):
+        """What is held by one worker, which is killed."""
+        distributed.wait(held)
+        (where,) = client.who_has([held])[held.key]
+        os.kill(client.run(os.getpid, workers=[where])[where], signal.SIGKILL)
+        assert eventually(lambda: where not in client.nthreads())
+        return held
+
+    scattered = killed(client.scatter(b"four", hash=False))
+    assert eventually(lambda: scattered.status in ("lost", "cancelled"))
+    given = killed(client.submit(bytes, b"four", pure=False))
+    assert client.submit(len, given, pure=False).result(timeout=20) == 4
+
+
 def test_a_flow_is_shipped_once_whatever_workers_die(client):
-    """What `scatter` sent is lost with the workers that hold it, and tasks that need it are cancelled (distributed
-    2026.8, `Scheduler._transition_memory_released`): a task that gives the flow is done again."""
     big, calls = np.random.default_rng(0).bytes(3 << 20), []
     own = executor(client)
     submit = client.submit
@@ -149,8 +169,9 @@ def test_a_datapoint_that_kills_its_workers_is_named(client):
 
 def test_a_pure_function_of_dask_is_done_once_for_equal_arguments_and_here_always(client):
     """`Client.submit` has `pure=True` (distributed 2026.8, "Dask assumes that all functions are pure"): equal calls have
-    one key, and are done once, though they draw random numbers or read a clock."""
-    assert client.submit(time.time_ns).result() == client.submit(time.time_ns).result()
+    one key, and are done once while anybody holds a future of it, though they draw random numbers or read a clock."""
+    held = client.submit(time.time_ns)
+    assert held.result() == client.submit(time.time_ns).result()
     own = executor(client)
     assert own.submit(time.time_ns).result() != own.submit(time.time_ns).result()
     for wrong in ({"pure": True}, {"key": "one"}, {"retries": 3}):
