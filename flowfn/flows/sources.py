@@ -193,7 +193,7 @@ class IterableNode(Node):
     part: Source
 
     def length(self, run: Run) -> Length:
-        """What it says of itself, if anything; without what is left out."""
+        """What it says of itself, if anything; without what is left out, behind which others move up."""
         for name in ("__len__", "size"):
             told = getattr(self.part.object, name, None)
             if callable(told):

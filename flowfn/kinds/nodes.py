@@ -78,7 +78,8 @@ class Node:
         """Find out, once, what follows from the part and the sources."""
 
     def length(self, run: Run) -> Length:
-        """How many outputs there are."""
+        """How many numbers its outputs have: what is left out keeps its own where there are indices, and has none in a
+        stream, where those behind it move up. How many a pass gives, `bypass.given` says."""
         return None
 
     def length_or_none(self) -> Length:
