@@ -373,7 +373,7 @@ def test_before_worker_processes_it_stays_in_this_one(processes, capsys):
     flow = ff.pipe(augmented(), to_jax(), ff.prefetch(2, processes=processes))
     assert_same([as_numpy(batch) for batch in flow.run(seed=3)], list(LAWFUL["alone"]().run(seed=3)))
     ff.explain(flow)
-    assert re.search(r"_put\(None\) .* a thread of prefetch\(2\)", capsys.readouterr().out)
+    assert re.search(r"to_jax\(sharding=None\) .* a thread of prefetch\(2\)", capsys.readouterr().out)
 
 
 def test_nothing_is_remarked_on_where_it_stands_last(capsys):
