@@ -232,6 +232,20 @@ class IterableNode(Node):
         yield from iterator
 
 
+class LiveNode(IterableNode):
+    """What somebody feeds while it is read, in the process that iterates."""
+
+    here = True
+
+    def length(self, run: Run) -> Length:
+        """Not known."""
+        return None
+
+    def unknown(self) -> str:
+        """It comes as it comes."""
+        return f"{self.part} is read as it comes"
+
+
 class LoaderNode(IterableNode):
     """A DataLoader of torch: its order, and the seeds of its workers, are those of the pass."""
 

@@ -17,8 +17,8 @@ from more_itertools import consume
 
 from flowfn import rules
 from flowfn.flows.flow import Flow
-from flowfn.flows.sources import IterableNode, Source
-from flowfn.kinds.runs import Length, Run
+from flowfn.flows.sources import LiveNode, Source
+from flowfn.kinds.runs import Run
 from flowfn.process import forks
 from flowfn.showing import as_called, brief
 
@@ -111,18 +111,8 @@ class Queued:
                 raise GeneratorExit  # as if the generators downstream were closed: none of them takes it for the end
 
 
-class QueueNode(IterableNode):
+class QueueNode(LiveNode):
     """A queue, read in the process that iterates, by one pass at a time."""
-
-    here = True
-
-    def length(self, run: Run) -> Length:
-        """Not known."""
-        return None
-
-    def unknown(self) -> str:
-        """It comes as it comes."""
-        return f"{self.part} is read as it comes"
 
     def opened(self, run: Run, start: int) -> Iterator[Any]:
         """Its items, without the first `start`."""
