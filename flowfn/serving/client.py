@@ -18,8 +18,8 @@ from more_itertools import consume
 from flowfn import rules
 from flowfn.extras import needed
 from flowfn.flows.flow import Flow
-from flowfn.flows.sources import IterableNode, Source
-from flowfn.kinds.runs import Length, Run
+from flowfn.flows.sources import LiveNode, Source
+from flowfn.kinds.runs import Run
 from flowfn.serving.addresses import ADDRESS, KEY, check_key, encrypt, is_local
 from flowfn.serving.memory import is_shared, open_block
 from flowfn.serving.messages import Malformed, packed, read, unpacked
@@ -105,18 +105,8 @@ class Servers:
     pickled: bool
 
 
-class ServedNode(IterableNode):
+class ServedNode(LiveNode):
     """What is served elsewhere, read in the process that iterates."""
-
-    here = True
-
-    def length(self, run: Run) -> Length:
-        """Not known."""
-        return None
-
-    def unknown(self) -> str:
-        """It comes as it comes."""
-        return f"{self.part} is read as it comes"
 
     def opened(self, run: Run, start: int) -> Iterator[Any]:
         """Its datapoints from `start` on."""
@@ -197,6 +187,7 @@ class _Reader:
         """Say goodbye."""
         for link in self.links:
             link.leave()
+            link.socket.close(200)  # a context that is garbage has forgotten its sockets, and waits for them
         self.context.destroy(200)
 
 

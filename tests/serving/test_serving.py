@@ -19,7 +19,7 @@ import flowfn as ff
 from flowfn.serving import connect, new_key, serve
 from flowfn.serving.messages import VERSION, Malformed, packed, read, unpacked, write
 from flowfn.testing import check, left_behind, same
-from tests.waiting import eventually, in_child
+from tests.waiting import eventually, in_child, run_script
 
 zmq = pytest.importorskip("zmq")
 pytestmark = pytest.mark.timeout(30)
@@ -415,3 +415,39 @@ def test_addresses_and_options_are_checked():
         serve(range(3), HERE, mode="all")
     with serve(range(3), HERE) as server, pytest.raises(OSError, match=r"serve\(\): .* cannot be had"):
         serve(range(3), server.address)
+
+
+def test_a_pass_and_a_server_that_are_collected_as_garbage_hold_nobody_up(tmp_path):
+    """A context of pyzmq 27.3 knows its sockets by weak references, which garbage has lost before it is finalized: then
+    `destroy()` closes none, and waits for them for ever (https://github.com/zeromq/pyzmq/issues/1512)."""
+    body = """
+        import gc
+        import flowfn as ff
+        from flowfn.serving import connect, serve
+
+        for mode in ("queue", "broadcast"):
+            server = serve(ff.batch(2, range(60)), "tcp://127.0.0.1:*", mode=mode).__enter__()
+            knot = [iter(connect(server.address)), iter(connect(server.address))]
+            next(knot[0])
+            knot.append(knot)
+            del knot
+            gc.collect()
+            server.close()
+            knot = [server]
+            knot.append(knot)
+            del knot, server
+            gc.collect()
+        server = serve(ff.batch(2, range(60)), "tcp://127.0.0.1:*").__enter__()
+        held = iter(connect(server.address))
+        later = iter(connect("tcp://127.0.0.1:9"))
+        print(next(held).tolist())
+        """
+    done = run_script(body, tmp_path, timeout=20)
+    assert (done.stdout, done.returncode) == ("[0, 1]\n", 0), done.stderr
+
+
+def test_a_file_that_holds_no_state_is_named(tmp_path):
+    state = tmp_path / "state.json"
+    state.write_text("not JSON")
+    with pytest.raises(ValueError, match=r"serve\(\): state='.*state\.json' is no state of a server"):
+        serve(range(3), "tcp://127.0.0.1:*", state=str(state))
