@@ -112,7 +112,11 @@ class Server:
         self.address = ""
         if state is not None and os.path.exists(state):
             with open(state, encoding="utf8") as file:
-                self.load_state_dict(json.load(file))
+                try:
+                    saved = json.load(file)
+                except ValueError as error:
+                    raise ValueError(f"serve(): state={os.fspath(state)!r} is no state of a server: {error}") from None
+            self.load_state_dict(saved)
 
     def open(self, address: str, key: str | None) -> None:
         """Take the address."""
@@ -194,6 +198,9 @@ class Server:
         with self._lock:
             for one in self._passes:
                 one.close()
+            for socket in (self._socket, self._guard):  # which a context that is collected as garbage has forgotten
+                if socket is not None:
+                    socket.close(500)
             self._context.destroy(500)
             if self.address.startswith("ipc://") and not self.address.startswith("ipc://@"):
                 with contextlib.suppress(OSError):
