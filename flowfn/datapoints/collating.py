@@ -20,6 +20,7 @@ from flowfn import rules
 from flowfn.datapoints import buffers, promotion, subclasses
 from flowfn.datapoints.columns import Rows
 from flowfn.datapoints.components import Datapoints, as_tuple_like, with_fields
+from flowfn.datapoints.unmade import Together
 from flowfn.functions import mistaken
 from flowfn.showing import brief
 
@@ -135,10 +136,11 @@ class WithBeside(tuple[Any, ...]):
 
 
 def batched(datapoints: Sequence[Any], how: Any) -> Any:
-    """A batch of datapoints: rows of arrays are taken together where they can be, None leaves the list as it is."""
-    if type(datapoints) is Rows:
-        if how is stack and datapoints.apart:
-            return datapoints.stacked(stack)
+    """A batch of datapoints: those that can be had together are, None leaves the list as it is."""
+    if isinstance(datapoints, (Rows, Together)):
+        made = datapoints.stacked(stack) if how is stack else None
+        if made is not None:
+            return made
         datapoints = list(datapoints)
     return Datapoints(datapoints) if how is None else collated(datapoints, how)
 

@@ -113,8 +113,11 @@ class Rows(Sequence[Any]):
         bare rows that are no numbers may have components of their own."""
         return not self.columns.bare or all(self.columns.stackables)
 
-    def stacked(self, stack: Callable[[list[Any]], Any]) -> Any:
-        """All rows, one array for each component, or what `stack` makes of the values where that is no such array."""
+    def stacked(self, stack: Callable[[list[Any]], Any]) -> Any | None:
+        """All rows, one array for each component, or what `stack` makes of the values where that is no such array;
+        None if components cannot be stacked by themselves."""
+        if not self.apart:
+            return None
         made = self.columns.rows(self.block)
         if all(self.columns.stackables):
             return made

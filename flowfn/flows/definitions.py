@@ -62,6 +62,7 @@ class Definition:
     joins: Callable[..., Any] | None = None
     newest: bool = False
     moves: bool = False
+    together: bool = False
     note: Rule = ANY_NOTE  # what a stage that is marked notes beside its place in its sources
 
     @property
@@ -123,6 +124,7 @@ class Definition:
             times=meant(self.times),
             newest=self.newest,
             moves=self.moves,
+            together=self.together,
             note=self.note if "mark" in self.asks else NO_NOTE,
         )
 

@@ -31,7 +31,7 @@ GIVES: dict[Any, frozenset[str]] = {
     Group: frozenset({"rngs", "indices"}),
     Expand: frozenset({"rngs", "indices"}),
     Order: frozenset({"rng"}),
-    Stream: frozenset({"rng", "mark", "trace"}),
+    Stream: frozenset({"rng", "mark", "trace", "unmade"}),
     None: frozenset(),
 }
 INJECTED = frozenset().union(*GIVES.values())

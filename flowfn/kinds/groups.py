@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, islice, tee
 from typing import Any
 
 import numpy as np
 
 from flowfn.blocks import BLOCK, Block, ints, shared
+from flowfn.datapoints.unmade import Together
 from flowfn.kinds.nodes import MISSING, Node, StageNode, Trail, ending, fault
 from flowfn.kinds.routes import strided
 from flowfn.kinds.runs import Length, Outputs, Run
@@ -61,9 +63,13 @@ class Group(StageNode):
         """Over a source that is not seekable: windows over its stream."""
         if self.seekable:
             return super().stream(run, start, lineage)
-        inputs = self.source.stream(run, self._base(run) + start * self.step)
-        whole = windows(inputs, self.size, self.step, self.whole, start > 0)
-        groups = Outputs(self._spared(run, whole, start) if self.has_gaps(run) else whole, None, [inputs], start)
+        unmade = self.part.traits.together and self.source.defers
+        above = replace(run, unmade=self.source.place) if unmade else run
+        inputs = self.source.stream(above, self._base(run) + start * self.step)
+        whole: Iterator[Any] = windows(inputs, self.size, self.step, self.whole, start > 0)
+        if self.has_gaps(run):
+            whole = self._spared(run, whole, start)
+        groups = Outputs(map(Together, whole) if unmade else whole, None, [inputs], start)
         groups = Outputs(_remembering(groups, inputs), None, [groups], start)
         labels, again = tee(self.numbers(start, self.labels(run)))
         outputs = self.begin(run, [groups], labels)

@@ -55,6 +55,7 @@ class Node:
     only_counts: ClassVar[bool] = False  # whether a source has nothing but numbers
     countable: ClassVar[bool] = True  # whether some of the datapoints of a source can be left out by their number
     retold: ClassVar[bool] = False  # whether, over what is not seekable, only reading it again tells its inputs
+    defers: bool = False  # whether outputs can be given that are not made yet
     followed: bool = False  # whether its anchors say how much it has read
 
     def __init__(self, part: Part | None, sources: Sequence[Node], place: int, number: tuple[str, int] | None) -> None:

@@ -33,6 +33,7 @@ class Traits:
     times: int | None = None  # how many outputs an input gives, if that is certain
     newest: bool = False  # whether each output is made of the input that was taken last, as a whole
     moves: bool = False  # whether a stream stage only moves datapoints, and looks into none
+    together: bool = False  # whether it has those of its inputs made together that are not made yet
     note: Rule = NO_NOTE  # what it notes beside its place in its sources
 
 

@@ -132,7 +132,8 @@ class Run:
     whether outputs have to come in order, whatever a prefetch was told. `engine` says what a prefetch may use:
     "processes", "threads", or "none" where one datapoint is looked at, or where this is a worker already. `opener`
     opens what a stage reads besides its source, if that is not left to the stage. `trace` asks one node what its
-    outputs are made of. `gaps` is what the pass goes round.
+    outputs are made of. `gaps` is what the pass goes round. `unmade` is the place of a node whose outputs need not be
+    made yet (see `flowfn.datapoints.unmade`).
     """
 
     seed: int
@@ -148,6 +149,7 @@ class Run:
     opener: Any = None
     trace: Trace | None = None
     gaps: Gaps = NO_GAPS
+    unmade: int | None = None
 
     def traced(self, place: int) -> Trace | None:
         """Who wants to know what the outputs of the node at a place are made of, if somebody does."""

@@ -111,6 +111,10 @@ class Stream(StageNode):
 
     retold = True
 
+    def setup(self) -> None:
+        """Some need not make their outputs before these are put together."""
+        self.defers = "unmade" in self.part.asks
+
     def unknown(self) -> str:
         """It is to blame itself."""
         return f"{self.part} sees its source as one stream"
@@ -155,6 +159,8 @@ class Stream(StageNode):
             rekey(mark.rng, anchor.outputs)
         if "mark" in self.part.asks:
             injected["mark"] = mark
+        if self.defers:
+            injected["unmade"] = run.unmade == self.place
         trace = run.traced(self.place)
         made = self.part.open(inputs, **injected) if trace is None else self._traced(trace, mark, injected)
         outputs = mark.outputs = Outputs(made, self, inputs, anchor.outputs, mark.tell)

@@ -26,7 +26,9 @@ def _rows_joined(batches: Sequence[Any], collate: Any, **others: Any) -> Any:
     return joined_batches(batches) if all(getattr(how, "by_rows", False) for how in hows) else None
 
 
-@stage.group(size="size", whole="drop_remainder", where={"size": rules.positive, **BATCHING}, joins=_rows_joined)
+@stage.group(
+    size="size", whole="drop_remainder", where={"size": rules.positive, **BATCHING}, joins=_rows_joined, together=True
+)
 def batch(size: int, source: Any, *, drop_remainder: bool = False, collate: Any = stack) -> Iterator[Any]:
     """Put `size` datapoints together; the last batch may be smaller, unless it is dropped.
 

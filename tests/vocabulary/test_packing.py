@@ -776,3 +776,63 @@ def test_how_it_looks():
     assert repr(pack({"x": 2}, value={"x": -1})) == "pack({'x': 2}, value={'x': -1})"
     stage = pack(8, how=functools.partial(best_fit, bins=8))
     assert pickle.loads(pickle.dumps(stage)) == stage != pack(8)
+
+
+# Together in a batch
+
+
+def varied(number):
+    """Sequences of one of several forms, of plain dtypes and others."""
+    length = number * 7 % 9 + 1
+    plain = np.arange(number, number + length)
+    return {
+        "bare": plain.astype(np.uint16),
+        "strided": np.arange(2 * length, dtype=np.int16)[::2],
+        "list": [*range(length)],
+        "pair": (plain, plain / 2),
+        "listed": [plain, plain > number],
+        "named": {"tokens": plain.astype(np.uint8), "mask": plain % 2 == 0},
+        "turning": plain.astype([np.uint8, np.uint8, np.int64][number // 9 % 3]),
+        "swapped": plain.astype(">i4"),
+        "deep": np.ones((length, 2), np.float32) * number,
+        "masked": np.ma.masked_equal(plain, number),
+        "texts": np.array(["a"] * length),
+    }
+
+
+@pytest.mark.parametrize("how", PACKERS)
+def test_a_batch_of_rows_is_the_same_whether_they_are_made_before_or_together(how):
+    for form in varied(0):
+        data = [varied(number)[form] for number in range(40)]
+        for options in ({}, {"drop_remainder": True}, {"collate": ff.as_list}, {"collate": None}):
+            packed = ff.pack(10, data, how=how, value="" if form == "texts" else 0)
+            together, before = (ff.pipe(packed, *stages, ff.batch(3, **options)) for stages in ([], [ff.map(kept)]))
+            for one, other in zip(together, before, strict=True):
+                assert same(one, other), (form, options)
+                assert type(one) is type(other), (form, options)
+
+
+def kept(datapoint):
+    return datapoint
+
+
+def test_large_batches_of_rows_are_those_of_small_ones():
+    data = [np.full(n % 700 + 1, n % 251, np.uint8) for n in range(3000)]
+    small = ff.pipe(ff.pack(4096, data, how=concat_then_split), ff.batch(4))
+    large = ff.pipe(ff.pack(4096, data, how=concat_then_split), ff.batch(100))
+    joined = [np.concatenate(arrays) for arrays in zip(*large)]
+    assert same(joined, [np.concatenate(arrays) for arrays in zip(*small)])
+    assert all(array.flags.writeable for batch in small for array in batch)
+
+
+def test_what_is_amiss_with_a_row_is_told_of_pack_where_rows_are_made_together():
+    named = [{"tokens": [1, 2], "positions": [0, 1]}] * 3
+    for data, words, options in ((named, "have the key", {}), ([[1, 2]] * 3, "is no int64", {"value": 0.5})):
+        with pytest.raises(ValueError, match=words) as caught:
+            list(ff.pipe(ff.pack(2, data, **options), ff.batch(2)))
+        assert "in pack(2" in str(caught.value.__notes__)
+
+
+def test_a_batch_of_rows_goes_on_from_every_state():
+    data = [np.arange(n * 5 % 7 + 1) for n in range(30)]
+    check(lambda: ff.pipe(ff.pack(6, data, how=concat_then_split), ff.batch(3)))

@@ -20,12 +20,14 @@ from flowfn.vocabulary.packing.packers import Size
 @dataclass(frozen=True, slots=True, eq=False)
 class Form:
     """How datapoints are put together: the kind of container (None: they are one sequence each), the names of their
-    components, and which of these are kept as they are."""
+    components, and which of these are kept as they are; and the dtypes of the others, where all of these are plain rows
+    of numbers."""
 
     kind: type | None
     names: tuple[Any, ...]
     kept: frozenset[Any] = frozenset()
     places: tuple[int, ...] = (0,)
+    dtypes: tuple[np.dtype, ...] | None = None
 
     @property
     def sequences(self) -> list[Any]:
@@ -35,6 +37,9 @@ class Form:
 
 Item: TypeAlias = "tuple[Size, Form, Sequence[Any]]"
 """A datapoint to be packed, or a part of one: what it takes of a row, its form, and its components."""
+
+Items: TypeAlias = "tuple[Sequence[Size], Sequence[Form], Sequence[Sequence[Any]]]"
+"""The same of several of them."""
 
 SINGLE = Form(None, (0,))
 
@@ -50,11 +55,13 @@ class Forms:
 
     def item(self, datapoint: Any) -> Item:
         """A datapoint, to be packed."""
-        form, components = self._taken_apart(datapoint)
-        values = [*components]
+        kind, names, components = self._taken_apart(datapoint)
+        values, form = [*components], self._form(kind, names, datapoint)
         for place in form.places:
             if type(values[place]) is not np.ndarray or not values[place].ndim:
                 values[place] = _sequence(values[place], datapoint)
+        if self.plain:
+            form = self._form(kind, names, datapoint, _dtypes_of(values))
         sizes = [len(values[place]) for place in form.places]
         if self.lengths is not None:
             return self._sizes_in_order(datapoint, form, sizes), form, values
@@ -72,7 +79,7 @@ class Forms:
     def part(self, item: Item, start: Size, stop: Size) -> Item:
         """A part of a datapoint."""
         _, form, values = item
-        if form is SINGLE:
+        if form.kind is None:
             return stop - start, form, (values[0][start:stop],)
         parts = [*values]
         if self.lengths is None:
@@ -84,10 +91,10 @@ class Forms:
             parts[place] = parts[place][begin:end]
         return tuple(map(operator.sub, stop, start)), form, parts
 
-    def _taken_apart(self, datapoint: Any) -> tuple[Form, Iterable[Any]]:
-        """The form of a datapoint, and its components."""
+    def _taken_apart(self, datapoint: Any) -> tuple[type | None, tuple[Any, ...], Iterable[Any]]:
+        """The kind of container that a datapoint is, the names of its components, and these."""
         if isinstance(datapoint, Mapping):
-            return self._form(dict, tuple(datapoint), datapoint), datapoint.values()
+            return dict, tuple(datapoint), datapoint.values()
         if hasattr(datapoint, "_make") or (dataclasses.is_dataclass(datapoint) and not isinstance(datapoint, type)):
             raise TypeError(
                 f"pack(): there is no place for segment ids and positions in {brief(datapoint)}; map it to a dict "
@@ -95,11 +102,13 @@ class Forms:
             )
         if isinstance(datapoint, (list, tuple)) and (self.keep or _holds_sequences(datapoint)):
             kind = list if isinstance(datapoint, list) else tuple
-            return self._form(kind, tuple(range(len(datapoint))), datapoint), datapoint
-        return self._form(None, (0,), datapoint), (datapoint,)
+            return kind, tuple(range(len(datapoint))), datapoint
+        return None, (0,), (datapoint,)
 
-    def _form(self, kind: type | None, names: tuple[Any, ...], datapoint: Any) -> Form:
-        form = self.known.get((kind, names))
+    def _form(
+        self, kind: type | None, names: tuple[Any, ...], datapoint: Any, dtypes: tuple[np.dtype, ...] | None = None
+    ) -> Form:
+        form = self.known.get((kind, names, dtypes))
         if form is None:
             missing = self.keep - {*names} if kind else self.keep
             if missing:
@@ -108,7 +117,7 @@ class Forms:
                     f"{list(names) if kind else 'no components'}: {brief(datapoint)}"
                 )
             places = tuple(place for place, name in enumerate(names) if name not in self.keep)
-            form = self.known[kind, names] = Form(kind, names, self.keep, places)
+            form = self.known[kind, names, dtypes] = Form(kind, names, self.keep, places, dtypes)
         return form
 
     def _sizes_in_order(self, datapoint: Any, form: Form, sizes: list[int]) -> tuple[int, ...]:
@@ -124,6 +133,16 @@ class Forms:
 
     def _aligned(self, size: int) -> int:
         return -(-size // self.multiple) * self.multiple
+
+
+def _dtypes_of(values: Sequence[np.ndarray]) -> tuple[np.dtype, ...] | None:
+    """The dtypes of plain rows of numbers; None if something is none."""
+    for value in values:
+        if type(value) is not np.ndarray or value.ndim != 1:
+            return None
+        if value.dtype.kind not in "biufc" or not value.dtype.isnative:
+            return None
+    return tuple([value.dtype for value in values])
 
 
 def in_order(form: Form, other: Form, values: Sequence[Any]) -> Sequence[Any]:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import chain, repeat
 from operator import attrgetter, countOf
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from flowfn.datapoints import promotion, subclasses
+from flowfn.datapoints import buffers, promotion, subclasses
 from flowfn.datapoints.padding import check_fits
-from flowfn.vocabulary.packing.forms import Form, Forms, Item, in_order
-from flowfn.vocabulary.packing.packers import PackedRow, Size
+from flowfn.datapoints.unmade import Unmade
+from flowfn.vocabulary.packing.forms import Form, Forms, Items, in_order
+from flowfn.vocabulary.packing.packers import Size
 
 BESIDE = ("segment_ids", "positions")
 MOST_KEPT = 1024
 """Of small arrays that many rows are made of."""
 MOST_FILLINGS = 16
 """Of such that are as large as rows."""
+
+
+RowRecipe: TypeAlias = "tuple[Form, Sequence[int], Sequence[Sequence[np.ndarray]], np.ndarray, Sequence[Any]]"
+"""A row of plain sequences of one form: the form; what each takes of the row, and its components; the ids of the
+segments, and the positions in each. What is left of a row is filled up with one more, which has the id 0."""
 
 
 class Layout:
@@ -34,26 +40,30 @@ class Layout:
         self.nothing: Size = (0,) * len(self.lengths) if self.lengths else 0
         self.forms = Forms(self.lengths, keep, multiple)
         self.fillings: dict[Any, np.ndarray] = {}
+        self.fillings_of: dict[Form, list[np.ndarray]] = {}
         numbers = np.arange(max(capacities), dtype=np.int32).data  # their bytes are laid together faster than arrays
         self.zeros = np.zeros(max(capacities), np.int32).data
         self.first_numbers = lru_cache(MOST_KEPT)(lambda count: numbers[:count])
+        self.ids_in_row = lru_cache(MOST_KEPT)(_ids_in_row)
         self.ids_in_turn = lru_cache(MOST_KEPT)(partial(_ids_in_turn, step=1 if multiple == 1 else 2))
 
-    def room(self, row: PackedRow) -> Size:
-        """How much room is left in a row; below 0 where it holds too much."""
+    def room(self, spans: Sequence[Size]) -> Size:
+        """How much room is left where so much is taken; below 0 where it is too much."""
         if self.lengths is None:
-            return self.capacity - sum([stop - start for _, start, stop in row])
-        spans = (map(operator.sub, stop, start) for _, start, stop in row)
+            return self.capacity - sum(spans)
         return tuple(map(operator.sub, self.capacity, map(sum, zip(*spans))))
 
-    def holds(self, row: PackedRow, room: Size) -> bool:
-        """Whether there is something in a row that leaves so much room, and not too much."""
-        return bool(row) and (room >= 0 if self.lengths is None else min(room) >= 0)
+    def too_much(self, room: Size) -> bool:
+        """Whether a row that leaves so much room holds too much."""
+        return bool((room if self.lengths is None else min(room)) < 0)
 
-    def row(self, items: Sequence[Item], room: Size) -> Any:
-        """The arrays of a row that leaves so much room."""
-        spans, forms, values = zip(*items)
+    def row(self, items: Items, room: Size, unmade: bool = False) -> Any:
+        """The arrays of a row that leaves so much room; or, `unmade`, what makes them, if it certainly will."""
+        spans, forms, values = items
         form = forms[0]
+        if form.dtypes is not None and countOf(forms, form) == len(forms):
+            recipe = self._recipe(form, spans, values, room)
+            return Unmade(self, recipe) if unmade else self.made(recipe)
         if countOf(forms, form) != len(forms):
             values = tuple(map(in_order, repeat(form), forms, values))
         if self.lengths is not None:
@@ -69,6 +79,39 @@ class Layout:
         if form.kind is dict:
             return _joined(dict(zip(form.names, made)), dict(zip(BESIDE, beside)))
         return form.kind([*made, *beside])
+
+    def _recipe(self, form: Form, spans: Any, values: Any, room: int) -> RowRecipe:
+        """How to make a row of plain sequences of one form."""
+        fillings = self.fillings_of.get(form) or self._fillings_of(form)
+        positions, ids = [*map(self.first_numbers, spans)], self.ids_in_row(len(spans), room > 0)
+        if not room:
+            return form, spans, values, ids, positions
+        positions.append(self.zeros[:room])
+        return form, (*spans, room), (*values, [filling[:room] for filling in fillings]), ids, positions
+
+    def made(self, recipe: RowRecipe) -> Any:
+        """The arrays of a row of plain sequences."""
+        return _laid(recipe)
+
+    def stacked(self, recipes: Sequence[RowRecipe]) -> Any | None:
+        """The arrays of several rows of plain sequences, each (rows, length), if it pays to make them at once."""
+        form, shape = recipes[0][0], (len(recipes), self.capacity)
+        widest = max(_NUMBERS.itemsize, *(dtype.itemsize for dtype in form.dtypes or ()))
+        if any(recipe[0] is not form for recipe in recipes) or shape[0] * shape[1] * widest >= buffers.WORTH:
+            return None
+        _, spans, values, ids, positions = zip(*recipes)
+        laid = form, _all(spans), _all(values), np.concatenate(ids), _all(positions)
+        return _laid(laid, lambda array: array.reshape(shape))
+
+    def _fillings_of(self, form: Form) -> list[np.ndarray]:
+        """What rows of plain sequences are filled up with, if nothing is amiss with these."""
+        if form.kind is dict:
+            _joined(dict.fromkeys(form.names), dict.fromkeys(BESIDE))
+        if len(self.fillings_of) >= MOST_FILLINGS:
+            self.fillings_of.clear()
+        like, named = np.empty(0), zip(form.names, form.dtypes or ())
+        made = self.fillings_of[form] = [self._filling(form, *one, like, self.capacity) for one in named]
+        return made
 
     def _row_of_many(
         self, form: Form, columns: dict[Any, Any], spans: Iterable[tuple[int, ...]], rooms: Sequence[int]
@@ -166,6 +209,40 @@ class Layout:
 
 
 _dtype = attrgetter("dtype")
+_NUMBERS = np.dtype(np.int32)
+
+
+def _laid(recipe: RowRecipe, shaped: Callable[[np.ndarray], np.ndarray] | None = None) -> Any:
+    """What a recipe makes, its arrays perhaps in another shape."""
+    form, spans, values, ids, positions = recipe
+    dtypes = form.dtypes or ()
+    made = [
+        *map(_end_to_end, zip(*values), dtypes),
+        ids.repeat(spans),
+        np.frombuffer(bytearray().join(positions), _NUMBERS),
+    ]
+    if shaped is not None:
+        made = [*map(shaped, made)]
+    if form.kind is dict:
+        return dict(zip((*form.names, *BESIDE), made))
+    return tuple(made) if form.kind is tuple else made
+
+
+def _end_to_end(parts: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
+    """Rows of numbers as one."""
+    try:
+        return np.frombuffer(bytearray().join(parts), dtype)  # type: ignore[arg-type]
+    except TypeError:  # what some are in does not lie in a row
+        return np.concatenate(parts)
+
+
+def _all(lists: Iterable[Iterable[Any]]) -> list[Any]:
+    return [*chain.from_iterable(lists)]
+
+
+def _ids_in_row(count: int, filled: bool) -> np.ndarray:
+    """The ids of so many segments, and 0 for what fills up the row behind them."""
+    return np.array([*range(1, count + 1), *([0] if filled else ())], np.int32)
 
 
 def _ids_in_turn(count: int, step: int) -> np.ndarray:

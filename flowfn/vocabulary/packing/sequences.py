@@ -19,7 +19,7 @@ from flowfn.kinds.traces import Trace
 from flowfn.showing import as_written, brief
 from flowfn.vocabulary.balancing.costs import Cost
 from flowfn.vocabulary.packing.balanced import balanced_fit
-from flowfn.vocabulary.packing.forms import SINGLE, Item
+from flowfn.vocabulary.packing.forms import SINGLE, Item, Items
 from flowfn.vocabulary.packing.layouts import Layout
 from flowfn.vocabulary.packing.packers import PackedRow, Packer, Size, best_fit, concat_then_split, first_fit
 
@@ -101,6 +101,7 @@ def pack(
     cost: Cost | None = None,
     mark: Mark,
     trace: Trace | None,
+    unmade: bool,
 ) -> Iterator[Any]:
     """Pack sequences into rows of `length`, each row with segment ids and positions (int32) beside it.
 
@@ -169,7 +170,7 @@ def pack(
             raise TypeError(f"pack(): {as_written(packer)} must yield {ROWS}, but it gave {brief(row)}") from None
         if drop_remainder and waiting.ended and not rows and room != layout.nothing:
             return
-        made = layout.row(items, room) if waiting.rows >= waiting.rows_before else None
+        made = layout.row(items, room, unmade) if waiting.rows >= waiting.rows_before else None
         waiting.rows += 1  # not before: a row that cannot be made is to be tried again
         if made is not None:
             yield made
@@ -195,7 +196,7 @@ class Waiting:
         self.known: list[tuple[int, dict[int, Anchor]]] = [(self.fresh, mark.upstream)]  # facts from places up to there
         self.by_index = source.node is not None and source.node.seekable  # so there are none
         self.items: dict[int, Held] = {}  # by the numbers that the packer knows
-        self.rows, self.read, self.ended = 0, 0, False
+        self.rows, self.ended = 0, False
 
     def note(self) -> tuple[int, int, int]:
         """How many inputs back packing last began, how much of the first of them was gone, and the rows given since."""
@@ -206,20 +207,23 @@ class Waiting:
         """The lengths of the sequences, each read when it is asked for."""
         items, nothing, offset = self.items, self.layout.nothing, self.offset
         item_of, plain = self.layout.forms.item, self.layout.forms.plain
+        dtype, form, read = None, SINGLE, 0
         for number, datapoint in enumerate(self.source, self.fresh):
-            if plain and type(datapoint) is np.ndarray and datapoint.ndim:  # most are
-                item: Item = (len(datapoint), SINGLE, (datapoint,))
+            if plain and type(datapoint) is np.ndarray and datapoint.ndim == 1:  # most are
+                if datapoint.dtype is not dtype:
+                    dtype, form = datapoint.dtype, item_of(datapoint)[1]
+                item: Item = (len(datapoint), form, (datapoint,))
             else:
                 item = item_of(datapoint)
             if offset:
                 item, offset = self._rest(item, offset), 0
             size = item[0]
-            if size and size != nothing:
-                items[self.read] = number, item, nothing
-                self.read += 1
+            if size != nothing:
+                items[read] = number, item, nothing
+                read += 1
                 yield size
                 if self.rows >= APART:
-                    self._begin_anew(number + 1)
+                    self._begin_anew(number + 1, read)
         self.ended = True
 
     def _rest(self, item: Item, offset: int) -> Item:
@@ -233,7 +237,7 @@ class Waiting:
         """Which inputs a row is made of."""
         return [self.items.get(index, NO_ITEM)[0] for index, _, _ in row]
 
-    def take(self, row: PackedRow) -> tuple[list[Item], Size]:
+    def take(self, row: PackedRow) -> tuple[Items, Size]:
         """What a row is made of, and how much room it leaves, if the packer keeps to the rules; it is given now."""
         taken = []
         items, part, nothing = self.items, self.layout.forms.part, self.layout.nothing
@@ -250,22 +254,23 @@ class Waiting:
             else:
                 items[index] = number, item, stop
             taken.append(item if ends and start == nothing else part(item, start, stop))
-        room = self.layout.room(row)
-        if not self.layout.holds(row, room):
+        parts: Any = tuple(zip(*taken)) or ((), (), ())
+        room = self.layout.room(parts[0])
+        if not taken or self.layout.too_much(room):
             raise ValueError(
                 f"pack(): {as_written(self.how)} gave a row that is empty, or longer than {self.layout.capacity}: {row}"
             )
-        return taken, room
+        return parts, room
 
-    def _begin_anew(self, position: int) -> None:
-        """Rows have been given, and the packer reads on: if it holds the last few sequences that it read, and has begun
-        none but the first of them, note that it could begin here."""
+    def _begin_anew(self, position: int, read: int) -> None:
+        """Rows have been given, and the packer reads on, behind so many sequences: if it holds the last few of these,
+        and has begun none but the first of them, note that it could begin here."""
         fresh, offset = position, 0
         if self.items:
             first, (fresh, _, begun) = next(iter(self.items.items()))
             nothing = self.layout.nothing
             others_begun = any(gone != nothing for _, _, gone in islice(self.items.values(), 1, None))
-            if first != self.read - len(self.items) or others_begun or (begun != nothing and isinstance(begun, tuple)):
+            if first != read - len(self.items) or others_begun or (begun != nothing and isinstance(begun, tuple)):
                 return
             offset = 0 if isinstance(begun, tuple) else begun + (self.gone if fresh == self.start else 0)
         self._know(position, fresh)
