@@ -29,7 +29,7 @@ class Deadlines:
     """Whose turn it is while these sources share by these weights (integers)."""
 
     def __init__(self, sources: Sequence[int], weights: Sequence[int]) -> None:
-        self.sources = sources
+        self.sources, self.all_share = sources, len(sources) == len(weights)
         self.total = sum(weights[source] for source in sources)
         common = math.lcm(*(weights[source] for source in sources))
         self.shares = [(source, weights[source], common // weights[source]) for source in sources]
@@ -40,12 +40,12 @@ class Deadlines:
         >>> Deadlines([0, 1], [2, 1]).next([4, 1], [1, 1], 4), Deadlines([0, 1], [2, 1]).next([4, 3], [1, 2], 4)
         (1, 0)
         """
-        spent = sum([units[source] for source in self.sources])
-        exact = type(spent + largest) is int
-        first, by, turn = -1, math.inf, 0
+        spent = sum(units) if self.all_share else sum([units[source] for source in self.sources])
+        exact, total = type(spent + largest) is int, self.total
+        first, by, turn = -1, 0, 0
         for source, weight, factor in self.shares:
             given = units[source]
-            if given * self.total <= weight * spent:
+            if given * total <= weight * spent:
                 deadline = (given + largest) * factor if exact else (given + largest) / weight
                 if first < 0 or deadline <= by:
                     number = (datapoints[source] + 1) * factor  # where units do not tell, datapoints do

@@ -24,13 +24,14 @@ class Mixing:
     """One pass over a mix of streams: which sources are open, and how far each has come."""
 
     outputs: Outputs
+    measured = False  # whether sources give (units, datapoint)
     over = False
     at_end: MixRow | None = None
     last: tuple[int, Any, Any, list[float]] | None = None  # of which source the last output is, and what was before it
 
     def __init__(self, node: Any, run: Run, anchor: Anchor) -> None:
         self.node, self.run, self.plan, self.step = node, run, node.plan(run), anchor.outputs
-        self.lengths = node.lengths(run)
+        self.lengths, self.followed = node.lengths(run), node.followed
         self.most = self.plan.limits(self.lengths)
         self.start, self.before, begun, self.spent = node.form.unpacked(anchor.inputs)
         self.first = node.first(run)
@@ -119,14 +120,20 @@ class Mixing:
             yield self._given(source, datapoint)
         self.over = True
 
-    def _given(self, source: int, datapoint: Any, units: Any = 1) -> Any:
-        """Note that a source has given a datapoint."""
-        self.last = source, self.units[source], self.largest[source], self.expected
+    def _given(self, source: int, datapoint: Any) -> Any:
+        """Note that a source has given a datapoint, before which the number of its units stands if it is measured."""
+        before, units = self.units[source], 1
+        self.last = source, before, self.largest[source], self.expected
         self.totals[source] += 1
         self.positions[source] += 1
         self.step += 1
-        if self.node.followed:
+        if self.followed:
             self.log.add(source)
+        if self.measured:
+            units, datapoint = datapoint
+            self.units[source] = before + units if type(before + units) is int else whole(before + units)
+            if units > self.largest[source]:
+                self.largest[source] = units
         if self.shares:
             self.expected = [due + units * share for due, share in zip(self.expected, self.shares)]
         return datapoint
@@ -220,11 +227,7 @@ class Mixing:
 class Measuring(Mixing):
     """A mix whose shares are of units: its sources give (units, datapoint)."""
 
-    def _given(self, source: int, datapoint: Any, units: Any = 0) -> Any:
-        made = super()._given(source, datapoint[1], datapoint[0])
-        self.units[source] = whole(self.units[source] + datapoint[0])
-        self.largest[source] = max(self.largest[source], datapoint[0])
-        return made
+    measured = True
 
     def _picks(self) -> Iterator[int]:
         return self._scheduled() if self.node.scheduled else self._in_turns()

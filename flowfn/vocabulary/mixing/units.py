@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from flowfn import rules
 from flowfn.datapoints.components import length_of
 from flowfn.flows.stages import stage
@@ -31,9 +33,10 @@ def tagged(key: Any, name: Any, source: Any) -> Iterator[Any]:
 @stage.each(said="mix(unit={unit}) of {name}")
 def measured(unit: Any, name: Any, tag: Any, source: Any) -> Iterator[Any]:
     """Each datapoint with its number of units before it, and perhaps with a tag."""
-    of = unit if callable(unit) and unit is not len else partial(length_of, index=None if unit is len else unit)
+    of = length_of if unit is len else unit if callable(unit) else partial(length_of, index=unit)
     for datapoint in source:
-        units = of(datapoint)
+        plain = unit is len and type(datapoint) is np.ndarray and datapoint.ndim
+        units = len(datapoint) if plain else of(datapoint)
         if type(units) is not int or units < 0:
             units = _checked(units, name, datapoint)
         yield units, datapoint if tag is None else _with_name(datapoint, tag, name)
