@@ -9,6 +9,7 @@ decreasing), and shares are made of rows afterwards.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from operator import ge, sub
 from typing import NamedTuple
 
 import numpy as np
@@ -179,12 +180,15 @@ def _best_fits(first: np.ndarray, rest: np.ndarray, capacity: np.ndarray) -> lis
 
 def _best_fits_of_many(first: np.ndarray, rest: np.ndarray, capacity: np.ndarray) -> list[int]:
     """The same for sequences of several lengths: the sum of the room counts."""
-    rooms, found = capacity - first, list[int]()
-    for size in rest:
-        room = np.where(np.all(rooms >= size, 1), rooms.sum(1), np.iinfo(np.int64).max)
-        row = int(room.argmin())
-        if room[row] == np.iinfo(np.int64).max:
+    rooms = sorted((sum(room), row, room) for row, room in enumerate((capacity - first).tolist()))
+    found: list[int] = []
+    for size in rest.tolist():
+        places = range(bisect_left(rooms, (sum(size), -1)), len(rooms))
+        place = next((place for place in places if all(map(ge, rooms[place][2], size))), None)
+        if place is None:
             break
-        rooms[row] -= size
+        _, row, room = rooms.pop(place)
+        left = list(map(sub, room, size))
+        insort(rooms, (sum(left), row, left))
         found.append(row)
     return found
