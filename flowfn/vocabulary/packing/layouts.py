@@ -41,9 +41,8 @@ class Layout:
         self.forms = Forms(self.lengths, keep, multiple)
         self.fillings: dict[Any, np.ndarray] = {}
         self.fillings_of: dict[Form, list[np.ndarray]] = {}
-        numbers = np.arange(max(capacities), dtype=np.int32).data  # their bytes are laid together faster than arrays
+        self.numbers = np.arange(max(capacities), dtype=np.int32).data  # bytes are laid together faster than arrays
         self.zeros = np.zeros(max(capacities), np.int32).data
-        self.first_numbers = lru_cache(MOST_KEPT)(lambda count: numbers[:count])
         self.ids_in_row = lru_cache(MOST_KEPT)(_ids_in_row)
         self.ids_in_turn = lru_cache(MOST_KEPT)(partial(_ids_in_turn, step=1 if multiple == 1 else 2))
 
@@ -61,9 +60,21 @@ class Layout:
         """The arrays of a row that leaves so much room; or, `unmade`, what makes them, if it certainly will."""
         spans, forms, values = items
         form = forms[0]
-        if form.dtypes is not None and countOf(forms, form) == len(forms):
-            recipe = self._recipe(form, spans, values, room)
-            return Unmade(self, recipe) if unmade else self.made(recipe)
+        if form.dtypes is None or countOf(forms, form) != len(forms):
+            return self._row_with_care(items, room)
+        fillings = self.fillings_of.get(form) or self._fillings_of(form)
+        numbers, ids = self.numbers, self.ids_in_row(len(spans), room > 0)
+        positions = [numbers[:span] for span in spans]
+        if room:
+            positions.append(self.zeros[:room])
+            spans, values = (*spans, room), (*values, [filling[:room] for filling in fillings])
+        recipe = form, spans, values, ids, positions
+        return Unmade(self, recipe) if unmade else _laid(recipe)
+
+    def _row_with_care(self, items: Items, room: Size) -> Any:
+        """The arrays of any row."""
+        spans, forms, values = items
+        form = forms[0]
         if countOf(forms, form) != len(forms):
             values = tuple(map(in_order, repeat(form), forms, values))
         if self.lengths is not None:
@@ -79,15 +90,6 @@ class Layout:
         if form.kind is dict:
             return _joined(dict(zip(form.names, made)), dict(zip(BESIDE, beside)))
         return form.kind([*made, *beside])
-
-    def _recipe(self, form: Form, spans: Any, values: Any, room: int) -> RowRecipe:
-        """How to make a row of plain sequences of one form."""
-        fillings = self.fillings_of.get(form) or self._fillings_of(form)
-        positions, ids = [*map(self.first_numbers, spans)], self.ids_in_row(len(spans), room > 0)
-        if not room:
-            return form, spans, values, ids, positions
-        positions.append(self.zeros[:room])
-        return form, (*spans, room), (*values, [filling[:room] for filling in fillings]), ids, positions
 
     def made(self, recipe: RowRecipe) -> Any:
         """The arrays of a row of plain sequences."""
@@ -174,7 +176,7 @@ class Layout:
     def _segments(self, parts: Sequence[np.ndarray], spans: Sequence[int], room: int) -> tuple[np.ndarray, np.ndarray]:
         """The segment ids and positions of a row."""
         lengths = spans if self.multiple == 1 else list(map(len, parts))
-        counting = self._spaced([*map(self.first_numbers, lengths)], spans, room, self.zeros)
+        counting = self._spaced([self.numbers[:length] for length in lengths], spans, room, self.zeros)
         counts = [*spans, room] if self.multiple == 1 else [*map(len, counting)]
         return self.ids_in_turn(len(parts)).repeat(counts), np.frombuffer(bytearray().join(counting), np.int32)
 
