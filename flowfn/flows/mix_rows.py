@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from flowfn.flows.picks import decoded
+from flowfn.flows.picks import decoded, encoded
 from flowfn.kinds.runs import Anchor, Run, naturals
 
 
@@ -106,6 +106,30 @@ class RowForm:
     def held(self, row: MixRow) -> MixRow:
         """Where those begin, of the same row."""
         return row[self.size + 1 :] or row
+
+    def without_past(self, row: MixRow, first: MixRow, since: int) -> MixRow:
+        """The row with which a mix began that stands at `row` after `since` outputs, without the picks before there."""
+        again = decoded(self.again(first), self.sources) or []
+        left = self.unpacked(first).start - since
+        if left >= len(again):
+            return first
+        begun = first[: self.size]
+        return (*begun, encoded(again[-left:], self.sources), since, *row[1 : self.size]) if left > 0 else begun
+
+    def named(self, inputs: MixRow, picks: Sequence[int]) -> MixRow:
+        """What an anchor holds, in which picks that are made again are but their number if they are the first of
+        `picks`, and where these begin is left out."""
+        again = decoded(self.again(inputs[self.size :]), self.sources) or []
+        if not again or list(picks[: len(again)]) != again:
+            return inputs
+        return (*inputs[: 2 * self.size], len(again))
+
+    def written_out(self, inputs: MixRow, picks: Sequence[int], since: int) -> MixRow:
+        """The same, written out; the first of `picks` was made after `since` outputs."""
+        *rows, last = inputs or ((),)
+        if len(rows) != 2 * self.size or type(last) is not int:
+            return inputs
+        return (*rows, encoded(picks[:last], self.sources), since, *rows[1 : self.size])
 
     def first(self, anchor: Anchor | None, run: Run) -> MixRow:
         """The row with which a mix began in a run, told by any anchor of it."""

@@ -110,17 +110,21 @@ def entry(root: Node, run: Run, position: int) -> dict[str, Any] | None:
     return told | {"at": made.outputs, "held": _table(mix, made.held), "picks": picks, "place": mix.place}
 
 
-def telling(root: Node, run: Run) -> Mapping[int, Anchor]:
+def telling(root: Node, run: Run, told: Mapping[str, Any] | None) -> Mapping[int, Anchor]:
     """The anchors of a run; that of a mix is where the pass began, if stages behind it begin before it,
-    and left out if that says nothing."""
+    and left out if that says nothing. What a state tells of the mix anyway stands in it once."""
     path = path_to_mix(root)
     if not path or not path[-1].followed or path[-1].place not in run.anchors:
         return run.anchors
-    mix, number = path[-1], _lowest(path)
+    mix: Any = path[-1]
+    number = _lowest(path)
     lowest, known = run.anchors.get(path[number].place), run.anchors[mix.place]
     start = lowest.inputs[0] * inputs_of_each(path[number + 1 : -1]) if lowest is not None else 0
     if known.outputs > start:
-        known = mix.beginning(run)  # type: ignore[attr-defined]
+        known = mix.beginning(run)
+    known = mix.told(run, known, start)
+    if told is not None and "picks" in told:
+        known = known._replace(inputs=mix.form.named(known.inputs, mix.picks(told)))
     others = {place: anchor for place, anchor in run.anchors.items() if place != mix.place}
     return others | ({mix.place: known} if known.outputs or any(known.inputs) else {})
 
@@ -147,6 +151,9 @@ def with_reads(
     number = _lowest(path)
     read = -(-told["at"] // inputs_of_each(path[number + 1 : -1]))
     reads = {path[number].place: read, mix.place: mix.recent(told, same)}
+    if mix.place in anchors:
+        inputs = mix.form.written_out(anchors[mix.place].inputs, mix.picks(told), told["at"] - len(mix.picks(told)))
+        anchors = anchors | {mix.place: anchors[mix.place]._replace(inputs=inputs)}
     beginning = {} if mix.seekable else {mix.place: Anchor((epoch,), 0, ())}
     return {place: anchor._replace(read=reads.get(place)) for place, anchor in (beginning | anchors).items()}
 

@@ -86,11 +86,11 @@ def pack_state(flow: FlowTree, seed: int, epoch: int, checkpoint: Checkpoint) ->
     if any(node.part.traits.shards for node in top_down(flow.node)):
         state |= {"rank": flow.node.rank, "world": flow.node.world}
     run = Run(seed, (epoch,), base=checkpoint.base, anchors=checkpoint.anchors)
-    if anchors := telling(flow.node, run):
+    mixed = entry(flow.node, run, checkpoint.position)
+    if anchors := telling(flow.node, run, mixed):
         state["anchors"] = {key: [a.epoch, a.outputs, [*map(json_number, a.inputs)]] for key, a in anchors.items()}
     if checkpoint.skip:
         state["skip"] = written(checkpoint.skip)
-    mixed = entry(flow.node, run, checkpoint.position)
     if mixed is not None:
         state["mix"] = mixed | ({"behind": behind_mix(flow)} if "picks" in mixed else {})
     return sealed(state)

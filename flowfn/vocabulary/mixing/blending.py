@@ -130,15 +130,32 @@ class MixNode(Order):
         held, again = self._row(before), encoded([places[name] for name in named], len(places))
         return Anchor((epoch,), 0 if self.seekable else before.start, (*held, *self._row(here), again, *held))
 
+    def told(self, run: Run, known: Anchor, start: int) -> Anchor:
+        """An anchor without picks that are not made again any more, now that outputs from `start` on are still held."""
+        first = self.form.first(known, run)
+        if not self.form.again(first):
+            return known
+        if not self.seekable:
+            row = known.inputs[: self.form.size]
+            return known._replace(inputs=row + self.form.without_past(row, first, known.outputs))
+        row = self.form.packed(start, self.form.unpacked(first).before, zip(*self.route(run).begun(start)))
+        begun = self.form.without_past(row, first, start)
+        return known if begun == first else known._replace(inputs=begun if begun == first[: len(row)] else row + begun)
+
     def recent(self, mix: Mapping[str, Any], same: bool) -> Picked:
         """What had been picked when a state was saved; `same`: by the same pipeline."""
-        places = {str(name): place for place, name in enumerate(self.names)}
-        picks = decoded(mix["picks"], len(mix["sources"])) or []
-        log = PickLog(mix["at"] - len(picks), [places[sorted(mix["sources"])[pick]] for pick in picks])
+        picks = self.picks(mix)
+        log = PickLog(mix["at"] - len(picks), picks)
         here = self._standing(mix["sources"], mix["steps"] - mix["at"], mix["at"], mix.get("units", 0))
         if same:
             here = here._replace(sources=[SourceProgress(*mix["sources"][str(name)]) for name in self.names])
         return Picked(log, mix["at"], self._row(here))
+
+    def picks(self, mix: Mapping[str, Any]) -> list[int]:
+        """The picks that a state tells of."""
+        places = {str(name): place for place, name in enumerate(self.names)}
+        named = sorted(mix["sources"])
+        return [places[named[pick]] for pick in decoded(mix["picks"], len(named)) or []]
 
     def _standing(self, sources: Mapping[str, list[Any]], before: int, start: int, units: float) -> Standing:
         """Where it stands if sources of these names have come so far, and have given so many units, with others."""
@@ -159,7 +176,7 @@ class MixNode(Order):
         """Where it stands, and where it began if it went on from another mix."""
         outputs = anchor.outputs
         fits = not (outputs and (self.seekable or not anchor.inputs))
-        if self.seekable and len(anchor.inputs) > self.form.size:  # it stands where it makes picks again
+        if self.seekable and anchor.inputs:  # it stands where it began, or where it makes picks again
             outputs = self.form.unpacked(anchor.inputs).start
         fits = fits and (not anchor.inputs or self.form.fits(anchor.inputs, outputs))
         if fits and anchor.inputs:
