@@ -18,8 +18,9 @@ import flowfn.datasets
 import flowfn.formats
 import flowfn.image
 import flowfn.interop
+import flowfn.serving
 
-PLACES = [flowfn, flowfn.image, flowfn.formats, flowfn.datasets, flowfn.interop]
+PLACES = [flowfn, flowfn.image, flowfn.formats, flowfn.datasets, flowfn.interop, flowfn.serving]
 NOT_OURS = {"aug", "f", "MyDataFlow", "DataLoader", *dir(builtins)}
 HERE = Path(__file__).parent
 
@@ -74,6 +75,10 @@ ROWS = {
     "MultiProcessMapData(": ["parallel::*", "scheduling::*"],
     "MultiProcessMapAndBatchData(": ["scheduling::*"],
     "MultiProcessMapDataComponentSharedArray": ["transport::*", "buffers::*"],
+    "send_dataflow_zmq(": [
+        "serving::a_queue_gives_each_datapoint_to_one_consumer",
+        "serving::several_servers_feed_one_consumer",
+    ],
     "DataFlowTerminated": ["flows::iterators_are_independent"],
 }
 

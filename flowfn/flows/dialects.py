@@ -399,7 +399,8 @@ NAMES: Mapping[str, str] = {
     "BSDS500": 'bsds500(dir, "train", landscape=True)',
     "DataFlow": "flow(x)",
     "ProxyDataFlow": "a stage of one's own: @stage.each",
-    "send_dataflow_zmq": "prefetch(ahead, processes=n)",
+    "send_dataflow_zmq": "serve(flow, address) of flowfn.serving",
+    "RemoteDataZMQ": "connect(address) of flowfn.serving",
     # torch's and torchvision's
     "DataLoader": "pipe(dataset, shuffle(), batch(size), prefetch(ahead, processes=n))",
     "Dataset": "a list, or an object with __len__ and __getitem__: flow(x)",

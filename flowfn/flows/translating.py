@@ -15,7 +15,7 @@ from flowfn.flows.dialects import KEYWORDS, METHODS, NAMES
 from flowfn.functions import is_stage
 from flowfn.rules import P, R
 
-_PACKAGES = ("datasets", "formats", "image", "testing")
+_PACKAGES = ("datasets", "formats", "image", "interop", "serving", "testing")
 
 
 def unknown_keyword(function: str, word: str, keywords: Iterable[str]) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 from flowfn.extras import needed
 from flowfn.parallel.clusters import Call, Cluster
+from flowfn.parallel.workers.answering import TREES
 from flowfn.parallel.workers.processes import Gone
-from flowfn.parallel.workers.serving import TREES
 
 OURS = frozenset({"pure", "key", "retries"})
 """Options of `client.submit` that are for the pass to decide."""
@@ -58,6 +58,7 @@ class DaskExecutor(Cluster):
     """Dask's workers as an executor."""
 
     name = "Dask"
+    relief = "give Dask's workers more memory, or fewer threads (memory_limit=, threads_per_worker=)"
 
     def __init__(self, client: Any, options: dict[str, Any]) -> None:
         super().__init__()

@@ -14,8 +14,8 @@ from typing import Any
 from flowfn.extras import needed
 from flowfn.parallel.clusters import Call, Cluster
 from flowfn.parallel.tasks.background import collecting
+from flowfn.parallel.workers.answering import TREES
 from flowfn.parallel.workers.processes import Gone
-from flowfn.parallel.workers.serving import TREES
 
 WATCH = 1.0
 """How often, in seconds, it is looked whether Ray is still there: it tells nobody who waits that it is not."""
@@ -32,8 +32,9 @@ GONE = (
 def executor(**options: Any) -> Cluster:
     """The cluster that `ray.init` started or connected to, as a `concurrent.futures.Executor` for `prefetch`.
 
-    `options` are those of a remote function of Ray: `num_cpus` (1, for each task), `resources`, `runtime_env`,
-    `scheduling_strategy`, ... As many tasks are out as there is room for in the cluster, and `ahead` datapoints more.
+    `options` are those of a remote function of Ray: `num_cpus` (1, for each task), `num_gpus`, `memory`, `resources`,
+    `runtime_env`, `scheduling_strategy`, ... As many tasks are out as there is room for in the cluster, and `ahead`
+    datapoints more.
 
     The flow is put into Ray's object store once, and each worker process fetches it once. Large arrays come back
     through the object store, where they are read-only, and are copied out of it once: they may be kept and written to.
@@ -61,6 +62,7 @@ class RayExecutor(Cluster):
     """Ray's workers as an executor."""
 
     name = "Ray"
+    relief = "let fewer tasks share a machine: executor(num_cpus=..., memory=...)"
 
     def __init__(self, ray: Any, options: dict[str, Any]) -> None:
         super().__init__()
@@ -74,10 +76,14 @@ class RayExecutor(Cluster):
 
     @property
     def workers(self) -> int:
-        """How many tasks there is room for."""
+        """How many tasks there is room for, node by node."""
         self.look()
-        cpus = self.ray.cluster_resources().get("CPU", 1)
-        return max(1, int(cpus / (self.options["num_cpus"] or 1)))
+        asked = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
+        wanted = {name: self.options.get(option) for name, option in asked.items()} | self.options.get("resources", {})
+        amounts = {name: amount for name, amount in wanted.items() if amount} or {"CPU": 1}
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        room = (min(node.get(name, 0) / amount for name, amount in amounts.items()) for node in nodes)
+        return max(1, sum(int(tasks + 1e-6) for tasks in room))
 
     @property
     def where(self) -> str:

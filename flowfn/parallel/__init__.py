@@ -12,7 +12,7 @@ tasks         what there is to do                crossing   how values get there
 
 The way of a task, there and back:
 
-    plan ─▶ spread ─▶ handout: some indices ─▶ flight ─▶ links ─▶ transport ═▶ (a worker) serving ─▶ task: the stages
+    plan ─▶ spread ─▶ handout: some indices ─▶ flight ─▶ links ─▶ transport ═▶ (a worker) answering ─▶ task: the stages
                                                                                                          │
     outputs, in order ◀─ work: cursor, counts ◀─ flight: or sent again ◀─ links ◀═ transport: arrays stay in slots
 """

@@ -51,6 +51,8 @@ class Cluster(Executor):
     """An executor whose calls are done on other machines. Shutting it down leaves the machines as they are."""
 
     name = "a cluster"
+    relief = "give each worker more memory"
+    """What helps where a datapoint needs more memory than a worker has."""
     apart = True
     """Whether large arrays travel as they are and come as what is nobody else's: then no pickle holds them."""
 

@@ -19,9 +19,9 @@ from flowfn.kinds.runs import Anchor
 from flowfn.parallel.crew import Crew, Pace
 from flowfn.parallel.links import Link, Performer, Sent, Unfit
 from flowfn.parallel.tasks.task import Feed, Reply, number_of_task
-from flowfn.parallel.workers.deaths import from_outside, memory, tries, wait_before
+from flowfn.parallel.workers.answering import perform_here
+from flowfn.parallel.workers.deaths import from_outside, tries, verdict, wait_before
 from flowfn.parallel.workers.processes import Gone
-from flowfn.parallel.workers.serving import perform_here
 from flowfn.showing import brief
 
 START = 120.0
@@ -275,8 +275,8 @@ class Flight:
         task.deaths, task.kills = task.deaths + (not killed), task.kills + killed
         count = task.kills if killed else task.deaths
         if count >= tries(how):
-            by = f" ({how})" if how else ""
-            raise self._at(WorkerDied((_KILLED if killed else _DIED).format(count, by, memory())), task) from None
+            relief = getattr(self.crew.executor, "relief", "")
+            raise self._at(WorkerDied(verdict(how, count, relief)), task) from None
         if killed:
             time.sleep(wait_before(count))
 
@@ -284,16 +284,3 @@ class Flight:
         """An error that says at which datapoint it was."""
         mark(error, self.where(task.feed) if self.where is not None else numbered(task.feed, self.link.top.part))
         return error
-
-
-_DIED = (
-    "{} worker processes ended{}, one after the other, at work on one datapoint. It may crash them, end them "
-    "(os._exit), or need more "
-    "memory than there is; make it in this process to see: flow[i], or prefetch with threads="
-)
-
-_KILLED = (
-    "{} worker processes were killed{} from outside, one after the other, at work on one datapoint. It may need more "
-    "memory than there "
-    "is{}; use fewer processes=, or make it in this process to see: flow[i], or prefetch with threads="
-)

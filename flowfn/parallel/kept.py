@@ -13,7 +13,7 @@ from flowfn.parallel.crossing.errors import raise_again
 from flowfn.parallel.flight import Flight
 from flowfn.parallel.links import link_to
 from flowfn.parallel.tasks.task import Feed
-from flowfn.parallel.workers.serving import continue_pass
+from flowfn.parallel.workers.answering import continue_pass
 
 
 class Kept(Node):

@@ -35,10 +35,10 @@ from flowfn.parallel.tasks.surroundings import Context
 from flowfn.parallel.tasks.task import Feed, Reply, UnfinishedTask, perform, stop_task
 from flowfn.parallel.tasks.threads import Team
 from flowfn.parallel.tasks.versions import Ledger
+from flowfn.parallel.workers.answering import Answer, answer_learned, answer_task, perform_here, stop_here
 from flowfn.parallel.workers.pool import crew_of
 from flowfn.parallel.workers.processes import Gone, Job, Workers, since_ready
 from flowfn.parallel.workers.program import Prepared, accept, packed, prepared, send_whole
-from flowfn.parallel.workers.serving import Answer, perform_here, serve, serve_learned, stop_here
 from flowfn.parallel.workers.starting import occupy_descriptors
 from flowfn.process import forks
 from flowfn.showing import as_written, brief
@@ -272,7 +272,7 @@ class InProcess(Sent):
             return
         name, self.program = self.slot.name if self.slot is not None else None, self.link.program
         self.job = self.link.workers.submit(
-            serve_learned, self.call, name, parcel, tree=self.program, short=self.short, worker=self.wanted
+            answer_learned, self.call, name, parcel, tree=self.program, short=self.short, worker=self.wanted
         )
         self.future = self.job.future
 
@@ -411,7 +411,7 @@ class ToExecutor(Sent):
             self.program = self.link.program
             along = self.link.program_along(with_program)
             self.future = executor.submit(  # type: ignore[union-attr]
-                serve, self.program.digest, along, perform_here, None, parcel, self.link.apart
+                answer_task, self.program.digest, along, perform_here, None, parcel, self.link.apart
             )
         if not isinstance(self.future, Future):
             raise TypeError(

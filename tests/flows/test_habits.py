@@ -343,7 +343,10 @@ def test_every_word_of_the_table_is_told_wherever_it_is_written():
 
 def test_advice_names_words_that_there_are():
     """Every `word(` in an advice is a public name, of the package or of one of its parts, or of Python's."""
-    places = [ff, *(importlib.import_module(f"flowfn.{name}") for name in ("formats", "datasets", "interop"))]
+    places = [
+        ff,
+        *(importlib.import_module(f"flowfn.{name}") for name in ("formats", "datasets", "interop", "serving")),
+    ]
     image = set(re.findall(r'"(\w+)"', (Path(ff.__file__).parent / "image" / "__init__.py").read_text()))
     public = {name for place in places for name in (*dir(place), *place.__all__)} | image
     others = {

@@ -165,6 +165,7 @@ def test_a_datapoint_that_kills_its_workers_is_named(client):
         got.extend(ff.pipe(range(80), ff.map(fatal), ff.prefetch(4, executor=executor(client))))
     assert got == list(range(33))
     assert "in map(fatal), its datapoint 33," in str(caught.value.__notes__)
+    assert "memory than a worker has; give Dask's workers more memory" in str(caught.value)
 
 
 def test_a_pure_function_of_dask_is_done_once_for_equal_arguments_and_here_always(client):

@@ -33,7 +33,7 @@ def cluster():
         initialize_head=True,
         head_node_args={"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False},
     )
-    cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=STORE)
     ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
     yield cluster
     ray.shutdown()
@@ -68,6 +68,8 @@ class TestWithTwoNodes:
     def test_where_it_runs_is_explained(self, capsys):
         ff.explain(ff.pipe(range(8), ff.map(float), ff.prefetch(4, executor=executor())))
         assert "Ray, 2 at a time" in capsys.readouterr().out
+        asked = [{"num_cpus": 0.5}, {"num_gpus": 1}, {"num_gpus": 0.5, "num_cpus": 0.1}, {"num_cpus": 0}, {"num_cpus": 2}]
+        assert [executor(**options).workers for options in asked] == [4, 1, 2, 2, 1]
 
     def test_large_arrays_are_read_only_in_ray_and_may_be_written_to_here(self):
         """Arrays look into the object store and are read-only (Ray 2.60,
@@ -109,6 +111,7 @@ class TestWithTwoNodes:
             got.extend(ff.pipe(range(80), ff.map(fatal), ff.prefetch(4, executor=executor())))
         assert got == list(range(33))
         assert "in map(fatal), its datapoint 33," in str(caught.value.__notes__)
+        assert "memory than a worker has; let fewer tasks share a machine: executor(num_cpus=" in str(caught.value)
 
     def test_a_node_killed_in_the_middle_loses_nothing(self, cluster):
         node = cluster.add_node(num_cpus=1, object_store_memory=STORE)

@@ -26,8 +26,8 @@ import flowfn as ff
 from flowfn.kinds.runs import Run
 from flowfn.parallel.tasks.plan import stretches
 from flowfn.parallel.tasks.task import Feed
-from flowfn.parallel.workers import serving
-from flowfn.parallel.workers.serving import perform_here, stop_here
+from flowfn.parallel.workers import answering
+from flowfn.parallel.workers.answering import perform_here, stop_here
 from flowfn.testing import same
 
 pytestmark = pytest.mark.timeout(60)
@@ -324,11 +324,11 @@ def test_a_task_that_begins_when_nobody_wants_it_any_more_is_not_kept():
     top = stretches(flow.node)[0].for_worker(Run(0, (0,)), True)[0]
     stop_here("late")
     assert perform_here(top, feed).outputs == list(range(10))
-    assert not [key for key in serving._unfinished_tasks if key[0] == "late"]
+    assert not [key for key in answering._unfinished_tasks if key[0] == "late"]
     assert perform_here(top, replace(feed, pass_id="wanted")).outputs == list(range(10))
-    assert [key for key in serving._unfinished_tasks if key[0] == "wanted"]
+    assert [key for key in answering._unfinished_tasks if key[0] == "wanted"]
     stop_here("wanted")
-    assert not [key for key in serving._unfinished_tasks if key[0] == "wanted"]
+    assert not [key for key in answering._unfinished_tasks if key[0] == "wanted"]
 
 
 def test_a_pass_inside_a_pass_on_the_same_executor():

@@ -105,3 +105,21 @@ def why(how: str) -> str:
             "schedulers"
         )
     return "they may crash (a library that cannot be loaded, or breaks), end themselves (os._exit), or lack memory"
+
+
+def verdict(how: str, count: int, relief: str = "") -> str:
+    """What is said of a datapoint that ended so many workers; `relief`: what spares the workers of a cluster.
+
+    >>> verdict("", 3, "give it more")[:96]
+    '3 worker processes ended, one after the other, at work on one datapoint. It may crash them, end '
+    """
+    by = f" ({how})" if how else ""
+    lack = "need more memory than a worker has" if relief else "need more memory than there is"
+    remedy = "make it in this process to see: flow[i], or prefetch with threads="
+    if from_outside(how):
+        ended, cause = f"were killed{by} from outside", f"{lack}{memory() if not relief else ''}"
+        remedy = f"{relief or 'use fewer processes='}, or {remedy}"
+    else:
+        ended, cause = f"ended{by}", f"crash them, end them (os._exit), or {lack}"
+        remedy = f"{relief}, or {remedy}" if relief else remedy
+    return f"{count} worker processes {ended}, one after the other, at work on one datapoint. It may {cause}; {remedy}"

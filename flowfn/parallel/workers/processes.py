@@ -430,7 +430,7 @@ def _resolve(future: Future[Any], result: Any, error: BaseException | None) -> N
 
 def ready(setup: bytes = b"") -> None:
     """Import what tasks need, and call what is to be called first; if that fails, the first task says so."""
-    import flowfn.parallel.workers.serving  # noqa: F401
+    import flowfn.parallel.workers.answering  # noqa: F401
 
     with contextlib.suppress(SetupFailed):
         set_up(setup)
@@ -438,7 +438,7 @@ def ready(setup: bytes = b"") -> None:
 
 def learn(digest: bytes, pickled: bytes) -> None:
     """Find out what a tree is, before the first task of it."""
-    from flowfn.parallel.workers.serving import learn_tree
+    from flowfn.parallel.workers.answering import learn_tree
 
     learn_tree(digest, pickled)
 

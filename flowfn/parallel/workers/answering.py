@@ -157,12 +157,12 @@ def learn_tree(digest: bytes, pickled: bytes) -> None:
         _failed[digest] = error
 
 
-def serve_learned(digest: bytes, call: Callable[[Node, Feed], Reply], name: Name | None, parcel: Parcel) -> Answer:
-    """`serve` where the tree was told before."""
-    return serve(digest, None, call, name, parcel)
+def answer_learned(digest: bytes, call: Callable[[Node, Feed], Reply], name: Name | None, parcel: Parcel) -> Answer:
+    """`answer_task` where the tree was told before."""
+    return answer_task(digest, None, call, name, parcel)
 
 
-def serve(
+def answer_task(
     digest: bytes,
     pickled: bytes | Callable[[], bytes] | None,
     call: Callable[[Node, Feed], Reply],
