@@ -1,7 +1,9 @@
 """One loader for several trainings: a flow that is served, in this machine's memory or over a network.
 
-server      serve: who is there, and what is sent to whom
+server      serve: the address, the state, and how it runs
+consumers   who is there, and what is sent to whom
 passes      a pass of the served flow, shared out or given to all
+making      ... in a thread of its own
 client      connect: what is served, as a source
 memory      datapoints in shared memory, between the two
 messages    datapoints on a wire, and what the two say

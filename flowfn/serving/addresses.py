@@ -8,6 +8,10 @@ from typing import Any
 from flowfn import rules
 from flowfn.extras import needed
 
+HEARTBEAT, GIVEN_UP = 1000, 5000
+"""Milliseconds after which the other end is asked for a sign of life, and from then on until a connection that gives
+none is taken for cut."""
+
 _FORM = re.compile(r"ipc://.+|tcp://(\[[^\]]+\]|[^:/\[\]]+):(\d+|\*)")
 _LOOPBACK = re.compile(r"127(\.\d+){3}|localhost|\[::1\]")
 
@@ -64,6 +68,11 @@ def public_half(key: str, who: str) -> bytes:
     except Exception as error:  # ZMQError, or what it says of letters that are none
         raise ValueError(f"{who}(): key must be what new_key() gave, a string of 40 characters") from error
     return public
+
+
+def watch(socket: Any) -> None:
+    """Let a socket find out that a connection is dead about which nobody says so."""
+    socket.heartbeat_ivl, socket.heartbeat_timeout = HEARTBEAT, GIVEN_UP
 
 
 def encrypt(socket: Any, key: str, who: str, server: bool) -> None:

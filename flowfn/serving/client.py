@@ -20,7 +20,7 @@ from flowfn.extras import needed
 from flowfn.flows.flow import Flow
 from flowfn.flows.sources import LiveNode, Source
 from flowfn.kinds.runs import Run
-from flowfn.serving.addresses import ADDRESS, KEY, check_key, encrypt, is_local
+from flowfn.serving.addresses import ADDRESS, KEY, check_key, encrypt, is_local, watch
 from flowfn.serving.memory import is_shared, open_block
 from flowfn.serving.messages import Malformed, packed, read, unpacked
 from flowfn.showing import as_called, brief
@@ -71,7 +71,7 @@ def connect(
     From one in mode "queue" it is whatever comes; one that goes on from a state gets what is left, and counts on.
     A datapoint is acknowledged when the next one is asked for, or the pass is closed; behind a `prefetch` that is
     earlier than it is used. With several addresses datapoints come from each in turn, or from "queue" servers as they
-    come. Arrays are the consumer's own to write to if they came in shared memory, otherwise they are read-only.
+    come. Arrays are the consumer's own to write to.
 
     It is read in the process that iterates. With `pickle=True` what comes is unpickled: whoever sends it can run any
     code here.
@@ -207,7 +207,7 @@ class _Link:
         socket.linger = 200
         socket.maxmsgsize = LARGEST
         socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
-        socket.heartbeat_ivl, socket.heartbeat_timeout = 1000, 5000
+        watch(socket)
         socket.identity = secrets.token_bytes(16).replace(b"\0", b"\1")
         if servers.key is not None:
             encrypt(socket, servers.key, "connect", False)

@@ -7,11 +7,13 @@ gives each datapoint to everyone: it keeps the last few, and waits for the slowe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from flowfn.flows.iterating import FlowIterator
+from flowfn.parallel.tasks.threads import wait_for
+from flowfn.serving.making import END, FlowThread
 from flowfn.serving.memory import Block
 
 
@@ -46,25 +48,23 @@ class Consumer:
 
 
 class Pass:
-    """What both kinds have: the iterator, what it gave, whether it is over, and who takes part."""
+    """What both kinds have: the thread that reads the flow, whether it is over, and who takes part."""
 
-    def __init__(self, epoch: int, outputs: FlowIterator[Any], start: int, pack: Callable[[int, Any], Item]) -> None:
-        self.epoch, self.outputs, self.following, self.pack = epoch, outputs, start, pack
+    def __init__(self, epoch: int, flow: FlowThread, start: int, pack: Callable[[int, Any], Item]) -> None:
+        self.epoch, self.flow, self.following, self.pack = epoch, flow, start, pack
         self.members: set[Consumer] = set()
         self.waits = True  # for all who are to take part from the beginning on
         self.over = False
 
-    def made(self) -> Item | None:
-        """The next datapoint of the flow; None behind the last."""
-        for value in self.outputs:
-            self.following += 1
-            return self.pack(self.following - 1, value)
-        self.over = True
+    def made(self, ahead: int = 1) -> Item | None:
+        """The next datapoint of the flow; None behind the last, and while it is being made.
+        `ahead`: whether another may be made meanwhile."""
+        for value in self.flow.take(ahead) if not self.over else ():
+            if value is not END:
+                self.following += 1
+                return self.pack(self.following - 1, value)
+            self.over = True
         return None
-
-    def close(self) -> None:
-        """Let go of what the flow holds."""
-        self.outputs.close()
 
 
 class Queue(Pass):
@@ -80,9 +80,8 @@ class Queue(Pass):
         """A datapoint that nobody has; None if there is none now."""
         if self.again:
             return self.again.popleft()
-        while not self.over:
-            item = self.made()
-            if item is not None and item.position not in self.given:
+        while (item := self.made()) is not None:
+            if item.position not in self.given:
                 return item
         return None
 
@@ -128,9 +127,10 @@ class Broadcast(Pass):
         if at < len(self.items):
             return self.items[at]
         slowest = min(member.done for member in self.members)
-        if self.over or self.following - slowest >= self.window:
+        room = self.window - (self.following - slowest)
+        if room < 1:
             return None
-        item = self.made()
+        item = self.made(min(1, room - 1))
         if item is not None:
             self.items.append(item)
             while len(self.items) > self.window:
@@ -148,3 +148,81 @@ class Broadcast(Pass):
         """The others go on."""
         self.members.discard(consumer)
         consumer.held.clear()
+
+
+class Passes:
+    """The passes that are under way, and what is known of the epochs before: a state, as JSON."""
+
+    pack: Callable[[int, Any], Item]  # what makes an item of a datapoint
+
+    def __init__(self, flow: Any, mode: str, window: int, ring: Callable[[], None]) -> None:
+        self.flow, self.mode, self.window, self.ring = flow, mode, window, ring
+        begins = flow.state_dict()
+        self.seed, self.fingerprint = begins["seed"], begins["fingerprint"]
+        self.all: list[Any] = []
+        self.finished: set[int] = set()
+        self.begun: dict[int, tuple[int, list[int]]] = {}  # epochs that go on from a state
+
+    def get(self, epoch: int, start: int) -> Any:
+        """The furthest pass of an epoch in which one who wants `start` next can take part, or a new one."""
+        fitting = [one for one in self.all if one.epoch == epoch]
+        if self.mode == "broadcast":
+            fitting = [one for one in fitting if one.has(start)]
+        return max(fitting, key=lambda one: one.following) if fitting else self._open(epoch, start)
+
+    def _open(self, epoch: int, start: int) -> Any:
+        first, given = (start, []) if self.mode == "broadcast" else self.begun.pop(epoch, (0, []))
+        flow = FlowThread(partial(self.flow.run, seed=self.seed, epoch=epoch, start=first), self.ring)
+        if self.mode == "broadcast":
+            made: Pass = Broadcast(epoch, flow, start, self.pack, window=self.window)
+        else:
+            made = Queue(epoch, flow, first, self.pack, given=given)
+        made.over = epoch in self.finished
+        made.waits = first == 0 and not made.over
+        self.all.append(made)
+        return made
+
+    def tidy(self) -> None:
+        """Close what nobody reads; where datapoints are shared out, not before all of an epoch are done with."""
+        for one in [one for one in self.all if not one.members]:
+            if self.mode == "broadcast" or one.epoch in self.finished:
+                self.all.remove(one)
+                one.flow.close()
+
+    def close(self) -> None:
+        """Let go of what the flow holds, and wait a while for that."""
+        for one in self.all:
+            one.flow.close()
+        wait_for([one.flow for one in self.all])
+        self.all.clear()
+
+    def state(self) -> dict[str, Any]:
+        """Which datapoints of which epochs are done with."""
+        state = {"fingerprint": self.fingerprint, "seed": self.seed, "mode": self.mode}
+        if self.mode == "queue":
+            under_way = [one for one in self.all if one.epoch not in self.finished]
+            begun = self.begun | {one.epoch: (one.first, sorted(one.given)) for one in under_way}
+            state |= {"finished": sorted(self.finished)}
+            state |= {"begun": {str(epoch): [first, given] for epoch, (first, given) in begun.items()}}
+        return state
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            ValueError: it is of another pipeline or mode, or none.
+        """
+        try:
+            fingerprint, seed, mode = state["fingerprint"], state["seed"], state["mode"]
+            finished = {int(epoch) for epoch in state.get("finished", [])}
+            begun = {int(epoch): (int(first), [*map(int, given)])
+                     for epoch, (first, given) in state.get("begun", {}).items()}  # fmt: skip
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"load_state_dict(): that is no state of a server: {error!r}") from error
+        if (fingerprint, mode) != (self.fingerprint, self.mode):
+            raise ValueError(
+                "load_state_dict(): the state is of another server\n"
+                f"  saved: {mode}, {fingerprint}\n  this:  {self.mode}, {self.fingerprint}\n"
+                "Serve the pipeline that saved it, or begin with another file"
+            )
+        self.seed, self.finished, self.begun = seed, finished, begun

@@ -140,7 +140,8 @@ def benchmark(quick: bool) -> list[Finding]:
             }
             for name, way in ways.items():
                 try:
-                    found.setdefault(name, []).append(from_a_sender(*way, n))
+                    rate = from_a_sender(*way, n)
+                    found.setdefault(name, []).append(rate)
                 except ImportError as error:
                     print(f"{name} cannot be measured: {error}")
             address = f"ipc://{folder}/shared{turn}"

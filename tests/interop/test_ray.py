@@ -68,7 +68,13 @@ class TestWithTwoNodes:
     def test_where_it_runs_is_explained(self, capsys):
         ff.explain(ff.pipe(range(8), ff.map(float), ff.prefetch(4, executor=executor())))
         assert "Ray, 2 at a time" in capsys.readouterr().out
-        asked = [{"num_cpus": 0.5}, {"num_gpus": 1}, {"num_gpus": 0.5, "num_cpus": 0.1}, {"num_cpus": 0}, {"num_cpus": 2}]
+        asked = [
+            {"num_cpus": 0.5},
+            {"num_gpus": 1},
+            {"num_gpus": 0.5, "num_cpus": 0.1},
+            {"num_cpus": 0},
+            {"num_cpus": 2},
+        ]
         assert [executor(**options).workers for options in asked] == [4, 1, 2, 2, 1]
 
     def test_large_arrays_are_read_only_in_ray_and_may_be_written_to_here(self):

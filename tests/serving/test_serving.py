@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.serving import connect, new_key, serve
+from flowfn.serving import addresses, client, connect, consumers, new_key, serve
 from flowfn.serving.messages import VERSION, Malformed, packed, read, unpacked, write
 from flowfn.testing import check, left_behind, same
 from tests.waiting import eventually, in_child, run_script
@@ -65,9 +65,10 @@ def forked(run):
 
 
 class Proxy:
-    """A TCP proxy whose connections can be cut, or held up."""
+    """A slow network: a TCP proxy whose connections can be cut, or held up."""
 
-    def __init__(self, address):
+    def __init__(self, address, delay):
+        self.delay = delay
         self.target = ("127.0.0.1", int(address.rpartition(":")[2]))
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"tcp://127.0.0.1:{self.listener.getsockname()[1]}"
@@ -90,6 +91,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := source.recv(4096):
                 self.passes.wait()
+                time.sleep(self.delay)
                 target.sendall(data)
 
     def cut(self):
@@ -174,6 +176,53 @@ def test_one_who_comes_late_or_goes_on_gets_the_rest():
         assert same(list(connect(server.address, timeout=TIMEOUT)), list(flow.run(epoch=0)))
 
 
+def test_who_joins_under_way_reads_with_the_others_as_soon_as_it_can():
+    made, flow = Counter(), numbers()
+    flow = ff.pipe(flow, ff.tap(lambda item: made.update([int(item[0])])))
+    order = [int(one[0]) for one in numbers()]
+    with serve(flow, HERE, mode="broadcast", window=6) as server:
+        first, second, late = (iter(connect(server.address, timeout=TIMEOUT, ahead=1)) for _ in range(3))
+        got = [int(next(first)[0]) for _ in range(3)]
+        assert [int(next(second)[0]) for _ in range(3)] == got  # what was given before is there
+        assert set(made.values()) == {1}
+        second.close()
+        got += [int(next(first)[0]) for _ in range(27)]
+        assert [int(next(late)[0]) for _ in range(30)] == got
+        thread = threading.Thread(target=lambda: got.extend(int(one[0]) for one in first))
+        thread.start()
+        assert [int(one[0]) for one in late] == order[30:]
+        thread.join()
+    assert got == order
+    assert [made[i] for i in order] == [2] * 24 + [made[i] for i in order[24:36]] + [1] * 24
+
+
+def test_who_cannot_see_the_memory_gets_messages(monkeypatch):
+    """Of two consumers one shares memory, until a block cannot be opened any more, and the other does not."""
+    sees, opens = [True, False], iter(range(1000))
+    monkeypatch.setattr(client, "is_shared", lambda *name: sees.pop())
+    open_block = client.open_block
+
+    def denied(name):
+        if next(opens) > 10:
+            raise OSError("no such block")
+        return open_block(name)
+
+    monkeypatch.setattr(client, "open_block", denied)
+    flow = ff.pipe(numbers(40, 20_000), ff.map(lambda array: {"a": array, "b": [array[:3], "x"]}))
+    with serve(flow, HERE, mode="broadcast", consumers=2) as server:
+        got = [[], []]
+        threads = [
+            threading.Thread(target=lambda one=one: one.extend(connect(server.address, timeout=TIMEOUT))) for one in got
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert same(got, [list(flow.run(epoch=0))] * 2)
+    assert 12 <= next(opens) <= 15  # one of those on their way then could not be opened, and the rest were not tried
+    assert all(item["a"].flags.writeable for one in got for item in one)
+
+
 def test_several_servers_feed_one_consumer():
     with serve(range(5), HERE, mode="broadcast") as a, serve(range(10, 13), HERE, mode="broadcast") as b:
         both = connect([a.address, b.address], timeout=TIMEOUT)
@@ -193,7 +242,7 @@ def test_arrays_cross_in_memory_of_their_own(tmp_path):
         items = [item for item in two if item.flags.writeable and (item == item[0]).all() and item[0] >= 0]
         thread.join()
         assert sorted(int(item[0]) for item in items) == list(range(40))
-        assert 0 < server._lending.out <= 32
+        assert 0 < server._consumers.lending.out <= 32
     assert sorted(int(item[0]) for item in items) == list(range(40))
     assert not list(tmp_path.iterdir())
 
@@ -247,23 +296,60 @@ def test_a_killed_server_goes_on_where_it_stood(tmp_path, mode):
 
 
 @pytest.mark.parametrize("mode", ["queue", "broadcast"])
-def test_cut_connections_lose_nothing(mode):
-    with serve(numbers(), HERE, mode=mode) as server:
-        proxy, got = Proxy(server.address), []
-        consumer = threading.Thread(target=read_all, args=(proxy.address, got, 0.005))
+def test_a_network_that_is_slow_cut_and_parted_loses_nothing(mode, monkeypatch):
+    """Twenty cuts, most in the middle of a message, and a part of the time in which nothing comes through, and nobody
+    says so. Broadcast: each once, in order. Queue: each, and again no more than was on its way when it was parted."""
+    monkeypatch.setattr(client, "is_shared", lambda *name: False)
+    monkeypatch.setattr(client, "FIRST_RETRY", 0.05)
+    monkeypatch.setattr(consumers, "GRACE", 0.2)
+    monkeypatch.setattr(addresses, "HEARTBEAT", 50)
+    monkeypatch.setattr(addresses, "GIVEN_UP", 200)
+    rng, ahead, n = random.Random(mode), 2, 120
+    with serve(numbers(n, 20_000), HERE, mode=mode) as server, contextlib.closing(Proxy(server.address, 1e-4)) as proxy:
+        got = []
+        consumer = threading.Thread(target=read_all, args=(proxy.address, got), kwargs={"ahead": ahead})
         consumer.start()
-        for count in (10, 25, 40):
-            assert eventually(lambda: len(got) >= count)
+        for cut in range(20):
+            seen = len(got)
+            assert eventually(lambda: len(got) > seen)
+            time.sleep(rng.random() * 0.004)
             proxy.cut()
-        assert eventually(lambda: len(got) >= 50)
-        proxy.passes.clear()
-        time.sleep(0.1)
-        proxy.passes.set()
+            if cut == 10:
+                proxy.passes.clear()
+                assert eventually(lambda: not server._consumers.known)
+                proxy.passes.set()
         consumer.join(20)
         assert not consumer.is_alive()
-        proxy.close()
-    expected = [int(one[0]) for one in numbers()]
+    expected = [int(one[0]) for one in numbers(n)]
     assert got == expected if mode == "broadcast" else set(got) == set(expected)
+    assert len(got) <= n + ahead + 1
+
+
+def test_a_slow_datapoint_holds_nobody_else_up():
+    gate, asked = threading.Event(), Counter()
+
+    def slow(i):
+        asked[i] += 1
+        if i == 3 and asked[i] == 1:
+            gate.wait(TIMEOUT)
+        return i
+
+    with serve(ff.pipe(range(6), ff.map(slow)), HERE) as server:
+        consumer = connect(server.address, timeout=TIMEOUT)
+        first, others = iter(consumer.run(epoch=0)), iter(consumer.run(epoch=0))
+        got = [next(first) for _ in range(3)]
+        assert eventually(lambda: asked[3])
+        assert list(consumer.run(epoch=1)) == [*range(6)]
+        assert server.state_dict()["begun"]["0"][0] == 2
+        first.close()  # what it had in hand is done with
+        assert eventually(lambda: server.state_dict()["begun"]["0"][0] == 3)
+        gate.set()
+        assert [*got, *others] == [*range(6)]
+
+
+def test_a_server_ends_though_its_flow_waits_for_somebody():
+    with serve(connect("tcp://127.0.0.1:9"), HERE) as server, pytest.raises(TimeoutError):
+        list(connect(server.address, timeout=0.2))
 
 
 def test_a_server_goes_on_from_its_state():
