@@ -50,7 +50,7 @@ _HOMES: Mapping[tuple[str, str], str] = {
         "DuckDBPyRelation",
     ): "a DuckDB relation; write from_arrays(**relation.fetchnumpy()), or relation.fetchall() for rows",
     ("pyspark", "DataFrame"): "a Spark DataFrame; write flowfn.interop.from_table(df.toPandas()), or read its files",
-    ("ray", "Dataset"): "a Ray data set; write lambda: dataset.iter_rows()",
+    ("ray", "Dataset"): "a Ray data set; write flowfn.interop.from_ray(dataset)",
     (
         "xarray",
         "Dataset",

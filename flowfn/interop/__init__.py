@@ -17,7 +17,8 @@ words in their names import it at once, and are imported by the functions.
     keras_datasets        ... a flow as its PyDataset
     keras_backups         ... the callback that resumes training
     tensorflow            a flow as a tf.data.Dataset
-    ray                   the work of a prefetch on a Ray cluster
+    ray                   the work of a prefetch on a Ray cluster, and its data sets, both ways
+    ray_rows              ... rows by index, and datapoints as rows
     dask                  ... on a Dask cluster
 """
 
@@ -26,6 +27,7 @@ from flowfn.interop.huggingface import to_hf
 from flowfn.interop.jax import to_jax
 from flowfn.interop.keras import as_pydataset
 from flowfn.interop.lightning import as_loader
+from flowfn.interop.ray import from_ray, to_ray
 from flowfn.interop.stateful import as_stateful
 from flowfn.interop.tables import from_table
 from flowfn.interop.tensorflow import as_tf_dataset
@@ -41,10 +43,12 @@ __all__ = [
     "as_stateful",
     "dask",
     "as_tf_dataset",
+    "from_ray",
     "from_table",
     "ray",
     "to_device",
     "to_hf",
     "to_jax",
+    "to_ray",
     "to_torch",
 ]

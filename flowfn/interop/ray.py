@@ -1,7 +1,8 @@
-"""Ray: the work of a prefetch done by the machines of a Ray cluster."""
+"""Ray: the work of a prefetch done by the machines of a Ray cluster, and its data sets, both ways."""
 
 from __future__ import annotations
 
+import importlib
 import signal
 import threading
 import time
@@ -12,10 +13,15 @@ from functools import partial
 from typing import Any
 
 from flowfn.extras import needed
+from flowfn.flows.flow import Flow
+from flowfn.flows.sources import SequenceNode, Source
+from flowfn.flows.sources import flow as as_flow
+from flowfn.functions import around_a_pipe
 from flowfn.parallel.clusters import Call, Cluster
 from flowfn.parallel.tasks.background import collecting
 from flowfn.parallel.workers.answering import TREES
 from flowfn.parallel.workers.processes import Gone
+from flowfn.showing import brief
 
 WATCH = 1.0
 """How often, in seconds, it is looked whether Ray is still there: it tells nobody who waits that it is not."""
@@ -56,6 +62,69 @@ def executor(**options: Any) -> Cluster:
     if wrong := OURS & set(options):
         raise ValueError(f"executor(): {', '.join(sorted(wrong))} must be left out: the pass sends again what was lost")
     return RayExecutor(ray, options)
+
+
+def from_ray(dataset: Any) -> Flow[Any]:
+    """A flow of the rows of a `ray.data.Dataset`, as dicts: {column: value}, read by index.
+
+    The data set is made when the first row is asked for, all of it, and stays in Ray's object store as long as the
+    flow is there; so shuffles, shards and resuming are those of a list. Its order is that of its source, whichever of
+    Ray's tasks was done first: a state that was saved loads in another program as long as the data set is made of the
+    same things and draws nothing. Rows are read in the process that iterates. For what is larger than the object stores
+    and disks of the cluster there is `flow(dataset.iter_rows)`, a stream.
+
+    Raises:
+        ImportError: Ray is not installed, or what its data sets need.
+        TypeError: it is no data set of Ray.
+        RuntimeError: Ray was shut down; raised by the pass.
+
+    >>> import ray.data  # doctest: +SKIP
+    >>> from_ray(ray.data.range(10))[3]  # doctest: +SKIP
+    {'id': 3}
+    """
+    data = _data("from_ray()")
+    from flowfn.interop.ray_rows import Rows
+
+    if not isinstance(dataset, data.Dataset):
+        raise TypeError(f"from_ray(): dataset must be a ray.data.Dataset, got {brief(dataset)}")
+    return Flow(Source(Rows(dataset, GONE), SequenceNode, shown="from_ray(ray.data.Dataset)"))
+
+
+@around_a_pipe
+def to_ray(flow: Any) -> Any:
+    """A `ray.data.Dataset` of a flow of dicts, for work that is done once: to label, to embed, to write.
+
+    Its rows are the datapoints of the flow's present epoch, made by the workers of Ray whenever the data set is read:
+    by several at once if the flow can be indexed, by one if not. A random function draws for each datapoint what it
+    draws here. Leave out `prefetch`: Ray's workers do its work. The rows keep their order where
+    `ray.data.DataContext.get_current().execution_options.preserve_order` is set.
+
+    Raises:
+        ImportError: Ray is not installed, or what its data sets need.
+        ValueError: the flow is endless.
+        TypeError: a datapoint is no dict with texts as keys; raised by Ray, when it is read.
+
+    >>> import flowfn as ff
+    >>> to_ray(ff.map(lambda x: {"x": x}, range(3))).take_all()  # doctest: +SKIP
+    [{'x': 0}, {'x': 1}, {'x': 2}]
+    """
+    _data("to_ray()")
+    from flowfn.interop.ray_rows import dataset_of
+
+    source = as_flow(flow, "to_ray")
+    length = source.node.length_or_none()
+    if length == float("inf"):
+        raise ValueError(f"to_ray(): {source} is endless; write take(n)")
+    return dataset_of(source, int(length or 0) if source.seekable else None)
+
+
+def _data(who: str) -> Any:
+    """Ray's data sets, which need more than Ray does."""
+    needed("ray", who, extra="ray")
+    try:
+        return importlib.import_module("ray.data")
+    except ImportError as error:
+        raise ImportError(f'{who} needs Ray\'s data sets: pip install "ray[data]"', name="ray.data") from error
 
 
 class RayExecutor(Cluster):

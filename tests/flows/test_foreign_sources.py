@@ -102,7 +102,7 @@ INDEXED = {"__len__": lambda self: 3, "__getitem__": indexed}
         (of("duckdb", "DuckDBPyRelation", **INDEXED), "from_arrays(**relation.fetchnumpy())"),
         (of("_duckdb", "DuckDBPyRelation", **INDEXED), "from_arrays(**relation.fetchnumpy())"),
         (of("pyspark.sql.dataframe", "DataFrame", __getitem__=indexed), "df.toPandas()"),
-        (of("ray.data.dataset", "Dataset", __iter__=indexed), "lambda: dataset.iter_rows()"),
+        (of("ray.data.dataset", "Dataset", __iter__=indexed), "flowfn.interop.from_ray(dataset)"),
         (of("xarray.core.dataset", "Dataset", **INDEXED), "ds.data_vars"),
         (of("xarray.core.dataarray", "DataArray", **INDEXED), "array.to_numpy()"),
         (of("dask.array.core", "Array", compute=indexed, **INDEXED), "x.compute()"),

@@ -1,9 +1,14 @@
 """What Ray Data does where a row of examples/from_others.md tells of a difference, beside what is done here."""
 
+import time
+
+import numpy as np
 import pytest
 from beside import odd
+from comparing import assert_same
 
 import flowfn as ff
+from flowfn.interop import from_ray, to_ray
 
 pytestmark = [
     pytest.mark.timeout(100),
@@ -64,3 +69,49 @@ def test_the_last_rows_are_the_test_set_of_ray(theirs):
     train, test = ff.split(range(10), 0.7, 0.3)
     assert sorted([*train, *test]) == [*range(10)]
     assert [*test] != [7, 8, 9]
+
+
+@pytest.fixture
+def pictured():
+    """A function that travels whole: Ray's workers do not find the modules of tests."""
+    return lambda number: {"id": int(number), "image": np.full((2, 3), number), "text": str(number)}
+
+
+def test_rows_of_ray_are_read_by_index(ray, pictured):
+    """In the order of their source, though tasks of Ray are done in any."""
+
+    def slow_at_first(row):
+        time.sleep(0.2 * (row["id"] == 0))
+        return pictured(row["id"])
+
+    ray.data.DataContext.get_current().execution_options.preserve_order = False
+    theirs = ray.data.range(40, override_num_blocks=5).map(slow_at_first)
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    flow, ours = from_ray(theirs), [pictured(i) for i in range(40)]
+    assert len(flow) == 40
+    assert_same([*flow], ours)
+    assert_same(flow[-1], ours[-1])
+    stages = ff.shuffle(), ff.shard(1, 2), ff.batch(3), ff.prefetch(2, executor=ff.interop.ray.executor())
+    with ff.pipe(flow, *stages).run(epoch=1) as iterator:
+        first, state = [next(iterator) for _ in range(3)], iterator.state_dict()
+    again = ff.pipe(from_ray(theirs.limit(40)), *stages)
+    assert_same([*first, *again.load_state_dict(state)], [*ff.pipe(ours, *stages[:-1]).run(epoch=1)])
+    assert [row["id"] for row in from_ray(theirs.filter(lambda row: row["id"] % 2).limit(3))] == [1, 3, 5]
+    assert [*from_ray(ray.data.range(0))] == []
+    with pytest.raises(TypeError, match=r"dataset must be a ray\.data\.Dataset, got \[1\]"):
+        from_ray([1])
+
+
+def test_a_flow_is_a_data_set_of_ray(ray, pictured):
+    noise = ff.map(lambda i, rng: {**pictured(i), "noise": rng.random()}, rng=True)
+    seekable = ff.pipe(range(40), ff.shuffle(), noise).reset_state(3).set_epoch(2)
+    for flow in (seekable, ff.filter(lambda x: x["id"] % 2, seekable)):
+        theirs = to_ray(flow)
+        for _ in range(2):
+            assert_same(theirs.take_all(), [*flow.run(seed=3, epoch=2)])
+    assert_same([*from_ray(to_ray(seekable))], [*seekable.run(seed=3, epoch=2)])
+    assert to_ray(ff.take(0, seekable)).take_all() == []
+    with pytest.raises(ValueError, match="endless"):
+        to_ray(ff.cycle(seekable))
+    with pytest.raises(Exception, match=r"to_ray\(\): datapoints must be dicts"):
+        to_ray(range(3)).take_all()

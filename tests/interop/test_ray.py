@@ -1,14 +1,16 @@
 """The work of a prefetch on a Ray cluster of two nodes, whose workers and nodes are killed, and which goes away."""
 
+import json
 import os
 import signal
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from comparing import assert_same
-from pages import failures
+from pages import blocks, failures
 from sources import noisy
 from waiting import eventually
 
@@ -29,6 +31,7 @@ def cluster():
     """Two nodes on this machine, the second of which can be taken away."""
     from ray.cluster_utils import Cluster
 
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.05"  # otherwise a report takes two seconds
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False},
@@ -109,6 +112,40 @@ class TestWithTwoNodes:
     def test_the_page_runs(self):
         pytest.importorskip("ray.data")
         assert failures(PAGE, "pycon ray") == 0
+
+    @pytest.mark.resumes("Ray Train", "a length", "in an epoch", "other processes, also as many as you like")
+    def test_a_trainer_of_ray_goes_on_where_a_worker_was_killed(self, tmp_path):
+        """The loop of the page, of which a worker is killed in the second epoch."""
+        from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
+        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+        def noisy_and_once_fatal(x, rng):
+            if x == 5 and (tmp_path / "epoch").exists() and not (tmp_path / "killed").exists():
+                (tmp_path / "killed").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if x == 31:
+                (tmp_path / "epoch").touch()
+            return x + rng.random()
+
+        names = {"ray": ray, "ff": ff, "json": json, "Path": Path, "Checkpoint": Checkpoint}
+        names["TemporaryDirectory"] = TemporaryDirectory
+        exec(blocks("python ray train", PAGE)[0], names)
+        data = ff.pipe(range(32), ff.map(noisy_and_once_fatal, rng=True))
+        done = DataParallelTrainer(
+            names["train"],
+            train_loop_config={"data": data},
+            scaling_config=ScalingConfig(num_workers=2),
+            run_config=RunConfig(storage_path=str(tmp_path), failure_config=FailureConfig(max_failures=1)),
+        ).fit()
+        with done.checkpoint.as_directory() as folder:
+            weights = [json.loads(Path(folder, f"{rank}.json").read_text())["weights"] for rank in range(2)]
+        assert (tmp_path / "killed").exists()
+        expected = [0.0, 0.0]
+        for rank in range(2):
+            serial = ff.pipe(data, ff.shuffle(), ff.shard(rank, 2), ff.batch(4))
+            for batch in [*serial.run(epoch=0), *serial.run(epoch=1)]:
+                expected[rank] = expected[rank] / 2 + batch.sum()
+        assert weights == expected
 
     def test_a_datapoint_that_kills_its_workers_is_named(self):
         """By itself Ray does a task again three times, and names none (Ray 2.60, `max_retries`, `WorkerCrashedError`)."""
