@@ -6,6 +6,7 @@ import inspect
 import random
 import signal
 from collections import defaultdict
+from itertools import chain
 from types import FunctionType
 
 import pytest
@@ -27,16 +28,19 @@ def pytest_collection_modifyitems(config, items):
     if not config.getoption("deal"):
         return
     hand, hands = map(int, config.getoption("deal").split("/"))
-    tests, kept = defaultdict(list), set()
+    tests, files, kept = defaultdict(list), defaultdict(list), set()
     for item in items:
         if item.get_closest_marker("everywhere"):
             kept.add(item)
+        elif item.get_closest_marker("together"):
+            files[item.nodeid.partition("::")[0]].append(item)
         else:
-            tests[item.nodeid.partition("[")[0]].append(item)
+            tests[item.nodeid.partition("[")[0]].append([item])
+    tests.update((name, [all_of_it]) for name, all_of_it in files.items())
     for name, cases in tests.items():
         cards = random.Random(name)
         cards.shuffle(cases)  # every third case might be of one setting
-        kept.update(cases[(hand + cards.randrange(hands)) % hands :: hands])
+        kept.update(chain.from_iterable(cases[(hand + cards.randrange(hands)) % hands :: hands]))
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = filter(kept.__contains__, items)
 

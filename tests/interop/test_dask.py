@@ -1,7 +1,11 @@
 """The work of a prefetch on a Dask cluster, whose workers are killed, and which goes away."""
 
+import contextlib
 import os
+import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,43 +22,79 @@ from flowfn.interop.dask import executor
 distributed = pytest.importorskip("distributed")
 pytestmark = [
     pytest.mark.timeout(60),
+    pytest.mark.together,
     pytest.mark.filterwarnings("ignore"),  # sockets of killed workers, closed late
 ]
 PAGE = Path(__file__).parents[2] / "examples" / "many_machines.md"
 
 
+CLUSTER = """
+import asyncio, os, sys
+from distributed import Nanny, Scheduler
+
+async def forever(make):
+    async with make() as one:
+        print(os.getpid(), one.address, flush=True)
+        await one.finished()
+
+def start(make):
+    if not os.fork():
+        asyncio.run(forever(make))
+
+start(lambda: Scheduler(host="127.0.0.1", port=0, dashboard=False))
+for address in sys.stdin:
+    start(lambda: Nanny(address.strip(), nthreads=1, memory_limit=0, silence_logs=100))
+"""
+
+
+class Cluster:
+    """A scheduler and nodes, each a process that can be killed; a node is a nanny, and a worker that it starts again."""
+
+    def __init__(self, folder):
+        paths = os.pathsep.join(sys.path)
+        self.program = subprocess.Popen(
+            [sys.executable, "-c", CLUSTER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": paths, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"},
+            start_new_session=True,
+        )
+        self.scheduler, self.address = self.said()
+
+    def said(self):
+        number, address = self.program.stdout.readline().split()
+        return int(number), address
+
+    def add_node(self):
+        """A further node; the number of its nanny's process."""
+        self.program.stdin.write(f"{self.address}\n")
+        self.program.stdin.flush()
+        return self.said()[0]
+
+    def close(self):
+        os.killpg(self.program.pid, signal.SIGKILL)
+        self.program.communicate()
+
+
 @pytest.fixture(scope="module")
-def cluster():
-    """Two worker processes, which nannies start again when they have died.
-
-    A nanny is closed for good whose worker is being started at the moment when 15 seconds are over since it died before
-    (distributed 2026.8, `SpecCluster._update_worker_status`).
-    """
-    import dask
-
-    sparing = {
-        "distributed.deploy.lost-worker-timeout": "1 hour",
-        "distributed.scheduler.allowed-failures": 0,
-        "distributed.comm.retry.count": 0,
-        "distributed.admin.log-format": "",
-    }
-    with (
-        dask.config.set(sparing),
-        distributed.LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            silence_logs=100,
-            memory_limit=0,
-        ) as cluster,
-    ):
+def cluster(tmp_path_factory):
+    with contextlib.closing(Cluster(tmp_path_factory.mktemp("dask"))) as cluster:
+        for _ in range(2):
+            cluster.add_node()
         yield cluster
 
 
 @pytest.fixture(scope="module")
 def client(cluster):
-    with distributed.Client(cluster) as client:
+    import dask
+
+    with (
+        dask.config.set({"distributed.comm.retry.count": 0, "distributed.admin.log-format": ""}),
+        distributed.Client(cluster.address) as client,
+    ):
         yield client
 
 
@@ -65,6 +105,10 @@ def make(*stages):
 def slow(x):
     time.sleep(0.01)
     return [x, os.getpid()]
+
+
+def on_node(x):
+    return [*slow(x), os.getppid()]
 
 
 def fatal(x):
@@ -145,16 +189,18 @@ def test_a_flow_is_shipped_once_whatever_workers_die(client):
 
 
 def test_workers_killed_in_the_middle_lose_and_double_nothing(client):
-    got = []
+    got, rng = [], random.Random(0)
     for number, pid in ff.pipe(range(100), ff.map(slow), ff.prefetch(4, executor=executor(client))):
         got.append(number)
-        if number == 30:
-            os.kill(pid, signal.SIGKILL)
+        if number in (30, 60):
+            time.sleep(rng.random() / 20)
+            with contextlib.suppress(ProcessLookupError):  # the one of before
+                os.kill(pid, signal.SIGKILL)
     assert got == list(range(100))
 
 
 def test_the_page_runs(cluster):
-    assert failures(PAGE, "pycon dask", address=cluster.scheduler_address) == 0
+    assert failures(PAGE, "pycon dask", address=cluster.address) == 0
 
 
 def test_a_datapoint_that_kills_its_workers_is_named(client):
@@ -212,18 +258,35 @@ def test_what_is_no_client_is_refused(wrong):
         executor(wrong)
 
 
+def test_a_node_killed_in_the_middle_loses_nothing(cluster, client):
+    """The nanny with the worker, so that nobody starts it again."""
+    node, got = cluster.add_node(), []
+    flow = ff.pipe(range(150), ff.map(on_node), ff.prefetch(4, executor=executor(client)))
+    assert eventually(lambda: sum(client.nthreads().values()) == 3, 20)
+    for number, worker, nanny in flow:
+        got.append(number)
+        if nanny == node:
+            os.kill(nanny, signal.SIGKILL)
+            os.kill(worker, signal.SIGKILL)
+            node = None
+    assert got == list(range(150))
+    assert node is None
+
+
 def test_a_cluster_that_is_gone_is_said(cluster, client):
-    own, got = executor(client), []
+    own, got, killed = executor(client), [], []
     flow = ff.pipe(range(1000), ff.map(slow), ff.prefetch(4, executor=own))
 
     def train():
         for x, _ in flow:
             got.append(x)
             if x == 10:
-                cluster.close()
+                os.kill(cluster.scheduler, signal.SIGKILL)
+                killed.append(time.monotonic())
 
     with pytest.raises(RuntimeError, match=r"the Dask cluster of tcp.* is gone"):
         train()
+    assert time.monotonic() - killed[0] < 10
     assert got == list(range(len(got)))
     with pytest.raises(RuntimeError, match=r"the Dask cluster of tcp.* is gone"):
         list(flow)

@@ -31,16 +31,17 @@ def cluster():
     """Two nodes on this machine, the second of which can be taken away."""
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.05"  # otherwise a report takes two seconds
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False},
-    )
-    cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=STORE)
-    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.05")  # otherwise a report takes two seconds
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False},
+        )
+        cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=STORE)
+        ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
 
 
 def make(*stages):
@@ -113,7 +114,9 @@ class TestWithTwoNodes:
         pytest.importorskip("ray.data")
         assert failures(PAGE, "pycon ray") == 0
 
-    @pytest.mark.resumes("Ray Train", "a length", "in an epoch", "other processes, also as many as you like")
+    @pytest.mark.resumes(
+        "Ray Train: a loop of your own in 2 workers, with `shard`", "a length", "in an epoch", "other processes"
+    )
     def test_a_trainer_of_ray_goes_on_where_a_worker_was_killed(self, tmp_path):
         """The loop of the page, of which a worker is killed in the second epoch."""
         from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
