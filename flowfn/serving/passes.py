@@ -81,7 +81,7 @@ class Queue(Pass):
         if self.again:
             return self.again.popleft()
         while (item := self.made()) is not None:
-            if item.position not in self.given:
+            if item.position >= self.first and item.position not in self.given:
                 return item
         return None
 

@@ -223,6 +223,19 @@ def test_who_cannot_see_the_memory_gets_messages(monkeypatch):
     assert all(item["a"].flags.writeable for one in got for item in one)
 
 
+def test_what_is_served_may_be_very_long():
+    n, flow = 10**12, ff.shuffle(range(10**12))
+    with (
+        serve(flow, HERE, mode="broadcast") as server,
+        connect(server.address, timeout=TIMEOUT).run(start=n - 2) as end,
+    ):
+        assert list(end) == [flow[n - 2], flow[n - 1]]
+    state = {"finished": [], "begun": {"0": [n - 3, [n - 2]]}}
+    with serve(flow, HERE) as server:
+        server.load_state_dict(server.state_dict() | state)
+        assert list(connect(server.address, timeout=TIMEOUT)) == [flow[n - 3], flow[n - 1]]
+
+
 def test_several_servers_feed_one_consumer():
     with serve(range(5), HERE, mode="broadcast") as a, serve(range(10, 13), HERE, mode="broadcast") as b:
         both = connect([a.address, b.address], timeout=TIMEOUT)
