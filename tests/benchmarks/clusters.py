@@ -91,7 +91,7 @@ def with_dask(n: int) -> Iterator[dict[str, Callable[[], object]]]:
 
 def benchmark(quick: bool) -> list[Finding]:
     """Every contestant makes the same images, and they take turns."""
-    n = 10 * BATCH if quick else 100 * BATCH
+    n = 4 * BATCH if quick else 100 * BATCH
     with ExitStack() as stack:
         runs = {PROCESSES: partial(consume, pipeline(n, processes=2))}
         runs |= stack.enter_context(with_ray(n)) | stack.enter_context(with_dask(n))

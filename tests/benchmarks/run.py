@@ -46,6 +46,8 @@ BENCHMARKS = (
     "frames",
     "balancing",
     "language",
+    "clusters",
+    "serving",
 )
 
 ABOUT = """All contestants of a table are measured in the same run, turn by turn, and the fastest of many rounds of each counts. Absolute

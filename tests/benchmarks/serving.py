@@ -129,7 +129,7 @@ def of_three(make: Callable[[], Iterator[Any]], server: Any = None) -> float:
 
 def benchmark(quick: bool) -> list[Finding]:
     """Both questions."""
-    n, rounds = (100, 2) if quick else (400, 4)
+    n, rounds = (40, 1) if quick else (400, 4)
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(rounds):
