@@ -5,6 +5,7 @@ timing        how fast they come             progressing  a bar
 replaying     an output, made again          tracing      which records it was made of
 resuming      a state, in words              weighing     how equally work is divided among ranks
 watching      which stage changes its inputs
+pages/        pages of HTML that stand alone
 """
 
 from flowfn.seeing.describing import describe, print_datapoint
