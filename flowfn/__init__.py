@@ -58,8 +58,8 @@ from flowfn.parallel import WorkerDied, prefetch, shut_down, warm_up  # isort: s
 # seeing
 from flowfn.flows.flow import Flow  # isort: skip
 from flowfn.flows.iterating import FlowIterator  # isort: skip
-from flowfn.seeing import Origin, Speed, balance, describe, describe_state, explain, origins  # isort: skip
-from flowfn.seeing import print_datapoint, progress, replay, speed  # isort: skip
+from flowfn.seeing import Look, Origin, Speed, balance, describe, describe_state, explain  # isort: skip
+from flowfn.seeing import look, origins, print_datapoint, progress, replay, speed  # isort: skip
 from flowfn.seeing.watching import check_inputs  # isort: skip
 
 from flowfn.pickling.homes import publish as _publish  # isort: skip
@@ -80,6 +80,7 @@ __all__ = [
     "Dropped",
     "Flow",
     "FlowIterator",
+    "Look",
     "Origin",
     "Speed",
     "WorkerDied",
@@ -116,6 +117,7 @@ __all__ = [
     "guard",
     "inside",
     "interleave",
+    "look",
     "map_component",
     "mix",
     "origins",

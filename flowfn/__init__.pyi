@@ -27,12 +27,14 @@ from flowfn.kinds.tallies import Dropped as Dropped
 from flowfn.parallel import WorkerDied as WorkerDied
 from flowfn.parallel import shut_down as shut_down
 from flowfn.parallel import warm_up as warm_up
+from flowfn.seeing import Look as Look
 from flowfn.seeing import Origin as Origin
 from flowfn.seeing import Speed as Speed
 from flowfn.seeing import balance as balance
 from flowfn.seeing import describe as describe
 from flowfn.seeing import describe_state as describe_state
 from flowfn.seeing import explain as explain
+from flowfn.seeing import look as look
 from flowfn.seeing import origins as origins
 from flowfn.seeing import print_datapoint as print_datapoint
 from flowfn.seeing import speed as speed
@@ -57,10 +59,10 @@ __version__: str
 
 # fmt: off
 __all__ = [
-    "Dropped", "Flow", "FlowIterator", "Origin", "Speed", "WorkerDied", "as_list", "balance", "balanced_fit", "batch", "batch_by_cost",
+    "Dropped", "Flow", "FlowIterator", "Look", "Origin", "Speed", "WorkerDied", "as_list", "balance", "balanced_fit", "batch", "batch_by_cost",
     "batch_by_key", "batch_by_length", "best_fit", "cache", "cache_to", "check_inputs", "collate", "compose", "concat", "concat_then_split",
     "cu_seqlens", "cycle", "describe", "describe_state", "epoch_of", "explain", "fake", "files", "filter_map", "first_fit", "flat_map",
-    "flow", "freeze", "from_arrays", "from_queue", "guard", "inside", "interleave", "map_component", "mix", "origins", "pack", "pad",
+    "flow", "freeze", "from_arrays", "from_queue", "guard", "inside", "interleave", "look", "map_component", "mix", "origins", "pack", "pad",
     "pad_to_multiple", "per_process", "phases", "pipe", "prefetch", "print_datapoint", "progress", "quotas", "rebatch", "repeat",
     "repeat_each", "replay", "sample", "scan", "seeded", "select", "shape_of", "shard", "shuffle", "shuffle_buffer", "shut_down", "skip",
     "speed", "split", "split_long", "stack", "stage", "subset", "take", "take_while", "tap", "unbatch", "unique", "warm_up", "window",

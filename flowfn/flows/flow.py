@@ -47,6 +47,7 @@ class Flow(Picklable, Generic[T_co]):
     """
 
     _slicing: ClassVar[Callable[..., Any]]  # the stage that flow[a:b] is, which says so where it is defined
+    _as_html: ClassVar[Callable[..., str | None]]  # how a notebook shows it, likewise
 
     __slots__ = (
         "__weakref__",
@@ -349,6 +350,9 @@ class Flow(Picklable, Generic[T_co]):
         if inner.startswith("pipe(") and inner.endswith(")"):
             return f"{inner[:-1]}, {stage})"
         return f"pipe({inner}, {stage})"
+
+    def _repr_html_(self) -> str | None:
+        return self._as_html(self)
 
     def __getstate__(self) -> Any:
         return (self.part, self.sources, self.made, self._seed, self._epoch, self._reset, self._entropic, self._skip)

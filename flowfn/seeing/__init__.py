@@ -5,11 +5,12 @@ timing        how fast they come             progressing  a bar
 replaying     an output, made again          tracing      which records it was made of
 resuming      a state, in words              weighing     how equally work is divided among ranks
 watching      which stage changes its inputs
-pages/        pages of HTML that stand alone
+looking/      every datapoint after every stage    pages/      pages of HTML that stand alone
 """
 
 from flowfn.seeing.describing import describe, print_datapoint
 from flowfn.seeing.explaining import explain
+from flowfn.seeing.looking import Look, look
 from flowfn.seeing.progressing import progress
 from flowfn.seeing.replaying import replay
 from flowfn.seeing.resuming import describe_state
@@ -18,12 +19,14 @@ from flowfn.seeing.tracing import Origin, origins
 from flowfn.seeing.weighing import balance
 
 __all__ = [
+    "Look",
     "Origin",
     "Speed",
     "balance",
     "describe",
     "describe_state",
     "explain",
+    "look",
     "origins",
     "print_datapoint",
     "progress",

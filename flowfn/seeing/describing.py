@@ -100,8 +100,8 @@ def print_datapoint(datapoint: Any) -> None:
 
 def described(datapoint: Any, title: str) -> str:
     """The lines on a datapoint; the first begins with `title`."""
-    heading = f"{title}: {', '.join(cell for cell in _cells(datapoint, 0) if cell)}"
-    parts = list(_shown_parts(datapoint, 0))
+    heading = f"{title}: {', '.join(cell for cell in cells_of(datapoint, 0) if cell)}"
+    parts = list(shown_parts(datapoint, 0))
     if not parts:
         return heading
     rows = list(_table_lines(parts, 1, COMPONENTS))
@@ -114,19 +114,19 @@ def _table_lines(parts: list[tuple[str, Any]], depth: int, most: int) -> Iterato
     """A line for each part, and below it the lines for its own parts."""
     indent = "  " * depth
     for name, value in parts[:most]:
-        yield (indent + name, *_cells(value, depth))
-        yield from _table_lines(list(_shown_parts(value, depth)), depth + 1, NESTED)
+        yield (indent + name, *cells_of(value, depth))
+        yield from _table_lines(list(shown_parts(value, depth)), depth + 1, NESTED)
     if len(parts) > most:
         yield f"{indent}... and {len(parts) - most} more", "", "", ""
 
 
-def _shown_parts(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+def shown_parts(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
     """The named parts of a value that is shown by its parts."""
     if depth >= DEPTH or (depth and _is_row_of_numbers(value)):
         return
     if isinstance(value, Mapping):
         for key, part in value.items():
-            yield _one_line(key), part
+            yield one_line(key), part
     elif isinstance(value, (list, tuple)):
         yield from zip(getattr(value, "_fields", map(str, range(len(value)))), value)
     elif _is_record(value):
@@ -134,35 +134,35 @@ def _shown_parts(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
             yield one.name, getattr(value, one.name, None)
 
 
-def _cells(value: Any, depth: int) -> tuple[str, str, str]:
+def cells_of(value: Any, depth: int) -> tuple[str, str, str]:
     """(type, size, value) of a value; what is shown by its parts has no third."""
     kind = type(value).__name__
     if isinstance(value, np.generic):
-        return kind, "", _number_word(value)
+        return kind, "", number_word(value)
     if hasattr(value, "dtype") and isinstance(getattr(value, "shape", None), tuple):
         dtype = str(value.dtype).removeprefix("torch.")
         kind = "array" if isinstance(value, np.ndarray) else kind
-        return f"{dtype if len(dtype) <= 20 else 'structured'} {kind}", str(tuple(value.shape)), _range(value)
+        return f"{dtype if len(dtype) <= 20 else 'structured'} {kind}", str(tuple(value.shape)), range_of(value)
     if _is_record(value):
         count = len(fields(value))
-        return kind, f"{count} field{'s' * (count != 1)}", "" if depth < DEPTH else _one_line(value)
+        return kind, f"{count} field{'s' * (count != 1)}", "" if depth < DEPTH else one_line(value)
     if isinstance(value, (str, bytes, bytearray)):
-        return kind, f"length {len(value)}", _one_line(value)
+        return kind, f"length {len(value)}", one_line(value)
     if isinstance(value, (list, tuple, Mapping)):
         return kind, f"length {len(value)}", _inside(value, depth)
     if isinstance(value, (set, frozenset)):
-        return kind, f"length {len(value)}", _one_line(value)
-    return ("None", "", "") if value is None else (kind, "", _one_line(value))
+        return kind, f"length {len(value)}", one_line(value)
+    return ("None", "", "") if value is None else (kind, "", one_line(value))
 
 
 def _inside(value: Any, depth: int) -> str:
     """What is in a list or dict, where it is not shown by its parts."""
     if depth and _is_row_of_numbers(value):
-        return _one_line(value) if len(value) <= 4 else _range(np.asarray(value))
-    return "" if depth < DEPTH else _one_line(value, brief)
+        return one_line(value) if len(value) <= 4 else range_of(np.asarray(value))
+    return "" if depth < DEPTH else one_line(value, brief)
 
 
-def _range(array: Any) -> str:
+def range_of(array: Any) -> str:
     """From the least to the greatest of an array, and how many are not numbers."""
     try:
         array = np.asarray(array)
@@ -171,7 +171,7 @@ def _range(array: Any) -> str:
     if array.size == 0:
         return "empty"
     if array.dtype.kind in "OUS":
-        return _one_line(array.ravel()[:5].tolist() if array.ndim else array.item())
+        return one_line(array.ravel()[:5].tolist() if array.ndim else array.item())
     if array.dtype.kind == "b":
         return f"{np.count_nonzero(array)} of {array.size} true"
     try:
@@ -183,19 +183,19 @@ def _range(array: Any) -> str:
     word = "NaT" if array.dtype.kind in "mM" else "NaN"
     if low is None:
         return f"all {word}"
-    span = "" if array.dtype.kind == "c" else _number_word(low) if array.ndim == 0 else _span(low, high, array.size > 1)
+    span = "" if array.dtype.kind == "c" else number_word(low) if array.ndim == 0 else _span(low, high, array.size > 1)
     gaps = int(np.count_nonzero(missing))
     return ", ".join(text for text in (span, f"{gaps} {word}" if gaps else "") if text)
 
 
 def _span(low: Any, high: Any, several: bool) -> str:
     if low == high:
-        return f"all {_number_word(low)}" if several else _number_word(low)
-    return f"{_number_word(low)} to {_number_word(high)}"
+        return f"all {number_word(low)}" if several else number_word(low)
+    return f"{number_word(low)} to {number_word(high)}"
 
 
-def _number_word(value: Any) -> str:
-    return f"{float(value):.5g}" if getattr(value, "dtype", np.dtype(int)).kind == "f" else _one_line(value, str)
+def number_word(value: Any) -> str:
+    return f"{float(value):.5g}" if getattr(value, "dtype", np.dtype(int)).kind == "f" else one_line(value, str)
 
 
 def _is_row_of_numbers(value: Any) -> bool:
@@ -207,7 +207,7 @@ def _is_record(value: Any) -> bool:
     return is_dataclass(value) and not isinstance(value, type)
 
 
-def _one_line(value: Any, form: Any = _cell_repr.repr) -> str:
+def one_line(value: Any, form: Any = _cell_repr.repr) -> str:
     """A value in one short line, whatever its repr does."""
     try:
         text = " ".join(form(value).split()) if not isinstance(value, str) else form(value)

@@ -52,25 +52,30 @@ def explain(flow: Flow[Any], file: IO[str] | None = None) -> None:
     map(float)          each    10      this process  at once
     batch(4)            group   3       this process  at once
     """
-    root = flow.node
+    rows = table(flow)
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip(), file=file)
+    for remark in remarks(flow, flow._look()):
+        print(f"* {remark}", file=file)
+
+
+def table(flow: Flow[Any]) -> list[tuple[str, str, str, str, str]]:
+    """The lines of `explain`, the names of its columns first."""
+    root, run = flow.node, flow._look()
     where = where_nodes_run(root)
-    run = flow._look()
     rows = [("stage", "kind", "length", "runs in", "resumes")]
-    for depth, node in _tree_lines(root, 0):
+    for depth, node in tree_lines(root, 0):
         rows.append(
             (
                 "  " * depth + _name_in_width(_name(node)),
-                _kind_word(node),
+                kind_word(node),
                 _length_word(node.length(run)),
                 where[node.place],
                 resumes(node),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip(), file=file)
-    for remark in remarks(flow, run):
-        print(f"* {remark}", file=file)
+    return rows
 
 
 def where_nodes_run(root: Node) -> dict[int, str]:
@@ -191,9 +196,10 @@ def _workers(node: PrefetchNode) -> str:
     return f"{options['threads']} thread{'s' * (options['threads'] > 1)}"
 
 
-def _tree_lines(node: Node, depth: int) -> Iterator[tuple[int, Node]]:
+def tree_lines(node: Node, depth: int) -> Iterator[tuple[int, Node]]:
+    """(how far in, stage or source), sources first; those of a stage of several are further in."""
     for source in node.sources:
-        yield from _tree_lines(source, depth + (len(node.sources) > 1))
+        yield from tree_lines(source, depth + (len(node.sources) > 1))
     yield depth, node
 
 
@@ -205,7 +211,8 @@ def _name_in_width(name: str) -> str:
     return name if len(name) <= WIDTH else name[: WIDTH - 4] + "...)"
 
 
-def _kind_word(node: Node) -> str:
+def kind_word(node: Node) -> str:
+    """The kind, as one word."""
     if not node.sources:
         return "source"
     return next((word for kind, word in _KIND_WORDS if isinstance(node, kind)), "stage")

@@ -195,17 +195,31 @@ class Walk:
 
     def _inputs(self, node: Node, run: Run, outputs: Block) -> Iterator[tuple[int, Run, Block]]:
         """One step up."""
+        if len(node.sources) == 1 and not node.part.traits.switches and not self._is_retold(node):
+            yield from self._upward(node, run, outputs)
+        else:  # in the order of the outputs, and not source by source
+            for _, source, above, inputs in self.made_of(node, run, outputs):
+                yield source, above, inputs
+
+    def made_of(self, node: Node, run: Run, outputs: Block) -> Iterator[tuple[int, int, Run, Block]]:
+        """(output, source, its run, inputs): what each of some outputs of a node is made of, one step up."""
+        if self._is_retold(node):
+            yield from self._retold(node, run, outputs)
+            return
+        for index in ints(outputs):
+            for source, above, inputs in self._upward(node, run, range(index, index + 1)):
+                yield index, source, above, inputs
+
+    def _is_retold(self, node: Node) -> bool:
+        return not node.seekable and node.retold
+
+    def _upward(self, node: Node, run: Run, outputs: Block) -> Iterator[tuple[int, Run, Block]]:
+        """One step up where arithmetic tells."""
         if node.guards and node.part.arguments["then"] == "next":
             self.exact = False  # it may have taken a later one
-        if not node.seekable and node.retold:
-            yield from self._retold(node, run, outputs)
-        elif len(node.sources) == 1 and not node.part.traits.switches:
-            for source, above, inputs in node.upward(run, outputs):
-                cut = isinstance(node, Group) and not node.seekable
-                yield source, above, self._there(node, above, inputs) if cut else inputs
-        else:  # in the order of the outputs, and not source by source
-            for index in ints(outputs):
-                yield from node.upward(run, range(index, index + 1))
+        for source, above, inputs in node.upward(run, outputs):
+            cut = isinstance(node, Group) and not node.seekable
+            yield source, above, self._there(node, above, inputs) if cut else inputs
 
     def _there(self, node: Node, run: Run, inputs: Block) -> Block:
         """Those inputs that there are: a last batch may be short."""
@@ -219,7 +233,7 @@ class Walk:
         reading.close()
         return np.array([index for index in ints(inputs) if index < there], np.int64)
 
-    def _retold(self, node: Node, run: Run, outputs: Block) -> Iterator[tuple[int, Run, Block]]:
+    def _retold(self, node: Node, run: Run, outputs: Block) -> Iterator[tuple[int, int, Run, Block]]:
         """What some outputs are made of, told while they are made again."""
         trace, wanted = Trace(node.place), list(ints(outputs))
         used: dict[int, list[Use]] = {}
@@ -235,7 +249,7 @@ class Walk:
         self.exact &= trace.exact and not (trace.parts and any(map(_joins, top_down(*node.sources))))
         for number in wanted:
             for source, above, inputs in used.get(number, ()):
-                yield source, above, _indices(node.sources[source], above, np.asarray(inputs, np.int64))
+                yield number, source, above, _indices(node.sources[source], above, np.asarray(inputs, np.int64))
 
 
 def _indices(node: Node, run: Run, numbers: np.ndarray) -> np.ndarray:

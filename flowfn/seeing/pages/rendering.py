@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from flowfn.extras import needed
@@ -24,7 +23,7 @@ def rendered(template: str, who: str = "page()", /, **values: Any) -> str:
 
 def written(name: str) -> str:
     """A style or a script of `templates/`, as it was written."""
-    return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf8")
+    return Path(__file__).with_name("templates").joinpath(name).read_text(encoding="utf8")
 
 
 def page(title: str, body: str, *, style: str = "", script: str = "") -> str:
@@ -50,8 +49,9 @@ def page(title: str, body: str, *, style: str = "", script: str = "") -> str:
 
 def framed(whole: str, height: int = 480) -> str:
     """A page within another (a notebook): in a frame of its own, so neither's style reaches the other."""
+    markup: Any = needed("markupsafe", "page()", extra="seeing")
     return (
-        f'<iframe srcdoc="{html.escape(whole, quote=True)}" sandbox="allow-scripts allow-modals" '
+        f'<iframe srcdoc="{markup.escape(whole)}" sandbox="allow-scripts allow-modals" '
         f'style="width:100%;height:{height}px;border:0" loading="lazy"></iframe>'
     )
 

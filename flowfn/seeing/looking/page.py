@@ -1,0 +1,148 @@
+"""What was looked at: rows of cells, as a page and as lines of text."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from flowfn.kinds.runs import Length
+from flowfn.kinds.tallies import Dropped
+from flowfn.seeing import pages
+from flowfn.seeing.looking.text import lines, of_how_many
+from flowfn.seeing.looking.views import View
+from flowfn.showing import brief
+
+MOST = 3_000_000
+"""So many characters of pictures and sounds are put into a page; those behind them are left out."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """An output of a stage: its number there, what is seen of it, how long it took; `parts` are the ids of the items
+    above that it was made of, `others` how many more it was made of; `draws` what else would be drawn."""
+
+    id: str
+    number: int
+    round: tuple[int, ...]
+    view: View
+    seconds: float
+    parts: tuple[str, ...] = ()
+    others: int = 0
+    origins: tuple[str, ...] = ()
+    more_origins: bool = False
+    draws: tuple[View, ...] = ()
+    call: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What of a stage's outputs went into one output of the flow; `kept`: some was not made again, but kept."""
+
+    items: tuple[Item, ...]
+    kept: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A stage: how many outputs it gave, made of how many inputs (0: as many), and in how many seconds each."""
+
+    name: str
+    kind: str
+    depth: int
+    plain: bool
+    given: int
+    taken: int
+    seconds: float
+    cells: tuple[Cell, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+
+
+@dataclass(frozen=True, repr=False)
+class Look:
+    """Every datapoint after every stage: printed, lines of text; in a notebook, a page; `save` writes that to a file.
+
+    `html` is the page: one file that needs nothing else. `rows` are the stages.
+
+    >>> import flowfn as ff
+    >>> view = ff.look([[1, 2.5]], 1)
+    >>> [row.name for row in view.rows], view.rows[0].cells[0].items[0].view.parts[1].words
+    (['flow([[1, 2.5]])'], ('float', '', '2.5'))
+    """
+
+    flow: str
+    seed: int
+    epoch: int
+    count: int
+    length: Length
+    rows: tuple[Row, ...]
+
+    @cached_property
+    def html(self) -> str:
+        """The page, as text."""
+        budget = Budget(MOST)
+        body = pages.rendered(
+            "look.html",
+            "look()",
+            look=self,
+            shown=budget.allows,
+            time=in_words,
+            size=size_in_words,
+            brief=brief,
+            total=of_how_many(self.length),
+        )
+        return pages.page(
+            f"look: {self.flow}" if len(self.flow) < 120 else "look",
+            body,
+            style=pages.written("look.css"),
+            script=pages.written("look.js"),
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the page to a file; returns its path."""
+        file = Path(path)
+        file.write_text(self.html, encoding="utf8")
+        return file
+
+    def __repr__(self) -> str:
+        return "\n".join(lines(self))
+
+    def _repr_html_(self) -> str:
+        return pages.framed(self.html, height=640)
+
+
+class Budget:
+    """How many characters of pictures a page may still have."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    def allows(self, address: str) -> bool:
+        """Whether one more fits, which it then has."""
+        self.left -= len(address)
+        return self.left >= 0
+
+
+def in_words(seconds: float) -> str:
+    """A time in the unit that reads best.
+
+    >>> in_words(0.00123), in_words(2.5), in_words(4e-7)
+    ('1.2 ms', '2.5 s', '0.4 µs')
+    """
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= scale or unit == "µs":
+            break
+    return f"{seconds / scale:.1f} {unit}" if seconds < 10 * scale else f"{seconds / scale:.0f} {unit}"
+
+
+def size_in_words(count: int) -> str:
+    """So many bytes, in the unit that reads best.
+
+    >>> size_in_words(12), size_in_words(4096), size_in_words(3_500_000)
+    ('12 B', '4.1 kB', '3.5 MB')
+    """
+    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} B"
