@@ -122,7 +122,7 @@ def _table_lines(parts: list[tuple[str, Any]], depth: int, most: int) -> Iterato
 
 def shown_parts(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
     """The named parts of a value that is shown by its parts."""
-    if depth >= DEPTH or (depth and _is_row_of_numbers(value)):
+    if depth >= DEPTH or (depth and is_row_of_numbers(value)):
         return
     if isinstance(value, Mapping):
         for key, part in value.items():
@@ -157,7 +157,7 @@ def cells_of(value: Any, depth: int) -> tuple[str, str, str]:
 
 def _inside(value: Any, depth: int) -> str:
     """What is in a list or dict, where it is not shown by its parts."""
-    if depth and _is_row_of_numbers(value):
+    if depth and is_row_of_numbers(value):
         return one_line(value) if len(value) <= 4 else range_of(np.asarray(value))
     return "" if depth < DEPTH else one_line(value, brief)
 
@@ -198,9 +198,9 @@ def number_word(value: Any) -> str:
     return f"{float(value):.5g}" if getattr(value, "dtype", np.dtype(int)).kind == "f" else one_line(value, str)
 
 
-def _is_row_of_numbers(value: Any) -> bool:
+def is_row_of_numbers(value: Any) -> bool:
     """Whether a value is a list or tuple of plain numbers."""
-    return isinstance(value, (list, tuple)) and bool(value) and all(type(item) in (int, float) for item in value)
+    return isinstance(value, (list, tuple)) and bool(value) and set(map(type, value)) <= {int, float}
 
 
 def _is_record(value: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from flowfn import rules
 from flowfn.flows import sources
 from flowfn.flows.flow import Flow
+from flowfn.flows.naming import source_names
 from flowfn.flows.sources import LiveNode, OneShotNode
 from flowfn.flows.states import gaps
 from flowfn.kinds.nodes import Node
@@ -133,7 +134,7 @@ class Rows:
         dropped: list[Dropped],
     ) -> None:
         self.root, self.recording, self.ways, self.others, self.dropped = root, recording, ways, others, dropped
-        self.calls = Calls(flow)
+        self.calls, self.several = Calls(flow), len(set(source_names(root).values())) > 1
         self.ids: dict[tuple[int, Spot], str] = {}
 
     def every(self, columns: int) -> list[Row]:
@@ -171,7 +172,7 @@ class Rows:
         if len(parts) == 1 and not ways.others[spot]:
             view = compared(view, self.recording.notes[parts[0]])
         self.ids[column, spot] = f"c{column}-{len(self.ids)}"
-        origins = [f"{name} {index}" if isinstance(name, str) else f"{index}" for name, index in ways.sources[spot]]
+        origins = [f"{name} {index}" if self.several else f"{index}" for name, index in ways.sources[spot]]
         return Item(
             id=self.ids[column, spot],
             number=spot.number,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from flowfn.parallel.tasks.task import weight
-from flowfn.seeing.describing import COMPONENTS, NESTED, cells_of, one_line, shown_parts
+from flowfn.rules import is_number
+from flowfn.seeing.describing import COMPONENTS, NESTED, cells_of, is_row_of_numbers, one_line, range_of, shown_parts
 from flowfn.seeing.looking import pictures
 from flowfn.seeing.looking.overlays import overlaid
 from flowfn.showing import brief
@@ -20,7 +21,7 @@ SAMPLED = 1 << 22
 """Of arrays with more numbers than this, evenly spaced ones are looked at."""
 TEXT = 400
 """So many characters of a text are shown, and of the words that tokens stand for."""
-TOKENS = 64
+TOKENS, NUMBER = 64, 32
 RATES = ("rate", "sample_rate", "sampling_rate", "sr")
 
 
@@ -61,6 +62,8 @@ class Sight:
         array = _as_array(value)
         if array is not None:
             return self._array(value, array, name)
+        if (depth or (isinstance(value, list) and len(value) > COMPONENTS)) and is_row_of_numbers(value):
+            return self._row(value, np.asarray(value), name)
         named = list(shown_parts(value, depth))
         most = NESTED if depth else COMPONENTS
         sight, over = self._hearing(value), overlaid([(key, _as_array(part)) for key, part in named[:most]])
@@ -71,9 +74,9 @@ class Sight:
         drawn = {} if named else dict(zip(("form", "drawn"), self._plain(value)))
         summed = zlib.crc32(repr([type(value).__name__, len(named), *((one.name, one.sum) for one in views)]).encode())
         whole = summed if named and len(views) == len(named) else zlib.crc32(_said_of(value), summed)
-        return View(
-            name, cells_of(value, depth), whole, weight(value), parts=views, more=len(named) - len(views), **drawn
-        )
+        more = len(named) - len(views)
+        size = _bytes_of(value, views, more)
+        return View(name, cells_of(value, depth), whole, size, parts=views, more=more, **drawn)
 
     def _within(self, name: str) -> Sight:
         """The same for a component, where each may have its own words."""
@@ -85,7 +88,7 @@ class Sight:
     def _hearing(self, value: Any) -> Sight:
         """The same, where what is in a value is sound of the rate that stands beside it."""
         if self.rate is None and isinstance(value, Mapping):
-            rates = [value[key] for key in RATES if isinstance(value.get(key), (int, float))]
+            rates = [rate for key in RATES if is_number(rate := value.get(key)) and 1 <= rate < 1e7]
             return replace(self, rate=rates[0]) if rates else self
         return self
 
@@ -94,11 +97,20 @@ class Sight:
         kind, size, words = cells_of(value if few is array else few, 0)
         if few is not array:
             kind, size, words = *cells_of(value[:0], 0)[:1], str(tuple(array.shape)), f"about {words}"
-        view = View(name, (kind, size, words), _sum_of(few), int(array.nbytes))
+        form, drawn = self._drawn(array, few)
+        return View(name, (kind, size, words), _sum_of(few), int(array.nbytes), form, drawn)
+
+    def _row(self, value: Any, array: np.ndarray, name: str) -> View:
+        """A list of plain numbers."""
+        range_shown = one_line(value) if len(value) <= 4 else range_of(sampled(array))
+        words = type(value).__name__, f"length {len(value)}", range_shown
+        form, drawn = ("", None) if array.dtype.kind == "O" else self._drawn(array, array)
+        return View(name, words, zlib.crc32(array.tobytes()), NUMBER * len(value), form, drawn)
+
+    def _drawn(self, array: np.ndarray, few: np.ndarray) -> tuple[str, Any]:
         if callable(self.decode) and array.dtype.kind in "iu" and 1 <= array.ndim <= 2 and array.size:
-            return replace(view, form="tokens", drawn=self._tokens(array))
-        form, drawn = pictures.drawn(array, few, self.rate)
-        return replace(view, form=form, drawn=drawn)
+            return "tokens", self._tokens(array)
+        return pictures.drawn(array, few, self.rate)
 
     def _tokens(self, array: np.ndarray) -> list[str]:
         """The words of the first tokens of the first rows."""
@@ -117,10 +129,6 @@ class Sight:
             return "text", value[:TEXT] + "…" * (len(value) > TEXT)
         if isinstance(value, (bytes, bytearray)):
             return pictures.of_file(bytes(value))
-        if isinstance(value, (list, tuple)) and value and all(type(one) in (int, float) for one in value):
-            if callable(self.decode) and all(type(one) is int for one in value):
-                return "tokens", [self._decoded(np.array(value[:TOKENS])) + " …" * (len(value) > TOKENS)]
-            return pictures.row(np.asarray(value[:SAMPLED]))
         return "", None
 
 
@@ -168,6 +176,13 @@ def _sum_of(array: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"", len(array.shape))
 
 
+def _bytes_of(value: Any, parts: Sequence[View], others: int) -> int:
+    """About how many bytes a value has: of many parts, the others are taken to be like the first."""
+    if parts:
+        return sum(part.bytes for part in parts) * (len(parts) + others) // len(parts)
+    return NUMBER * len(value) if isinstance(value, (list, tuple)) else weight(value)
+
+
 _short = partial(brief, depth=2)
 
 
@@ -177,6 +192,4 @@ def _said_of(value: Any) -> bytes:
         return value.encode("utf8", "surrogatepass")
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
-    if isinstance(value, (list, tuple)) and all(type(one) in (int, float) for one in value):
-        return np.asarray(value).tobytes()
     return one_line(value, _short).encode("utf8", "surrogatepass")

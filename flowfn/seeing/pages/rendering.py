@@ -37,7 +37,7 @@ def page(title: str, body: str, *, style: str = "", script: str = "") -> str:
     True
     """
     scripts = [text for text in (written("page.js"), script) if text]
-    return rendered(
+    whole = rendered(
         "page.html",
         title=title,
         body=body,
@@ -45,15 +45,16 @@ def page(title: str, body: str, *, style: str = "", script: str = "") -> str:
         scripts=[_safe(text) for text in scripts],
         policy=_policy(scripts),
     )
+    return str(whole)
 
 
 def framed(whole: str, height: int = 480) -> str:
     """A page within another (a notebook): in a frame of its own, so neither's style reaches the other."""
     markup: Any = needed("markupsafe", "page()", extra="seeing")
-    return (
-        f'<iframe srcdoc="{markup.escape(whole)}" sandbox="allow-scripts allow-modals" '
-        f'style="width:100%;height:{height}px;border:0" loading="lazy"></iframe>'
-    )
+    frame: str = markup.Markup(
+        '<iframe srcdoc="{}" sandbox="allow-scripts allow-modals" style="width:100%;height:{}px;border:0"></iframe>'
+    ).format(str(whole), height)
+    return frame
 
 
 @cache
