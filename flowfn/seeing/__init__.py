@@ -5,7 +5,10 @@ timing        how fast they come             progressing  a bar
 replaying     an output, made again          tracing      which records it was made of
 resuming      a state, in words              weighing     how equally work is divided among ranks
 watching      which stage changes its inputs
-looking/      every datapoint after every stage    pages/      pages of HTML that stand alone
+cells         type, size and range of a value      summing      many datapoints, component by component
+sheets        their images in one picture
+looking/      every datapoint after every stage   pictures     arrays, drawn
+pages/        pages of HTML that stand alone
 """
 
 from flowfn.seeing.describing import describe, print_datapoint

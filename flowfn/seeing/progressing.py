@@ -34,6 +34,31 @@ def paced(step: int, seconds: float) -> int:
     return max(step // 2, 1) if seconds > 0.05 else step
 
 
+class Clock:
+    """How long whoever reads was waiting for datapoints, and how long datapoints were with them; of some of them."""
+
+    def __init__(self) -> None:
+        self.waited = self.used = 0.0
+
+    def timed(self, datapoint: Any, asked: float) -> Iterator[Any]:
+        """Give a datapoint that was asked for at some time, and note when it came and when the next is asked for."""
+        came = time.perf_counter()
+        yield datapoint
+        self.waited, self.used = self.waited + came - asked, self.used + time.perf_counter() - came
+
+    @property
+    def words(self) -> str:
+        """The share of waiting.
+
+        >>> clock = Clock()
+        >>> clock.waited, clock.used = 1.0, 3.0
+        >>> clock.words
+        'waiting 25%'
+        """
+        whole = self.waited + self.used
+        return f"waiting {self.waited / whole:.0%}" if whole else ""
+
+
 @functools.cache
 def bars() -> Any:
     """tqdm's class of bars, in the notebook's form where there is one, without the thread that it starts.
@@ -94,13 +119,16 @@ class ProgressNode(Each):
 
     def _shown(self, run: Run, source: Outputs, start: int | peekable[Block]) -> Iterator[Any]:
         with self._bar(run, start) as shown:
-            step, first = 1, shown.n
+            step, first, clock = 1, shown.n, Clock()
             try:
                 while True:
                     began = time.perf_counter()
-                    for datapoint in islice(source, step):  # noqa: UP028 - an error in here is told by the loop that it was raised in
+                    for datapoint in islice(source, 1):
+                        yield from clock.timed(datapoint, began)
+                    for datapoint in islice(source, step - 1):
                         yield datapoint
                     fresh = first + source.count - shown.n
+                    shown.set_postfix_str(clock.words, refresh=False)
                     shown.update(fresh)
                     if fresh < step:
                         return
@@ -110,9 +138,13 @@ class ProgressNode(Each):
 
     def _shown_in_groups(self, run: Run, groups: Iterator[Any], start: peekable[Block]) -> Iterator[Any]:
         with self._bar(run, start) as shown:
+            clock = Clock()
+            began = time.perf_counter()
             for rows in groups:
-                yield rows
+                yield from clock.timed(rows, began)
+                shown.set_postfix_str(clock.words, refresh=False)
                 shown.update(len(rows))
+                began = time.perf_counter()
 
     def _bar(self, run: Run, start: int | peekable[Block]) -> Any:
         description, unit, leave, file = (
@@ -183,6 +215,8 @@ def progress(
     file: IO[str] | None = None,
 ) -> Any:
     """Show a bar of every pass, on stderr or in `file`: how many datapoints came through, how fast, how many are left.
+
+    "waiting 37%" says for which share of the time whoever reads waited for datapoints. Of fast ones some are timed.
 
     Datapoints pass unchanged, and what is behind it stays as it was: seekable, gathered in batches, with the same
     random numbers and the same state. The bar counts from where a pass resumes, is described by its epoch unless a

@@ -603,3 +603,15 @@ def test_a_made_up_flow_is_described_measured_and_shown(capsys):
     describe(flow, 1)
     assert capsys.readouterr().out.splitlines()[0] == "datapoint 0 of 4: dict, length 2"
     assert speed(flow, bar=False).bytes == 64 * (8 * 8 * 4 + 8)
+
+
+@pytest.mark.parametrize("slow", ["source", "consumer"])
+def test_a_bar_says_who_waits_for_whom(slow):
+    screen = io.StringIO()
+    nap = {slow: lambda: time.sleep(0.01)}.get
+    flow = ff.pipe(range(20), ff.map(lambda x: nap("source", int)()), progress(file=screen))
+    for _ in flow:
+        nap("consumer", int)()
+    shares = [int(share) for share in re.findall(r"waiting (\d+)%", screen.getvalue())]
+    assert shares
+    assert (shares[-1] > 50) == (slow == "source")

@@ -5,7 +5,7 @@ recording    datapoints noted as they pass, and their time      drawing_anew wha
 following    which outputs went into which                      page, text   what is found, in HTML and in a terminal
 views        a datapoint, seen: a tree of what is in it; what differs from the one before
 notebooks    a flow in a notebook
-pictures     arrays drawn: images, lines, sound, histograms;    overlays     masks, boxes and points over images
+overlays     masks, boxes and points over images
 
     flow --> recorded copy --> ways up (which spots are wanted) --> one pass (they are noted) --> rows of cells
 """

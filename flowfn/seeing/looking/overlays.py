@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.seeing.looking.pictures import COLOURS, coloured, encoded, images_in
+from flowfn.seeing.pictures import COLOURS, coloured, encoded, images_in
 
 _NAMED = {"boxes": re.compile(r"box", re.I), "points": re.compile(r"point|coord|landmark", re.I)}
 

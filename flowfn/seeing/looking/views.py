@@ -12,8 +12,8 @@ import numpy as np
 
 from flowfn.parallel.tasks.task import weight
 from flowfn.rules import is_number
-from flowfn.seeing.describing import COMPONENTS, NESTED, cells_of, is_row_of_numbers, one_line, range_of, shown_parts
-from flowfn.seeing.looking import pictures
+from flowfn.seeing import pictures
+from flowfn.seeing.cells import COMPONENTS, NESTED, cells_of, is_row_of_numbers, one_line, range_of, shown_parts
 from flowfn.seeing.looking.overlays import overlaid
 from flowfn.showing import brief
 
@@ -88,7 +88,8 @@ class Sight:
     def _hearing(self, value: Any) -> Sight:
         """The same, where what is in a value is sound of the rate that stands beside it."""
         if self.rate is None and isinstance(value, Mapping):
-            rates = [rate for key in RATES if is_number(rate := value.get(key)) and 1 <= rate < 1e7]
+            known: list[Any] = [value.get(key) for key in RATES]
+            rates = [rate for rate in known if is_number(rate) and 1 <= rate < 1e7]
             return replace(self, rate=rates[0]) if rates else self
         return self
 

@@ -114,7 +114,7 @@ def encoded(image: np.ndarray, over: Any = None) -> dict[str, Any] | None:
     cv2 = _opencv()
     if cv2 is None:
         return None
-    small = _shrunk(cv2, image)
+    small = shrunk(cv2, image)
     if over is not None:
         small = over(cv2, small, small.shape[1] / image.shape[1])
     few = max(small.shape[:2]) <= 64
@@ -137,7 +137,7 @@ def _file(kind: str, data: bytes, few: bool, shape: tuple[int, ...]) -> dict[str
     }
 
 
-def _shrunk(cv2: Any, image: np.ndarray) -> np.ndarray:
+def shrunk(cv2: Any, image: np.ndarray) -> np.ndarray:
     """An image as bytes, at most SIDE wide and high."""
     steps = [max(side // (4 * SIDE), 1) for side in image.shape[:2]]
     image = image[:: steps[0], :: steps[1]]
