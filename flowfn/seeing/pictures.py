@@ -17,7 +17,7 @@ SIDE = 176
 IMAGES = 4
 LINE, FEW = 160, 16
 """How many points a line has; and how many numbers are rather read than drawn."""
-COLOURS = ((230, 60, 60), (60, 140, 240), (250, 180, 40), (70, 190, 110), (180, 100, 220), (40, 190, 190))
+COLOURS = ((60, 140, 240), (230, 60, 60), (250, 180, 40), (70, 190, 110), (180, 100, 220), (40, 190, 190))
 LABELS = 32
 """Up to what number pixels are rather labels than grey."""
 SECONDS = 4

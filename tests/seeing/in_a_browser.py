@@ -6,13 +6,10 @@ It needs Debian's Chromium and its driver (`apt-get install -y chromium chromium
 """
 
 import base64
-import os
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
-from selenium import webdriver
+from browsers import Browser
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -23,54 +20,6 @@ LONG = (".label b", "em", ".new em", ".dropped p", "summary")
 """What pages of many stages have besides."""
 HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=2">'
 pytestmark = pytest.mark.timeout(90)
-
-
-class Browser:
-    """Chromium without a screen."""
-
-    def __init__(self):
-        chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-        if not (chromium and driver):
-            pytest.fail("Chromium is not here: apt-get install -y chromium chromium-driver")
-        options = webdriver.ChromeOptions()
-        options.binary_location = chromium
-        for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-            options.add_argument(argument)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        self.chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-
-    def open(self, page, width=1440, height=1000, scheme="light", media="screen"):
-        """Open a page, as wide and in such light."""
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-        self.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
-        self.chrome.get(page.as_uri())
-        if folder := os.environ.get("SCREENSHOTS"):
-            shot = self.chrome.execute_cdp_cmd("Page.captureScreenshot", {})
-            Path(folder, f"{page.stem}-{width}-{scheme}-{media}.png").write_bytes(base64.b64decode(shot["data"]))
-
-    def run(self, script):
-        """What some JavaScript returns."""
-        return self.chrome.execute_script(f"return {script}")
-
-    def all(self, selector):
-        """The elements of a selector."""
-        return self.chrome.find_elements(By.CSS_SELECTOR, selector)
-
-    def press(self, *keys):
-        """Press keys, wherever the focus is."""
-        webdriver.ActionChains(self.chrome).send_keys(*keys).perform()
-
-    @property
-    def notice(self):
-        """What the page says at its foot."""
-        return self.all("#notice")[0].text
-
-    @property
-    def focused(self):
-        """The call of the number that has the focus."""
-        return self.run("document.activeElement.dataset.copy")
 
 
 @pytest.fixture(scope="module")

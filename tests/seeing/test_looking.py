@@ -222,11 +222,11 @@ def test_printed_it_is_a_table_of_80_columns():
     said = re.sub(r"x \S+ (µs|ms)", "x # s", str(ff.look(flow, 1)))
     assert re.sub(" {4,}", "   ", said).splitlines() == [
         "look: 1 output of 9, seed 0, epoch 0",
-        "flow([['filefilefilefilefilefilefil...ilefilefilefilefil...  source, 1 x # s",
+        "flow([['filefilefilefilefilefilefil...ilefile...  source   1 x # s",
         "  0  [1] {0: str length 121 'filefilefilefilefilefilefil...ilefilefilefilefil...",
-        "shuffle()   order, 1 x # s",
+        "shuffle()   order   1 x # s",
         "  0  [1] as before",
-        "map(<lambda>)   each, 1 x # s",
+        "map(<lambda>)   each   1 x # s",
         "  0  [1] {0: ~int 121, ...}",
     ]
 

@@ -57,7 +57,7 @@ def _painted(cv2: Any, small: np.ndarray, scale: float, masks: Any, boxes: Any, 
         small[there] = (0.55 * small[there] + 0.45 * coloured(labels)[there]).astype(np.uint8)
     for number, box in enumerate(box for several in boxes for box in several):
         x1, y1, x2, y2 = (round(float(side) * scale) for side in box)
-        cv2.rectangle(small, (x1, y1), (x2, y2), COLOURS[number % len(COLOURS)], 1, cv2.LINE_AA)
+        cv2.rectangle(small, (x1, y1), (x2, y2), COLOURS[number % len(COLOURS)], 2, cv2.LINE_AA)
     for x, y in (point for several in points for point in several):
         centre = round(float(x) * scale), round(float(y) * scale)
         cv2.circle(small, centre, 3, (255, 255, 255), -1, cv2.LINE_AA)

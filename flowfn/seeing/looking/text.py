@@ -9,8 +9,8 @@ from typing import Any
 from flowfn.kinds.runs import Length
 from flowfn.showing import brief
 
-WIDTH, FAILED = 80, 3
-"""Of a line; and so many failures are named."""
+WIDTH, NAME, FAILED = 80, 48, 3
+"""Of a line, and of the name of a stage in it; and so many failures are named."""
 SIGNS = {"new": "+", "type": "~", "size": "~", "values": "~"}
 
 
@@ -44,9 +44,7 @@ def _heading(indent: str, row: Any) -> str:
         return _cut(f"{name}: changes nothing")
     made = f"{row.given} of {row.taken}" if row.taken else f"{row.given}"
     cost = f"{made} x {row.seconds * 1e6:.3g} µs" if row.seconds < 1e-3 else f"{made} x {row.seconds * 1e3:.3g} ms"
-    facts = f"{row.kind}, {cost}"
-    room = WIDTH - len(facts) - 2
-    return f"{_cut(name, room):{room}}  {facts}"
+    return f"{_cut(name, NAME):{NAME}}  {row.kind:6} {cost:>{WIDTH - NAME - 9}}"
 
 
 def _said_of(cell: Any) -> str:
