@@ -136,11 +136,18 @@ def test_a_notebook_shows_a_flow_and_what_look_returns(browser, tmp_path):
     import nbformat
     from nbclient import NotebookClient
 
-    cells = ["import flowfn as ff\nflow = ff.pipe(range(9), ff.shuffle(), ff.batch(3))\nflow", "ff.look(flow, 2)"]
+    cells = [
+        "import flowfn as ff\nflow = ff.pipe(range(9), ff.shuffle(), ff.batch(3))\nflow",
+        "ff.look(flow, 2)",
+        "_ = list(ff.progress(flow))",
+    ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python", "language": "python"}
     NotebookClient(notebook, timeout=60).execute()
-    table, seen = (cell.outputs[0].data for cell in notebook.cells)
+    table, seen = (cell.outputs[0].data for cell in notebook.cells[:2])
+    bar = str(notebook.cells[2].outputs)
+    assert "3/3" in bar
+    assert "waiting" in bar
     assert seen["text/plain"].startswith("look: 2 outputs of 3")
     page = tmp_path / "notebook.html"
     page.write_text(f"<!DOCTYPE html><meta charset=utf-8>{table['text/html']}<hr>{seen['text/html']}", encoding="utf8")

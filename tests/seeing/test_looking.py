@@ -71,6 +71,7 @@ def test_large_batches_are_shown_in_part_and_counted():
         lambda: ff.pipe(ff.mix({"a": range(9), "b": range(100, 140)}, weights=[1, 2]), ff.window(3, step=2), ff.unbatch()),
         lambda: ff.pipe(ff.zip(ff.map(double, range(9), rng=True), ff.map(double, range(9), rng=True)), ff.shuffle()),
         lambda: ff.pipe(range(9), ff.shuffle(), ff.freeze(seed=3), ff.map(double, rng=True), ff.repeat(2), ff.shard(1, 2)),
+        lambda: ff.epoch_of(7, ff.filter(lambda d: d["noise"] % 3, ff.map(double, range(9), rng=True))),
         lambda: ff.pipe([[1] * n for n in (3, 1, 4, 1, 5, 2)] * 3, ff.shuffle(), ff.map(np.array), ff.pack(6), ff.batch(2)),
     ],
 )  # fmt: skip

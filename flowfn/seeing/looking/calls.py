@@ -23,7 +23,7 @@ class Calls:
 
     def of(self, place: int, run: Run, number: int) -> str:
         """The call, or "" if there is none."""
-        if place not in self.reached or len(run.epoch) > 1:
+        if place not in self.reached or len(run.epoch) != 1:
             return ""
         return as_called("flowfn.replay", self.reached[place], str(number), seed=str(run.seed), epoch=str(run.epoch[0]))
 

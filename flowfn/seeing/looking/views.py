@@ -21,7 +21,7 @@ SAMPLED = 1 << 22
 """Of arrays with more numbers than this, evenly spaced ones are looked at."""
 TEXT = 400
 """So many characters of a text are shown, and of the words that tokens stand for."""
-TOKENS, NUMBER = 64, 32
+TOKENS, NUMBER = 128, 32
 RATES = ("rate", "sample_rate", "sampling_rate", "sr")
 
 
