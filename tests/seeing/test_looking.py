@@ -183,6 +183,10 @@ def test_components_are_drawn_as_what_they_are():
         items(ff.look([one], 1).rows[0])[0].view.parts[0].drawn for one in ([photo], [photo, photo[..., 0] > 99])
     )
     assert plain != over  # the mask lies over it
+    boxed = (
+        items(ff.look([{"photo": photo, "boxes": [[5, 5, 30, 30], [1, 1, 9, 9]]}], 1).rows[0])[0].view.parts[0].drawn
+    )
+    assert plain != boxed != over
     assert forms({"ids": np.arange(9), "x": np.arange(9)}, decode={"ids": str}) == {"ids": "tokens", "x": "values"}
     assert forms([np.zeros(999), [5, 6]], decode=repr, rate=8000) == {"0": "sound", "1": "tokens"}
     assert forms({"wave": np.zeros(999, np.int16), "sample_rate": 16000})["wave"] == "sound"

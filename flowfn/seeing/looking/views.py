@@ -21,7 +21,8 @@ SAMPLED = 1 << 22
 """Of arrays with more numbers than this, evenly spaced ones are looked at."""
 TEXT = 400
 """So many characters of a text are shown, and of the words that tokens stand for."""
-TOKENS, NUMBER = 128, 32
+TOKENS, NUMBER, ROWS = 128, 32, 200
+"""So many tokens of a row are decoded; about so many bytes a number of Python has; so many boxes in a list are drawn."""
 RATES = ("rate", "sample_rate", "sampling_rate", "sr")
 
 
@@ -66,7 +67,7 @@ class Sight:
             return self._row(value, np.asarray(value), name)
         named = list(shown_parts(value, depth))
         most = NESTED if depth else COMPONENTS
-        sight, over = self._hearing(value), overlaid([(key, _as_array(part)) for key, part in named[:most]])
+        sight, over = self._hearing(value), overlaid([(key, _as_table(part)) for key, part in named[:most]])
         views = tuple(
             replace(sight._within(key).of(part, key, depth + 1), **over.get(number, {}))
             for number, (key, part) in enumerate(named[:most])
@@ -171,6 +172,15 @@ def _as_array(value: Any) -> np.ndarray | None:
     except Exception:  # of some library that numpy cannot look into
         return None
     return array if array.dtype.kind in "biufc" else None
+
+
+def _as_table(value: Any) -> np.ndarray | None:
+    """The same, and of a short list of rows of numbers."""
+    array = _as_array(value)
+    rows = value if isinstance(value, (list, tuple)) and len(value) <= ROWS else ()
+    if array is None and rows and all(map(is_row_of_numbers, rows)) and len(set(map(len, rows))) == 1:
+        return np.array(rows, np.float64)
+    return array
 
 
 def _sum_of(array: np.ndarray) -> int:
