@@ -38,6 +38,8 @@ from flowfn.seeing import look as look
 from flowfn.seeing import origins as origins
 from flowfn.seeing import print_datapoint as print_datapoint
 from flowfn.seeing import speed as speed
+from flowfn.seeing.profiling import Profile as Profile
+from flowfn.seeing.profiling import profile as profile
 from flowfn.seeing.replaying import replay as replay
 from flowfn.vocabulary.balancing.costs import Cost
 from flowfn.vocabulary.bucketing import shape_of as shape_of
@@ -59,11 +61,12 @@ __version__: str
 
 # fmt: off
 __all__ = [
-    "Dropped", "Flow", "FlowIterator", "Look", "Origin", "Speed", "WorkerDied", "as_list", "balance", "balanced_fit", "batch", "batch_by_cost",
-    "batch_by_key", "batch_by_length", "best_fit", "cache", "cache_to", "check_inputs", "collate", "compose", "concat", "concat_then_split",
-    "cu_seqlens", "cycle", "describe", "describe_state", "epoch_of", "explain", "fake", "files", "filter_map", "first_fit", "flat_map",
-    "flow", "freeze", "from_arrays", "from_queue", "guard", "inside", "interleave", "look", "map_component", "mix", "origins", "pack", "pad",
-    "pad_to_multiple", "per_process", "phases", "pipe", "prefetch", "print_datapoint", "progress", "quotas", "rebatch", "repeat",
+    "Dropped", "Flow", "FlowIterator", "Look", "Origin", "Profile", "Speed", "WorkerDied", "as_list", "balance", "balanced_fit", "batch",
+    "batch_by_cost", "batch_by_key", "batch_by_length", "best_fit", "cache", "cache_to", "check_inputs", "collate", "compose", "concat",
+    "concat_then_split", "cu_seqlens", "cycle", "describe", "describe_state", "epoch_of", "explain", "fake", "files", "filter_map",
+    "first_fit", "flat_map", "flow", "freeze", "from_arrays", "from_queue", "guard", "inside", "interleave", "look", "map_component", "mix",
+    "origins", "pack", "pad", "pad_to_multiple", "per_process", "phases", "pipe", "prefetch", "print_datapoint", "profile", "progress",
+    "quotas", "rebatch", "repeat",
     "repeat_each", "replay", "sample", "scan", "seeded", "select", "shape_of", "shard", "shuffle", "shuffle_buffer", "shut_down", "skip",
     "speed", "split", "split_long", "stack", "stage", "subset", "take", "take_while", "tap", "unbatch", "unique", "warm_up", "window",
     "with_ends", "zip_components",

@@ -14,6 +14,7 @@ HOUSE = Path(ff.__file__).parent
 
 ROOMS = {
     "__main__": "what is run from the command line",
+    "commands": "what is asked from the command line",
     "flowfn": "the public names, and nothing else",
     "testing": "the laws that flows keep",
     "serving": "one flow for trainings in several processes, on one machine and beyond",

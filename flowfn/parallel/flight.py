@@ -143,6 +143,8 @@ class Flight:
                 del self.tasks[index]
                 if task.reply is None:
                     self._learn(task, reply)
+                for aside in reply.asides:
+                    aside.arrive()
                 return task, reply
 
     def stay(self) -> None:

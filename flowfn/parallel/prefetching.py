@@ -245,9 +245,11 @@ def prefetch(
     `sys.path`, `sys.argv`, limits of recursion and of digits, `np.seterr`, decimal context, filters of warnings,
     `csv.field_size_limit`, default timeout of sockets and locale are those of this process when the pass began; threads
     take over context variables (`np.seterr` is one). What cannot be seen from here (torch's default dtype, flags of PIL
-    or OpenCV, what is registered in codecs or plug-ins, logging, `os.umask`, limits of resources, objects of other
-    libraries that are changed in place) is for `setup`: a function that each worker process calls before anything else.
-    Workers with another `setup` are other workers; what it sets stays, and what it raises is raised here.
+    or OpenCV, what is registered in codecs or plug-ins, `os.umask`, limits of resources, objects of other libraries
+    that are changed in place) is for `setup`: a function that each worker process calls before anything else.
+    Workers with another `setup` are other workers; what it sets stays, and what it raises is raised here. What is
+    logged in worker processes reaches the handlers of this one when the task is done, unless `setup` gives them
+    handlers of their own.
 
     Worker processes are kept warm for the next pass, and for other flows that ask for as many with as many threads; in
     a process that is a worker itself, `processes=n` are threads. Large arrays cross in

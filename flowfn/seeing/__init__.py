@@ -8,6 +8,7 @@ watching      which stage changes its inputs
 cells         type, size and range of a value      summing      many datapoints, component by component
 sheets        their images in one picture
 looking/      every datapoint after every stage   pictures     arrays, drawn
+profiling/    why it is slow, and which knob to turn
 pages/        pages of HTML that stand alone
 """
 

@@ -39,7 +39,7 @@ def describe_state(state: Any, flow: Flow[Any] | None = None, *, file: IO[str] |
 
     `state` is a state, a path of a JSON file, or what a framework keeps around states (dicts and lists in each other,
     and texts of JSON in them): each state in it is described. With the flow also how far it is, what it costs to go on,
-    and on how many ranks one can. `python -m flowfn state.json` does it from the command line.
+    and on how many ranks one can. `flowfn state FILE` does it from the command line.
 
     Raises:
         ValueError: there is no state in it; the file is no JSON.

@@ -55,6 +55,7 @@ class Case(NamedTuple):
 NOT_PER_DATAPOINT: Mapping[str, str] = {
     "Dropped": "the record of a datapoint that a guarded stage dropped",
     "Origin": "what `origins` returns",
+    "Profile": "what `profile` returns",
     "Speed": "what `speed` returns",
     "balance": "looks at a plan, on lengths",
     "check_inputs": "looks for a fault, and is left out when it is found",
@@ -65,6 +66,7 @@ NOT_PER_DATAPOINT: Mapping[str, str] = {
     "origins": "looks at one output, afterwards",
     "phases": "a schedule, which `mix` asks",
     "print_datapoint": "prints; `tap` calls it",
+    "profile": "reads a flow, and says what it costs to time it",
     "quotas": "looks at an iterator, when it is asked",
     "replay": "makes one datapoint again, after an error",
     "shut_down": "ends idle workers",

@@ -105,7 +105,7 @@ def test_what_is_no_state_is_said(tmp_path):
 def test_the_command_line_says_the_same(capsys, tmp_path):
     path = tmp_path / "state.json"
     path.write_text(json.dumps(state_of(make())))
-    command = [sys.executable, "-m", "flowfn", str(path), str(tmp_path / "missing.json")]
+    command = [sys.executable, "-m", "flowfn", "state", str(path), str(tmp_path / "missing.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ)
     assert done.stdout.splitlines() == told(capsys, path)
     assert done.returncode == 1
@@ -116,6 +116,6 @@ def test_the_command_line_says_the_same(capsys, tmp_path):
 def test_the_command_line_is_silent_where_nobody_reads_on(tmp_path):
     path = tmp_path / "state.json"
     path.write_text(json.dumps([state_of(make())] * 500))
-    command = f"'{sys.executable}' -m flowfn '{path}' | head -n 1"
+    command = f"'{sys.executable}' -m flowfn state '{path}' | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120, env=os.environ)
     assert (done.stdout, done.stderr) == ("at 0:\n", "")

@@ -191,6 +191,24 @@ def _decimals() -> Any:
     return context
 
 
+def _levels() -> tuple[int, dict[str, tuple[int, bool]]]:
+    """From which level on which logger logs, where that is set."""
+    logging = sys.modules["logging"]
+    named = {name: one for name, one in logging.Logger.manager.loggerDict.items() if hasattr(one, "level")}
+    levels = {name: (one.level, one.disabled) for name, one in {"": logging.root, **named}.items()}
+    return logging.Logger.manager.disable, {name: one for name, one in levels.items() if not name or any(one)}
+
+
+def _set_levels(wanted: tuple[int, dict[str, tuple[int, bool]]]) -> None:
+    import logging
+
+    logging.disable(wanted[0])
+    for name, (level, disabled) in wanted[1].items():
+        logger = logging.getLogger(name or None)
+        logger.setLevel(level)
+        logger.disabled = disabled
+
+
 SETTINGS = (
     Setting("directory", "os", _working_directory, _set_directory),
     Setting("environment", "os", _environment, _set_environment),
@@ -205,6 +223,7 @@ SETTINGS = (
     Setting("printing", "numpy", np.get_printoptions, lambda options: np.set_printoptions(**options)),
     Setting("decimals", "decimal", _decimals, lambda context: _of("decimal", "setcontext")(context.copy())),
     Setting("warnings", "warnings", _filters, _set_filters),
+    Setting("logging", "logging", _levels, _set_levels),
     Setting("fields", "csv", _of("csv", "field_size_limit"), _of("csv", "field_size_limit")),
     Setting("sockets", "socket", _of("socket", "getdefaulttimeout"), _of("socket", "setdefaulttimeout")),
     Setting("locale", "locale", _locale, _set_locale),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from flowfn.kinds.nodes import Node
 from flowfn.kinds.notes import trace
 from flowfn.kinds.runs import NO_GAPS, Anchor, Epoch, Gaps, Length, Outputs, Run
 from flowfn.kinds.tallies import Reached, Tallies
+from flowfn.parallel.tasks.asides import Aside, said
 
 REMEMBERED = 8
 """How many of each kind of thing a worker keeps: trees, passes, unfinished tasks."""
@@ -98,6 +99,7 @@ class Reply:
         default_factory=list
     )  # how far guarded stages were at each output, and at the end
     events: list[Any] = field(default_factory=list)  # what had failed by then
+    asides: Sequence[Aside] = ()
 
 
 class TaskSource(Node):
@@ -209,6 +211,7 @@ def perform(top: Node, feed: Feed, memo: dict[Any, Any], unfinished: dict[Any, U
     reply = Reply(made, positions, time.perf_counter() - began, weight(made[0]) if made else 0, error, text, more=more)
     if top.guarded:
         reply.reached, reply.events = [*reached, tallies.reached()], tallies.events
+    reply.asides = said()
     if more and outputs is not None:
         tallies.made, tallies.events = [], []
         unfinished[feed.pass_id, feed.number, feed.skip + len(made)] = UnfinishedTask(outputs, tallies, tallies.made)

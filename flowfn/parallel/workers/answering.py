@@ -21,6 +21,7 @@ from flowfn.kinds.tallies import Tallies, anchors, let_go
 from flowfn.parallel.crossing.errors import Portable, Record
 from flowfn.parallel.crossing.slots import Denied, Desk, Name, open_slot
 from flowfn.parallel.crossing.transport import Parcel, pack_value, unpack_value
+from flowfn.parallel.tasks.asides import said
 from flowfn.parallel.tasks.task import REMEMBERED, Feed, Reply, UnfinishedTask, perform, stop_task, weight
 from flowfn.parallel.workers.program import Outdated, SetupFailed, load, surround
 from flowfn.showing import brief
@@ -114,7 +115,16 @@ def continue_pass(top: Node, feed: Feed) -> Reply:
         close_pass(feed.pass_id, feed.first_output + len(made))
     text = trace(error) if error is not None else ""
     return Reply(
-        made, {}, time.perf_counter() - began, weight(made[0]) if made else 0, error, text, facts, ended, last=last
+        made,
+        {},
+        time.perf_counter() - began,
+        weight(made[0]) if made else 0,
+        error,
+        text,
+        facts,
+        ended,
+        last=last,
+        asides=said(),
     )
 
 

@@ -30,6 +30,7 @@ from flowfn.parallel.tasks import surroundings
 from flowfn.parallel.tasks.background import collecting
 from flowfn.parallel.tasks.task import REMEMBERED
 from flowfn.parallel.workers.deaths import ends, status, tries, wait_before, why
+from flowfn.parallel.workers.logs import forward
 from flowfn.parallel.workers.program import Packed, Prepared, SetupFailed
 from flowfn.parallel.workers.program import first as set_up
 from flowfn.parallel.workers.starting import look_for_memory, possible
@@ -447,6 +448,7 @@ def _initialize_worker(parent: int, variables: tuple[str, ...]) -> None:
     """What a worker does first. Ctrl-C is for the process that iterates; when that has gone, so does the worker."""
     global _is_worker
     _is_worker = True
+    forward()
     surroundings.keep(variables)
     look_for_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

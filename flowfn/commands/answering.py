@@ -1,0 +1,121 @@
+"""What is said to a command: each function makes the answer, as lines and as what JSON can hold."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import io
+import re
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flowfn.commands.targets import Wrong
+from flowfn.seeing import describe, describe_state, explain, speed
+from flowfn.seeing.profiling import Profile, profile
+from flowfn.testing import check
+from flowfn.testing.laws import LawBroken
+
+Make = Callable[[], Any]
+
+
+class Answer(NamedTuple):
+    """What is printed: a text, or as JSON; and whether that is good."""
+
+    text: str
+    data: Any
+    good: bool = True
+    shown: Any = None  # what has a form in colours
+
+
+def explained(make: Make, _: argparse.Namespace) -> Answer:
+    """What the flow is made of."""
+    text = _printed(explain, make())
+    lines = text.splitlines()
+    table = [re.split(r" {2,}", line.strip()) for line in lines if not line.startswith("* ")]
+    stages = [dict(zip(table[0], row)) for row in table[1:]]
+    return Answer(text, {"stages": stages, "remarks": [line[2:] for line in lines if line.startswith("* ")]})
+
+
+def described(make: Make, asked: argparse.Namespace) -> Answer:
+    """What its datapoints look like."""
+    text = _printed(describe, make(), asked.n)
+    return Answer(text, {"lines": text.splitlines()})
+
+
+def looked(make: Make, asked: argparse.Namespace) -> Answer:
+    """Every datapoint after every stage."""
+    view = importlib.import_module("flowfn.seeing").look(make(), asked.n)
+    if asked.output:
+        view.save(asked.output)
+    text = f"{asked.output}\n" if asked.output else f"{view}\n"
+    return Answer(text, {"lines": str(view).splitlines(), "page": asked.output})
+
+
+def timed(make: Make, asked: argparse.Namespace) -> Answer:
+    """How fast they come."""
+    found = speed(make(), asked.n, bar=False)
+    data = {**dataclasses.asdict(found), "per_second": found.per_second, "bytes_per_second": found.bytes_per_second}
+    return Answer(f"{found}\n", data)
+
+
+def profiled(make: Make, asked: argparse.Namespace) -> Answer:
+    """Why that is so."""
+    found: Profile = profile(make(), step_of(asked), asked.n, seconds=asked.seconds)
+    written = []
+    for path, write in ((asked.output, found.save), (asked.trace, found.save_trace)):
+        if path:
+            write(path)
+            written.append(str(path))
+    text = "".join(f"{line}\n" for line in [str(found), *written])
+    return Answer(text, {**found.as_data(), "written": written}, shown=found)
+
+
+def tuned(make: Make, asked: argparse.Namespace) -> Answer:
+    """What to write."""
+    tuning: Any = importlib.import_module("flowfn.seeing.profiling.tuning")
+    found = tuning.tune(make(), step_of(asked), seconds=asked.seconds)
+    return Answer(f"{found}\n", found.as_data())
+
+
+def checked(make: Make, _: argparse.Namespace) -> Answer:
+    """Whether it keeps the laws."""
+    try:
+        check(make)
+    except LawBroken as error:
+        return Answer(f"broken: {error}\n", {"holds": False, "why": str(error)}, good=False)
+    return Answer("all laws hold\n", {"holds": True})
+
+
+def states(paths: Iterable[str]) -> Iterable[tuple[str, Answer | None, str]]:
+    """Saved states in words: each path with its answer, or with what is wrong."""
+    for path in paths:
+        try:
+            text = _printed(describe_state, path)
+        except (OSError, ValueError) as error:
+            yield path, None, str(error).removeprefix("describe_state(): ")
+        else:
+            yield path, Answer(text, {"path": path, "lines": text.splitlines()}), ""
+
+
+def step_of(asked: argparse.Namespace) -> Callable[[Any], Any] | None:
+    """A consumer that takes so many milliseconds."""
+    if asked.step is None:
+        return None
+    if asked.step < 0:
+        raise Wrong("--step must be a number of milliseconds, 0 or more")
+    seconds: float = asked.step / 1000
+    return lambda _: time.sleep(seconds)
+
+
+def page_of(path: str) -> Path:
+    """Where a page goes."""
+    return Path(path)
+
+
+def _printed(say: Callable[..., Any], *given: Any) -> str:
+    with io.StringIO() as file:
+        say(*given, file=file)
+        return file.getvalue()

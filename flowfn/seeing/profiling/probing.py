@@ -1,0 +1,289 @@
+"""A copy of a tree that is timed: whenever control enters or leaves a stage, that is written down.
+
+    enter batch . enter map . leave map . enter map . leave map . leave batch . (nobody: who iterates, or a wait)
+
+Every thread has a log of its own, in this process and in workers, whose logs come back with what they make. A node of
+the copy is of a class that is made of its node's own, so where it runs, and how, is what it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+from flowfn.blocks import Block
+from flowfn.kinds.nodes import Node
+from flowfn.kinds.parts import top_down
+from flowfn.kinds.runs import Outputs, Run
+from flowfn.parallel.spread import Spread
+from flowfn.parallel.tasks import asides
+from flowfn.parallel.tasks.task import weight
+
+OUTSIDE = -(1 << 30)
+"""The place of whoever is no stage."""
+
+WAITING = 1 << 24
+"""What is added to the place of a stage where its outputs are waited for that workers make."""
+
+ENTER, GAVE, ENDED = 0, 1, 2
+"""What happened: control came to a stage, it gave an output, it came to its end (or to an error)."""
+
+OFTEN = 64
+"""Of so many outputs one is weighed, beside the first few."""
+
+SELDOM = 8
+"""Of so many short calls one is looked at by the processor's clock too, which costs more to ask."""
+
+SHORT = 2e-4
+"""Seconds."""
+
+
+KEPT = 32
+"""How many logs a worker keeps: those of passes that are over are of no use."""
+
+
+class Chunk(NamedTuple):
+    """A part of a log: rows (time, place that has control now, what happened, processor's seconds of the thread or -1),
+    and (place, bytes) of outputs that were weighed."""
+
+    recorder: str
+    process: int
+    thread: int
+    name: str
+    rows: list[float]
+    weights: list[tuple[int, int]]
+
+    def arrive(self) -> None:
+        """Give it to whoever records, if somebody still does."""
+        recorder = _recorders.get(self.recorder)
+        if recorder is not None:
+            recorder.chunks.append(self)
+
+
+class Log:
+    """What happens in one thread."""
+
+    __slots__ = (
+        "began",
+        "by_cpu",
+        "calls",
+        "current",
+        "name",
+        "process",
+        "recorder",
+        "rows",
+        "short",
+        "thread",
+        "weights",
+    )
+
+    def __init__(self, recorder: str) -> None:
+        self.recorder, self.process = recorder, os.getpid()
+        self.thread, self.name = threading.get_ident(), threading.current_thread().name
+        self.rows: list[float] = []
+        self.weights: list[tuple[int, int]] = []
+        self.current, self.calls, self.by_cpu, self.short, self.began = OUTSIDE, 0, True, False, 0.0
+
+    def outermost(self) -> None:
+        """Nobody had control: decide which clocks are asked."""
+        self.calls += 1
+        self.by_cpu = not self.short or self.calls % SELDOM == 0
+
+    def taken(self) -> Chunk | None:
+        """What was written since it was asked last."""
+        count = len(self.rows) // 4 * 4
+        if not count and not self.weights:
+            return None
+        rows, self.rows[:count] = self.rows[:count], []
+        weights, self.weights = self.weights, []
+        return Chunk(self.recorder, self.process, self.thread, self.name, rows, weights)
+
+
+class Recorder:
+    """Takes what all threads and workers write down, while it is open."""
+
+    def __init__(self) -> None:
+        self.key = f"{os.getpid()}-{next(_numbers)}"
+        self.chunks: list[Chunk] = []
+        _recorders[self.key] = self
+
+    def collect(self) -> list[Chunk]:
+        """All that has come so far, and what threads of this process have written."""
+        for log in list(_logs.get(self.key, ())):
+            chunk = log.taken()
+            if chunk is not None:
+                self.chunks.append(chunk)
+        return self.chunks
+
+    def close(self) -> None:
+        """What comes from now on is nobody's."""
+        _recorders.pop(self.key, None)
+        _logs.pop(self.key, None)
+
+
+_numbers = itertools.count()
+_recorders: dict[str, Recorder] = {}
+_logs: dict[str, list[Log]] = {}
+_local = threading.local()
+_speaking: deque[Log] = deque()
+
+
+def _log(key: str) -> Log:
+    """The log of this thread for a recorder."""
+    log: Log | None = _local.__dict__.get(key)
+    if log is None or log.process != os.getpid():
+        log = Log(key)
+        if len(_local.__dict__) >= KEPT:
+            _local.__dict__.clear()
+        _local.__dict__[key] = log
+        if key in _recorders:
+            _logs.setdefault(key, []).append(log)
+        else:  # this is a worker
+            asides.speaks(log, log.taken)
+            _speaking.append(log)
+            while len(_speaking) > KEPT:
+                asides.hush(_speaking.popleft())
+    return log
+
+
+class Timer(Iterator[Any]):
+    """The outputs of a node, timed."""
+
+    __slots__ = ("count", "key", "outputs", "place")
+
+    def __init__(self, outputs: Iterator[Any], place: int, key: str) -> None:
+        self.outputs, self.place, self.key, self.count = outputs, place, key, 0
+
+    def __next__(self) -> Any:
+        log = _local.__dict__.get(self.key) or _log(self.key)
+        outer = log.current
+        log.current = self.place
+        if outer == OUTSIDE:
+            log.outermost()
+        cpu, clock, rows = time.thread_time if log.by_cpu else _no_time, time.perf_counter, log.rows
+        began = clock()
+        rows.extend((began, self.place, ENTER, cpu()))
+        happened = ENDED
+        try:
+            output = next(self.outputs)
+            happened = GAVE
+        finally:
+            log.current = outer
+            ended = clock()
+            rows.extend((ended, outer, happened, cpu()))
+            if outer == OUTSIDE:
+                log.short = ended - began < SHORT
+        self.count += 1
+        if not self.count & (self.count - 1) or not self.count % OFTEN:
+            log.weights.append((self.place, weight(output)))
+        return output
+
+
+def _no_time() -> float:
+    return -1.0
+
+
+class Probed:
+    """What is mixed into the class of a node that is timed."""
+
+    probe: str
+    timed_as: int
+
+    def arranged(self, crew: Any) -> Node:
+        """The tree of a prefetch to run here, in which what stands for its workers is timed too."""
+        tree: Node = super().arranged(crew)  # type: ignore[misc]
+        for node in list(top_down(tree)):
+            if isinstance(node, Spread):
+                _as_probed(node, self.probe, WAITING + node.place)
+        return tree
+
+    def read(self, run: Run, series: Iterator[Block]) -> Outputs:
+        """The outputs at the indices of a series, timed."""
+        return self._timed(super().read(run, series))  # type: ignore[misc]
+
+    def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
+        """All outputs from `start` on, timed."""
+        return self._timed(super().stream(run, start, lineage))  # type: ignore[misc]
+
+    def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Any]:
+        """Blocks of rows, timed."""
+        return Timer(super().gather(run, series, sizes), self.timed_as, self.probe)  # type: ignore[misc]
+
+    def _timed(self, outputs: Outputs) -> Outputs:
+        inner: Outputs | None = outputs  # a stream may be read by index, and labelled
+        while inner is not None:
+            if isinstance(inner.source, Timer) and inner.source.place == self.timed_as:
+                return outputs
+            inner = next(iter(inner.inputs), None) if inner.node is None else None
+        return Outputs(Timer(outputs, self.timed_as, self.probe), None, (outputs,), outputs.first)
+
+    def __reduce__(self) -> Any:
+        base = type(self).__mro__[2]
+        state = self.__getstate__() if hasattr(self, "__getstate__") else vars(self)
+        return _again, (base, state)
+
+
+@cache
+def _probed_class(base: Any) -> Any:
+    return type(base.__name__, (Probed, base), {"__module__": base.__module__})
+
+
+def _again(base: Any, state: Any) -> Any:
+    """A node of the copy, in a worker."""
+    kind = _probed_class(base)
+    node = kind.__new__(kind)
+    vars(node).update(state)
+    return node
+
+
+def _as_probed(node: Any, key: str, place: int) -> None:
+    kind: Any = type(node)
+    node.__class__ = _probed_class(kind)
+    node.probe, node.timed_as = key, place
+
+
+def probed(node: Node, key: str, copies: dict[int, Node] | None = None) -> Node:
+    """A timed copy of a tree; a node that is used twice stays one."""
+    copies = {} if copies is None else copies
+    if id(node) not in copies:
+        made = copy.copy(node)
+        _as_probed(made, key, node.place)
+        made.sources = tuple(probed(source, key, copies) for source in node.sources)
+        made.setup()
+        made.rank, made.world = node.rank, node.world
+        copies[id(node)] = made
+    return copies[id(node)]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What timing costs: seconds for an output of a stage."""
+
+    seconds: float
+
+
+@cache
+def cost() -> Cost:
+    """Measured here, once."""
+    recorder = Recorder()
+    try:
+        timer, count = Timer(itertools.repeat(0), 0, recorder.key), 2000
+        began = time.perf_counter()
+        for _ in range(count):
+            next(timer)
+        timed = time.perf_counter() - began
+    finally:
+        recorder.close()
+    plain = itertools.repeat(0)
+    began = time.perf_counter()
+    for _ in range(count):
+        next(plain)
+    return Cost(max((timed - (time.perf_counter() - began)) / count, 0.0))

@@ -1,0 +1,211 @@
+"""What a profile says in words: whether training waits, for what, and which one knob to turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from flowfn.flows.flow import Flow
+from flowfn.seeing.profiling.knobs import COMPUTES, Knob, candidates
+from flowfn.seeing.profiling.lanes import HANDING, Plan
+from flowfn.seeing.profiling.modelling import Lane, simulated
+
+WAITS = 0.05
+"""The share of its time from which on training waits for data."""
+
+NOW_AND_THEN = 0.15
+"""... where all others are faster than it, and only sometimes late."""
+
+WORTH = 1.1
+"""How many times as fast a knob has to make it, to be worth the words."""
+
+NEAR = 1.05
+"""A knob that is so near to the best, and costs less, is taken."""
+
+TRANSPORT = 0.3
+"""The share of its time that a lane may spend on handing over before that is said."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether training waits, for which stage, and what to do about it.
+
+    waiting: seconds it waited, the first batch apart     share: of its time
+    stage: which stage holds it ("the consumer": none)    bound: outputs a second if that stage cost nothing
+    knob: what to turn, or None                           gain: how many times as fast it would be then
+    next: which stage would hold it then                  remarks: what else was seen
+    waits: whether it waits at all
+    """
+
+    waiting: float
+    share: float
+    stage: str
+    bound: float
+    knob: Knob | None
+    gain: float
+    next: str
+    waits: bool
+    remarks: tuple[str, ...] = ()
+    place: int | None = field(default=None, repr=False)
+
+    def turned(self, flow: Flow[Any]) -> Flow[Any]:
+        """The flow with the knob turned; itself, if there is none to turn."""
+        return flow if self.knob is None else self.knob.turned(flow)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a verdict is made of: the lanes, the consumer's steps (seconds), what an output took in all, and of which
+    the thread that iterates waited."""
+
+    lanes: list[Lane]
+    plan: Plan
+    steps: np.ndarray
+    measured: float
+    share: float
+    waiting: float
+    cpus: int
+
+    def named(self, place: int, lane: Lane | None = None) -> str:
+        """A place in words."""
+        if place == HANDING or self.plan.waits(place):
+            part = lane.prefetch.part if lane is not None and lane.prefetch is not None else self._prefetch(place)
+            return f"what {part} hands over"
+        return str(self.plan.nodes[place].part)
+
+    def _prefetch(self, place: int) -> Any:
+        node = self.plan.nodes.get(place)
+        return node.part if node is not None else self.plan.prefetch(place % (1 << 24)).part  # type: ignore[union-attr]
+
+    @property
+    def modelled(self) -> float:
+        """Seconds for an output, on paper."""
+        return simulated(self.lanes, self.steps, self.cpus)
+
+    def expected(self, lanes: list[Lane], modelled: float) -> float:
+        """Seconds for an output of other lanes: what nobody can explain stays."""
+        seconds = simulated(lanes, self.steps, self.cpus)
+        unknown = max(self.measured - modelled, 0.0)  # which may be there for each output, or grow with the seconds
+        return seconds + (unknown + unknown * min(seconds / max(modelled, 1e-12), 1.0)) / 2
+
+
+def judged(case: Case) -> Verdict:
+    """The verdict on a pass."""
+    modelled = case.modelled
+    holder, place = holding(case.lanes, case)
+    step = float(case.steps.mean())
+    slower = holder is not None and holder.mean / holder.hands > step
+    waits = case.share > (WAITS if slower else NOW_AND_THEN)
+    stage = case.named(place, holder) if waits and holder is not None else "the consumer"
+    bound = 1 / max(case.expected(_freed(case.lanes, holder, place), modelled), 1e-9)
+    knob, gain, then = _best(case, modelled) if waits else (None, 1.0, "")
+    remarks = tuple(_remarks(case, waits, modelled, knob))
+    return Verdict(case.waiting, case.share, stage, bound, knob, gain, then, waits, remarks, place if waits else None)
+
+
+def holding(lanes: list[Lane], case: Case) -> tuple[Lane | None, int]:
+    """The lane that is slowest, and the place in it that takes longest."""
+    worked = [lane for lane in lanes if any(lane.own.values())]
+    if not worked:
+        return None, case.plan.root
+    slowest = max(worked, key=lambda lane: lane.mean / lane.hands)
+    own = dict(slowest.own)
+    return slowest, max(own, key=lambda place: own[place])
+
+
+def _freed(lanes: list[Lane], holder: Lane | None, place: int) -> list[Lane]:
+    """The lanes, if a stage cost nothing."""
+    if holder is None:
+        return lanes
+    part = holder.own[place] / max(sum(holder.own.values()), 1e-12)
+    return [lane.without(part) if lane is holder else lane for lane in lanes]
+
+
+def _best(case: Case, modelled: float) -> tuple[Knob | None, float, str]:
+    """The cheapest of the best knobs, how many times as fast it makes the whole, and what holds that then."""
+    tried = [
+        (case.expected(lanes, modelled), knob, lanes) for knob, lanes in candidates(case.lanes, case.plan, case.cpus)
+    ]
+    if not tried:
+        return None, 1.0, ""
+    least = min(seconds for seconds, *_ in tried)
+    seconds, knob, lanes = next(one for one in tried if one[0] <= NEAR * least)
+    gain = max(case.measured, modelled) / max(seconds, 1e-9)
+    if gain < WORTH:
+        return None, 1.0, ""
+    return knob, gain, _then(lanes, case)
+
+
+def _then(lanes: list[Lane], case: Case) -> str:
+    holder, place = holding(lanes, case)
+    step = float(case.steps.mean()) if len(case.steps) else 0.0
+    if holder is None or holder.mean / holder.hands <= step:
+        return "the consumer"
+    return case.named(place, holder)
+
+
+def _remarks(case: Case, waits: bool, modelled: float, knob: Knob | None) -> Iterator[str]:
+    """What else is worth knowing."""
+    computing = sum(lane.workers * lane.share for lane in case.lanes if lane.kind == "processes")
+    for lane in case.lanes:
+        who = f"{lane.workers} {lane.kind}" if lane.workers > 1 else f"the {lane.kind}"
+        over = lane.own.get(HANDING, 0.0) / max(sum(lane.own.values()), 1e-12)
+        if lane.waits_for_lock:
+            yield f"{who} wait for Python's lock: they compute, one at a time"
+        elif lane.kind in ("threads", "processes", "executor") and lane.share < COMPUTES / 2:
+            yield f"{who} wait (for a disk, a network, a sleep) rather than compute: more of them than processors help"
+        if lane.kind == "executor" and waits:
+            yield f"its executor has {lane.workers} workers at work; it takes as many tasks as it is given"
+        if over > TRANSPORT:
+            yield f"{over:.0%} of what {who} do is taking tasks and sending what came of them"
+        busy = lane.mean / lane.hands / max(case.measured, 1e-12)
+        if lane.kind in ("threads", "processes") and lane.workers > 1 and busy < 0.5 and not waits:
+            needed = max(int(np.ceil(busy * lane.workers * 1.2)), 1)
+            if needed < lane.workers:
+                yield f"{who} are at work for {busy:.0%} of the time: {needed} would do"
+    if computing > case.cpus + 0.5:
+        yield f"workers want {computing:.1f} processors at a time, and there are {case.cpus}: fewer would be as fast"
+    if waits and case.measured > 1.5 * modelled and modelled:
+        yield (
+            f"{1 - modelled / case.measured:.0%} of the time no stage accounts for: tasks on their way, or other "
+            "programs on this machine"
+        )
+    if waits and knob is None:
+        yield "no knob of a prefetch makes it faster: what holds it has to become cheaper"
+
+
+def in_words(verdict: Verdict, outputs: int, rate: float, first: float, headroom: float | None) -> Iterator[str]:
+    """The verdict, line by line."""
+    waits = verdict.waits
+    yield (
+        f"{outputs} outputs, {_three(rate)} a second; the first after {first:.2f} s. "
+        + (
+            f"The consumer waited {verdict.waiting:.2f} s for the others, {verdict.share:.0%} of the time."
+            if waits
+            else f"The consumer hardly waited: {verdict.waiting:.2f} s, {verdict.share:.0%} of the time."
+        )
+    )
+    if headroom is not None:
+        yield f"Fed from memory, the consumer would take {_three(headroom)} outputs a second."
+    if waits:
+        holds = brief_name(verdict.stage)
+        yield f"{holds} holds it: if that cost nothing, {_three(verdict.bound)} a second would come."
+    else:
+        yield "The consumer holds it: faster data would change nothing."
+    if verdict.knob is not None:
+        then = f", and then {brief_name(verdict.next)} holds it" if verdict.next else ""
+        yield f"Write {verdict.knob.words}: about {verdict.gain:.2g} times as fast{then}."
+    for remark in verdict.remarks:
+        yield f"{remark[0].upper()}{remark[1:]}."
+
+
+def brief_name(name: str, width: int = 60) -> str:
+    """A stage's name in a line."""
+    return name if len(name) <= width else name[: width - 4] + "...)"
+
+
+def _three(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"

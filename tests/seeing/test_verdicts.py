@@ -1,0 +1,223 @@
+"""Verdicts on pipelines whose bottleneck is known: they are made of sleeps, so that little is computed."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import flowfn as ff
+
+N = 25
+LONG, SHORT = 0.010, 0.002
+WORDS = [{"token": str(number)} for number in range(6000)]
+
+
+class Slow:
+    """A sequence whose datapoints take long."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __len__(self):
+        return 400
+
+    def __getitem__(self, index):
+        time.sleep(self.seconds)
+        return index
+
+
+def decode(x):
+    time.sleep(LONG)
+    return x
+
+
+def quick(x):
+    time.sleep(SHORT)
+    return x
+
+
+def uneven(x):
+    time.sleep(0.1 if x % 8 == 3 else SHORT)
+    return np.empty(1 << 18)
+
+
+def glue(datapoints):
+    time.sleep(LONG)
+    return datapoints
+
+
+def odd(x):
+    time.sleep(SHORT)
+    return x % 4 == 1
+
+
+def compute(x):
+    until = time.thread_time() + 0.006
+    while time.thread_time() < until:
+        pass
+    return x
+
+
+def words(x):
+    return WORDS
+
+
+def image(x):
+    return np.full((1500, 1500), x, np.float64)
+
+
+def late(x):
+    time.sleep(0.3 if x == 0 else SHORT)
+    return x
+
+
+def stream():
+    for number in range(400):
+        time.sleep(LONG)
+        yield number
+
+
+def fast():
+    return iter(range(400))
+
+
+class Case(NamedTuple):
+    """A pipeline, the consumer's step in seconds, which stage holds it, and the knob: an option of a prefetch, "prefetch"
+    for one to put last, "last" for one to move there, or None."""
+
+    make: Any
+    step: float
+    stage: str
+    knob: str | None
+    exact: bool = True  # whether the gain is sure: what is computed depends on who else computes
+
+
+def _pipe(*stages):
+    return lambda: ff.pipe(*stages)
+
+
+POOL = ThreadPoolExecutor(2)
+CASES = {
+    "a map, and no prefetch": Case(_pipe(range(400), ff.map(decode)), LONG, "map(decode)", "prefetch"),
+    "a source, and no prefetch": Case(_pipe(Slow(LONG)), SHORT, "flow(", "prefetch"),
+    "a map that waits, in one thread": Case(
+        _pipe(range(400), ff.map(decode), ff.prefetch(4)), SHORT, "map(decode)", "threads"
+    ),
+    "too few threads": Case(
+        _pipe(range(400), ff.map(decode), ff.prefetch(4, threads=2)), SHORT, "map(decode)", "threads"
+    ),
+    "too few processes": Case(
+        _pipe(range(400), ff.map(decode), ff.prefetch(4, processes=1)), SHORT, "map(decode)", "processes"
+    ),
+    "a source by index, in threads": Case(
+        _pipe(Slow(LONG), ff.map(quick), ff.prefetch(4, threads=2)), SHORT, "flow(", "threads"
+    ),
+    "a map that computes, in threads": Case(
+        _pipe(range(400), ff.map(compute), ff.prefetch(4, threads=2)), 0.0, "map(compute)", "processes", False
+    ),
+    "a stream's head, threads behind it": Case(
+        _pipe(stream, ff.map(quick), ff.prefetch(4, threads=2)), SHORT, "flow(stream)", None
+    ),
+    "a stream's head, processes behind it": Case(
+        _pipe(stream, ff.map(quick), ff.prefetch(4, processes=2)), SHORT, "flow(stream)", None
+    ),
+    "a map behind a buffer, in one process": Case(
+        _pipe(fast, ff.shuffle_buffer(4), ff.map(decode), ff.prefetch(4, processes=1)),
+        SHORT,
+        "map(decode)",
+        "processes",
+    ),
+    "unequal datapoints, and little ahead": Case(
+        _pipe(range(400), ff.map(uneven), ff.prefetch(1, threads=2)), LONG, "map(uneven)", "ahead"
+    ),
+    "collate behind the prefetch": Case(
+        _pipe(range(400), ff.map(quick), ff.prefetch(8, threads=2), ff.batch(2, collate=glue)),
+        SHORT,
+        "batch(2, collate=glue)",
+        "prefetch",
+    ),
+    "collate in workers": Case(
+        _pipe(range(400), ff.map(quick), ff.batch(2, collate=glue), ff.prefetch(2, threads=2)),
+        SHORT,
+        "batch(2, collate=glue)",
+        "threads",
+    ),
+    "a slow consumer": Case(_pipe(range(400), ff.map(quick), ff.prefetch(4, threads=2)), LONG, "the consumer", None),
+    "a slow consumer of processes": Case(
+        _pipe(range(400), ff.map(quick), ff.prefetch(4, processes=2)), LONG, "the consumer", None
+    ),
+    "a first output that takes long": Case(
+        _pipe(range(400), ff.map(late), ff.prefetch(4, threads=2)), LONG, "the consumer", None
+    ),
+    "somebody's executor": Case(
+        _pipe(range(400), ff.map(decode), ff.prefetch(4, executor=POOL)), SHORT, "map(decode)", None
+    ),
+    "datapoints that pickle slowly": Case(
+        _pipe(range(400), ff.map(words), ff.prefetch(4, processes=2)), 0.0, "hands over", None, False
+    ),
+    "large outputs": Case(_pipe(range(400), ff.map(image)), 0.0, "map(image)", "prefetch", False),
+    "a filter that lets little through": Case(
+        _pipe(range(4000), ff.filter(odd), ff.prefetch(2, threads=2)), SHORT, "filter(odd)", "threads"
+    ),
+    "one of two sources": Case(
+        lambda: ff.zip(ff.pipe(range(400), ff.map(decode)), ff.pipe(range(400), ff.map(quick))),
+        LONG,
+        "map(decode)",
+        "prefetch",
+    ),
+    "the second of two prefetches": Case(
+        _pipe(range(400), ff.map(quick), ff.prefetch(4), ff.map(decode), ff.prefetch(4, threads=2)),
+        SHORT,
+        "map(decode)",
+        "threads",
+    ),
+    "a buffer over a slow stream": Case(
+        _pipe(stream, ff.shuffle_buffer(4), ff.prefetch(2)), SHORT, "flow(stream)", None
+    ),
+}
+
+
+ATTEMPTS = 3
+"""What is measured while others work on this machine may be those."""
+
+
+def profiled(flow, step):
+    return ff.profile(flow, (lambda _: time.sleep(step)) if step else None, N)
+
+
+def turned_as(verdict):
+    """Which knob is meant."""
+    knob = verdict.knob
+    if knob is None:
+        return None
+    return "last" if knob.moved else "prefetch" if knob.place is None else [*knob.options][-1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def workers():
+    ff.warm_up(1)
+    ff.warm_up(2)
+    yield
+    ff.shut_down()
+    POOL.shutdown()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_verdict_names_the_stage_and_the_knob(name):
+    case = CASES[name]
+    for _ in range(ATTEMPTS):
+        found = profiled(case.make(), case.step)
+        if case.stage in found.verdict.stage and turned_as(found.verdict) == case.knob:
+            return
+    raise AssertionError(f"not {case.stage!r} and {case.knob!r}:\n{found}")
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.knob and case.exact])
+def test_turning_the_knob_gains_what_was_said(name):
+    case = CASES[name]
+    found = profiled(case.make(), case.step)
+    turned = profiled(found.verdict.turned(case.make()), case.step)
+    assert turned.per_second / found.per_second == pytest.approx(found.verdict.gain, rel=0.25), str(turned)
