@@ -40,6 +40,7 @@ from flowfn.seeing import print_datapoint as print_datapoint
 from flowfn.seeing import speed as speed
 from flowfn.seeing.profiling import Profile as Profile
 from flowfn.seeing.profiling import profile as profile
+from flowfn.seeing.profiling import tune as tune
 from flowfn.seeing.replaying import replay as replay
 from flowfn.vocabulary.balancing.costs import Cost
 from flowfn.vocabulary.bucketing import shape_of as shape_of
@@ -68,7 +69,7 @@ __all__ = [
     "origins", "pack", "pad", "pad_to_multiple", "per_process", "phases", "pipe", "prefetch", "print_datapoint", "profile", "progress",
     "quotas", "rebatch", "repeat",
     "repeat_each", "replay", "sample", "scan", "seeded", "select", "shape_of", "shard", "shuffle", "shuffle_buffer", "shut_down", "skip",
-    "speed", "split", "split_long", "stack", "stage", "subset", "take", "take_while", "tap", "unbatch", "unique", "warm_up", "window",
+    "speed", "split", "split_long", "stack", "stage", "subset", "take", "take_while", "tap", "tune", "unbatch", "unique", "warm_up", "window",
     "with_ends", "zip_components",
 ]
 # fmt: on

@@ -9,12 +9,13 @@ import io
 import re
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flowfn.commands.targets import Wrong
 from flowfn.seeing import describe, describe_state, explain, speed
-from flowfn.seeing.profiling import Profile, profile
+from flowfn.seeing.profiling import Profile, profile, tune
 from flowfn.testing import check
 from flowfn.testing.laws import LawBroken
 
@@ -30,13 +31,19 @@ class Answer(NamedTuple):
     shown: Any = None  # what has a form in colours
 
 
-def explained(make: Make, _: argparse.Namespace) -> Answer:
+def explained(make: Make, asked: argparse.Namespace) -> Answer:
     """What the flow is made of."""
-    text = _printed(explain, make())
-    lines = text.splitlines()
-    table = [re.split(r" {2,}", line.strip()) for line in lines if not line.startswith("* ")]
-    stages = [dict(zip(table[0], row)) for row in table[1:]]
-    return Answer(text, {"stages": stages, "remarks": [line[2:] for line in lines if line.startswith("* ")]})
+    flow = make()
+    table = [re.split(r" {2,}", line.strip()) for line in _printed(explain, flow).splitlines()]
+    stages = [dict(zip(table[0], row)) for row in table[1:] if len(row) == len(table[0])]
+    text = _printed(partial(explain, details=True, elements=asked.elements), flow)
+    more = [line for line in text.splitlines()[1 + len(stages) :] if line]
+    data = {
+        "stages": stages,
+        "remarks": [line[2:] for line in more if line.startswith("* ")],
+        "details": [line for line in more if not line.startswith("* ")],
+    }
+    return Answer(f"{text.rstrip()}\n", data)
 
 
 def described(make: Make, asked: argparse.Namespace) -> Answer:
@@ -75,8 +82,7 @@ def profiled(make: Make, asked: argparse.Namespace) -> Answer:
 
 def tuned(make: Make, asked: argparse.Namespace) -> Answer:
     """What to write."""
-    tuning: Any = importlib.import_module("flowfn.seeing.profiling.tuning")
-    found = tuning.tune(make(), step_of(asked), seconds=asked.seconds)
+    found = tune(make(), step_of(asked), seconds=asked.seconds)
     return Answer(f"{found}\n", found.as_data())
 
 

@@ -63,6 +63,8 @@ def parser() -> argparse.ArgumentParser:
 def _add_options(one: argparse.ArgumentParser, name: str) -> None:
     if name in OUTPUTS:
         one.add_argument("-n", type=_positive, default=OUTPUTS[name], help="how many (default: %(default)s)")
+    if name == "explain":
+        one.add_argument("--elements", action="store_true", help="make the first datapoint, and say what stages give")
     if name in ("look", "profile"):
         one.add_argument("-o", "--output", metavar="PAGE.html", help="write a page")
     if name == "profile":

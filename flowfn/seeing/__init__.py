@@ -1,6 +1,7 @@
 """Looking at flows. Looking never advances anything.
 
 describing    what datapoints look like      explaining   what a flow is made of;  remarking: what may be better
+misplaced     which stages would do better elsewhere      detailing    what each holds, and why it stays
 timing        how fast they come             progressing  a bar
 replaying     an output, made again          tracing      which records it was made of
 resuming      a state, in words              weighing     how equally work is divided among ranks

@@ -19,6 +19,8 @@ from flowfn.kinds.streams import Expand, Stream
 from flowfn.parallel.clusters import Cluster
 from flowfn.parallel.prefetching import PrefetchNode, count_of
 from flowfn.parallel.tasks.plan import Stretch, stays, stretches
+from flowfn.seeing.detailing import details as in_detail
+from flowfn.seeing.misplaced import of_places
 from flowfn.seeing.remarking import of_lengths, of_plans, of_ranks, of_sizes, of_work
 from flowfn.showing import as_written
 from flowfn.vocabulary.mixing.blending import MixNode
@@ -38,11 +40,16 @@ _KIND_WORDS = (
 )
 
 
-def explain(flow: Flow[Any], file: IO[str] | None = None) -> None:
+def explain(flow: Flow[Any], file: IO[str] | None = None, *, details: bool = False, elements: bool = False) -> None:
     """Print the stages of a flow, sources first: kind, length, where each runs, and what resuming costs.
 
     Nothing is read and nothing advances. Remarks below the table name what may surprise: orders that change, prefetches
-    that have nothing to do, what is large on its way to workers, sources that are never reached.
+    that have nothing to do, what is large on its way to workers, sources that are never reached, stages that would do
+    better elsewhere.
+
+    `details=True` also says how much each stage holds, why it is not spread over workers, and how many steps this rank
+    has. `elements=True` says what each stage gives, too, and so how much memory all takes: then the first datapoint is
+    made, serially, in this process (of a source that gives each datapoint once, none is).
 
     >>> import flowfn as ff
     >>> ff.explain(ff.pipe(range(10), ff.shuffle(), ff.map(float), ff.batch(4)))
@@ -58,6 +65,8 @@ def explain(flow: Flow[Any], file: IO[str] | None = None) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip(), file=file)
     for remark in remarks(flow, flow._look()):
         print(f"* {remark}", file=file)
+    if details or elements:
+        print(*in_detail(flow, list(sources_first(flow.node)), elements), sep="\n", file=file)
 
 
 def table(flow: Flow[Any]) -> list[tuple[str, str, str, str, str]]:
@@ -140,6 +149,7 @@ def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:
                         f"{_name(left)} stays in this process; the datapoints that tasks name travel to the workers "
                         f"of {node.part}"
                     )
+    yield from of_places(flow.node)
     yield from of_plans(flow.node)
     yield from of_ranks(flow, run)
     if any(node.part.traits.shards for node in nodes) and not counting_of(flow).shared:

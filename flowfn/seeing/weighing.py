@@ -213,14 +213,14 @@ def _weigh_row(cost: Cost | None, capacity: Any, output: Any) -> np.ndarray:
 
 def _weighed(root: Node, work: Work, seed: int, epoch: int, count: int | None) -> np.ndarray:
     """(cost, tokens, space) of the first outputs of a plan, (n, 3) float64."""
-    outputs = work.plan.stream(_run_at(root, work.node, seed, epoch))
+    outputs = work.plan.stream(run_at(root, work.node, seed, epoch))
     try:
         return np.array([work.weigh(output) for output in islice(outputs, count)]).reshape(-1, 3)
     finally:
         outputs.close()
 
 
-def _run_at(root: Node, node: Node, seed: int, epoch: int) -> Run:
+def run_at(root: Node, node: Node, seed: int, epoch: int) -> Run:
     """The run in which a node of a tree is read, in its first round."""
     form: EpochForm = (epoch,)
     while root is not node:

@@ -71,6 +71,7 @@ NOT_PER_DATAPOINT: Mapping[str, str] = {
     "replay": "makes one datapoint again, after an error",
     "shut_down": "ends idle workers",
     "speed": "reads a flow, as any loop does",
+    "tune": "reads flows, and says what to write",
     "warm_up": "starts workers",
     "WorkerDied": "an error",
 }

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import flowfn as ff
+from flowfn.interop import to_torch
 from flowfn.seeing.remarking import sent
 
 LARGE = np.zeros(1_000_000)
@@ -265,3 +266,37 @@ def test_where_a_plan_goes_to_another_number_of_ranks_it_is_remarked_on():
 def test_where_each_rank_makes_the_batches_of_all_it_is_remarked_on():
     (remark,) = planned(4)
     assert remark.startswith("* each rank makes the batches of all that batch_by_cost(")
+
+
+def test_stages_that_would_do_better_elsewhere_are_named():
+    placed = {
+        "moves whole batches": ff.pipe(range(20), ff.batch(4), ff.take(3), ff.shuffle()),
+        "shuffle_buffer(9) moves whole batches": ff.pipe(range(20), ff.batch(4), ff.shuffle_buffer(9)),
+        "draws once for each batch": ff.pipe(range(20), ff.batch(4), ff.map(lambda x, rng: x, rng=True)),
+        "put it before map(str), where": ff.pipe(stream, ff.map(str), ff.select([0]), ff.shuffle_buffer(64)),
+        "makes tensors in the worker processes": ff.pipe(range(20), to_torch(), ff.prefetch(2, processes=2)),
+    }
+    for said, flow in placed.items():
+        assert [said in remark for remark in remarks(flow)] == [True], said
+    assert not remarks(ff.pipe(range(20), ff.shuffle(), ff.map(lambda x, rng: x, rng=True), ff.batch(4, collate=None)))
+    assert not remarks(ff.pipe(stream, ff.shuffle_buffer(64), ff.map(str), ff.prefetch(2), to_torch()))
+
+
+def test_in_detail_it_says_what_is_held_why_it_stays_and_what_comes():
+    text = io.StringIO()
+    flow = ff.pipe(stream, ff.map(float), ff.shuffle_buffer(9), ff.batch(4), ff.prefetch(4, processes=3))
+    ff.explain(flow, text, elements=True)
+    lines = text.getvalue().splitlines()
+    assert lines[-6:] == [
+        "flow(stream): stays here, as it can only be read in order, by one; gives 0",
+        "map(float): gives 0.0",
+        "shuffle_buffer(9): holds 9 datapoints; is not spread over workers: a stream stage sees all datapoints, one "
+        f"after the other; gives {next(iter(ff.pipe(stream, ff.map(float), ff.shuffle_buffer(9))))}",
+        "batch(4): holds 4 datapoints; is not spread over workers: its source has no index, so what an output is made "
+        "of shows when it comes; gives float64 array (4,)",
+        "prefetch(4, processes=3): at most 7 outputs wait or are made; gives float64 array (4,)",
+        "* about 0.00064 MB wait or are held at most, if all datapoints are as large as the first",
+    ]
+    text = io.StringIO()
+    ff.explain(ff.pipe(iter("abc"), ff.shard(0, 3)), text, elements=True)
+    assert "its first output is not read" in text.getvalue()

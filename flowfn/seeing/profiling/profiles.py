@@ -193,7 +193,12 @@ def profile_of(
     if headroom is not None and any(lane.waits_for_lock for lane in lanes):  # which holds the consumer up as well
         longer = max(float(steps.sum()) - len(steps) / headroom, 0.0)
         steps, waiting = steps * (1 - longer / max(float(steps.sum()), 1e-12)), waiting + longer
-    case = Case(lanes, plan, steps, seconds / (len(got) - 1), waiting / max(seconds, 1e-12), waiting, cpus)
+    passed = {
+        place: len(recording.given(place)) / max(len(recording.given(node.sources[0].place)), 1)
+        for place, node in plan.nodes.items()
+        if len(node.sources) == 1
+    }
+    case = Case(lanes, plan, steps, seconds / (len(got) - 1), waiting / max(seconds, 1e-12), waiting, cpus, passed)
     verdict = judged(case)
     stages = tuple(_stages(recording, plan, lanes, asked, got))
     return Profile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, overload
@@ -36,8 +37,8 @@ def profile(
 
     `consumer` is called with each output, as a training step would be; without it, outputs are taken as fast as they
     come. What is read is the pass that the next `iter` would take, from its beginning, with its workers, until `n`
-    outputs have come or `seconds` are over; the flow does not advance. Afterwards the consumer is given a few of the
-    outputs again, from memory, which tells how fast it is alone.
+    outputs have come or, from the first on, `seconds` are over; the flow does not advance. Afterwards the consumer is
+    given a few of the outputs again, from memory, which tells how fast it is alone.
 
     With neither `consumer` nor `n` nothing is read yet: what is returned is for a loop of your own, and the pass is a
     real one, which advances the flow:
@@ -75,11 +76,13 @@ def _profiled(flow: Flow[Any], consumer: Callable[[Any], Any] | None, most: int,
     try:
         began = time.perf_counter()
         with twin.run() as outputs:
+            until = math.inf
             for number, output in enumerate(outputs, 1):
+                until = min(until, time.perf_counter() + limit)
                 _keep(kept, output)
                 if consumer is not None:
                     consumer(output)
-                if number >= most or time.perf_counter() > began + limit:
+                if number >= most or (number > 1 and time.perf_counter() > until):
                     break
         return _read(recorder, flow, began, outputs, _alone(consumer, kept) if consumer and kept else None)
     finally:

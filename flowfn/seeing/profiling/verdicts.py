@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from flowfn.flows.flow import Flow
+from flowfn.kinds.groups import Group
+from flowfn.kinds.nodes import Each
+from flowfn.kinds.streams import Expand
 from flowfn.seeing.profiling.knobs import COMPUTES, Knob, candidates
 from flowfn.seeing.profiling.lanes import HANDING, Plan
 from flowfn.seeing.profiling.modelling import Lane, simulated
@@ -24,6 +27,9 @@ WORTH = 1.1
 
 NEAR = 1.05
 """A knob that is so near to the best, and costs less, is taken."""
+
+RARE = 0.05
+"""Outputs for an input from which on a filter is said to let little through."""
 
 TRANSPORT = 0.3
 """The share of its time that a lane may spend on handing over before that is said."""
@@ -68,6 +74,7 @@ class Case:
     share: float
     waiting: float
     cpus: int
+    passed: Mapping[int, float] = field(default_factory=dict)  # outputs for an input, by place
 
     def named(self, place: int, lane: Lane | None = None) -> str:
         """A place in words."""
@@ -173,8 +180,28 @@ def _remarks(case: Case, waits: bool, modelled: float, knob: Knob | None) -> Ite
             f"{1 - modelled / case.measured:.0%} of the time no stage accounts for: tasks on their way, or other "
             "programs on this machine"
         )
+    yield from _of_places(case, waits)
     if waits and knob is None:
         yield "no knob of a prefetch makes it faster: what holds it has to become cheaper"
+
+
+def _of_places(case: Case, waits: bool) -> Iterator[str]:
+    """Stages that would do better elsewhere, and filters that let little through."""
+    _, place = holding(case.lanes, case)
+    node = case.plan.nodes.get(place)
+    if waits and isinstance(node, Each) and not node.boundary and len(node.sources) == 1:
+        (source,) = node.sources
+        if isinstance(source, Group) and source.size > 1:
+            yield (
+                f"{node.part} works on whole outputs of {source.part}; before it, it would work on datapoints, which "
+                "more workers can share"
+            )
+    for lane in case.lanes:
+        for at in lane.stages:
+            one = case.plan.nodes.get(at)
+            passed = case.passed.get(at, 1.0)
+            if isinstance(one, Expand) and passed < RARE:
+                yield f"{one.part} gives {passed:.2%} of what it is given: filter before what is expensive, or once"
 
 
 def in_words(verdict: Verdict, outputs: int, rate: float, first: float, headroom: float | None) -> Iterator[str]:

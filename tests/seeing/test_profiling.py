@@ -1,0 +1,121 @@
+"""What a profile holds, what it leaves alone, and what comes of turning its knobs."""
+
+import time
+
+import numpy as np
+import pytest
+
+import flowfn as ff
+from flowfn.seeing.profiling import Profiler
+
+
+def slow(x):
+    time.sleep(0.004)
+    return x
+
+
+def failing(x):
+    if x == 5:
+        raise OSError("gone")
+    return x
+
+
+def noisy(x, rng):
+    return x + rng.random()
+
+
+def everything(**how):
+    """A pipeline with each kind of stage, in workers and out of them."""
+    return ff.pipe(
+        range(200),
+        ff.shuffle(),
+        ff.map(noisy, rng=True),
+        ff.filter(lambda x: int(x) % 3),
+        ff.shuffle_buffer(8),
+        ff.map(float),
+        ff.batch(4),
+        ff.prefetch(3, **how),
+    )
+
+
+@pytest.mark.parametrize("how", [{}, {"threads": 2}, {"processes": 1}], ids=str)
+def test_a_pass_that_is_profiled_gives_what_it_gives_and_saves_the_same_state(how):
+    flow = everything(**how)
+    expected = [batch.tolist() for batch in flow.run(epoch=0)]
+    profiler = ff.profile(flow)
+    assert isinstance(profiler, Profiler)
+    with profiler as each:
+        iterator = iter(each)
+        given = [next(iterator).tolist() for _ in range(5)]
+        state = iterator.state_dict()
+    assert given == expected[:5]
+    rest = [batch.tolist() for batch in everything(**how).load_state_dict(state)]
+    assert rest == expected[5:]
+    found = profiler.profile
+    assert found.outputs == 5
+    calls = {stage.stage: stage.calls for stage in found.stages}
+    assert calls["map(noisy, rng=True)"] >= 20
+    assert calls[f"{flow.part}"] == 5
+    assert flow.epoch == 1
+    ff.shut_down()
+
+
+def test_own_seconds_are_those_of_the_stage_alone():
+    flow = ff.pipe(range(60), ff.map(slow), ff.batch(4), ff.map(slow))
+    found = ff.profile(flow, n=8)
+    first, last = (next(one for one in found.stages if one.place == place) for place in (1, 3))
+    assert (first.calls, last.calls) == (32, 8)
+    assert 0.004 <= first.p50 < 0.05
+    assert 0.004 <= last.p50 < 0.05
+    assert last.own < first.own
+    assert sum(one.exposed for one in found.stages) == pytest.approx(found.verdict.waiting, rel=0.1)
+    assert found.verdict.share > 0.9
+    assert flow.epoch == 0
+
+
+def test_gathered_rows_are_counted_and_weighed():
+    found = ff.profile(ff.pipe(ff.from_arrays(np.zeros((640, 100))), ff.shuffle(), ff.batch(64)), n=10)
+    assert found.stages[-1].calls == 10
+    assert found.stages[-1].bytes == 64 * 100 * 8
+
+
+def test_what_was_dropped_is_told_from_workers_too():
+    flow = ff.pipe(range(20), ff.guard(ff.map(failing), errors=OSError, then="drop"), ff.prefetch(2, threads=2))
+    found = ff.profile(flow, n=20)
+    assert [dropped.index for dropped in found.dropped] == [5]
+    assert "Dropped: datapoint 5, OSError: gone" in str(found)
+
+
+def test_the_consumer_alone_is_tried_from_memory():
+    found = ff.profile(ff.pipe(range(30), ff.map(slow), ff.batch(2)), slow, n=10)
+    assert 100 < found.headroom < 250
+    with pytest.raises(ValueError, match="at least two outputs"):
+        ff.profile(range(1), n=10)
+    with pytest.raises(ValueError, match="nothing was profiled yet"):
+        ff.profile(range(9)).profile  # noqa: B018
+
+
+def test_an_error_in_the_loop_is_that_error_and_the_flow_is_whole_again():
+    flow = ff.pipe(range(9), ff.map(lambda x: 1 // (x - 3)))
+    with pytest.raises(ZeroDivisionError, match="by zero") as raised, ff.profile(flow) as profiler:
+        list(profiler)
+    assert "in map(<lambda>), its datapoint 3 (input 3)" in raised.value.__notes__[0]
+    assert type(flow.node).__mro__[1].__name__ != "Probed"
+
+
+def test_tune_finds_workers_for_a_map_that_waits():
+    flow = ff.pipe(range(4000), ff.map(slow), ff.batch(2))
+    found = ff.tune(flow, slow, seconds=5)
+    assert found.gain > 1.5
+    assert "prefetch(" in found.sentence
+    assert found.sentence in str(found)
+    assert repr(flow) == "pipe(flow(range(0, 4000)), map(slow), batch(2))"
+    assert len(found.trials) > 1
+
+
+def test_tune_swaps_a_ufunc_and_a_batch_only_where_that_gives_the_same():
+    rows = [np.full(8, row, np.float64) for row in range(2000)]
+    found = ff.tune(ff.pipe(rows, ff.map(np.sqrt), ff.batch(50)), seconds=3, bytes="1MB")
+    assert any(trial.words == "map(sqrt) behind batch(50)" for trial in found.trials)
+    columns = ff.tune(ff.pipe(ff.from_arrays(np.ones((2000, 8))), ff.map(np.sqrt), ff.batch(50)), seconds=1)
+    assert not any("behind batch(50)" in trial.words and "map" in trial.words for trial in columns.trials)
