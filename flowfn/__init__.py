@@ -60,7 +60,7 @@ from flowfn.flows.flow import Flow  # isort: skip
 from flowfn.flows.iterating import FlowIterator  # isort: skip
 from flowfn.seeing import Look, Origin, Speed, balance, describe, describe_state, explain  # isort: skip
 from flowfn.seeing import look, origins, print_datapoint, progress, replay, speed  # isort: skip
-from flowfn.seeing.profiling import Profile, profile, tune  # isort: skip
+from flowfn.seeing.profiling import Profile, monitor, profile, tune  # isort: skip
 from flowfn.seeing.watching import check_inputs  # isort: skip
 
 from flowfn.pickling.homes import publish as _publish  # isort: skip
@@ -122,6 +122,7 @@ __all__ = [
     "look",
     "map_component",
     "mix",
+    "monitor",
     "origins",
     "pack",
     "pad",

@@ -39,6 +39,7 @@ from flowfn.seeing import origins as origins
 from flowfn.seeing import print_datapoint as print_datapoint
 from flowfn.seeing import speed as speed
 from flowfn.seeing.profiling import Profile as Profile
+from flowfn.seeing.profiling import monitor as monitor
 from flowfn.seeing.profiling import profile as profile
 from flowfn.seeing.profiling import tune as tune
 from flowfn.seeing.replaying import replay as replay
@@ -66,8 +67,8 @@ __all__ = [
     "batch_by_cost", "batch_by_key", "batch_by_length", "best_fit", "cache", "cache_to", "check_inputs", "collate", "compose", "concat",
     "concat_then_split", "cu_seqlens", "cycle", "describe", "describe_state", "epoch_of", "explain", "fake", "files", "filter_map",
     "first_fit", "flat_map", "flow", "freeze", "from_arrays", "from_queue", "guard", "inside", "interleave", "look", "map_component", "mix",
-    "origins", "pack", "pad", "pad_to_multiple", "per_process", "phases", "pipe", "prefetch", "print_datapoint", "profile", "progress",
-    "quotas", "rebatch", "repeat",
+    "monitor", "origins", "pack", "pad", "pad_to_multiple", "per_process", "phases", "pipe", "prefetch", "print_datapoint", "profile",
+    "progress", "quotas", "rebatch", "repeat",
     "repeat_each", "replay", "sample", "scan", "seeded", "select", "shape_of", "shard", "shuffle", "shuffle_buffer", "shut_down", "skip",
     "speed", "split", "split_long", "stack", "stage", "subset", "take", "take_while", "tap", "tune", "unbatch", "unique", "warm_up", "window",
     "with_ends", "zip_components",

@@ -63,6 +63,7 @@ NOT_PER_DATAPOINT: Mapping[str, str] = {
     "describe": "looks at a few datapoints",
     "describe_state": "looks at a state",
     "explain": "looks at none",
+    "monitor": "counts outputs, and says that it costs nothing that can be felt",
     "origins": "looks at one output, afterwards",
     "phases": "a schedule, which `mix` asks",
     "print_datapoint": "prints; `tap` calls it",

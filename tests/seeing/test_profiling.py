@@ -7,6 +7,7 @@ import pytest
 
 import flowfn as ff
 from flowfn.seeing.profiling import Profiler
+from flowfn.seeing.profiling.tuning import reordered
 
 
 def slow(x):
@@ -105,7 +106,7 @@ def test_an_error_in_the_loop_is_that_error_and_the_flow_is_whole_again():
 
 def test_tune_finds_workers_for_a_map_that_waits():
     flow = ff.pipe(range(4000), ff.map(slow), ff.batch(2))
-    found = ff.tune(flow, slow, seconds=5)
+    found = ff.tune(flow, slow, seconds=3)
     assert found.gain > 1.5
     assert "prefetch(" in found.sentence
     assert found.sentence in str(found)
@@ -113,9 +114,62 @@ def test_tune_finds_workers_for_a_map_that_waits():
     assert len(found.trials) > 1
 
 
-def test_tune_swaps_a_ufunc_and_a_batch_only_where_that_gives_the_same():
-    rows = [np.full(8, row, np.float64) for row in range(2000)]
-    found = ff.tune(ff.pipe(rows, ff.map(np.sqrt), ff.batch(50)), seconds=3, bytes="1MB")
-    assert any(trial.words == "map(sqrt) behind batch(50)" for trial in found.trials)
-    columns = ff.tune(ff.pipe(ff.from_arrays(np.ones((2000, 8))), ff.map(np.sqrt), ff.batch(50)), seconds=1)
-    assert not any("behind batch(50)" in trial.words and "map" in trial.words for trial in columns.trials)
+def test_a_ufunc_goes_behind_batch_only_where_that_gives_the_same():
+    def swapped(source, *stages):
+        return [repr(flow).partition(", ")[2] for flow, _ in reordered(ff.pipe(source, *stages))]
+
+    rows = [np.full(8, row, np.float64) for row in range(9)]
+    assert swapped(rows, ff.map(np.sqrt), ff.batch(5), ff.prefetch(2))[0].endswith("batch(5), map(sqrt), prefetch(2))")
+    assert swapped(ff.from_arrays(np.ones((9, 8))), ff.map(np.sqrt), ff.batch(5)) == []
+    assert swapped(rows, ff.map(np.copy), ff.batch(5)) == []
+    assert swapped(rows, ff.map(np.sqrt), ff.batch(5, collate=None)) == []
+
+
+def test_a_monitor_counts_and_reports_and_the_flow_advances():
+    said = []
+    flow = ff.pipe(range(400), ff.map(slow), ff.batch(4), ff.prefetch(4, threads=2))
+    with ff.monitor(flow, said.append, every=0.05) as monitored:
+        for _ in range(2):
+            iterator = iter(monitored)
+            for _ in range(20):
+                next(iterator)
+                time.sleep(0.002)
+            state = iterator.state_dict()
+            iterator.close()
+    counted = monitored.counters()
+    assert (counted.outputs, counted.passes, flow.epoch) == (40, 2, 2)
+    assert state["position"] == 20
+    assert 38 * 0.002 <= counted.working < 1
+    assert counted.waiting > counted.first > 0
+    assert len(said) > 2
+    lines = counted.openmetrics(rank="0").splitlines()
+    assert 'flowfn_outputs_total{rank="0"} 40' in lines
+    assert lines[-1] == "# EOF"
+
+
+def test_of_the_tasks_of_workers_a_monitor_times_some(monkeypatch):
+    monkeypatch.setattr("flowfn.seeing.profiling.monitoring.EVERY", 2)
+    with ff.monitor(ff.pipe(range(60), ff.map(slow), ff.prefetch(4, threads=2))) as monitored:
+        assert list(monitored) == list(range(60))
+    counted = monitored.counters().stages["map(slow)"]
+    assert 10 <= counted.outputs <= 120
+    assert counted.seconds >= 0.004 * counted.outputs
+    assert 'stage="map(slow)"' in monitored.counters().openmetrics()
+
+
+def test_profiles_of_ranks_say_who_is_last_and_whether_that_changes():
+    def rank_of(number, seconds):
+        def late(x):
+            time.sleep(seconds(x))
+            return x
+
+        return ff.profile(ff.pipe(range(40), ff.shard(number, 2), ff.map(late)), n=20)
+
+    always = rank_of(0, lambda _: 0.001).beside(rank_of(1, lambda _: 0.006).as_data())
+    assert (always.slowest, always.changes) == (1, False)
+    assert always.lost > 0.02
+    assert "Rank 1 is last in" in str(always)
+    by_turns = rank_of(0, lambda x: 0.006 * (x % 4 == 0)).beside(rank_of(1, lambda x: 0.006 * (x % 4 == 3)))
+    assert by_turns.changes
+    with pytest.raises(ValueError, match="each of another"):
+        rank_of(0, lambda _: 0.001).beside()

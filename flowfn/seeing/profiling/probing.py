@@ -196,26 +196,33 @@ class Probed:
 
     probe: str
     timed_as: int
+    every: int = 1  # of so many tasks of workers one is timed; of others, all or none
 
     def arranged(self, crew: Any) -> Node:
         """The tree of a prefetch to run here, in which what stands for its workers is timed too."""
         tree: Node = super().arranged(crew)  # type: ignore[misc]
         for node in list(top_down(tree)):
-            if isinstance(node, Spread):
+            if isinstance(node, Spread) and self.every == 1:
                 _as_probed(node, self.probe, WAITING + node.place)
         return tree
 
     def read(self, run: Run, series: Iterator[Block]) -> Outputs:
         """The outputs at the indices of a series, timed."""
-        return self._timed(super().read(run, series))  # type: ignore[misc]
+        outputs: Outputs = super().read(run, series)  # type: ignore[misc]
+        return self._timed(outputs) if self._is_meant(run) else outputs
 
     def stream(self, run: Run, start: int = 0, lineage: bool = False) -> Outputs:
         """All outputs from `start` on, timed."""
-        return self._timed(super().stream(run, start, lineage))  # type: ignore[misc]
+        outputs: Outputs = super().stream(run, start, lineage)  # type: ignore[misc]
+        return self._timed(outputs) if self._is_meant(run) else outputs
 
     def gather(self, run: Run, series: Iterator[Block], sizes: Iterable[int]) -> Iterator[Any]:
         """Blocks of rows, timed."""
-        return Timer(super().gather(run, series, sizes), self.timed_as, self.probe)  # type: ignore[misc]
+        rows: Iterator[Any] = super().gather(run, series, sizes)  # type: ignore[misc]
+        return Timer(rows, self.timed_as, self.probe) if self._is_meant(run) else rows
+
+    def _is_meant(self, run: Run) -> bool:
+        return self.every == 1 or (run.feed is not None and run.feed.number % self.every == 0)
 
     def _timed(self, outputs: Outputs) -> Outputs:
         inner: Outputs | None = outputs  # a stream may be read by index, and labelled
@@ -250,13 +257,15 @@ def _as_probed(node: Any, key: str, place: int) -> None:
     node.probe, node.timed_as = key, place
 
 
-def probed(node: Node, key: str, copies: dict[int, Node] | None = None) -> Node:
-    """A timed copy of a tree; a node that is used twice stays one."""
+def probed(node: Node, key: str, copies: dict[int, Node] | None = None, *, every: int = 1) -> Node:
+    """A timed copy of a tree; a node that is used twice stays one. With `every`, only of the tasks of workers one in so
+    many is timed, and nothing else."""
     copies = {} if copies is None else copies
     if id(node) not in copies:
         made = copy.copy(node)
         _as_probed(made, key, node.place)
-        made.sources = tuple(probed(source, key, copies) for source in node.sources)
+        vars(made)["every"] = every
+        made.sources = tuple(probed(source, key, copies, every=every) for source in node.sources)
         made.setup()
         made.rank, made.world = node.rank, node.world
         copies[id(node)] = made

@@ -16,8 +16,9 @@ from flowfn.parallel.tasks.task import weight
 from flowfn.parallel.workers.pool import available
 from flowfn.seeing.profiling.lanes import Plan
 from flowfn.seeing.profiling.probing import Recorder, cost, probed
-from flowfn.seeing.profiling.profiles import Profile, profile_of
+from flowfn.seeing.profiling.profiles import Profile
 from flowfn.seeing.profiling.recording import Recording
+from flowfn.seeing.profiling.summing import profile_of
 
 REPLAYED, REPLAYED_BYTES, REPLAYS, REPLAY_SECONDS = 8, 1 << 28, 32, 2.0
 """How many outputs are kept for trying the consumer alone, at most of so many bytes; how often, and for how long."""

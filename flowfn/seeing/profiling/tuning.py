@@ -17,7 +17,7 @@ from flowfn.digests.pipelines import Digest
 from flowfn.flows import sources
 from flowfn.flows.definitions import Stage
 from flowfn.flows.flow import Flow
-from flowfn.parallel.prefetching import bytes_in
+from flowfn.parallel.prefetching import PrefetchNode, bytes_in, prefetch
 from flowfn.parallel.workers.pool import available
 from flowfn.seeing.profiling.knobs import Knob, candidates
 from flowfn.seeing.profiling.lanes import lanes_of
@@ -175,13 +175,21 @@ class Search:
         return time.perf_counter() + self.each < self.until
 
     def promising(self) -> Iterator[tuple[Flow[Any], str]]:
-        """Settings that were not tried, the best on paper first."""
-        found, tried = self.profile, 0
-        if found.recording is None or found.plan is None:
-            return
-        for flow, words in _reordered(self.flow):
+        """Settings that were not tried: the best on paper first, then those that many pipelines do well with."""
+        found = self.profile
+        for flow, words in reordered(self.flow):
             if repr(flow) not in self.known:
                 yield flow, words
+        yield from self._on_paper(found)
+        for flow, words in _usual(self.flow):
+            if repr(flow) not in self.known and self.most is None:
+                yield flow, words
+
+    def _on_paper(self, found: Profile) -> Iterator[tuple[Flow[Any], str]]:
+        """What a profile promises."""
+        tried = 0
+        if found.recording is None or found.plan is None:
+            return
         lanes = lanes_of(found.recording, found.plan, available())
         steps = np.array([found.step])
         now = simulated(lanes, steps, available())
@@ -221,7 +229,23 @@ def _sibling(knob: Knob) -> Knob | None:
     )
 
 
-def _reordered(flow: Flow[Any]) -> Iterator[tuple[Flow[Any], str]]:
+def _usual(flow: Flow[Any]) -> Iterator[tuple[Flow[Any], str]]:
+    """A prefetch that comes last, in usual settings."""
+    old = flow.part if isinstance(flow.node, PrefetchNode) else None
+    if old is not None and old.arguments["executor"] is not None:
+        return
+    base = flow if old is None else flow.sources[0]
+    crews = [("threads", None), *(("threads", times * available()) for times in (1, 2, 4)), ("processes", available())]
+    for how, count in crews:
+        options: dict[str, Any] = {"ahead": 2, "threads": None, "processes": None, how: count}
+        if old is None:
+            turned: Flow[Any] = prefetch(source=base, **options)
+        else:
+            turned = Flow(Stage(old.definition, {**old.arguments, **options}, old.pinned), (base,))
+        yield turned, f"{turned.part} last"
+
+
+def reordered(flow: Flow[Any]) -> Iterator[tuple[Flow[Any], str]]:
     """A ufunc behind a batch in the place of before it, where both give the same."""
     chain = [flow]
     while len(chain[-1].sources) == 1:
