@@ -54,6 +54,7 @@ class Case(NamedTuple):
 
 NOT_PER_DATAPOINT: Mapping[str, str] = {
     "Dropped": "the record of a datapoint that a guarded stage dropped",
+    "Look": "what `look` returns",
     "Origin": "what `origins` returns",
     "Profile": "what `profile` returns",
     "Speed": "what `speed` returns",
@@ -63,6 +64,7 @@ NOT_PER_DATAPOINT: Mapping[str, str] = {
     "describe": "looks at a few datapoints",
     "describe_state": "looks at a state",
     "explain": "looks at none",
+    "look": "looks at a few datapoints, after every stage",
     "monitor": "counts outputs, and says that it costs nothing that can be felt",
     "origins": "looks at one output, afterwards",
     "phases": "a schedule, which `mix` asks",

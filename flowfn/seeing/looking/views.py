@@ -22,7 +22,7 @@ SAMPLED = 1 << 22
 TEXT = 400
 """So many characters of a text are shown, and of the words that tokens stand for."""
 TOKENS, NUMBER, ROWS = 128, 32, 200
-"""So many tokens of a row are decoded; about so many bytes a number of Python has; so many boxes in a list are drawn."""
+"""So many tokens of a row are decoded, so many boxes of a list drawn; a number of Python has about so many bytes."""
 RATES = ("rate", "sample_rate", "sampling_rate", "sr")
 
 
