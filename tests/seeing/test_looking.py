@@ -192,6 +192,15 @@ def test_components_are_drawn_as_what_they_are():
     assert forms({"wave": np.zeros(999, np.int16), "sample_rate": 16000})["wave"] == "sound"
 
 
+def test_tensors_are_drawn_as_arrays_are():
+    torch = pytest.importorskip("torch")
+    tensors = {
+        "image": torch.rand(3, 32, 32), "half": torch.zeros(50, dtype=torch.bfloat16), "grad": torch.ones(50, requires_grad=True),
+        "sparse": torch.eye(3).to_sparse(), "meta": torch.empty(3, device="meta"),
+    }  # fmt: skip
+    assert forms(tensors) == {"image": "images", "half": "line", "grad": "line", "sparse": "", "meta": ""}
+
+
 def test_strings_of_others_stay_text():
     hostile = '</script><script>alert(1)</script><img src=x onerror="alert(2)">'
     flow = ff.pipe([{hostile: hostile, "ids": np.arange(9)}], ff.map(dict))

@@ -95,7 +95,7 @@ def looked_at(flow: Flow[Any], n: int, sight: Sight, seconds: float = math.inf) 
     def note(spot: Spot, datapoint: Any) -> View:
         if spot in inputs:
             inputs[spot] = kept(datapoint)
-        return sight.of(datapoint)
+        return sight.whatever(datapoint)
 
     recording = Recording(note, seconds)
     copied = recorded(flow, recording)
@@ -112,7 +112,7 @@ def looked_at(flow: Flow[Any], n: int, sight: Sight, seconds: float = math.inf) 
         read = sum(1 for _ in islice(iterator, n))
         dropped = iterator.dropped
     others = {
-        spot: [sight.of(one) for one in drawn_anew(node, ways.runs[spot], spot.number, *inputs[part])]
+        spot: [sight.whatever(one) for one in drawn_anew(node, ways.runs[spot], spot.number, *inputs[part])]
         for spot, node in firsts
         for part in ways.made_of.get(spot, ())[:1]
         if inputs[part]

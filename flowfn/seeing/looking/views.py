@@ -58,6 +58,13 @@ class Sight:
     decode: Callable[[Any], Any] | Mapping[Any, Any] | None = None
     rate: float | None = None
 
+    def whatever(self, value: Any) -> View:
+        """A view of a datapoint, whatever it is: one that cannot be looked into is shown by its type."""
+        try:
+            return self.of(value)
+        except Exception as error:
+            return View("", (type(value).__name__, "", f"{type(error).__name__}: {error}"), 0)
+
     def of(self, value: Any, name: str = "", depth: int = 0) -> View:
         """A view of a value and of all that is in it."""
         array = _as_array(value)
@@ -168,7 +175,7 @@ def _as_array(value: Any) -> np.ndarray | None:
         return None
     try:
         detached = value.detach().cpu() if hasattr(value, "detach") else value
-        array = np.asarray(detached)
+        array = np.asarray(detached.float() if str(value.dtype) == "torch.bfloat16" else detached)
     except Exception:  # of some library that numpy cannot look into
         return None
     return array if array.dtype.kind in "biufc" else None
@@ -191,7 +198,12 @@ def _bytes_of(value: Any, parts: Sequence[View], others: int) -> int:
     """About how many bytes a value has: of many parts, the others are taken to be like the first."""
     if parts:
         return sum(part.bytes for part in parts) * (len(parts) + others) // len(parts)
-    return NUMBER * len(value) if isinstance(value, (list, tuple)) else weight(value)
+    if isinstance(value, (list, tuple)):
+        return NUMBER * len(value)
+    try:
+        return weight(value)
+    except Exception:  # of a tensor that has no memory of its own
+        return 0
 
 
 _short = partial(brief, depth=2)
