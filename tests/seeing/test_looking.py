@@ -58,6 +58,15 @@ def test_a_batch_is_shown_with_all_that_it_was_made_of():
     assert all(shuffled[part].origins == item.origins for item in inputs.values() for part in item.parts)
 
 
+def test_a_flow_that_is_used_twice_has_one_row():
+    twice = ff.map(double, range(3), rng=True)
+    seen, called = calls_are_right(ff.zip(twice, twice, range(3)))
+    assert [row.kind for row in seen.rows] == ["source", "each", "source", "each"]
+    assert called == 12
+    (item,) = seen.rows[3].cells[0].items
+    assert item.parts == (seen.rows[1].cells[0].items[0].id, seen.rows[2].cells[0].items[0].id)
+
+
 def test_large_batches_are_shown_in_part_and_counted():
     seen = ff.look(ff.pipe(range(10**6), ff.batch(100_000), ff.batch(2)), 1)
     (outer,), first = items(seen.rows[2]), items(seen.rows[1])[0]

@@ -21,7 +21,7 @@ from flowfn.kinds.tallies import Dropped, anchors
 from flowfn.seeing.explaining import kind_word, tree_lines
 from flowfn.seeing.looking.calls import Calls
 from flowfn.seeing.looking.drawing_anew import drawn_anew, draws, kept
-from flowfn.seeing.looking.following import Ways, ways_up
+from flowfn.seeing.looking.following import Ways, stage_behind, ways_up
 from flowfn.seeing.looking.page import Cell, Item, Look, Row
 from flowfn.seeing.looking.recording import Recording, SeenNode, Spot, recorded
 from flowfn.seeing.looking.views import Sight, View, compared
@@ -107,7 +107,7 @@ def looked_at(flow: Flow[Any], n: int, sight: Sight, seconds: float = math.inf) 
         (cell[0], random[place]) for place, cells in ways.cells.items() if place in random for cell in cells if cell
     ]
     inputs.update((part, []) for spot, _ in firsts for part in ways.made_of.get(spot, ())[:1])
-    recording.wanted = set(ways.runs)
+    recording.begin(set(ways.runs))
     with copied._serially(seed, epoch, known._replace(position=0)) as iterator:
         read = sum(1 for _ in islice(iterator, n))
         dropped = iterator.dropped
@@ -139,17 +139,17 @@ class Rows:
 
     def every(self, columns: int) -> list[Row]:
         """A row for each stage and source."""
-        return [
-            self._row(node, depth, columns)
-            for depth, node in tree_lines(self.root, 0)
-            if not isinstance(node, SeenNode)
-        ]
+        depths: dict[Node, int] = {}  # a flow that is used twice has one row
+        for depth, node in tree_lines(self.root, 0):
+            if not isinstance(node, SeenNode):
+                depths.setdefault(node, depth)
+        return [self._row(node, depth, columns) for node, depth in depths.items()]
 
     def _row(self, node: Node, depth: int, columns: int) -> Row:
         cells = self.ways.cells.get(node.place, [])[:columns]
         given, taken = self.recording.passed[node.place], 0
         if isinstance(node, Expand) and len(node.sources) == 1:
-            taken = self.recording.passed[_behind(node.sources[0]).place]
+            taken = self.recording.passed[stage_behind(node.sources[0]).place]
         return Row(
             name=repr(node.part),
             kind=kind_word(node),
@@ -168,7 +168,7 @@ class Rows:
 
     def _item(self, node: Node, column: int, spot: Spot) -> Item:
         ways, view = self.ways, self.recording.notes[spot]
-        parts = [part for part in ways.made_of.get(spot, ()) if part in self.recording.notes]
+        parts = [part for part in dict.fromkeys(ways.made_of.get(spot, ())) if part in self.recording.notes]
         if len(parts) == 1 and not ways.others[spot]:
             view = compared(view, self.recording.notes[parts[0]])
         self.ids[column, spot] = f"c{column}-{len(self.ids)}"
@@ -186,9 +186,3 @@ class Rows:
             draws=tuple(compared(one, view) for one in self.others.get(spot, ())),
             call=self.calls.of(spot.place, ways.runs[spot], spot.number),
         )
-
-
-def _behind(node: Node) -> Node:
-    while isinstance(node, SeenNode) or node.part.traits.transparent:
-        node = node.sources[0]
-    return node

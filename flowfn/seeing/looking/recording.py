@@ -50,6 +50,12 @@ class Recording:
         self.spent: Counter[int] = Counter()
         self._elsewhere = [0.0]  # for each step in work, the time that it spent in others
 
+    def begin(self, wanted: set[Spot]) -> None:
+        """From now on, what is wanted is noted; what passed before is not counted."""
+        self.wanted = wanted
+        self.passed.clear()
+        self.spent.clear()
+
     @property
     def silent(self) -> bool:
         """Whether there is nothing to note yet, and no hurry."""

@@ -45,11 +45,6 @@ class View:
     mark: str | None = None
     gone: tuple[str, ...] = ()
 
-    @property
-    def said(self) -> str:
-        """Type, size and range in one line."""
-        return "  ".join(word for word in self.words if word)
-
 
 @dataclass(frozen=True)
 class Sight:
