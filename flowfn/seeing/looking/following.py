@@ -17,8 +17,8 @@ from flowfn.kinds.runs import Run
 from flowfn.seeing.looking.recording import SeenNode, Spot
 from flowfn.seeing.tracing import Walk
 
-PARTS, IN_CELL = 6, 8
-"""How many of the parts of something are followed, and of those of one output; of the others it is said how many."""
+PARTS, IN_CELL, IN_ROW = 6, 8, 48
+"""How many parts of one thing are followed, how many for one output, and for all; of others it is said how many."""
 
 
 @dataclass
@@ -86,11 +86,12 @@ def _follow(walk: Walk, node: Node, cells: dict[int, list[list[Spot]]], ways: Wa
         for spot, part, run in _parts(walk, node, ways.runs[spots[0]], numbers, ways.others):
             ways.made_of.setdefault(spot, []).append(part)
             ways.runs[part] = run
+    most = min(IN_ROW // len(cells[node.place]), IN_CELL)
     for column, whole in enumerate(cells[node.place]):
         for spot in whole:
             for part in ways.made_of.get(spot, ()):
                 cell = cells[part.place][column]
-                if part not in cell and len(cell) < IN_CELL:
+                if part not in cell and len(cell) < most:
                     cell.append(part)
 
 

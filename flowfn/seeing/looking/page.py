@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from flowfn.kinds.runs import Length
 from flowfn.kinds.tallies import Dropped
@@ -14,8 +15,8 @@ from flowfn.seeing.looking.text import lines, of_how_many
 from flowfn.seeing.looking.views import View
 from flowfn.showing import brief
 
-MOST = 3_000_000
-"""So many characters of pictures and sounds are put into a page; those behind them are left out."""
+MOST, EACH = 3_000_000, 400
+"""About how many characters a page has, and each view in it beside what is drawn; views behind them are left out."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,14 @@ class Look:
     @cached_property
     def html(self) -> str:
         """The page, as text."""
-        budget = Budget(MOST)
+        budget = Budget(MOST, max(len(self.rows), 1))
         body = pages.rendered(
             "look.html",
             "look()",
             look=self,
-            shown=budget.allows,
+            fits=budget.fits,
+            spare=budget.spare,
+            begin_row=budget.begin_row,
             time=in_words,
             size=size_in_words,
             brief=brief,
@@ -113,15 +116,31 @@ class Look:
 
 
 class Budget:
-    """How many characters of pictures a page may still have."""
+    """How many characters a page may still have: each row its share, and what those above it have left."""
 
-    def __init__(self, most: int) -> None:
-        self.left = most
+    def __init__(self, most: int, rows: int) -> None:
+        self.share, self.left = most / rows, 0.0
 
-    def allows(self, address: str) -> bool:
-        """Whether one more fits, which it then has."""
-        self.left -= len(address)
+    def begin_row(self) -> str:
+        """The next row begins; nothing is written for that."""
+        self.left = max(self.left, 0) + self.share
+        return ""
+
+    def fits(self, view: View) -> bool:
+        """Whether a view fits, without its parts; then it has its place."""
+        self.left -= EACH + _length(view.drawn)
         return self.left >= 0
+
+    def spare(self) -> bool:
+        """Whether there is room for what has been seen before."""
+        return self.left > self.share / 2
+
+
+def _length(drawn: Any) -> int:
+    """How many characters there are in what something is drawn with."""
+    if isinstance(drawn, str):
+        return len(drawn)
+    return sum(map(_length, drawn.values() if isinstance(drawn, dict) else drawn if isinstance(drawn, list) else ()))
 
 
 def in_words(seconds: float) -> str:

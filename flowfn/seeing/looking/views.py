@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -52,6 +52,7 @@ class Sight:
 
     decode: Callable[[Any], Any] | Mapping[Any, Any] | None = None
     rate: float | None = None
+    known: dict[Any, tuple[str, Any]] = field(default_factory=dict, compare=False)
 
     def whatever(self, value: Any) -> View:
         """A view of a datapoint, whatever it is: one that cannot be looked into is shown by its type."""
@@ -101,17 +102,27 @@ class Sight:
         kind, size, words = cells_of(value if few is array else few, 0)
         if few is not array:
             kind, size, words = *cells_of(value[:0], 0)[:1], str(tuple(array.shape)), f"about {words}"
-        form, drawn = self._drawn(array, few)
-        return View(name, (kind, size, words), _sum_of(few), int(array.nbytes), form, drawn)
+        summed = _sum_of(few)
+        form, drawn = self._drawn(array, few, (kind, size, summed))
+        return View(name, (kind, size, words), summed, int(array.nbytes), form, drawn)
 
     def _row(self, value: Any, array: np.ndarray, name: str) -> View:
         """A list of plain numbers."""
         range_shown = one_line(value) if len(value) <= 4 else range_of(sampled(array))
         words = type(value).__name__, f"length {len(value)}", range_shown
-        form, drawn = ("", None) if array.dtype.kind == "O" else self._drawn(array, array)
-        return View(name, words, zlib.crc32(array.tobytes()), NUMBER * len(value), form, drawn)
+        summed = zlib.crc32(array.tobytes())
+        plain = array.dtype.kind == "O"  # numbers too large for any array
+        form, drawn = ("", None) if plain else self._drawn(array, array, (*words[:2], summed))
+        return View(name, words, summed, NUMBER * len(value), form, drawn)
 
-    def _drawn(self, array: np.ndarray, few: np.ndarray) -> tuple[str, Any]:
+    def _drawn(self, array: np.ndarray, few: np.ndarray, content: tuple[str, str, int]) -> tuple[str, Any]:
+        """How an array is drawn; what has passed a stage as it was is not drawn again."""
+        key = (*content, id(self.decode), self.rate)
+        if key not in self.known:
+            self.known[key] = self._drawn_anew(array, few)
+        return self.known[key]
+
+    def _drawn_anew(self, array: np.ndarray, few: np.ndarray) -> tuple[str, Any]:
         if callable(self.decode) and array.dtype.kind in "iu" and 1 <= array.ndim <= 2 and array.size:
             return "tokens", self._tokens(array)
         return pictures.drawn(array, few, self.rate)
