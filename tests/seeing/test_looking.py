@@ -12,6 +12,7 @@ from sources import streamed
 
 import flowfn
 import flowfn as ff
+from flowfn.seeing.looking import drawing_anew
 from flowfn.seeing.looking.views import Sight
 from flowfn.testing import strategies
 
@@ -144,6 +145,12 @@ def test_random_stages_show_what_they_would_draw_in_other_epochs():
     for k, item in enumerate(items(ff.look(flow).rows[1])):
         later = [Sight().of(ff.replay(flow, k, epoch=epoch)) for epoch in (1, 2, 3)]
         assert [draw.sum for draw in item.draws] == [view.sum for view in later]
+
+
+def test_of_what_is_very_large_no_other_draws_are_shown(monkeypatch):
+    monkeypatch.setattr(drawing_anew, "KEPT", 1000)  # bytes, of all together
+    flow = ff.pipe([np.zeros(60)] * 3, ff.map(lambda x, rng: x[:3] + rng.random(), rng=True))
+    assert [[len(item.draws) for item in items(ff.look(flow, n).rows[1])] for n in (1, 3)] == [[3], [0, 0, 0]]
 
 
 def test_what_guards_drop_is_named_with_its_error():

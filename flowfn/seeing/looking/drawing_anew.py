@@ -11,9 +11,8 @@ from flowfn.kinds.nodes import Each, Node
 from flowfn.kinds.runs import Outputs, Run
 from flowfn.parallel.tasks.task import weight
 
-DRAWS = 3
-HEAVIEST = 1 << 26
-"""Of datapoints with more bytes than this no copies are kept."""
+DRAWS, KEPT = 3, 1 << 28
+"""How many draws are shown; and how many bytes the inputs of random stages may have that are kept for that."""
 
 
 def draws(node: Node) -> bool:
@@ -21,10 +20,11 @@ def draws(node: Node) -> bool:
     return isinstance(node, Each) and node.part.random and len(node.sources) == 1
 
 
-def kept(datapoint: Any) -> Any:
-    """A copy of what a random stage is given, in a list; none if it is too large for that, or cannot be copied."""
+def kept(datapoint: Any, of: int) -> list[Any]:
+    """A copy of what a random stage is given, in a list; none if it is too large as one `of` so many, or cannot be
+    copied."""
     try:
-        return [copy.deepcopy(datapoint)] if weight(datapoint) <= HEAVIEST else []
+        return [copy.deepcopy(datapoint)] if weight(datapoint) <= KEPT // of else []
     except Exception:  # somebody's object
         return []
 

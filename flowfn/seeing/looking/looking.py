@@ -94,7 +94,7 @@ def looked_at(flow: Flow[Any], n: int, sight: Sight, seconds: float = math.inf) 
 
     def note(spot: Spot, datapoint: Any) -> View:
         if spot in inputs:
-            inputs[spot] = kept(datapoint)
+            inputs[spot] = kept(datapoint, len(inputs))
         return sight.whatever(datapoint)
 
     recording = Recording(note, seconds)

@@ -15,7 +15,7 @@ from flowfn.seeing.looking.text import lines, of_how_many
 from flowfn.seeing.looking.views import View
 from flowfn.showing import brief
 
-MOST, EACH = 3_000_000, 400
+MOST, EACH = 4_000_000, 400
 """About how many characters a page has, and each view in it beside what is drawn; views behind them are left out."""
 
 
