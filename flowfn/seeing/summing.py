@@ -15,6 +15,9 @@ DRIFT, FEWEST = 4.0, 8
 """By how many standard errors the means of two halves differ where something drifts; of how many datapoints that can be
 said."""
 
+MOST = 100
+"""So many components are summed up; where every datapoint has keys of its own, there are more."""
+
 
 @dataclass
 class Component:
@@ -88,6 +91,7 @@ class Sums:
     def __init__(self) -> None:
         self.count = 0
         self.components: dict[tuple[str, ...], Component] = {}
+        self.others = False
 
     def add(self, datapoint: Any) -> None:
         """See one more."""
@@ -96,6 +100,9 @@ class Sums:
 
     def _add(self, path: tuple[str, ...], value: Any, most: int) -> None:
         if path not in self.components:
+            if len(self.components) > MOST:
+                self.others = True
+                return
             name = "  " * len(path) + (path[-1] if path else "all {} datapoints")
             self.components[path] = Component(name, len(path), value)
         self.components[path].add(value)
@@ -110,7 +117,7 @@ class Sums:
         heading = f"all {self.count} datapoints: {', '.join(cell for cell in whole[1:] if cell)}"
         widths = [max(map(len, column)) for column in zip(*rows)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths) if width).rstrip() for row in rows]
-        return "\n".join([heading, *lines])
+        return "\n".join([heading, *lines, *["  ... and others"] * self.others])
 
     def _in_order(self) -> Iterator[tuple[tuple[int, ...], Component]]:
         """Components with where they stand: what is in one comes right behind it."""

@@ -52,6 +52,7 @@ def test_what_is_shuffled_does_not_drift(capsys):
     assert rows(capsys, range(100), 50) == [
         "all 50 datapoints: int, 0 to 49, drifts: 12 in the first half, 37 in the last"
     ]
+    assert len(rows(capsys, [{k: k, "x": 1} for k in range(500)], 500)) == 102
     ff.describe([1, 2], 9)  # too few to be summed up
     assert "all" not in capsys.readouterr().out.replace("that is all", "")
 
