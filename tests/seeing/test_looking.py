@@ -1,6 +1,7 @@
 """`look` shows what flows: the very datapoints, each with the call that makes it again, and advances nothing."""
 
 import re
+import sys
 import time
 from itertools import islice
 
@@ -14,6 +15,7 @@ import flowfn
 import flowfn as ff
 from flowfn.seeing.looking import drawing_anew
 from flowfn.seeing.looking.views import Sight
+from flowfn.seeing.pages import rendering
 from flowfn.testing import strategies
 
 
@@ -273,6 +275,18 @@ def test_a_notebook_shows_a_flow_as_its_table():
     slow = ff.pipe(range(9), ff.map(lambda x: time.sleep(0.5) or x), ff.shuffle_buffer(9))
     assert "takes longer than 2 s" in slow._repr_html_()
     assert "ZeroDivisionError" in ff.pipe([0], ff.map(lambda x: 1 / x))._repr_html_()
+
+
+def test_without_jinja_there_are_lines_of_text(monkeypatch):
+    rendering._templates.cache_clear()
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    seen = ff.look(range(3))
+    assert str(seen).startswith("look: 3 outputs")
+    assert (seen._repr_html_(), ff.flow(range(3))._repr_html_()) == (None, None)
+    with pytest.raises(
+        ImportError, match=r'look\(\) needs jinja2, which is not installed: pip install "flowfn\[seeing\]"'
+    ):
+        seen.save("nowhere.html")
 
 
 def test_a_page_is_a_file_that_stands_alone(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flowfn.extras import needed
 from flowfn.flows.flow import Flow
 from flowfn.seeing import pages
 from flowfn.seeing.explaining import remarks, table
@@ -18,21 +19,20 @@ COLUMNS, SECONDS = 2, 2.0
 def as_html(flow: Flow[Any]) -> str | None:
     """The table with its fold; None without jinja2: then the notebook shows its repr."""
     try:
-        seen, why = _seen(flow)
-        said = list(remarks(flow, flow._look()))
-        return pages.rendered("flow.html", "a page", table=table(flow), remarks=said, seen=seen, why=why)
+        needed("jinja2", "a page", extra="seeing")
     except ImportError:
         return None
+    seen, why = _seen(flow)
+    said = list(remarks(flow, flow._look()))
+    return pages.rendered("flow.html", "a page", table=table(flow), remarks=said, seen=seen, why=why)
 
 
 def _seen(flow: Flow[Any]) -> tuple[str, str]:
     """(a page in a frame, why there is none)."""
     try:
         refuse_one_shot(flow)
-        return looked_at(flow, COLUMNS, Sight(), SECONDS)._repr_html_(), ""
+        return pages.framed(looked_at(flow, COLUMNS, Sight(), SECONDS).html, height=640), ""
     except TooSlow:
         return "", f"look(flow) takes longer than {SECONDS:.0f} s here"
-    except ImportError:
-        raise
     except Exception as error:  # of somebody's stage: iterating will raise it
         return "", f"{type(error).__name__}: {error}"

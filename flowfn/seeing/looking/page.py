@@ -111,8 +111,11 @@ class Look:
     def __repr__(self) -> str:
         return "\n".join(lines(self))
 
-    def _repr_html_(self) -> str:
-        return pages.framed(self.html, height=640)
+    def _repr_html_(self) -> str | None:
+        try:
+            return pages.framed(self.html, height=640)
+        except ImportError:  # without jinja2 a notebook shows the lines of text
+            return None
 
 
 class Budget:
