@@ -18,8 +18,8 @@ IMAGES = 4
 LINE, FEW = 160, 16
 """How many points a line has; and how many numbers are rather read than drawn."""
 COLOURS = ((60, 140, 240), (230, 60, 60), (250, 180, 40), (70, 190, 110), (180, 100, 220), (40, 190, 190))
-LABELS = 32
-"""Up to what number pixels are rather labels than grey."""
+DARK = 32
+"""Bytes up to this number alone would be black; they are spread."""
 SECONDS = 4
 """So much of a sound can be heard."""
 
@@ -128,7 +128,7 @@ def encoded(image: np.ndarray, over: Any = None) -> dict[str, Any] | None:
 
 
 def _file(kind: str, data: bytes, few: bool, shape: tuple[int, ...]) -> dict[str, Any]:
-    enlarged = min(max(72 // max(shape[:2]), 1), 4) if few else 1
+    enlarged = min(max(72 // max(shape[:2]), 1), 8) if few else 1
     return {
         "address": f"data:{kind};base64,{base64.b64encode(data).decode()}",
         "few": few,
@@ -144,10 +144,7 @@ def shrunk(cv2: Any, image: np.ndarray) -> np.ndarray:
     image = np.ascontiguousarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
     scale = min(SIDE / max(image.shape[:2]), 1)
     size = [max(round(side * scale), 1) for side in image.shape[1::-1]]
-    if image.ndim == 2 and image.dtype.kind in "bu" and image.max() <= LABELS:
-        labels = cv2.resize(image.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        return coloured(labels)
-    if image.dtype == np.uint8:
+    if image.dtype == np.uint8 and (image.ndim == 3 or image.max() > DARK):
         return image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     values = np.nan_to_num(image.astype(np.float32), posinf=0, neginf=0)
     values = values if scale == 1 else cv2.resize(values, size, interpolation=cv2.INTER_AREA)

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.seeing.pictures import COLOURS, coloured, encoded, images_in
+from flowfn.seeing.pictures import COLOURS, SIDE, coloured, encoded, images_in
 
 _NAMED = {"boxes": re.compile(r"box", re.I), "points": re.compile(r"point|coord|landmark", re.I)}
 
 
 def overlaid(parts: Sequence[tuple[str, np.ndarray | None]]) -> dict[int, dict[str, Any]]:
-    """How an image is drawn that has masks, boxes or points beside it: by its number among the parts."""
+    """How an image with masks, boxes or points beside it is drawn, and the masks: by their numbers among the parts."""
     arrays = [(number, name, array) for number, (name, array) in enumerate(parts) if array is not None and array.size]
     colour = (one for one in arrays if one[2].ndim == 3 and one[2].shape[-1] in (1, 3, 4) and images_in(one[2])[0])
     image = next(colour, None)
@@ -22,7 +22,8 @@ def overlaid(parts: Sequence[tuple[str, np.ndarray | None]]) -> dict[int, dict[s
         return {}
     shape = image[2].shape[:2]
     others = [(name, array) for number, name, array in arrays if number != image[0]]
-    masks = [array for _, array in others if array.shape == shape and array.dtype.kind in "biu"]
+    labels = {number: array for number, _, array in arrays if array.shape == shape and array.dtype.kind in "biu"}
+    masks = list(labels.values())
     boxes = [array for name, array in others if _lies_on("boxes", name, array, shape)]
     points = [array for name, array in others if _lies_on("points", name, array, shape)]
     if not (masks or boxes or points):
@@ -31,8 +32,15 @@ def overlaid(parts: Sequence[tuple[str, np.ndarray | None]]) -> dict[int, dict[s
     def over(cv2: Any, small: np.ndarray, scale: float) -> np.ndarray:
         return _painted(cv2, small, scale, masks, boxes, points)
 
-    file = encoded(image[2], over)
-    return {image[0]: {"form": "images", "drawn": {"files": [file], "more": 0}}} if file else {}
+    files = {image[0]: encoded(image[2], over)}
+    files |= {number: encoded(coloured(_nearly_small(mask))) for number, mask in labels.items()}
+    return {number: {"form": "images", "drawn": {"files": [file], "more": 0}} for number, file in files.items() if file}
+
+
+def _nearly_small(mask: np.ndarray) -> np.ndarray:
+    """So many of the labels of a mask as may be seen, as bytes."""
+    steps = [max(side // SIDE, 1) for side in mask.shape]
+    return mask[:: steps[0], :: steps[1]].astype(np.uint8)
 
 
 def _lies_on(what: str, name: str, array: np.ndarray, shape: tuple[int, ...]) -> bool:
