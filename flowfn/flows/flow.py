@@ -22,6 +22,7 @@ from flowfn.blocks import BLOCK
 from flowfn.flows.iterating import FlowIterator, Progress, remember
 from flowfn.flows.loaders import in_a_loader, refuse_loader
 from flowfn.flows.mixtures import follow
+from flowfn.flows.skipping import inherited
 from flowfn.flows.states import gaps, skip_list, unpack_state
 from flowfn.flows.translating import no_attribute
 from flowfn.kinds.bypass import given, numbers
@@ -80,6 +81,8 @@ class Flow(Picklable, Generic[T_co]):
         self._skip = SkipList()  # what all passes to come leave out
         if self._entropic:
             self._refuse_entropy(str(part))
+        if any(source._skip for source in sources):
+            self._skip = inherited(self.node, [(source.node, source._skip) for source in sources], part.name)
 
     # Reading
 

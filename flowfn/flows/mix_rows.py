@@ -110,11 +110,12 @@ class RowForm:
     def without_past(self, row: MixRow, first: MixRow, since: int) -> MixRow:
         """The row with which a mix began that stands at `row` after `since` outputs, without the picks before there."""
         again = decoded(self.again(first), self.sources) or []
-        left = self.unpacked(first).start - since
+        begun, left = first[: self.size], self.unpacked(first).start - since
+        if not again or left <= 0:
+            return begun
         if left >= len(again):
             return first
-        begun = first[: self.size]
-        return (*begun, encoded(again[-left:], self.sources), since, *row[1 : self.size]) if left > 0 else begun
+        return (*begun, encoded(again[-left:], self.sources), since, *row[1 : self.size])
 
     def named(self, inputs: MixRow, picks: Sequence[int]) -> MixRow:
         """What an anchor holds, in which picks that are made again are but their number if they are the first of

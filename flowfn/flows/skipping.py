@@ -58,10 +58,28 @@ def asked(root: Node, skip: Any, caller: str, base: int, size: int, begun: bool 
     return SkipList(counted, {} if late else named, named if late else {})
 
 
+def inherited(root: Node, sources: Iterable[tuple[Node, SkipList]], caller: str) -> SkipList:
+    """The records that a tree leaves out because the flows that it is made of do, by their names in it."""
+    names = {id(leaf.part): str(name) for leaf, name in _named(root)}
+    records: dict[str, Ranges] = {}
+    for source, skip in sources:
+        for leaf, name in _named(source):
+            if str(name) in skip.records and id(leaf.part) in names:
+                here = names[id(leaf.part)]
+                records[here] = records.get(here, Ranges()) | skip.records[str(name)]
+    _check_gaps(root, False, records, caller)
+    return SkipList(records=records)
+
+
+def _named(root: Node) -> Iterable[tuple[Node, Any]]:
+    """The sources of a tree, each with its name."""
+    names = source_names(root)
+    return ((leaf, names[leaf.place]) for leaf in top_down(root) if leaf.place in names)
+
+
 def _lengths(root: Node) -> dict[str, float]:
     """How many records each source has, at most."""
-    names = source_names(root)
-    lengths = ((str(names[leaf.place]), leaf.length_or_none()) for leaf in top_down(root) if leaf.place in names)
+    lengths = ((str(name), leaf.length_or_none()) for leaf, name in _named(root))
     return {name: math.inf if length is None else length for name, length in lengths}
 
 

@@ -418,6 +418,25 @@ def test_a_list_lasts_until_the_flow_is_reset():
     assert flow[2] == 2, "what is looked at by its index is there"
 
 
+def test_what_is_made_of_a_flow_leaves_out_the_records_that_it_does():
+    flow = ff.flow(range(6))
+    flow.load_state_dict(flow.state_dict(), skip=[1, (0, 4)])
+    assert [*flow[3:]] == [3, 5]
+    assert [*ff.pipe(flow, ff.map(float), ff.prefetch(1))] == [0, 1, 2, 3, 5], "outputs are those of a pass of its own"
+    stages = ff.shuffle(), ff.batch(2, collate=None)
+    made, whole = ff.pipe(flow, *stages), ff.pipe(range(6), *stages)
+    assert [*made] == [*whole.run(skip=[(0, 4)])]
+    assert made.state_dict()["skip"] == {"records": {"0": [4, 5]}}
+    assert [*made.reset_state(0)] == [*whole.run()]
+    mixed = ff.mix({"a": [7, 8], "b": flow}, until="all")
+    assert sorted(mixed) == [0, 1, 2, 3, 5, 7, 8]
+    assert mixed.state_dict()["skip"] == {"records": {"b": [4, 5]}}
+    with pytest.raises(
+        ValueError, match=r"cache\(\): records of source '0' cannot be left out, because cache\(\) remem"
+    ):
+        ff.pipe(flow, ff.batch(2), ff.cache())
+
+
 @pytest.mark.parametrize(
     ("make", "skip", "error", "words"),
     [

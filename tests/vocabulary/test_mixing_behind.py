@@ -387,6 +387,32 @@ def test_the_state_of_a_mix_before_a_wide_window_stays_small(options, most):
     assert max(sizes) < most
 
 
+@pytest.mark.parametrize("begun", [0, 130])
+@pytest.mark.parametrize("form", [list, streamed])
+@pytest.mark.parametrize("options", [{"unit": len}, {"random": True}], ids=str)
+def test_the_state_of_a_mix_that_has_changed_holds_its_picks_once(form, options, begun):
+    """Before a wide window, in which many are made again, and wherever one goes on from there."""
+    lengths = np.random.default_rng(0).lognormal(5.6, 0.8, 9000).clip(8, 2048).astype(int)
+    texts = [np.full(length, number) for number, length in enumerate(lengths.tolist())]
+    parts = {"web": texts[:3000], "code": texts[3000:6000], "books": texts[6000:]}
+
+    def make(names, weights):
+        mix = ff.mix({name: form(parts[name]) for name in names}, weights=weights, until="forever", **options)
+        return ff.pipe(mix, ff.batch_by_cost(np.square, ranks=1, tokens=16384, window=2048, collate=None))
+
+    _, state = saved_after(make(("web", "code"), [1, 1]), begun)
+    after, given = make(("books", "code", "web"), [1, 1, 1]), []
+    expected = list(itertools.islice(after.load_state_dict(state, strict=False), 100))
+    for k in (1, 24, 25, 30, 20):
+        with iter(after.load_state_dict(state, strict=False)) as iterator:
+            given += itertools.islice(iterator, k)
+            state = json.loads(json.dumps(iterator.state_dict()))
+        assert len(json.dumps(state["anchors"])) < 600
+        assert len(json.dumps(state)) < 2000
+    assert len(given) == 100
+    assert all(map(same, given, expected))
+
+
 @pytest.mark.parametrize("sources", [1, 2, 3, 5, 16, 257])
 def test_picks_are_written_down_exactly(sources):
     rng = np.random.default_rng(sources)

@@ -136,8 +136,9 @@ class MixNode(Order):
         if not self.form.again(first):
             return known
         if not self.seekable:
-            row = known.inputs[: self.form.size]
-            return known._replace(inputs=row + self.form.without_past(row, first, known.outputs))
+            row, begins = known.inputs[: self.form.size], self.form.unpacked(first).start
+            begun = self.form.without_past(row, first, known.outputs)
+            return known._replace(inputs=(begun if known.outputs == begins else row) + begun)
         row = self.form.packed(start, self.form.unpacked(first).before, zip(*self.route(run).begun(start)))
         begun = self.form.without_past(row, first, start)
         return known if begun == first else known._replace(inputs=begun if begun == first[: len(row)] else row + begun)
