@@ -72,6 +72,20 @@ class MixProgress(NamedTuple):
     picks: list[int] | None = None
 
 
+class Held(NamedTuple):
+    """What a state tells of the outputs of a mix that a stage behind it may still hold: how many outputs came before
+    them, and how many steps before the pass, how far the sources had come, and the picks since."""
+
+    since: int
+    before: int
+    sources: list[list[Any]]
+    picks: list[int]
+
+
+HELD = "held"
+"""What stands in an anchor for the row that a state tells of."""
+
+
 @dataclass(frozen=True)
 class RowForm:
     """How the row of a mix of so many sources is laid out."""
@@ -117,20 +131,31 @@ class RowForm:
             return first
         return (*begun, encoded(again[-left:], self.sources), since, *row[1 : self.size])
 
-    def named(self, inputs: MixRow, picks: Sequence[int]) -> MixRow:
-        """What an anchor holds, in which picks that are made again are but their number if they are the first of
-        `picks`, and where these begin is left out."""
+    def shortened(self, inputs: MixRow, held: Held) -> MixRow:
+        """What an anchor holds, without what a state tells anyway: picks that are made again are but their number if
+        they are the first of those held, and the row where these begin is left out, here and behind them."""
         again = decoded(self.again(inputs[self.size :]), self.sources) or []
-        if not again or list(picks[: len(again)]) != again:
-            return inputs
-        return (*inputs[: 2 * self.size], len(again))
+        if again and list(held.picks[: len(again)]) == again:
+            inputs = (*inputs[: 2 * self.size], len(again))
+        own = self._own(inputs[: self.size])
+        return (HELD, *own, *inputs[self.size :]) if inputs[: self.size] == self._row(own, held) else inputs
 
-    def written_out(self, inputs: MixRow, picks: Sequence[int], since: int) -> MixRow:
-        """The same, written out; the first of `picks` was made after `since` outputs."""
-        *rows, last = inputs or ((),)
-        if len(rows) != 2 * self.size or type(last) is not int:
+    def written_out(self, inputs: MixRow, held: Held) -> MixRow:
+        """The same, written out."""
+        if inputs[:1] == (HELD,):
+            many = 1 + len(self._own(range(self.size)))
+            inputs = (*self._row(inputs[1:many], held), *inputs[many:])
+        if len(inputs) != 2 * self.size + 1 or type(inputs[-1]) is not int:
             return inputs
-        return (*rows, encoded(picks[:last], self.sources), since, *rows[1 : self.size])
+        again = encoded(held.picks[: inputs[-1]], self.sources)
+        return (*inputs[:-1], again, held.since, *inputs[1 : self.size])
+
+    def _own(self, row: Sequence[Any]) -> tuple[Any, ...]:
+        """What no table of sources says of a row: where its last phase began, and what was spent."""
+        return (row[0], row[-1]) if self.fields == MEASURED else (row[0],)
+
+    def _row(self, own: Sequence[Any], held: Held) -> MixRow:
+        return self.packed(own[0], held.before, zip(*held.sources), spent=own[-1])
 
     def first(self, anchor: Anchor | None, run: Run) -> MixRow:
         """The row with which a mix began in a run, told by any anchor of it."""

@@ -123,8 +123,8 @@ def telling(root: Node, run: Run, told: Mapping[str, Any] | None) -> Mapping[int
     if known.outputs > start:
         known = mix.beginning(run)
     known = mix.told(run, known, start)
-    if told is not None and "picks" in told:
-        known = known._replace(inputs=mix.form.named(known.inputs, mix.picks(told)))
+    if told is not None and "picks" in told and any(known.inputs):
+        known = known._replace(inputs=mix.form.shortened(known.inputs, mix.held(told)))
     others = {place: anchor for place, anchor in run.anchors.items() if place != mix.place}
     return others | ({mix.place: known} if known.outputs or any(known.inputs) else {})
 
@@ -152,7 +152,7 @@ def with_reads(
     read = -(-told["at"] // inputs_of_each(path[number + 1 : -1]))
     reads = {path[number].place: read, mix.place: mix.recent(told, same)}
     if mix.place in anchors:
-        inputs = mix.form.written_out(anchors[mix.place].inputs, mix.picks(told), told["at"] - len(mix.picks(told)))
+        inputs = mix.form.written_out(anchors[mix.place].inputs, mix.held(told))
         anchors = anchors | {mix.place: anchors[mix.place]._replace(inputs=inputs)}
     beginning = {} if mix.seekable else {mix.place: Anchor((epoch,), 0, ())}
     return {place: anchor._replace(read=reads.get(place)) for place, anchor in (beginning | anchors).items()}

@@ -407,7 +407,7 @@ def test_the_state_of_a_mix_that_has_changed_holds_its_picks_once(form, options,
         with iter(after.load_state_dict(state, strict=False)) as iterator:
             given += itertools.islice(iterator, k)
             state = json.loads(json.dumps(iterator.state_dict()))
-        assert len(json.dumps(state["anchors"])) < 600
+        assert len(json.dumps(state["anchors"])) < 350
         assert len(json.dumps(state)) < 2000
     assert len(given) == 100
     assert all(map(same, given, expected))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
-from flowfn.flows.mix_rows import COUNTED, MEASURED, MixProgress, MixRow, RowForm, SourceProgress, Standing
+from flowfn.flows.mix_rows import COUNTED, MEASURED, Held, MixProgress, MixRow, RowForm, SourceProgress, Standing
 from flowfn.flows.picks import MOST, Picked, PickLog, decoded, encoded
 from flowfn.flows.stages import stage
 from flowfn.functions import renamed
@@ -145,18 +145,20 @@ class MixNode(Order):
 
     def recent(self, mix: Mapping[str, Any], same: bool) -> Picked:
         """What had been picked when a state was saved; `same`: by the same pipeline."""
-        picks = self.picks(mix)
-        log = PickLog(mix["at"] - len(picks), picks)
+        held = self.held(mix)
+        log = PickLog(held.since, held.picks)
         here = self._standing(mix["sources"], mix["steps"] - mix["at"], mix["at"], mix.get("units", 0))
         if same:
             here = here._replace(sources=[SourceProgress(*mix["sources"][str(name)]) for name in self.names])
         return Picked(log, mix["at"], self._row(here))
 
-    def picks(self, mix: Mapping[str, Any]) -> list[int]:
-        """The picks that a state tells of."""
+    def held(self, mix: Mapping[str, Any]) -> Held:
+        """What a state tells of outputs that may still be held."""
         places = {str(name): place for place, name in enumerate(self.names)}
         named = sorted(mix["sources"])
-        return [places[named[pick]] for pick in decoded(mix["picks"], len(named)) or []]
+        picks = [places[named[pick]] for pick in decoded(mix["picks"], len(named)) or []]
+        sources = [mix["held"].get(name, []) for name in places]
+        return Held(mix["at"] - len(picks), mix["steps"] - mix["at"], sources, picks)
 
     def _standing(self, sources: Mapping[str, list[Any]], before: int, start: int, units: float) -> Standing:
         """Where it stands if sources of these names have come so far, and have given so many units, with others."""
@@ -177,7 +179,7 @@ class MixNode(Order):
         """Where it stands, and where it began if it went on from another mix."""
         outputs = anchor.outputs
         fits = not (outputs and (self.seekable or not anchor.inputs))
-        if self.seekable and anchor.inputs:  # it stands where it began, or where it makes picks again
+        if self.seekable and len(anchor.inputs) >= self.form.size:  # it stands where it began, or makes picks again
             outputs = self.form.unpacked(anchor.inputs).start
         fits = fits and (not anchor.inputs or self.form.fits(anchor.inputs, outputs))
         if fits and anchor.inputs:
