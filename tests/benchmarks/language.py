@@ -143,9 +143,8 @@ def with_two_processes(sizes: Sizes, folder: Path) -> list[Finding]:
 
 
 def with_a_tokenizer(sizes: Sizes, folder: Path) -> list[Finding]:
-    """Byte pairs as tokens, by a tokenizer that was trained on the texts."""
-    paths = texts.written(folder, sizes.few)
-    work = texts.Texts(paths, texts.by_pairs([path for source in paths for path in source]))
+    """Byte pairs as tokens, by a tokenizer that was trained on English."""
+    work = texts.Texts(texts.written(folder, sizes.few), texts.by_pairs())
     contestants = checked(
         {
             "flowfn": texts.flowfn(ff.concat_then_split, work),
