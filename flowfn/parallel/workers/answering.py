@@ -203,6 +203,7 @@ def answer_task(
     except Exception as error:
         why = f"what comes to this stage cannot be made again in a worker process: {type(error).__name__}: {error}"
         return Answer(Parcel(b""), "sense", why, watched=desk is not None)
+    # of a task that goes on, suspended stages still look into what they gave last: that is copied into the slot
     with buffers.allocated_by(desk.allocate) if desk is not None and feed.limit is None else contextlib.nullcontext():
         reply = call(top, feed)
     del feed
