@@ -5,6 +5,7 @@ consumers   who is there, and what is sent to whom
 passes      a pass of the served flow, shared out or given to all
 making      ... in a thread of its own
 client      connect: what is served, as a source
+connection  ... and how it is got from one server
 memory      datapoints in shared memory, between the two
 messages    datapoints on a wire, and what the two say
 addresses   where servers are, and keys

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.serving import addresses, client, connect, consumers, new_key, serve
+from flowfn.serving import addresses, connect, connection, consumers, new_key, serve
 from flowfn.serving.messages import VERSION, Malformed, packed, read, unpacked, write
 from flowfn.testing import check, left_behind, same
 from tests.waiting import eventually, in_child, run_script
@@ -199,15 +199,15 @@ def test_who_joins_under_way_reads_with_the_others_as_soon_as_it_can():
 def test_who_cannot_see_the_memory_gets_messages(monkeypatch):
     """Of two consumers one shares memory, until a block cannot be opened any more, and the other does not."""
     sees, opens = [True, False], iter(range(1000))
-    monkeypatch.setattr(client, "is_shared", lambda *name: sees.pop())
-    open_block = client.open_block
+    monkeypatch.setattr(connection, "is_shared", lambda *name: sees.pop())
+    open_block = connection.open_block
 
     def denied(name):
         if next(opens) > 10:
             raise OSError("no such block")
         return open_block(name)
 
-    monkeypatch.setattr(client, "open_block", denied)
+    monkeypatch.setattr(connection, "open_block", denied)
     flow = ff.pipe(numbers(40, 20_000), ff.map(lambda array: {"a": array, "b": [array[:3], "x"]}))
     with serve(flow, HERE, mode="broadcast", consumers=2) as server:
         got = [[], []]
@@ -312,8 +312,8 @@ def test_a_killed_server_goes_on_where_it_stood(tmp_path, mode):
 def test_a_network_that_is_slow_cut_and_parted_loses_nothing(mode, monkeypatch):
     """Twenty cuts, most in the middle of a message, and a part of the time in which nothing comes through, and nobody
     says so. Broadcast: each once, in order. Queue: each, and again no more than was on its way when it was parted."""
-    monkeypatch.setattr(client, "is_shared", lambda *name: False)
-    monkeypatch.setattr(client, "FIRST_RETRY", 0.05)
+    monkeypatch.setattr(connection, "is_shared", lambda *name: False)
+    monkeypatch.setattr(connection, "FIRST_RETRY", 0.05)
     monkeypatch.setattr(consumers, "GRACE", 0.2)
     monkeypatch.setattr(addresses, "HEARTBEAT", 50)
     monkeypatch.setattr(addresses, "GIVEN_UP", 200)
