@@ -38,6 +38,23 @@ def look(folder):
     return ff.look(train, 3).save(folder / "look.html"), "look.webp", (1180, 900)
 
 
+def profile(folder):
+    """The page of `profile` on photographs that are decoded by one process, for a training that takes more."""
+    import time
+
+    import quickstart
+
+    import flowfn as ff
+
+    files = quickstart.list_files(quickstart.cut_photographs(folder, 400))
+    train = ff.pipe(
+        files, ff.shuffle(), ff.map_component(quickstart.read_image, 0), ff.batch(16), ff.prefetch(4, threads=2)
+    )
+    found = ff.profile(train, lambda batch: time.sleep(0.004), 25)
+    found.save(folder / "profile.html")
+    return folder / "profile.html", "profile.webp", (1180, 900)
+
+
 def main(folder=EXAMPLES):
     """Open each page and write what is seen."""
     from browsers import Browser
@@ -45,7 +62,7 @@ def main(folder=EXAMPLES):
     browser = Browser()
     try:
         with tempfile.TemporaryDirectory() as temporary:
-            for made in (look,):
+            for made in (look, profile):
                 page, name, (width, height) = made(Path(temporary))
                 browser.open(page, width, height)
                 browser.save(Path(folder, name))

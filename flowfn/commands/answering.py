@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
 import io
 import re
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from flowfn.commands.targets import Wrong
-from flowfn.seeing import describe, describe_state, explain, speed
+from flowfn.seeing import describe, describe_state, explain, look, speed
 from flowfn.seeing.profiling import Profile, profile, tune
 from flowfn.testing import check
 from flowfn.testing.laws import LawBroken
@@ -54,7 +52,7 @@ def described(make: Make, asked: argparse.Namespace) -> Answer:
 
 def looked(make: Make, asked: argparse.Namespace) -> Answer:
     """Every datapoint after every stage."""
-    view = importlib.import_module("flowfn.seeing").look(make(), asked.n)
+    view = look(make(), asked.n)
     if asked.output:
         view.save(asked.output)
     text = f"{asked.output}\n" if asked.output else f"{view}\n"
@@ -114,11 +112,6 @@ def step_of(asked: argparse.Namespace) -> Callable[[Any], Any] | None:
         raise Wrong("--step must be a number of milliseconds, 0 or more")
     seconds: float = asked.step / 1000
     return lambda _: time.sleep(seconds)
-
-
-def page_of(path: str) -> Path:
-    """Where a page goes."""
-    return Path(path)
 
 
 def _printed(say: Callable[..., Any], *given: Any) -> str:

@@ -95,6 +95,14 @@ def test_a_profile_says_what_to_write_in_words_and_as_json(asked, program, tmp_p
     assert data["verdict"]["write"].startswith("prefetch(")
 
 
+def test_what_flows_is_looked_at_on_a_page(asked, program, tmp_path):
+    page = tmp_path / "look.html"
+    code, out, _ = asked("look", f"{program}:train", "-n", 2, "-o", page)
+    assert (code, out) == (0, f"{page}\n")
+    assert "batch(4)" in page.read_text()
+    assert asked("look", f"{program}:train", "-n", 2)[1].startswith("look: 2 outputs of 10")
+
+
 def test_speed_and_laws(asked, program):
     code, out, _ = asked("speed", f"{program}:train", "-n", 5, "--json")
     assert (code, json.loads(out)["datapoints"]) == (0, 5)

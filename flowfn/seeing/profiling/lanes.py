@@ -20,7 +20,7 @@ from flowfn.seeing.profiling.recording import Recording, Track
 HANDING = -(1 << 29)
 """The place of what workers do to take tasks and to send what came of them."""
 
-LOCKED = (0.5, 1.3)
+LOCKED = (0.3, 1.3)
 """Processors that are busy where threads wait for Python's lock: about one, however many threads there are."""
 
 SLOWED = 1.3
@@ -94,7 +94,7 @@ def _lane(recording: Recording, plan: Plan, top: int) -> Lane:
         kind,
         max(crew.workers, 1) if crew and kind in ("threads", "processes") else len(tracks) if kind == "executor" else 1,
         seconds,
-        min(computed / max(spent + handing * len(calls), 1e-12), 1.0),
+        min(computed / max((spent + handing * len(calls)) * (1 - recording.delayed(top)), 1e-12), 1.0),
         ahead=prefetch.part.arguments["ahead"] if prefetch is not None else 0,
         prefetch=prefetch,
         at_once=max(track.at_once for track in tracks) if kind in ("threads", "processes", "executor") else 1,
@@ -180,6 +180,6 @@ def _held_by_lock(lanes: list[Lane], recording: Recording, cpus: int, slowed: bo
 
     def waits(lane: Lane) -> bool:
         held = (slowed or lane.share < BY_LOCK) and lane.share * lane.workers > COMPUTING
-        return locked and lane.kind in ("thread", "threads") and held
+        return bool(locked and held and lane.kind in ("thread", "threads"))
 
     return [replace(lane, waits_for_lock=waits(lane)) for lane in lanes]

@@ -42,8 +42,11 @@ OFTEN = 64
 SELDOM = 8
 """Of so many short calls one is looked at by the processor's clock too, which costs more to ask."""
 
-SHORT = 2e-4
+SHORT, LONG = 2e-4, 4e-3
 """Seconds."""
+
+RARELY = 8
+"""Of so many others one is asked, and each long one, how long it waited for a processor, which takes some 20 µs."""
 
 
 KEPT = 32
@@ -52,7 +55,8 @@ KEPT = 32
 
 class Chunk(NamedTuple):
     """A part of a log: rows (time, place that has control now, what happened, processor's seconds of the thread or -1),
-    and (place, bytes) of outputs that were weighed."""
+    (place, bytes) of outputs that were weighed, and (place, seconds, seconds for which it waited for a processor) of
+    some outermost calls."""
 
     recorder: str
     process: int
@@ -60,6 +64,7 @@ class Chunk(NamedTuple):
     name: str
     rows: list[float]
     weights: list[tuple[int, int]]
+    delays: list[tuple[int, float, float]]
 
     def arrive(self) -> None:
         """Give it to whoever records, if somebody still does."""
@@ -72,10 +77,12 @@ class Log:
     """What happens in one thread."""
 
     __slots__ = (
-        "began",
         "by_cpu",
         "calls",
         "current",
+        "delayed",
+        "delays",
+        "long",
         "name",
         "process",
         "recorder",
@@ -90,12 +97,25 @@ class Log:
         self.thread, self.name = threading.get_ident(), threading.current_thread().name
         self.rows: list[float] = []
         self.weights: list[tuple[int, int]] = []
-        self.current, self.calls, self.by_cpu, self.short, self.began = OUTSIDE, 0, True, False, 0.0
+        self.delays: list[tuple[int, float, float]] = []
+        self.current, self.calls, self.by_cpu, self.short = OUTSIDE, 0, True, False
+        self.delayed: tuple[float, float] | None = None
+        self.long = False
 
     def outermost(self) -> None:
         """Nobody had control: decide which clocks are asked."""
         self.calls += 1
         self.by_cpu = not self.short or self.calls % SELDOM == 0
+        asks = self.long or (not self.short and self.calls % RARELY == 1)
+        self.delayed = (time.perf_counter(), delay()) if asks else None
+
+    def over(self, place: int, seconds: float) -> None:
+        """The outermost call is over."""
+        self.short, self.long = seconds < SHORT, seconds > LONG
+        if self.delayed is not None:
+            began, before = self.delayed
+            waited = delay() - before
+            self.delays.append((place, time.perf_counter() - began, waited))
 
     def taken(self) -> Chunk | None:
         """What was written since it was asked last."""
@@ -104,7 +124,8 @@ class Log:
             return None
         rows, self.rows[:count] = self.rows[:count], []
         weights, self.weights = self.weights, []
-        return Chunk(self.recorder, self.process, self.thread, self.name, rows, weights)
+        delays, self.delays = self.delays, []
+        return Chunk(self.recorder, self.process, self.thread, self.name, rows, weights, delays)
 
 
 class Recorder:
@@ -180,7 +201,7 @@ class Timer(Iterator[Any]):
             ended = clock()
             rows.extend((ended, outer, happened, cpu()))
             if outer == OUTSIDE:
-                log.short = ended - began < SHORT
+                log.over(self.place, ended - began)
         self.count += 1
         if not self.count & (self.count - 1) or not self.count % OFTEN:
             log.weights.append((self.place, weight(output)))
@@ -189,6 +210,15 @@ class Timer(Iterator[Any]):
 
 def _no_time() -> float:
     return -1.0
+
+
+def delay() -> float:
+    """Seconds that this thread could have run and had no processor, where the system counts them."""
+    try:
+        with open("/proc/thread-self/schedstat", "rb") as file:
+            return int(file.read().split()[1]) * 1e-9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 class Probed:
@@ -220,6 +250,11 @@ class Probed:
         """Blocks of rows, timed."""
         rows: Iterator[Any] = super().gather(run, series, sizes)  # type: ignore[misc]
         return Timer(rows, self.timed_as, self.probe) if self._is_meant(run) else rows
+
+    def read_part(self, run: Run, inputs: Block) -> Outputs:
+        """What a stage makes of some of the inputs of one output, timed."""
+        part: Outputs = super().read_part(run, inputs)  # type: ignore[misc]
+        return self._timed(part) if self._is_meant(run) else part
 
     def _is_meant(self, run: Run) -> bool:
         return self.every == 1 or (run.feed is not None and run.feed.number % self.every == 0)

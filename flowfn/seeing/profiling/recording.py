@@ -88,20 +88,25 @@ class Recording:
     sizes: dict[int, float]
     root: int
     here: int = 0  # the process that iterated
+    delays: tuple[tuple[int, float, float], ...] = ()
 
     @classmethod
     def of(cls, chunks: Iterable[Chunk], root: int) -> Recording:
         """What a recorder took of a pass over the node at `root`."""
         threads: dict[tuple[int, int], list[Chunk]] = defaultdict(list)
         weights: dict[int, list[int]] = defaultdict(list)
+        chunks = list(chunks)
         for chunk in chunks:
             if chunk.rows:
                 threads[chunk.process, chunk.thread].append(chunk)
             for place, size in chunk.weights:
                 weights[place].append(size)
+        delays = tuple(one for chunk in chunks for one in chunk.delays)
         ordered = [sorted(found, key=lambda chunk: chunk.rows[0]) for found in threads.values()]
         tracks = tuple(track_of(found) for found in ordered)
-        return cls(tracks, {place: float(np.mean(sizes)) for place, sizes in weights.items()}, root, os.getpid())
+        return cls(
+            tracks, {place: float(np.mean(sizes)) for place, sizes in weights.items()}, root, os.getpid(), delays
+        )
 
     @cached_property
     def began(self) -> float:
@@ -135,6 +140,12 @@ class Recording:
             timed += float(track.seconds[known].sum())
             spent += float(track.cpu[known].sum())
         return every * min(spent / timed, 1.0) if timed else 0.0
+
+    def delayed(self, top: int) -> float:
+        """The share of its outermost calls' time for which a place waited for a processor that others had."""
+        mine = [(seconds, delay) for place, seconds, delay in self.delays if place == top]
+        whole = sum(seconds for seconds, _ in mine)
+        return min(sum(delay for _, delay in mine) / whole, 0.95) if whole else 0.0
 
     def given(self, place: int) -> np.ndarray:
         """When a place gave its outputs, sorted."""

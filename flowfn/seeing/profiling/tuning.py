@@ -73,7 +73,7 @@ class Tuning:
         if not self.changes:
             return f"Leave it as it is: nothing of {len(self.trials) - 1} tried was faster.\n{self.sentence}"
         lines = [
-            f"{self.gain:.2g} times as fast ({self.trials[0].per_second:.3g} -> {self._best:.3g} a second). Write:"
+            f"About {self.gain:.2g} times as fast ({self.trials[0].per_second:.3g} -> {self._best:.3g} a second). Write:"
         ]
         return "\n".join([*lines, *(f"* {change}" for change in self.changes), self.sentence])
 

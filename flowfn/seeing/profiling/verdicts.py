@@ -161,7 +161,7 @@ def _remarks(case: Case, waits: bool, modelled: float, knob: Knob | None) -> Ite
         who = f"{lane.workers} {lane.kind}" if lane.workers > 1 else f"the {lane.kind}"
         over = lane.own.get(HANDING, 0.0) / max(sum(lane.own.values()), 1e-12)
         if lane.waits_for_lock:
-            yield f"{who} wait for Python's lock: they compute, one at a time"
+            yield f"{who} wait for each other, most likely for Python's lock, which processes do not share"
         elif lane.kind in ("threads", "processes", "executor") and lane.share < COMPUTES / 2:
             yield f"{who} wait (for a disk, a network, a sleep) rather than compute: more of them than processors help"
         if lane.kind == "executor" and waits:
