@@ -187,6 +187,13 @@ def profiled(flow, step):
     return ff.profile(flow, (lambda _: time.sleep(step)) if step else None, N)
 
 
+def test_memory_is_told_from_computing():
+    large = profiled(CASES["large outputs"].make(), 0.0)
+    assert any("what holds it is memory" in remark for remark in large.verdict.remarks), str(large)
+    small = profiled(ff.pipe(range(400), ff.map(compute)), 0.0)
+    assert not any("memory" in remark for remark in small.verdict.remarks), str(small)
+
+
 def turned_as(verdict):
     """Which knob is meant."""
     knob = verdict.knob

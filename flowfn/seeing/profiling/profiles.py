@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from flowfn.kinds.tallies import Dropped
+from flowfn.seeing.pages import framed
 from flowfn.seeing.profiling.lanes import Plan
 from flowfn.seeing.profiling.ranks import Ranks, beside
 from flowfn.seeing.profiling.recording import Recording
@@ -133,6 +134,15 @@ class Profile:
         return "\n".join([*self.lines(), "", *table])
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str | None:
+        """The page, in a notebook; the text, where jinja2 is not installed."""
+        from flowfn.seeing.profiling.pages import page_of
+
+        try:
+            return framed(page_of(self), 640)
+        except ImportError:
+            return None
 
     def as_data(self) -> dict[str, Any]:
         """All but the recording, as JSON can hold it."""

@@ -37,7 +37,15 @@ def profile_of(
         for place, node in plan.nodes.items()
         if len(node.sources) == 1
     }
-    case = Case(lanes, plan, steps, seconds / (len(got) - 1), waiting / max(seconds, 1e-12), waiting, cpus, passed)
+    cpu = {place: recording.cpu(place) for place in plan.nodes if not plan.waits(place)}
+    speeds = {
+        place: recording.sizes.get(place, 0.0) * len(recording.given(place)) / spent
+        for place, spent in cpu.items()
+        if spent
+    }
+    case = Case(
+        lanes, plan, steps, seconds / (len(got) - 1), waiting / max(seconds, 1e-12), waiting, cpus, passed, speeds
+    )
     verdict = judged(case)
     stages = tuple(_stages(recording, plan, lanes, asked, got))
     return Profile(

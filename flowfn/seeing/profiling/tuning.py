@@ -72,9 +72,8 @@ class Tuning:
     def __str__(self) -> str:
         if not self.changes:
             return f"Leave it as it is: nothing of {len(self.trials) - 1} tried was faster.\n{self.sentence}"
-        lines = [
-            f"About {self.gain:.2g} times as fast ({self.trials[0].per_second:.3g} -> {self._best:.3g} a second). Write:"
-        ]
+        rates = f"{self.trials[0].per_second:.3g} -> {self._best:.3g} a second"
+        lines = [f"About {self.gain:.2g} times as fast ({rates}). Write:"]
         return "\n".join([*lines, *(f"* {change}" for change in self.changes), self.sentence])
 
     @property

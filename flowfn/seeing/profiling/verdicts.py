@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,10 @@ WORTH = 1.1
 
 NEAR = 1.05
 """A knob that is so near to the best, and costs less, is taken."""
+
+BANDWIDTH, LEAST_SPEED = 0.25, 1e8
+"""The share of the speed of copying from which on a stage is held by memory; from how many bytes a second on that is
+measured."""
 
 RARE = 0.05
 """Outputs for an input from which on a filter is said to let little through."""
@@ -75,6 +81,7 @@ class Case:
     waiting: float
     cpus: int
     passed: Mapping[int, float] = field(default_factory=dict)  # outputs for an input, by place
+    speeds: Mapping[int, float] = field(default_factory=dict)  # bytes that are made in a processor's second, by place
 
     def named(self, place: int, lane: Lane | None = None) -> str:
         """A place in words."""
@@ -188,6 +195,12 @@ def _remarks(case: Case, waits: bool, modelled: float, knob: Knob | None) -> Ite
 def _of_places(case: Case, waits: bool) -> Iterator[str]:
     """Stages that would do better elsewhere, and filters that let little through."""
     _, place = holding(case.lanes, case)
+    written = case.speeds.get(place, 0.0)
+    if waits and written > LEAST_SPEED and written > BANDWIDTH * copying():
+        yield (
+            f"{case.named(place)} makes {written / 1e9:.2g} GB in a processor's second, and memory is copied at "
+            f"{copying() / 1e9:.2g}: what holds it is memory, which all workers share"
+        )
     node = case.plan.nodes.get(place)
     if waits and isinstance(node, Each) and not node.boundary and len(node.sources) == 1:
         (source,) = node.sources
@@ -202,6 +215,17 @@ def _of_places(case: Case, waits: bool) -> Iterator[str]:
             passed = case.passed.get(at, 1.0)
             if isinstance(one, Expand) and passed < RARE:
                 yield f"{one.part} gives {passed:.2%} of what it is given: filter before what is expensive, or once"
+
+
+@cache
+def copying() -> float:
+    """Bytes that a processor copies into new memory in a second here, as large outputs are made; measured once."""
+    source, best = np.ones(1 << 22), 0.0
+    for _ in range(3):
+        began = time.thread_time()
+        source.copy()
+        best = max(best, source.nbytes / max(time.thread_time() - began, 1e-9))
+    return best
 
 
 def in_words(verdict: Verdict, outputs: int, rate: float, first: float, headroom: float | None) -> Iterator[str]:
