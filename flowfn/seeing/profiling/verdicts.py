@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,9 +31,12 @@ WORTH = 1.1
 NEAR = 1.05
 """A knob that is so near to the best, and costs less, is taken."""
 
-BANDWIDTH, LEAST_SPEED = 0.25, 1e8
+BANDWIDTH, LEAST_SPEED = 0.3, 5e8
 """The share of the speed of copying from which on a stage is held by memory; from how many bytes a second on that is
 measured."""
+
+AT_WORK = 0.2
+"""The share of the time from which on it is worth a word what a lane is at work on."""
 
 RARE = 0.05
 """Outputs for an input from which on a filter is said to let little through."""
@@ -166,16 +170,17 @@ def _remarks(case: Case, waits: bool, modelled: float, knob: Knob | None) -> Ite
     computing = sum(lane.workers * lane.share for lane in case.lanes if lane.kind == "processes")
     for lane in case.lanes:
         who = f"{lane.workers} {lane.kind}" if lane.workers > 1 else f"the {lane.kind}"
-        over = lane.own.get(HANDING, 0.0) / max(sum(lane.own.values()), 1e-12)
+        handing = sum(spent for at, spent in lane.own.items() if at == HANDING or case.plan.waits(at))
+        over = handing / max(sum(lane.own.values()), 1e-12)
+        busy = lane.mean / lane.hands / max(case.measured, 1e-12)
         if lane.waits_for_lock:
             yield f"{who} wait for each other, most likely for Python's lock, which processes do not share"
-        elif lane.kind in ("threads", "processes", "executor") and lane.share < COMPUTES / 2:
+        elif lane.kind in ("threads", "processes", "executor") and lane.share < COMPUTES / 2 and busy > AT_WORK:
             yield f"{who} wait (for a disk, a network, a sleep) rather than compute: more of them than processors help"
         if lane.kind == "executor" and waits:
             yield f"its executor has {lane.workers} workers at work; it takes as many tasks as it is given"
-        if over > TRANSPORT:
+        if waits and over > TRANSPORT and busy > AT_WORK:
             yield f"{over:.0%} of what {who} do is taking tasks and sending what came of them"
-        busy = lane.mean / lane.hands / max(case.measured, 1e-12)
         if lane.kind in ("threads", "processes") and lane.workers > 1 and busy < 0.5 and not waits:
             needed = max(int(np.ceil(busy * lane.workers * 1.2)), 1)
             if needed < lane.workers:
@@ -220,12 +225,12 @@ def _of_places(case: Case, waits: bool) -> Iterator[str]:
 @cache
 def copying() -> float:
     """Bytes that a processor copies into new memory in a second here, as large outputs are made; measured once."""
-    source, best = np.ones(1 << 22), 0.0
+    source, speed = np.ones(1 << 22), math.inf
     for _ in range(3):
         began = time.thread_time()
         source.copy()
-        best = max(best, source.nbytes / max(time.thread_time() - began, 1e-9))
-    return best
+        speed = min(speed, source.nbytes / max(time.thread_time() - began, 1e-9))
+    return speed
 
 
 def in_words(verdict: Verdict, outputs: int, rate: float, first: float, headroom: float | None) -> Iterator[str]:
