@@ -193,8 +193,13 @@ ATTEMPTS = 3
 """What is measured while others work on this machine may be those."""
 
 
-def profiled(flow, step):
-    return ff.profile(flow, (lambda _: time.sleep(step)) if step else None, N)
+def profiled(flow, step, n=N):
+    return ff.profile(flow, (lambda _: time.sleep(step)) if step else None, n)
+
+
+def fastest(flow, step):
+    """The profile of the pass that was disturbed least, long enough that what is made before the first does not count."""
+    return max((profiled(flow, step, 3 * N) for _ in range(ATTEMPTS)), key=lambda found: found.per_second)
 
 
 def turned_as(verdict):
@@ -229,6 +234,7 @@ def test_a_verdict_names_the_stage_and_the_knob(name):
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.knob and case.exact])
 def test_turning_the_knob_gains_what_was_said(name):
     case = CASES[name]
-    found = profiled(case.make(), case.step)
-    turned = profiled(found.verdict.turned(case.make()), case.step)
-    assert turned.per_second / found.per_second == pytest.approx(found.verdict.gain, rel=0.25), str(turned)
+    found = fastest(case.make(), case.step)
+    turned = fastest(found.verdict.turned(case.make()), case.step)
+    gain = turned.per_second / found.per_second
+    assert gain == pytest.approx(found.verdict.gain, rel=0.25), f"{found}\n\n{turned}"
