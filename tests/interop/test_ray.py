@@ -33,6 +33,7 @@ def cluster():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.05")  # otherwise a report takes two seconds
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # whose thread writes to a log when the tests are over
         cluster = Cluster(
             initialize_head=True,
             head_node_args={"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False},
@@ -114,11 +115,12 @@ class TestWithTwoNodes:
         pytest.importorskip("ray.data")
         assert failures(PAGE, "pycon ray") == 0
 
+    @pytest.mark.timeout(180)  # Ray starts ten processes, and four anew
     @pytest.mark.resumes(
         "Ray Train: a loop of your own in 2 workers, with `shard`", "a length", "in an epoch", "other processes"
     )
     def test_a_trainer_of_ray_goes_on_where_a_worker_was_killed(self, tmp_path):
-        """The loop of the page, of which a worker is killed in the second epoch."""
+        """The loop of the page; one of its workers is killed under way."""
         from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
         from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
