@@ -14,12 +14,16 @@ import importlib.util
 import inspect
 import runpy
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flowfn.flows import sources
 from flowfn.flows.flow import Flow
+
+WRITERS = ("flowfn.formats", "flowfn.datasets", "flowfn.storage", "flowfn.shelves")
+"""Where flows are read to be written into files: such a one is not the one that is meant."""
 
 
 class Wrong(Exception):
@@ -131,7 +135,7 @@ def run_until(path: str, program: Sequence[str], do: Callable[[Any], Any]) -> An
             raise Wrong(f"{path} ended before it read a flow: {error.code}") from error
     finally:
         sys.argv, sys.path[:] = arguments, paths
-    raise Wrong(f"{path} ended, and read no flow")
+    raise Wrong(f"{path} ended, and its main thread read no flow; name a function that returns one: {path}:name")
 
 
 @contextlib.contextmanager
@@ -144,7 +148,9 @@ def watching(met: Callable[[Flow[Any]], None]) -> Iterator[None]:
     def watched(name: str) -> Callable[..., Any]:
         def read(flow: Flow[Any], *given: Any, **options: Any) -> Any:
             whole = not (name == "__getitem__" and isinstance(given[0], slice))
-            if not asked and whole:
+            whole &= threading.current_thread() is threading.main_thread()
+            reader = sys._getframe(1).f_globals.get("__name__", "")
+            if not asked and whole and not reader.startswith(WRITERS):
                 asked.append(flow)
                 met(flow)
             return before[name](flow, *given, **options)

@@ -1,6 +1,7 @@
 """Why a pipeline is slow, and which knob to turn.
 
-probing      a copy of the tree that is timed          recording   what was written down, as arrays
+probing      a copy of the tree that is timed          logs        who had control when
+recording    what was written down, as arrays
 lanes        which stages ran beside which             modelling   what would become of it on paper
 knobs        what may be turned                        verdicts    what holds it, in words
 profiles     what came of it                           summing     ... of what was written down

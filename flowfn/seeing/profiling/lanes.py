@@ -13,8 +13,9 @@ from flowfn.kinds.parts import top_down
 from flowfn.kinds.runs import Run
 from flowfn.parallel.crew import Crew
 from flowfn.parallel.prefetching import PrefetchNode
+from flowfn.seeing.profiling.logs import OUTSIDE
 from flowfn.seeing.profiling.modelling import Lane, split
-from flowfn.seeing.profiling.probing import OUTSIDE, WAITING
+from flowfn.seeing.profiling.probing import WAITING
 from flowfn.seeing.profiling.recording import Recording, Track
 
 HANDING = -(1 << 29)

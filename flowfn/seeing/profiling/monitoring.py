@@ -13,7 +13,8 @@ from flowfn import rules
 from flowfn.flows import sources
 from flowfn.flows.flow import Flow
 from flowfn.kinds.parts import top_down
-from flowfn.seeing.profiling.probing import Chunk, Recorder, probed
+from flowfn.seeing.profiling.logs import Chunk, Recorder
+from flowfn.seeing.profiling.probing import probed
 from flowfn.seeing.profiling.recording import track_of
 
 EVERY = 64

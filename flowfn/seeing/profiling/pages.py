@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from flowfn.seeing.pages import page, rendered, written
-from flowfn.seeing.profiling.probing import OUTSIDE
+from flowfn.seeing.profiling.logs import OUTSIDE
 from flowfn.seeing.profiling.spans import spans_of
 from flowfn.seeing.profiling.traces import name_of
 

@@ -15,7 +15,8 @@ from flowfn.flows.iterating import FlowIterator
 from flowfn.parallel.tasks.task import weight
 from flowfn.parallel.workers.pool import available
 from flowfn.seeing.profiling.lanes import Plan
-from flowfn.seeing.profiling.probing import Recorder, cost, probed
+from flowfn.seeing.profiling.logs import Recorder, cost
+from flowfn.seeing.profiling.probing import probed
 from flowfn.seeing.profiling.profiles import Profile
 from flowfn.seeing.profiling.recording import Recording
 from flowfn.seeing.profiling.summing import profile_of

@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from flowfn.seeing.profiling.probing import ENTER, GAVE, OUTSIDE, Chunk
+from flowfn.seeing.profiling.logs import ENTER, GAVE, OUTSIDE, Chunk
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flowfn.seeing.profiling.probing import OUTSIDE, WAITING
+from flowfn.seeing.profiling.logs import OUTSIDE
+from flowfn.seeing.profiling.probing import WAITING
 from flowfn.seeing.profiling.recording import Recording, Track
 
 FINEST = 2e-5

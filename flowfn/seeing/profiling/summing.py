@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from flowfn.seeing.profiling.lanes import Plan, lanes_of
+from flowfn.seeing.profiling.logs import OUTSIDE
 from flowfn.seeing.profiling.modelling import Lane
-from flowfn.seeing.profiling.probing import OUTSIDE
 from flowfn.seeing.profiling.profiles import LaneProfile, Profile, StageProfile
 from flowfn.seeing.profiling.recording import Recording
 from flowfn.seeing.profiling.verdicts import Case, judged
