@@ -126,9 +126,11 @@ class DaskExecutor(Cluster):
     def translated(self, error: BaseException, status: str) -> BaseException:
         """An error of Dask as one of ours, if it is of workers or the cluster; of a function, its own."""
         from distributed import KilledWorker
+        from distributed.comm.core import CommClosedError
 
         if isinstance(error, KilledWorker):
             return Gone(True, f"KilledWorker of Dask: {error.allowed_failures + 1} of its workers each time")
         if self.client.status != "running":
             return self.gone
-        return Gone(False) if status in ("cancelled", "lost") else error
+        unfetched = isinstance(error, CommClosedError) and status != "error"  # on its way from whoever has just ended
+        return Gone(False) if unfetched or status in ("cancelled", "lost") else error

@@ -52,15 +52,14 @@ PROGRAM = """
     begun = os.path.join(sys.argv[2], "begun")
 
     def stuck(x):
-        if x > 1:
+        if x > 0:
             open(begun, "w").close()
             time.sleep(90)
         return x
 
     def taken(held=[]):
         iterator = iter({flow})
-        next(iterator)
-        next(iterator)
+        next(iterator)  # alone in its task, whatever else the machine does; the second need not be
         while not os.path.exists(begun):
             time.sleep(0.01)
         print("ends", flush=True)
