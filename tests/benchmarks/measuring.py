@@ -130,6 +130,8 @@ def machine() -> dict[str, Any]:
         "grain",
         "spdl",
         "tensorflow-cpu",
+        "webdataset",
+        "turboloader",
         "opencv-python-headless",
     ):
         try:

@@ -61,6 +61,16 @@ def spdl() -> Any:
     return _imported("spdl.pipeline")
 
 
+def webdataset() -> Any:
+    """`webdataset`, or None."""
+    return _imported("webdataset")
+
+
+def turboloader() -> Any:
+    """`turboloader`, or None."""
+    return _imported("turboloader")
+
+
 def tensorflow() -> Any:
     """`tensorflow`, or None; without its messages, and on the CPU."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
