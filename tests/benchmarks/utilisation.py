@@ -79,7 +79,8 @@ def feeding(loader: str, name: str, folder: str, seconds: float) -> Round | None
         made, busy = round_with(batches, step, seconds)
         spent = busy / made["batches"]
         period = made["seconds"] / made["batches"]
-        step = search.after(spent, period) - max(spent - step, 0.0) if step else BUSY * period
+        late = spent - step  # what a sleep takes longer than it is asked to
+        step = max(search.after(spent, period) - late, 1e-6) if step else BUSY * period
         return {"step": spent, "busy": spent / period, "rate": 1 / period, **made}
 
     return one_round
