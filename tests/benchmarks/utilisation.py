@@ -29,6 +29,8 @@ BUSY = 0.9
 OURS = ("flowfn, processes", "flowfn, threads")
 PEERS = tuple(name for name in FEEDERS if name not in OURS)
 COLUMNS = ("loader", "accelerators", "step", "batches/s", "CPU for 1000 batches", "peak memory")
+WAITING = 12
+"""Batches that may wait when a round begins: those that hold the most have two workers with six of them each."""
 PR_SET_TIMERSLACK = 29
 
 
@@ -39,7 +41,7 @@ class Sizes(NamedTuple):
     seconds: float
 
 
-FULL, QUICK = Sizes(5, 0.5), Sizes(2, 0.05)
+FULL, QUICK = Sizes(4, 0.5), Sizes(2, 0.05)
 
 
 # Inside of a lane
@@ -89,7 +91,7 @@ def feeding(loader: str, name: str, folder: str, seconds: float) -> Round | None
 def round_with(batches: Iterator[Any], step: float, seconds: float) -> tuple[Report, float]:
     """So many seconds of an accelerator, and those of them in which it was busy. What waited before the clock starts is
     read first, and the accelerator is busy with it."""
-    for _ in range(AHEAD + 2):
+    for _ in range(WAITING):
         look_at(next(batches))
     for _ in range(AHEAD):
         look_at(next(batches))
