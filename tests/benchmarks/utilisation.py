@@ -196,7 +196,7 @@ def first_of(found: Mapping[str, Fed], names: Sequence[str]) -> str:
 
 def rows(found: Mapping[str, Fed]) -> str:
     """A workload as a Markdown table; accelerators in those of the best peer."""
-    best = found[first_of(found, PEERS)].step
+    best = found[first_of(found, PEERS if set(PEERS) & set(found) else OURS)].step
     lines = [
         (
             loader,
@@ -217,6 +217,8 @@ def rows(found: Mapping[str, Fed]) -> str:
 
 def of_workload(name: str, found: Mapping[str, Fed]) -> list[Finding]:
     """flowfn beside the best peer in each respect, and beside TurboLoader where that computes in one compiled pass."""
+    if not set(PEERS) & set(found):
+        return [Finding(f"{name}: accelerators, times those of the best peer", "all peers absent", None, "x", ">= 1")]
     ours, best = first_of(found, OURS), first_of(found, PEERS)
     ratio, told = found[best].step / found[ours].step, f"{ours} {shown(1 / found[ours].step)}"
     findings = [
