@@ -6,6 +6,7 @@ It ends with 0; with 1 where something went wrong, which is said in one line; wi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -106,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _answer(asked: argparse.Namespace) -> int:
     do, _ = COMMANDS[asked.command]
-    answer: Answer = with_target(asked.target, dict(asked.arg), asked.program, lambda make: do(make, asked))
+    with contextlib.redirect_stdout(sys.stderr):  # what the program prints is no part of the answer
+        answer: Answer = with_target(asked.target, dict(asked.arg), asked.program, lambda make: do(make, asked))
     _print(answer, asked.json)
     return 0 if answer.good else 1
 

@@ -76,7 +76,7 @@ def named(module: Any, name: str, home: str) -> Any:
         if not hasattr(value, part):
             known = [one for one, held in vars(module).items() if isinstance(held, Flow)]
             hint = f"; its flows are {', '.join(known)}" if known else ""
-            raise Wrong(f"{home} has no {name}{hint}")
+            raise Wrong(f"{home} has nothing named {name!r}{hint}")
         value = getattr(value, part)
     return value
 

@@ -38,6 +38,7 @@ PROGRAM = """
     train = ff.pipe(range(40), ff.shuffle(), ff.map(slow), ff.batch(4))
 
     if __name__ == "__main__":
+        print("reading")
         assert len(train[:2]) == 2 and sys.argv[1:] == ["--epochs", "3"], sys.argv
         for _ in train:
             raise AssertionError("nobody asked for this")
@@ -71,12 +72,12 @@ def test_a_flow_and_a_function_that_makes_one_are_explained(asked, program):
 
 
 def test_a_program_is_run_until_it_reads_a_flow(asked, program):
-    code, out, _ = asked("describe", program, "--", "--epochs", "3")
-    assert code == 0
+    code, out, err = asked("describe", program, "--", "--epochs", "3")
+    assert (code, err) == (0, "reading\n")
     assert out.startswith("datapoint 0 of 10: int64 array, (4,)")
-    code, _, err = asked("describe", program)
-    assert code == 1
-    assert err.startswith("flowfn describe: AssertionError")
+    code, out, err = asked("describe", program)
+    assert (code, out) == (1, "")
+    assert err.startswith("reading\nflowfn describe: AssertionError")
 
 
 def test_a_profile_says_what_to_write_in_words_and_as_json(asked, program, tmp_path):
@@ -115,7 +116,7 @@ def test_speed_and_laws(asked, program):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("explain", "{}:nothing"), "flowfn explain: {} has no nothing; its flows are train\n"),
+        (("explain", "{}:nothing"), "flowfn explain: {} has nothing named 'nothing'; its flows are train\n"),
         (("explain", "{}:make"), "missing a required argument: 'size'; give it by --arg name=value\n"),
         (("explain", "no/such.py"), "flowfn explain: there is no file no/such.py; a flow in a module is module:name\n"),
         (("explain", "no_such_module:train"), "there is no module or file no_such_module"),
