@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import flowfn as ff
+from flowfn.seeing.profiling.lanes import lanes_of
+from flowfn.seeing.profiling.verdicts import Verdict, in_words
 
 N = 25
 LONG, SHORT = 0.010, 0.002
@@ -240,3 +242,18 @@ def test_turning_the_knob_gains_what_was_said(name):
     turned = fastest(found.verdict.turned(case.make()), case.step)
     gain = turned.per_second / found.per_second
     assert gain == pytest.approx(found.verdict.gain, rel=0.25), f"{found}\n\n{turned}"
+
+
+def test_workers_that_make_parts_of_batches_are_not_held_by_room():
+    flow = ff.pipe(range(4000), ff.map(quick), ff.batch(64), ff.prefetch(1, threads=2))
+    found = ff.profile(flow, n=8)
+    lane = lanes_of(found.recording, found.plan, 4)[0]
+    assert lane.ratio > 1  # parts of a batch for each
+    assert lane.window == 1 + 2
+    assert found.verdict.bound >= found.per_second * 0.999
+    assert "memory" not in str(found)  # which a sleep does not need
+
+
+def test_a_remark_begins_with_a_stage_as_it_is_written():
+    verdict = Verdict(0.0, 0.0, "", 1.0, None, 1.0, "", False, ("map(f) is slow", "more would help"))
+    assert [*in_words(verdict, 2, 1.0, 0.0, None)][-2:] == ["map(f) is slow.", "More would help."]

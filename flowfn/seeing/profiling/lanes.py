@@ -156,8 +156,17 @@ def _in_wholes(lanes: list[Lane], recording: Recording) -> list[Lane]:
             ahead = 2 * (lane.ahead + 2 * lane.workers)
             taken = _taken(lane, recording, done[lane.feeds], whole)
             ratio = (taken if taken <= made <= taken + ahead else made) / whole
-        done[number] = replace(lane, ratio=ratio, seconds=split(lane.seconds, ratio))
+        given = _in_parts(lane, recording, ratio * whole) / whole
+        done[number] = replace(lane, ratio=ratio, given=given, seconds=split(lane.seconds, ratio))
     return [done[number] for number in range(len(lanes))]
+
+
+def _in_parts(lane: Lane, recording: Recording, made: float) -> int:
+    """How many outputs a prefetch gave whose workers made parts of them; 0 where they made whole ones."""
+    if lane.prefetch is None or lane.prefetch.sources[0].place != lane.top or lane.at_once > 1:
+        return 0
+    given = len(recording.given(lane.prefetch.place))
+    return given if given < made else 0
 
 
 def _taken(lane: Lane, recording: Recording, behind: Lane, whole: int) -> float:

@@ -38,6 +38,7 @@ class Lane:
     seconds: np.ndarray
     share: float
     ratio: float = 1.0  # outputs of its top for one of the whole
+    given: float = 0.0  # ... of its prefetch, where workers make them in parts
     ahead: int = 0
     feeds: int | None = None
     prefetch: Any = None  # the node
@@ -54,7 +55,7 @@ class Lane:
     def window(self) -> int:
         """Outputs of the whole that may be out."""
         if self.at_once == 1:
-            return max(int((self.ahead + self.workers) / max(self.ratio, 1e-9)), 1)
+            return max(int((self.ahead + self.workers) / max(self.given or self.ratio, 1e-9)), 1)
         return self.chunk * (self.workers + max(-(-int(self.ahead / max(self.ratio, 1e-9)) // self.chunk), 1))
 
     @property

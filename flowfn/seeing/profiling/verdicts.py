@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,12 @@ NEAR = 1.05
 BANDWIDTH, LEAST_SPEED = 0.3, 5e8
 """The share of the speed of copying from which on a stage is held by memory; from how many bytes a second on that is
 measured."""
+
+KINDS = {"consumer": "thread that iterates", "processes": "process", "threads": "thread"}
+"""One worker of a lane, in words."""
+
+NAMED = r"\w+\("
+"""What begins with the name of a stage stays as it is written."""
 
 AT_WORK = 0.2
 """The share of the time from which on it is worth a word what a lane is at work on."""
@@ -118,7 +125,8 @@ def judged(case: Case) -> Verdict:
     slower = holder is not None and holder.mean / holder.hands > step
     waits = case.share > (WAITS if slower else NOW_AND_THEN)
     stage = case.named(place, holder) if waits and holder is not None else "the consumer"
-    bound = 1 / max(case.expected(_freed(case.lanes, holder, place), modelled), 1e-9)
+    least = case.expected(_freed(case.lanes, holder, place), modelled)
+    bound = 1 / max(min(least, case.measured), 1e-9)  # nothing becomes slower by that
     knob, gain, then = _best(case, modelled) if waits else (None, 1.0, "")
     remarks = tuple(_remarks(case, waits, modelled, knob))
     return Verdict(case.waiting, case.share, stage, bound, knob, gain, then, waits, remarks, place if waits else None)
@@ -169,7 +177,8 @@ def _remarks(case: Case, waits: bool, modelled: float, knob: Knob | None) -> Ite
     """What else is worth knowing."""
     computing = sum(lane.workers * lane.share for lane in case.lanes if lane.kind == "processes")
     for lane in case.lanes:
-        who = f"{lane.workers} {lane.kind}" if lane.workers > 1 else f"the {lane.kind}"
+        who = f"{lane.workers} {lane.kind}" if lane.workers > 1 else f"the {KINDS.get(lane.kind, lane.kind)}"
+        does = "do" if lane.workers > 1 else "does"
         handing = sum(spent for at, spent in lane.own.items() if at == HANDING or case.plan.waits(at))
         over = handing / max(sum(lane.own.values()), 1e-12)
         busy = lane.mean / lane.hands / max(case.measured, 1e-12)
@@ -180,7 +189,7 @@ def _remarks(case: Case, waits: bool, modelled: float, knob: Knob | None) -> Ite
         if lane.kind == "executor" and waits:
             yield f"its executor has {lane.workers} workers at work; it takes as many tasks as it is given"
         if waits and over > TRANSPORT and busy > AT_WORK:
-            yield f"{over:.0%} of what {who} do is taking tasks and sending what came of them"
+            yield f"{over:.0%} of what {who} {does} is taking tasks and sending what came of them"
         if lane.kind in ("threads", "processes") and lane.workers > 1 and busy < 0.5 and not waits:
             needed = max(int(np.ceil(busy * lane.workers * 1.2)), 1)
             if needed < lane.workers:
@@ -199,9 +208,10 @@ def _remarks(case: Case, waits: bool, modelled: float, knob: Knob | None) -> Ite
 
 def _of_places(case: Case, waits: bool) -> Iterator[str]:
     """Stages that would do better elsewhere, and filters that let little through."""
-    _, place = holding(case.lanes, case)
+    holder, place = holding(case.lanes, case)
+    computes = holder is not None and holder.share > COMPUTES
     written = case.speeds.get(place, 0.0)
-    if waits and written > LEAST_SPEED and written > BANDWIDTH * copying():
+    if waits and computes and written > LEAST_SPEED and written > BANDWIDTH * copying():
         yield (
             f"{case.named(place)} makes {written / 1e9:.2g} GB in a processor's second, and memory is copied at "
             f"{copying() / 1e9:.2g}: what holds it is memory, which all workers share"
@@ -255,7 +265,7 @@ def in_words(verdict: Verdict, outputs: int, rate: float, first: float, headroom
         then = f", and then {brief_name(verdict.next)} holds it" if verdict.next else ""
         yield f"Write {verdict.knob.words}: about {verdict.gain:.2g} times as fast{then}."
     for remark in verdict.remarks:
-        yield f"{remark[0].upper()}{remark[1:]}."
+        yield f"{remark if re.match(NAMED, remark) else remark[:1].upper() + remark[1:]}."
 
 
 def brief_name(name: str, width: int = 60) -> str:
