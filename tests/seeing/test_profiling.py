@@ -173,3 +173,14 @@ def test_profiles_of_ranks_say_who_is_last_and_whether_that_changes():
     assert by_turns.changes
     with pytest.raises(ValueError, match="each of another"):
         rank_of(0, lambda _: 0.001).beside()
+
+
+def test_a_page_names_what_ran_beside_what_shortly_and_each_once(tmp_path):
+    source = [f"folder/photograph-{number:05}.jpg" for number in range(40)]
+    flow = ff.pipe(source, ff.map(str), ff.shuffle_buffer(4), ff.map(len), ff.prefetch(2, threads=2))
+    found = ff.profile(flow, n=12)
+    names = [lane.name for lane in found.lanes]
+    assert len(set(names)) == len(names)
+    assert {"2 threads of prefetch, to map(str)", "2 threads of prefetch, to map(len)"} <= {*names}
+    found.save(tmp_path / "page.html")
+    assert "photograph-00003" not in (tmp_path / "page.html").read_text()

@@ -1,14 +1,17 @@
 """Verdicts on pipelines whose bottleneck is known: they are made of sleeps, so that little is computed."""
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 import flowfn as ff
-from flowfn.seeing.profiling.lanes import lanes_of
+from flowfn.seeing.profiling.lanes import _held_by_lock, lanes_of
+from flowfn.seeing.profiling.modelling import Lane
 from flowfn.seeing.profiling.verdicts import Verdict, in_words
 
 N = 25
@@ -257,3 +260,11 @@ def test_workers_that_make_parts_of_batches_are_not_held_by_room():
 def test_a_remark_begins_with_a_stage_as_it_is_written():
     verdict = Verdict(0.0, 0.0, "", 1.0, None, 1.0, "", False, ("map(f) is slow", "more would help"))
     assert [*in_words(verdict, 2, 1.0, 0.0, None)][-2:] == ["map(f) is slow.", "More would help."]
+
+
+@pytest.mark.parametrize(("delayed", "held"), [(0.0, True), (0.5, False)])
+def test_threads_that_wait_for_a_processor_do_not_wait_for_the_lock(delayed, held):
+    track = SimpleNamespace(process=os.getpid(), start=np.zeros(1), end=np.ones(1), place=np.array([3]))
+    recording = SimpleNamespace(tracks=[track], cpu=lambda *_: 0.9, delayed=lambda _: delayed)
+    lane = Lane(3, (3,), "threads", 2, np.ones(4), 0.6)
+    assert _held_by_lock([lane], recording, 2, True)[0].waits_for_lock is held

@@ -184,8 +184,8 @@ def _held_by_lock(lanes: list[Lane], recording: Recording, cpus: int, slowed: bo
     begins, ends = min(track.start[0] for track in here), max(track.end[-1] for track in here)
     places = {int(place) for track in here for place in np.unique(track.place)}
     tops = [lane.top for lane in lanes if lane.kind in ("consumer", "thread", "threads")]
-    computed = sum(recording.cpu(place, top) for place in places for top in tops)
-    busy = computed / max(ends - begins, 1e-9)
+    computed = sum(recording.cpu(place, top) / (1 - recording.delayed(top)) for place in places for top in tops)
+    busy = computed / max(ends - begins, 1e-9)  # it would be, if nobody else had the processors
     locked = cpus > 1 and LOCKED[0] <= busy <= LOCKED[1]
 
     def waits(lane: Lane) -> bool:

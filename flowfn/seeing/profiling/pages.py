@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from flowfn.seeing.pages import page, rendered, written
 from flowfn.seeing.profiling.logs import OUTSIDE
 from flowfn.seeing.profiling.spans import spans_of
 from flowfn.seeing.profiling.traces import name_of
+from flowfn.seeing.profiling.verdicts import brief_name
 
 MOST = 40_000
 """How many pieces of time a page shows at most, about."""
@@ -29,7 +31,7 @@ def page_of(profile: Any) -> str:
         heads=heads,
         rows=rows,
         holds=[stage.place == profile.verdict.place for stage in profile.stages],
-        lanes=profile.lanes,
+        lanes=[replace(lane, stages=tuple(brief_name(one, 40) for one in lane.stages)) for lane in profile.lanes],
         write=None if profile.verdict.knob is None else profile.verdict.knob.words,
         timeline=json.dumps(timeline_of(profile)),
     )
@@ -68,7 +70,7 @@ def timeline_of(profile: Any) -> dict[str, Any]:
     ]
     ends = [float(spans.end[-1]) for spans in threads if len(spans.end)]
     return {
-        "names": [name_of(place, plan) for place in places],
+        "names": [brief_name(name_of(place, plan)) for place in places],
         "waits": [bool(plan.waits(place)) for place in places],
         "threads": rows,
         "queues": queues,

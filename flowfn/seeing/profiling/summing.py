@@ -12,7 +12,7 @@ from flowfn.seeing.profiling.logs import OUTSIDE
 from flowfn.seeing.profiling.modelling import Lane
 from flowfn.seeing.profiling.profiles import LaneProfile, Profile, StageProfile
 from flowfn.seeing.profiling.recording import Recording
-from flowfn.seeing.profiling.verdicts import Case, judged
+from flowfn.seeing.profiling.verdicts import Case, brief_name, judged
 
 
 def profile_of(
@@ -78,6 +78,15 @@ def _name_of(lane: Lane) -> str:
     return f"{who} of {lane.prefetch.part.name}"
 
 
+def _names_of(lanes: Sequence[Lane], plan: Plan) -> list[str]:
+    """The names of all; lanes of one name say which stage they end with."""
+    names = [_name_of(lane) for lane in lanes]
+    return [
+        f"{name}, to {brief_name(str(plan.nodes[lane.top].part), 40)}" if names.count(name) > 1 else name
+        for name, lane in zip(names, lanes)
+    ]
+
+
 def waited_at(asked: np.ndarray, got: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(times, seconds that the consumer has waited until then)."""
     times = np.stack([asked, got], 1).ravel()
@@ -124,7 +133,7 @@ def _lanes(
 ) -> Iterator[LaneProfile]:
     times, waited = waited_at(asked, got)
     span = max(float(got[-1] - asked[0]), 1e-9)
-    for lane in lanes:
+    for name, lane in zip(_names_of(lanes, plan), lanes):
         tracks = recording.lane(lane.top)
         input_wait = sum(
             max(recording.seconds(place, lane.top) - recording.cpu(place, lane.top), 0.0)
@@ -141,7 +150,7 @@ def _lanes(
             )
         consumer = lane.kind == "consumer"
         yield LaneProfile(
-            _name_of(lane),
+            name,
             lane.workers,
             tuple(str(plan.nodes[place].part) for place in lane.stages if place in plan.nodes),
             min(busy / (lane.workers * span), 1.0),

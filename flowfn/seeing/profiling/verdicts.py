@@ -128,7 +128,7 @@ def judged(case: Case) -> Verdict:
     least = case.expected(_freed(case.lanes, holder, place), modelled)
     bound = 1 / max(min(least, case.measured), 1e-9)  # nothing becomes slower by that
     knob, gain, then = _best(case, modelled) if waits else (None, 1.0, "")
-    remarks = tuple(_remarks(case, waits, modelled, knob))
+    remarks = tuple(dict.fromkeys(_remarks(case, waits, modelled, knob)))
     return Verdict(case.waiting, case.share, stage, bound, knob, gain, then, waits, remarks, place if waits else None)
 
 
@@ -178,14 +178,17 @@ def _remarks(case: Case, waits: bool, modelled: float, knob: Knob | None) -> Ite
     computing = sum(lane.workers * lane.share for lane in case.lanes if lane.kind == "processes")
     for lane in case.lanes:
         who = f"{lane.workers} {lane.kind}" if lane.workers > 1 else f"the {KINDS.get(lane.kind, lane.kind)}"
-        does = "do" if lane.workers > 1 else "does"
+        does, s = ("do", "") if lane.workers > 1 else ("does", "s")
         handing = sum(spent for at, spent in lane.own.items() if at == HANDING or case.plan.waits(at))
         over = handing / max(sum(lane.own.values()), 1e-12)
         busy = lane.mean / lane.hands / max(case.measured, 1e-12)
         if lane.waits_for_lock:
-            yield f"{who} wait for each other, most likely for Python's lock, which processes do not share"
+            whom = "each other" if lane.workers > 1 else "others"
+            yield f"{who} wait{s} for {whom}, most likely for Python's lock, which processes do not share"
         elif lane.kind in ("threads", "processes", "executor") and lane.share < COMPUTES / 2 and busy > AT_WORK:
-            yield f"{who} wait (for a disk, a network, a sleep) rather than compute: more of them than processors help"
+            yield (
+                f"{who} wait{s} (for a disk, a network, a sleep) rather than compute: more of them than processors help"
+            )
         if lane.kind == "executor" and waits:
             yield f"its executor has {lane.workers} workers at work; it takes as many tasks as it is given"
         if waits and over > TRANSPORT and busy > AT_WORK:
