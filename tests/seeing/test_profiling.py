@@ -1,13 +1,15 @@
 """What a profile holds, what it leaves alone, and what comes of turning its knobs."""
 
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import flowfn as ff
 from flowfn.seeing.profiling import Profiler
-from flowfn.seeing.profiling.tuning import reordered
+from flowfn.seeing.profiling.modelling import Lane
+from flowfn.seeing.profiling.tuning import Search, reordered
 
 
 def slow(x):
@@ -112,6 +114,20 @@ def test_tune_finds_workers_for_a_map_that_waits():
     assert found.sentence in str(found)
     assert repr(flow) == "pipe(flow(range(0, 4000)), map(slow), batch(2))"
     assert len(found.trials) > 1
+
+
+def test_tune_says_where_it_had_too_little():
+    with pytest.raises(ValueError, match=r"tune\(\): a pass must give more than 2 outputs to be measured"):
+        ff.tune([1, 2])
+    assert str(ff.tune(range(100), seconds=0.01)).startswith("Leave it as it is: there was no knob to try, or no time")
+
+
+def test_whole_outputs_wait_where_workers_make_parts_of_them():
+    lane = Lane(3, (3,), "threads", 2, np.ones(4), 1.0, ahead=2, feeds=1, prefetch=SimpleNamespace(place=4))
+    search = object.__new__(Search)
+    search.profile = SimpleNamespace(recording=SimpleNamespace(sizes={3: 10.0, 4: 100.0}))
+    for search.most, fits in ((400, True), (399, False)):
+        assert search._fits([lane]) is fits
 
 
 def test_a_ufunc_goes_behind_batch_only_where_that_gives_the_same():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import Any
@@ -70,6 +70,8 @@ class Tuning:
         return repr(self.flow)
 
     def __str__(self) -> str:
+        if len(self.trials) == 1:
+            return f"Leave it as it is: there was no knob to try, or no time; seconds= says how long.\n{self.sentence}"
         if not self.changes:
             return f"Leave it as it is: nothing of {len(self.trials) - 1} tried was faster.\n{self.sentence}"
         rates = f"{self.trials[0].per_second:.3g} -> {self._best:.3g} a second"
@@ -108,6 +110,9 @@ def tune(
     measured to be faster is kept, until nothing is, or `seconds` are over. `consumer` is called with each output, as a
     training step would be. `bytes` (a number, or "512MB") bounds what waits in prefetches. Nothing advances, and `flow`
     stays as it is: what is returned says what to write.
+
+    Raises:
+        ValueError: a pass gives two outputs or fewer.
 
     >>> import time
     >>> import flowfn as ff
@@ -154,6 +159,8 @@ class Search:
                 count, now = count + 1, time.perf_counter()
                 if now > began + self.each:
                     break
+        if not count:
+            raise ValueError(f"tune(): a pass must give more than {WARM} outputs to be measured")
         self.trials.append(Trial(words, count / max(now - began, 1e-9)))
         return self.trials[-1].per_second
 
@@ -210,8 +217,14 @@ class Search:
     def _fits(self, lanes: list[Lane]) -> bool:
         """Whether what waits would fit into memory."""
         sizes = self.profile.recording.sizes if self.profile.recording is not None else {}
-        waits = sum((lane.ahead + lane.workers) * sizes.get(lane.top, 0.0) for lane in lanes if lane.feeds is not None)
+        waits = sum((lane.ahead + lane.workers) * _size(lane, sizes) for lane in lanes if lane.feeds is not None)
         return self.most is None or waits <= self.most
+
+
+def _size(lane: Lane, sizes: Mapping[int, float]) -> float:
+    """Bytes of what waits: of whole outputs, where workers make parts of them."""
+    whole = sizes.get(lane.prefetch.place, 0.0) if lane.prefetch is not None else 0.0
+    return max(sizes.get(lane.top, 0.0), whole)
 
 
 def _sibling(knob: Knob) -> Knob | None:
