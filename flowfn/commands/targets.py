@@ -114,12 +114,19 @@ def argument(text: str) -> tuple[str, Any]:
 
 
 def run_until(path: str, program: Sequence[str], do: Callable[[Any], Any]) -> Any:
-    """Run a program until it first reads a flow, and do then what is to be done with that."""
+    """Run a program until it first reads a flow, and do then what is to be done with that.
+
+    What it reads in another thread, which the first would wait for, is looked at when the program has ended.
+    """
     if not Path(path).is_file():
         raise Wrong(f"there is no file {path}; a flow in a module is module:name")
     answers: list[Any] = []
+    elsewhere: list[Flow[Any]] = []
 
     def met(flow: Flow[Any]) -> None:
+        if not _in_first_thread():
+            elsewhere.append(flow)
+            return
         answers.append(do(lambda: flow))
         raise Done
 
@@ -135,12 +142,18 @@ def run_until(path: str, program: Sequence[str], do: Callable[[Any], Any]) -> An
             raise Wrong(f"{path} ended before it read a flow: {error.code}") from error
     finally:
         sys.argv, sys.path[:] = arguments, paths
-    raise Wrong(f"{path} ended, and its main thread read no flow; name a function that returns one: {path}:name")
+    if elsewhere:
+        return do(lambda: elsewhere[0])
+    raise Wrong(f"{path} ended, and read no flow; name a function that returns one: {path}:name")
+
+
+def _in_first_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 @contextlib.contextmanager
 def watching(met: Callable[[Flow[Any]], None]) -> Iterator[None]:
-    """While this lasts, the first flow that is read is met before."""
+    """While this lasts, the first flow that is read is met before; and those that other threads read earlier."""
     names = ("__iter__", "__getitem__", "run")
     before = {name: getattr(Flow, name) for name in names}
     asked: list[Flow[Any]] = []
@@ -148,10 +161,9 @@ def watching(met: Callable[[Flow[Any]], None]) -> Iterator[None]:
     def watched(name: str) -> Callable[..., Any]:
         def read(flow: Flow[Any], *given: Any, **options: Any) -> Any:
             whole = not (name == "__getitem__" and isinstance(given[0], slice))
-            whole &= threading.current_thread() is threading.main_thread()
             reader = sys._getframe(1).f_globals.get("__name__", "")
             if not asked and whole and not reader.startswith(WRITERS):
-                asked.append(flow)
+                asked.extend([flow] if _in_first_thread() else ())
                 met(flow)
             return before[name](flow, *given, **options)
 

@@ -80,6 +80,17 @@ def test_a_program_is_run_until_it_reads_a_flow(asked, program):
     assert err.startswith("reading\nflowfn describe: AssertionError")
 
 
+def test_a_flow_that_is_read_in_a_thread_is_explained_when_the_program_ends(asked, tmp_path):
+    path = tmp_path / "threaded.py"
+    path.write_text(
+        "import threading\nimport flowfn as ff\nflow = ff.pipe(range(6), ff.batch(2))\n"
+        "reader = threading.Thread(target=lambda: print(len([*flow])))\nreader.start()\nreader.join()\n"
+    )
+    code, out, err = asked("describe", path)
+    assert (code, err) == (0, "3\n")
+    assert out.startswith("datapoint 0 of 3: int64 array, (2,)")
+
+
 def test_a_profile_says_what_to_write_in_words_and_as_json(asked, program, tmp_path):
     page, trace = tmp_path / "page.html", tmp_path / "trace.json"
     asked_for = ("profile", f"{program}:train", "-n", 10, "--step", 3)

@@ -191,7 +191,7 @@ def _remarks(case: Case, waits: bool, modelled: float, knob: Knob | None) -> Ite
             )
         if lane.kind == "executor" and waits:
             yield f"its executor has {lane.workers} workers at work; it takes as many tasks as it is given"
-        if waits and over > TRANSPORT and busy > AT_WORK:
+        if waits and lane.kind not in ("consumer", "thread") and over > TRANSPORT and busy > AT_WORK:
             yield f"{over:.0%} of what {who} {does} is taking tasks and sending what came of them"
         if lane.kind in ("threads", "processes") and lane.workers > 1 and busy < 0.5 and not waits:
             needed = max(int(np.ceil(busy * lane.workers * 1.2)), 1)
