@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import io
+import math
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -108,7 +109,7 @@ def step_of(asked: argparse.Namespace) -> Callable[[Any], Any] | None:
     """A consumer that takes so many milliseconds."""
     if asked.step is None:
         return None
-    if asked.step < 0:
+    if not 0 <= asked.step < math.inf:
         raise Wrong("--step must be a number of milliseconds, 0 or more")
     seconds: float = asked.step / 1000
     return lambda _: time.sleep(seconds)

@@ -10,13 +10,16 @@ import contextlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from flowfn.commands import answering
 from flowfn.commands.answering import Answer
 from flowfn.commands.targets import Wrong, argument, with_target
 from flowfn.kinds.failures import marked
+from flowfn.kinds.notes import frames
 from flowfn.parallel import shut_down
 from flowfn.seeing.profiling.tables import print_profile
 
@@ -99,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        print(f"flowfn {asked.command}: {in_a_line(error)}", file=sys.stderr)
+        print(f"flowfn {asked.command}: {in_a_line(error, getattr(asked, 'target', ''))}", file=sys.stderr)
         return 1
     finally:
         shut_down()
@@ -107,6 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _answer(asked: argparse.Namespace) -> int:
     do, _ = COMMANDS[asked.command]
+    for path in (getattr(asked, "output", None), getattr(asked, "trace", None)):  # before what takes long
+        if path and not Path(path).parent.is_dir():
+            raise Wrong(f"there is no folder {Path(path).parent} to write {path} in")
     with contextlib.redirect_stdout(sys.stderr):  # what the program prints is no part of the answer
         answer: Answer = with_target(asked.target, dict(asked.arg), asked.program, lambda make: do(make, asked))
     _print(answer, asked.json)
@@ -137,12 +143,21 @@ def _print(answer: Answer, as_json: bool) -> None:
         print(answer.text, end="", flush=True)
 
 
-def in_a_line(error: BaseException) -> str:
-    """An error in one line, with the stage that it comes from."""
+def in_a_line(error: BaseException, target: str = "") -> str:
+    """An error in one line, with the stage or the line of the target's file that it comes from."""
     words = " ".join(str(error).split()) or "no message"
     where = marked(error)
     place = ""
     if where is not None:
         place = f" ({where['before']}{'' if where['index'] is None else where['index']}{where['after']})"
+    elif not isinstance(error, Wrong):
+        place = _line_of(error, target)
     kind = "" if isinstance(error, (Wrong, ImportError)) else f"{type(error).__name__}: "
     return f"{kind}{words}{place}"
+
+
+def _line_of(error: BaseException, target: str) -> str:
+    """The last line of a target's file that an error came through, in words; nothing, if there is none."""
+    files = {Path(one).resolve() for one in (target, target.rpartition(":")[0]) if one.endswith(".py")}
+    lines = [one for one in traceback.extract_tb(frames(error)) if Path(one.filename).resolve() in files]
+    return f" ({Path(lines[-1].filename).name}, line {lines[-1].lineno})" if lines else ""
