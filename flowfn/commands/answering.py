@@ -99,7 +99,9 @@ def states(paths: Iterable[str]) -> Iterable[tuple[str, Answer | None, str]]:
     for path in paths:
         try:
             text = _printed(describe_state, path)
-        except (OSError, ValueError) as error:
+        except (OSError, UnicodeError) as error:
+            yield path, None, f"{path}: {getattr(error, 'strerror', None) or error}"
+        except ValueError as error:  # which names the path
             yield path, None, str(error).removeprefix("describe_state(): ")
         else:
             yield path, Answer(text, {"path": path, "lines": text.splitlines()}), ""

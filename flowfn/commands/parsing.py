@@ -121,9 +121,9 @@ def _answer(asked: argparse.Namespace) -> int:
 
 def _states(asked: argparse.Namespace) -> int:
     failed, data = 0, []
-    for path, answer, wrong in answering.states(asked.files):
+    for _, answer, wrong in answering.states(asked.files):
         if answer is None:
-            print(f"{path}: {wrong}", file=sys.stderr)
+            print(f"flowfn state: {wrong}", file=sys.stderr)
             failed = 1
         elif asked.json:
             data.append(answer.data)

@@ -105,12 +105,17 @@ def test_what_is_no_state_is_said(tmp_path):
 def test_the_command_line_says_the_same(capsys, tmp_path):
     path = tmp_path / "state.json"
     path.write_text(json.dumps(state_of(make())))
-    command = [sys.executable, "-m", "flowfn", "state", str(path), str(tmp_path / "missing.json")]
+    missing, binary, other = (tmp_path / name for name in ("missing.json", "binary.json", "other.json"))
+    binary.write_bytes(b"\xff\xfe")
+    other.write_text("{}")
+    command = [sys.executable, "-m", "flowfn", "state", str(path), str(missing), str(binary), str(other)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ)
     assert done.stdout.splitlines() == told(capsys, path)
     assert done.returncode == 1
-    assert "No such file or directory" in done.stderr
-    assert "Traceback" not in done.stderr
+    first, second, third = done.stderr.splitlines()
+    assert first == f"flowfn state: {missing}: No such file or directory"
+    assert second.startswith(f"flowfn state: {binary}: 'utf-8' codec can't decode")
+    assert third == f"flowfn state: there is no state of a flow in {other}"
 
 
 def test_the_command_line_is_silent_where_nobody_reads_on(tmp_path):
