@@ -1,6 +1,7 @@
 """What a profile holds, what it leaves alone, and what comes of turning its knobs."""
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -200,3 +201,12 @@ def test_a_page_names_what_ran_beside_what_shortly_and_each_once(tmp_path):
     assert {"2 threads of prefetch, to map(str)", "2 threads of prefetch, to map(len)"} <= {*names}
     found.save(tmp_path / "page.html")
     assert "photograph-00003" not in (tmp_path / "page.html").read_text()
+
+
+def test_profiling_never_took_more_than_there_was():
+    found = ff.profile(range(100), n=50)
+    total = found.first + found.seconds
+    quarter, twice = (" ".join(replace(found, cost=share * total).lines()) for share in (0.25, 2.0))
+    assert "s of it (25.0%)." in quarter
+    assert "much of it: what takes so little looks slower than it is." in twice
+    assert "%" not in twice.partition("Profiling")[2]

@@ -23,6 +23,10 @@ STEPS = 10_000
 """How many steps of a rank can be held beside those of others."""
 
 
+MUCH = 0.5
+"""The share of a pass from which on it says more of profiling than of stages."""
+
+
 @dataclass(frozen=True)
 class StageProfile:
     """What a stage cost.
@@ -107,7 +111,10 @@ class Profile:
         """The verdict in words."""
         yield from in_words(self.verdict, self.outputs, self.per_second, self.first, self.headroom)
         total = self.first + self.seconds
-        yield f"Profiling took {self.cost:.3f} s of it ({self.cost / total if total else 0:.1%})."
+        if self.cost <= MUCH * total:
+            yield f"Profiling took {self.cost:.3f} s of it ({self.cost / total if total else 0:.1%})."
+        else:
+            yield f"Profiling took about {self.cost:.3f} s, much of it: what takes so little looks slower than it is."
         for dropped in self.dropped[-3:]:
             yield f"Dropped: datapoint {dropped.index}, {type(dropped.error).__name__}: {dropped.error}"
 
