@@ -10,6 +10,7 @@ import pytest
 import flowfn as ff
 from flowfn.seeing.profiling import Profiler
 from flowfn.seeing.profiling.modelling import Lane
+from flowfn.seeing.profiling.summing import _name_of
 from flowfn.seeing.profiling.tuning import Search, reordered
 
 
@@ -210,3 +211,17 @@ def test_profiling_never_took_more_than_there_was():
     assert "s of it (25.0%)." in quarter
     assert "much of it: what takes so little looks slower than it is." in twice
     assert "%" not in twice.partition("Profiling")[2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "workers", "name"),
+    [
+        ("threads", 1, "a thread of prefetch"),
+        ("processes", 1, "a process of prefetch"),
+        ("processes", 3, "3 processes of prefetch"),
+        ("executor", 2, "2 workers in an executor of prefetch"),
+    ],
+)
+def test_workers_have_names_in_english(kind, workers, name):
+    prefetch = SimpleNamespace(part=SimpleNamespace(name="prefetch"))
+    assert _name_of(Lane(3, (3,), kind, workers, np.ones(4), 1.0, prefetch=prefetch)) == name

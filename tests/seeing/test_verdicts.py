@@ -163,7 +163,7 @@ CASES = {
         "map(decode)",
         None,
         True,
-        "executor has 2 workers",
+        "2 workers in an executor wait (",
     ),
     "datapoints that pickle slowly": Case(
         _pipe(range(400), ff.map(words), ff.prefetch(4, processes=2)),
@@ -255,6 +255,16 @@ def test_workers_that_make_parts_of_batches_are_not_held_by_room():
     assert lane.window == 1 + 2
     assert found.verdict.bound >= found.per_second * 0.999
     assert "memory" not in str(found)  # which a sleep does not need
+
+
+def test_a_consumer_that_hardly_waits_is_not_told_of_more_workers():
+    flow = ff.pipe(range(400), ff.map(quick), ff.prefetch(4, threads=2))
+    for _ in range(ATTEMPTS):
+        found = profiled(flow, LONG, 8)
+        if not found.verdict.waits:
+            assert not any("help" in remark for remark in found.verdict.remarks)
+            return
+    raise AssertionError(found)
 
 
 def test_a_remark_begins_with_a_stage_as_it_is_written():

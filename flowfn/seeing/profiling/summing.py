@@ -12,7 +12,7 @@ from flowfn.seeing.profiling.logs import OUTSIDE
 from flowfn.seeing.profiling.modelling import Lane
 from flowfn.seeing.profiling.profiles import LaneProfile, Profile, StageProfile
 from flowfn.seeing.profiling.recording import Recording
-from flowfn.seeing.profiling.verdicts import Case, brief_name, judged
+from flowfn.seeing.profiling.verdicts import KINDS, Case, brief_name, judged
 
 
 def profile_of(
@@ -74,7 +74,8 @@ def _settled(recording: Recording, lanes: Sequence[Lane], got: np.ndarray) -> in
 def _name_of(lane: Lane) -> str:
     if lane.kind == "consumer":
         return "the thread that iterates"
-    who = f"{lane.workers} {lane.kind}" if lane.workers > 1 else f"a {lane.kind}".replace("processes", "process")
+    one, more = KINDS[lane.kind]
+    who = f"{lane.workers} {more}" if lane.workers > 1 else f"a {one}"
     return f"{who} of {lane.prefetch.part.name}"
 
 

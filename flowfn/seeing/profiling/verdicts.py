@@ -36,8 +36,17 @@ BANDWIDTH, LEAST_SPEED = 0.3, 5e8
 """The share of the speed of copying from which on a stage is held by memory; from how many bytes a second on that is
 measured."""
 
-KINDS = {"consumer": "thread that iterates", "processes": "process", "threads": "thread"}
-"""One worker of a lane, in words."""
+KINDS = {
+    "consumer": ("thread that iterates", ""),
+    "thread": ("thread", ""),
+    "threads": ("thread", "threads"),
+    "processes": ("process", "processes"),
+    "executor": ("worker in an executor", "workers in an executor"),
+}
+"""One worker of a lane, and several, in words."""
+
+CREWS = ("threads", "processes", "executor")
+"""Lanes of which there may be more workers."""
 
 NAMED = r"\w+\("
 """What begins with the name of a stage stays as it is written."""
@@ -177,7 +186,8 @@ def _remarks(case: Case, waits: bool, modelled: float, knob: Knob | None) -> Ite
     """What else is worth knowing."""
     computing = sum(lane.workers * lane.share for lane in case.lanes if lane.kind == "processes")
     for lane in case.lanes:
-        who = f"{lane.workers} {lane.kind}" if lane.workers > 1 else f"the {KINDS.get(lane.kind, lane.kind)}"
+        one, more = KINDS[lane.kind]
+        who = f"{lane.workers} {more}" if lane.workers > 1 else f"the {one}"
         does, s = ("do", "") if lane.workers > 1 else ("does", "s")
         handing = sum(spent for at, spent in lane.own.items() if at == HANDING or case.plan.waits(at))
         over = handing / max(sum(lane.own.values()), 1e-12)
@@ -185,13 +195,13 @@ def _remarks(case: Case, waits: bool, modelled: float, knob: Knob | None) -> Ite
         if lane.waits_for_lock:
             whom = "each other" if lane.workers > 1 else "others"
             yield f"{who} wait{s} for {whom}, most likely for Python's lock, which processes do not share"
-        elif lane.kind in ("threads", "processes", "executor") and lane.share < COMPUTES / 2 and busy > AT_WORK:
+        elif waits and lane.kind in CREWS and lane.share < COMPUTES / 2 and busy > AT_WORK:
             yield (
                 f"{who} wait{s} (for a disk, a network, a sleep) rather than compute: more of them than processors help"
             )
         if lane.kind == "executor" and waits:
             yield f"its executor has {lane.workers} workers at work; it takes as many tasks as it is given"
-        if waits and lane.kind not in ("consumer", "thread") and over > TRANSPORT and busy > AT_WORK:
+        if waits and lane.kind in CREWS and over > TRANSPORT and busy > AT_WORK:
             yield f"{over:.0%} of what {who} {does} is taking tasks and sending what came of them"
         if lane.kind in ("threads", "processes") and lane.workers > 1 and busy < 0.5 and not waits:
             needed = max(int(np.ceil(busy * lane.workers * 1.2)), 1)
