@@ -4,7 +4,8 @@
     None, bool, int, float, str   itself             dict           ["d", key, value, key, value, ...]
     list         ["l", item, ...]                    bytes          ["b", buffer]
     tuple        ["t", item, ...]                    NumPy array    ["a", dtype, shape, "C" or "F", buffer]
-    pickled      ["p", buffer]                       NumPy scalar   ["s", dtype, buffer]
+    datapoints   ["n", datapoint, ...]               NumPy scalar   ["s", dtype, buffer]
+    pickled      ["p", buffer]
 
 A buffer is the number of one of the buffers that come with the header. What comes from elsewhere is trusted in nothing:
 whatever it is, `read` gives a value or raises `Malformed`, and makes nothing larger than what came. Nothing is
@@ -20,11 +21,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flowfn.datapoints.components import Datapoints
+
 VERSION = b"flowfn/1"
 REQUEST_BYTES = 1 << 12
 """What a consumer says is never longer."""
 
 _PLAIN = (type(None), bool, int, float, str)
+_LISTS: dict[type, str] = {list: "l", tuple: "t", Datapoints: "n"}
 
 
 class Malformed(ValueError):
@@ -54,8 +58,8 @@ def write(value: Any, pickled: bool = False) -> Written:
         kind = type(one)
         if kind in _PLAIN:
             return one
-        if kind in (list, tuple):
-            return ["l" if kind is list else "t", *map(tree, one)]
+        if kind in _LISTS:
+            return [_LISTS[kind], *map(tree, one)]
         if kind is dict:
             return ["d", *(tree(part) for item in one.items() for part in item)]
         if kind is bytes:
@@ -94,8 +98,9 @@ def _read(tree: Any, buffers: Sequence[Any], pickled: bool) -> Any:
     if type(tree) in _PLAIN:
         return tree
     tag, *parts = tree
-    if tag in ("l", "t"):
-        return (list if tag == "l" else tuple)(_read(part, buffers, pickled) for part in parts)
+    for kind, letter in _LISTS.items():
+        if tag == letter:
+            return kind(_read(part, buffers, pickled) for part in parts)
     if tag == "d":
         items = [_read(part, buffers, pickled) for part in parts]
         return dict(zip(items[::2], items[1::2], strict=True))

@@ -432,6 +432,11 @@ def test_datapoints_come_as_they_were():
     }
     written = write(value)
     assert same(read(json.loads(json.dumps(written.tree)), written.buffers), value)
+    for batches in (ff.batch(2, ["a", "b", "c"]), ff.batch(2, [[1, "a"], [2, "b"], [3, "c"]], collate=None)):
+        for batch in batches:  # a list of datapoints stays one, whoever unpacks it
+            came = read(json.loads(json.dumps(write(batch).tree)), [])
+            assert (type(came), came) == (type(batch), batch)
+            assert list(ff.unbatch([came])) == list(ff.unbatch([batch]))
     with pytest.raises(TypeError, match=r"^serve\(\): builtins.set is not sent: .* or give pickle=True"):
         write({1})
     pickled = write({1}, pickled=True)
