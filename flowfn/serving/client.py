@@ -123,7 +123,10 @@ class _Reader:
 
     def queued(self) -> bool:
         """Whether datapoints come from whoever has some."""
-        self.wait(lambda: all(link.mode for link in self.links))
+        self.wait(lambda: all(link.mode or link.failed for link in self.links))
+        for link in self.links:
+            if not link.mode:
+                link.check()
         return all(link.mode == "queue" for link in self.links)
 
     def items(self) -> Iterator[Any]:
@@ -135,6 +138,8 @@ class _Reader:
             link = next(link for link in left if link.ready)
             left.remove(link)
             if not link.inbox:
+                if not link.over:
+                    link.check()
                 continue
             left.append(link)
             yield link.inbox.popleft()

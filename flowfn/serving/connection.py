@@ -40,6 +40,7 @@ class Connection:
         self.address, self.epoch, self.have, self.done = address, epoch, start, start
         self.pickled, self.credit = servers.pickled, servers.ahead + 1
         self.mode, self.shares, self.over = "", False, False
+        self.failed: Exception | None = None  # to be raised behind what came before
         self.inbox: deque[Any] = deque()
         self.views: dict[int, weakref.ref[Any]] = {}
         self.rejected = 0
@@ -58,7 +59,12 @@ class Connection:
     @property
     def ready(self) -> bool:
         """Whether it has something, or will never have."""
-        return bool(self.inbox) or self.over
+        return bool(self.inbox) or self.over or self.failed is not None
+
+    def check(self) -> None:
+        """Raise what the server has said that went wrong."""
+        if self.failed is not None:
+            raise self.failed
 
     def say(self, kind: str, **fields: Any) -> None:
         """Tell the server; if it cannot be told now, it will be asked again."""
@@ -117,7 +123,8 @@ class Connection:
         if kind == "refused":
             raise ConnectionError(f"connect(): {self.address} refuses this consumer: {header.get('reason')}")
         if kind == "error":
-            raise RuntimeError(f"connect(): the flow that is served at {self.address} failed: {header.get('text')}")
+            text = f"connect(): the flow that is served at {self.address} failed: {header.get('text')}"
+            self.failed = self.failed or RuntimeError(text)
         if header.get("session") != self.session:
             return
         if kind == "who":

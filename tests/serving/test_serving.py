@@ -397,6 +397,19 @@ def test_what_the_flow_raises_is_raised_at_both_ends():
         list(connect(server.address, timeout=TIMEOUT))
 
 
+def test_what_came_before_an_error_is_given_before_it():
+    got = []
+    with (
+        pytest.raises(ZeroDivisionError),
+        serve(ff.pipe(range(9), ff.map(lambda i: i + 0 // (i - 3))), HERE) as server,
+        pytest.raises(RuntimeError, match="failed: ZeroDivisionError"),
+    ):
+        for number in connect(server.address, ahead=4, timeout=TIMEOUT):
+            got.append(number)
+            server._thread.join(TIMEOUT)  # all is on its way, the error too
+    assert got == [0, 1, 2]
+
+
 def test_nobody_waits_for_ever():
     with pytest.raises(TimeoutError, match=r"no datapoint came within 0\.2 s"):
         list(connect("tcp://127.0.0.1:9", timeout=0.2))
