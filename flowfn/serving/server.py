@@ -138,6 +138,8 @@ class Server:
         self.address = socket.last_endpoint.decode().rstrip("\0")
 
     def __enter__(self) -> Server:
+        if self._socket.closed:
+            raise ValueError(f"serve(): the server at {self.address} was closed; serve(...) makes another")
         self._thread = threading.Thread(target=self._in_thread, name="flowfn-serve", daemon=True)
         self._thread.start()
         return self

@@ -398,16 +398,17 @@ def test_what_the_flow_raises_is_raised_at_both_ends():
 
 
 def test_what_came_before_an_error_is_given_before_it():
-    got = []
-    with (
-        pytest.raises(ZeroDivisionError),
-        serve(ff.pipe(range(9), ff.map(lambda i: i + 0 // (i - 3))), HERE) as server,
-        pytest.raises(RuntimeError, match="failed: ZeroDivisionError"),
-    ):
-        for number in connect(server.address, ahead=4, timeout=TIMEOUT):
-            got.append(number)
-            server._thread.join(TIMEOUT)  # all is on its way, the error too
-    assert got == [0, 1, 2]
+    server = serve(ff.pipe(range(9), ff.map(lambda i: i + 0 // (i - 3))), HERE).__enter__()
+    consumer = iter(connect(server.address, ahead=4, timeout=TIMEOUT))
+    got = [next(consumer)]
+    server._thread.join(TIMEOUT)  # all is on its way, the error too
+    assert [*got, next(consumer), next(consumer)] == [0, 1, 2]
+    with pytest.raises(RuntimeError, match="failed: ZeroDivisionError"):
+        next(consumer)
+    with pytest.raises(ZeroDivisionError):
+        server.__exit__(None)
+    with pytest.raises(ValueError, match=r"was closed; serve\(\.\.\.\) makes another"):
+        server.__enter__()
 
 
 def test_nobody_waits_for_ever():
