@@ -57,15 +57,19 @@ class Anchor(NamedTuple):
     read: Any = None
 
 
-def overlaid(facts: dict[int, Anchor], earlier: Mapping[int, Anchor]) -> dict[int, Anchor]:
-    """Facts, with others that were told before; what had been read by now stays."""
-    for place, anchor in earlier.items():
-        now = facts.get(place)
-        read = None if now is None else now.read
-        if read is not None:
-            anchor = anchor._replace(read=read if isinstance(read, int) else read.since(anchor.outputs))
-        facts[place] = anchor
-    return facts
+def overlaid(facts: dict[int, Anchor], earlier: Mapping[int, Anchor]) -> set[int]:
+    """Put others that were told before over facts; what had been read by now stays. Where that is so is returned."""
+    reads = {place: facts[place].read for place in earlier if place in facts and facts[place].read is not None}
+    facts.update(earlier)
+    for place, read in reads.items():
+        facts[place] = facts[place]._replace(read=read)
+    return {*reads}
+
+
+def _as_needed(anchor: Anchor) -> Anchor:
+    """An anchor with no more of what had been read than who goes on from there needs."""
+    read = anchor.read
+    return anchor if isinstance(read, int) else anchor._replace(read=read.since(anchor.outputs))
 
 
 class SkipList(NamedTuple):
@@ -253,12 +257,14 @@ class Outputs(compress):
 
         With `before_last`, those from which the last output can be made again: a group has taken more since then.
         """
-        facts: dict[int, Anchor] = {}
+        facts, again = dict[int, Anchor](), set[int]()
         for part in self.walk():
             if part.tell is not None:
-                overlaid(facts, part.tell())
+                again |= overlaid(facts, part.tell())
             if before_last and part.earlier is not None:
-                overlaid(facts, part.earlier() if callable(part.earlier) else part.earlier)
+                again |= overlaid(facts, part.earlier() if callable(part.earlier) else part.earlier)
+        for place in again:  # not before: the last that tells may go back furthest
+            facts[place] = _as_needed(facts[place])
         return facts
 
     def close(self) -> None:

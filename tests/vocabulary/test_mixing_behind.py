@@ -591,6 +591,23 @@ def test_on_ranks_a_mix_without_anything_behind_it_changes_too(form):
     assert given == Counter((size, name) for name in ("web", "code", "few") for size in SIZES[name])
 
 
+def test_a_state_saved_on_more_ranks_before_their_first_step_changes_the_mix():
+    def planned(weight, rank=0, world=1):
+        mix = ff.mix({"web": SEQUENCES["web"], "code": SEQUENCES["code"]}, weights=[1, weight], unit=len, until="all")
+        plan = ff.batch_by_cost(np.square, mix, ranks=2, size=4, collate=None)
+        return ff.pipe(plan, ff.shard(rank, world))
+
+    def given(flow, steps=None):
+        with iter(flow) as iterator:
+            rows = [*itertools.islice(iterator, steps)]
+            return {int(one[0]) for row in rows for one in row}, iterator.state_dict()
+
+    before, state = given(planned(1), 3)  # of a plan for two ranks, which a third reads behind
+    _, state = given(planned(2, 2, 3).load_state_dict(state, strict=False), 0)
+    after, _ = given(planned(3).load_state_dict(state, strict=False))
+    assert before | after == {int(one[0]) for name in ("web", "code") for one in SEQUENCES[name]}
+
+
 def changed(names, tail, unit=None, times=1):
     """A mix of some of the sources by streams, behind which there are stages and a shard that has begun nowhere yet."""
     sources = {name: streamed(SEQUENCES[name] * times) for name in names}
