@@ -690,3 +690,24 @@ def test_the_name_of_a_source_goes_through_a_packer(form, unit):
         for segment, name in enumerate(row["from"], 1):
             assert {one // 1000 for one in elements(row, segment)} == {[*SIZES].index(name) + 1}
     assert Counter(itertools.chain.from_iterable(map(elements, rows))) == whole_of(("web", "code", "books"))
+
+
+def test_a_changed_mix_that_is_over_and_begins_to_give_the_rest_again_tells_what_had_been_picked():
+    """Its own state holds no picks any more, since nothing is left to be picked."""
+    sizes = {"some": [7, 7, 7, 3, 12, 7, 7, 12, 3, 2], "few": [2, 3, 1, 2, 7]}
+
+    def make(weights):
+        sources = {name: ff.pipe([np.full(size, size) for size in sizes[name]], ff.shuffle()) for name in sizes}
+        mix = ff.mix(sources, weights=weights, until="all", unit=len)
+        return ff.pipe(mix, ff.pack(16, how=partial(ff.balanced_fit, ranks=2, window=8)), ff.batch(3))
+
+    def saved_at(state, strict, k):
+        with iter(make([1, 2]).load_state_dict(state, strict=strict)) as iterator:
+            return [*itertools.islice(iterator, k)], json.loads(json.dumps(iterator.state_dict())), [*iterator]
+
+    _, state = saved_after(make([1, 1]), 1)
+    _, over, rest = saved_at(state, False, 1)
+    _, again, _ = saved_at(over, True, 0)
+    assert again["mix"]["steps"] == over["mix"]["steps"] == sum(map(len, sizes.values()))
+    assert over["mix"]["over"]
+    assert all(map(same, saved_at(again, True, 9)[0], rest))

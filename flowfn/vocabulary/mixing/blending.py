@@ -109,6 +109,12 @@ class MixNode(Order):
         row = self.form.held(first) + first
         return Anchor(run.epoch, self.form.unpacked(first).start - len(again), row, known and known.read)
 
+    def made_again(self, run: Run) -> Picked | None:
+        """What had been picked where the pass went on from another mix, if that is picked again."""
+        first = self.first(run)
+        start, picks = self.form.unpacked(first).start, decoded(self.form.again(first), len(self.sources)) or []
+        return Picked(PickLog(start - len(picks), picks), start, first[: self.form.size]) if picks else None
+
     def anchor(self, epoch: int, mix: Mapping[str, Any]) -> Anchor:
         """Where to begin so as to go on from a mix of other sources: those of the same names have come so far.
 

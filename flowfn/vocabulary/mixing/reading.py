@@ -43,7 +43,7 @@ class Mixing:
         self.shares: list[float] = []  # of this step, where they are a function of it
         self.again = node.form.again(self.first)
         self.pick = chain(self._picked_again(), self._picks())
-        self.log, self.known = PickLog(anchor.outputs, grows=True), anchor.read
+        self.log, self.known = PickLog(anchor.outputs, grows=True), anchor.read or node.made_again(run)
 
     def _open(self, source: int, position: int) -> Outputs:
         return self.node.sources[source].stream(self._run_of(source), position)
