@@ -17,17 +17,24 @@ signal.signal(
 
 
 def pytest_addoption(parser):
-    parser.addoption("--deal", metavar="K/N", help="of each test the cases that fall to hand K of N")
+    parser.addoption("--deal", metavar="K/N", default="0/1", help="of each test the cases that fall to hand K of N")
+    parser.addoption(
+        "--turn",
+        metavar="K/N",
+        default="0/1",
+        help="of each test an Nth of its cases, or as many as leave three of them",
+    )
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    """Let hands share the cases of each test; what hangs on the version of Python is tried by each."""
+    """Let each case have its turn, and hands share those of each test; what hangs on the version of Python is tried
+    by each."""
     if passing := [item.nodeid for item in items if " at 0x" in item.nodeid]:
         raise pytest.UsageError(f"named by an address, so otherwise in every run: {passing[0]}")
-    if not config.getoption("deal"):
+    (hand, hands), (turn, most) = (map(int, config.getoption(name).split("/")) for name in ("deal", "turn"))
+    if hands == most == 1:
         return
-    hand, hands = map(int, config.getoption("deal").split("/"))
     tests, files, kept = defaultdict(list), defaultdict(list), set()
     for item in items:
         if item.get_closest_marker("everywhere"):
@@ -40,6 +47,8 @@ def pytest_collection_modifyitems(config, items):
     for name, cases in tests.items():
         cards = random.Random(name)
         cards.shuffle(cases)  # every third case might be of one setting
+        turns = max(1, min(most, len(cases) // 3))
+        cases = cases[turn % turns :: turns]
         kept.update(chain.from_iterable(cases[(hand + cards.randrange(hands)) % hands :: hands]))
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = filter(kept.__contains__, items)

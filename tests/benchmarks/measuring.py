@@ -151,19 +151,19 @@ def as_json(finding: Finding) -> dict[str, Any]:
     return {**asdict(finding), "reached": finding.reached}
 
 
-def arguments(about: str | None) -> argparse.Namespace:
-    """The command line that all benchmarks share."""
+def command_line(about: str | None) -> argparse.ArgumentParser:
+    """What all benchmarks may be asked."""
     parser = argparse.ArgumentParser(description=(about or "").split("\n\n")[0])
     parser.add_argument(
         "--quick", action="store_true", help="few short rounds: to see that it runs, not to believe the figures"
     )
     parser.add_argument("--json", metavar="PATH", help="also write the findings here")
-    return parser.parse_args()
+    return parser
 
 
 def report(about: str | None, benchmark: Callable[[bool], list[Finding]]) -> None:
     """Run a benchmark as the command line asks: print its table, write its JSON."""
-    given = arguments(about)
+    given = command_line(about).parse_args()
     findings = benchmark(given.quick)
     print(table(findings))
     if given.json:

@@ -21,7 +21,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from measuring import Finding, arguments, machine, table, write_json
+from measuring import Finding, command_line, machine, table, write_json
 
 BENCHMARKS = (
     "datapoints",
@@ -78,9 +78,11 @@ def page(found: list[dict[str, Any]], versions: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run them, and report."""
-    given = arguments(__doc__)
-    found = []
-    for name in BENCHMARKS:
+    asked = command_line(__doc__)
+    asked.add_argument("--turn", metavar="K/N", default="0/1", help="only every Nth benchmark, from number K on")
+    given, found = asked.parse_args(), []
+    first, step = map(int, given.turn.split("/"))
+    for name in BENCHMARKS[first::step]:
         print(f"{name} ...", file=sys.stderr, flush=True)
         found += run(name, given.quick)
     print(page(found, machine()))

@@ -80,16 +80,18 @@ WRITERS = {
 
 
 class SmallDisk:
-    """In here no file can have more bytes."""
+    """In here no file can have more bytes; Python would leave half of a module that it compiles (3.12, `_write_atomic`)."""
 
     def __init__(self, most):
-        self.most, self.before = most, resource.getrlimit(resource.RLIMIT_FSIZE)
+        self.most, self.before = most, (resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode)
 
     def __enter__(self):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self.most, self.before[1]))
+        sys.dont_write_bytecode = True
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.most, self.before[0][1]))
 
     def __exit__(self, *raised):
-        resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
+        limits, sys.dont_write_bytecode = self.before
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def open_below(folder):

@@ -524,7 +524,10 @@ SURROUNDINGS = {
     "no streams": ("sys.stdin = sys.stdout = sys.stderr = None", ""),
     "streams closed in Python": ("", "sys.stdout.close(); sys.stderr.close()"),
     "little memory": ("resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))", ""),
-    "small files": ("", "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))"),
+    "small files": (
+        "os.environ['PYTHONDONTWRITEBYTECODE'] = '1'; sys.dont_write_bytecode = True",  # or half a module might stay
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))",
+    ),
     "no home": ("os.environ.update(HOME='/nowhere', TMPDIR='/nowhere')", ""),
     "no directory": ("os.chdir(tempfile.mkdtemp()); os.rmdir(os.getcwd())", ""),
     "no directory later": ("", "os.chdir(tempfile.mkdtemp()); os.rmdir(os.getcwd())"),
