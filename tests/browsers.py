@@ -6,6 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
+HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=2">'
+"""A string of others, of which a page may run nothing."""
+
 
 class Browser:
     """Chromium without a screen."""

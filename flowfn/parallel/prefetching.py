@@ -55,7 +55,7 @@ def _no_executor(value: Any, others: Mapping[str, Any]) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}; write an instance of it"
     if hasattr(value, "get_executor"):
-        return "a Dask client; write executor=flowfn.interop.dask.executor(client)"
+        return "a Dask client; write executor=flowfn.interop.dask.executor(client), or client.get_executor(pure=False)"
     if home == "ipyparallel":
         return f"{type(value).__name__}; write executor=client.load_balanced_view().executor"
     if rules.is_integer(value) or isinstance(value, str):

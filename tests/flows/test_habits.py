@@ -783,7 +783,7 @@ class Client(Foreign):
 @pytest.mark.parametrize(
     ("executor", "words"),
     [
-        (Client(), "executor=flowfn.interop.dask.executor(client)"),
+        (Client(), "executor=flowfn.interop.dask.executor(client), or client.get_executor(pure=False)"),
         (ThreadPoolExecutor, "the class ThreadPoolExecutor; write an instance of it"),
         (4, "4; write processes= or threads="),
         ("processes", "'processes'; write processes= or threads="),

@@ -9,7 +9,7 @@ import base64
 
 import numpy as np
 import pytest
-from browsers import Browser
+from browsers import HOSTILE
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -18,15 +18,7 @@ import flowfn as ff
 
 LONG = (".label b", "em", ".new em", ".dropped p", "summary")
 """What pages of many stages have besides."""
-HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=2">'
 pytestmark = pytest.mark.timeout(90)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    browser = Browser()
-    yield browser
-    browser.chrome.quit()
 
 
 def augmented(d, rng):

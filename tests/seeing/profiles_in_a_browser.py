@@ -4,20 +4,12 @@ import json
 import time
 
 import pytest
-from browsers import Browser
+from browsers import HOSTILE
 from selenium.webdriver.common.keys import Keys
 
 import flowfn as ff
 
-HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=2">'
 pytestmark = pytest.mark.timeout(90)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    browser = Browser()
-    yield browser
-    browser.chrome.quit()
 
 
 def slow(x):
