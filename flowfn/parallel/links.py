@@ -89,13 +89,16 @@ class Sent:
 
     @property
     def lacking(self) -> bool:
-        """Whether it is back undone, since whoever does it lacks something."""
+        """Whether it is back undone, since whoever does it lacks something that can be sent."""
         return self.future.done() and not self.failed and bool(getattr(self.future.result(), "lacks", ""))
 
     @property
     def failed(self) -> bool:
         """Whether it is over, and no reply will come."""
-        return self.future.done() and (self.future.cancelled() or self.future.exception() is not None)
+        if not self.future.done():
+            return False
+        over = self.future.cancelled() or self.future.exception() is not None
+        return over or getattr(self.future.result(), "refused", False)
 
     @property
     def innocent(self) -> bool:

@@ -50,6 +50,11 @@ class Answer(NamedTuple):
     outdated: tuple[tuple[str, str], ...] = ()
     fresh: bool = False
 
+    @property
+    def refused(self) -> bool:
+        """Whether nothing that the worker could be given would help it."""
+        return self.lacks in ("setup", "stage", "sense")
+
 
 _trees: OrderedDict[bytes, Any] = OrderedDict()
 _failed: dict[bytes, BaseException] = {}  # why a tree could not be learned, until somebody asks for it
