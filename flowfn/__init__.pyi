@@ -1099,6 +1099,7 @@ def cache_to(
 def prefetch(
     ahead: SupportsIndex,
     *,
+    workers: SupportsIndex | Literal["auto"] | None = None,
     threads: SupportsIndex | None = None,
     processes: SupportsIndex | Literal["auto"] | None = None,
     executor: Executor | None = None,
@@ -1113,6 +1114,7 @@ def prefetch(
     ahead: SupportsIndex,
     source: _Source[_T],
     *,
+    workers: SupportsIndex | Literal["auto"] | None = None,
     threads: SupportsIndex | None = None,
     processes: SupportsIndex | Literal["auto"] | None = None,
     executor: Executor | None = None,

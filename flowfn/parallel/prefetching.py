@@ -26,6 +26,7 @@ from flowfn.parallel.tasks.surroundings import Setup
 from flowfn.parallel.workers.pool import available
 from flowfn.parallel.workers.processes import inside_worker, since_ready
 from flowfn.parallel.workers.program import here
+from flowfn.process.interpreter import threads_compute_at_once
 from flowfn.showing import brief
 
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -34,19 +35,33 @@ GRACE = 1.0
 """Seconds that a thread is given to say what its workers did not do in time."""
 
 _WORKERS = rules.optional(rules.positive)
-_ALONE = "left out where another of threads=, processes= and executor= is given"
+_ALONE = "left out where another of workers=, threads=, processes= and executor= is given"
+
+
+def _no_other(others: Mapping[str, Any], *names: str) -> bool:
+    return all(others[name] is None for name in names)
+
+
 _THREADS = rules.Rule(
     f"a positive integer, or {_ALONE}",
     _WORKERS.fits_type,
-    lambda value, others: value is None or (value > 0 and others["processes"] is None and others["executor"] is None),
+    lambda value, others: value is None or (value > 0 and _no_other(others, "processes", "executor")),
 )
 _PROCESSES = rules.Rule(
     f'a positive integer or "auto", or {_ALONE}',
     lambda value: value is None or rules.is_integer(value) or isinstance(value, str),
-    lambda value, others: (
-        value is None or ((value == "auto" or (rules.is_integer(value) and value > 0)) and others["executor"] is None)
+    lambda value, others: value is None or (_is_count(value) and _no_other(others, "executor")),
+)
+_ANY = replace(
+    _PROCESSES,
+    fits=lambda value, others: (
+        value is None or (_is_count(value) and _no_other(others, "threads", "processes", "executor"))
     ),
 )
+
+
+def _is_count(value: Any) -> bool:
+    return value == "auto" or (rules.is_integer(value) and value > 0)
 
 
 def _no_executor(value: Any, others: Mapping[str, Any]) -> str:
@@ -101,9 +116,9 @@ def bytes_in(size: int | str) -> int | None:
         return None
 
 
-def count_of(processes: int | str | None) -> int:
-    """How many processes are meant."""
-    return available() if processes == "auto" else int(processes or 1)
+def count_of(workers: int | str | None) -> int:
+    """How many workers are meant."""
+    return available() if workers == "auto" else int(workers or 1)
 
 
 class PrefetchNode(Each):
@@ -131,13 +146,23 @@ class PrefetchNode(Each):
         common["ordered"] = options["ordered"] or run.in_order or self.guarded
         if inside_worker() and options["setup"] is not None:
             here(options["setup"])
-        if options["processes"] and run.engine == "processes" and not inside_worker():
-            return Crew(count_of(options["processes"]), processes=True, **common)
+        threads, processes = self.workers
+        if processes and run.engine == "processes" and not inside_worker():
+            return Crew(processes, processes=True, **common)
         if options["executor"] is not None:
             executor = options["executor"]
             return Crew(executor.workers if isinstance(executor, Cluster) else available(), **common)
-        workers = options["threads"] or count_of(options["processes"])
+        workers = max(threads, processes)
         return Crew(workers, **common) if workers > 1 else None
+
+    @property
+    def workers(self) -> tuple[int, int]:
+        """(threads, processes) that are asked for; of workers that may be either, those that compute at once."""
+        options = self.part.arguments
+        threads, processes = options["threads"], options["processes"]
+        if options["workers"] is not None:
+            threads, processes = (options["workers"], None) if threads_compute_at_once() else (None, options["workers"])
+        return (threads and count_of(threads)) or 0, (processes and count_of(processes)) or 0
 
     def arranged(self, crew: Crew) -> Node:
         """The tree to run here, in which stretches are spread over the workers."""
@@ -206,6 +231,7 @@ class PrefetchNode(Each):
     PrefetchNode,
     where={
         "ahead": rules.positive,
+        "workers": _ANY,
         "threads": _THREADS,
         "processes": _PROCESSES,
         "executor": _EXECUTOR,
@@ -216,12 +242,13 @@ class PrefetchNode(Each):
         "setup": _SETUP,
     },
     transparent=True,
-    instead="prefetch(ahead, threads={0}) or prefetch(ahead, processes={0})",
+    instead="prefetch(ahead, workers={0})",
 )
 def prefetch(
     ahead: int,
     source: Any,
     *,
+    workers: int | str | None = None,
     threads: int | None = None,
     processes: int | str | None = None,
     executor: Any = None,
@@ -234,8 +261,10 @@ def prefetch(
     """Run what is upstream ahead of time: `ahead` finished outputs wait. What comes out does not change.
 
     Alone it uses one background thread; `threads=n` and `processes=n` spread the work over n of them ("auto": as many
-    as this process may use CPUs), `executor=` over any `concurrent.futures.Executor`, which is never shut down here
-    (those of clusters are `flowfn.interop.ray.executor()` and `flowfn.interop.dask.executor(client)`).
+    as this process may use CPUs), `workers=n` over processes, or over threads where Python code runs in several of
+    these at once (a free-threaded interpreter without its lock), `executor=` over any `concurrent.futures.Executor`,
+    which is never shut down here (those of clusters are `flowfn.interop.ray.executor()` and
+    `flowfn.interop.dask.executor(client)`).
     Datapoints, their order, randomness and state are those of the pipeline without it. A stage runs in the workers of
     the first prefetch downstream of it; `explain(flow)` shows which, and what stays in this process. Functions may be
     lambdas, closures or defined in `__main__`.
@@ -263,7 +292,7 @@ def prefetch(
     order.
 
     Raises:
-        ValueError: two of `threads`, `processes` and `executor` are given.
+        ValueError: two of `workers`, `threads`, `processes` and `executor` are given.
         TypeError: something cannot be sent to a worker process, or back; the message names the stage.
         WorkerDied: a datapoint ended every worker that worked on it.
         TimeoutError: an output did not come within `timeout` seconds; the note names the datapoints.

@@ -17,7 +17,7 @@ from flowfn.kinds.parts import sources_first, top_down
 from flowfn.kinds.runs import Length, Run
 from flowfn.kinds.streams import Expand, Stream
 from flowfn.parallel.clusters import Cluster
-from flowfn.parallel.prefetching import PrefetchNode, count_of
+from flowfn.parallel.prefetching import PrefetchNode
 from flowfn.parallel.tasks.plan import Stretch, stays, stretches
 from flowfn.seeing.detailing import details as in_detail
 from flowfn.seeing.misplaced import of_places
@@ -200,10 +200,10 @@ def _workers(node: PrefetchNode) -> str:
     if options["executor"] is not None:
         executor = options["executor"]
         return executor.where if isinstance(executor, Cluster) else type(executor).__name__
-    if options["processes"]:
-        count = count_of(options["processes"])
-        return f"{count} process{'es' * (count > 1)}"
-    return f"{options['threads']} thread{'s' * (options['threads'] > 1)}"
+    threads, processes = node.workers
+    if processes:
+        return f"{processes} process{'es' * (processes > 1)}"
+    return f"{threads} thread{'s' * (threads > 1)}"
 
 
 def tree_lines(node: Node, depth: int) -> Iterator[tuple[int, Node]]:

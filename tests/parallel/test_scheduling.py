@@ -102,7 +102,8 @@ def jittery(x):
 # Arguments
 
 
-WORKERS = "left out where another of threads=, processes= and executor= is given"
+WORKERS = "left out where another of workers=, threads=, processes= and executor= is given"
+ANY = f'workers must be a positive integer or "auto", or {WORKERS}'
 THREADS = f"threads must be a positive integer, or {WORKERS}"
 PROCESSES = f'processes must be a positive integer or "auto", or {WORKERS}'
 SIZE = 'max_bytes must be a positive integer, a size like "512MB", or None'
@@ -121,6 +122,8 @@ EXECUTOR = ThreadPoolExecutor(1)  # never starts a thread
         ({"processes": True}, TypeError, f"{PROCESSES}, got True"),
         ({"processes": "all"}, ValueError, f"{PROCESSES}, got 'all'"),
         ({"threads": 2, "processes": 2}, ValueError, f"{THREADS}, got 2"),
+        ({"workers": 0}, ValueError, f"{ANY}, got 0"),
+        ({"workers": 2, "threads": 2}, ValueError, f"{ANY}, got 2"),
         ({"threads": 2, "executor": EXECUTOR}, ValueError, f"{THREADS}, got 2"),
         ({"processes": "auto", "executor": EXECUTOR}, ValueError, f"{PROCESSES}, got 'auto'"),
         (
@@ -438,6 +441,17 @@ def test_auto_is_as_many_processes_as_this_process_may_use_cpus(tmp_path):
     """
     done = run_script(body, tmp_path)
     assert done.stdout == "True\nTrue\n", done.stderr
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_workers_are_those_that_compute_at_once(locked, monkeypatch, capsys):
+    """Processes, or threads of an interpreter whose lock is off now: what is imported may switch it on."""
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: locked, raising=False)
+    flow = ff.pipe(range(40), ff.map(lambda x: [x, os.getpid()]), ff.prefetch(2, workers=2))
+    assert [x for x, _ in flow] == list(range(40))
+    assert ({pid for _, pid in flow} == {os.getpid()}) != locked
+    ff.explain(flow)
+    assert f"2 {'processes' if locked else 'threads'} of prefetch(2, workers=2)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("threads", "expected"), [(1, "1"), (3, "3"), (None, "7")])

@@ -14,6 +14,7 @@ from flowfn.kinds.nodes import Node
 from flowfn.kinds.parts import top_down
 from flowfn.parallel.prefetching import PrefetchNode, prefetch
 from flowfn.parallel.tasks.plan import leaves_whole, stretches
+from flowfn.process.interpreter import threads_compute_at_once
 from flowfn.seeing.profiling.lanes import Plan
 from flowfn.seeing.profiling.modelling import Lane
 
@@ -40,10 +41,16 @@ class Knob:
         if self.place is None:
             return prefetch(source=flow, **self.options)
         old = next(node.part for node in top_down(flow.node) if node.place == self.place)
-        part = Stage(old.definition, {**old.arguments, **self.options}, old.pinned)
+        part = turned_prefetch(old, self.options)
         if self.moved:
             return Flow(part, (_changed(flow, old, None),))
         return _changed(flow, old, part)
+
+
+def turned_prefetch(old: Any, options: Mapping[str, Any]) -> Stage:
+    """A prefetch with other options; threads or processes that are asked for take the place of workers of any kind."""
+    kind: dict[str, Any] = {"workers": None} if options.get("threads") or options.get("processes") else {}
+    return Stage(old.definition, {**old.arguments, **kind, **options}, old.pinned)
 
 
 def _changed(flow: Flow[Any], old: Any, part: Any, copies: dict[int, Flow[Any]] | None = None) -> Flow[Any]:
@@ -120,7 +127,7 @@ def _of_thread(lanes: list[Lane], number: int, plan: Plan, cpus: int) -> Iterato
     """Workers where there is one thread; what cannot be spread stays in it."""
     lane, options = lanes[number], lanes[number].prefetch.part.arguments
     yield from _of_ahead(lanes, number)
-    if options["threads"] or options["processes"] or options["executor"]:  # a stage that its workers cannot do
+    if any(lane.prefetch.workers) or options["executor"]:  # a stage that its workers cannot do
         return
     part = _spreads(lane.prefetch.sources[0], plan, lane)
     if part:
@@ -132,7 +139,7 @@ def _crews(lane: Lane, cpus: int) -> Iterator[tuple[str, int]]:
     computes = lane.share > COMPUTES or lane.waits_for_lock
     for count in (2, 3, 4, 6, 8, 12, 16):
         if count <= (cpus if computes else 16):
-            yield ("processes" if computes else "threads"), count
+            yield ("processes" if computes and not threads_compute_at_once() else "threads"), count
 
 
 def _spreads(source: Node, plan: Plan, lane: Lane) -> float:

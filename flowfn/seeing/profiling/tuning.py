@@ -19,7 +19,7 @@ from flowfn.flows.definitions import Stage
 from flowfn.flows.flow import Flow
 from flowfn.parallel.prefetching import PrefetchNode, bytes_in, prefetch
 from flowfn.parallel.workers.pool import available
-from flowfn.seeing.profiling.knobs import Knob, candidates
+from flowfn.seeing.profiling.knobs import Knob, candidates, turned_prefetch
 from flowfn.seeing.profiling.lanes import lanes_of
 from flowfn.seeing.profiling.modelling import Lane, simulated
 from flowfn.seeing.profiling.profiles import Profile
@@ -253,7 +253,7 @@ def _usual(flow: Flow[Any]) -> Iterator[tuple[Flow[Any], str]]:
         if old is None:
             turned: Flow[Any] = prefetch(source=base, **options)
         else:
-            turned = Flow(Stage(old.definition, {**old.arguments, **options}, old.pinned), (base,))
+            turned = Flow(turned_prefetch(old, options), (base,))
         yield turned, f"{turned.part} last"
 
 
