@@ -100,6 +100,8 @@ class FlowIterator(Iterator[Datapoint_co]):
             self._finish()
             raise
         except BaseException as error:
+            if _is_being_read(error):
+                raise RuntimeError(_BEING_READ) from None
             self._failed(error)
             raise
 
@@ -204,6 +206,18 @@ class FlowIterator(Iterator[Datapoint_co]):
     def __length_hint__(self) -> int:
         left = given(self._flow.node, self._run, self.position)
         return int(left) if left is not None and left != math.inf else 0
+
+
+_BEING_READ = (
+    "this iterator is being read already, by another thread or by a function of its own flow; "
+    "give each thread an iterator of its own, or let them take turns with a lock"
+)
+
+
+def _is_being_read(error: BaseException) -> bool:
+    """Whether Python refuses to go on with a pass since it is at work on it; the error comes from nowhere below."""
+    below = error.__traceback__ and error.__traceback__.tb_next
+    return below is None and isinstance(error, ValueError) and str(error) == "generator already executing"
 
 
 def kept_anchors(root: Node, anchors: Mapping[int, Any]) -> dict[int, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -62,7 +61,7 @@ class Pace:
 
     def __init__(self, crew: Crew) -> None:
         self.crew, self.size = crew, 1
-        self.costs: deque[float] = deque(maxlen=NEWEST)  # seconds for a datapoint, in the newest tasks
+        self.costs: tuple[float, ...] = ()  # seconds for a datapoint, in the newest tasks
         self.growing = True  # whether tasks are still smaller than they might be
         self.weight = 0  # bytes of an output
         self.bytes = 0  # of what a task gives
@@ -70,14 +69,12 @@ class Pace:
 
     def again(self) -> Pace:
         """For the next pass, which need not learn it anew."""
-        other = copy.copy(self)
-        other.costs = self.costs.copy()
-        return other
+        return copy.copy(self)
 
     def learn(self, reply: Reply, datapoints: float, large: bool = False) -> None:
         """Aim at `TASK_SECONDS`, growing by at most four times at once.
         A `large` datapoint gives more than is wanted at once."""
-        self.costs.append(max(reply.seconds, 1e-7) / datapoints)
+        self.costs = (*self.costs, max(reply.seconds, 1e-7) / datapoints)[-NEWEST:]  # another pass may be looking
         fit = int(TASK_SECONDS / self.cost)
         beyond = max((CACHED_BYTES if self.crew.inner else SPARE_BYTES) // max(reply.size, 1), 1)
         cached = max(CACHED_BYTES // max(reply.size, 1), 1)
