@@ -33,6 +33,7 @@ BENCHMARKS = (
     "tensors",
     "training",
     "photographs",
+    "efficient",
     "spreading",
     "busy_consumer",
     "latency",
