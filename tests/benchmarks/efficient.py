@@ -157,7 +157,8 @@ def onto_page(findings: list[Finding], text: str) -> str:
     rows = ["| step | what is written | images a second |", "|---|---|---|"]
     for finding in findings:
         what = re.match(r"(`.*`)", finding.measured)
-        assert what is not None and finding.result is not None
+        assert what is not None
+        assert finding.result is not None
         rows.append(f"| {finding.question} | {what[1]} | {finding.result:,.0f} |")
     before, rest = text.split(MARKS[0])
     return before + MARKS[0] + "\n".join(rows) + "\n" + MARKS[1] + rest.split(MARKS[1])[1]

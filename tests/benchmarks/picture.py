@@ -1,12 +1,11 @@
 """Draw what the benchmarks have found: how many times as fast as each peer flowfn is, as bars,
 on a scale where each step doubles.
 
-python tests/benchmarks/picture.py FINDINGS.json PICTURE.svg [BENCHMARK ...]
+python tests/benchmarks/picture.py RESULTS.md PICTURE.svg [BENCHMARK ...]
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from measuring import shown
+from run import sections
 
 DRAWN = ("datapoints", "in_memory", "stacking", "transport", "photographs")
 """The benchmarks that are drawn unless others are named."""
@@ -43,19 +43,15 @@ class Bar(NamedTuple):
     ratio: float
 
 
-def bars(findings: Sequence[Mapping[str, Any]], benchmarks: Sequence[str] = DRAWN) -> list[Bar]:
-    """The findings that compare with a peer that took part;
-    findings of one benchmark alone do not name it, and are all taken."""
+def bars(page: Mapping[str, str], benchmarks: Sequence[str] = DRAWN) -> list[Bar]:
+    """The rows of a page that compare with a peer that took part."""
     found = []
-    for finding in findings:
-        match = RATIO.fullmatch(finding["question"])
-        if (
-            match
-            and finding["result"]
-            and match["peer"].startswith(PEERS)
-            and finding.get("benchmark", benchmarks[0]) in benchmarks
-        ):
-            found.append(Bar(match["topic"], match["peer"], finding["result"]))
+    for name in benchmarks:
+        for line in page.get(name, "").splitlines():
+            cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+            match = RATIO.fullmatch(cells[0])
+            if match and match["peer"].startswith(PEERS) and cells[3] != "absent":
+                found.append(Bar(match["topic"], match["peer"], float(cells[3])))
     return found
 
 
@@ -110,14 +106,14 @@ def _line(ratio: float, x: float, bottom: float) -> str:
     return f'{line}<text class="pale middle" x="{x:.1f}" y="{TOP - 6}">{ratio:g}</text>'
 
 
-def main(findings: str, drawing: str, *benchmarks: str) -> None:
-    """Read findings, write the picture."""
-    told = json.loads(Path(findings).read_text())
-    found = bars(told["findings"], benchmarks or DRAWN)
+def main(results: str, drawing: str, *benchmarks: str) -> None:
+    """Read the page of results, write the picture."""
+    page = sections(Path(results).read_text())
+    found = bars(page, benchmarks or DRAWN)
     if not found:
         sys.exit("there is nothing to draw: no peer took part")
-    about = ", ".join(f"{name} {version}" for name, version in told["machine"].items() if version != "absent")
-    Path(drawing).write_text(picture(found, about))
+    versions = (re.search(r"`, with (.*)", page.get(name, "")) for name in benchmarks or DRAWN)
+    Path(drawing).write_text(picture(found, max((told[1] for told in versions if told), key=len, default="")))
 
 
 if __name__ == "__main__":
