@@ -36,6 +36,7 @@ BENCHMARKS = (
     "photographs",
     "efficient",
     "spreading",
+    "side_by_side",
     "busy_consumer",
     "latency",
     "footprint",
