@@ -216,8 +216,9 @@ _BEING_READ = (
 
 def _is_being_read(error: BaseException) -> bool:
     """Whether Python refuses to go on with a pass since it is at work on it; the error comes from nowhere below."""
-    below = error.__traceback__ and error.__traceback__.tb_next
-    return below is None and isinstance(error, ValueError) and str(error) == "generator already executing"
+    if type(error) is not ValueError or str(error) != "generator already executing":
+        return False
+    return error.__traceback__ is None or error.__traceback__.tb_next is None
 
 
 def kept_anchors(root: Node, anchors: Mapping[int, Any]) -> dict[int, Any]:

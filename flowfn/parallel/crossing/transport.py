@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import copyreg
+import functools
 import io
 import pickle
 import weakref
@@ -52,7 +53,7 @@ def pack_value(value: Any, desk: Desk | None = None, ledger: Ledger | None = Non
     if ledger is None:
         with contextlib.suppress(Exception):  # what cannot be found by name goes by value, or says below why it cannot
             return _pack_with(_Pickler, value, desk, apart)
-    return _pack_with(_by_value(reducers.array, ledger), value, desk, apart)
+    return _pack_with(_whole(reducers.array, ledger), value, desk, apart)
 
 
 def _pack_with(pickler: Callable[..., Any], value: Any, desk: Desk | None, apart: bool) -> Parcel:
@@ -129,17 +130,25 @@ class _Pickler(pickle.Pickler):
         return NotImplemented if reduce is None else reduce(value)
 
 
-def _by_value(reduced: Callable[[np.ndarray], Any], ledger: Ledger | None = None) -> Any:
-    """A pickler that takes along what cannot be found by name, and notes what can."""
+@functools.cache
+def _by_value() -> Any:
+    """The class of picklers that take along what cannot be found by name, and note what can. It is made once: a
+    free-threaded interpreter keeps every class that it has seen, and all that this looks at."""
 
     class ByValue(pickling.by_value()):  # type: ignore[misc]
+        def __init__(
+            self, file: Any, reduced: Callable[[np.ndarray], Any], ledger: Ledger | None, **options: Any
+        ) -> None:
+            super().__init__(file, **options)
+            self.reduced, self.ledger = reduced, ledger
+
         def reducer_override(self, value: Any) -> Any:
-            if ledger is not None:
-                ledger.note(value)
+            if self.ledger is not None:
+                self.ledger.note(value)
             if isinstance(value, pickling.CACHED) and goes_whole(value.__module__ or ""):
                 return pickling.cached, (value.__wrapped__, value.cache_parameters())
             kind: Any = type(value)
-            reduce = reduced if kind is np.ndarray else reducer(kind)
+            reduce = self.reduced if kind is np.ndarray else reducer(kind)
             made = NotImplemented if reduce is None else reduce(value)
             if made is not NotImplemented:
                 return made
@@ -148,9 +157,14 @@ def _by_value(reduced: Callable[[np.ndarray], Any], ledger: Ledger | None = None
     return ByValue
 
 
+def _whole(reduced: Callable[[np.ndarray], Any], ledger: Ledger | None) -> Callable[..., Any]:
+    """A pickler of that class, with what it makes of arrays, and where it notes what goes by name."""
+    return functools.partial(_by_value(), reduced=reduced, ledger=ledger)
+
+
 def dumped(value: Any, ledger: Ledger | None = None) -> bytes:
     """A value as bytes, with what cannot be found by name."""
-    return _dumps(_by_value(reducers.array, ledger), value, lambda buffer: True)
+    return _dumps(_whole(reducers.array, ledger), value, lambda buffer: True)
 
 
 def pack_tree(tree: Any, shares: bool, ledger: Ledger) -> tuple[bytes, list[Slot]]:
@@ -169,7 +183,7 @@ def pack_tree(tree: Any, shares: bool, ledger: Ledger) -> tuple[bytes, list[Slot
         slots.append(slot)
         return _array_in, (slot.name, array.dtype, array.shape)
 
-    return _dumps(_by_value(shared, ledger), tree, lambda buffer: True), slots
+    return _dumps(_whole(shared, ledger), tree, lambda buffer: True), slots
 
 
 _shared: dict[int, tuple[weakref.ref[np.ndarray], Slot]] = {}
