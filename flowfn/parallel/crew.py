@@ -49,6 +49,7 @@ class Crew:
     worker_threads: int | None = 1
     setup: Setup | None = None
     inner: bool = False  # whether what they make goes to a stage here, and not to whoever iterates
+    readers: int = 1  # how many there are of these at once, each of which reads something else
 
     @property
     def remote(self) -> bool:
@@ -127,10 +128,9 @@ class Pace:
     @property
     def reading_limit(self) -> int:
         """How many outputs one of several readers gives at once; the first that there are tell how large they are."""
+        most = max(CACHED_BYTES // self.crew.readers, SPARE_BYTES)
         return (
-            max(1, min(max(self.outputs, LIMIT), SPARE_BYTES // self.weight, self._bound(self.weight)))
-            if self.weight
-            else 1
+            max(1, min(max(self.outputs, LIMIT), most // self.weight, self._bound(self.weight))) if self.weight else 1
         )
 
     def pieces(self, series: Iterator[Block]) -> Iterator[Block]:

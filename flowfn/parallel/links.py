@@ -16,6 +16,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from flowfn.kinds.notes import add_note
 from flowfn.parallel.clusters import Cluster
 from flowfn.parallel.crew import Crew
 from flowfn.parallel.crossing import slots
+from flowfn.parallel.crossing.bundles import bundled
 from flowfn.parallel.crossing.errors import raise_again
 from flowfn.parallel.crossing.slots import Desk, Slot
 from flowfn.parallel.crossing.transport import Parcel, pack_value, unpack_value
@@ -468,7 +470,8 @@ def packed_feed(feed: Feed, ledger: Ledger, desk: Desk | None = None, apart: boo
     """A task on its way."""
     try:
         with versions.pickled_whole(versions.differing):
-            return pack_value(feed, desk, ledger, apart)
+            datapoints = feed.datapoints and bundled(feed.datapoints)
+            return pack_value(replace(feed, datapoints=datapoints), desk, ledger, apart)
     except Exception as error:
         raise Unfit(
             f"what comes to this stage cannot be sent to a worker process: {type(error).__name__}: {error}; "

@@ -28,7 +28,7 @@ class WorkerOpener(Opener):
         super().__init__(node)
         many = node.part.arguments["cycle"]
         most = crew.max_bytes and max(crew.max_bytes // many, 1)
-        self.crew = replace(crew, ahead=max(crew.ahead // many, 1), max_bytes=most, ordered=True)
+        self.crew = replace(crew, ahead=max(crew.ahead // many, 1), max_bytes=most, ordered=True, readers=many)
         self.pace, self.link = Pace(self.crew), link_to(self.crew, OpenedNode(node), {})
 
     def __call__(self, opening: Opening) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 and nothing is in the way of anything else."""
 
 import contextlib
+import copy
 import dataclasses
 import datetime
 import math
@@ -23,6 +24,8 @@ from waiting import eventually
 import flowfn as ff
 from flowfn.datapoints import buffers
 from flowfn.parallel.crossing import slots
+from flowfn.parallel.crossing.bundles import Bundle, bundled
+from flowfn.parallel.crossing.transport import pack_value, unpack_value
 from flowfn.testing import same
 
 pytestmark = [
@@ -78,6 +81,14 @@ class Plain:
         return type(other) is Plain and same(self.value, other.value)
 
     __hash__ = None
+
+
+def arrays_in(value):
+    """The arrays in lists, tuples and dicts."""
+    if type(value) in (list, tuple, dict):
+        inner = value.values() if type(value) is dict else value
+        return [array for one in inner for array in arrays_in(one)]
+    return [value] if type(value) is np.ndarray else []
 
 
 def things(n=N):
@@ -162,6 +173,37 @@ def test_values_of_every_kind_cross_to_workers_and_back(n):
     got = list(ff.pipe(source, ff.map(lambda value: [value, type(value).__name__]), ff.prefetch(2, processes=n)))
     assert [name for name, (value, _) in zip(THINGS, got) if not alike(value, THINGS[name])] == []
     assert [told for _, told in got] == [type(value).__name__ for value in THINGS.values()]
+
+
+def test_many_small_values_cross_together_as_they_are():
+    few, flags = things(12), ("C_CONTIGUOUS", "F_CONTIGUOUS", "WRITEABLE", "ALIGNED")
+    frozen = np.arange(3)
+    frozen.flags.writeable = False
+    few |= {"read only": frozen, "no items": np.empty((0, 3))}
+    for name, thing in few.items():
+        for form in (lambda one: one, lambda one: [one, 1], lambda one: (np.int8(2), {"x": one, "n": None})):
+            every = [form(copy.copy(thing)) for _ in range(6)]
+            if name == "read only":
+                every = [form(frozen[:]) for _ in range(6)]
+            got = unpack_value(pack_value(bundled(every)))
+            assert type(got) is list
+            assert all(map(alike, got, every)), name
+            made, there = ([[one.flags[flag] for flag in flags] for one in arrays_in(some)] for some in (got, every))
+            assert made == there, name
+    assert type(bundled([np.arange(n) for n in range(6)])) is Bundle
+
+
+def test_what_is_there_more_than_once_is_once_there_again():
+    one, rows = np.arange(5), [np.arange(n) for n in range(6)]
+    for every in (
+        [one] * 6,
+        [[one, n] for n in range(6)],
+        [{"input": row, "target": row} for row in rows],
+        [[1, one]] * 6,
+    ):
+        got = unpack_value(pack_value(bundled(every)))
+        assert alike(got, every)
+        assert len({*map(id, arrays_in(got))}) == len({*map(id, arrays_in(every))})
 
 
 @counts

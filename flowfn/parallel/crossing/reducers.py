@@ -28,9 +28,23 @@ def reducer(kind: Any) -> Reducer | None:
     """What takes apart values of a type; None if pickle knows how."""
     if kind in copyreg.dispatch_table:
         return None
+    if issubclass(kind, np.dtype):
+        return numpy_dtype
     if subclasses.leaves_it_to_numpy(kind) or kind is np.ma.MaskedArray:
         return subclasses.reduced
     return _REDUCERS.get(kind) or _FOREIGN.get((kind.__module__.partition(".")[0], kind.__name__))
+
+
+def numpy_dtype(dtype: Any) -> Any:
+    """One of NumPy's own by its letter, so that it is the very same object again: whoever asks which dtype an array
+    has is answered at once."""
+    own = dtype.isbuiltin == 1 and np.dtype(dtype.char) is dtype
+    return (np.dtype, (dtype.char,)) if own else NotImplemented
+
+
+def is_plain(dtype: np.dtype) -> bool:
+    """Whether arrays of a dtype are their bytes, which others are shown, as this machine has them."""
+    return bool(dtype.itemsize and dtype.isnative and not dtype.hasobject and _is_exported(dtype))
 
 
 def array(value: np.ndarray) -> Any:

@@ -18,6 +18,7 @@ from flowfn.kinds.nodes import Node
 from flowfn.kinds.notes import trace
 from flowfn.kinds.runs import Anchor, Outputs, Run
 from flowfn.kinds.tallies import Tallies, anchors, let_go
+from flowfn.parallel.crossing.bundles import bundled
 from flowfn.parallel.crossing.errors import Portable, Record
 from flowfn.parallel.crossing.slots import Denied, Desk, Name, open_slot
 from flowfn.parallel.crossing.transport import Parcel, pack_value, unpack_value
@@ -250,7 +251,7 @@ def _packed_reply(top: Node, reply: Reply, desk: Desk | None, apart: bool) -> Pa
         (at, place, reached, Record.of(dropped), budget) for at, place, reached, dropped, budget in reply.events
     ]
     try:
-        return pack_value(reply, desk, apart=apart)
+        return pack_value(replace(reply, outputs=bundled(reply.outputs)), desk, apart=apart)
     except Exception:  # whatever it is, it is told with the output that is to blame
         for number, output in enumerate(reply.outputs):
             try:

@@ -1,0 +1,102 @@
+"""Many small arrays on their way: to take each apart for pickle costs far more than to copy its bytes.
+
+Datapoints of one form travel by components, and the arrays of a component as a list of their bytes,
+its numbers of NumPy's as one array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import repeat
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from flowfn.datapoints.buffers import SMALL
+from flowfn.parallel.crossing.reducers import is_plain
+
+CONTIGUOUS, WRITEABLE = 0x1, 0x400
+"""Of the flags of an array, as NumPy counts them."""
+
+FEW = 4
+"""Up to so many datapoints go as they are."""
+
+DEEP = 4
+"""So many levels of lists, tuples and dicts are looked into."""
+
+
+class Bundle:
+    """Datapoints that travel together: pickle makes a list of them again."""
+
+    __slots__ = ("made",)
+
+    def __init__(self, make: Callable[..., list[Any]], *arguments: Any) -> None:
+        self.made = make, arguments
+
+    def __reduce__(self) -> Any:
+        return self.made
+
+
+def bundled(datapoints: list[Any]) -> Any:
+    """What to pickle in the place of datapoints, which is made a list of the same again: they, or a bundle.
+
+    What is there more than once travels once, and so is once there again: that is left to pickle.
+    """
+    met: list[int] = []
+    worthwhile = len(datapoints) > FEW and _holds_numpy(datapoints[0])
+    made = _bundled(datapoints, met, 0) if worthwhile else datapoints
+    return made if len({*met}) == len(met) else datapoints
+
+
+def _holds_numpy(datapoint: Any, depth: int = 0) -> bool:
+    """Whether an array, or a number of NumPy's, is in a datapoint."""
+    if type(datapoint) in (list, tuple, dict) and depth <= DEEP:
+        inner = datapoint.values() if type(datapoint) is dict else datapoint
+        return any(_holds_numpy(one, depth + 1) for one in inner)
+    return isinstance(datapoint, (np.ndarray, np.generic))
+
+
+def _bundled(values: list[Any], met: list[int], depth: int) -> Any:
+    kinds = {*map(type, values)}
+    kind = kinds.pop()
+    if kinds or depth > DEEP:
+        return values
+    if issubclass(kind, np.generic):
+        plain = np.dtype(kind).type is kind and is_plain(np.dtype(kind))
+        return Bundle(list, np.array(values)) if plain else values
+    if kind not in (np.ndarray, list, tuple, dict):
+        return values
+    met.extend(map(id, values))
+    if kind is np.ndarray:
+        return _taken_apart(values)
+    if len({*map(len, values)}) > 1:
+        return values
+    keys = tuple(values[0]) if kind is dict else ()
+    if kind is dict and not all(tuple(one) == keys for one in values):
+        return values
+    columns = [*zip(*(map(dict.values, values) if kind is dict else values))]
+    made = [_bundled([*column], met, depth + 1) for column in columns]
+    return Bundle(_rows, kind, keys, made) if any(type(one) is Bundle for one in made) else values
+
+
+def _taken_apart(arrays: list[np.ndarray]) -> Any:
+    """Arrays of one dtype as their shapes and their bytes."""
+    dtypes, flags = {*map(id, map(attrgetter("dtype"), arrays))}, {*map(attrgetter("flags.num"), arrays)}
+    alike = len(dtypes) == 1 and len({one & WRITEABLE for one in flags}) == 1 and is_plain(arrays[0].dtype)
+    small = max(map(attrgetter("nbytes"), arrays)) < SMALL  # others may stay where they are
+    if not (alike and small and all(one & CONTIGUOUS for one in flags)):
+        return arrays
+    stored = bytearray if arrays[0].flags.writeable else np.ndarray.tobytes
+    return Bundle(_arrays, arrays[0].dtype, [*map(attrgetter("shape"), arrays)], [*map(stored, arrays)])
+
+
+def _arrays(dtype: np.dtype, shapes: list[Any], stored: list[bytes]) -> list[Any]:
+    return [*map(np.ndarray, shapes, repeat(dtype), stored)]
+
+
+def _rows(kind: Callable[..., Any], keys: Sequence[Any], columns: list[list[Any]]) -> list[Any]:
+    rows = zip(*columns)
+    if kind is dict:
+        return [*map(dict, map(zip, repeat(keys), rows))]
+    return [*rows] if kind is tuple else [*map(kind, rows)]
