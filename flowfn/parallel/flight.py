@@ -195,18 +195,22 @@ class Flight:
         every: list[Future[Any]] = futures if coming is None else [*futures, coming]
         while not (done := wait(every, self._patience(began), FIRST_COMPLETED).done):
             if self._patience(began) == 0:
-                raise self._late(self.tasks[0])
+                raise self._late(self._waited_for())
         return done
 
     def _patience(self, began: float) -> float | None:
         """Seconds that there are left to wait, which is counted from when a worker is ready."""
         if self.crew.timeout is None:
             return None
-        waited = [self.tasks[0]] if self.crew.ordered else self.tasks
-        since = min((since for task in waited if (since := task.sent.since) is not None), default=None)
+        since = self._waited_for().sent.since
         if since is None:
             return POLL if time.monotonic() < began + max(START, self.crew.timeout) else 0
         return max(max(began, since) + self.crew.timeout - time.monotonic(), 0)
+
+    def _waited_for(self) -> PendingTask:
+        """The oldest task; where they may come as they like, that whose worker has been ready for the longest time."""
+        ready = [(since, at) for at, task in enumerate(self.tasks) if (since := task.sent.since) is not None]
+        return self.tasks[0 if self.crew.ordered or not ready else min(ready)[1]]
 
     def _learn(self, task: PendingTask, reply: Reply) -> None:
         self.pace.learn(reply, len(task.feed) * task.feed.share, reply.more or task.feed.skip > 0)

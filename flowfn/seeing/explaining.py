@@ -74,16 +74,18 @@ def table(flow: Flow[Any]) -> list[tuple[str, str, str, str, str]]:
     root, run = flow.node, flow._look()
     where = where_nodes_run(root)
     rows = [("stage", "kind", "length", "runs in", "resumes")]
+    told = set[Node]()
     for depth, node in tree_lines(root, 0):
         rows.append(
             (
-                "  " * depth + _name_in_width(_name(node)),
+                "  " * depth + _name_in_width(_name(node)) + ", as above" * (node in told),
                 kind_word(node),
                 _length_word(node.length(run)),
                 where[node.place],
                 resumes(node),
             )
         )
+        told.add(node)
     return rows
 
 
@@ -206,11 +208,18 @@ def _workers(node: PrefetchNode) -> str:
     return f"{threads} thread{'s' * (threads > 1)}"
 
 
-def tree_lines(node: Node, depth: int) -> Iterator[tuple[int, Node]]:
-    """(how far in, stage or source), sources first; those of a stage of several are further in."""
-    for source in node.sources:
-        yield from tree_lines(source, depth + (len(node.sources) > 1))
-    yield depth, node
+def tree_lines(root: Node, depth: int) -> Iterator[tuple[int, Node]]:
+    """(how far in, stage or source), sources first; those of a stage of several are further in. Of one that is reached
+    again, what is upstream was there already."""
+    met = set[Node]()
+
+    def lines(node: Node, depth: int) -> Iterator[tuple[int, Node]]:
+        for source in () if node in met else node.sources:
+            yield from lines(source, depth + (len(node.sources) > 1))
+        met.add(node)
+        yield depth, node
+
+    return lines(root, depth)
 
 
 def _name(node: Node) -> str:

@@ -6,6 +6,7 @@ import itertools
 import multiprocessing.util
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -201,6 +202,14 @@ def test_explain_says_where(capsys):
     for name in ("map(float)", "filter(bool)", "map(len)"):
         assert "3 processes of prefetch(2, processes=3)" in lines[name]
     assert "this process" in lines["batch(2)"]
+
+
+def test_explain_says_of_a_flow_that_is_used_twice_only_once_what_it_is_made_of(capsys):
+    flow = ff.pipe(range(10), ff.shuffle(), ff.map(float))
+    ff.explain(ff.zip(flow, flow, ff.pad_to_multiple(2, flow)))
+    names = [re.split(r"  +", line.strip())[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert names[:4] == ["flow(range(0, 10))", "shuffle()", "map(float)", "map(float), as above"]
+    assert [name for name in names if "map" in name] == ["map(float)", *["map(float), as above"] * 3]
 
 
 # What travels
