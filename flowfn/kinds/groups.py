@@ -70,7 +70,8 @@ class Group(StageNode):
         if self.has_gaps(run):
             whole = self._spared(run, whole, start)
         groups = Outputs(map(Together, whole) if unmade else whole, None, [inputs], start)
-        groups = Outputs(_remembering(groups, inputs), None, [groups], start)
+        if not self.based:  # otherwise nobody behind it goes back
+            groups = Outputs(_remembering(groups, inputs), None, [groups], start)
         labels, again = tee(self.numbers(start, self.labels(run)))
         outputs = self.begin(run, [groups], labels)
         outputs.first = start
