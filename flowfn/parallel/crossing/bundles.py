@@ -92,7 +92,7 @@ def _taken_apart(arrays: list[np.ndarray]) -> Any:
 
 
 def _arrays(dtype: np.dtype, shapes: list[Any], stored: list[bytes]) -> list[Any]:
-    return [*map(np.ndarray, shapes, repeat(dtype), stored)]
+    return [*map(np.ndarray, shapes, repeat(dtype), stored)]  # type: ignore[arg-type]
 
 
 def _rows(kind: Callable[..., Any], keys: Sequence[Any], columns: list[list[Any]]) -> list[Any]:
