@@ -14,6 +14,7 @@ import textwrap
 import threading
 from collections import namedtuple
 from itertools import islice
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -204,6 +205,16 @@ def test_what_is_there_more_than_once_is_once_there_again():
         got = unpack_value(pack_value(bundled(every)))
         assert alike(got, every)
         assert len({*map(id, arrays_in(got))}) == len({*map(id, arrays_in(every))})
+    held = unpack_value(pack_value(bundled([(SimpleNamespace(row=row), row) for row in rows])))
+    assert all(one.row is row for one, row in held)
+
+
+def test_keys_that_equal_others_stay_what_they_are():
+    every = [{key: np.arange(3)} for key in (1, True, 1.0, "1", np.str_("1"), 1, True)]
+    got = unpack_value(pack_value(bundled(every)))
+    assert [type(*one) for one in got] == [type(*one) for one in every]
+    every = [{key: np.arange(3)} for key in ("1", "1", "1", "1", np.str_("1"))]
+    assert [type(*one) for one in unpack_value(pack_value(bundled(every)))] == [str] * 4 + [np.str_]
 
 
 @counts

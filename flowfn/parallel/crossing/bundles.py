@@ -7,6 +7,7 @@ its numbers of NumPy's as one array.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import repeat
 from operator import attrgetter
 from typing import Any
@@ -26,6 +27,10 @@ DEEP = 4
 """So many levels of lists, tuples and dicts are looked into."""
 
 
+HOLDS_NOTHING = frozenset({bool, int, float, complex, str, bytes, type(None)})
+"""Types of values in which nothing else is."""
+
+
 class Bundle:
     """Datapoints that travel together: pickle makes a list of them again."""
 
@@ -41,12 +46,21 @@ class Bundle:
 def bundled(datapoints: list[Any]) -> Any:
     """What to pickle in the place of datapoints, which is made a list of the same again: they, or a bundle.
 
-    What is there more than once travels once, and so is once there again: that is left to pickle.
+    What is there more than once travels once, and so is once there again: that is left to pickle, and so is what may
+    hold something that is elsewhere too.
     """
     met: list[int] = []
-    worthwhile = len(datapoints) > FEW and _holds_numpy(datapoints[0])
-    made = _bundled(datapoints, met, 0) if worthwhile else datapoints
+    if len(datapoints) <= FEW or not _holds_numpy(datapoints[0]):
+        return datapoints
+    try:
+        made = _bundled(datapoints, met, 0)
+    except _Other:
+        return datapoints
     return made if len({*met}) == len(met) else datapoints
+
+
+class _Other(Exception):
+    """There is something that may hold anything."""
 
 
 def _holds_numpy(datapoint: Any, depth: int = 0) -> bool:
@@ -59,25 +73,27 @@ def _holds_numpy(datapoint: Any, depth: int = 0) -> bool:
 
 def _bundled(values: list[Any], met: list[int], depth: int) -> Any:
     kinds = {*map(type, values)}
+    if all(kind in HOLDS_NOTHING or issubclass(kind, np.generic) for kind in kinds):
+        (kind, *others) = kinds
+        plain = not others and issubclass(kind, np.generic) and np.dtype(kind).type is kind
+        return Bundle(list, np.array(values)) if plain and is_plain(np.dtype(kind)) else values
     kind = kinds.pop()
-    if kinds or depth > DEEP:
-        return values
-    if issubclass(kind, np.generic):
-        plain = np.dtype(kind).type is kind and is_plain(np.dtype(kind))
-        return Bundle(list, np.array(values)) if plain else values
-    if kind not in (np.ndarray, list, tuple, dict):
-        return values
+    if kinds or depth > DEEP or kind not in (np.ndarray, list, tuple, dict):
+        raise _Other
     met.extend(map(id, values))
     if kind is np.ndarray:
         return _taken_apart(values)
-    if len({*map(len, values)}) > 1:
-        return values
     keys = tuple(values[0]) if kind is dict else ()
-    if kind is dict and not all(tuple(one) == keys for one in values):
-        return values
+    if len({*map(len, values)}) > 1 or (kind is dict and not all(map(partial(_has_keys, keys), values))):
+        raise _Other
     columns = [*zip(*(map(dict.values, values) if kind is dict else values))]
     made = [_bundled([*column], met, depth + 1) for column in columns]
     return Bundle(_rows, kind, keys, made) if any(type(one) is Bundle for one in made) else values
+
+
+def _has_keys(keys: tuple[Any, ...], value: dict[Any, Any]) -> bool:
+    """Whether a dict has these names in this order; what equals a name, or a number, may be something else."""
+    return tuple(value) == keys and {*map(type, value)} <= {str}
 
 
 def _taken_apart(arrays: list[np.ndarray]) -> Any:
