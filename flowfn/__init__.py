@@ -55,23 +55,59 @@ from flowfn.vocabulary.keeping.storing import cache_to  # isort: skip
 # in parallel
 from flowfn.parallel import WorkerDied, prefetch, shut_down, warm_up  # isort: skip
 
-# seeing
+# held and iterated
 from flowfn.flows.flow import Flow  # isort: skip
 from flowfn.flows.iterating import FlowIterator  # isort: skip
-from flowfn.seeing import Look, Origin, Speed, balance, describe, describe_state, explain  # isort: skip
-from flowfn.seeing import look, origins, print_datapoint, progress, replay, speed  # isort: skip
-from flowfn.seeing.profiling import Profile, monitor, profile, tune  # isort: skip
-from flowfn.seeing.watching import check_inputs  # isort: skip
 
 from flowfn.pickling.homes import publish as _publish  # isort: skip
 
 _publish(__name__, globals())
 
 
+# seeing, which no worker needs: imported when it is first asked for
+_SEEING = {
+    "Look",
+    "Origin",
+    "Profile",
+    "Speed",
+    "balance",
+    "check_inputs",
+    "describe",
+    "describe_state",
+    "explain",
+    "look",
+    "monitor",
+    "origins",
+    "print_datapoint",
+    "profile",
+    "progress",
+    "replay",
+    "speed",
+    "tune",
+}
+
+
 def __getattr__(name: str) -> object:
+    if name in _SEEING:
+        from flowfn import seeing
+
+        return globals().setdefault(name, getattr(seeing, name))
     from flowfn.flows.translating import no_name
 
     raise no_name(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SEEING})
+
+
+def _as_html(shown: Flow) -> str | None:
+    from flowfn.seeing.looking.notebooks import as_html
+
+    return as_html(shown)
+
+
+Flow._as_html = staticmethod(_as_html)
 
 
 __version__ = "0.1.0"

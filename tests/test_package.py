@@ -25,6 +25,7 @@ HEAVY = [
     "tqdm",
     "sklearn",
     "concurrent.futures.process",
+    "flowfn.seeing",
 ]
 
 

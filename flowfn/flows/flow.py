@@ -48,7 +48,7 @@ class Flow(Picklable, Generic[T_co]):
     """
 
     _slicing: ClassVar[Callable[..., Any]]  # the stage that flow[a:b] is, which says so where it is defined
-    _as_html: ClassVar[Callable[..., str | None]]  # how a notebook shows it, likewise
+    _as_html: ClassVar[Callable[..., str | None]]  # how a notebook shows it, which the package says
 
     __slots__ = (
         "__weakref__",

@@ -99,7 +99,8 @@ def no_name(name: str) -> AttributeError:
 
 def _words() -> dict[str, Any]:
     """The public words that make stages."""
-    return {name: public for name, public in vars(sys.modules["flowfn"]).items() if hasattr(public, "definition")}
+    package = sys.modules["flowfn"]
+    return {name: public for name in dir(package) if hasattr(public := getattr(package, name), "definition")}
 
 
 def _nearest(word: str, words: Iterable[str]) -> str:

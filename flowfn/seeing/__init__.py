@@ -13,28 +13,38 @@ profiling/    why it is slow, and which knob to turn
 pages/        pages of HTML that stand alone
 """
 
+from flowfn.pickling.homes import publish as _publish
 from flowfn.seeing.describing import describe, print_datapoint
 from flowfn.seeing.explaining import explain
 from flowfn.seeing.looking import Look, look
+from flowfn.seeing.profiling import Profile, monitor, profile, tune
 from flowfn.seeing.progressing import progress
 from flowfn.seeing.replaying import replay
 from flowfn.seeing.resuming import describe_state
 from flowfn.seeing.timing import Speed, speed
 from flowfn.seeing.tracing import Origin, origins
+from flowfn.seeing.watching import check_inputs
 from flowfn.seeing.weighing import balance
 
 __all__ = [
     "Look",
     "Origin",
+    "Profile",
     "Speed",
     "balance",
+    "check_inputs",
     "describe",
     "describe_state",
     "explain",
     "look",
+    "monitor",
     "origins",
     "print_datapoint",
+    "profile",
     "progress",
     "replay",
     "speed",
+    "tune",
 ]
+
+_publish("flowfn", globals())

@@ -10,11 +10,7 @@ overlays     masks, boxes and points over images
     flow --> recorded copy --> ways up (which spots are wanted) --> one pass (they are noted) --> rows of cells
 """
 
-from flowfn.flows.flow import Flow
 from flowfn.seeing.looking.looking import look
-from flowfn.seeing.looking.notebooks import as_html
 from flowfn.seeing.looking.page import Look
-
-Flow._as_html = staticmethod(as_html)
 
 __all__ = ["Look", "look"]
