@@ -81,3 +81,8 @@ def become_ranks(world):
 def written(path):
     """What a program has written, a line of JSON for each thing."""
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def compiled_in(folder):
+    """The environment of programs of JAX that find what one of them has compiled, however small it is."""
+    return {"JAX_COMPILATION_CACHE_DIR": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}

@@ -13,12 +13,14 @@ import socket
 import subprocess
 import sys
 import textwrap
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import toolz
 from comparing import assert_same
+from forking import compiled_in
 
 import flowfn as ff
 from flowfn.datapoints.components import with_leaves
@@ -778,20 +780,33 @@ if __name__ == "__main__":
 """
 
 
-def training(folder, way, *arguments):
-    """What a program of training printed, for each time that it trained."""
-    script = folder.parent / "training.py"
-    script.write_text(TRAINING + (ORBAX if way == "orbax" else PLAIN) + MAIN)
-    how, *others = map(str, arguments)
-    done = subprocess.run(
-        [sys.executable, str(script), how, str(folder), *others],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    )
-    assert done.returncode == (-signal.SIGKILL if how == "killed" else 0), done.stderr
-    return [lines.splitlines() for lines in re.findall(r"(?:\d.*\n)+(?:params.*\n)?", done.stdout)]
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    """Runs a program of training, which finds what others have compiled; says what it printed each time that it trained."""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"} | compiled_in(tmp_path_factory.mktemp("compiled"))
+
+    def run(folder, way, how, *others):
+        folder.mkdir(exist_ok=True)
+        script = folder.parent / "training.py"
+        script.write_text(TRAINING + (ORBAX if way == "orbax" else PLAIN) + MAIN)
+        command = [sys.executable, str(script), how, str(folder), *map(str, others)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+        assert done.returncode == (-signal.SIGKILL if how == "killed" else 0), done.stderr
+        return [lines.splitlines() for lines in re.findall(r"(?:\d.*\n)+(?:params.*\n)?", done.stdout)]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(training, tmp_path_factory):
+    """What a training prints that nobody kills; nothing of it is saved."""
+
+    @cache
+    def run(sized):
+        (printed,) = training(tmp_path_factory.mktemp("whole") / "saved", "plain", "whole", 0, sized)
+        return printed
+
+    return run
 
 
 @pytest.mark.long
@@ -799,13 +814,11 @@ def training(folder, way, *arguments):
 @pytest.mark.resumes("JAX: the same, saved by Orbax", "a length, or none", "in an epoch, at its end", "other processes")
 @pytest.mark.parametrize("way", ["plain", "orbax"])
 @pytest.mark.parametrize("sized", ["length", "no length"])
-def test_training_that_was_killed_goes_on_to_the_same_bits(way, sized, tmp_path):
+def test_training_that_was_killed_goes_on_to_the_same_bits(way, sized, training, uninterrupted, tmp_path):
     """Saved behind the first epoch, which has 6 batches or less, and behind the eighth batch of all."""
     if way == "orbax":
         pytest.importorskip("orbax.checkpoint")
-    folder = tmp_path / "saved"
-    folder.mkdir()
-    (whole,) = training(folder, way, "whole", 0, sized)
+    folder, whole = tmp_path / "saved", uninterrupted(sized)
     assert (len(whole) == 19) == (sized == "length")  # six batches, three times, and the parameters
     assert training(folder, way, "killed", 1, sized) == [whole[:10]]
     behind_an_epoch, within = training(folder, way, "resumed", 0, sized)

@@ -1,15 +1,16 @@
-"""Flows in Keras, on each of its backends, each in a process of its own: a backend cannot be changed within one."""
+"""Flows in Keras, on each of its backends: one process is killed, and the next does all that is asked, since a backend
+cannot be changed within one."""
 
 import json
 import os
 import signal
 import subprocess
 import sys
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from forking import compiled_in
 
 if find_spec("keras") is None:
     pytest.skip("keras is not installed", allow_module_level=True)
@@ -39,27 +40,27 @@ RESULTS = [
     "by_its_own_steps",
     "hooks",
     "own_backup",
+    "resumed",
 ]
 
-pytestmark = pytest.mark.timeout(320)
+pytestmark = pytest.mark.timeout(480)
 
 
-@pytest.fixture(params=["tensorflow", "torch", "jax"])
+@pytest.fixture(scope="module", params=["tensorflow", "torch", "jax"])
 def backend(request):
     if find_spec(request.param) is None:
         pytest.skip(f"{request.param} is not installed")
     return request.param
 
 
-@pytest.fixture
-def seen(backend):
-    """What came of all that is asked of Keras in one process."""
-    return _seen(backend)
-
-
-@cache
-def _seen(backend):
-    return told(run(backend, *RESULTS))
+@pytest.fixture(scope="module")
+def seen(backend, tmp_path_factory):
+    """What came of all that is asked of Keras in one process, behind one that was killed while it trained."""
+    folder = tmp_path_factory.mktemp(backend)
+    settings = {"FOLDER": str(folder / "backup"), **compiled_in(folder / "compiled")}
+    killed = run(backend, "killed", **settings)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    return told(run(backend, *RESULTS, **settings))
 
 
 def run(backend, *names, **settings):
@@ -70,7 +71,7 @@ def run(backend, *names, **settings):
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     command = [sys.executable, str(PROGRAM), *names]
-    return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=150)
+    return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=240)
 
 
 def told(finished):
@@ -94,11 +95,9 @@ def test_training_is_that_of_a_loop_of_ones_own(seen):
     "no length, and `steps_per_epoch`",
     "at the end of an epoch",
 )
-def test_a_killed_training_goes_on_to_the_last_bit(backend, seen, tmp_path):
+def test_a_killed_training_goes_on_to_the_last_bit(seen):
     """Weights, those of the optimizer, the states of dropout, losses and metrics of the epochs."""
-    killed = run(backend, "killed", FOLDER=str(tmp_path / "backup"))
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    resumed = told(run(backend, "resumed", FOLDER=str(tmp_path / "backup")))["resumed"]
+    resumed = seen["resumed"]
     for result in (resumed["batches"], resumed["epochs"]):
         assert result["weights"] == seen["whole"]["weights"]
         assert result["history"] == {name: values[1:] for name, values in seen["whole"]["history"].items()}

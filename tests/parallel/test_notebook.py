@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.long, pytest.mark.together, pytest.mark.timeout(400)]
 
 PROLOGUE = r'''
 import decimal, importlib, os, sys, time, traceback, warnings
