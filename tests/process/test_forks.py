@@ -168,7 +168,7 @@ def test_a_lock_that_another_thread_holds_is_free_in_a_child():
 @pytest.mark.long
 def test_children_forked_while_everything_is_busy_iterate(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", BUSY, str(tmp_path), "40"], capture_output=True, text=True, timeout=280, cwd=tmp_path
+        [sys.executable, "-c", BUSY, str(tmp_path), "20"], capture_output=True, text=True, timeout=280, cwd=tmp_path
     )
     # a worker that starts at the moment when this ends, without a word to anybody, says so itself
     assert (done.returncode, done.stdout.partition("\n")[0]) == (0, "[]"), done.stderr[-3000:]
