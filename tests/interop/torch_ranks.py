@@ -1,7 +1,7 @@
 """A program of several ranks of torch, on the CPU: each writes down what it sees, and nothing is asserted here.
 
 torchrun torch_ranks.py FOLDER train save         ranks of torchrun, and what they do
-python torch_ranks.py FOLDER spawn 4 train        ranks of torch.multiprocessing.spawn
+python torch_ranks.py FOLDER spawn 2 train        ranks of torch.multiprocessing.spawn
 python torch_ranks.py FOLDER fork 8 load          ranks that are forked
 """
 

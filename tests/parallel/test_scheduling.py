@@ -160,7 +160,6 @@ def test_sizes_may_be_written_as_people_do(size):
     ]
 
 
-@counts_seconds
 @settings
 def test_an_endless_timeout_is_none(workers):
     assert list(ff.pipe(range(9), ff.map(float), ff.prefetch(4, timeout=float("inf"), **workers))) == [
@@ -226,7 +225,6 @@ def mixed():
     )
 
 
-@counts_seconds
 @pytest.mark.parametrize("make", [seekable, streamed, expanded, mixed], ids=lambda make: make.__name__)
 def test_unordered_outputs_are_the_ordered_ones_in_any_order(spread, make):
     flow = ff.pipe(make(), ff.prefetch(4, ordered=False, **spread))
@@ -275,7 +273,6 @@ def test_unordered_flows_have_no_state_and_no_index(spread):
     assert len(flow) == 20
 
 
-@counts_seconds
 def test_what_holds_a_pass_fast_is_given_the_order(spread, tmp_path):
     flow = ff.pipe(range(60), ff.map(jittery), ff.prefetch(8, ordered=False, **spread))
     for hold in (ff.cache(), ff.freeze(), ff.cache_to(tmp_path / "kept")):
@@ -328,7 +325,6 @@ def picture(marks):
     return make
 
 
-@counts_seconds
 @settings
 def test_no_more_than_ahead_wait(workers, marks):
     def slow(x):
@@ -343,7 +339,6 @@ def test_no_more_than_ahead_wait(workers, marks):
             assert steady(lambda: len(marks)) - {1: 1, 7: 8, 20: 28}[delivered] <= 6 + max(workers.values(), default=1)
 
 
-@counts_seconds
 @settings
 @pytest.mark.parametrize(
     "stages",
@@ -596,7 +591,6 @@ def interleaved(marks, inputs=3, size=10_000):
 everywhere = pytest.mark.parametrize("make", [flattened, interleaved], ids=lambda make: make.__name__)
 
 
-@counts_seconds
 @everywhere
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 def test_large_expansions_come_whole(make, ordered, marks):
@@ -608,7 +602,6 @@ def test_large_expansions_come_whole(make, ordered, marks):
     assert sorted(got) == expected
 
 
-@counts_seconds
 @everywhere
 def test_large_expansions_are_made_in_bounded_pieces(make, marks):
     with iter(ff.pipe(make(marks), ff.prefetch(4, processes=2))) as iterator:
@@ -620,7 +613,6 @@ def test_large_expansions_are_made_in_bounded_pieces(make, marks):
             assert made - delivered <= 4 + 4 * PIECE + waiting
 
 
-@counts_seconds
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 def test_several_large_inputs_are_read_at_once(ordered, marks):
     with iter(ff.pipe(flattened(marks), ff.prefetch(4, processes=2, ordered=ordered))) as iterator:
@@ -628,7 +620,6 @@ def test_several_large_inputs_are_read_at_once(ordered, marks):
         assert eventually(lambda: {"begun-0", "begun-1"} <= set(marks.all()))
 
 
-@counts_seconds
 @pytest.mark.parametrize("workers", [{}, {"threads": 2}, {"processes": 1}, {"processes": 2}], ids=str)
 @pytest.mark.parametrize("delivered", [1, 300])
 @everywhere
@@ -676,7 +667,6 @@ def test_an_expansion_whose_workers_are_killed_again_and_again_is_not_to_blame(m
     assert got == list(range(3000))
 
 
-@counts_seconds
 @pytest.mark.parametrize("workers", [{"threads": 2}, {"processes": 2}], ids=str)
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "unordered"])
 def test_many_expansions_are_shared_out_and_each_is_made_once(workers, ordered, marks):
