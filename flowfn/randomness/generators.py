@@ -84,7 +84,7 @@ def bounded(rng: np.random.Generator) -> Generator[int, int, None]:
 class Permutation:
     """A permutation of range(n), computed index by index in memory that does not grow with n.
 
-    Up to 65 536 it is a table, uniform among all permutations (random keys are sorted, the index as their low bits).
+    Up to 65 536 it is a table, uniform among all permutations (random keys are sorted, equal ones by their index).
     Above, it is a six-round Feistel network on a grid of about sqrt(n) by sqrt(n) cells, adding modulo the sides, so
     it is a bijection for every n: the few results that fall outside n (far fewer than one in sqrt(n)) are sent through
     again until they fall inside (cycle-walking; Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA
@@ -116,11 +116,19 @@ class Permutation:
 
 
 def _sorted_keys(n: int, key: int) -> np.ndarray:
-    low = np.uint64(max(n - 1, 1).bit_length())
-    keys = np.random.Philox(key=key).random_raw(n)
-    keys = keys >> low << low | np.arange(n, dtype=np.uint64)
-    keys.sort()
-    return (keys & ((np.uint64(1) << low) - np.uint64(1))).astype(np.int64)
+    """The indices in the order of random keys. Two radix passes sort by the upper half of these, in which few are
+    alike: they are put in their places one by one."""
+    low = max(n - 1, 1).bit_length()
+    keys = np.random.Philox(key=key).random_raw(n) >> np.uint64(low)
+    upper, lower = ((keys >> np.uint64(bits - low)).astype(np.uint16) for bits in (48, 32))
+    table = np.argsort(lower, kind="stable")
+    table = table[np.argsort(upper[table], kind="stable")]
+    upper, lower = upper[table], lower[table]
+    alike = np.flatnonzero((upper[1:] == upper[:-1]) & (lower[1:] == lower[:-1]))
+    while len(wrong := alike[keys[table[alike]] > keys[table[alike + 1]]]):
+        for at in wrong.tolist():
+            table[[at, at + 1]] = table[[at + 1, at]]
+    return table
 
 
 class Network:

@@ -152,9 +152,11 @@ def test_the_first_orders_are_what_they_were():
 
     assert ORDER_VERSION == 1
     assert list(ff.shuffle(range(8)).run(seed=0, epoch=0)) == list(ff.shuffle(range(8)))
-    # the table: sort keys that are raw Philox bits with the index as low bits
-    bits = np.random.Philox(key=1).random_raw(8) >> np.uint64(3) << np.uint64(3) | np.arange(8, dtype=np.uint64)
-    assert Permutation(8, key=1)[:].tolist() == [int(b) & 7 for b in sorted(bits.tolist())]
+    # the table: sort keys that are raw Philox bits with the index as low bits; up to 65 536 a few have halves alike
+    for n, key in [(8, 1), (4097, 2), *((65_536, key) for key in range(4))]:
+        low = np.uint64((n - 1).bit_length())
+        keys = np.random.Philox(key=key).random_raw(n) >> low << low | np.arange(n, dtype=np.uint64)
+        assert (Permutation(n, key=key)[:] == np.argsort(keys)).all()
 
 
 def test_shuffling_a_thousand_million_takes_no_memory():
