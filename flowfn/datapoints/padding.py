@@ -189,11 +189,12 @@ class pad:
         if not padded:
             return np.stack(arrays, out=buffers.empty((len(arrays), *shape), dtype), casting="unsafe")
         made = buffers.empty((len(arrays), *shape), dtype)
-        made[...] = self.value
         if len(shape) == 1:
             for row, array in zip(made, arrays):
                 row[: len(array)] = array
+                row[len(array) :] = self.value
         else:
+            made[...] = self.value
             for row, array in zip(made, arrays):
                 row[tuple(map(slice, array.shape))] = array
         return made
