@@ -229,10 +229,11 @@ class Turns(Readers[Key, "SortedOut"]):
     """The outputs of a switching route, whose sources and rounds take turns."""
 
     def __init__(self, sources: Sequence[Node], run: Run, switches: Iterator[Any]) -> None:
-        super().__init__((_sorted_out(*switch) for switch in switches), self._parts)
+        super().__init__(_sorted_out(*switch) for switch in switches)
         self.sources, self.run = sources, run
 
-    def _parts(self, switch: SortedOut) -> Iterator[tuple[Key, Node, Run, Block]]:
+    def parts(self, switch: SortedOut) -> Iterator[tuple[Key, Node, Run, Block]]:
+        """The pieces of a block, each of its source in its round."""
         for key, piece in zip(switch[0], switch[2]):
             source, number = key
             yield key, self.sources[source], self.run if number < 0 else self.run.round(number), piece

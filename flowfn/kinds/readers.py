@@ -59,18 +59,22 @@ def _no_more(wanted: Wanted) -> bool:
 
 
 class Readers(Generic[Key, Item]):
-    """Each key that the items of a series name (`parts`) is read by one reader, for as long as items in a row name it.
+    """Each key that the items of a series name is read by one reader, for as long as items in a row name it.
 
     A reader that reads ahead asks for blocks too, perhaps from a thread of its own, so handing them out is locked. It
     gets more only while the newest item names it: an endless series would be handed out without end.
     """
 
-    def __init__(self, series: Iterator[Item], parts: Callable[[Item], Iterable[tuple[Key, Node, Run, Block]]]) -> None:
-        self.series, self.parts = series, parts
+    def __init__(self, series: Iterator[Item]) -> None:
+        self.series = series
         self.open: dict[Key, Reader] = {}  # those whose turn it is
         self.latest: dict[Key, Reader] = {}  # those that the last item handed out names
         self.coming: deque[tuple[dict[Key, Reader], Item]] = deque()
         self.lock = forks.lock()
+
+    def parts(self, item: Item) -> Iterable[tuple[Key, Node, Run, Block]]:
+        """What an item wants of which node, in which run."""
+        raise NotImplementedError
 
     def more(self, wanted: Wanted) -> bool:
         """Whether a reader gets another block: only if the very next item names it."""

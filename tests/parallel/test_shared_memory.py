@@ -415,6 +415,29 @@ def test_slots_of_tasks_whose_datapoints_cannot_travel_are_used_again():
     assert same(got, expected)
 
 
+BATCHES = ff.pipe(range(80), ff.map(lambda i: np.full(1 << 16, i, np.float32)), ff.batch(4))
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        ff.pipe(BATCHES, ff.cycle(), ff.take(80)),
+        ff.pipe(BATCHES, ff.shuffle(), ff.map(lambda x, rng: x + 1, rng=True), ff.repeat(4)),
+        ff.concat(BATCHES, BATCHES, BATCHES, BATCHES),
+        ff.mix(BATCHES, BATCHES, BATCHES, BATCHES, weights=[1, 1, 1, 1]),
+        ff.pipe(ff.zip(BATCHES, BATCHES), ff.repeat(2)),
+    ],
+    ids=["cycle", "repeat", "concat", "mix", "zip"],
+)
+def test_whatever_a_task_was_done_by_its_slot_is_used_again(flow, monkeypatch):
+    made, make = [], slots.slots.make
+    monkeypatch.setattr(slots.slots, "make", lambda size: made.append(make(size)) or made[-1])
+    for number, _ in enumerate(ff.pipe(flow, ff.prefetch(2, processes=1))):
+        if number == 20:
+            before = len(made)
+    assert len(made) <= before + 1
+
+
 def test_many_threads_iterate_at_once_and_keep_what_they_get():
     flow, expected = numbered(60)
     flow, wrong = ff.pipe(flow, ff.prefetch(3, processes=2)), []

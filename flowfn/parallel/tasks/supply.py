@@ -20,14 +20,14 @@ class Supply(Readers[Way, Block]):
     """The datapoints that go along with tasks, of the nodes of a stretch that stay here: each is read in one series."""
 
     def __init__(self, bottom: Node, run: Run, stay: list[Node], series: Iterator[Block]) -> None:
-        super().__init__(series, self.wanted)
+        super().__init__(series)
         self.bottom, self.run = bottom, run
         self.stay = {node.place: node for node in stay}
         self.error: Exception | None = None
         self.left = 0  # of the block in work, how much is still to go along with tasks
         self.used: set[Way] = set()  # by the newest task
 
-    def wanted(self, block: Block) -> Iterator[tuple[Way, Node, Run, Block]]:
+    def parts(self, block: Block) -> Iterator[tuple[Way, Node, Run, Block]]:
         """What the outputs at `block` need of the nodes that stay: on which way, in which run."""
         todo: list[tuple[Way, Node, Run, Block]] = [((), self.bottom, self.run, block)]
         while todo:
@@ -49,7 +49,7 @@ class Supply(Readers[Way, Block]):
         self.left -= len(piece)
         supply: dict[tuple[int, Epoch], dict[int, Any]] = {}
         past, self.used = self.used, set()
-        for way, node, run, part in self.wanted(piece):
+        for way, node, run, part in self.parts(piece):
             self.used.add(way)
             outputs = self.open[way].outputs
             found = supply.setdefault((node.place, run.epoch), {})
