@@ -24,6 +24,8 @@ def carries(kind: type) -> bool:
     >>> carries(np.ma.MaskedArray), carries(np.ndarray), carries(np.memmap), carries(float)
     (True, False, False, False)
     """
+    if kind is np.ndarray:
+        return False
     if not issubclass(kind, np.ndarray) or issubclass(kind, np.ma.MaskedArray):
         return issubclass(kind, np.ma.MaskedArray)
     return (
