@@ -53,7 +53,8 @@ class Columns:
             made = ([readonly(array[places]) for array in self.arrays] for places in pieces)
             return chain.from_iterable(map(self._zipped, made))
         if type(block) is not range or block.step < 1:
-            return map(self.row, ints(block))
+            places = list(ints(block))
+            return self._zipped([map(array.__getitem__, places) for array in self.arrays])
         return self._zipped([array[_block_places(block)] for array in self.arrays])
 
     def _zipped(self, columns: list[Any]) -> Iterator[Any]:
