@@ -74,7 +74,7 @@ class Readers(Generic[Key, Item]):
 
     def parts(self, item: Item) -> Iterable[tuple[Key, Node, Run, Block]]:
         """What an item wants of which node, in which run."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not say what an item wants")
 
     def more(self, wanted: Wanted) -> bool:
         """Whether a reader gets another block: only if the very next item names it."""
