@@ -49,35 +49,37 @@ def write(value: Any, pickled: bool = False) -> Written:
     ['l', 1, 'a', ['b', 0]]
     """
     buffers: list[memoryview] = []
+    return Written(_tree(value, buffers, pickled), buffers)
 
-    def buffer(data: Any) -> int:
-        buffers.append(memoryview(data).cast("B"))
-        return len(buffers) - 1
 
-    def tree(one: Any) -> Any:
-        kind = type(one)
-        if kind in _PLAIN:
-            return one
-        if kind in _LISTS:
-            return [_LISTS[kind], *map(tree, one)]
-        if kind is dict:
-            return ["d", *(tree(part) for item in one.items() for part in item)]
-        if kind is bytes:
-            return ["b", buffer(one)]
-        if kind is np.ndarray and (described := _described(one.dtype)):
-            order: Any = "F" if one.flags.f_contiguous and not one.flags.c_contiguous else "C"
-            return ["a", described, list(one.shape), order, buffer(_bytes_of(one, order))]
-        if isinstance(one, np.generic) and (described := _described(one.dtype)):
-            return ["s", described, buffer(one.tobytes())]
-        if pickled:
-            return ["p", buffer(pickle.dumps(one, protocol=5))]
-        raise TypeError(
-            f"serve(): {kind.__module__}.{kind.__qualname__} is not sent: datapoints are dicts, lists, tuples, str, "
-            "bytes, int, float, bool, None and NumPy arrays of plain numbers; map it to those, or give pickle=True to "
-            "serve() and to connect()"
-        )
+def _tree(value: Any, buffers: list[memoryview], pickled: bool) -> Any:
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind in _LISTS:
+        return [_LISTS[kind], *(_tree(part, buffers, pickled) for part in value)]
+    if kind is dict:
+        return ["d", *(_tree(part, buffers, pickled) for item in value.items() for part in item)]
+    if kind is bytes:
+        return ["b", _beside(value, buffers)]
+    if kind is np.ndarray and (described := _described(value.dtype)):
+        order: Any = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
+        return ["a", described, list(value.shape), order, _beside(_bytes_of(value, order), buffers)]
+    if isinstance(value, np.generic) and (described := _described(value.dtype)):
+        return ["s", described, _beside(value.tobytes(), buffers)]
+    if pickled:
+        return ["p", _beside(pickle.dumps(value, protocol=5), buffers)]
+    raise TypeError(
+        f"serve(): {kind.__module__}.{kind.__qualname__} is not sent: datapoints are dicts, lists, tuples, str, "
+        "bytes, int, float, bool, None and NumPy arrays of plain numbers; map it to those, or give pickle=True to "
+        "serve() and to connect()"
+    )
 
-    return Written(tree(value), buffers)
+
+def _beside(data: Any, buffers: list[memoryview]) -> int:
+    """The number of a buffer that goes along."""
+    buffers.append(memoryview(data).cast("B"))
+    return len(buffers) - 1
 
 
 def read(tree: Any, buffers: Sequence[Any], pickled: bool = False) -> Any:

@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 import time
+import weakref
 from collections import Counter
 from itertools import chain
 
@@ -258,6 +259,28 @@ def test_arrays_cross_in_memory_of_their_own(tmp_path):
         assert 0 < server._consumers.lending.out <= 32
     assert sorted(int(item[0]) for item in items) == list(range(40))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_what_was_sent_and_read_is_let_go_at_once(sees, monkeypatch):
+    """Not when garbage is collected: until then ten batches would lie there for one."""
+    monkeypatch.setattr(connection, "is_shared", lambda *name: sees)
+    made, came = [], []
+
+    def watched(array):
+        made.append(weakref.ref(array))
+        return array
+
+    gc.disable()
+    try:
+        with serve(ff.pipe(numbers(40, 20_000), ff.map(watched)), HERE, mode="broadcast") as server:
+            for item in connect(server.address, timeout=TIMEOUT):
+                came.append(weakref.ref(item))
+                assert sum(one() is not None for one in made) <= 8
+                assert sum(one() is not None for one in came) <= 2
+    finally:
+        gc.enable()
+    assert len(came) == 40
 
 
 # Kills and cuts
