@@ -372,34 +372,41 @@ def bind(flow: Flow[Any]) -> Node:
     What is upstream of a `freeze` is numbered as if it stood alone; what is upstream of a named source of a `mix`,
     under that name, so that sources may come and go.
     """
-    places, beside = count(), count(-2, -1)  # what changes nothing may come and go between saving and loading
-    bound: dict[tuple[int, int], Node] = {}
+    return follow(note_base(_Binding().node_of(flow, {})))
 
-    def visit(flow: Flow[Any], numbers: dict[str, int], under: str = "") -> Node:
-        known = bound.get((id(numbers), id(flow)))
+
+class _Binding:
+    """The nodes of a tree while they are made."""
+
+    def __init__(self) -> None:
+        self.places = count()
+        self.beside = count(-2, -1)  # what changes nothing may come and go between saving and loading
+        self.bound: dict[tuple[int, int], Node] = {}
+        self.scopes: dict[int, dict[str, int]] = {}
+
+    def node_of(self, flow: Flow[Any], numbers: dict[str, int], under: str = "") -> Node:
+        """The node of a flow object, behind those of its sources."""
+        known = self.bound.get((id(numbers), id(flow)))
         if known is not None:
             return known
         part = flow.part
-        upstream = numbers if not part.kind.root else scopes.setdefault(id(flow), {})
+        upstream = numbers if not part.kind.root else self.scopes.setdefault(id(flow), {})
         inside = under if not part.kind.root else ""
         names = (
             [f"{inside}{name}/" for name in part.arguments["names"]]
             if part.kind.names_sources
             else [inside] * len(flow.sources)
         )
-        sources = tuple(visit(source, upstream, name) for name, source in zip(names, flow.sources))
+        sources = tuple(self.node_of(source, upstream, name) for name, source in zip(names, flow.sources))
         number = None
         if part.random:
             name = under + part.draws_as
             ordinal = numbers.get(name, 0)
             numbers[name] = ordinal + 1
             number = (name, ordinal) if part.pinned is None else (part.pinned, -1)
-        node: Node = part.kind(part, sources, next(beside if part.traits.transparent else places), number)
-        bound[id(numbers), id(flow)] = node
+        node: Node = part.kind(part, sources, next(self.beside if part.traits.transparent else self.places), number)
+        self.bound[id(numbers), id(flow)] = node
         return node
-
-    scopes: dict[int, dict[str, int]] = {}
-    return follow(note_base(visit(flow, {})))
 
 
 def _meant(index: Any) -> str:

@@ -69,6 +69,7 @@ class Handout:
         """Nothing more is wanted."""
         for close in self.closing:
             close()
+        self.tasks = iter(())  # which held what is held here, and that this
 
     def where(self, feed: Feed) -> dict[str, Any]:
         """Where a task is, for the note on an error."""

@@ -92,20 +92,20 @@ def table(flow: Flow[Any]) -> list[tuple[str, str, str, str, str]]:
 def where_nodes_run(root: Node) -> dict[int, str]:
     """Where each node of a tree runs, by its place."""
     where: dict[int, str] = {}
-
-    def visit(node: Node, here: str) -> None:
-        if isinstance(node, PrefetchNode):
-            inside, spread = _upstream(node, here)
-            for place in spread:
-                where[place] = f"{_workers(node)} of {node.part}"
-            here_now, here = here, inside
-            where.setdefault(node.place, here_now)
-        where.setdefault(node.place, here)
-        for source in node.sources:
-            visit(source, here)
-
-    visit(root, "this process")
+    _note_where(root, "this process", where)
     return where
+
+
+def _note_where(node: Node, here: str, where: dict[int, str]) -> None:
+    if isinstance(node, PrefetchNode):
+        inside, spread = _upstream(node, here)
+        for place in spread:
+            where[place] = f"{_workers(node)} of {node.part}"
+        here_now, here = here, inside
+        where.setdefault(node.place, here_now)
+    where.setdefault(node.place, here)
+    for source in node.sources:
+        _note_where(source, here, where)
 
 
 def remarks(flow: Flow[Any], run: Run) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import io
 import itertools
 import multiprocessing.util
 import os
@@ -13,6 +14,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -427,6 +429,33 @@ def test_stopping_early_leaves_nothing(workers, stop):
         del iterator
     ff.shut_down()
     assert eventually(lambda: nothing_but(before)), (before, left_behind())
+
+
+@pytest.mark.parametrize("workers", [{}, {"threads": 2}, {"processes": 2}], ids=str)
+@pytest.mark.parametrize("stages", [[ff.shuffle(), ff.map(float)], [ff.filter(abs), ff.shuffle_buffer(4)]])
+def test_what_a_flow_reads_is_let_go_with_the_flow(workers, stages):
+    """At once, and not when garbage is collected: that may be late, and there may be much of it."""
+
+    class Held(list):
+        pass
+
+    def read(source):
+        flow = ff.pipe(source, *stages, ff.batch(2), ff.prefetch(2, **workers))
+        for _ in flow:
+            pass
+        with iter(flow) as iterator:
+            next(iterator)
+        ff.explain(flow, file=io.StringIO())
+
+    gc.disable()
+    try:
+        source = Held(range(40))
+        held = weakref.ref(source)
+        read(source)
+        del source
+        assert eventually(lambda: held() is None)
+    finally:
+        gc.enable()
 
 
 def test_a_thousand_abandoned_iterators_leave_nothing():

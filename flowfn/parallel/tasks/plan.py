@@ -43,18 +43,17 @@ class Stretch:
         the process that iterates: nothing stays behind.
         """
         stay: dict[int, Node] = {}
+        return self._moved(self.top, run, remote, stay), list(stay.values())
 
-        def visit(node: Node) -> Node:
-            if node is self.bottom and not node.seekable:
-                return _over(TaskSource, node, ())
-            if remote is not None and _stays(node, remote):
-                stay[node.place] = node
-                moved: Node = Supplied(node, run)
-            else:
-                moved = _with_sources(node, visit)
-            return _over(TaskSource, node, (moved,)) if node is self.bottom else moved
-
-        return visit(self.top), list(stay.values())
+    def _moved(self, node: Node, run: Run, remote: bool | None, stay: dict[int, Node]) -> Node:
+        if node is self.bottom and not node.seekable:
+            return _over(TaskSource, node, ())
+        if remote is not None and _stays(node, remote):
+            stay[node.place] = node
+            moved: Node = Supplied(node, run)
+        else:
+            moved = _with_sources(node, lambda source: self._moved(source, run, remote, stay))
+        return _over(TaskSource, node, (moved,)) if node is self.bottom else moved
 
     def chain(self) -> Iterator[Node]:
         """The stages of the chain, the last one first."""
@@ -74,21 +73,21 @@ class Stretch:
 
 def cut_tree(node: Node, stand_in: Callable[[Stretch], Node]) -> Node:
     """The tree to run here, in which `stand_in` takes the place of every stretch."""
-
-    def visit(node: Node) -> Node:
-        if _boundary(node):
+    if _boundary(node):
+        return node
+    bottom = _bottom(node)
+    if bottom.seekable and not bottom.here:
+        if not does_work(node):
             return node
-        bottom = _bottom(node)
-        if bottom.seekable and not bottom.here:
-            return stand_in(Stretch(*_on_top(node, bottom, around(bottom)))) if does_work(node) else node
-        moved = _with_sources(bottom, visit)
-        return moved if bottom is node else stand_in(Stretch(*_on_top(node, bottom, moved)))
+        return stand_in(Stretch(*_on_top(node, bottom, _cut_around(bottom, stand_in))))
+    moved = _with_sources(bottom, lambda source: cut_tree(source, stand_in))
+    return moved if bottom is node else stand_in(Stretch(*_on_top(node, bottom, moved)))
 
-    def around(node: Node) -> Node:
-        """A seekable tree in which what is upstream of a stage that stays here is cut in turn."""
-        return _with_sources(node, visit if node.here else around)
 
-    return visit(node)
+def _cut_around(node: Node, stand_in: Callable[[Stretch], Node]) -> Node:
+    """A seekable tree in which what is upstream of a stage that stays here is cut in turn."""
+    cut = cut_tree if node.here else _cut_around
+    return _with_sources(node, lambda source: cut(source, stand_in))
 
 
 def stretches(node: Node) -> list[Stretch]:
