@@ -5,7 +5,6 @@ import os
 import signal
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -121,9 +120,7 @@ class TestWithTwoNodes:
         "Ray Train: a loop of your own in 2 workers, with `shard`", "a length", "in an epoch", "other processes"
     )
     def test_a_trainer_of_ray_goes_on_where_a_worker_was_killed(self, tmp_path):
-        """The loop of the page; one of its workers is killed under way."""
-        from ray.train import Checkpoint, FailureConfig, RunConfig, ScalingConfig
-        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+        """The page's; one of its workers is killed under way."""
 
         def noisy_and_once_fatal(x, rng):
             if x == 5 and (tmp_path / "epoch").exists() and not (tmp_path / "killed").exists():
@@ -133,17 +130,11 @@ class TestWithTwoNodes:
                 (tmp_path / "epoch").touch()
             return x + rng.random()
 
-        names = {"ray": ray, "ff": ff, "json": json, "Path": Path, "Checkpoint": Checkpoint}
-        names["TemporaryDirectory"] = TemporaryDirectory
-        exec(blocks("python ray train", PAGE)[0], names)
         data = ff.pipe(range(32), ff.map(noisy_and_once_fatal, rng=True))
-        done = DataParallelTrainer(
-            names["train"],
-            train_loop_config={"data": data},
-            scaling_config=ScalingConfig(num_workers=2),
-            run_config=RunConfig(storage_path=str(tmp_path), failure_config=FailureConfig(max_failures=1)),
-        ).fit()
-        with done.checkpoint.as_directory() as folder:
+        names = {"data": data, "path": str(tmp_path)}
+        for block in blocks("python ray train", PAGE):
+            exec(block, names)
+        with names["done"].checkpoint.as_directory() as folder:
             weights = [json.loads(Path(folder, f"{rank}.json").read_text())["weights"] for rank in range(2)]
         assert (tmp_path / "killed").exists()
         expected = [0.0, 0.0]
