@@ -3,6 +3,7 @@
 import doctest
 import gc
 import inspect
+import os
 import random
 import signal
 from collections import defaultdict
@@ -14,6 +15,8 @@ import pytest
 signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # a job in the background ignores interrupts, and so would what tests start
+
+os.environ |= {"RAY_worker_niceness": "0"}  # otherwise 15: who shares a busy machine waits for Ray's workers for ever
 
 
 def pytest_addoption(parser):

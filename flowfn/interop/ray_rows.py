@@ -37,6 +37,7 @@ class Rows:
 
     def __init__(self, dataset: Any, gone: str) -> None:
         self.dataset, self.gone, self.lock = dataset, gone, threading.Lock()
+        self.made: Any = None
         self.blocks: list[Block] = []
         self.ends = np.empty(0, np.int64)
         self.at_hand: OrderedDict[int, Any] = OrderedDict()
@@ -69,11 +70,12 @@ class Rows:
         if not ray.is_initialized():
             raise RuntimeError(self.gone)
         with self.lock:
-            if not self.blocks:
+            if self.made is None:
                 with in_order(self.dataset):
-                    self.made = self.dataset.materialize()
-                self.blocks = [*chain.from_iterable(map(_blocks, self.made.iter_internal_ref_bundles()))]
+                    made = self.dataset.materialize()
+                self.blocks = [*chain.from_iterable(map(_blocks, made.iter_internal_ref_bundles()))]
                 self.ends = np.array([*accumulate(block.stop - block.start for block in self.blocks)], np.int64)
+                self.made = made
 
     def mapped(self, number: int) -> Any:
         """A block, as it lies in the object store."""

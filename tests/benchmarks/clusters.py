@@ -7,6 +7,7 @@ in the order of the rows, and a bag of Dask, which is computed whole.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -49,7 +50,9 @@ def with_ray(n: int) -> Iterator[dict[str, Callable[[], object]]]:
     except ImportError:
         yield {}
         return
+    os.environ |= {"RAY_worker_niceness": "0"}  # as those of the others
     ray.init(
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         object_store_memory=400 << 20,

@@ -31,7 +31,6 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_worker_niceness", "0")  # otherwise 15: who shares a machine waits for their workers
         patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.05")  # otherwise a report takes two seconds
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # whose thread writes to a log when the tests are over
         cluster = Cluster(
