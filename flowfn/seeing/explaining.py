@@ -211,15 +211,14 @@ def _workers(node: PrefetchNode) -> str:
 def tree_lines(root: Node, depth: int) -> Iterator[tuple[int, Node]]:
     """(how far in, stage or source), sources first; those of a stage of several are further in. Of one that is reached
     again, what is upstream was there already."""
-    met = set[Node]()
+    return _lines(root, depth, set())
 
-    def lines(node: Node, depth: int) -> Iterator[tuple[int, Node]]:
-        for source in () if node in met else node.sources:
-            yield from lines(source, depth + (len(node.sources) > 1))
-        met.add(node)
-        yield depth, node
 
-    return lines(root, depth)
+def _lines(node: Node, depth: int, met: set[Node]) -> Iterator[tuple[int, Node]]:
+    for source in () if node in met else node.sources:
+        yield from _lines(source, depth + (len(node.sources) > 1), met)
+    met.add(node)
+    yield depth, node
 
 
 def _name(node: Node) -> str:
