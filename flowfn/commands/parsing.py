@@ -32,13 +32,15 @@ COMMANDS: dict[str, tuple[Callable[..., Answer], str]] = {
     "tune": (answering.tuned, "turn the knobs, and say what to write"),
     "check": (answering.checked, "whether the laws hold"),
 }
-OUTPUTS = {"describe": 2, "look": 4, "speed": 5000, "profile": 200}
-SECONDS = {"profile": 30.0, "tune": 60.0}
+OUTPUTS = {"describe": 2, "look": 4, "speed": 5000, "profile": 200, "check": 100}
+SECONDS = {"profile": 30.0, "tune": 60.0, "check": 60.0}
 
 
 def parser() -> argparse.ArgumentParser:
     """Of everything that may be asked."""
-    every = argparse.ArgumentParser(prog="flowfn", description="Look into pipelines.")
+    every = argparse.ArgumentParser(
+        prog="flowfn", description="Look into pipelines.", epilog="What comes behind -- are arguments of the program."
+    )
     commands = every.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, words) in COMMANDS.items():
         one = commands.add_parser(name, help=words, description=f"Say {words}." if name != "tune" else words)
@@ -47,7 +49,6 @@ def parser() -> argparse.ArgumentParser:
             help="module:name or file.py:name of a flow or of a function that returns one, or a "
             "program, whose first flow is meant",
         )
-        one.add_argument("program", nargs="*", help="arguments of the program, behind --")
         one.add_argument(
             "--arg",
             action="append",
@@ -73,8 +74,9 @@ def _add_options(one: argparse.ArgumentParser, name: str) -> None:
         one.add_argument("-o", "--output", metavar="PAGE.html", help="write a page")
     if name == "profile":
         one.add_argument("--trace", metavar="TRACE.json", help="write a trace for Chrome or Perfetto")
-    if name in SECONDS:
+    if name in ("profile", "tune"):
         one.add_argument("--step", type=float, metavar="MS", help="milliseconds that the consumer needs for an output")
+    if name in SECONDS:
         one.add_argument("--seconds", type=float, default=SECONDS[name], help="at most (default: %(default)g)")
 
 
@@ -93,7 +95,9 @@ def _positive(text: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answer one command; what it returns is the exit code."""
-    asked = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else [*arguments]
+    ours = given.index("--") if "--" in given else len(given)
+    asked = parser().parse_args(given[:ours], argparse.Namespace(program=given[ours + 1 :]))
     try:
         return _states(asked) if asked.command == "state" else _answer(asked)
     except BrokenPipeError:  # whoever reads this has seen enough

@@ -21,9 +21,10 @@ from typing import Any
 
 from flowfn.flows import sources
 from flowfn.flows.flow import Flow
+from flowfn.flows.iterating import FlowIterator
 
-WRITERS = ("flowfn.formats", "flowfn.datasets", "flowfn.storage", "flowfn.shelves")
-"""Where flows are read to be written into files: such a one is not the one that is meant."""
+OTHERS = ("flowfn.formats", "flowfn.datasets", "flowfn.storage", "flowfn.shelves", "flowfn.flows")
+"""Where flows are read to be written into files, or for somebody else: such a one is not the one that is meant."""
 
 
 class Wrong(Exception):
@@ -154,25 +155,27 @@ def _in_first_thread() -> bool:
 @contextlib.contextmanager
 def watching(met: Callable[[Flow[Any]], None]) -> Iterator[None]:
     """While this lasts, the first flow that is read is met before; and those that other threads read earlier."""
-    names = ("__iter__", "__getitem__", "run")
-    before = {name: getattr(Flow, name) for name in names}
+    readings = [(Flow, name) for name in ("__iter__", "__getitem__", "__getitems__", "run")]
+    readings.append((FlowIterator, "__init__"))  # what frameworks begin by themselves
+    before = {reading: getattr(*reading) for reading in readings}
     asked: list[Flow[Any]] = []
 
-    def watched(name: str) -> Callable[..., Any]:
-        def read(flow: Flow[Any], *given: Any, **options: Any) -> Any:
-            whole = not (name == "__getitem__" and isinstance(given[0], slice))
+    def watched(reading: tuple[type, str]) -> Callable[..., Any]:
+        def read(one: Any, *given: Any, **options: Any) -> Any:
+            whole = not (reading[1] == "__getitem__" and isinstance(given[0], slice))
             reader = sys._getframe(1).f_globals.get("__name__", "")
-            if not asked and whole and not reader.startswith(WRITERS):
+            if not asked and whole and not reader.startswith(OTHERS):
+                flow = one if isinstance(one, Flow) else given[0]
                 asked.extend([flow] if _in_first_thread() else ())
                 met(flow)
-            return before[name](flow, *given, **options)
+            return before[reading](one, *given, **options)
 
         return read
 
-    for name in names:
-        setattr(Flow, name, watched(name))
+    for reading in readings:
+        setattr(*reading, watched(reading))
     try:
         yield
     finally:
-        for name in names:
-            setattr(Flow, name, before[name])
+        for reading, was in before.items():
+            setattr(*reading, was)

@@ -25,19 +25,21 @@ _SCALES = {"B": ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")), "s": ((1, "")
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """How many datapoints came in how many seconds, and about how many bytes they had.
+    """How many datapoints came, and about how many bytes they had; in how many seconds those behind the first of them
+    did, and after how many that one, for which files are opened and workers begin.
 
-    >>> print(Speed(5000, 2.0, 400_000_000))
-    5000 datapoints in 2.00 s: 2500 datapoints/s, 200 MB/s
+    >>> print(Speed(5000, 2.0, 400_000_000, first=0.25))
+    5000 datapoints in 2.00 s: 2500 datapoints/s, 200 MB/s; the first after 0.25 s
     """
 
     datapoints: int
     seconds: float
     bytes: int
+    first: float = 0.0
 
     @property
     def per_second(self) -> float:
-        """Datapoints per second."""
+        """Datapoints per second, once they come."""
         return self._rate(self.datapoints)
 
     @property
@@ -46,15 +48,19 @@ class Speed:
         return self._rate(self.bytes)
 
     def _rate(self, count: int) -> float:
-        return count / self.seconds if self.seconds else math.inf if count else 0.0
+        timed = count * (1 - 1 / self.datapoints) if self.first else count  # the first came before the clock started
+        return timed / self.seconds if self.seconds else math.inf if timed else 0.0
 
     def __str__(self) -> str:
         if not self.datapoints:
             return "no datapoints"
         ones = "1 datapoint" if self.datapoints == 1 else f"{self.datapoints} datapoints"
+        if self.datapoints == 1 and self.first:
+            return f"{ones}, after {_in_best_unit(self.first, 's')}"
+        first = f"; the first after {self.first:.2f} s" if self.first else ""
         return (
             f"{ones} in {_in_best_unit(self.seconds, 's')}: {_three(self.per_second)} datapoints/s, "
-            f"{_in_best_unit(self.bytes_per_second, 'B')}/s"
+            f"{_in_best_unit(self.bytes_per_second, 'B')}/s{first}"
         )
 
 
@@ -64,7 +70,8 @@ def speed(flow: Any, n: int = 5000, *, warmup: int = 0, bar: bool | None = None)
 
     `flow` is a flow, or anything that `flow` takes. What is read is the pass that the next `iter` would take, from its
     beginning, with its workers; the flow does not advance, so everything is still there afterwards (but an iterator or
-    a queue gives each datapoint once). The clock starts after `warmup` datapoints, which are not counted, and stops
+    a queue gives each datapoint once). `warmup` datapoints come before, which are not counted, and the clock starts
+    when the first of the others is there, so what it takes to begin, workers say, is told apart. It stops
     while datapoints are weighed: one in every few (at most 64) is, and stands for the others, so `bytes` is an estimate
     unless all are alike. A flow with less than `n` is read to its end.
 
@@ -81,28 +88,31 @@ def speed(flow: Any, n: int = 5000, *, warmup: int = 0, bar: bool | None = None)
     """
     source = sources.flow(flow, "speed")
     length = source.node.length(source._look())
+    begun = time.perf_counter()
     with source.run() as datapoints:
         consume(datapoints, warmup)
         with _perhaps_bar(bar, n if length is None else min(n, max(length - warmup, 0))) as shown:
-            return _timed(datapoints, n, shown)
+            return _timed(datapoints, n, shown, begun)
 
 
-def _timed(datapoints: FlowIterator[Any], n: int, shown: Any) -> Speed:
+def _timed(datapoints: FlowIterator[Any], n: int, shown: Any, begun: float) -> Speed:
     """The clock runs while datapoints come, in rows at C speed; the last one of a row is weighed."""
-    read, seconds, size, step = 0, 0.0, 0, 1
+    read, seconds, size, step, first = 0, 0.0, 0, 1, 0.0
     while read < n:
-        wanted, first = min(step, n - read), datapoints.position
+        wanted, at = min(step, n - read), datapoints.position
         row = islice(datapoints, wanted)
         began = time.perf_counter()
         last = deque(row, maxlen=1)
         spent = time.perf_counter() - began
-        count = datapoints.position - first
-        read, seconds, size = read + count, seconds + spent, size + sum(map(weight, last)) * count
+        count = datapoints.position - at
+        if not read:
+            first = began + spent - begun
+        read, seconds, size = read + count, seconds + spent * bool(read), size + sum(map(weight, last)) * count
         shown.update(count)
         if count < wanted:
             break
         step = paced(step, spent)
-    return Speed(read, seconds, size)
+    return Speed(read, seconds, size, first)
 
 
 @contextlib.contextmanager

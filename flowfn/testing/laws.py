@@ -120,7 +120,8 @@ def outputs(flow: Flow[Any], seed: int = 0, epoch: int = 0, start: int = 0) -> l
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two datapoints are equal in type, form and value; arrays in dtype and shape too, NaN equals NaN.
+    """Whether two datapoints are equal in type, form and value; arrays and tensors in dtype and shape too, NaN equals
+    NaN.
 
     >>> import numpy as np
     >>> same([np.arange(2), "x"], [np.arange(2), "x"]), same([1], [1.0]), same((1,), [1])
@@ -140,6 +141,9 @@ def same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(same, a, b))
     if dataclasses.is_dataclass(a) and not isinstance(a, type):
         return all(same(getattr(a, field.name), getattr(b, field.name)) for field in dataclasses.fields(a))
+    if hasattr(a, "__array__"):  # a tensor, a frame
+        alike = (getattr(a, name, None) == getattr(b, name, None) for name in ("dtype", "shape"))
+        return all(alike) and bool(np.all(np.asarray((a == b) | ((a != a) & (b != b)))))
     return bool(a == b) or bool(a != a and b != b)
 
 

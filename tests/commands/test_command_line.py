@@ -30,6 +30,10 @@ PROGRAM = """
         return ff.pipe(range(4), ff.map(lambda x: 1 // x))
 
 
+    def endless():
+        return ff.pipe(lambda: iter(int, 1), ff.map(float), ff.batch(2))
+
+
     def unlawful():
         counts = iter(range(1000))
         return ff.pipe(range(4), ff.map(lambda x: next(counts)))
@@ -72,12 +76,22 @@ def test_a_flow_and_a_function_that_makes_one_are_explained(asked, program):
 
 
 def test_a_program_is_run_until_it_reads_a_flow(asked, program):
-    code, out, err = asked("describe", program, "--", "--epochs", "3")
+    code, out, err = asked("describe", program, "-n", 2, "--", "--epochs", "3")
     assert (code, err) == (0, "reading\n")
     assert out.startswith("datapoint 0 of 10: int64 array, (4,)")
     code, out, err = asked("describe", program)
     assert (code, out) == (1, "")
     assert err.startswith("reading\nflowfn describe: AssertionError")
+
+
+@pytest.mark.parametrize("reads", ["flow.__getitems__([0, 1])", "FlowIterator(flow, Progress(0, (0,)))"])
+def test_a_flow_is_met_however_a_framework_reads_it(asked, tmp_path, reads):
+    path = tmp_path / "trained.py"
+    path.write_text(
+        "import flowfn as ff\nfrom flowfn.flows.iterating import FlowIterator, Progress\n"
+        f"flow = ff.pipe(range(6), ff.batch(2))\n{reads}\nraise SystemExit('too far')\n"
+    )
+    assert asked("explain", path)[0] == 0
 
 
 def test_a_flow_that_is_read_in_a_thread_is_explained_when_the_program_ends(asked, tmp_path):
@@ -119,6 +133,9 @@ def test_speed_and_laws(asked, program):
     code, out, _ = asked("speed", f"{program}:train", "-n", 5, "--json")
     assert (code, json.loads(out)["datapoints"]) == (0, 5)
     assert asked("check", f"{program}:train")[:2] == (0, "all laws hold\n")
+    code, out, err = asked("check", f"{program}:endless", "-n", 6)
+    assert (code, out) == (0, "all laws hold for the first 6 outputs\n")
+    assert err.startswith("checking the laws for the first 6 outputs, for about ")
     code, out, _ = asked("check", f"{program}:unlawful")
     assert code == 1
     assert out.startswith("broken: ")

@@ -9,9 +9,10 @@ import pytest
 
 import flowfn as ff
 from flowfn.seeing.profiling import Profiler
+from flowfn.seeing.profiling.alternatives import reordered
 from flowfn.seeing.profiling.modelling import Lane
 from flowfn.seeing.profiling.summing import _name_of
-from flowfn.seeing.profiling.tuning import Search, reordered
+from flowfn.seeing.profiling.tuning import Search
 
 
 def slow(x):

@@ -6,7 +6,8 @@ lanes        which stages ran beside which             modelling   what would be
 knobs        what may be turned                        verdicts    what holds it, in words
 profiles     what came of it                           summing     ... of what was written down
 profiling    a pass, profiled
-tuning       knobs turned, and measured                monitoring  counters that may stay on
+tuning       knobs turned, and measured                racing      ... by turns
+alternatives what many pipelines do well with          monitoring  counters that may stay on
 ranks        profiles of several ranks beside each other
 tables       ... on a screen                           pages       ... in a browser
 spans        ... over time                             traces      ... as a trace for Chrome and Perfetto

@@ -5,25 +5,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from itertools import islice, pairwise
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from more_itertools import consume
 
 from flowfn import rules
-from flowfn.digests.pipelines import Digest
 from flowfn.flows import sources
-from flowfn.flows.definitions import Stage
 from flowfn.flows.flow import Flow
-from flowfn.parallel.prefetching import PrefetchNode, bytes_in, prefetch
+from flowfn.parallel.prefetching import bytes_in
 from flowfn.parallel.workers.pool import available
-from flowfn.seeing.profiling.knobs import Knob, candidates, turned_prefetch
+from flowfn.seeing.profiling.alternatives import reordered, sibling, usual
+from flowfn.seeing.profiling.knobs import candidates
 from flowfn.seeing.profiling.lanes import lanes_of
 from flowfn.seeing.profiling.modelling import Lane, simulated
 from flowfn.seeing.profiling.profiles import Profile
 from flowfn.seeing.profiling.profiling import profile
+from flowfn.seeing.profiling.racing import SHORTEST, WARM, Racer, fitting, race, rate_of
 from flowfn.seeing.profiling.verdicts import NEAR
 
 OUTPUTS = 300
@@ -32,14 +30,14 @@ OUTPUTS = 300
 BETTER = 1.04
 """How many times as fast a setting has to be to be taken."""
 
-WARM = 2
-"""How many outputs are read before that."""
-
 TRIES = 4
-"""How many knobs are tried at most before another measurement says which to try."""
+"""How many knobs are tried at most before another profile says which to try."""
 
 LEAST, SHARE = 0.3, 1 / 16
-"""Seconds that a setting is measured at least, and its share of the whole budget."""
+"""Seconds for which a setting is profiled at least, and what share of those that are left."""
+
+KEPT = 1 / 3
+"""The share of the seconds that are left that is kept for what comes behind the next race."""
 
 
 @dataclass(frozen=True)
@@ -121,64 +119,59 @@ def tune(
     >>> "prefetch(" in found.sentence, found.gain > 1.2
     (True, True)
     """
-    began, source = time.perf_counter(), sources.flow(flow, "tune")
-    each = max(seconds * SHARE, LEAST)
-    search = Search(source, consumer, each, began + seconds, bytes_in(bytes) if bytes is not None else None)
+    source = sources.flow(flow, "tune")
+    search = Search(source, consumer, time.perf_counter() + seconds, bytes_in(bytes) if bytes is not None else None)
     while search.step():
         pass
-    return Tuning(
-        search.flow,
-        search.rate / max(search.trials[0].per_second, 1e-9),
-        tuple(search.changes),
-        tuple(search.trials),
-        search.profile,
-    )
+    return Tuning(search.flow, search.gain, tuple(search.changes), tuple(search.trials), search.profile)
 
 
 class Search:
     """What was measured so far, and the best of it."""
 
-    def __init__(self, flow: Flow[Any], consumer: Any, each: float, until: float, most: int | None) -> None:
-        self.flow, self.consumer, self.each, self.until, self.most = flow, consumer, each, until, most
+    def __init__(self, flow: Flow[Any], consumer: Any, until: float, most: int | None) -> None:
+        self.flow, self.consumer, self.until, self.most = flow, consumer, until, most
         self.changes: list[str] = []
         self.trials: list[Trial] = []
-        self.known: set[str] = set()
-        self.rate = self.measured(flow, "as it is")
-        self.profile = profile(flow, consumer, OUTPUTS, seconds=each)
+        self.known = {repr(flow)}
+        self.gain = 1.0
+        self.measured(flow, SHORTEST)  # whatever is slow once is over
+        self.profile = self._profiled()
 
-    def measured(self, flow: Flow[Any], words: str) -> float:
+    @property
+    def left(self) -> float:
+        """How many seconds are left."""
+        return max(self.until - time.perf_counter(), 0.0)
+
+    def _profiled(self) -> Profile:
+        return profile(self.flow, self.consumer, OUTPUTS, seconds=max(self.left * SHARE, LEAST))
+
+    def measured(self, flow: Flow[Any], seconds: float) -> float:
         """Outputs a second of a setting, which is not profiled meanwhile."""
-        self.known.add(repr(flow))
-        count = 0
-        with flow.run() as iterator:
-            consume(islice(iterator, WARM))  # workers are started before the clock is
-            began = now = time.perf_counter()
-            for output in iterator:
-                if self.consumer is not None:
-                    self.consumer(output)
-                count, now = count + 1, time.perf_counter()
-                if now > began + self.each:
-                    break
-        if not count:
+        rate = rate_of(flow, self.consumer, seconds)
+        if not rate:
             raise ValueError(f"tune(): a pass must give more than {WARM} outputs to be measured")
-        self.trials.append(Trial(words, count / max(now - began, 1e-9)))
-        return self.trials[-1].per_second
+        return rate
 
     def step(self) -> bool:
-        """Try the most promising knobs, and take the best; False if none is better."""
-        chosen: tuple[Flow[Any], str, float] | None = None
-        for flow, words in self.promising():
-            if time.perf_counter() + self.each > self.until:
-                break
-            rate = self.measured(flow, words)
-            if rate > BETTER * (chosen[2] if chosen else self.rate):
-                chosen = flow, words, rate
-        if chosen is None:
+        """Let the most promising settings race what is written now; False if none is faster."""
+        seconds = self.left * (1 - KEPT)
+        racers = [Racer(self.flow, "as it is" if not self.trials else self.changes[-1])]
+        racers += [Racer(flow, words) for flow, words in self.promising()]
+        racers = racers[: fitting(len(racers), seconds)]
+        if len(racers) < 2:
+            self.trials += [] if self.trials else [Trial("as it is", self.measured(self.flow, SHORTEST))]
             return False
-        self.flow, words, self.rate = chosen
-        self.changes.append(words)
-        self.profile = profile(self.flow, self.consumer, OUTPUTS, seconds=self.each)
-        return time.perf_counter() + self.each < self.until
+        self.known.update(repr(racer.flow) for racer in racers)
+        won = race(racers, self.measured, seconds)
+        self.trials += [Trial(racer.words, racer.rate) for racer in racers[bool(self.trials) :]]
+        gain = won.rate / max(racers[0].rate, 1e-9)
+        if gain < BETTER:
+            return False
+        self.flow, self.gain = won.flow, self.gain * gain
+        self.changes.append(won.words)
+        self.profile = self._profiled()
+        return True
 
     def promising(self) -> Iterator[tuple[Flow[Any], str]]:
         """Settings that were not tried: the best on paper first, then those that many pipelines do well with."""
@@ -187,8 +180,8 @@ class Search:
             if repr(flow) not in self.known:
                 yield flow, words
         yield from self._on_paper(found)
-        for flow, words in _usual(self.flow):
-            if repr(flow) not in self.known and self.most is None:
+        for flow, words, waiting in usual(self.flow):
+            if repr(flow) not in self.known and self._has_room(waiting):
                 yield flow, words
 
     def _on_paper(self, found: Profile) -> Iterator[tuple[Flow[Any], str]]:
@@ -208,11 +201,16 @@ class Search:
         for paper, _, knob in sorted(options, key=lambda one: (math.log(one[0] / least) // math.log(NEAR), one[1])):
             if tried == TRIES or paper > now * BETTER:
                 return
-            for one in (knob, _sibling(knob)):
+            for one in (knob, sibling(knob)):
                 turned = one.turned(self.flow) if one is not None else None
                 if one is not None and turned is not None and repr(turned) not in self.known:
                     tried += 1
                     yield turned, one.words
+
+    def _has_room(self, waiting: int) -> bool:
+        """Whether so many outputs of the whole may wait, where nothing else does."""
+        sizes = self.profile.recording.sizes if self.profile.recording is not None else {}
+        return self.most is None or waiting * sizes.get(self.flow.node.place, math.inf) <= self.most
 
     def _fits(self, lanes: list[Lane]) -> bool:
         """Whether what waits would fit into memory."""
@@ -225,74 +223,3 @@ def _size(lane: Lane, sizes: Mapping[int, float]) -> float:
     """Bytes of what waits: of whole outputs, where workers make parts of them."""
     whole = sizes.get(lane.prefetch.place, 0.0) if lane.prefetch is not None else 0.0
     return max(sizes.get(lane.top, 0.0), whole)
-
-
-def _sibling(knob: Knob) -> Knob | None:
-    """The same with threads in the place of processes, or the other way: which is faster shows when it is tried."""
-    here = {"threads": "processes", "processes": "threads"}
-    names = [name for name in here if knob.options.get(name)]
-    if len(names) != 1 or knob.place is not None:
-        return None
-    name = names[0]
-    count = min(int(knob.options[name]), available() if name == "threads" else int(knob.options[name]))
-    options = {one: value for one, value in knob.options.items() if one != name} | {here[name]: count}
-    return replace(
-        knob, options=options, words=knob.words.replace(f"{name}={knob.options[name]}", f"{here[name]}={count}")
-    )
-
-
-def _usual(flow: Flow[Any]) -> Iterator[tuple[Flow[Any], str]]:
-    """A prefetch that comes last, in usual settings."""
-    old = flow.part if isinstance(flow.node, PrefetchNode) else None
-    if old is not None and old.arguments["executor"] is not None:
-        return
-    base = flow if old is None else flow.sources[0]
-    crews = [("threads", None), *(("threads", times * available()) for times in (1, 2, 4)), ("processes", available())]
-    for how, count in crews:
-        options: dict[str, Any] = {"ahead": 2, "threads": None, "processes": None, how: count}
-        if old is None:
-            turned: Flow[Any] = prefetch(source=base, **options)
-        else:
-            turned = Flow(turned_prefetch(old, options), (base,))
-        yield turned, f"{turned.part} last"
-
-
-def reordered(flow: Flow[Any]) -> Iterator[tuple[Flow[Any], str]]:
-    """A ufunc behind a batch in the place of before it, where both give the same."""
-    chain = [flow]
-    while len(chain[-1].sources) == 1:
-        chain.append(chain[-1].sources[0])
-    for number, (behind, before) in enumerate(pairwise(chain)):
-        if not (_batches(behind) and _elementwise(before)):
-            continue
-        swapped: Flow[Any] = Flow(before.part, (Flow(behind.part, before.sources),))
-        for above in reversed(chain[:number]):
-            swapped = Flow(above.part, (swapped,))
-        if _same(flow, swapped):
-            yield swapped, f"{before.part} behind {behind.part}"
-
-
-def _batches(flow: Flow[Any]) -> bool:
-    part = flow.part
-    return (
-        isinstance(part, Stage)
-        and part.name == "batch"
-        and getattr(part.arguments.get("collate"), "__name__", "") == "stack"
-    )
-
-
-def _elementwise(flow: Flow[Any]) -> bool:
-    part = flow.part
-    function = part.arguments.get("f") if isinstance(part, Stage) and part.name == "map" else None
-    return isinstance(function, np.ufunc) and function.nin == function.nout == 1
-
-
-def _same(flow: Flow[Any], other: Flow[Any]) -> bool:
-    """Whether two flows give the same first output."""
-    digests = []
-    for one in (flow, other):
-        with one.run() as iterator:
-            digest = Digest(named=True)
-            digest.value(next(iterator, None))
-            digests.append(digest.hash.digest())
-    return digests[0] == digests[1]
