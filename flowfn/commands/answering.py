@@ -23,7 +23,7 @@ from flowfn.vocabulary.ordering import take
 
 Make = Callable[[], Any]
 
-PASSES, FEW = 90, 4
+PASSES, FEW = 90, 2
 """About how many passes all laws take; how many outputs tell little of them."""
 
 
@@ -106,14 +106,15 @@ def checked(make: Make, asked: argparse.Namespace) -> Answer:
 
 def _some(flow: Flow[Any], most: int, seconds: float) -> tuple[int, bool, float]:
     """(how many outputs come in that time, at most so many and at least a few; whether there are more; seconds)."""
-    began, count = time.perf_counter(), 0
+    count, began, spent = 0, None, 0.0
     with flow.run() as outputs:
         for _ in outputs:
+            began = began or time.perf_counter()  # workers begin once
             spent = time.perf_counter() - began
             if count == most or (count >= FEW and spent > seconds):
                 return count, True, spent
             count += 1
-    return count, False, time.perf_counter() - began
+    return count, False, spent
 
 
 def states(paths: Iterable[str]) -> Iterable[tuple[str, Answer | None, str]]:

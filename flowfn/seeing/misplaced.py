@@ -16,6 +16,10 @@ MANY = 64
 """Datapoints in a buffer from which on it matters how large they are."""
 
 
+TENSORS = ("to_torch", "to_tensorflow")
+"""Stages that make tensors, which worker processes would send as they would arrays, or slower."""
+
+
 def of_places(root: Node) -> Iterator[str]:
     """Shuffles behind batch, random stages behind batch, buffers behind what makes datapoints large, tensors in
     workers."""
@@ -72,7 +76,7 @@ def _of_tensors(node: PrefetchNode) -> Iterator[str]:
         return
     upstream: Iterator[Any] = top_down(*node.sources, beyond=lambda one: not one.boundary)
     for one in upstream:
-        if one.part is not None and one.part.name in ("to_torch", "to_tensorflow"):
+        if one.part is not None and one.part.name in TENSORS:
             yield (
                 f"{one.part} makes tensors in the worker processes of {node.part}, which send them as they would "
                 "arrays, or slower; put it behind"

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 import flowfn as ff
+from flowfn.interop import to_torch
 from flowfn.seeing.profiling import Profiler
-from flowfn.seeing.profiling.alternatives import reordered
-from flowfn.seeing.profiling.modelling import Lane
+from flowfn.seeing.profiling.alternatives import reordered, usual
+from flowfn.seeing.profiling.knobs import Knob, _spread
+from flowfn.seeing.profiling.modelling import Lane, seconds_to_hand, simulated
+from flowfn.seeing.profiling.racing import Racer, fitting, race, rate_of
 from flowfn.seeing.profiling.summing import _name_of
 from flowfn.seeing.profiling.tuning import Search
 
@@ -123,6 +126,44 @@ def test_tune_says_where_it_had_too_little():
     with pytest.raises(ValueError, match=r"tune\(\): a pass must give more than 2 outputs to be measured"):
         ff.tune([1, 2])
     assert str(ff.tune(range(100), seconds=0.01)).startswith("Leave it as it is: there was no knob to try, or no time")
+
+
+def test_what_races_is_measured_by_turns_and_the_simplest_of_the_near_wins():
+    fast = {2: 100.0, 4: 300.0, 8: 305.0, 16: 50.0, 1: 90.0, 3: 299.0}
+    turns = []
+
+    def measured(flow, seconds):
+        turns.append(flow.part.arguments["threads"])
+        return fast[turns[-1]] * (0.2 if len(turns) == 11 else 1)  # a busy moment
+
+    racers = [Racer(ff.prefetch(2, range(9), threads=count), str(count)) for count in fast]
+    assert race(racers, measured, 1.0).words == "4"
+    assert turns[:6] == list(fast)
+    assert set(turns[-3:]) == {2, 4, 8}
+    assert fitting(12, 0.3) == 0
+    assert fitting(12, 60.0) == 12
+
+
+def test_a_pass_that_is_short_counts_with_what_it_takes_to_begin():
+    rate = rate_of(ff.pipe(range(4), ff.map(slow), ff.prefetch(4, threads=4)), None, 0.2)
+    assert 50 < rate <= 4 / 0.004
+
+
+def test_processes_are_not_promised_much_for_outputs_that_take_as_long_to_hand_over():
+    lanes = [
+        Lane(1, (1,), "thread", 1, np.full(9, 3e-5), 1.0, ahead=2, feeds=1, handed=seconds_to_hand(3e4)),
+        Lane(2, (2,), "consumer", 1, np.zeros(1), 1.0),
+    ]
+    steps = np.zeros(1)
+    now = simulated(lanes, steps, 2)
+    assert simulated(_spread(lanes, 0, "processes", 2, 1.0), steps, 2) > now
+    assert simulated(_spread(lanes, 0, "threads", 2, 1.0), steps, 2) < 0.6 * now
+
+
+def test_a_prefetch_comes_before_what_makes_tensors():
+    flow = ff.pipe(range(4), ff.batch(2), to_torch())
+    assert repr(Knob({"ahead": 2}).turned(flow)) == "pipe(flow(range(0, 4)), batch(2), prefetch(2), to_torch())"
+    assert all(repr(turned).endswith(", to_torch())") for turned, *_ in usual(flow))
 
 
 def test_whole_outputs_wait_where_workers_make_parts_of_them():

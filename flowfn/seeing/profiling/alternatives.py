@@ -14,7 +14,7 @@ from flowfn.flows.definitions import Stage
 from flowfn.flows.flow import Flow
 from flowfn.parallel.prefetching import PrefetchNode, prefetch
 from flowfn.parallel.workers.pool import available
-from flowfn.seeing.profiling.knobs import Knob
+from flowfn.seeing.profiling.knobs import Knob, makes_tensors
 
 
 def sibling(knob: Knob) -> Knob | None:
@@ -33,6 +33,10 @@ def sibling(knob: Knob) -> Knob | None:
 
 def usual(flow: Flow[Any]) -> Iterator[tuple[Flow[Any], str, int]]:
     """A prefetch that comes last, in usual settings: the flow, words, and how many outputs may wait or be made."""
+    if makes_tensors(flow.node):
+        for turned, words, waiting in usual(flow.sources[0]):
+            yield Flow(flow.part, (turned,)), words, waiting
+        return
     old = flow.part if isinstance(flow.node, PrefetchNode) else None
     if old is not None and old.arguments["executor"] is not None:
         return
@@ -42,7 +46,7 @@ def usual(flow: Flow[Any]) -> Iterator[tuple[Flow[Any], str, int]]:
         ahead = max(count or 0, 2)
         options: dict[str, Any] = {"ahead": ahead, "threads": None, "processes": None, how: count}
         if old is None:
-            turned: Flow[Any] = prefetch(source=base, **options)
+            turned = prefetch(source=base, **options)
         else:
             turned = Flow(Stage(old.definition, {**old.arguments, **options}, old.pinned), (base,))
         yield turned, f"{turned.part} last", ahead + (count or 1)

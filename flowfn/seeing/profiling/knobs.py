@@ -14,7 +14,7 @@ from flowfn.kinds.nodes import Node
 from flowfn.kinds.parts import top_down
 from flowfn.parallel.prefetching import PrefetchNode, prefetch
 from flowfn.parallel.tasks.plan import leaves_whole, stretches
-from flowfn.process.interpreter import threads_compute_at_once
+from flowfn.seeing.misplaced import TENSORS
 from flowfn.seeing.profiling.lanes import Plan
 from flowfn.seeing.profiling.modelling import Lane
 
@@ -39,7 +39,7 @@ class Knob:
     def turned(self, flow: Flow[Any]) -> Flow[Any]:
         """The flow with the knob turned."""
         if self.place is None:
-            return prefetch(source=flow, **self.options)
+            return last(flow, self.options)
         old = next(node.part for node in top_down(flow.node) if node.place == self.place)
         part = turned_prefetch(old, self.options)
         if self.moved:
@@ -65,6 +65,18 @@ def _changed(flow: Flow[Any], old: Any, part: Any, copies: dict[int, Flow[Any]] 
             made = flow if same and flow.part is not old else Flow(part if flow.part is old else flow.part, sources)
         copies[id(flow)] = made
     return copies[id(flow)]
+
+
+def last(flow: Flow[Any], options: Mapping[str, Any]) -> Flow[Any]:
+    """The flow with a prefetch that comes last, but before what makes tensors for who iterates."""
+    if makes_tensors(flow.node):
+        return Flow(flow.part, (last(flow.sources[0], options),))
+    return prefetch(source=flow, **options)
+
+
+def makes_tensors(node: Node) -> bool:
+    """Whether a stage only makes tensors of arrays."""
+    return len(node.sources) == 1 and node.part.name in TENSORS
 
 
 def candidates(lanes: list[Lane], plan: Plan, cpus: int) -> Iterator[tuple[Knob, list[Lane]]]:
@@ -117,10 +129,9 @@ def _of_lock(lanes: list[Lane], number: int, cpus: int) -> Iterator[tuple[Knob, 
     lane = lanes[number]
     if lane.waits_for_lock and leaves_whole(lane.prefetch.sources[0]):
         count = max(min(lane.workers, cpus), 1)
-        alone = replace(
-            lane, kind="processes", workers=count, seconds=lane.seconds * lane.share, share=1.0, waits_for_lock=False
-        )
-        yield _knob(lane, threads=None, processes=count), _with(lanes, number, alone)
+        alone = replace(lane, kind="thread", seconds=lane.seconds * lane.share, share=1.0, waits_for_lock=False)
+        others = _spread(_with(lanes, number, alone), number, "processes", count, 1.0)
+        yield _knob(lane, threads=None, processes=count), others
 
 
 def _of_thread(lanes: list[Lane], number: int, plan: Plan, cpus: int) -> Iterator[tuple[Knob, list[Lane]]]:
@@ -158,34 +169,45 @@ def _spread(lanes: list[Lane], number: int, how: str, count: int, part: float, a
     """The lanes where a part of one is spread over workers; the rest comes before it, in one thread."""
     lane = lanes[number]
     ahead = lane.ahead if ahead is None else ahead
-    moved = replace(lane, kind=how, workers=count, ahead=ahead, seconds=lane.seconds * part)
+    handed = lane.handed if how == "processes" and lane.kind != "processes" else 0.0
+    moved = replace(lane, kind=how, workers=count, ahead=ahead, seconds=lane.seconds * part + handed)
     if part > 0.98:
-        return _with(lanes, number, moved)
-    rest = replace(lane, seconds=lane.seconds * (1 - part), ahead=max(ahead, count), feeds=number + 1)
-    shifted = [
-        replace(one, feeds=one.feeds + 1 if one.feeds is not None and one.feeds > number else one.feeds)
-        for one in lanes
-    ]
-    moved = replace(moved, feeds=shifted[number].feeds)
-    return [*shifted[:number], rest, moved, *shifted[number + 1 :]]
+        changed = _with(lanes, number, moved)
+    else:
+        rest = replace(lane, seconds=lane.seconds * (1 - part), ahead=max(ahead, count), feeds=number + 1)
+        shifted = [
+            replace(one, feeds=one.feeds + 1 if one.feeds is not None and one.feeds > number else one.feeds)
+            for one in lanes
+        ]
+        moved = replace(moved, feeds=shifted[number].feeds)
+        changed = [*shifted[:number], rest, moved, *shifted[number + 1 :]]
+    taker = moved.feeds
+    if taker is not None and handed:
+        changed[taker] = replace(changed[taker], seconds=changed[taker].seconds + handed)
+    return changed
 
 
 def _of_consumer(lanes: list[Lane], plan: Plan, cpus: int) -> Iterator[tuple[Knob, list[Lane]]]:
     """A prefetch that takes over what the thread does that iterates."""
     lane = lanes[-1]
     root = plan.nodes[plan.root]
-    own = lane.own or {}
+    own = dict(lane.own or {})
+    tensors = 0.0
+    while makes_tensors(root):
+        tensors += own.pop(root.place, 0.0)
+        (root,) = root.sources
     if isinstance(root, PrefetchNode) or not sum(own.values()):
         return
+    kept = tensors / (tensors + sum(own.values()))
+    idle = replace(lane, seconds=lane.seconds * kept if kept else np.zeros(1), own={}, top=plan.root)
+    lane = replace(lane, seconds=lane.seconds * (1 - kept), own=own, top=root.place)
     moves = [node for node in plan.nodes.values() if isinstance(node, PrefetchNode) and len(lanes) == 2]
-    if moves and lanes[0].prefetch is moves[0]:
+    if moves and lanes[0].prefetch is moves[0] and not kept:
         together = replace(lanes[0], seconds=_added(lanes[0].seconds, lane.seconds), ratio=1.0)
         if _all_spread(root):
             words = f"{moves[0].part} last, behind {root.part}"
-            idle = replace(lane, seconds=np.zeros(1), own={})
             yield Knob({}, moves[0].place, True, words), [together, idle]
     behind = len(lanes)
-    idle = replace(lane, seconds=np.zeros(1), own={}, top=plan.root)
     before = [*lanes[:-1], replace(lane, kind="thread", ahead=2, feeds=behind, prefetch=None), idle]
     yield Knob({"ahead": 2}, words=f"prefetch(2) behind {root.part}"), before
     part = _spreads(root, plan, lane)

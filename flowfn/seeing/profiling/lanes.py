@@ -14,7 +14,7 @@ from flowfn.kinds.runs import Run
 from flowfn.parallel.crew import Crew
 from flowfn.parallel.prefetching import PrefetchNode
 from flowfn.seeing.profiling.logs import OUTSIDE
-from flowfn.seeing.profiling.modelling import Lane, split
+from flowfn.seeing.profiling.modelling import Lane, seconds_to_hand, split
 from flowfn.seeing.profiling.probing import WAITING
 from flowfn.seeing.profiling.recording import Recording, Track
 
@@ -157,7 +157,8 @@ def _in_wholes(lanes: list[Lane], recording: Recording) -> list[Lane]:
             taken = _taken(lane, recording, done[lane.feeds], whole)
             ratio = (taken if taken <= made <= taken + ahead else made) / whole
         given = _in_parts(lane, recording, ratio * whole) / whole
-        done[number] = replace(lane, ratio=ratio, given=given, seconds=split(lane.seconds, ratio))
+        handed = ratio * seconds_to_hand(recording.sizes.get(lane.top, 0.0))
+        done[number] = replace(lane, ratio=ratio, given=given, seconds=split(lane.seconds, ratio), handed=handed)
     return [done[number] for number in range(len(lanes))]
 
 

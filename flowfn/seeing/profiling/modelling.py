@@ -22,6 +22,10 @@ SMALL = 8
 OUTPUTS = 300
 """How many outputs are gone through."""
 
+HANDED, HANDED_BYTE, HANDED_BYTES = 15e-6, 2e-9, 1 << 16
+"""Seconds that it takes on each side to hand an output over between processes, and for each byte of it, as far as it is
+small (large ones cross in shared memory): measured with tasks of many outputs."""
+
 
 @dataclass(frozen=True)
 class Lane:
@@ -44,6 +48,7 @@ class Lane:
     prefetch: Any = None  # the node
     waits_for_lock: bool = False  # whether Python's lock holds its threads up
     at_once: int = 1  # outputs of its top that a worker gives at once
+    handed: float = 0.0  # seconds that it would take to hand its outputs to another process, for one of the whole
     own: Mapping[int, float] = field(default_factory=dict)  # seconds of each place, in the whole pass
 
     @property
@@ -71,6 +76,15 @@ class Lane:
     def without(self, part: float) -> Lane:
         """The same, if a part of its work were done for nothing."""
         return replace(self, seconds=self.seconds * (1 - part))
+
+
+def seconds_to_hand(size: float) -> float:
+    """Seconds that it takes on each side to hand an output of so many bytes over between processes.
+
+    >>> seconds_to_hand(1e3) < 2e-5 < 1e-4 < seconds_to_hand(5e4) < seconds_to_hand(1e9) < 2e-4
+    True
+    """
+    return HANDED + HANDED_BYTE * min(size, HANDED_BYTES)
 
 
 def effective(lanes: Sequence[Lane], cpus: int) -> list[np.ndarray]:

@@ -48,6 +48,12 @@ KINDS = {
 CREWS = ("threads", "processes", "executor")
 """Lanes of which there may be more workers."""
 
+HERE = ("consumer", "thread", "threads")
+"""Lanes of this process."""
+
+SMALL_OUTPUT = 1e-3
+"""Seconds below which an output may not be worth handing over."""
+
 NAMED = r"\w+\("
 """What begins with the name of a stage stays as it is written."""
 
@@ -216,7 +222,18 @@ def _remarks(case: Case, waits: bool, modelled: float, knob: Knob | None) -> Ite
         )
     yield from _of_places(case, waits)
     if waits and knob is None:
-        yield "no knob of a prefetch makes it faster: what holds it has to become cheaper"
+        yield _why_none(case)
+
+
+def _why_none(case: Case) -> str:
+    """Why no knob helps: where outputs are so small that to hand them over costs as much, larger ones would."""
+    holder, _ = holding(case.lanes, case)
+    if holder is not None and holder.share > COMPUTES and holder.mean < SMALL_OUTPUT and holder.kind in HERE:
+        return (
+            f"an output takes {1e6 * holder.mean:.3g} µs, about what it costs to take it from another process: workers "
+            "gain where they are given more at once (batch), or threads, where what computes leaves Python's lock"
+        )
+    return "no knob of a prefetch makes it faster: what holds it has to become cheaper"
 
 
 def _of_places(case: Case, waits: bool) -> Iterator[str]:
