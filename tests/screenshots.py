@@ -3,6 +3,7 @@
 It needs what `browsers.py` needs, and `pip install "flowfn[examples,seeing]"`. The photograph is scikit-learn's.
 """
 
+import contextlib
 import sys
 import tempfile
 from pathlib import Path
@@ -35,22 +36,23 @@ def look(folder):
         ff.map(scaled),
         ff.batch(2, collate={"boxes": ff.as_list}),
     )
-    return ff.look(train, 3).save(folder / "look.html"), "look.webp", (1180, 900)
+    ff.look(train, 3).save(folder / "look.html")
+    return folder / "look.html", "look.webp", (1180, 900)
 
 
 def profile(folder):
-    """The page of `profile` on photographs that are decoded by one process, for a training that takes more."""
+    """The page of `profile` on photographs that are decoded in one thread, for a training that takes more."""
     import time
 
     import quickstart
 
     import flowfn as ff
 
-    files = quickstart.list_files(quickstart.cut_photographs(folder, 400))
-    train = ff.pipe(
-        files, ff.shuffle(), ff.map_component(quickstart.read_image, 0), ff.batch(16), ff.prefetch(4, threads=2)
-    )
-    found = ff.profile(train, lambda batch: time.sleep(0.004), 25)
+    quickstart.cut_photographs(folder, 400)
+    with contextlib.chdir(folder):  # its name is of no interest
+        files = quickstart.list_files(next(Path().iterdir()))
+        train = ff.pipe(files, ff.shuffle(), ff.map_component(quickstart.read_image, 0), ff.batch(16), ff.prefetch(4))
+        found = ff.profile(train, lambda batch: time.sleep(0.004), 25)
     found.save(folder / "profile.html")
     return folder / "profile.html", "profile.webp", (1180, 900)
 

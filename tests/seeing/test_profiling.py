@@ -160,6 +160,14 @@ def test_processes_are_not_promised_much_for_outputs_that_take_as_long_to_hand_o
     assert simulated(_spread(lanes, 0, "threads", 2, 1.0), steps, 2) < 0.6 * now
 
 
+def test_a_thread_that_waits_for_the_lock_does_not_in_processes():
+    lanes = [
+        Lane(1, (1,), "thread", 1, np.full(9, 2e-2), 0.6, ahead=2, feeds=1, waits_for_lock=True),
+        Lane(2, (2,), "consumer", 1, np.zeros(1), 1.0),
+    ]
+    assert simulated(_spread(lanes, 0, "processes", 2, 1.0), np.zeros(1), 2) == pytest.approx(6e-3, rel=0.05)
+
+
 def test_a_prefetch_comes_before_what_makes_tensors():
     flow = ff.pipe(range(4), ff.batch(2), to_torch())
     assert repr(Knob({"ahead": 2}).turned(flow)) == "pipe(flow(range(0, 4)), batch(2), prefetch(2), to_torch())"

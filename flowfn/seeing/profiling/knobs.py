@@ -129,9 +129,7 @@ def _of_lock(lanes: list[Lane], number: int, cpus: int) -> Iterator[tuple[Knob, 
     lane = lanes[number]
     if lane.waits_for_lock and leaves_whole(lane.prefetch.sources[0]):
         count = max(min(lane.workers, cpus), 1)
-        alone = replace(lane, kind="thread", seconds=lane.seconds * lane.share, share=1.0, waits_for_lock=False)
-        others = _spread(_with(lanes, number, alone), number, "processes", count, 1.0)
-        yield _knob(lane, threads=None, processes=count), others
+        yield _knob(lane, threads=None, processes=count), _spread(lanes, number, "processes", count, 1.0)
 
 
 def _of_thread(lanes: list[Lane], number: int, plan: Plan, cpus: int) -> Iterator[tuple[Knob, list[Lane]]]:
@@ -169,7 +167,9 @@ def _spread(lanes: list[Lane], number: int, how: str, count: int, part: float, a
     """The lanes where a part of one is spread over workers; the rest comes before it, in one thread."""
     lane = lanes[number]
     ahead = lane.ahead if ahead is None else ahead
-    handed = lane.handed if how == "processes" and lane.kind != "processes" else 0.0
+    handed = 0.0
+    if how == "processes" and lane.kind != how:
+        lane, handed = lane.unlocked, lane.handed
     moved = replace(lane, kind=how, workers=count, ahead=ahead, seconds=lane.seconds * part + handed)
     if part > 0.98:
         changed = _with(lanes, number, moved)

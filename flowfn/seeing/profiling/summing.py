@@ -44,7 +44,16 @@ def profile_of(
         if spent
     }
     case = Case(
-        lanes, plan, steps, seconds / (len(got) - 1), waiting / max(seconds, 1e-12), waiting, cpus, passed, speeds
+        lanes,
+        plan,
+        steps,
+        seconds / (len(got) - 1),
+        waiting / max(seconds, 1e-12),
+        waiting,
+        cpus,
+        passed,
+        speeds,
+        seconds,
     )
     verdict = judged(case)
     stages = tuple(_stages(recording, plan, lanes, asked, got))

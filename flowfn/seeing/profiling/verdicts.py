@@ -29,6 +29,9 @@ NOW_AND_THEN = 0.15
 WORTH = 1.1
 """How many times as fast a knob has to make it, to be worth the words."""
 
+ENOUGH = 0.03
+"""Seconds of a pass from which on they tell what to turn."""
+
 NEAR = 1.05
 """A knob that is so near to the best, and costs less, is taken."""
 
@@ -108,6 +111,7 @@ class Case:
     cpus: int
     passed: Mapping[int, float] = field(default_factory=dict)  # outputs for an input, by place
     speeds: Mapping[int, float] = field(default_factory=dict)  # bytes that are made in a processor's second, by place
+    seconds: float = math.inf  # of the pass
 
     def named(self, place: int, lane: Lane | None = None) -> str:
         """A place in words."""
@@ -142,9 +146,14 @@ def judged(case: Case) -> Verdict:
     stage = case.named(place, holder) if waits and holder is not None else "the consumer"
     least = case.expected(_freed(case.lanes, holder, place), modelled)
     bound = 1 / max(min(least, case.measured), 1e-9)  # nothing becomes slower by that
-    knob, gain, then = _best(case, modelled) if waits else (None, 1.0, "")
-    remarks = tuple(dict.fromkeys(_remarks(case, waits, modelled, knob)))
+    short = case.seconds < ENOUGH
+    knob, gain, then = _best(case, modelled) if waits and not short else (None, 1.0, "")
+    remarks = (_too_short(case),) if short else tuple(dict.fromkeys(_remarks(case, waits, modelled, knob)))
     return Verdict(case.waiting, case.share, stage, bound, knob, gain, then, waits, remarks, place if waits else None)
+
+
+def _too_short(case: Case) -> str:
+    return f"all that took {1e3 * case.seconds:.2g} ms, which is too little to say what to turn: read more outputs"
 
 
 def holding(lanes: list[Lane], case: Case) -> tuple[Lane | None, int]:

@@ -15,6 +15,12 @@
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const place = (width) => (us) => (us - from) / (to - from) * width;
 
+  const name = (pen, text, y) => {  // on a ground of its own: what is below it may have any colour
+    pen.fillStyle = style("--ground");
+    pen.globalAlpha = 0.85; pen.fillRect(2, y - 11, pen.measureText(text).width + 6, 15); pen.globalAlpha = 1;
+    pen.fillStyle = style("--text");
+    pen.fillText(text, 5, y);
+  };
   const axis = (pen, width, height, x) => {
     const rough = (to - from) / Math.max(width / 110, 2), power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].map((one) => one * power).find((one) => one >= rough);
@@ -41,8 +47,7 @@
         pen.fillStyle = colour(spans[at + 2]);
         pen.fillRect(left, y, Math.max(right - left, 0.6), row);
       }
-      pen.fillStyle = style("--text");
-      pen.globalAlpha = 0.75; pen.fillText(thread.name, 4, y + 14); pen.globalAlpha = 1;
+      name(pen, thread.name, y + 14);
     });
     data.queues.forEach((queue, number) => queued(pen, queue, head + data.threads.length * (row + gap) + number * (tall + gap), x));
   };
@@ -54,8 +59,7 @@
     pen.beginPath();
     for (let at = 0; at < points.length; at += 2) pen.lineTo(x(points[at] * 1e6), y + tall - points[at + 1] / most * (tall - 14));
     pen.stroke();
-    pen.fillStyle = style("--text");
-    pen.globalAlpha = 0.75; pen.fillText(`${queue.name}: up to ${Math.round(most)}`, 4, y + 11); pen.globalAlpha = 1;
+    name(pen, `${queue.name}: up to ${Math.round(most)}`, y + 11);
   };
   const see = (first, last) => {
     const span = Math.min(Math.max(last - first, 20), end * 1.02);
