@@ -39,16 +39,18 @@ class Answer(NamedTuple):
 def explained(make: Make, asked: argparse.Namespace) -> Answer:
     """What the flow is made of."""
     flow = make()
+    say = partial(explain, details=True, elements=asked.elements)
+    if not asked.json:
+        return Answer(f"{_printed(say, flow, to=_Screen).rstrip()}\n", None)
     table = [re.split(r" {2,}", line.strip()) for line in _printed(explain, flow).splitlines()]
     stages = [dict(zip(table[0], row)) for row in table[1:] if len(row) == len(table[0])]
-    text = _printed(partial(explain, details=True, elements=asked.elements), flow)
-    more = [line for line in text.splitlines()[1 + len(stages) :] if line]
+    more = [line for line in _printed(say, flow).splitlines()[1 + len(stages) :] if line]
     data = {
         "stages": stages,
         "remarks": [line[2:] for line in more if line.startswith("* ")],
         "details": [line for line in more if not line.startswith("* ")],
     }
-    return Answer(f"{text.rstrip()}\n", data)
+    return Answer("", data)
 
 
 def described(make: Make, asked: argparse.Namespace) -> Answer:
@@ -140,7 +142,14 @@ def step_of(asked: argparse.Namespace) -> Callable[[Any], Any] | None:
     return lambda _: time.sleep(seconds)
 
 
-def _printed(say: Callable[..., Any], *given: Any) -> str:
-    with io.StringIO() as file:
+class _Screen(io.StringIO):
+    """What is printed in the end, if that is a screen."""
+
+    def isatty(self) -> bool:
+        return sys.__stdout__ is not None and sys.__stdout__.isatty()
+
+
+def _printed(say: Callable[..., Any], *given: Any, to: type[io.StringIO] = io.StringIO) -> str:
+    with to() as file:
         say(*given, file=file)
         return file.getvalue()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -27,7 +29,7 @@ from flowfn.vocabulary.mixing.blending import MixNode
 
 AT_ONCE = "at once"
 AS_SOURCE = "with its source"
-WIDTH = 48
+WIDTH, NARROWEST = 48, 20
 FROM_START = "reads the pass again"
 
 _KIND_WORDS = (
@@ -41,7 +43,8 @@ _KIND_WORDS = (
 
 
 def explain(flow: Flow[Any], file: IO[str] | None = None, *, details: bool = False, elements: bool = False) -> None:
-    """Print the stages of a flow, sources first: kind, length, where each runs, and what resuming costs.
+    """Print the stages of a flow, sources first: kind, length, where each runs, and what resuming costs. On a screen
+    that is too narrow for all of that, names are cut.
 
     Nothing is read and nothing advances. Remarks below the table name what may surprise: orders that change, prefetches
     that have nothing to do, what is large on its way to workers, sources that are never reached, stages that would do
@@ -59,7 +62,7 @@ def explain(flow: Flow[Any], file: IO[str] | None = None, *, details: bool = Fal
     map(float)          each    10      this process  at once
     batch(4)            group   3       this process  at once
     """
-    rows = table(flow)
+    rows = _narrowed(table(flow), columns_of(sys.stdout if file is None else file))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip(), file=file)
@@ -69,7 +72,28 @@ def explain(flow: Flow[Any], file: IO[str] | None = None, *, details: bool = Fal
         print(*in_detail(flow, list(sources_first(flow.node)), elements), sep="\n", file=file)
 
 
-def table(flow: Flow[Any]) -> list[tuple[str, str, str, str, str]]:
+Row = tuple[str, str, str, str, str]
+
+
+def columns_of(file: IO[str]) -> int | None:
+    """How wide a screen is; None of what is none."""
+    return shutil.get_terminal_size().columns if file.isatty() else None
+
+
+def _narrowed(rows: list[Row], columns: int | None) -> list[Row]:
+    """Rows that fit onto a screen, if they can: without whose workers run a stage, then with shorter names."""
+    if columns is None or _width(rows) <= columns:
+        return rows
+    rows = [(stage, kind, length, where.partition(" of ")[0], resumes) for stage, kind, length, where, resumes in rows]
+    width = max(max(len(row[0]) for row in rows) - max(_width(rows) - columns, 0), NARROWEST)
+    return [(_name_in_width(row[0], width), *row[1:]) for row in rows]
+
+
+def _width(rows: list[Row]) -> int:
+    return sum(max(map(len, column)) + 2 for column in zip(*rows)) - 2
+
+
+def table(flow: Flow[Any]) -> list[Row]:
     """The lines of `explain`, the names of its columns first."""
     root, run = flow.node, flow._look()
     where = where_nodes_run(root)
@@ -225,8 +249,8 @@ def _name(node: Node) -> str:
     return repr(node.part)
 
 
-def _name_in_width(name: str) -> str:
-    return name if len(name) <= WIDTH else name[: WIDTH - 4] + "...)"
+def _name_in_width(name: str, width: int = WIDTH) -> str:
+    return name if len(name) <= width else name[: width - 4] + "...)"
 
 
 def kind_word(node: Node) -> str:

@@ -106,7 +106,7 @@ def by_turns(flows: Sequence[Any], step: float, seconds: float, turns: int) -> l
 
 def benchmark(quick: bool) -> list[Finding]:
     """tune beside the grid."""
-    seconds, turns, budget = (0.05, 2, 1.0) if quick else (0.25, 7, 8.0)
+    seconds, turns, budget = (0.05, 2, 1.0) if quick else (0.25, 7, 10.0)
     findings = []
     for name, problem in PROBLEMS.items():
         consumer = (lambda _, step=problem.step: time.sleep(step)) if problem.step else None

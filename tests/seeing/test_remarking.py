@@ -25,6 +25,23 @@ def remarks(flow):
     return [remark for remark in found if "has no anchor" not in remark]
 
 
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_the_table_fits_onto_a_screen(monkeypatch):
+    flow = ff.pipe(range(10_000), ff.map(functools.partial(pow, exp=3, mod=10_007)), ff.prefetch(2, processes=2))
+    for columns, widest in ((200, 120), (72, 72)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        screen = Screen()
+        ff.explain(flow, screen)
+        table = screen.getvalue().splitlines()[:4]
+        assert max(map(len, table)) <= widest
+        assert ("2 processes of prefetch" in table[2]) == (columns == 200)
+        assert table[3].startswith("prefetch(2, processes=2)  ")
+
+
 def large():
     held = LARGE + 0
     return lambda x: x + held[0]

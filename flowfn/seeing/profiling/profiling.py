@@ -25,6 +25,10 @@ REPLAYED, REPLAYED_BYTES, REPLAYS, REPLAY_SECONDS = 8, 1 << 28, 32, 2.0
 """How many outputs are kept for trying the consumer alone, at most of so many bytes; how often, and for how long."""
 
 
+SHORT_PASSES = 8
+"""How many passes are read where each gives a single output."""
+
+
 @overload
 def profile(flow: Any) -> Profiler: ...
 @overload
@@ -39,8 +43,9 @@ def profile(
 
     `consumer` is called with each output, as a training step would be; without it, outputs are taken as fast as they
     come. What is read is the pass that the next `iter` would take, from its beginning, with its workers, until `n`
-    outputs have come or, from the first on, `seconds` are over; the flow does not advance. Afterwards the consumer is
-    given a few of the outputs again, from memory, which tells how fast it is alone.
+    outputs have come or, from the first on, `seconds` are over (and those that follow, where each is a single output);
+    the flow does not advance. Afterwards the consumer is given a few of the outputs again, from memory, which tells how
+    fast it is alone.
 
     With neither `consumer` nor `n` nothing is read yet: what is returned is for a loop of your own, and the pass is a
     real one, which advances the flow:
@@ -76,16 +81,18 @@ def _profiled(flow: Flow[Any], consumer: Callable[[Any], Any] | None, most: int,
     twin._node = probed(flow.node, recorder.key)
     kept: list[Any] = []
     try:
-        began = time.perf_counter()
-        with twin.run() as outputs:
-            until = math.inf
-            for number, output in enumerate(outputs, 1):
-                until = min(until, time.perf_counter() + limit)
-                _keep(kept, output)
-                if consumer is not None:
-                    consumer(output)
-                if number >= most or (number > 1 and time.perf_counter() > until):
-                    break
+        began, until, number = time.perf_counter(), math.inf, 0
+        for epoch in range(SHORT_PASSES):
+            with twin.run(epoch=flow.epoch + epoch) as outputs:
+                for output in outputs:
+                    number, until = number + 1, min(until, time.perf_counter() + limit)
+                    _keep(kept, output)
+                    if consumer is not None:
+                        consumer(output)
+                    if number >= most or (number > 1 and time.perf_counter() > until):
+                        break
+            if not 0 < number <= epoch + 1 < most or time.perf_counter() > until:  # no single outputs, or enough
+                break
         return _read(recorder, flow, began, outputs, _alone(consumer, kept) if consumer and kept else None)
     finally:
         recorder.close()

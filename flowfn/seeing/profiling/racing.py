@@ -96,13 +96,13 @@ def race(racers: Sequence[Racer], measure: Callable[[Flow[Any], float], float], 
 
 
 def rate_of(flow: Flow[Any], consumer: Callable[[Any], Any] | None, seconds: float) -> float:
-    """Outputs a second of the next pass, which is read for so long, once it runs; 0 if it gives too few to tell.
+    """Outputs a second of the next pass, which is read for so long, once it runs; 0 if it gives none.
 
     A pass that is over before is read again, from its beginning, and counts with what it takes to begin.
     """
     began = time.perf_counter()
     times, ended = _read(flow, consumer, seconds)
-    if len(times) <= WARM:
+    if not times:
         return 0.0
     if ended:
         count, over = len(times), times[-1]
