@@ -14,7 +14,7 @@ from flowfn.flows.definitions import Stage
 from flowfn.flows.flow import Flow
 from flowfn.parallel.prefetching import PrefetchNode, prefetch
 from flowfn.parallel.workers.pool import available
-from flowfn.seeing.profiling.knobs import Knob, makes_tensors
+from flowfn.seeing.profiling.knobs import Knob, delivery_of
 
 
 def sibling(knob: Knob) -> Knob | None:
@@ -33,9 +33,11 @@ def sibling(knob: Knob) -> Knob | None:
 
 def usual(flow: Flow[Any]) -> Iterator[tuple[Flow[Any], str, int]]:
     """A prefetch that comes last, in usual settings: the flow, words, and how many outputs may wait or be made."""
-    if makes_tensors(flow.node):
-        for turned, words, waiting in usual(flow.sources[0]):
-            yield Flow(flow.part, (turned,)), words, waiting
+    delivery = delivery_of(flow)
+    if delivery is not None:
+        source, deliver = delivery
+        for turned, words, waiting in usual(source):
+            yield deliver(turned), words, waiting
         return
     old = flow.part if isinstance(flow.node, PrefetchNode) else None
     if old is not None and old.arguments["executor"] is not None:

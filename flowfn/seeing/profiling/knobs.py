@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,10 +68,31 @@ def _changed(flow: Flow[Any], old: Any, part: Any, copies: dict[int, Flow[Any]] 
 
 
 def last(flow: Flow[Any], options: Mapping[str, Any]) -> Flow[Any]:
-    """The flow with a prefetch that comes last, but before what makes tensors for who iterates."""
+    """The flow with a prefetch that comes last, but before what is for who iterates."""
+    delivery = delivery_of(flow)
+    if delivery is None:
+        return prefetch(source=flow, **options)
+    source, deliver = delivery
+    return deliver(last(source, options))
+
+
+def delivery_of(flow: Flow[Any]) -> tuple[Flow[Any], Callable[[Flow[Any]], Flow[Any]]] | None:
+    """(what is delivered, what does it), where a last stage only makes tensors of arrays, or sends them to a device
+    ahead of time, as `to_jax` does; None where it is another."""
     if makes_tensors(flow.node):
-        return Flow(flow.part, (last(flow.sources[0], options),))
-    return prefetch(source=flow, **options)
+        return flow.sources[0], lambda source: Flow(flow.part, (source,))
+    if isinstance(flow.made, tuple) and any(isinstance(one.node, PrefetchNode) for one in _within(flow)):
+        stage, source = flow.made
+        return source, stage
+    return None
+
+
+def _within(flow: Flow[Any]) -> Iterator[Flow[Any]]:
+    """What a stage that is made of others is made of."""
+    _, source = flow.made
+    while flow is not source:
+        yield flow
+        (flow,) = flow.sources
 
 
 def makes_tensors(node: Node) -> bool:
@@ -85,6 +106,8 @@ def candidates(lanes: list[Lane], plan: Plan, cpus: int) -> Iterator[tuple[Knob,
         if lane.kind in ("threads", "processes"):
             yield from _of_workers(lanes, number, plan, cpus)
             yield from _of_lock(lanes, number, cpus)
+        elif lane.kind == "thread" and lane.prefetch is not None and plan.delivers(lane.prefetch):
+            yield from _of_delivery(lanes, number, plan, cpus)
         elif lane.kind == "thread" and lane.prefetch is not None:
             yield from _of_thread(lanes, number, plan, cpus)
         elif lane.kind == "executor":
@@ -144,6 +167,27 @@ def _of_thread(lanes: list[Lane], number: int, plan: Plan, cpus: int) -> Iterato
             yield _knob(lane, **{how: count}), _spread(lanes, number, how, count, part)
 
 
+def _of_delivery(lanes: list[Lane], number: int, plan: Plan, cpus: int) -> Iterator[tuple[Knob, list[Lane]]]:
+    """Workers for what a thread does beside sending arrays to a device, which stays in it."""
+    lane, source = lanes[number], plan.nodes[plan.delivered]
+    upstream = {node.place for node in top_down(source)}
+    own = {place: spent for place, spent in lane.own.items() if place in upstream}
+    part = sum(own.values()) / max(sum(lane.own.values()), 1e-12)
+    before = replace(
+        lane, top=source.place, own=own, seconds=lane.seconds * part, ahead=2, feeds=number + 1, prefetch=None
+    )
+    rest = replace(lane, seconds=lane.seconds * (1 - part), feeds=_shifted(lane.feeds, number))
+    others = [replace(one, feeds=_shifted(one.feeds, number)) for one in lanes[number + 1 :]]
+    spreads = _spreads(source, plan, before)
+    for how, count in _crews(before, cpus) if spreads else ():
+        knob = Knob({"ahead": count, how: count}, words=f"prefetch({count}, {how}={count}) behind {source.part}")
+        yield knob, _spread([*lanes[:number], before, rest, *others], number, how, count, spreads, count)
+
+
+def _shifted(feeds: int | None, number: int) -> int | None:
+    return feeds + 1 if feeds is not None and feeds > number else feeds
+
+
 def _crews(lane: Lane, cpus: int) -> Iterator[tuple[str, int]]:
     computes = lane.share > COMPUTES or lane.waits_for_lock
     for count in (2, 3, 4, 6, 8, 12, 16):
@@ -175,10 +219,7 @@ def _spread(lanes: list[Lane], number: int, how: str, count: int, part: float, a
         changed = _with(lanes, number, moved)
     else:
         rest = replace(lane, seconds=lane.seconds * (1 - part), ahead=max(ahead, count), feeds=number + 1)
-        shifted = [
-            replace(one, feeds=one.feeds + 1 if one.feeds is not None and one.feeds > number else one.feeds)
-            for one in lanes
-        ]
+        shifted = [replace(one, feeds=_shifted(one.feeds, number)) for one in lanes]
         moved = replace(moved, feeds=shifted[number].feeds)
         changed = [*shifted[:number], rest, moved, *shifted[number + 1 :]]
     taker = moved.feeds
@@ -196,7 +237,7 @@ def _of_consumer(lanes: list[Lane], plan: Plan, cpus: int) -> Iterator[tuple[Kno
     while makes_tensors(root):
         tensors += own.pop(root.place, 0.0)
         (root,) = root.sources
-    if isinstance(root, PrefetchNode) or not sum(own.values()):
+    if isinstance(root, PrefetchNode) or plan.delivered is not None or not sum(own.values()):
         return
     kept = tensors / (tensors + sum(own.values()))
     idle = replace(lane, seconds=lane.seconds * kept if kept else np.zeros(1), own={}, top=plan.root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,9 @@ HANDING = -(1 << 29)
 LOCKED = (0.3, 1.3)
 """Processors that are busy where threads wait for Python's lock: about one, however many threads there are."""
 
+OTHERS = 0.1
+"""The share of the time for which others compute from which on a single thread may wait for them."""
+
 SLOWED = 1.3
 """How many times as long a consumer needs beside threads that hold that lock, at least."""
 
@@ -35,12 +39,18 @@ BY_LOCK = 0.75
 
 
 class Plan:
-    """A tree by places: which stage is where, and who takes from whom."""
+    """A tree by places: which stage is where, and who takes from whom; `delivered` is what its last stage only sends to
+    a device, ahead of time (see `delivery_of`)."""
 
-    def __init__(self, root: Node) -> None:
+    def __init__(self, root: Node, delivered: Any = None) -> None:
         self.nodes = {node.place: node for node in top_down(root)}
         self.above = {source.place: node.place for node in top_down(root) for source in node.sources}
         self.root = root.place
+        self.delivered = next((place for place, node in self.nodes.items() if node.part is delivered), None)
+
+    def delivers(self, node: Node) -> bool:
+        """Whether a prefetch is a part of what sends to a device."""
+        return self.delivered is not None and node.place in self.way(self.delivered)
 
     def way(self, place: int) -> Iterator[int]:
         """The places behind one, up to the last."""
@@ -185,12 +195,15 @@ def _held_by_lock(lanes: list[Lane], recording: Recording, cpus: int, slowed: bo
     begins, ends = min(track.start[0] for track in here), max(track.end[-1] for track in here)
     places = {int(place) for track in here for place in np.unique(track.place)}
     tops = [lane.top for lane in lanes if lane.kind in ("consumer", "thread", "threads")]
-    computed = sum(recording.cpu(place, top) / (1 - recording.delayed(top)) for place in places for top in tops)
-    busy = computed / max(ends - begins, 1e-9)  # it would be, if nobody else had the processors
+    computed = {top: sum(recording.cpu(place, top) for place in places) / (1 - recording.delayed(top)) for top in tops}
+    busy = sum(computed.values()) / max(ends - begins, 1e-9)  # it would be, if nobody else had the processors
     locked = cpus > 1 and LOCKED[0] <= busy <= LOCKED[1]
 
     def waits(lane: Lane) -> bool:
         held = (slowed or lane.share < BY_LOCK) and lane.share * lane.workers > COMPUTING
-        return bool(locked and held and lane.kind in ("thread", "threads"))
+        if not (locked and held and lane.kind in ("thread", "threads")):
+            return False
+        others = sum(computed.values()) - computed[lane.top]
+        return slowed or lane.workers > 1 or others > OTHERS * (ends - begins)
 
     return [replace(lane, waits_for_lock=waits(lane)) for lane in lanes]

@@ -14,6 +14,7 @@ from flowfn.flows.flow import Flow
 from flowfn.flows.iterating import FlowIterator
 from flowfn.parallel.tasks.task import weight
 from flowfn.parallel.workers.pool import available
+from flowfn.seeing.profiling.knobs import delivery_of, makes_tensors
 from flowfn.seeing.profiling.lanes import Plan
 from flowfn.seeing.profiling.logs import Recorder, cost
 from flowfn.seeing.profiling.probing import probed
@@ -122,8 +123,16 @@ def _read(
     spent = sum(len(chunk.rows) for chunk in chunks) / 8 * cost().seconds
     dropped = tuple(iterator.dropped)
     return profile_of(
-        recording, Plan(flow.node), available(), began, headroom, cost=spent, dropped=dropped, rank=flow.node.rank
+        recording, _plan(flow), available(), began, headroom, cost=spent, dropped=dropped, rank=flow.node.rank
     )
+
+
+def _plan(flow: Flow[Any]) -> Plan:
+    last = flow
+    while makes_tensors(last.node):
+        (last,) = last.sources
+    delivery = delivery_of(last)
+    return Plan(flow.node, None if delivery is None else delivery[0].part)
 
 
 class Profiler:

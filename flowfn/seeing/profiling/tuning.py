@@ -76,6 +76,8 @@ class Tuning:
         lines = [f"About {self.gain:.2g} times as fast ({rates}). Write:"]
         return "\n".join([*lines, *(f"* {change}" for change in self.changes), self.sentence])
 
+    __repr__ = __str__
+
     @property
     def _best(self) -> float:
         return self.trials[0].per_second * self.gain
