@@ -155,7 +155,7 @@ def _in_first_thread() -> bool:
 @contextlib.contextmanager
 def watching(met: Callable[[Flow[Any]], None]) -> Iterator[None]:
     """While this lasts, the first flow that is read is met before; and those that other threads read earlier."""
-    readings = [(Flow, name) for name in ("__iter__", "__getitem__", "__getitems__", "run")]
+    readings: list[tuple[type, str]] = [(Flow, name) for name in ("__iter__", "__getitem__", "__getitems__", "run")]
     readings.append((FlowIterator, "__init__"))  # what frameworks begin by themselves
     before = {reading: getattr(*reading) for reading in readings}
     asked: list[Flow[Any]] = []

@@ -175,6 +175,31 @@ def test_a_prefetch_comes_before_what_makes_tensors():
     assert all(repr(turned).endswith(", to_torch())") for turned, *_ in usual(flow))
 
 
+@ff.stage.composite
+def sent(source):
+    return ff.pipe(source, ff.map(float), ff.prefetch(2))
+
+
+def test_workers_come_before_what_sends_to_a_device_ahead_of_time():
+    flow = ff.pipe(range(200), ff.map(slow), sent())
+    turned = ff.profile(flow, n=40).verdict.turned(flow)
+    assert repr(turned).startswith("pipe(flow(range(0, 200)), map(slow), prefetch(")
+    assert repr(turned).endswith("), sent())")
+    assert list(turned) == list(range(200))
+    assert all(repr(one).endswith("), sent())") for one, *_ in usual(flow))
+
+
+def test_what_is_done_once_does_not_hold_a_pass():
+    begun = []
+
+    def opens(x):
+        if not begun:
+            begun.append(time.sleep(0.5))
+        return x
+
+    assert ff.profile(ff.pipe(range(60), ff.map(opens), ff.map(slow)), n=60).verdict.stage == "map(slow)"
+
+
 def test_whole_outputs_wait_where_workers_make_parts_of_them():
     lane = Lane(3, (3,), "threads", 2, np.ones(4), 1.0, ahead=2, feeds=1, prefetch=SimpleNamespace(place=4))
     search = object.__new__(Search)

@@ -169,7 +169,9 @@ def _of_thread(lanes: list[Lane], number: int, plan: Plan, cpus: int) -> Iterato
 
 def _of_delivery(lanes: list[Lane], number: int, plan: Plan, cpus: int) -> Iterator[tuple[Knob, list[Lane]]]:
     """Workers for what a thread does beside sending arrays to a device, which stays in it."""
-    lane, source = lanes[number], plan.nodes[plan.delivered]
+    lane, source = lanes[number], plan.delivered
+    if source is None:
+        return
     upstream = {node.place for node in top_down(source)}
     own = {place: spent for place, spent in lane.own.items() if place in upstream}
     part = sum(own.values()) / max(sum(lane.own.values()), 1e-12)

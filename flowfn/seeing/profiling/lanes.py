@@ -46,11 +46,11 @@ class Plan:
         self.nodes = {node.place: node for node in top_down(root)}
         self.above = {source.place: node.place for node in top_down(root) for source in node.sources}
         self.root = root.place
-        self.delivered = next((place for place, node in self.nodes.items() if node.part is delivered), None)
+        self.delivered = next((node for node in self.nodes.values() if node.part is delivered), None)
 
     def delivers(self, node: Node) -> bool:
         """Whether a prefetch is a part of what sends to a device."""
-        return self.delivered is not None and node.place in self.way(self.delivered)
+        return self.delivered is not None and node.place in self.way(self.delivered.place)
 
     def way(self, place: int) -> Iterator[int]:
         """The places behind one, up to the last."""
@@ -70,6 +70,7 @@ class Plan:
 
 def lanes_of(recording: Recording, plan: Plan, cpus: int, slowed: float = 1.0) -> list[Lane]:
     """All lanes, sources first, who iterates last. `slowed`: how many times as long the consumer needs beside them."""
+    recording = recording.settled
     tops = [top for top in recording.tops if top in plan.nodes]
     found = {top: _lane(recording, plan, top) for top in tops}
     order = sorted(found, key=lambda top: (-len(list(plan.way(top))), top))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from flowfn.seeing.profiling.logs import ENTER, GAVE, OUTSIDE, Chunk
+
+SOME, FIRST = 4, 5.0
+"""Of so many calls the first is left out where it took so many times as long as the others."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,16 @@ class Track:
     def seconds(self) -> np.ndarray:
         """How long the intervals are."""
         return self.end - self.start
+
+    @property
+    def settled(self) -> Track:
+        """The same without its first call, where that took much longer than others: something was imported then."""
+        spent = self.calls[:, 1] - self.calls[:, 0]
+        if len(spent) < SOME or spent[0] <= FIRST * spent[1:].mean():
+            return self
+        mine, given = self.start >= self.calls[0, 1], self.given_at > self.calls[0, 1]
+        rows = {name: getattr(self, name)[mine] for name in ("start", "end", "place", "cpu", "outer")}
+        return replace(self, **rows, given_at=self.given_at[given], given_by=self.given_by[given], calls=self.calls[1:])
 
 
 def track_of(chunks: list[Chunk]) -> Track:
@@ -107,6 +120,11 @@ class Recording:
         return cls(
             tracks, {place: float(np.mean(sizes)) for place, sizes in weights.items()}, root, os.getpid(), delays
         )
+
+    @cached_property
+    def settled(self) -> Recording:
+        """The same as it went on, once all had begun."""
+        return replace(self, tracks=tuple(track.settled for track in self.tracks))
 
     @cached_property
     def began(self) -> float:
