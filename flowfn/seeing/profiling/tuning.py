@@ -106,8 +106,10 @@ def tune(
     """Turn the knobs of a pipeline, measure, and say what to write.
 
     A profile says what to turn: a `prefetch` to put last or to move, its workers, threads or processes, how far ahead,
-    or a ufunc in `map` behind `batch` in the place of before it, where that gives the same. What is
-    measured to be faster is kept, until nothing is, or `seconds` are over. `consumer` is called with each output, as a
+    or a ufunc in `map` behind `batch` in the place of before it, where that gives the same; what many pipelines do well
+    with is tried, too. All are measured by turns with what is written now, and the slow ones leave, until a few are
+    left; the simplest of those that are fastest is kept, if it is faster by more than noise. Then a profile of that
+    says what to turn next, until nothing gains, or `seconds` are over. `consumer` is called with each output, as a
     training step would be. `bytes` (a number, or "512MB") bounds what waits in prefetches. Nothing advances, and `flow`
     stays as it is: what is returned says what to write.
 
