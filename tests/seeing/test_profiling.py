@@ -141,6 +141,10 @@ def test_what_races_is_measured_by_turns_and_the_simplest_of_the_near_wins():
     assert race(racers, measured, 1.0).words == "4"
     assert turns[:6] == list(fast)
     assert set(turns[-3:]) == {2, 4, 8}
+    steady, jumpy = Racer(ff.flow([1]), "", [1.0] * 4), Racer(ff.flow([1]), "", [3.0, 3.0, 0.9, 0.9])
+    assert jumpy.gain(steady) > 1.5
+    assert not jumpy.beats(steady)  # it was not faster in most turns
+    assert Racer(ff.flow([1]), "", [1.1, 1.1, 1.1, 0.9]).beats(steady)
     assert fitting(12, 0.3) == 0
     assert fitting(12, 60.0) == 12
 
@@ -198,6 +202,11 @@ def test_what_is_done_once_does_not_hold_a_pass():
         return x
 
     assert ff.profile(ff.pipe(range(60), ff.map(opens), ff.map(slow)), n=60).verdict.stage == "map(slow)"
+
+
+def test_an_expensive_map_behind_a_batch_is_remarked_on():
+    remarks = ff.profile(ff.pipe(range(80), ff.batch(4), ff.map(slow)), n=20).verdict.remarks
+    assert any(one.startswith("map(slow) works on whole outputs of batch(4); before it") for one in remarks)
 
 
 def test_whole_outputs_wait_where_workers_make_parts_of_them():

@@ -30,6 +30,9 @@ SHORTEST = 0.1
 FINALISTS, TURNS = 3, 4
 """How many settings are left in the end, and how many turns they take then."""
 
+BETTER, SURE = 1.04, 0.75
+"""How many times as fast a setting has to be to be taken, and in what share of turns it has to be faster."""
+
 CLOSE = 0.97
 """What comes so near to the fastest is not told from it."""
 
@@ -46,6 +49,15 @@ class Racer:
     def rate(self) -> float:
         """Outputs a second: in the middle, so that one disturbed turn tells nothing."""
         return median(self.rates)
+
+    def gain(self, other: Racer) -> float:
+        """How many times as fast it is as one that took the same turns, in the middle of them."""
+        return median(ours / max(theirs, 1e-9) for ours, theirs in zip(self.rates, other.rates))
+
+    def beats(self, other: Racer) -> bool:
+        """Whether it is faster by more than noise."""
+        ahead = sum(ours > theirs for ours, theirs in zip(self.rates, other.rates))
+        return self.gain(other) >= BETTER and ahead >= SURE * len(self.rates)
 
     @property
     def effort(self) -> tuple[int, int, int]:
@@ -77,7 +89,7 @@ def race(racers: Sequence[Racer], measure: Callable[[Flow[Any], float], float], 
     here, first = list(racers), racers[0]
 
     def turn(each: float) -> None:
-        for racer in here:
+        for racer in here[:: -1 if len(first.rates) % 2 else 1]:  # who comes first in one comes last in the next
             racer.rates.append(measure(racer.flow, each))
 
     while len(here) > FINALISTS:

@@ -21,14 +21,11 @@ from flowfn.seeing.profiling.lanes import lanes_of
 from flowfn.seeing.profiling.modelling import Lane, simulated
 from flowfn.seeing.profiling.profiles import Profile
 from flowfn.seeing.profiling.profiling import profile
-from flowfn.seeing.profiling.racing import SHORTEST, Racer, fitting, race, rate_of
+from flowfn.seeing.profiling.racing import BETTER, SHORTEST, Racer, fitting, race, rate_of
 from flowfn.seeing.profiling.verdicts import NEAR
 
 OUTPUTS = 300
 """How many outputs are profiled at most."""
-
-BETTER = 1.04
-"""How many times as fast a setting has to be to be taken."""
 
 TRIES = 4
 """How many knobs are tried at most before another profile says which to try."""
@@ -169,10 +166,9 @@ class Search:
         self.known.update(repr(racer.flow) for racer in racers)
         won = race(racers, self.measured, seconds)
         self.trials += [Trial(racer.words, racer.rate) for racer in racers[bool(self.trials) :]]
-        gain = won.rate / max(racers[0].rate, 1e-9)
-        if gain < BETTER:
+        if not won.beats(racers[0]):
             return False
-        self.flow, self.gain = won.flow, self.gain * gain
+        self.flow, self.gain = won.flow, self.gain * won.gain(racers[0])
         self.changes.append(won.words)
         self.profile = self._profiled()
         return True
