@@ -14,7 +14,7 @@ from flowfn.flows.definitions import Stage
 from flowfn.flows.flow import Flow
 from flowfn.parallel.prefetching import PrefetchNode, prefetch
 from flowfn.parallel.workers.pool import available
-from flowfn.seeing.profiling.knobs import Knob, delivery_of
+from flowfn.seeing.profiling.knobs import Knob, delivery_of, turned_prefetch
 
 
 def sibling(knob: Knob) -> Knob | None:
@@ -50,7 +50,7 @@ def usual(flow: Flow[Any]) -> Iterator[tuple[Flow[Any], str, int]]:
         if old is None:
             turned = prefetch(source=base, **options)
         else:
-            turned = Flow(Stage(old.definition, {**old.arguments, **options}, old.pinned), (base,))
+            turned = Flow(turned_prefetch(old, options), (base,))
         yield turned, f"{turned.part} last", ahead + (count or 1)
 
 

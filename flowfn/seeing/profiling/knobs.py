@@ -14,6 +14,7 @@ from flowfn.kinds.nodes import Node
 from flowfn.kinds.parts import top_down
 from flowfn.parallel.prefetching import PrefetchNode, prefetch
 from flowfn.parallel.tasks.plan import leaves_whole, stretches
+from flowfn.process.interpreter import threads_compute_at_once
 from flowfn.seeing.misplaced import TENSORS
 from flowfn.seeing.profiling.lanes import Plan
 from flowfn.seeing.profiling.modelling import Lane
@@ -121,7 +122,7 @@ def _with(lanes: list[Lane], number: int, lane: Lane) -> list[Lane]:
 
 def _knob(lane: Lane, **options: Any) -> Knob:
     old = lane.prefetch.part
-    part = Stage(old.definition, {**old.arguments, **options}, old.pinned)
+    part = turned_prefetch(old, options)
     return Knob(options, lane.prefetch.place, words=f"{part} in the place of {old}")
 
 

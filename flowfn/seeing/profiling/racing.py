@@ -16,7 +16,7 @@ from typing import Any
 
 from flowfn.flows.flow import Flow
 from flowfn.kinds.parts import top_down
-from flowfn.parallel.prefetching import PrefetchNode, count_of
+from flowfn.parallel.prefetching import PrefetchNode
 
 WARM = 2
 """How many outputs are read at least before the clock is started."""
@@ -65,10 +65,9 @@ class Racer:
         processes = threads = ahead = 0
         for node in top_down(self.flow.node):
             if isinstance(node, PrefetchNode):
-                options = node.part.arguments
-                processes += count_of(options["processes"]) if options["processes"] else 0
-                threads += options["threads"] or 1
-                ahead += options["ahead"]
+                some, others = node.workers
+                processes, threads = processes + others, threads + (some or 1)
+                ahead += node.part.arguments["ahead"]
         return processes, threads, ahead
 
 
