@@ -179,6 +179,41 @@ def test_no_module_imports_itself_by_way_of_others():
         visit(module)
 
 
+ALIKE = {
+    "executor": "of Ray's cluster and of Dask's",
+    "GONE": "what is said of either that has gone",
+    "OURS": "which of either's options are the pass's",
+    "INDEX_SUFFIX": "of the index beside a file",
+    "_LAYOUT": "how such an index begins",
+    "_HEAD": "how such an index begins",
+    "_DIGEST": "how such an index ends",
+    "_BYTES": "the rule for a size",
+    "_ZEROS": "what is padded with if nothing is said",
+    "_sync": "have a file on the disk",
+}
+"""Names that stand in several modules, since they mean the same there."""
+
+
+def test_a_name_means_one_thing():
+    """What a module defines, for itself or for others, no other module defines: a name is found where it is looked for,
+    and what is read about it is true of it wherever it is read."""
+    defined = {}
+    for module, path in modules().items():
+        for name in _defined(ast.parse(path.read_text(encoding="utf8"))):
+            defined.setdefault(name, set()).add(module)
+    twice = {name: sorted(of) for name, of in defined.items() if len(of) > 1 and not name.startswith("__")}
+    assert sorted(twice) == sorted(ALIKE), {name: of for name, of in twice.items() if name not in ALIKE}
+
+
+def _defined(tree):
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
 def test_every_room_has_a_map():
     for package in {path.parent for path in modules().values()} - {HOUSE}:
         text = ast.get_docstring(ast.parse((package / "__init__.py").read_text(encoding="utf8")))

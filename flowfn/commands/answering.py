@@ -27,7 +27,7 @@ PASSES, FEW = 90, 2
 """About how many passes all laws take; how many outputs tell little of them."""
 
 
-class Answer(NamedTuple):
+class PrintedAnswer(NamedTuple):
     """What is printed: a text, or as JSON; and whether that is good."""
 
     text: str
@@ -36,12 +36,12 @@ class Answer(NamedTuple):
     shown: Any = None  # what has a form in colours
 
 
-def explained(make: Make, asked: argparse.Namespace) -> Answer:
+def explained(make: Make, asked: argparse.Namespace) -> PrintedAnswer:
     """What the flow is made of."""
     flow = make()
     say = partial(explain, details=True, elements=asked.elements)
     if not asked.json:
-        return Answer(f"{_printed(say, flow, to=_Screen).rstrip()}\n", None)
+        return PrintedAnswer(f"{_printed(say, flow, to=_Screen).rstrip()}\n", None)
     table = [re.split(r" {2,}", line.strip()) for line in _printed(explain, flow).splitlines()]
     stages = [dict(zip(table[0], row)) for row in table[1:] if len(row) == len(table[0])]
     more = [line for line in _printed(say, flow).splitlines()[1 + len(stages) :] if line]
@@ -50,32 +50,32 @@ def explained(make: Make, asked: argparse.Namespace) -> Answer:
         "remarks": [line[2:] for line in more if line.startswith("* ")],
         "details": [line for line in more if not line.startswith("* ")],
     }
-    return Answer("", data)
+    return PrintedAnswer("", data)
 
 
-def described(make: Make, asked: argparse.Namespace) -> Answer:
+def summed_up(make: Make, asked: argparse.Namespace) -> PrintedAnswer:
     """What its datapoints look like."""
     text = _printed(describe, make(), asked.n)
-    return Answer(text, {"lines": text.splitlines()})
+    return PrintedAnswer(text, {"lines": text.splitlines()})
 
 
-def looked(make: Make, asked: argparse.Namespace) -> Answer:
+def looked(make: Make, asked: argparse.Namespace) -> PrintedAnswer:
     """Every datapoint after every stage."""
     view = look(make(), asked.n)
     if asked.output:
         view.save(asked.output)
     text = f"{asked.output}\n" if asked.output else f"{view}\n"
-    return Answer(text, {"lines": str(view).splitlines(), "page": asked.output})
+    return PrintedAnswer(text, {"lines": str(view).splitlines(), "page": asked.output})
 
 
-def timed(make: Make, asked: argparse.Namespace) -> Answer:
+def timed(make: Make, asked: argparse.Namespace) -> PrintedAnswer:
     """How fast they come."""
     found = speed(make(), asked.n, bar=False)
     data = {**dataclasses.asdict(found), "per_second": found.per_second, "bytes_per_second": found.bytes_per_second}
-    return Answer(f"{found}\n", data)
+    return PrintedAnswer(f"{found}\n", data)
 
 
-def profiled(make: Make, asked: argparse.Namespace) -> Answer:
+def profiled(make: Make, asked: argparse.Namespace) -> PrintedAnswer:
     """Why that is so."""
     found: Profile = profile(make(), step_of(asked), asked.n, seconds=asked.seconds)
     written = []
@@ -84,16 +84,16 @@ def profiled(make: Make, asked: argparse.Namespace) -> Answer:
             write(path)
             written.append(str(path))
     text = "".join(f"{line}\n" for line in [str(found), *written])
-    return Answer(text, {**found.as_data(), "written": written}, shown=found)
+    return PrintedAnswer(text, {**found.as_data(), "written": written}, shown=found)
 
 
-def tuned(make: Make, asked: argparse.Namespace) -> Answer:
+def tuned(make: Make, asked: argparse.Namespace) -> PrintedAnswer:
     """What to write."""
     found = tune(make(), step_of(asked), seconds=asked.seconds)
-    return Answer(f"{found}\n", found.as_data())
+    return PrintedAnswer(f"{found}\n", found.as_data())
 
 
-def checked(make: Make, asked: argparse.Namespace) -> Answer:
+def tested(make: Make, asked: argparse.Namespace) -> PrintedAnswer:
     """Whether it keeps the laws: for the first outputs, where there are many, or where they take long."""
     count, more, seconds = _some(make(), asked.n, asked.seconds / PASSES)
     some = (lambda: take(count, make())) if more else make
@@ -102,8 +102,8 @@ def checked(make: Make, asked: argparse.Namespace) -> Answer:
     try:
         check(some)
     except LawBroken as error:
-        return Answer(f"broken: {error}\n", {"holds": False, "outputs": count, "why": str(error)}, good=False)
-    return Answer(f"all laws hold{which}\n", {"holds": True, "outputs": count, "all": not more})
+        return PrintedAnswer(f"broken: {error}\n", {"holds": False, "outputs": count, "why": str(error)}, good=False)
+    return PrintedAnswer(f"all laws hold{which}\n", {"holds": True, "outputs": count, "all": not more})
 
 
 def _some(flow: Flow[Any], most: int, seconds: float) -> tuple[int, bool, float]:
@@ -119,7 +119,7 @@ def _some(flow: Flow[Any], most: int, seconds: float) -> tuple[int, bool, float]
     return count, False, spent
 
 
-def states(paths: Iterable[str]) -> Iterable[tuple[str, Answer | None, str]]:
+def states(paths: Iterable[str]) -> Iterable[tuple[str, PrintedAnswer | None, str]]:
     """Saved states in words: each path with its answer, or with what is wrong."""
     for path in paths:
         try:
@@ -129,7 +129,7 @@ def states(paths: Iterable[str]) -> Iterable[tuple[str, Answer | None, str]]:
         except ValueError as error:  # which names the path
             yield path, None, str(error).removeprefix("describe_state(): ")
         else:
-            yield path, Answer(text, {"path": path, "lines": text.splitlines()}), ""
+            yield path, PrintedAnswer(text, {"path": path, "lines": text.splitlines()}), ""
 
 
 def step_of(asked: argparse.Namespace) -> Callable[[Any], Any] | None:

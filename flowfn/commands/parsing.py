@@ -16,24 +16,24 @@ from pathlib import Path
 from typing import Any
 
 from flowfn.commands import answering
-from flowfn.commands.answering import Answer
+from flowfn.commands.answering import PrintedAnswer
 from flowfn.commands.targets import Wrong, argument, with_target
 from flowfn.kinds.failures import marked
 from flowfn.kinds.notes import frames
 from flowfn.parallel import shut_down
 from flowfn.seeing.profiling.tables import print_profile
 
-COMMANDS: dict[str, tuple[Callable[..., Answer], str]] = {
+COMMANDS: dict[str, tuple[Callable[..., PrintedAnswer], str]] = {
     "explain": (answering.explained, "the stages, where each runs, and what may be better"),
-    "describe": (answering.described, "what datapoints look like"),
+    "describe": (answering.summed_up, "what datapoints look like"),
     "look": (answering.looked, "every datapoint after every stage"),
     "speed": (answering.timed, "how fast datapoints come"),
     "profile": (answering.profiled, "why, and which knob to turn"),
     "tune": (answering.tuned, "turn the knobs, and say what to write"),
-    "check": (answering.checked, "whether the laws hold"),
+    "check": (answering.tested, "whether the laws hold"),
 }
-OUTPUTS = {"describe": 2, "look": 4, "speed": 5000, "profile": 200, "check": 100}
-SECONDS = {"profile": 30.0, "tune": 60.0, "check": 60.0}
+DEFAULT_OUTPUTS = {"describe": 2, "look": 4, "speed": 5000, "profile": 200, "check": 100}
+DEFAULT_SECONDS = {"profile": 30.0, "tune": 60.0, "check": 60.0}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,8 +66,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_options(one: argparse.ArgumentParser, name: str) -> None:
-    if name in OUTPUTS:
-        one.add_argument("-n", type=_positive, default=OUTPUTS[name], help="how many (default: %(default)s)")
+    if name in DEFAULT_OUTPUTS:
+        one.add_argument("-n", type=_positive, default=DEFAULT_OUTPUTS[name], help="how many (default: %(default)s)")
     if name == "explain":
         one.add_argument("--elements", action="store_true", help="make the first datapoint, and say what stages give")
     if name in ("look", "profile"):
@@ -76,8 +76,8 @@ def _add_options(one: argparse.ArgumentParser, name: str) -> None:
         one.add_argument("--trace", metavar="TRACE.json", help="write a trace for Chrome or Perfetto")
     if name in ("profile", "tune"):
         one.add_argument("--step", type=float, metavar="MS", help="milliseconds that the consumer needs for an output")
-    if name in SECONDS:
-        one.add_argument("--seconds", type=float, default=SECONDS[name], help="at most (default: %(default)g)")
+    if name in DEFAULT_SECONDS:
+        one.add_argument("--seconds", type=float, default=DEFAULT_SECONDS[name], help="at most (default: %(default)g)")
 
 
 def _argument(text: str) -> tuple[str, Any]:
@@ -118,7 +118,7 @@ def _answer(asked: argparse.Namespace) -> int:
         if path and not Path(path).parent.is_dir():
             raise Wrong(f"there is no folder {Path(path).parent} to write {path} in")
     with contextlib.redirect_stdout(sys.stderr):  # what the program prints is no part of the answer
-        answer: Answer = with_target(asked.target, dict(asked.arg), asked.program, lambda make: do(make, asked))
+        answer: PrintedAnswer = with_target(asked.target, dict(asked.arg), asked.program, lambda make: do(make, asked))
     _print(answer, asked.json)
     return 0 if answer.good else 1
 
@@ -138,7 +138,7 @@ def _states(asked: argparse.Namespace) -> int:
     return failed
 
 
-def _print(answer: Answer, as_json: bool) -> None:
+def _print(answer: PrintedAnswer, as_json: bool) -> None:
     if as_json:
         print(json.dumps(answer.data), flush=True)
     elif answer.shown is not None and sys.stdout.isatty():

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from flowfn.flows.definitions import Definition
 from flowfn.pickling import scripts
-from flowfn.pickling.homes import OURS, public
+from flowfn.pickling.homes import PACKAGE, public
 from flowfn.pickling.reducing import SCRIPTS
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ def origin(name: str) -> str | None:
     """Where a module comes from: `OURS`, Python's version, `LIBRARY` for what lies where packages are installed,
     None for a user's own."""
     top = name.partition(".")[0]
-    if top == OURS or top in SCRIPTS:
-        return OURS if top == OURS else None
+    if top == PACKAGE or top in SCRIPTS:
+        return PACKAGE if top == PACKAGE else None
     place = _place_on_disk(top) or ""
     if {"site-packages", "dist-packages"} & set(Path(place).parts):
         return LIBRARY

@@ -25,7 +25,7 @@ from flowfn.flows.flow import Flow
 from flowfn.flows.sources import CallableNode
 from flowfn.flows.stages import ComposedStages
 from flowfn.flows.states import fingerprint
-from flowfn.pickling.homes import OURS, public
+from flowfn.pickling.homes import PACKAGE, public
 from flowfn.shelves.records import SEAL
 from flowfn.shelves.shelf import Shelf
 
@@ -166,7 +166,7 @@ class Digest:
         """A decorated function: the library's by name, others by their code and what makes them a stage."""
         function = definition.function
         self.feed("definition", function.__name__)
-        if self.version(function.__module__ or "") != OURS:
+        if self.version(function.__module__ or "") != PACKAGE:
             self.value(
                 {one.name: getattr(definition, one.name) for one in fields(definition) if one.name not in _OF_CALLS}
             )
@@ -175,7 +175,7 @@ class Digest:
         """What a flow starts from: functions by their code, plain sequences and arrays by their content."""
         content, kind = source.object, source.kind
         self.value(source.arguments)
-        has_content = type(content) in (list, tuple, range, int) or codes.installed(type(content).__module__) == OURS
+        has_content = type(content) in (list, tuple, range, int) or codes.installed(type(content).__module__) == PACKAGE
         if kind.here or not (has_content or type(content) in _VIEWS or issubclass(kind, CallableNode)):
             self.unknown(content)
         elif type(content) in _VIEWS:

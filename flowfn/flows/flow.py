@@ -25,7 +25,7 @@ from flowfn.flows.mixtures import follow
 from flowfn.flows.skipping import inherited
 from flowfn.flows.states import gaps, skip_list, unpack_state
 from flowfn.flows.translating import no_attribute
-from flowfn.kinds.bypass import given, numbers
+from flowfn.kinds.bypass import count_given, numbers
 from flowfn.kinds.failures import annotate, uneven
 from flowfn.kinds.groups import note_base
 from flowfn.kinds.nodes import Node
@@ -311,7 +311,9 @@ class Flow(Picklable, Generic[T_co]):
 
     def _given(self, run: Run) -> Length:
         """How many outputs a pass gives; where it leaves some out, they are counted once."""
-        return given(self.node, run) if not run.gaps else run.once("given", 0, lambda: given(self.node, run))
+        return (
+            count_given(self.node, run) if not run.gaps else run.once("given", 0, lambda: count_given(self.node, run))
+        )
 
     @classmethod
     def _slice_by(cls, stage: Callable[..., Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from flowfn.datapoints import buffers
 from flowfn.flows.schema import of_epoch
 from flowfn.flows.states import FlowTree, gaps, pack_state, unpack_state
-from flowfn.kinds.bypass import given, outputs_of
+from flowfn.kinds.bypass import count_given, outputs_of
 from flowfn.kinds.failures import annotate, marked, uneven
 from flowfn.kinds.losses import warn_of_losses
 from flowfn.kinds.nodes import Node
@@ -204,7 +204,7 @@ class FlowIterator(Iterator[Datapoint_co]):
             self.close()
 
     def __length_hint__(self) -> int:
-        left = given(self._flow.node, self._run, self.position)
+        left = count_given(self._flow.node, self._run, self.position)
         return int(left) if left is not None and left != math.inf else 0
 
 

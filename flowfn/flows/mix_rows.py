@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from flowfn.flows.picks import decoded, encoded
+from flowfn.flows.picks import picks_of, picks_text
 from flowfn.kinds.runs import Anchor, Run, naturals
 
 
@@ -72,7 +72,7 @@ class MixProgress(NamedTuple):
     picks: list[int] | None = None
 
 
-class Held(NamedTuple):
+class HeldOutputs(NamedTuple):
     """What a state tells of the outputs of a mix that a stage behind it may still hold: how many outputs came before
     them, and how many steps before the pass, how far the sources had come, and the picks since."""
 
@@ -123,38 +123,38 @@ class RowForm:
 
     def without_past(self, row: MixRow, first: MixRow, since: int) -> MixRow:
         """The row with which a mix began that stands at `row` after `since` outputs, without the picks before there."""
-        again = decoded(self.again(first), self.sources) or []
+        again = picks_of(self.again(first), self.sources) or []
         begun, left = first[: self.size], self.unpacked(first).start - since
         if not again or left <= 0:
             return begun
         if left >= len(again):
             return first
-        return (*begun, encoded(again[-left:], self.sources), since, *row[1 : self.size])
+        return (*begun, picks_text(again[-left:], self.sources), since, *row[1 : self.size])
 
-    def shortened(self, inputs: MixRow, held: Held) -> MixRow:
+    def shortened(self, inputs: MixRow, held: HeldOutputs) -> MixRow:
         """What an anchor holds, without what a state tells anyway: picks that are made again are but their number if
         they are the first of those held, and the row where these begin is left out, here and behind them."""
-        again = decoded(self.again(inputs[self.size :]), self.sources) or []
+        again = picks_of(self.again(inputs[self.size :]), self.sources) or []
         if again and list(held.picks[: len(again)]) == again:
             inputs = (*inputs[: 2 * self.size], len(again))
         own = self._own(inputs[: self.size])
         return (HELD, *own, *inputs[self.size :]) if inputs[: self.size] == self._row(own, held) else inputs
 
-    def written_out(self, inputs: MixRow, held: Held) -> MixRow:
+    def written_out(self, inputs: MixRow, held: HeldOutputs) -> MixRow:
         """The same, written out."""
         if inputs[:1] == (HELD,):
             many = 1 + len(self._own(range(self.size)))
             inputs = (*self._row(inputs[1:many], held), *inputs[many:])
         if len(inputs) != 2 * self.size + 1 or type(inputs[-1]) is not int:
             return inputs
-        again = encoded(held.picks[: inputs[-1]], self.sources)
+        again = picks_text(held.picks[: inputs[-1]], self.sources)
         return (*inputs[:-1], again, held.since, *inputs[1 : self.size])
 
     def _own(self, row: Sequence[Any]) -> tuple[Any, ...]:
         """What no table of sources says of a row: where its last phase began, and what was spent."""
         return (row[0], row[-1]) if self.fields == MEASURED else (row[0],)
 
-    def _row(self, own: Sequence[Any], held: Held) -> MixRow:
+    def _row(self, own: Sequence[Any], held: HeldOutputs) -> MixRow:
         return self.packed(own[0], held.before, zip(*held.sources), spent=own[-1])
 
     def first(self, anchor: Anchor | None, run: Run) -> MixRow:
@@ -179,7 +179,7 @@ class RowForm:
 
     def _led(self, again: Any, held: MixRow, first: Standing) -> bool:
         """Whether picks led from one row to another."""
-        picks = decoded(again, self.sources)
+        picks = picks_of(again, self.sources)
         if picks is None or len(picks) > first.start or not self._is_row(held):
             return False
         before = self.unpacked(held)

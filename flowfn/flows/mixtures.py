@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from flowfn.flows.mix_rows import MixProgress, SourceProgress, json_number
-from flowfn.flows.picks import encoded
+from flowfn.flows.picks import picks_text
 from flowfn.kinds.nodes import Node, ending
 from flowfn.kinds.runs import Anchor, Run
 from flowfn.kinds.streams import Stream
@@ -106,11 +106,11 @@ def entry(root: Node, run: Run, position: int) -> dict[str, Any] | None:
     if made.picks is None or made.held is None or not all(_begins_again(node) for node in path[:-1]):
         return None
     order = sorted(range(len(mix.names)), key=lambda place: str(mix.names[place]))
-    picks = encoded([order.index(pick) for pick in made.picks], len(order))
+    picks = picks_text([order.index(pick) for pick in made.picks], len(order))
     return told | {"at": made.outputs, "held": _table(mix, made.held), "picks": picks, "place": mix.place}
 
 
-def telling(root: Node, run: Run, told: Mapping[str, Any] | None) -> Mapping[int, Anchor]:
+def anchors_told(root: Node, run: Run, told: Mapping[str, Any] | None) -> Mapping[int, Anchor]:
     """The anchors of a run; that of a mix is where the pass began, if stages behind it begin before it,
     and left out if that says nothing. What a state tells of the mix anyway stands in it once."""
     path = path_to_mix(root)

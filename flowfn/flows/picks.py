@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-MOST = 1 << 14
+MOST_PICKS = 1 << 14
 """So many picks are remembered, and may stand in a state."""
 
 
@@ -29,8 +29,8 @@ class PickLog:
         """Remember one more."""
         start, picks = self.known
         picks.append(source)
-        if len(picks) >= 2 * MOST:
-            self.known = start + MOST, picks[MOST:]  # at once: others may be reading
+        if len(picks) >= 2 * MOST_PICKS:
+            self.known = start + MOST_PICKS, picks[MOST_PICKS:]  # at once: others may be reading
 
     def between(self, start: int, stop: int) -> list[int] | None:
         """The sources of some outputs, if they are remembered."""
@@ -60,15 +60,15 @@ class Picked:
         return _rebuilt, (*cut.log.known, self.outputs, self.row, self.over)
 
 
-def encoded(picks: Sequence[int], sources: int) -> str:
+def picks_text(picks: Sequence[int], sources: int) -> str:
     """Picks among so many sources as a short text: what recurs, and sources that are rare, take less room.
 
-    >>> decoded(encoded([0, 2, 1, 1], 3), 3)
+    >>> picks_of(picks_text([0, 2, 1, 1], 3), 3)
     [0, 2, 1, 1]
-    >>> len(encoded([0, 1, 0, 2] * 1000, 3)) < 50
+    >>> len(picks_text([0, 1, 0, 2] * 1000, 3)) < 50
     True
     """
-    each, dtype = _places(sources)
+    each, dtype = _digit_values(sources)
     digits = np.zeros((-(-len(picks) // len(each)), len(each)), np.int64)
     digits.reshape(-1)[: len(picks)] = picks
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
@@ -76,18 +76,18 @@ def encoded(picks: Sequence[int], sources: int) -> str:
     return f"{len(picks)}:{base64.b85encode(short).decode()}"
 
 
-def decoded(text: Any, sources: int) -> list[int] | None:
+def picks_of(text: Any, sources: int) -> list[int] | None:
     """The picks that a text stands for, or None if it is none of these."""
-    each, dtype = _places(sources)
+    each, dtype = _digit_values(sources)
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         count, letters = text.split(":", 1)
-        held = np.frombuffer(inflate.decompress(base64.b85decode(letters), MOST * dtype.itemsize), dtype)
+        held = np.frombuffer(inflate.decompress(base64.b85decode(letters), MOST_PICKS * dtype.itemsize), dtype)
         wanted = int(count)
     except (AttributeError, ValueError, zlib.error):
         return None
     whole = inflate.eof and not inflate.unused_data
-    if not whole or not 0 <= wanted <= MOST or -(-wanted // len(each)) != len(held):
+    if not whole or not 0 <= wanted <= MOST_PICKS or -(-wanted // len(each)) != len(held):
         return None
     digits = held.astype(np.int64)[:, None] // each
     digits[:, :-1] %= sources
@@ -95,7 +95,7 @@ def decoded(text: Any, sources: int) -> list[int] | None:
     return picks if digits.max(initial=0) < sources else None
 
 
-def _places(sources: int) -> tuple[np.ndarray, np.dtype]:
+def _digit_values(sources: int) -> tuple[np.ndarray, np.dtype]:
     """What the digits of a number are worth that stands for several picks, as many as a byte holds; and its dtype."""
     many = max(count for count in range(1, 9) if count == 1 or sources**count <= 256)
     return np.maximum(sources, 1) ** np.arange(many), np.min_scalar_type(sources - 1).newbyteorder("<")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from flowfn import rules
 from flowfn.flows.mix_rows import COUNTED, MEASURED, are_begun, is_amount
-from flowfn.flows.picks import decoded
+from flowfn.flows.picks import picks_of
 from flowfn.kinds.ranges import are_bounds
 from flowfn.kinds.runs import Anchor, Checkpoint, EpochForm, Run, naturals
 from flowfn.kinds.tallies import can_count
@@ -276,7 +276,7 @@ def _check_mix(value: Mapping[str, Any]) -> None:
 
 def _held_fits(value: Mapping[str, Any]) -> bool:
     """Whether picks lead from what sources had given to what they have."""
-    picks = decoded(value["picks"], len(value["sources"]))
+    picks = picks_of(value["picks"], len(value["sources"]))
     return (
         picks is not None
         and len(picks) <= value["at"] <= value["steps"]

@@ -169,14 +169,14 @@ def gaps_of(root: Node, skip: SkipList, base: int, counted: Node, each: int, ran
     if not skip.counted:
         return Gaps(records)
     remainder = next((node.part.arguments.get("remainder") for node in ending(root) if node.foot and ranks > 1), "keep")
-    length = _dealt(counted.length_or_none(), base, ranks, remainder)
+    length = _dealt_length(counted.length_or_none(), base, ranks, remainder)
     gone = _for_all_ranks(skip.counted, base, each, ranks, length)
     size, behind = each * ranks, [pair for pair in gone.pairs() if pair[1] > base]
     outputs = Ranges.of((max(start - base, 0) // size, -((base - stop) // size)) for start, stop in behind)
     return Gaps(records, counted.place, gone, outputs)
 
 
-def _dealt(length: Length, base: int, ranks: int, remainder: str | None) -> Length:
+def _dealt_length(length: Length, base: int, ranks: int, remainder: str | None) -> Length:
     """Behind which datapoint nothing is dealt to ranks any more, where some are left over or given again."""
     if length is None or length == math.inf or remainder not in ("drop", "pad"):
         return length
@@ -202,7 +202,7 @@ def _for_all_ranks(counted: Ranges, base: int, each: int, ranks: int, length: Le
 # In states
 
 
-def written(skip: SkipList) -> dict[str, Any]:
+def skips_saved(skip: SkipList) -> dict[str, Any]:
     """A skip list as a state holds it."""
     counted, records, later = skip
     named = {
@@ -213,7 +213,7 @@ def written(skip: SkipList) -> dict[str, Any]:
     return ({"counted": [*counted.bounds]} if counted else {}) | named
 
 
-def read(told: Mapping[str, Any]) -> SkipList:
+def skips_of(told: Mapping[str, Any]) -> SkipList:
     """A skip list from a state."""
     named = ({name: Ranges(tuple(one)) for name, one in told.get(key, {}).items()} for key in ("records", "later"))
     return SkipList(Ranges(tuple(told.get("counted", ()))), *named)

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from flowfn.flows.mix_rows import json_number
-from flowfn.flows.mixtures import entry, going_on, inputs_of_each, mix_of, path_to_mix, telling, with_reads
+from flowfn.flows.mixtures import anchors_told, entry, going_on, inputs_of_each, mix_of, path_to_mix, with_reads
 from flowfn.flows.schema import check_anchors, checked_state, refuse_key, sealed
-from flowfn.flows.skipping import asked, gaps_of, read, written
+from flowfn.flows.skipping import asked, gaps_of, skips_of, skips_saved
 from flowfn.kinds.nodes import Node, ending
 from flowfn.kinds.parts import Part, top_down
 from flowfn.kinds.runs import NO_GAPS, Anchor, Checkpoint, Gaps, Run, SkipList
@@ -87,10 +87,10 @@ def pack_state(flow: FlowTree, seed: int, epoch: int, checkpoint: Checkpoint) ->
         state |= {"rank": flow.node.rank, "world": flow.node.world}
     run = Run(seed, (epoch,), base=checkpoint.base, anchors=checkpoint.anchors)
     mixed = entry(flow.node, run, checkpoint.position)
-    if anchors := telling(flow.node, run, mixed):
+    if anchors := anchors_told(flow.node, run, mixed):
         state["anchors"] = {key: [a.epoch, a.outputs, [*map(json_number, a.inputs)]] for key, a in anchors.items()}
     if checkpoint.skip:
-        state["skip"] = written(checkpoint.skip)
+        state["skip"] = skips_saved(checkpoint.skip)
     if mixed is not None:
         state["mix"] = mixed | ({"behind": behind_mix(flow)} if "picks" in mixed else {})
     return sealed(state)
@@ -118,7 +118,7 @@ def unpack_state(
 
 def _skip_list(flow: FlowTree, contents: Mapping[str, Any], checkpoint: Checkpoint, skip: Any) -> SkipList:
     """What a state leaves out, and what is to be left out besides."""
-    saved = read(contents.get("skip", {}))
+    saved = skips_of(contents.get("skip", {}))
     anew = contents["count"] > 0 and not checkpoint.position and not checkpoint.base  # another mix, which counts anew
     if anew:
         saved = saved._replace(counted=SkipList().counted)

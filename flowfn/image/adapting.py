@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from flowfn.image.correcting import corrected
-from flowfn.image.moving import Joint, Parts
+from flowfn.image.moving import Joint, MovingParts
 from flowfn.image.tensors import as_boxes, kinds, knowing
 from flowfn.image.transforms import Augmentor, Shape, bounding, corners
 from flowfn.process.forks import cached_property
@@ -62,7 +62,7 @@ class Foreign(Joint):
     seed: int
     image_shape: Shape
 
-    def together(self, parts: Parts) -> Parts:
+    def together(self, parts: MovingParts) -> MovingParts:
         """All of it, transformed by the other library."""
         return self.augmentor.together(self.seed, parts)
 
@@ -84,7 +84,7 @@ class Albumentations(Augmentor):
         """A seed for it."""
         return Foreign(self, int(rng.integers(SEEDS)), image_shape)
 
-    def together(self, seed: int, parts: Parts) -> Parts:
+    def together(self, seed: int, parts: MovingParts) -> MovingParts:
         """What the library makes of a datapoint under a seed. Its objects have a state,
         so each call has one of its own."""
         spare = self.__dict__["_spare"].setdefault((len(parts.images), len(parts.masks)), [])
@@ -125,7 +125,7 @@ class Albumentations(Augmentor):
         compose.disable_check_args_private()  # as for one inside another: boxes are not converted, clipped or left out
         return compose
 
-    def _parts(self, parts: Parts, made: dict[str, Any]) -> Parts:
+    def _parts(self, parts: MovingParts, made: dict[str, Any]) -> MovingParts:
         """What the library has made, as what was given."""
         height, width = made["image"].shape[:2]
         images = [made["image"], *(made[f"image{i}"] for i in range(1, len(parts.images)))][: len(parts.images)]
@@ -147,7 +147,7 @@ class Albumentations(Augmentor):
             # also where it is reflected
             seen = np.concatenate([rows[:, :2].min(0), rows[:, 2:].max(0)]) if len(rows) else np.zeros(4)
             region = (seen * ([width, height] * 2))[None]
-        return Parts(images, masks, coords, boxes, region, kept)
+        return MovingParts(images, masks, coords, boxes, region, kept)
 
     def __reduce__(self) -> Any:
         return type(self), (self.transform,)
@@ -174,12 +174,12 @@ class Torchvision(Augmentor):
         """A seed for it."""
         return Foreign(self, int(rng.integers(SEEDS)), image_shape)
 
-    def together(self, seed: int, parts: Parts) -> Parts:
+    def together(self, seed: int, parts: MovingParts) -> MovingParts:
         """What the library makes of a datapoint while its global random state is set from a seed."""
         call = self._as_tensors if self.v2 else self._as_pictures
         return seeded(call)(parts, np.random.Generator(np.random.Philox(key=seed)))
 
-    def _as_pictures(self, parts: Parts) -> Parts:
+    def _as_pictures(self, parts: MovingParts) -> MovingParts:
         if len(parts.images) != 1 or parts.masks or parts.coords is not None or parts.boxes is not None:
             raise ValueError(
                 f"augment(): {self!r} is for one image; take torchvision.transforms.v2 for all that belongs to it"
@@ -187,9 +187,9 @@ class Torchvision(Augmentor):
         (image,) = parts.images
         flat = image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image
         picture = import_module("PIL.Image").fromarray(flat) if flat.dtype == np.uint8 else _tensor(image)
-        return Parts([_as_array_like(self.transform(picture), image)], [])
+        return MovingParts([_as_array_like(self.transform(picture), image)], [])
 
-    def _as_tensors(self, parts: Parts) -> Parts:
+    def _as_tensors(self, parts: MovingParts) -> MovingParts:
         torch, tv_tensors = import_module("torch"), import_module("torchvision.tv_tensors")
         height, width = parts.shape[:2]
         ours = kinds()
@@ -211,8 +211,8 @@ class Torchvision(Augmentor):
         images = [_as_array_like(one, image) for one, image in zip(made["images"], parts.images)]
         masks = [_as_array_like(one, mask) for one, mask in zip(made["masks"], parts.masks)]
         if parts.boxes is None:
-            return Parts(images, masks, coords, None, region)
-        return Parts(images, masks, coords, as_boxes(made["boxes"]), region, made["labels"].numpy())
+            return MovingParts(images, masks, coords, None, region)
+        return MovingParts(images, masks, coords, as_boxes(made["boxes"]), region, made["labels"].numpy())
 
     @cached_property
     def _knowing(self) -> Any:

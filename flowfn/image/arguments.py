@@ -88,10 +88,10 @@ def as_range(value: Range) -> tuple[float, float]:
     return (value[0], value[1]) if isinstance(value, tuple) else (-value, value)
 
 
-def drawn(value: tuple[float, float], share: float) -> float:
+def at_share(value: tuple[float, float], share: float) -> float:
     """A number of the interval, by a share from 0 to 1.
 
-    >>> drawn((10, 20), 0.25)
+    >>> at_share((10, 20), 0.25)
     12.5
     """
     return value[0] + (value[1] - value[0]) * share

@@ -18,7 +18,7 @@ from flowfn.image import arguments
 from flowfn.image.adapting import adapted
 from flowfn.image.box_formats import FORMAT, checked_boxes, converted
 from flowfn.image.composing import as_augmentor
-from flowfn.image.moving import Parts
+from flowfn.image.moving import MovingParts
 from flowfn.image.transforms import Augmentor, channels_first
 from flowfn.process.forks import cached_property
 from flowfn.showing import brief
@@ -149,7 +149,7 @@ def augment(
     named = Named(index, image, mask, coords, boxes, labels, channels, boxes_format)
     if named.nothing:
         for datapoint, rng in zip(source, rngs):
-            parts = Parts([_picture(datapoint, channels)], [])
+            parts = MovingParts([_picture(datapoint, channels)], [])
             for augmentor in augmentors:
                 parts.apply(augmentor(parts.shape, rng))
             yield _turned_back(parts.images[0], channels)
@@ -231,9 +231,9 @@ class Named:
             return f"labels belong to the boxes of one component, got boxes={self.boxes!r}; name it"
         return ""
 
-    def parts_of(self, datapoint: Any) -> Parts:
+    def parts_of(self, datapoint: Any) -> MovingParts:
         """What is to be augmented, out of a datapoint."""
-        parts = Parts(
+        parts = MovingParts(
             [_picture(component(datapoint, name), self.channels, "image", name) for name in self.images],
             [_picture(component(datapoint, name), self.channels, "mask", name) for name in self.masks],
         )
@@ -251,7 +251,7 @@ class Named:
             parts.follow_boxes()
         return parts
 
-    def returned(self, datapoint: Any, parts: Parts, min_visible: float) -> Any:
+    def returned(self, datapoint: Any, parts: MovingParts, min_visible: float) -> Any:
         """A copy of the datapoint with what has been made of it."""
         pictures = zip((*self.images, *self.masks), (*parts.images, *parts.masks))
         made: dict[Any, Any] = {name: _turned_back(picture, self.channels) for name, picture in pictures}

@@ -84,7 +84,7 @@ def _gif(data: bytes) -> Gif:
         elif data[at] == 0x2C and first is None:
             left, top, wide, high, about = struct.unpack_from("<HHHHB", data, at + 1)
             palette, start = _color_table(data, at + 10, about) if about & 0x80 else (palette, at + 10)
-            first = (top, left), (high, wide), about & 0x40, data[start : _behind(data, start + 1)]
+            first = (top, left), (high, wide), about & 0x40, data[start : _behind_pieces(data, start + 1)]
         elif data[at] not in (0x21, 0x2C):
             raise Damaged
         at = _next(data, at)
@@ -118,12 +118,12 @@ def _color_table(data: bytes, at: int, flags: int) -> tuple[np.ndarray, int]:
 def _next(data: bytes, at: int) -> int:
     """Behind the block that begins here."""
     if data[at] == 0x21:
-        return _behind(data, at + 2)
+        return _behind_pieces(data, at + 2)
     flags = data[at + 9]
-    return _behind(data, at + 11 + (6 << (flags & 7) if flags & 0x80 else 0))
+    return _behind_pieces(data, at + 11 + (6 << (flags & 7) if flags & 0x80 else 0))
 
 
-def _behind(data: bytes, at: int) -> int:
+def _behind_pieces(data: bytes, at: int) -> int:
     """Behind the pieces that begin here, each with its length before it, up to an empty one."""
     while data[at]:
         at += data[at] + 1

@@ -161,7 +161,7 @@ def _of_boxes(data: bytes) -> tuple[int, int]:
     for kind, (start, _) in inside:
         if kind == b"pclr":
             raise Refused("a JPEG 2000 image with a palette; write it as PNG")
-        if kind == b"cdef" and not _in_order(data, start):
+        if kind == b"cdef" and not _colors_in_order(data, start):
             raise Refused(
                 "a JPEG 2000 image whose channels are in another order than red, green, blue, alpha; imagecodecs "
                 "reads it"
@@ -170,7 +170,7 @@ def _of_boxes(data: bytes) -> tuple[int, int]:
     return boxes[b"jp2c"][0], struct.unpack_from(">I", data, spaces[0] + 3)[0] if spaces else 0
 
 
-def _in_order(data: bytes, start: int) -> bool:
+def _colors_in_order(data: bytes, start: int) -> bool:
     """Whether channels are colours in their order, and then alpha that colours are not multiplied by."""
     (count,) = struct.unpack_from(">H", data, start)
     told = sorted(struct.unpack_from(">HHH", data, start + 2 + 6 * number) for number in range(count))

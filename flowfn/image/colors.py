@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 import cv2
 import numpy as np
 
-from flowfn.image.arguments import Range, as_range, drawn, span
+from flowfn.image.arguments import Range, as_range, at_share, span
 from flowfn.image.pixels import GRAY, Factor, as_factors, check_pixels, check_rgb, clipped, factor, limited
 from flowfn.image.tones import Scaled
 from flowfn.image.transforms import Augmentor, Shape, Transform
@@ -89,7 +89,7 @@ class hue(Augmentor):
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> HueShifted:
         """Draw the angle."""
         check_rgb(self, image_shape)
-        return HueShifted(drawn(as_range(self.degrees), rng.random()))
+        return HueShifted(at_share(as_range(self.degrees), rng.random()))
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,7 +118,7 @@ class saturation(Augmentor):
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Saturated:
         """Draw the factor."""
         check_rgb(self, image_shape)
-        return Saturated(drawn(as_factors(self.factor), rng.random()), self.clip)
+        return Saturated(at_share(as_factors(self.factor), rng.random()), self.clip)
 
 
 @dataclass(frozen=True, repr=False)

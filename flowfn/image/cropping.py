@@ -9,7 +9,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.image import arguments
-from flowfn.image.arguments import FillColor, ImageSize, as_size, drawn, drawn_integer, is_pair
+from flowfn.image.arguments import FillColor, ImageSize, as_size, at_share, drawn_integer, is_pair
 from flowfn.image.geometry import Resized
 from flowfn.image.resampling import check_fill
 from flowfn.image.transforms import Augmentor, Composed, Identity, Shape, Transform, as_points, fitting, image_size
@@ -206,7 +206,7 @@ class random_resized_crop(Augmentor):
         height, width = size
         proportions = math.log(self.aspect[0]), math.log(self.aspect[1])
         for large, long in parts:
-            area, aspect = height * width * drawn(self.area, large), math.exp(drawn(proportions, long))
+            area, aspect = height * width * at_share(self.area, large), math.exp(at_share(proportions, long))
             tall, wide = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
             if 0 < tall <= height and 0 < wide <= width:
                 return drawn_integer(0, height - tall, where[0]), drawn_integer(0, width - wide, where[1]), (tall, wide)

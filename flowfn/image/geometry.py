@@ -8,7 +8,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.image import arguments
-from flowfn.image.arguments import ImageSize, as_size, drawn, drawn_integer
+from flowfn.image.arguments import ImageSize, as_size, at_share, drawn_integer
 from flowfn.image.resampling import flipped, resized, transposed
 from flowfn.image.transforms import Augmentor, Identity, Shape, Transform, as_points, fitting, image_size
 
@@ -246,7 +246,7 @@ class random_resize(Augmentor):
         change = self.max_aspect_change
         heights, widths = _pixels(self.height, height), _pixels(self.width or self.height, width)
         for down, across in rng.random((_ATTEMPTS, 2)).tolist():
-            tall, wide = drawn(heights, down), drawn(widths, across)
+            tall, wide = at_share(heights, down), at_share(widths, across)
             kept = tall * width / height
             if change is None or abs(wide / kept - 1) <= change:
                 break

@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 import cv2
 import numpy as np
 
-from flowfn.image.arguments import drawn, drawn_integer, finite_number, is_pair, ordered
+from flowfn.image.arguments import at_share, drawn_integer, finite_number, is_pair, ordered
 from flowfn.image.pixels import Amount, as_amounts, channels, check_layout, check_pixels, flat, rounded
 from flowfn.image.transforms import Augmentor, Shape, Transform, image_size
 from flowfn.rules import Rule, boolean, is_integer, is_number, optional
@@ -253,7 +253,7 @@ class gaussian_blur(Augmentor):
         if self.sigma is None:
             return Blurred(radius)
         sigmas = as_amounts(self.sigma)
-        return Blurred(radius, (drawn(sigmas, shares[1]), drawn(sigmas, shares[3])))
+        return Blurred(radius, (at_share(sigmas, shares[1]), at_share(sigmas, shares[3])))
 
 
 def _normalized(image: np.ndarray, origin: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ ROUNDING = 1e-6
 
 
 @dataclass
-class Parts:
+class MovingParts:
     """All of a datapoint that moves with its image; `region` is the box (1, 4)
     in which something of the image is to be seen.
 
@@ -119,21 +119,21 @@ class Joint(Transform):
     image_shape: Shape
 
     @abstractmethod
-    def together(self, parts: Parts) -> Parts:
+    def together(self, parts: MovingParts) -> MovingParts:
         """All of it, transformed: new parts, boxes not clipped,
         and `kept` the place of each box among those that are given."""
 
     def image(self, image: np.ndarray) -> np.ndarray:
         """The image."""
-        return self.together(Parts([image], [])).images[0]
+        return self.together(MovingParts([image], [])).images[0]
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """The mask, beside a black image."""
-        return self.together(Parts([self._black()], [mask])).masks[0]
+        return self.together(MovingParts([self._black()], [mask])).masks[0]
 
     def coords(self, coords: np.ndarray) -> np.ndarray:
         """The points, on a black image."""
-        made = self.together(Parts([self._black()], [], coords)).coords
+        made = self.together(MovingParts([self._black()], [], coords)).coords
         return coords if made is None else made
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
@@ -142,7 +142,7 @@ class Joint(Transform):
         Raises:
             ValueError: some of them are gone; `augment(boxes=)` deals with that.
         """
-        made = self.together(Parts([self._black()], [], None, boxes)).boxes
+        made = self.together(MovingParts([self._black()], [], None, boxes)).boxes
         if made is None or len(made) != len(boxes):
             raise ValueError(f"{self} takes boxes away; augment(augmentors, boxes=, labels=) takes their labels along")
         return made

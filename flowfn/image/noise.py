@@ -11,7 +11,7 @@ from dataclasses import KW_ONLY, dataclass
 import cv2
 import numpy as np
 
-from flowfn.image.arguments import drawn, drawn_integer, is_pair, probability
+from flowfn.image.arguments import at_share, drawn_integer, is_pair, probability
 from flowfn.image.pixels import Amount, amount, as_amounts, channels, check_pixels, clipped, limited, rounded
 from flowfn.image.transforms import Augmentor, Shape, Transform, image_size
 from flowfn.rules import Rule, boolean, is_integer
@@ -124,7 +124,7 @@ class gaussian_noise(Augmentor):
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> GaussianNoise:
         """Draw sigma, and the seed of the noise."""
         image_size(image_shape)
-        return GaussianNoise(drawn(as_amounts(self.sigma), rng.random()), int(rng.integers(_SEEDS)), self.clip)
+        return GaussianNoise(at_share(as_amounts(self.sigma), rng.random()), int(rng.integers(_SEEDS)), self.clip)
 
 
 @dataclass(frozen=True, repr=False)

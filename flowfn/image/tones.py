@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 import cv2
 import numpy as np
 
-from flowfn.image.arguments import Range, as_range, drawn, span
+from flowfn.image.arguments import Range, as_range, at_share, span
 from flowfn.image.pixels import GRAY, Factor, as_factors, channels, check_pixels, factor, limited, linear
 from flowfn.image.transforms import Augmentor, Shape, Transform, image_size
 from flowfn.rules import Rule, boolean, is_number
@@ -102,7 +102,7 @@ class brightness(Augmentor):
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Scaled:
         """Draw what is added."""
         image_size(image_shape)
-        return Scaled(1.0, (drawn(as_range(self.change), rng.random()),), self.clip)
+        return Scaled(1.0, (at_share(as_range(self.change), rng.random()),), self.clip)
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,7 +127,7 @@ class brightness_scale(Augmentor):
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Scaled:
         """Draw the factor."""
         image_size(image_shape)
-        return Scaled(drawn(as_factors(self.factor), rng.random()), (0.0,), self.clip)
+        return Scaled(at_share(as_factors(self.factor), rng.random()), (0.0,), self.clip)
 
 
 @dataclass(frozen=True, repr=False)
@@ -158,7 +158,7 @@ class contrast(Augmentor):
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Contrasted:
         """Draw the factor."""
         _check_contrast(self, image_shape, self.per_channel)
-        return Contrasted(drawn(as_factors(self.factor), rng.random()), self.per_channel, self.clip)
+        return Contrasted(at_share(as_factors(self.factor), rng.random()), self.per_channel, self.clip)
 
 
 @dataclass(frozen=True, repr=False)
@@ -182,7 +182,7 @@ class gamma(Augmentor):
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> GammaCorrected:
         """Draw gamma."""
         image_size(image_shape)
-        return GammaCorrected(drawn(as_factors(self.gamma), rng.random()))
+        return GammaCorrected(at_share(as_factors(self.gamma), rng.random()))
 
 
 def _check_contrast(owner: object, shape: Shape, per_channel: bool) -> None:

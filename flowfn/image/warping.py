@@ -11,7 +11,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.image import arguments
-from flowfn.image.arguments import FillColor, Range, as_range, drawn, drawn_integer, is_pair, ordered
+from flowfn.image.arguments import FillColor, Range, as_range, at_share, drawn_integer, is_pair, ordered
 from flowfn.image.resampling import warped
 from flowfn.image.transforms import Augmentor, Identity, Shape, Transform, as_points, fitting, image_size
 
@@ -149,7 +149,7 @@ class rotation(Augmentor):
     def __call__(self, image_shape: Shape, rng: np.random.Generator) -> Transform:
         """Draw the angle and the point to turn about."""
         size, (turn, across, down) = image_size(image_shape), rng.random(3).tolist()
-        center = drawn(self.center, across) * size[1], drawn(self.center, down) * size[0]
+        center = at_share(self.center, across) * size[1], at_share(self.center, down) * size[0]
         matrix = _about(center, center, _turning(_angle(self.degrees, self.step, turn)))
         return _warping(size, matrix, size, self.interpolation, self.border, self.fill, self.mask_fill)
 
@@ -227,11 +227,11 @@ class affine(Augmentor):
         """Draw angle, scale, shear and translation."""
         (height, width), (turn, grow, lean, across, down) = image_size(image_shape), rng.random(5).tolist()
         (a, b), (d, e) = _turning(_angle(self.degrees, None, turn))
-        factor, slope = drawn(self.scale, grow), math.tan(math.radians(drawn(as_range(self.shear), lean)))
+        factor, slope = at_share(self.scale, grow), math.tan(math.radians(at_share(as_range(self.shear), lean)))
         rows = (a * factor, (a * slope + b) * factor), (d * factor, (d * slope + e) * factor)
         most = self.translate[0] * width, self.translate[1] * height
         center = width / 2, height / 2
-        moved = center[0] + drawn((-most[0], most[0]), across), center[1] + drawn((-most[1], most[1]), down)
+        moved = center[0] + at_share((-most[0], most[0]), across), center[1] + at_share((-most[1], most[1]), down)
         matrix = _about(center, moved, rows)
         return _warping(
             (height, width), matrix, (height, width), self.interpolation, self.border, self.fill, self.mask_fill
@@ -264,7 +264,7 @@ def largest_inside(height: int, width: int, turn: LinearMap) -> tuple[int, int]:
 def _angle(degrees: Range, step: float | None, share: float) -> float:
     low, high = as_range(degrees)
     return (
-        drawn((low, high), share)
+        at_share((low, high), share)
         if step is None
         else low + step * drawn_integer(0, int((high - low) / step + 1e-9), share)
     )

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from flowfn.extras import needed
-from flowfn.parallel.clusters import Call, Cluster
+from flowfn.parallel.clusters import Cluster, ClusterCall
 from flowfn.parallel.workers.answering import TREES
 from flowfn.parallel.workers.processes import Gone
 
@@ -103,15 +103,15 @@ class DaskExecutor(Cluster):
                 self.shipped.popitem(last=False)
         return shipped
 
-    def begin(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Call:
+    def begin(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> ClusterCall:
         """Hand out a call."""
         self.look()
         task = self.client.submit(function, *arguments, pure=False, **self.options, **keywords)
-        call = Call(task.release)
+        call = ClusterCall(task.release)
         task.add_done_callback(partial(self.settle, weakref.ref(call)))
         return call
 
-    def settle(self, wanted: weakref.ref[Call], task: Any) -> None:
+    def settle(self, wanted: weakref.ref[ClusterCall], task: Any) -> None:
         """Say what came of a task."""
         call = wanted()
         if call is None or call.cancelled():

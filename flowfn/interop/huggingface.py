@@ -50,14 +50,14 @@ def to_hf(flow: Any, *, streaming: bool = False, features: Any = None) -> Any:
     {'x': 2, 'square': [2, 4]}
     """
     needed("datasets", "to_hf()", extra="hf")
-    from flowfn.interop.huggingface_examples import streamed, table
+    from flowfn.interop.huggingface_examples import dataset_in_memory, streamed
 
     source = as_flow(flow, "to_hf")
     if streaming:
-        return streamed(source, _features(features or _found(source, 0)))
+        return streamed(source, _features_told(features or _found(source, 0)))
     if source.node.length_or_none() == float("inf"):
         raise ValueError(f"to_hf(): {source} is endless; write take(n), or streaming=True")
-    return table(_example_rows(source), _features(features or _found(source, source.epoch)))
+    return dataset_in_memory(_example_rows(source), _features_told(features or _found(source, source.epoch)))
 
 
 def _example_rows(flow: Flow[Any]) -> Iterator[dict[str, Any]]:
@@ -73,7 +73,7 @@ def _row(datapoint: Any) -> dict[str, Any]:
     return dict(datapoint)
 
 
-def _features(found: Mapping[str, Any]) -> Any:
+def _features_told(found: Mapping[str, Any]) -> Any:
     datasets: Any = needed("datasets", "to_hf()", extra="hf")
     return found if isinstance(found, datasets.Features) else datasets.Features(found)
 

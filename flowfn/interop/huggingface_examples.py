@@ -21,7 +21,7 @@ SHARDS = 5040
 `datasets` shares out well what that number divides."""
 
 
-def table(rows: Iterator[dict[str, Any]], features: Any) -> Dataset:
+def dataset_in_memory(rows: Iterator[dict[str, Any]], features: Any) -> Dataset:
     """Rows in memory."""
     columns: dict[str, list[Any]] = {name: [] for name in features}
     for row in rows:
@@ -29,10 +29,10 @@ def table(rows: Iterator[dict[str, Any]], features: Any) -> Dataset:
             raise ValueError(f"to_hf(): columns must be those of the features, {list(features)}, got {list(row)}")
         for name, values in columns.items():
             values.append(row.get(name))
-    return Dataset.from_dict({name: _times(values) for name, values in columns.items()}, features=features)
+    return Dataset.from_dict({name: _arrow_times(values) for name, values in columns.items()}, features=features)
 
 
-def _times(values: list[Any]) -> Any:
+def _arrow_times(values: list[Any]) -> Any:
     """Times of numpy as Arrow's, which `datasets` leaves as they are; others as they are."""
     first = next((value for value in values if isinstance(value, (np.datetime64, np.timedelta64))), None)
     if first is None:

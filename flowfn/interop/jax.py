@@ -94,12 +94,12 @@ class HereNode(Each):
 @stage.each(reads=HereNode, said="to_jax(narrow={narrow})")
 def _fitted_to_jax(narrow: bool, source: Any) -> Iterator[Any]:
     """Arrays as JAX can take them: of dtypes that it has, with all values as they were."""
-    fit = partial(_fit, needed("jax", "to_jax()", extra="jax"), narrow)
+    fit = partial(_narrowed, needed("jax", "to_jax()", extra="jax"), narrow)
     for datapoint in source:
         yield with_leaves(fit, datapoint)
 
 
-def _fit(jax: Any, narrow: bool, value: Any) -> Any:
+def _narrowed(jax: Any, narrow: bool, value: Any) -> Any:
     if not isinstance(value, (np.ndarray, np.generic)) or value.dtype.kind in "USOT":
         return value
     if isinstance(value, np.ma.MaskedArray):

@@ -16,13 +16,13 @@ from flowfn.functions import around_a_pipe
 from flowfn.kinds.parts import top_down
 from flowfn.kinds.runs import Checkpoint
 
-Place: TypeAlias = tuple[int, int, Checkpoint]
+LoopPlace: TypeAlias = tuple[int, int, Checkpoint]
 """Where a pass stands: its seed, its epoch, and how far it has come."""
 
 UNTRAINED = 2
 """How many batches of a pass may wait for their training: the one under way, and one that was fetched ahead."""
 
-_FLOW = rules.Rule(
+_LOADED = rules.Rule(
     "a flow",
     lambda value: isinstance(value, Flow),
     hint="; write the flow itself, with prefetch(processes=n) at its end for workers",
@@ -32,7 +32,7 @@ _TRAINER = rules.Rule("the Trainer of Lightning that fits", lambda value: hasatt
 
 @around_a_pipe
 @speaks
-@rules.checked(flow=_FLOW, trainer=_TRAINER)
+@rules.checked(flow=_LOADED, trainer=_TRAINER)
 def as_loader(flow: Flow[Any], trainer: Any) -> FlowLoader:
     """A flow as the `train_dataloaders` of Lightning's `Trainer.fit`, resumed exactly by its `ckpt_path`.
 
@@ -80,8 +80,8 @@ class FlowLoader:
 
     def __init__(self, flow: Flow[Any], trainer: Any) -> None:
         self.flow, self.trainer = flow, trainer
-        self._begun: Place | None = None  # where the newest pass began, or the next one will
-        self._stood: deque[Place] = deque(maxlen=1 + UNTRAINED)  # where it began and stood after each batch
+        self._begun: LoopPlace | None = None  # where the newest pass began, or the next one will
+        self._stood: deque[LoopPlace] = deque(maxlen=1 + UNTRAINED)  # where it began and stood after each batch
         self._given = self._before = 0
         self._ended = False
 
@@ -122,7 +122,7 @@ class FlowLoader:
         self._begun = unpack_state(self.flow, state)
         self._stood.clear()
 
-    def _place(self) -> Place:
+    def _place(self) -> LoopPlace:
         if not self._stood:
             return self._first
         batches = self._batches
@@ -147,13 +147,13 @@ class FlowLoader:
         return self._batches.total.processed - self._before
 
     @property
-    def _first(self) -> Place:
+    def _first(self) -> LoopPlace:
         """Where the newest pass began, or else where the first one will."""
         epochs = self.trainer.fit_loop.epoch_progress.current.processed
         return self._begun or (self.flow.seed, self.flow.epoch + epochs, Checkpoint())
 
     @property
-    def _following(self) -> Place:
+    def _following(self) -> LoopPlace:
         """The start of the pass behind the newest one."""
         seed, epoch, checkpoint = self._stood[-1]
         return seed, epoch + 1, Progress(seed, epoch, checkpoint).following(self.flow)

@@ -17,7 +17,7 @@ from flowfn.flows.flow import Flow
 from flowfn.flows.sources import SequenceNode, Source
 from flowfn.flows.sources import flow as as_flow
 from flowfn.functions import around_a_pipe
-from flowfn.parallel.clusters import Call, Cluster
+from flowfn.parallel.clusters import Cluster, ClusterCall
 from flowfn.parallel.tasks.background import collecting
 from flowfn.parallel.workers.answering import TREES
 from flowfn.parallel.workers.processes import Gone
@@ -83,11 +83,11 @@ def from_ray(dataset: Any) -> Flow[Any]:
     {'id': 3}
     """
     data = _data("from_ray()")
-    from flowfn.interop.ray_rows import Rows
+    from flowfn.interop.ray_rows import DatasetRows
 
     if not isinstance(dataset, data.Dataset):
         raise TypeError(f"from_ray(): dataset must be a ray.data.Dataset, got {brief(dataset)}")
-    return Flow(Source(Rows(dataset, GONE), SequenceNode, shown="from_ray(ray.data.Dataset)"))
+    return Flow(Source(DatasetRows(dataset, GONE), SequenceNode, shown="from_ray(ray.data.Dataset)"))
 
 
 @around_a_pipe
@@ -174,11 +174,11 @@ class RayExecutor(Cluster):
                 self.shipped.popitem(last=False)
         return partial(fetched, self.shipped[key])
 
-    def begin(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Call:
+    def begin(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> ClusterCall:
         """Hand out a call."""
         self.look()
         task = self.remote.remote(function, *arguments, **keywords)
-        call = Call(partial(self.stop, task))
+        call = ClusterCall(partial(self.stop, task))
         task.future().add_done_callback(partial(self.settle, weakref.ref(call)))
         if self.watching is None or not self.watching.is_alive():
             self.watching = threading.Thread(
@@ -192,7 +192,7 @@ class RayExecutor(Cluster):
         if self.ray.is_initialized() and not collecting():
             self.ray.cancel(task, force=False, recursive=False)
 
-    def settle(self, wanted: weakref.ref[Call], came: Any) -> None:
+    def settle(self, wanted: weakref.ref[ClusterCall], came: Any) -> None:
         """Say what came of a task."""
         call = wanted()
         if call is None or call.cancelled():

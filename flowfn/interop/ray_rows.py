@@ -20,11 +20,11 @@ from flowfn.showing import brief
 AT_HAND = 8
 """How many blocks of a data set stay mapped that were read last."""
 
-PARTS = 4
+TASKS_PER_CPU = 4
 """Tasks for each CPU of the cluster that make the rows of a flow."""
 
 
-class Block(NamedTuple):
+class RowsInStore(NamedTuple):
     """A part of a data set in the object store, and which of its rows are meant."""
 
     reference: Any
@@ -32,13 +32,13 @@ class Block(NamedTuple):
     stop: int
 
 
-class Rows:
+class DatasetRows:
     """The rows of a data set by index. It is made when it is first asked for, and stays in the object store."""
 
     def __init__(self, dataset: Any, gone: str) -> None:
         self.dataset, self.gone, self.lock = dataset, gone, threading.Lock()
         self.made: Any = None
-        self.blocks: list[Block] = []
+        self.blocks: list[RowsInStore] = []
         self.ends = np.empty(0, np.int64)
         self.at_hand: OrderedDict[int, Any] = OrderedDict()
 
@@ -71,7 +71,7 @@ class Rows:
             raise RuntimeError(self.gone)
         with self.lock:
             if self.made is None:
-                with in_order(self.dataset):
+                with blocks_in_order(self.dataset):
                     made = self.dataset.materialize()
                 self.blocks = [*chain.from_iterable(map(_blocks, made.iter_internal_ref_bundles()))]
                 self.ends = np.array([*accumulate(block.stop - block.start for block in self.blocks)], np.int64)
@@ -91,16 +91,16 @@ class Rows:
         raise TypeError("rows of Ray are read in the process that has the connection to Ray")
 
 
-def _blocks(bundle: Any) -> Iterator[Block]:
+def _blocks(bundle: Any) -> Iterator[RowsInStore]:
     slices = getattr(bundle, "slices", None) or [None] * len(bundle.block_refs)
     for reference, told, part in zip(bundle.block_refs, bundle.metadata, slices):
         start, stop = (0, told.num_rows) if part is None else (part.start_offset, part.end_offset)
         if stop > start:
-            yield Block(reference, start, stop)
+            yield RowsInStore(reference, start, stop)
 
 
 @contextmanager
-def in_order(dataset: Any) -> Iterator[None]:
+def blocks_in_order(dataset: Any) -> Iterator[None]:
     """Have the blocks of a data set come in the order in which they are asked for, and not in which they are made."""
     options = dataset.context.execution_options
     before, options.preserve_order = options.preserve_order, True
@@ -110,7 +110,7 @@ def in_order(dataset: Any) -> Iterator[None]:
         options.preserve_order = before
 
 
-class Parts:
+class FlowParts:
     """The datapoints of a flow as rows, in so many parts, each made by a task of Ray."""
 
     def __init__(self, flow: Flow[Any], seed: int, epoch: int, length: int | None, count: int) -> None:
@@ -134,6 +134,6 @@ class Parts:
 def dataset_of(flow: Flow[Any], length: int | None) -> Any:
     """A flow as a data set of Ray; one of unknown length is one part."""
     cpus = int(ray.cluster_resources().get("CPU", 1))
-    count = 1 if length is None else max(1, min(length, PARTS * cpus))
-    parts = Parts(flow, flow.seed, flow.epoch, length, count)
+    count = 1 if length is None else max(1, min(length, TASKS_PER_CPU * cpus))
+    parts = FlowParts(flow, flow.seed, flow.epoch, length, count)
     return ray.data.range(count, override_num_blocks=count).flat_map(parts)

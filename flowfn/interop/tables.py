@@ -119,10 +119,10 @@ def _converter(kind: Any, arrays: bool) -> Convert:
     if not pa.types.is_dictionary(kind):
         return converter(kind, arrays)
     convert = converter(kind.value_type, arrays)
-    return lambda column: convert(_decoded(column))
+    return lambda column: convert(_without_dictionary(column))
 
 
-def _decoded(column: Any) -> Any:
+def _without_dictionary(column: Any) -> Any:
     """A column without its dictionary."""
     pa: Any = needed("pyarrow", "from_table()", extra="parquet")
     return pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], column.type.value_type)
@@ -305,7 +305,7 @@ def _array_of_column(pa: Any, column: Any) -> np.ndarray | None:
     if column.num_chunks > 1:
         return None
     if types.is_dictionary(kind):
-        return _array_of_column(pa, _decoded(column)) if _is_plain_column(pa, kind.value_type) else None
+        return _array_of_column(pa, _without_dictionary(column)) if _is_plain_column(pa, kind.value_type) else None
     chunk = column.chunk(0) if column.num_chunks else pa.array([], kind)
     if isinstance(kind, pa.FixedShapeTensorType) and not chunk.null_count:
         kind, chunk, shape = kind.storage_type, chunk.storage, tuple(kind.shape)

@@ -27,7 +27,7 @@ class Passing(Outputs):
     """The outputs of a pass that goes round some. `position` is the number of the next, those left out counted."""
 
     __slots__ = ("place",)
-    place: Place
+    place: PassPlace
 
     @property
     def position(self) -> int:
@@ -35,7 +35,7 @@ class Passing(Outputs):
         return self.place.at
 
 
-class Place:
+class PassPlace:
     """Where a pass stands: `at` is the number of the next output."""
 
     __slots__ = ("at",)
@@ -51,7 +51,7 @@ def outputs_of(node: Node, run: Run, start: int) -> Outputs:
     return _by_index(node, run, start) if node.seekable else _in_order(node, run, start)
 
 
-def given(node: Node, run: Run, start: int = 0) -> Length:
+def count_given(node: Node, run: Run, start: int = 0) -> Length:
     """How many outputs a pass gives from `start` on. Where single records are left out, that takes a look at all."""
     length = node.length(run)
     if length is None or length == math.inf:
@@ -91,11 +91,11 @@ def _pieces(start: int, stop: float) -> Iterator[Block]:
 def _by_index(node: Node, run: Run, start: int) -> Outputs:
     length: Any = node.length(run)
     upward, again = shared(node.without_gaps(run, _pieces(start, length)), 2)
-    read, place = node.read(run, upward), Place(start)
+    read, place = node.read(run, upward), PassPlace(start)
     return _passing(_numbered(read, each_index(again), length, place), read, place)
 
 
-def _numbered(read: Outputs, indices: Iterator[int], length: float, place: Place) -> Iterator[Any]:
+def _numbered(read: Outputs, indices: Iterator[int], length: float, place: PassPlace) -> Iterator[Any]:
     """Outputs as they come, with their numbers noted."""
     for index in indices:
         output = next(read, MISSING)
@@ -108,11 +108,11 @@ def _numbered(read: Outputs, indices: Iterator[int], length: float, place: Place
 
 def _in_order(node: Node, run: Run, start: int) -> Outputs:
     left_out = chain.from_iterable(node.left_out(run, block).tolist() for block in _pieces(start, math.inf))
-    read, place = node.stream(run, start), Place(start)
+    read, place = node.stream(run, start), PassPlace(start)
     return _passing(_kept(read, left_out, place), read, place)
 
 
-def _kept(read: Outputs, left_out: Iterator[bool], place: Place) -> Iterator[Any]:
+def _kept(read: Outputs, left_out: Iterator[bool], place: PassPlace) -> Iterator[Any]:
     """The outputs that are not left out."""
     for output in read:
         place.at = read.position
@@ -120,7 +120,7 @@ def _kept(read: Outputs, left_out: Iterator[bool], place: Place) -> Iterator[Any
             yield output
 
 
-def _passing(outputs: Iterator[Any], read: Outputs, place: Place) -> Passing:
+def _passing(outputs: Iterator[Any], read: Outputs, place: PassPlace) -> Passing:
     passing = Passing(outputs, None, [read], place.at)
     passing.place = place
     return passing

@@ -221,18 +221,18 @@ class _Readers(Collection[Outputs]):
         return any(item is outputs for outputs in self)
 
 
-Key: TypeAlias = tuple[int, int]
+SourceRound: TypeAlias = tuple[int, int]
 """A source, and the round in which it is read (-1: none)."""
 
 
-class Turns(Readers[Key, "SortedOut"]):
+class Turns(Readers[SourceRound, "SortedOut"]):
     """The outputs of a switching route, whose sources and rounds take turns."""
 
     def __init__(self, sources: Sequence[Node], run: Run, switches: Iterator[Any]) -> None:
         super().__init__(_sorted_out(*switch) for switch in switches)
         self.sources, self.run = sources, run
 
-    def parts(self, switch: SortedOut) -> Iterator[tuple[Key, Node, Run, Block]]:
+    def parts(self, switch: SortedOut) -> Iterator[tuple[SourceRound, Node, Run, Block]]:
         """The pieces of a block, each of its source in its round."""
         for key, piece in zip(switch[0], switch[2]):
             source, number = key
@@ -253,7 +253,7 @@ class Turns(Readers[Key, "SortedOut"]):
             self.close()
 
 
-SortedOut: TypeAlias = tuple[list[Key], list[int], list[Block]]
+SortedOut: TypeAlias = tuple[list[SourceRound], list[int], list[Block]]
 """The (source, round) pairs in a switching block, which of them each output is of, and the indices of each."""
 
 

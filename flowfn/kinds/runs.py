@@ -85,15 +85,15 @@ class SkipList(NamedTuple):
 
     def __or__(self, other: SkipList) -> SkipList:
         return SkipList(
-            self.counted | other.counted, _joined(self.records, other.records), _joined(self.later, other.later)
+            self.counted | other.counted, _union(self.records, other.records), _union(self.later, other.later)
         )
 
     def following(self) -> SkipList:
         """What the passes to come leave out."""
-        return SkipList(records=_joined(self.records, self.later))
+        return SkipList(records=_union(self.records, self.later))
 
 
-def _joined(some: Mapping[str, Ranges], others: Mapping[str, Ranges]) -> dict[str, Ranges]:
+def _union(some: Mapping[str, Ranges], others: Mapping[str, Ranges]) -> dict[str, Ranges]:
     return {name: some.get(name, Ranges()) | others.get(name, Ranges()) for name in {**some, **others}}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.kinds.bypass import given
+from flowfn.kinds.bypass import count_given
 from flowfn.kinds.losses import note_passed
 from flowfn.kinds.nodes import StageNode, known_length, within
 from flowfn.kinds.routes import product
@@ -141,7 +141,7 @@ class Stream(StageNode):
     def length(self, run: Run) -> Length:
         """From that of the source, for stages that say how many outputs an input gives."""
         times = self.part.traits.times
-        length = given(self.sources[0], run) if times is not None else None
+        length = count_given(self.sources[0], run) if times is not None else None
         return None if length is None or times is None else product(length, times)
 
     def injections(self, run: Run) -> dict[str, Any]:

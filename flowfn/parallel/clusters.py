@@ -19,7 +19,7 @@ from weakref import WeakSet
 from flowfn.process import forks
 
 
-class Call(Future[Any]):
+class ClusterCall(Future[Any]):
     """What comes of a call. One that nobody wants any more is not done, unless it has been begun: then it is finished,
     and nobody is told."""
 
@@ -57,7 +57,7 @@ class Cluster(Executor):
     """Whether large arrays travel as they are and come as what is nobody else's: then no pickle holds them."""
 
     def __init__(self) -> None:
-        self.calls: WeakSet[Call] = WeakSet()
+        self.calls: WeakSet[ClusterCall] = WeakSet()
         self.lock, self.closed = forks.lock(), False
 
     @property
@@ -74,11 +74,11 @@ class Cluster(Executor):
         """What to give to a call in the place of bytes that every worker needs: they, or what fetches them."""
         return pickled
 
-    def begin(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Call:
+    def begin(self, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> ClusterCall:
         """Hand out a call."""
         raise TypeError(f"{type(self).__name__} has no way to hand out calls")
 
-    def submit(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Call:
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> ClusterCall:
         """Have `function(*arguments, **keywords)` done."""
         with self.lock:
             if self.closed:
@@ -98,7 +98,7 @@ class Cluster(Executor):
             with contextlib.suppress(CancelledError):
                 call.exception()
 
-    def unfinished(self) -> list[Call]:
+    def unfinished(self) -> list[ClusterCall]:
         """The calls that are out."""
         with self.lock:
             return [call for call in list(self.calls) if not call.done()]

@@ -40,7 +40,7 @@ class WorkerDied(RuntimeError):
     """
 
 
-def numbered(feed: Feed, what: Any, of: Any = None) -> dict[str, Any]:
+def task_place(feed: Feed, what: Any, of: Any = None) -> dict[str, Any]:
     """Where a task is: in `what`, counted by its datapoints, or by those `of`."""
     block = feed.rows if feed.rows is not None else feed.block
     first = feed.first_input if block is None else int(block[0])
@@ -288,5 +288,5 @@ class Flight:
 
     def _at(self, error: Any, task: PendingTask) -> Any:
         """An error that says at which datapoint it was."""
-        mark(error, self.where(task.feed) if self.where is not None else numbered(task.feed, self.link.top.part))
+        mark(error, self.where(task.feed) if self.where is not None else task_place(task.feed, self.link.top.part))
         return error

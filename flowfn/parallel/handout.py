@@ -14,7 +14,7 @@ from flowfn.kinds.groups import Group
 from flowfn.kinds.nodes import MISSING, Node
 from flowfn.kinds.runs import Anchor, Outputs, Run
 from flowfn.parallel.crew import Pace
-from flowfn.parallel.flight import numbered
+from flowfn.parallel.flight import task_place
 from flowfn.parallel.tasks.background import END, Claim, Intake, may_wait, output_of
 from flowfn.parallel.tasks.plan import Stretch
 from flowfn.parallel.tasks.supply import Supply
@@ -75,10 +75,10 @@ class Handout:
         """Where a task is, for the note on an error."""
         top, bottom = self.stretch.top, self.stretch.bottom
         if feed.rows is not None:
-            return numbered(feed, bottom.sources[0].part)
+            return task_place(feed, bottom.sources[0].part)
         if self.stretch.counted() and not (len(bottom.sources) == 1 and top.sources[0] is bottom):
-            return numbered(feed, f"{top.part} or a stage before it", bottom.part)
-        return numbered(feed, top.part)
+            return task_place(feed, f"{top.part} or a stage before it", bottom.part)
+        return task_place(feed, top.part)
 
     # By index
 

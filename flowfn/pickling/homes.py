@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from types import FunctionType
 from typing import Any
 
-OURS = "flowfn"
-PUBLIC = frozenset({OURS, "flowfn.datasets", "flowfn.formats", "flowfn.image", "flowfn.interop", "flowfn.testing"})
+PACKAGE = "flowfn"
+PUBLIC = frozenset({PACKAGE, "flowfn.datasets", "flowfn.formats", "flowfn.image", "flowfn.interop", "flowfn.testing"})
 """The packages that users import."""
 
 
@@ -20,7 +20,7 @@ def is_ours(module: str | None) -> bool:
     >>> is_ours("flowfn"), is_ours("flowfn.image.colors"), is_ours("flowfnx"), is_ours(None)
     (True, True, False, False)
     """
-    return (module or "").partition(".")[0] == OURS
+    return (module or "").partition(".")[0] == PACKAGE
 
 
 def public(module: str) -> str:
@@ -32,7 +32,7 @@ def public(module: str) -> str:
     if not is_ours(module):
         return module
     package = ".".join(module.split(".")[:2])
-    return package if package in PUBLIC else OURS
+    return package if package in PUBLIC else PACKAGE
 
 
 def publish(package: str, names: Mapping[str, Any]) -> None:

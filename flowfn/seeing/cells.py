@@ -86,12 +86,14 @@ def range_of(array: Any) -> str:
     word = "NaT" if array.dtype.kind in "mM" else "NaN"
     if low is None:
         return f"all {word}"
-    reach = "" if array.dtype.kind == "c" else number_word(low) if array.ndim == 0 else span(low, high, array.size > 1)
+    reach = (
+        "" if array.dtype.kind == "c" else number_word(low) if array.ndim == 0 else from_to(low, high, array.size > 1)
+    )
     gaps = int(np.count_nonzero(missing))
     return ", ".join(text for text in (reach, f"{gaps} {word}" if gaps else "") if text)
 
 
-def span(low: Any, high: Any, several: bool = False) -> str:
+def from_to(low: Any, high: Any, several: bool = False) -> str:
     """From one number to another."""
     if low == high:
         return f"all {number_word(low)}" if several else number_word(low)

@@ -27,7 +27,7 @@ from flowfn.seeing.remarking import of_lengths, of_plans, of_ranks, of_sizes, of
 from flowfn.showing import as_written
 from flowfn.vocabulary.mixing.blending import MixNode
 
-AT_ONCE = "at once"
+IMMEDIATE = "at once"
 AS_SOURCE = "with its source"
 WIDTH, NARROWEST = 48, 20
 FROM_START = "reads the pass again"
@@ -62,7 +62,7 @@ def explain(flow: Flow[Any], file: IO[str] | None = None, *, details: bool = Fal
     map(float)          each    10      this process  at once
     batch(4)            group   3       this process  at once
     """
-    rows = _narrowed(table(flow), columns_of(sys.stdout if file is None else file))
+    rows = _fitted_rows(table(flow), screen_width(sys.stdout if file is None else file))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip(), file=file)
@@ -72,15 +72,15 @@ def explain(flow: Flow[Any], file: IO[str] | None = None, *, details: bool = Fal
         print(*in_detail(flow, list(sources_first(flow.node)), elements), sep="\n", file=file)
 
 
-Row = tuple[str, str, str, str, str]
+TableRow = tuple[str, str, str, str, str]
 
 
-def columns_of(file: IO[str]) -> int | None:
+def screen_width(file: IO[str]) -> int | None:
     """How wide a screen is; None of what is none."""
     return shutil.get_terminal_size().columns if file.isatty() else None
 
 
-def _narrowed(rows: list[Row], columns: int | None) -> list[Row]:
+def _fitted_rows(rows: list[TableRow], columns: int | None) -> list[TableRow]:
     """Rows that fit onto a screen, if they can: without whose workers run a stage, then with shorter names."""
     if columns is None or _width(rows) <= columns:
         return rows
@@ -89,11 +89,11 @@ def _narrowed(rows: list[Row], columns: int | None) -> list[Row]:
     return [(_name_in_width(row[0], width), *row[1:]) for row in rows]
 
 
-def _width(rows: list[Row]) -> int:
+def _width(rows: list[TableRow]) -> int:
     return sum(max(map(len, column)) + 2 for column in zip(*rows)) - 2
 
 
-def table(flow: Flow[Any]) -> list[Row]:
+def table(flow: Flow[Any]) -> list[TableRow]:
     """The lines of `explain`, the names of its columns first."""
     root, run = flow.node, flow._look()
     where = where_nodes_run(root)
@@ -269,7 +269,7 @@ def resumes(node: Node) -> str:
     if node.loose:
         return "never"
     if node.seekable:
-        return AT_ONCE
+        return IMMEDIATE
     if isinstance(node, (Each, Group)):
         return AS_SOURCE
     if isinstance(node, Expand):
@@ -279,7 +279,7 @@ def resumes(node: Node) -> str:
         return "at its last round or source" if turns else AS_SOURCE
     if isinstance(node, Stream):
         return "at its last mark" if "mark" in node.part.asks else FROM_START
-    return AT_ONCE if "start" in node.part.arguments.get("asks", ()) else FROM_START
+    return IMMEDIATE if "start" in node.part.arguments.get("asks", ()) else FROM_START
 
 
 def _shuffled(node: Node) -> Node | None:

@@ -12,7 +12,7 @@ from flowfn.kinds.parts import top_down
 from flowfn.kinds.runs import Run
 from flowfn.parallel.prefetching import PrefetchNode
 
-MANY = 64
+MANY_BUFFERED = 64
 """Datapoints in a buffer from which on it matters how large they are."""
 
 
@@ -54,7 +54,7 @@ def _batch_behind(node: Node) -> Node | None:
 def _of_buffer(node: Node) -> Iterator[str]:
     """A buffer behind a map that could as well come behind it."""
     size = node.part.arguments.get("size", 0) if node.part.name == "shuffle_buffer" else 0
-    if size < MANY:
+    if size < MANY_BUFFERED:
         return
     (source,) = node.sources
     maps = []

@@ -14,7 +14,7 @@ import numpy as np
 
 SIDE = 176
 """How large an image is shown, in pixels; and how many images of a batch."""
-IMAGES = 4
+MOST_IMAGES = 4
 LINE, FEW = 160, 16
 """How many points a line has; and how many numbers are rather read than drawn."""
 COLOURS = ((60, 140, 240), (230, 60, 60), (250, 180, 40), (70, 190, 110), (180, 100, 220), (40, 190, 190))
@@ -36,20 +36,20 @@ def drawn(array: np.ndarray, few: np.ndarray, rate: float | None) -> tuple[str, 
     if array.ndim == 1:
         return row(array)
     if array.ndim == 2 and array.size <= FEW:
-        return "values", ["  ".join(map(_number, line)) for line in array.tolist()]
+        return "values", ["  ".join(map(_number_shown, line)) for line in array.tolist()]
     return "histogram", histogram(few)
 
 
 def row(array: np.ndarray) -> tuple[str, Any]:
     """A row of numbers: a few as they are, many as a line."""
     if array.dtype.kind == "c" or array.size <= FEW:
-        return "values", ["  ".join(map(_number, array[:FEW].tolist()))]
+        return "values", ["  ".join(map(_number_shown, array[:FEW].tolist()))]
     if array.dtype.kind == "b":
         array = array.astype(np.uint8)
     return "line", line(array)
 
 
-def _number(value: Any) -> str:
+def _number_shown(value: Any) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
@@ -95,7 +95,7 @@ def images_in(array: np.ndarray) -> tuple[list[np.ndarray], int]:
     if array.ndim == 3 and shape[0] in (1, 3, 4) and min(shape[1:]) >= 8:
         return [np.moveaxis(array, 0, 2)], 1
     if (array.ndim == 3 and min(shape[1:]) >= 8) or array.ndim in (4, 5):
-        first = [images_in(one)[0][:1] for one in array[:IMAGES]]
+        first = [images_in(one)[0][:1] for one in array[:MOST_IMAGES]]
         return ([one for one, *_ in first], len(array)) if all(first) else ([], 0)
     return [], 0
 
@@ -124,10 +124,10 @@ def encoded(image: np.ndarray, over: Any = None) -> dict[str, Any] | None:
     )
     form, options = ("png", []) if few or channels == 4 else ("jpeg", [cv2.IMWRITE_JPEG_QUALITY, 82])
     done, data = cv2.imencode(f".{form}", flipped, options)
-    return _file(f"image/{form}", data.tobytes(), few, small.shape) if done else None
+    return _picture_file(f"image/{form}", data.tobytes(), few, small.shape) if done else None
 
 
-def _file(kind: str, data: bytes, few: bool, shape: tuple[int, ...]) -> dict[str, Any]:
+def _picture_file(kind: str, data: bytes, few: bool, shape: tuple[int, ...]) -> dict[str, Any]:
     enlarged = min(max(72 // max(shape[:2]), 1), 8) if few else 1
     return {
         "address": f"data:{kind};base64,{base64.b64encode(data).decode()}",

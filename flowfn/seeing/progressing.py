@@ -19,18 +19,18 @@ from flowfn.flows.stages import stage
 from flowfn.kinds.nodes import Each, Trail
 from flowfn.kinds.runs import Length, Outputs, Run
 
-MOST = 64
+MOST_UNSEEN = 64
 """Up to how many fast datapoints the bar stands still."""
 
 
 def paced(step: int, seconds: float) -> int:
     """How many datapoints to take before the next look at the clock, after `step` of them took so many seconds.
 
-    >>> paced(1, 0.001), paced(MOST, 0.001), paced(8, 0.02), paced(8, 0.2)
+    >>> paced(1, 0.001), paced(MOST_UNSEEN, 0.001), paced(8, 0.02), paced(8, 0.2)
     (2, 64, 8, 4)
     """
     if seconds < 0.01:
-        return min(2 * step, MOST)
+        return min(2 * step, MOST_UNSEEN)
     return max(step // 2, 1) if seconds > 0.05 else step
 
 
@@ -152,11 +152,11 @@ class ProgressNode(Each):
         )
         if description is None:
             description = f"epoch {run.epoch[0]}" + "".join(f", round {number}" for number in run.epoch[1:])
-        initial = start if isinstance(start, int) else _first(start.peek(range(0)))
+        initial = start if isinstance(start, int) else _first_number(start.peek(range(0)))
         return bar(self.length(run), initial, desc=description, unit=f" {unit}", leave=leave, file=file and file.file)
 
 
-def _first(block: Block) -> int:
+def _first_number(block: Block) -> int:
     """Where a series that begins with `block` starts; nowhere if it jumps about."""
     return block.start if isinstance(block, range) and block.step == 1 else 0
 

@@ -27,7 +27,7 @@ class Sheet:
     def add(self, datapoint: Any) -> None:
         """Take the first image of a datapoint; of a batch, the first few."""
         if len(self.images) < MOST:
-            self.images += [shrunk(self.cv2, image) for image in next(_images(datapoint, 0), [])]
+            self.images += [shrunk(self.cv2, image) for image in next(_images_in(datapoint, 0), [])]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write them to a file, the format of which its name says.
@@ -54,7 +54,7 @@ class Sheet:
         Path(path).write_bytes(data.tobytes())
 
 
-def _images(value: Any, depth: int) -> Iterator[list[np.ndarray]]:
+def _images_in(value: Any, depth: int) -> Iterator[list[np.ndarray]]:
     """The images in a value, those of each array together."""
     if getattr(value, "shape", ()):
         try:
@@ -65,4 +65,4 @@ def _images(value: Any, depth: int) -> Iterator[list[np.ndarray]]:
             yield found
         return
     for _, (_, part) in zip(range(COMPONENTS), shown_parts(value, depth)):
-        yield from _images(part, depth + 1)
+        yield from _images_in(part, depth + 1)

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.seeing.cells import COMPONENTS, NESTED, cells_of, is_row_of_numbers, one_line, shown_parts, span
+from flowfn.seeing.cells import COMPONENTS, NESTED, cells_of, from_to, is_row_of_numbers, one_line, shown_parts
 
 DRIFT, FEWEST = 4.0, 8
 """By how many standard errors the means of two halves differ where something drifts; of how many datapoints that can be
 said."""
 
-MOST = 100
+MOST_COMPONENTS = 100
 """So many components are summed up; where every datapoint has keys of its own, there are more."""
 
 
 @dataclass
-class Component:
+class ComponentSummary:
     """One component of many datapoints: its types and sizes, and of numbers the range, NaN and the mean of each."""
 
     name: str
@@ -41,8 +41,8 @@ class Component:
         kind, size, _ = cells_of(value, self.depth)
         self.count += 1
         self.kinds[kind] = self.sizes[size] = None
-        self.constant = self.constant and _alike(value, self.first)
-        array = _numbers(value)
+        self.constant = self.constant and _like_first(value, self.first)
+        array = _numbers_in(value)
         if array is not None and array.size:
             self._add_numbers(array)
         if hasattr(value, "__len__") and getattr(value, "shape", None) != ():
@@ -64,7 +64,7 @@ class Component:
         if len(sizes) > 1 and not all(size.startswith("length") for size in sizes):
             several = f"{len(sizes)} shapes"
         size = sizes[0] if len(sizes) == 1 else several if sizes else ""
-        range_shown = span(self.low, self.high) if self.low is not None else self._shown()
+        range_shown = from_to(self.low, self.high) if self.low is not None else self._shown()
         return self.name, " or ".join(kinds[:3]), size, range_shown, ", ".join(self._remarks(total))
 
     def _shown(self) -> str:
@@ -90,7 +90,7 @@ class Sums:
 
     def __init__(self) -> None:
         self.count = 0
-        self.components: dict[tuple[str, ...], Component] = {}
+        self.components: dict[tuple[str, ...], ComponentSummary] = {}
         self.others = False
 
     def add(self, datapoint: Any) -> None:
@@ -100,11 +100,11 @@ class Sums:
 
     def _add(self, path: tuple[str, ...], value: Any, most: int) -> None:
         if path not in self.components:
-            if len(self.components) > MOST:
+            if len(self.components) > MOST_COMPONENTS:
                 self.others = True
                 return
             name = "  " * len(path) + (path[-1] if path else "all {} datapoints")
-            self.components[path] = Component(name, len(path), value)
+            self.components[path] = ComponentSummary(name, len(path), value)
         self.components[path].add(value)
         for number, (name, part) in enumerate(shown_parts(value, len(path))):
             if number == most:
@@ -119,7 +119,7 @@ class Sums:
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths) if width).rstrip() for row in rows]
         return "\n".join([heading, *lines, *["  ... and others"] * self.others])
 
-    def _in_order(self) -> Iterator[tuple[tuple[int, ...], Component]]:
+    def _in_order(self) -> Iterator[tuple[tuple[int, ...], ComponentSummary]]:
         """Components with where they stand: what is in one comes right behind it."""
         places: dict[tuple[str, ...], tuple[int, ...]] = {}
         for number, (path, component) in enumerate(self.components.items()):
@@ -127,7 +127,7 @@ class Sums:
             yield places[path], component
 
 
-def _numbers(value: Any) -> np.ndarray | None:
+def _numbers_in(value: Any) -> np.ndarray | None:
     """The numbers in a value, if it consists of numbers."""
     if isinstance(value, (bool, int, float, np.generic)) or hasattr(value, "dtype") or is_row_of_numbers(value):
         try:
@@ -138,12 +138,12 @@ def _numbers(value: Any) -> np.ndarray | None:
     return None
 
 
-def _alike(value: Any, first: Any) -> bool:
+def _like_first(value: Any, first: Any) -> bool:
     """Whether a value is what the first one was, as far as it says."""
     if value is first:
         return True
     if hasattr(value, "dtype") or hasattr(first, "dtype"):
-        one, other = _numbers(value), _numbers(first)
+        one, other = _numbers_in(value), _numbers_in(first)
         if one is None or other is None:
             return one_line(value) == one_line(first)
         return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype.kind == "f")

@@ -246,13 +246,13 @@ class Walk:
                 used[number] = trace.used()
         finally:
             reading.close()
-        self.exact &= trace.exact and not (trace.parts and any(map(_joins, top_down(*node.sources))))
+        self.exact &= trace.exact and not (trace.parts and any(map(_makes_of_several, top_down(*node.sources))))
         for number in wanted:
             for source, above, inputs in used.get(number, ()):
-                yield number, source, above, _indices(node.sources[source], above, np.asarray(inputs, np.int64))
+                yield number, source, above, _indices_of(node.sources[source], above, np.asarray(inputs, np.int64))
 
 
-def _indices(node: Node, run: Run, numbers: np.ndarray) -> np.ndarray:
+def _indices_of(node: Node, run: Run, numbers: np.ndarray) -> np.ndarray:
     """Which outputs of a node come as these numbers of a stream."""
     if not (node.seekable and node.has_gaps(run) and len(numbers)):
         return numbers
@@ -261,7 +261,7 @@ def _indices(node: Node, run: Run, numbers: np.ndarray) -> np.ndarray:
     return given[numbers[numbers < first + len(given)] - first]
 
 
-def _joins(node: Node) -> bool:
+def _makes_of_several(node: Node) -> bool:
     """Whether an output of a node may be made of several inputs, and parts of it of some of them."""
     several = len(node.sources) > 1 and not isinstance(node, Order)
     return isinstance(node, Group) or several or (type(node) is Stream and not node.part.traits.newest)

@@ -27,7 +27,7 @@ PLANNERS = ("batch_by_cost", "pack")
 BATCHERS = ("batch", "batch_by_length", "batch_by_key")
 EDGES = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 """From where on the bars of a histogram count, in imbalance above 1; and how wide the longest is."""
-WIDTH = 40
+BAR_WIDTH = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class Balance:
         width = max(len(str(count)) for count in counts)
         lines = [
             f"{1 + low:.3f} {f'to {1 + high:.3f}' if high else 'or more ':8}  {count:{width}}  "
-            f"{'#' * -(-WIDTH * count // max(counts))}".rstrip()
+            f"{'#' * -(-BAR_WIDTH * count // max(counts))}".rstrip()
             for low, high, count in zip(EDGES, [*EDGES[1:], 0], counts)
         ]
         return "\n".join(lines[: 1 + max(number for number, count in enumerate(counts) if count)])
@@ -148,7 +148,7 @@ def balance(
     return Balance(*_in_steps(weighed, work), np.array([weighed[rank::ranks, 0].sum() for rank in range(ranks)]))
 
 
-class Work(NamedTuple):
+class PlannedWork(NamedTuple):
     """The node that plans, and as it is read here; for how many ranks, how many outputs each has in a step, and what
     (cost, tokens, space) an output is."""
 
@@ -159,7 +159,7 @@ class Work(NamedTuple):
     weigh: Callable[[Any], np.ndarray]
 
 
-def _work_of(root: Node, ranks: int | None, cost: Cost | None, length: Any) -> Work:
+def _work_of(root: Node, ranks: int | None, cost: Cost | None, length: Any) -> PlannedWork:
     """The plan in a tree: that of a planner, or else what any word for batches makes."""
     nodes = list(top_down(root))
     found = [node for names in (PLANNERS, BATCHERS) for node in nodes if node.part and node.part.name in names]
@@ -173,13 +173,13 @@ def _work_of(root: Node, ranks: int | None, cost: Cost | None, length: Any) -> W
     if node.world > 1:
         raise ValueError(f"balance(): {node.part} comes behind a shard, and so sees one rank alone; plan before shard")
     if node.part.name == "pack":
-        return Work(node, node, ranks, options.get("rows", 1), partial(_weigh_row, cost, options["length"]))
+        return PlannedWork(node, node, ranks, options.get("rows", 1), partial(_weigh_row, cost, options["length"]))
     padded = options.get("padded", node.part.name == "batch_by_length")
     measured = options.get("length", len) if length is None else length
     as_longest = padded and options.get("size") is None
     part = Stage(node.part.definition, {**node.part.arguments, "collate": None}, node.part.pinned)
     plan = type(node)(part, node.sources, node.place, node.number)
-    return Work(node, plan, ranks, 1, partial(_weigh_batches, cost, measured, padded, as_longest))
+    return PlannedWork(node, plan, ranks, 1, partial(_weigh_batches, cost, measured, padded, as_longest))
 
 
 def asked_of(part: Any) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def _weigh_row(cost: Cost | None, capacity: Any, output: Any) -> np.ndarray:
     return np.array([costs_of("balance", cost, lengths).sum(), lengths.sum(), space])
 
 
-def _weighed(root: Node, work: Work, seed: int, epoch: int, count: int | None) -> np.ndarray:
+def _weighed(root: Node, work: PlannedWork, seed: int, epoch: int, count: int | None) -> np.ndarray:
     """(cost, tokens, space) of the first outputs of a plan, (n, 3) float64."""
     outputs = work.plan.stream(run_at(root, work.node, seed, epoch))
     try:
@@ -229,7 +229,7 @@ def run_at(root: Node, node: Node, seed: int, epoch: int) -> Run:
     return Run(seed, tuple(round or 0 for round in form), "none")
 
 
-def _in_steps(weighed: np.ndarray, work: Work) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _in_steps(weighed: np.ndarray, work: PlannedWork) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Costs, tokens and space, (steps, ranks) each; what the last step lacks is nothing."""
     missing = -len(weighed) % (work.ranks * work.each)
     every = np.concatenate([weighed, np.zeros((missing, 3))]).reshape(-1, work.each, work.ranks, 3).sum(1)

@@ -13,11 +13,11 @@ from typing import Any
 from flowfn.extras import needed
 from flowfn.serving.addresses import encrypt, is_local, watch
 from flowfn.serving.memory import is_shared, open_block
-from flowfn.serving.messages import Malformed, packed, read, unpacked
+from flowfn.serving.messages import Malformed, as_message, of_message, read
 
 FIRST_RETRY, LAST_RETRY = 0.5, 4.0
 """Seconds after which one who got nothing asks again, at first and at last."""
-LARGEST = 1 << 32
+LARGEST_MESSAGE = 1 << 32
 """Bytes of one buffer at most."""
 
 
@@ -47,7 +47,7 @@ class Connection:
         socket = self.socket = context.socket(zmq.DEALER)
         socket.ipv6 = "[" in address
         socket.linger = 200
-        socket.maxmsgsize = LARGEST
+        socket.maxmsgsize = LARGEST_MESSAGE
         socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
         watch(socket)
         socket.identity = secrets.token_bytes(16).replace(b"\0", b"\1")
@@ -70,7 +70,7 @@ class Connection:
         """Tell the server; if it cannot be told now, it will be asked again."""
         self.asked = time.monotonic()
         with contextlib.suppress(Exception):  # the queue to a server that is away is full
-            self.socket.send_multipart(packed(kind, session=self.session, **fields), 1)
+            self.socket.send_multipart(as_message(kind, session=self.session, **fields), 1)
 
     def join(self) -> None:
         """Begin, or begin again with one who does not know us any more."""
@@ -109,7 +109,7 @@ class Connection:
             while True:
                 frames = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
                 try:
-                    header, buffers = unpacked([frame.buffer for frame in frames], session=str, number=int, mode=str)
+                    header, buffers = of_message([frame.buffer for frame in frames], session=str, number=int, mode=str)
                 except Malformed as error:
                     self.rejected += 1
                     if "speaks" in str(error):

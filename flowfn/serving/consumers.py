@@ -5,7 +5,7 @@
 
 Nothing is sent that was not asked for: a consumer has at most as many items on their way as its credit. What is not
 acknowledged is kept, and sent again when it is asked for again, so lost connections lose nothing. Who cannot be reached
-for `GRACE` seconds is forgotten, and what it had is for others.
+for `FORGOTTEN_AFTER` seconds is forgotten, and what it had is for others.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Callable
 from typing import Any
 
 from flowfn.serving.memory import Lending
-from flowfn.serving.messages import VERSION, Malformed, packed, unpacked, write
-from flowfn.serving.passes import Consumer, Item, Passes
+from flowfn.serving.messages import PROTOCOL, Malformed, as_message, of_message, write
+from flowfn.serving.passes import Consumer, Passes, Shipment
 
-GRACE = 1.0
+FORGOTTEN_AFTER = 1.0
 """Seconds after which a consumer that cannot be reached is forgotten; so often it is tried, and the state saved."""
-MOST = 256
+MOST_CONSUMERS = 256
 """Consumers at a time; a further one is refused."""
 _FIELDS = {"epoch": int, "start": int, "have": int, "done": int, "credit": int, "again": bool, "shares": bool,
            "session": str, "free": list}  # fmt: skip
@@ -57,9 +57,9 @@ class Consumers:
     def look_after(self) -> None:
         """Forget those who cannot be reached, and epochs that are over."""
         for consumer in self.present():
-            if self._send(consumer, [VERSION, b'{"kind":"ping"}']):
+            if self._send(consumer, [PROTOCOL, b'{"kind":"ping"}']):
                 consumer.gone = None
-            elif consumer.gone is not None and time.monotonic() - consumer.gone > GRACE:
+            elif consumer.gone is not None and time.monotonic() - consumer.gone > FORGOTTEN_AFTER:
                 self._forget(consumer.identity)
         self.passes.tidy()
 
@@ -68,11 +68,11 @@ class Consumers:
     def hear(self, identity: bytes, frames: list[bytes]) -> None:
         """A message, or what somebody sends in the place of one."""
         try:
-            self._handle(identity, *unpacked(frames, **_FIELDS))
+            self._handle(identity, *of_message(frames, **_FIELDS))
         except Malformed as error:
             self.rejected += 1
             self._forget(identity)
-            self.post(identity, packed("refused", reason=str(error)))
+            self.post(identity, as_message("refused", reason=str(error)))
 
     def _handle(self, identity: bytes, header: dict[str, Any], buffers: Any) -> None:
         kind, session = header["kind"], header.get("session", "")
@@ -87,7 +87,7 @@ class Consumers:
                 self._send(self.known[identity], self._welcome(session))
         elif consumer is None or not same:
             if kind == "want":
-                self.post(identity, packed("who", session=session))
+                self.post(identity, as_message("who", session=session))
         else:
             consumer.gone = None
             self._note(consumer, header)
@@ -96,12 +96,12 @@ class Consumers:
 
     def _welcome(self, session: str) -> list[bytes]:
         shared = {"probe": self.lending.probe, "secret": self.lending.secret} if self.lending.probe else {}
-        return packed("welcome", session=session, mode=self.passes.mode, **shared)
+        return as_message("welcome", session=session, mode=self.passes.mode, **shared)
 
     def _join(self, identity: bytes, session: str, epoch: int, start: int) -> None:
         self._forget(identity)
-        if len(self.known) >= MOST:
-            self.post(identity, packed("refused", reason=f"the server has {MOST} consumers already"))
+        if len(self.known) >= MOST_CONSUMERS:
+            self.post(identity, as_message("refused", reason=f"the server has {MOST_CONSUMERS} consumers already"))
             return
         start = start if self.passes.mode == "broadcast" else 0
         consumer = self.known[identity] = Consumer(identity, session, start, start)
@@ -170,26 +170,26 @@ class Consumers:
         return True
 
     def _end(self, consumer: Consumer, one: Any) -> None:
-        if self._send(consumer, packed("end", session=consumer.session, number=consumer.following)):
+        if self._send(consumer, as_message("end", session=consumer.session, number=consumer.following)):
             consumer.credit = 0  # until it asks again
         if self.passes.mode == "queue":
             self.passes.finished.add(one.epoch)
 
-    def pack(self, position: int, value: Any) -> Item:
+    def pack(self, position: int, value: Any) -> Shipment:
         """A datapoint on its way: in shared memory, if anybody sees that."""
         tree, buffers = write(value, self.pickled)
         shared = any(consumer.shares for consumer in self.known.values())
         block = self.lending.put(buffers) if shared else None
-        return Item(position, tree, [] if block else buffers, block)
+        return Shipment(position, tree, [] if block else buffers, block)
 
-    def _message(self, consumer: Consumer, item: Item) -> list[Any]:
+    def _message(self, consumer: Consumer, item: Shipment) -> list[Any]:
         fields = {"session": consumer.session, "number": consumer.sent, "tree": item.tree}
         if item.block is None:
-            return [*packed("item", **fields), *item.buffers]
+            return [*as_message("item", **fields), *item.buffers]
         if consumer.shares:
             self.lending.shown(item.block, (consumer.identity, consumer.session))
-            return packed("item", **fields, block=item.block.name)
-        return [*packed("item", **fields), *map(bytes, item.block.buffers)]
+            return as_message("item", **fields, block=item.block.name)
+        return [*as_message("item", **fields), *map(bytes, item.block.buffers)]
 
     def _send(self, consumer: Consumer, message: list[Any]) -> bool:
         sent = self.post(consumer.identity, message)

@@ -17,7 +17,7 @@ from typing import Any
 from flowfn.flows.iterating import FlowIterator
 from flowfn.parallel.tasks.threads import Thread
 
-END = object()
+EXHAUSTED = object()
 """What is taken behind the last datapoint."""
 
 
@@ -28,7 +28,7 @@ class Bell:
         self.ear, self._mouth = socket.socketpair()
         self.ear.setblocking(False)
         self._mouth.setblocking(False)
-        self.close = weakref.finalize(self, _close, self.ear, self._mouth)
+        self.close = weakref.finalize(self, _close_sockets, self.ear, self._mouth)
 
     def ring(self) -> None:
         """Wake up who polls; one that was rung is rung."""
@@ -42,7 +42,7 @@ class Bell:
                 pass
 
 
-def _close(*sockets: socket.socket) -> None:
+def _close_sockets(*sockets: socket.socket) -> None:
     for one in sockets:
         one.close()
 
@@ -59,7 +59,7 @@ class FlowThread(Thread):
         self.waited_for = self.closed = False
 
     def take(self, ahead: int) -> list[Any]:
-        """The next datapoint, `END` behind the last, if it is there; while it is used, `ahead` others are made.
+        """The next datapoint, `EXHAUSTED` behind the last, if it is there; while it is used, `ahead` others are made.
 
         What the flow raises is raised.
         """
@@ -82,7 +82,7 @@ class FlowThread(Thread):
         try:
             outputs = self.begin()
             while self.allowed.get() and not self.closed:
-                self._put(next(outputs, END))
+                self._put(next(outputs, EXHAUSTED))
         except BaseException as error:  # raised where it is taken
             self._put(None, error)
         finally:

@@ -24,7 +24,7 @@ from flowfn.parallel.crossing.slots import CACHE_LINE, Slot
 _PATH = re.compile(r"/proc/\d+/fd/\d+")
 
 
-class Block:
+class SharedBlock:
     """One datapoint's bytes in shared memory; its slot is free again when nobody has the block and nobody looks."""
 
     def __init__(self, lending: Lending, slot: Slot, number: int, spans: list[tuple[int, int]]) -> None:
@@ -54,7 +54,7 @@ class Lending:
     def __init__(self, most: int) -> None:
         self.most, self.out, self.numbers = most, 0, itertools.count(1)
         self.free: list[Slot] = []
-        self.seen: dict[int, Block] = {}
+        self.seen: dict[int, SharedBlock] = {}
         self.denied = not hasattr(os, "memfd_create")
         self.secret = secrets.token_hex(16)
         probe = self.put([memoryview(self.secret.encode())], small=0)
@@ -67,7 +67,7 @@ class Lending:
         self.seen.clear()
         self.free.clear()
 
-    def put(self, buffers: Sequence[memoryview], small: int = SMALL) -> Block | None:
+    def put(self, buffers: Sequence[memoryview], small: int = SMALL) -> SharedBlock | None:
         """Copy buffers into shared memory; None if they are small, or none can be had."""
         size = sum(-(-one.nbytes // CACHE_LINE) * CACHE_LINE for one in buffers)
         if size < small or not size or self.denied or self.out >= self.most:
@@ -83,9 +83,9 @@ class Lending:
             spans.append((at, one.nbytes))
             at += -(-one.nbytes // CACHE_LINE) * CACHE_LINE
         self.out += 1
-        return Block(self, slot, next(self.numbers), spans)
+        return SharedBlock(self, slot, next(self.numbers), spans)
 
-    def shown(self, block: Block, viewer: Hashable) -> None:
+    def shown(self, block: SharedBlock, viewer: Hashable) -> None:
         """Somebody is told of a block."""
         block.viewers.add(viewer)
         self.seen[block.number] = block

@@ -23,12 +23,12 @@ import numpy as np
 
 from flowfn.datapoints.components import Datapoints
 
-VERSION = b"flowfn/1"
+PROTOCOL = b"flowfn/1"
 REQUEST_BYTES = 1 << 12
 """What a consumer says is never longer."""
 
 _PLAIN = (type(None), bool, int, float, str)
-_LISTS: dict[type, str] = {list: "l", tuple: "t", Datapoints: "n"}
+_LIST_CODES: dict[type, str] = {list: "l", tuple: "t", Datapoints: "n"}
 
 
 class Malformed(ValueError):
@@ -56,19 +56,19 @@ def _tree(value: Any, buffers: list[memoryview], pickled: bool) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         return value
-    if kind in _LISTS:
-        return [_LISTS[kind], *(_tree(part, buffers, pickled) for part in value)]
+    if kind in _LIST_CODES:
+        return [_LIST_CODES[kind], *(_tree(part, buffers, pickled) for part in value)]
     if kind is dict:
         return ["d", *(_tree(part, buffers, pickled) for item in value.items() for part in item)]
     if kind is bytes:
-        return ["b", _beside(value, buffers)]
-    if kind is np.ndarray and (described := _described(value.dtype)):
+        return ["b", _number_along(value, buffers)]
+    if kind is np.ndarray and (described := _dtype_told(value.dtype)):
         order: Any = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
-        return ["a", described, list(value.shape), order, _beside(_bytes_of(value, order), buffers)]
-    if isinstance(value, np.generic) and (described := _described(value.dtype)):
-        return ["s", described, _beside(value.tobytes(), buffers)]
+        return ["a", described, list(value.shape), order, _number_along(_array_bytes(value, order), buffers)]
+    if isinstance(value, np.generic) and (described := _dtype_told(value.dtype)):
+        return ["s", described, _number_along(value.tobytes(), buffers)]
     if pickled:
-        return ["p", _beside(pickle.dumps(value, protocol=5), buffers)]
+        return ["p", _number_along(pickle.dumps(value, protocol=5), buffers)]
     raise TypeError(
         f"serve(): {kind.__module__}.{kind.__qualname__} is not sent: datapoints are dicts, lists, tuples, str, "
         "bytes, int, float, bool, None and NumPy arrays of plain numbers; map it to those, or give pickle=True to "
@@ -76,7 +76,7 @@ def _tree(value: Any, buffers: list[memoryview], pickled: bool) -> Any:
     )
 
 
-def _beside(data: Any, buffers: list[memoryview]) -> int:
+def _number_along(data: Any, buffers: list[memoryview]) -> int:
     """The number of a buffer that goes along."""
     buffers.append(memoryview(data).cast("B"))
     return len(buffers) - 1
@@ -100,7 +100,7 @@ def _read(tree: Any, buffers: Sequence[Any], pickled: bool) -> Any:
     if type(tree) in _PLAIN:
         return tree
     tag, *parts = tree
-    for kind, letter in _LISTS.items():
+    for kind, letter in _LIST_CODES.items():
         if tag == letter:
             return kind(_read(part, buffers, pickled) for part in parts)
     if tag == "d":
@@ -114,9 +114,9 @@ def _read(tree: Any, buffers: Sequence[Any], pickled: bool) -> Any:
         if order not in ("C", "F"):
             raise Malformed("an array in no order")
         array = np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
-        return _viewed(array, described).reshape([_natural(extent) for extent in shape], order=order)
+        return _array_viewed(array, described).reshape([_natural(extent) for extent in shape], order=order)
     if tag == "s":
-        (scalar,) = _viewed(np.frombuffer(data, np.uint8), *parts)
+        (scalar,) = _array_viewed(np.frombuffer(data, np.uint8), *parts)
         return scalar
     if tag == "p":
         if not pickled:
@@ -125,7 +125,7 @@ def _read(tree: Any, buffers: Sequence[Any], pickled: bool) -> Any:
     raise Malformed(f"there is no {tag!r} among datapoints")
 
 
-def _viewed(data: np.ndarray, described: Any) -> np.ndarray:
+def _array_viewed(data: np.ndarray, described: Any) -> np.ndarray:
     dtype = np.lib.format.descr_to_dtype(_tuples(described))
     if dtype.hasobject or not dtype.itemsize:
         raise Malformed("an array of objects, or of nothing")
@@ -139,7 +139,7 @@ def _tuples(described: Any) -> Any:
     return [(field[0], _tuples(field[1]), *map(tuple, field[2:])) for field in described]
 
 
-def _described(dtype: np.dtype) -> Any:
+def _dtype_told(dtype: np.dtype) -> Any:
     """A dtype in JSON; nothing if it cannot be told in words."""
     if dtype.hasobject or not dtype.itemsize or dtype.metadata:
         return None
@@ -151,7 +151,7 @@ def _described(dtype: np.dtype) -> Any:
     return described if same else None
 
 
-def _bytes_of(array: np.ndarray, order: Any) -> Any:
+def _array_bytes(array: np.ndarray, order: Any) -> Any:
     return np.ascontiguousarray(array.reshape(-1, order=order)).view(np.uint8)
 
 
@@ -161,12 +161,12 @@ def _natural(value: Any) -> int:
     return value
 
 
-def packed(kind: str, **fields: Any) -> list[bytes]:
+def as_message(kind: str, **fields: Any) -> list[bytes]:
     """A message: what speaks the same language, and a header."""
-    return [VERSION, json.dumps({"kind": kind, **fields}, separators=(",", ":")).encode()]
+    return [PROTOCOL, json.dumps({"kind": kind, **fields}, separators=(",", ":")).encode()]
 
 
-def unpacked(frames: Sequence[Any], **types: type) -> tuple[dict[str, Any], Sequence[Any]]:
+def of_message(frames: Sequence[Any], **types: type) -> tuple[dict[str, Any], Sequence[Any]]:
     """The header of a message, and the buffers that came with it; `types` are those that fields have if they are there.
 
     Raises:
@@ -174,8 +174,8 @@ def unpacked(frames: Sequence[Any], **types: type) -> tuple[dict[str, Any], Sequ
     """
     if len(frames) < 2:
         raise Malformed("half a message")
-    if bytes(frames[0]) != VERSION:
-        raise Malformed(f"this end speaks {VERSION.decode()}, the other one {bytes(frames[0][:20])!r}")
+    if bytes(frames[0]) != PROTOCOL:
+        raise Malformed(f"this end speaks {PROTOCOL.decode()}, the other one {bytes(frames[0][:20])!r}")
     try:
         header = json.loads(bytes(frames[1]))
     except (ValueError, RecursionError) as error:

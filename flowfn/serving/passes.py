@@ -13,18 +13,18 @@ from functools import partial
 from typing import Any
 
 from flowfn.parallel.tasks.threads import wait_for
-from flowfn.serving.making import END, FlowThread
-from flowfn.serving.memory import Block
+from flowfn.serving.making import EXHAUSTED, FlowThread
+from flowfn.serving.memory import SharedBlock
 
 
 @dataclass(slots=True, eq=False)
-class Item:
+class Shipment:
     """A datapoint on its way: its place in the pass, its header, its bytes in shared memory or by themselves."""
 
     position: int
     tree: Any
     buffers: list[memoryview]
-    block: Block | None
+    block: SharedBlock | None
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +38,7 @@ class Consumer:
     sent: int = 0
     credit: int = 0
     shares: bool = False
-    held: deque[Item] = field(default_factory=deque)
+    held: deque[Shipment] = field(default_factory=deque)
     gone: float | None = None
 
     @property
@@ -50,17 +50,17 @@ class Consumer:
 class Pass:
     """What both kinds have: the thread that reads the flow, whether it is over, and who takes part."""
 
-    def __init__(self, epoch: int, flow: FlowThread, start: int, pack: Callable[[int, Any], Item]) -> None:
+    def __init__(self, epoch: int, flow: FlowThread, start: int, pack: Callable[[int, Any], Shipment]) -> None:
         self.epoch, self.flow, self.following, self.pack = epoch, flow, start, pack
         self.members: set[Consumer] = set()
         self.waits = True  # for all who are to take part from the beginning on
         self.over = False
 
-    def made(self, ahead: int = 1) -> Item | None:
+    def made(self, ahead: int = 1) -> Shipment | None:
         """The next datapoint of the flow; None behind the last, and while it is being made.
         `ahead`: whether another may be made meanwhile."""
         for value in self.flow.take(ahead) if not self.over else ():
-            if value is not END:
+            if value is not EXHAUSTED:
                 self.following += 1
                 return self.pack(self.following - 1, value)
             self.over = True
@@ -74,9 +74,9 @@ class Queue(Pass):
         super().__init__(*args)
         self.first = self.following  # everything before it is done with
         self.given = set(given)  # what else is
-        self.again: deque[Item] = deque()
+        self.again: deque[Shipment] = deque()
 
-    def next_for(self, consumer: Consumer) -> Item | None:
+    def next_for(self, consumer: Consumer) -> Shipment | None:
         """A datapoint that nobody has; None if there is none now."""
         if self.again:
             return self.again.popleft()
@@ -85,7 +85,7 @@ class Queue(Pass):
                 return item
         return None
 
-    def acknowledged(self, item: Item) -> None:
+    def acknowledged(self, item: Shipment) -> None:
         """A datapoint is done with."""
         self.given.add(item.position)
         while self.first in self.given:
@@ -110,7 +110,7 @@ class Broadcast(Pass):
     def __init__(self, *args: Any, window: int) -> None:
         super().__init__(*args)
         self.window = window
-        self.items: deque[Item] = deque()
+        self.items: deque[Shipment] = deque()
 
     @property
     def first(self) -> int:
@@ -121,7 +121,7 @@ class Broadcast(Pass):
         """Whether one who wants this datapoint next can take part."""
         return self.first <= position <= self.following
 
-    def next_for(self, consumer: Consumer) -> Item | None:
+    def next_for(self, consumer: Consumer) -> Shipment | None:
         """The datapoint behind the last one that it has; None if that would leave the slowest behind."""
         at = consumer.following - self.first
         if at < len(self.items):
@@ -137,7 +137,7 @@ class Broadcast(Pass):
                 self.items.popleft()
         return item
 
-    def acknowledged(self, item: Item) -> None:
+    def acknowledged(self, item: Shipment) -> None:
         """It is kept for those who come later, as long as there is room."""
 
     def ends_for(self, consumer: Consumer) -> bool:
@@ -153,7 +153,7 @@ class Broadcast(Pass):
 class Passes:
     """The passes that are under way, and what is known of the epochs before: a state, as JSON."""
 
-    pack: Callable[[int, Any], Item]  # what makes an item of a datapoint
+    pack: Callable[[int, Any], Shipment]  # what makes an item of a datapoint
 
     def __init__(self, flow: Any, mode: str, window: int, ring: Callable[[], None]) -> None:
         self.flow, self.mode, self.window, self.ring = flow, mode, window, ring

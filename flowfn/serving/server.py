@@ -14,9 +14,9 @@ from flowfn import rules
 from flowfn.extras import needed
 from flowfn.flows.sources import flow as as_flow
 from flowfn.serving.addresses import ADDRESS, KEY, check_key, encrypt, public_half, watch
-from flowfn.serving.consumers import GRACE, Consumers
+from flowfn.serving.consumers import FORGOTTEN_AFTER, Consumers
 from flowfn.serving.making import Bell
-from flowfn.serving.messages import REQUEST_BYTES, packed
+from flowfn.serving.messages import REQUEST_BYTES, as_message
 from flowfn.serving.passes import Passes
 from flowfn.storage.writing import written_whole
 
@@ -161,14 +161,14 @@ class Server:
                 self._hear(TICK)
                 while self._feed() and not self._closing.is_set():
                     self._hear(0)
-                if time.monotonic() - tried > GRACE / 2:
+                if time.monotonic() - tried > FORGOTTEN_AFTER / 2:
                     tried = time.monotonic()
                     with self._lock:
                         self._consumers.look_after()
                     self._save()
         except BaseException as error:
             self._error = error
-            self._consumers.tell(packed("error", text=f"{type(error).__name__}: {error}"))
+            self._consumers.tell(as_message("error", text=f"{type(error).__name__}: {error}"))
             raise
         finally:
             self._let_go()

@@ -22,17 +22,17 @@ from flowfn.datapoints.components import Datapoints
 from flowfn.pickling import scripts
 from flowfn.pickling.reducing import SCRIPTS
 
-HEAD = struct.Struct("<?II")
+DATAPOINT_HEAD = struct.Struct("<?II")
 """Whether it is plain data, how many bytes the pickle has, how many arrays lie beside it. Then the sizes of those."""
 LARGE_ARRAY = 1 << 12
 """Bytes from which on an array lies beside the pickle."""
 ALIGNED = 16
 
 
-def encoded(datapoint: Any) -> bytes:
+def datapoint_bytes(datapoint: Any) -> bytes:
     """A datapoint as bytes.
 
-    >>> decoded(encoded(("a", [1, None], np.arange(3))))
+    >>> datapoint_of(datapoint_bytes(("a", [1, None], np.arange(3))))
     ('a', [1, None], array([0, 1, 2]))
     """
     written = io.BytesIO()
@@ -41,7 +41,7 @@ def encoded(datapoint: Any) -> bytes:
     encoder.dump(datapoint)
     pickled = written.getvalue()
     parts: list[Any] = [
-        HEAD.pack(encoder.plain, len(pickled), len(arrays)),
+        DATAPOINT_HEAD.pack(encoder.plain, len(pickled), len(arrays)),
         *(struct.pack("<Q", len(array)) for array in arrays),
         pickled,
     ]
@@ -52,14 +52,14 @@ def encoded(datapoint: Any) -> bytes:
     return b"".join(parts)
 
 
-def decoded(payload: bytes | memoryview) -> Any:
+def datapoint_of(payload: bytes | memoryview) -> Any:
     """The datapoint again: with containers of its own, and with arrays that nobody can write to."""
     view = memoryview(payload)
-    plain, size, count = HEAD.unpack_from(view)
-    start = HEAD.size + 8 * count
+    plain, size, count = DATAPOINT_HEAD.unpack_from(view)
+    start = DATAPOINT_HEAD.size + 8 * count
     arrays: list[memoryview] = []
     end = start + size
-    for length in struct.unpack_from(f"<{count}Q", view, HEAD.size):
+    for length in struct.unpack_from(f"<{count}Q", view, DATAPOINT_HEAD.size):
         end += -end % ALIGNED
         arrays.append(view[end : end + length])
         end += length

@@ -25,7 +25,7 @@ import numpy as np
 
 from flowfn.blocks import Block, ints
 
-Spot: TypeAlias = tuple[int, int, int]
+RecordSpot: TypeAlias = tuple[int, int, int]
 """Where the bytes of a number are: (which file, offset of their checksum, how many they are)."""
 
 MARKER = "flowfn-cache.txt"
@@ -47,10 +47,10 @@ class SpotTable:
     """Where the bytes of each number are; of several places, the one that was added last is tried first."""
 
     def __init__(self) -> None:
-        self.recent: dict[int, Spot] = {}
+        self.recent: dict[int, RecordSpot] = {}
         self.sorted = np.empty(0, np.int64), np.empty((0, 3), np.int64)
 
-    def add(self, number: int, place: Spot) -> None:
+    def add(self, number: int, place: RecordSpot) -> None:
         """One more."""
         self.recent[number] = place
         if len(self.recent) >= max(MANY_RECORDS, len(self.sorted[0])):
@@ -74,7 +74,7 @@ class SpotTable:
         self.sorted = keys[order], np.concatenate([self.sorted[1], recent, places])[order]
         self.recent = {}  # last, and readers look here first: what moves is seen by all of them
 
-    def find(self, numbers: Block) -> list[Spot | None]:
+    def find(self, numbers: Block) -> list[RecordSpot | None]:
         """A place of each number, None where there is none."""
         recent, (keys, places) = self.recent, self.sorted
         spots: list[Any] = [None] * len(numbers)
@@ -86,7 +86,7 @@ class SpotTable:
             ]
         return [recent.get(number, place) for number, place in zip(ints(numbers), spots)] if recent else spots
 
-    def all(self, number: int) -> list[Spot]:
+    def all(self, number: int) -> list[RecordSpot]:
         """Every place of a number, the newest first."""
         recent, (keys, places) = self.recent, self.sorted
         low, high = keys.searchsorted(number, "left"), keys.searchsorted(number, "right")
@@ -105,7 +105,7 @@ class Writer:
         self.handles: list[BinaryIO] = []
         self.begun, self.written = False, 0.0
 
-    def add(self, number: int, seal: bytes, payload: bytes) -> Spot:
+    def add(self, number: int, seal: bytes, payload: bytes) -> RecordSpot:
         """Put a datapoint to those that wait to be written."""
         place = self.file, self.size, len(payload)
         self.data += (seal, payload)

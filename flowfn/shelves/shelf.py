@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from flowfn.process import forks
-from flowfn.shelves.records import FULL, LAYOUT, MARK, MARKER, OLD, RECORD, SEAL, Spot, SpotTable, Writer
+from flowfn.shelves.records import FULL, LAYOUT, MARK, MARKER, OLD, RECORD, SEAL, RecordSpot, SpotTable, Writer
 
 WORK_PER_LOOK = 10
 """Of a pass's time, at most one part in so many goes into looking for what others have written."""
@@ -188,14 +188,14 @@ class Visit:
         self.shelf.look(at_once=not self.looked)
         self.looked = True
 
-    def read(self, number: int, place: Spot | None = None) -> memoryview | None:
+    def read(self, number: int, place: RecordSpot | None = None) -> memoryview | None:
         """The bytes of a number, from `place` or any other that has them whole; None if there is none."""
         found = None if place is None else self._read(number, place)
         if found is not None:
             return found
         return next(filter(None, (self._read(number, other) for other in self.shelf.table.all(number))), None)
 
-    def _read(self, number: int, place: Spot) -> memoryview | None:
+    def _read(self, number: int, place: RecordSpot) -> memoryview | None:
         file, offset, length = place
         known = self._open(file)
         if known is None or offset < 0 or length < 0:

@@ -32,13 +32,13 @@ def open_zip(file: BinaryIO) -> zipfile.ZipFile:
     ['x', 'y']
     """
     archive = zipfile.ZipFile(file)
-    told, found = _counted(file), len(archive.infolist())
+    told, found = _members_told(file), len(archive.infolist())
     if told not in (found & _MANY, _MANY):
         raise ValueError(f"its directory lists {found} members where its end says {told}; it is damaged")
     return archive
 
 
-def _counted(file: BinaryIO) -> int:
+def _members_told(file: BinaryIO) -> int:
     """How many members there are, as the end of a zip file says."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - _LENGTH - _COMMENT, 0))

@@ -150,7 +150,7 @@ class Opened:
         vars(self).update(state, _handles={})
 
 
-class Pieces:
+class ReadablePieces:
     """A file of which pieces are read, from wherever, by any number of threads at once."""
 
     def __init__(self, path: str, who: str) -> None:

@@ -115,7 +115,7 @@ def _batch(size: int, drop_remainder: bool) -> Any:
     return ff.compose(ff.map(as_words), ff.batch(size, drop_remainder=drop_remainder, collate=ff.as_list))
 
 
-def _planned(ranks: int, tokens: int | None, window: int, padded: bool) -> Any:
+def _planned_stage(ranks: int, tokens: int | None, window: int, padded: bool) -> Any:
     size = 2 * ranks if tokens is None else None
     return ff.compose(
         ff.map(as_words),
@@ -157,7 +157,9 @@ anywhere: Any = st.one_of(
     st.tuples(small, st.booleans()).map(lambda a: lambda: _batch(*a)),
     st.just(lambda: ff.compose(ff.map(as_words), ff.batch(2), ff.unbatch())),
     small.map(lambda n: lambda: ff.shuffle_buffer(n)),
-    st.tuples(st.integers(1, 3), st.sampled_from([None, 7]), small, st.booleans()).map(lambda a: lambda: _planned(*a)),
+    st.tuples(st.integers(1, 3), st.sampled_from([None, 7]), small, st.booleans()).map(
+        lambda a: lambda: _planned_stage(*a)
+    ),
     st.one_of(st.none(), st.integers(0, 4)).map(lambda n: lambda: ff.tap(repr, first=n)),
     st.just(lambda: ff.scan(running_sum, [0])),
     st.just(lambda: ff.take_while(early)),

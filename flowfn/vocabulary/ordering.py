@@ -178,11 +178,11 @@ def subset(indices: Any, n: float) -> Any:
 _WEIGHTS = rules.Rule(
     "a row of numbers >= 0, one for each datapoint, with a finite sum above 0",
     lambda value: value is None or (hasattr(value, "__len__") and not isinstance(value, (str, bytes, dict))),
-    lambda value, others: value is None or _are_weights(np.asarray(value)),
+    lambda value, others: value is None or _are_shares(np.asarray(value)),
 )
 
 
-def _are_weights(weights: np.ndarray) -> bool:
+def _are_shares(weights: np.ndarray) -> bool:
     if weights.ndim != 1 or weights.dtype.kind not in "biuf":
         return False
     with np.errstate(over="ignore"):

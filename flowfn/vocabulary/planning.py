@@ -21,7 +21,7 @@ from flowfn.showing import brief
 from flowfn.vocabulary.balancing import plans
 from flowfn.vocabulary.balancing.costs import Cost, as_integers, costs_of
 from flowfn.vocabulary.balancing.partitions import any_counts
-from flowfn.vocabulary.balancing.plans import Batches, Plan
+from flowfn.vocabulary.balancing.plans import Batches, StepPlan
 from flowfn.vocabulary.bucketing import LENGTH, measure
 
 DATAPOINTS = 2048
@@ -132,7 +132,7 @@ def batch_by_cost(
     [['aaaaaaa', 'b'], ['bb', 'ccccc'], ['ddd'], ['dd']]
     """
     planner = Planner(cost, ranks, size, tokens, microbatches, padded, window)
-    waiting = Waiting(source, mark, length, tokens)
+    waiting = WaitingSteps(source, mark, length, tokens)
     mark.anywhere(waiting.note)
     while (plan := waiting.plan(planner, rng, drop_remainder)) is not None:
         for share in waiting.shares(plan):
@@ -166,23 +166,23 @@ class Planner:
         """How many datapoints are looked at together, at least."""
         return self.size or self.window or max(4096, DATAPOINTS * self.ranks)
 
-    def plan(self, lengths: np.ndarray, key: int, ended: bool) -> Plan | None:
+    def plan(self, lengths: np.ndarray, key: int, ended: bool) -> StepPlan | None:
         """The steps that datapoints of these lengths make; None if that is none, and more may come."""
         costs = as_integers(costs_of("batch_by_cost", self.cost, lengths))
         if self.size is not None:
             return self._step(lengths, costs, key) if ended or len(lengths) == self.size else None
-        shape = plans.Shape(self.ranks, self.microbatches or 1, np.array([self.tokens]))
+        shape = plans.StepShape(self.ranks, self.microbatches or 1, np.array([self.tokens]))
         if self.padded:
             return plans.padded(lengths, costs, shape, key, ended)
         return plans.filled(
             np.maximum(lengths, 1)[:, None], costs, shape, key, ended
         )  # what is empty makes a step, too
 
-    def _step(self, lengths: np.ndarray, costs: np.ndarray, key: int) -> Plan:
+    def _step(self, lengths: np.ndarray, costs: np.ndarray, key: int) -> StepPlan:
         """One step, of all datapoints if there are equally many for each rank."""
         taken = len(lengths) // self.ranks * self.ranks or len(lengths)
-        shares = plans.shared(costs[:taken], self.ranks, key)
-        return Plan(taken, [self._microbatches(lengths, costs, shares)])
+        shares = plans.dealt_shares(costs[:taken], self.ranks, key)
+        return StepPlan(taken, [self._microbatches(lengths, costs, shares)])
 
     def _microbatches(self, lengths: np.ndarray, costs: np.ndarray, shares: np.ndarray) -> list[Batches]:
         if self.tokens is not None:
@@ -192,7 +192,7 @@ class Planner:
         return [[share[part] for part in any_counts(costs[share], count)] for share in shares]
 
 
-class Waiting:
+class WaitingSteps:
     """The datapoints that have been read and are in no step yet, or in one of the steps that are being given.
 
     From the first of them on a pass can go on: they are planned again, and the outputs `given` of that plan left out.
@@ -212,7 +212,7 @@ class Waiting:
         self.mark.upstream = self.stakes[0][1]
         return self.source.position - self.first, self.given
 
-    def plan(self, planner: Planner, rng: np.random.Generator, drop_remainder: bool) -> Plan | None:
+    def plan(self, planner: Planner, rng: np.random.Generator, drop_remainder: bool) -> StepPlan | None:
         """What the next datapoints make; None if there are none, or none that make a whole step."""
         size = planner.datapoints
         rekey(rng, self.outputs)
@@ -244,7 +244,7 @@ class Waiting:
             self.datapoints.append(datapoint)
             self.lengths.append(measured)
 
-    def shares(self, plan: Plan) -> Iterator[Batches]:
+    def shares(self, plan: StepPlan) -> Iterator[Batches]:
         """What each rank does in each step of a plan, without what was given."""
         shares = [share for step in plan.steps for share in step]
         if self.given > len(shares):
@@ -254,7 +254,7 @@ class Waiting:
             )
         yield from shares[self.given :]
 
-    def go_on(self, plan: Plan) -> None:
+    def go_on(self, plan: StepPlan) -> None:
         """All of a plan is given: what it took is let go."""
         self.first, self.outputs, self.given = self.first + plan.taken, self.outputs + sum(map(len, plan.steps)), 0
         del self.datapoints[: plan.taken], self.lengths[: plan.taken]

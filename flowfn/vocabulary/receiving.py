@@ -30,7 +30,7 @@ except ImportError:  # before Python 3.13 no queue could be shut down
         """Never raised."""
 
 
-WAIT = 0.1
+QUEUE_WAIT = 0.1
 """Seconds after which one who waits for a queue looks whether anybody still wants what comes."""
 
 _QUEUE = rules.Rule(
@@ -95,12 +95,12 @@ class Queued:
     def next(self) -> Any:
         """Wait for an item, as long as there is time and somebody wants it."""
         until = math.inf if self.timeout is None else time.monotonic() + self.timeout
-        wait = WAIT if self.timeout is None else min(WAIT, self.timeout)
+        wait = QUEUE_WAIT if self.timeout is None else min(QUEUE_WAIT, self.timeout)
         while True:
             try:
                 return self.queue.get(timeout=wait)
             except Empty:
-                wait = min(WAIT, until - time.monotonic())
+                wait = min(QUEUE_WAIT, until - time.monotonic())
             if wait <= 0:
                 raise TimeoutError(
                     f"from_queue(): no datapoint came within {self.timeout:g} s; does the producer still run? "

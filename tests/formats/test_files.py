@@ -17,7 +17,7 @@ from flowfn.extras import needed
 from flowfn.flows.flow import Flow
 from flowfn.formats import read_tfrecord, read_webdataset, write_tfrecord, write_webdataset
 from flowfn.storage.damage import reading
-from flowfn.storage.files import InOrder, Opened, Pieces, call, file_path, flow_of, is_url, open_file, stamp
+from flowfn.storage.files import InOrder, Opened, ReadablePieces, call, file_path, flow_of, is_url, open_file, stamp
 
 OPTIONAL = [
     "lmdb",
@@ -207,7 +207,7 @@ def test_what_is_behind_a_url_is_opened_through_fsspec(memory):
 @pytest.mark.parametrize("local", [True, False])
 def test_pieces_are_read_from_anywhere_and_end_with_the_file(local, path, memory):
     memory.pipe_file("/lines.txt", path.read_bytes())
-    pieces = Pieces(str(path) if local else "memory://lines.txt", "a test")
+    pieces = ReadablePieces(str(path) if local else "memory://lines.txt", "a test")
     assert pieces.size == 9
     assert [pieces.read(3, 2), pieces.read(0, 100), pieces.read(9, 1), pieces.read(100, 1), pieces.read(0, 0)] == [
         b"bb",
@@ -222,7 +222,7 @@ def test_pieces_are_read_from_anywhere_and_end_with_the_file(local, path, memory
 def test_threads_share_pieces(tmp_path):
     path = tmp_path / "numbers"
     path.write_bytes(b"".join(b"%04d" % i for i in range(4000)))
-    pieces, wrong = Pieces(str(path), "a test"), []
+    pieces, wrong = ReadablePieces(str(path), "a test"), []
     pieces._descriptor = None  # as where a system cannot read from a place
 
     def read(which):

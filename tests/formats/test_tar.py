@@ -160,9 +160,9 @@ def test_shuffling_reads_only_what_it_gives(tmp_path, monkeypatch):
     write_webdataset(tmp_path / "a.tar", [{"bin": bytes(10_000)} for _ in range(100)])
     flow = read_webdataset(tmp_path / "a.tar")
     read = []
-    pieces = shards.Pieces.read
+    pieces = shards.ReadablePieces.read
     monkeypatch.setattr(
-        shards.Pieces, "read", lambda self, offset, length: read.append(length) or pieces(self, offset, length)
+        shards.ReadablePieces, "read", lambda self, offset, length: read.append(length) or pieces(self, offset, length)
     )
     assert sorted(sample["__key__"] for sample in ff.take(5, ff.shuffle(source=flow)))
     assert len(flow) == 100

@@ -20,7 +20,7 @@ import pytest
 import flowfn as ff
 from flowfn.digests import codes
 from flowfn.flows.states import fingerprint
-from flowfn.shelves.encoding import decoded, encoded
+from flowfn.shelves.encoding import datapoint_bytes, datapoint_of
 
 pytestmark = [pytest.mark.everywhere, pytest.mark.timeout(180)]
 
@@ -221,9 +221,12 @@ def test_the_script_has_one_name_in_states_and_datapoints(monkeypatch):
         exec("def double(x): return 2 * x\nclass Kind:\n  def __call__(self, x): return x", names)
         monkeypatch.setattr(sys.modules["__main__"], "Kind", names["Kind"], raising=False)
         kinds.append(
-            (fingerprint(ff.pipe(range(3), ff.map(names["double"]), ff.map(names["Kind"]()))), encoded(names["Kind"]))
+            (
+                fingerprint(ff.pipe(range(3), ff.map(names["double"]), ff.map(names["Kind"]()))),
+                datapoint_bytes(names["Kind"]),
+            )
         )
-        assert decoded(encoded(names["Kind"])) is names["Kind"]
+        assert datapoint_of(datapoint_bytes(names["Kind"])) is names["Kind"]
         assert codes.installed(name) is None
     assert kinds[0] == kinds[1]
 

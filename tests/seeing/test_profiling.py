@@ -13,8 +13,8 @@ from flowfn.seeing.profiling import Profiler
 from flowfn.seeing.profiling.alternatives import reordered, usual
 from flowfn.seeing.profiling.knobs import Knob, _spread
 from flowfn.seeing.profiling.modelling import Lane, seconds_to_hand, simulated
-from flowfn.seeing.profiling.racing import Racer, fitting, race, rate_of
-from flowfn.seeing.profiling.summing import _name_of
+from flowfn.seeing.profiling.racing import Racer, race, rate_of, told_apart
+from flowfn.seeing.profiling.summing import _lane_name
 from flowfn.seeing.profiling.tuning import Search
 
 
@@ -145,8 +145,8 @@ def test_what_races_is_measured_by_turns_and_the_simplest_of_the_near_wins():
     assert jumpy.gain(steady) > 1.5
     assert not jumpy.beats(steady)  # it was not faster in most turns
     assert Racer(ff.flow([1]), "", [1.1, 1.1, 1.1, 0.9]).beats(steady)
-    assert fitting(12, 0.3) == 0
-    assert fitting(12, 60.0) == 12
+    assert told_apart(12, 0.3) == 0
+    assert told_apart(12, 60.0) == 12
 
 
 def test_a_pass_that_is_short_counts_with_what_it_takes_to_begin():
@@ -309,4 +309,4 @@ def test_profiling_never_took_more_than_there_was():
 )
 def test_workers_have_names_in_english(kind, workers, name):
     prefetch = SimpleNamespace(part=SimpleNamespace(name="prefetch"))
-    assert _name_of(Lane(3, (3,), kind, workers, np.ones(4), 1.0, prefetch=prefetch)) == name
+    assert _lane_name(Lane(3, (3,), kind, workers, np.ones(4), 1.0, prefetch=prefetch)) == name

@@ -12,7 +12,7 @@ import pytest
 import flowfn as ff
 from flowfn.seeing.profiling.lanes import _held_by_lock, lanes_of
 from flowfn.seeing.profiling.modelling import Lane
-from flowfn.seeing.profiling.verdicts import Verdict, in_words
+from flowfn.seeing.profiling.verdicts import Verdict, verdict_in_words
 
 N = 25
 LONG, SHORT = 0.010, 0.002
@@ -269,7 +269,7 @@ def test_a_consumer_that_hardly_waits_is_not_told_of_more_workers():
 
 def test_a_remark_begins_with_a_stage_as_it_is_written():
     verdict = Verdict(0.0, 0.0, "", 1.0, None, 1.0, "", False, ("map(f) is slow", "more would help"))
-    assert [*in_words(verdict, 2, 1.0, 0.0, None)][-2:] == ["map(f) is slow.", "More would help."]
+    assert [*verdict_in_words(verdict, 2, 1.0, 0.0, None)][-2:] == ["map(f) is slow.", "More would help."]
 
 
 @pytest.mark.parametrize(("delayed", "held"), [(0.0, True), (0.5, False)])

@@ -18,7 +18,7 @@ import pytest
 
 import flowfn as ff
 from flowfn.serving import addresses, connect, connection, consumers, new_key, serve
-from flowfn.serving.messages import VERSION, Malformed, packed, read, unpacked, write
+from flowfn.serving.messages import PROTOCOL, Malformed, as_message, of_message, read, write
 from flowfn.testing import check, left_behind, same
 from tests.waiting import eventually, in_child, run_script
 
@@ -337,7 +337,7 @@ def test_a_network_that_is_slow_cut_and_parted_loses_nothing(mode, monkeypatch):
     says so. Broadcast: each once, in order. Queue: each, and again no more than was on its way when it was parted."""
     monkeypatch.setattr(connection, "is_shared", lambda *name: False)
     monkeypatch.setattr(connection, "FIRST_RETRY", 0.05)
-    monkeypatch.setattr(consumers, "GRACE", 0.2)
+    monkeypatch.setattr(consumers, "FORGOTTEN_AFTER", 0.2)
     monkeypatch.setattr(addresses, "HEARTBEAT", 50)
     monkeypatch.setattr(addresses, "GIVEN_UP", 200)
     rng, ahead, n = random.Random(mode), 2, 120
@@ -490,13 +490,13 @@ def test_whatever_comes_is_a_datapoint_or_malformed():
         letters = list(text)
         for _ in range(rng.randint(1, 4)):
             letters[rng.randrange(len(letters))] = rng.choice('[]{}",0123456789-.eadltbsp<>|OVUf')
-        frames = [VERSION, b'{"kind":"item","tree":' + "".join(letters).encode() + b"}", *buffers]
+        frames = [PROTOCOL, b'{"kind":"item","tree":' + "".join(letters).encode() + b"}", *buffers]
         with contextlib.suppress(Malformed):
-            header, rest = unpacked(frames, number=int)
+            header, rest = of_message(frames, number=int)
             read(header.get("tree"), rest)
-    for frames in ([], [b""], [b"flowfn/0", b"{}"], [VERSION, b"[" * 5000], [VERSION, b"3"], [VERSION, b"\xff"]):
+    for frames in ([], [b""], [b"flowfn/0", b"{}"], [PROTOCOL, b"[" * 5000], [PROTOCOL, b"3"], [PROTOCOL, b"\xff"]):
         with pytest.raises(Malformed):
-            unpacked(frames)
+            of_message(frames)
 
 
 def test_strangers_end_nothing():
@@ -510,23 +510,23 @@ def test_strangers_end_nothing():
         with context.socket(zmq.DEALER) as stranger:
             stranger.linger = 0
             stranger.connect(server.address)
-            hello = packed("hello", session="s", epoch=0, start=0)
+            hello = as_message("hello", session="s", epoch=0, start=0)
             wrong = [
                 [b""],
-                [VERSION],
+                [PROTOCOL],
                 [b"flowfn/9", hello[1]],
-                packed("hello", session="s", epoch=-1),
-                packed("hello", session=7),
-                packed("welcome", session="s"),
+                as_message("hello", session="s", epoch=-1),
+                as_message("hello", session=7),
+                as_message("welcome", session="s"),
                 [*hello, b"more"],
             ]
             for frames in wrong * 50:
                 stranger.send_multipart(frames)
             assert stranger.poll(2000)
-            assert stranger.recv_multipart()[0] == VERSION
+            assert stranger.recv_multipart()[0] == PROTOCOL
             assert eventually(lambda: server.rejected >= 350)
             stranger.send_multipart(hello)
-            stranger.send_multipart(packed("want", session="s", have=10**6, done=10**6, credit=10**9))
+            stranger.send_multipart(as_message("want", session="s", have=10**6, done=10**6, credit=10**9))
             assert eventually(lambda: server.rejected >= 351)
             stranger.send(bytes(1 << 20))  # longer than any request: the connection ends
             got += list(iterator)

@@ -13,7 +13,7 @@ from lengths import CAPACITY, SHAPES, attention, bimodal, log_normal
 import flowfn as ff
 from flowfn.testing import check
 from flowfn.vocabulary.balancing.costs import as_integers, costs_of
-from flowfn.vocabulary.balancing.filling import Rows, fill
+from flowfn.vocabulary.balancing.filling import RowsToFill, fill_some
 from flowfn.vocabulary.balancing.partitions import any_counts, equal_counts
 from flowfn.vocabulary.balancing.steps import steps_of
 from flowfn.vocabulary.packing.balanced import balanced_fit
@@ -276,7 +276,7 @@ def test_an_endless_stream_of_lengths_is_packed_window_by_window():
 
 def test_filling_never_leaves_a_row_empty():
     for n in range(1, 20):
-        count, row = fill(np.full((20, 1), 5), np.full(20, 5), Rows(n, 1, np.array([10])))
+        count, row = fill_some(np.full((20, 1), 5), np.full(20, 5), RowsToFill(n, 1, np.array([10])))
         assert count == min(2 * n, 20)
         assert set(row.tolist()) == set(range(n))
 

@@ -15,7 +15,7 @@ from mixes import calm
 from sources import streamed
 
 import flowfn as ff
-from flowfn.flows.picks import decoded, encoded
+from flowfn.flows.picks import picks_of, picks_text
 from flowfn.flows.schema import sealed
 from flowfn.testing import check, same
 
@@ -418,8 +418,8 @@ def test_picks_are_written_down_exactly(sources):
     rng = np.random.default_rng(sources)
     for count in (0, 1, 7, 4096):
         picks = rng.integers(sources, size=count).tolist()
-        assert decoded(encoded(picks, sources), sources) == picks
-        assert decoded(encoded(picks, sources).replace(f"{count}:", f"{count + 8}:"), sources) is None
+        assert picks_of(picks_text(picks, sources), sources) == picks
+        assert picks_of(picks_text(picks, sources).replace(f"{count}:", f"{count + 8}:"), sources) is None
 
 
 @pytest.mark.parametrize("form", [list, streamed])

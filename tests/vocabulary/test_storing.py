@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import flowfn as ff
 from flowfn.flows.states import fingerprint
 from flowfn.shelves import shelf as shelves
-from flowfn.shelves.encoding import HEAD, decoded, encoded
+from flowfn.shelves.encoding import DATAPOINT_HEAD, datapoint_bytes, datapoint_of
 from flowfn.shelves.records import MARKER, RECORD, SpotTable
 from flowfn.testing import check, left_behind, same
 from flowfn.vocabulary.keeping import storing
@@ -531,7 +531,7 @@ def test_what_is_marked_as_plain_data_runs_no_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pickled = pickle.dumps(Executed())
     with pytest.raises(KeyError, match="mkdir"):
-        decoded(HEAD.pack(True, len(pickled), 0) + pickled)
+        datapoint_of(DATAPOINT_HEAD.pack(True, len(pickled), 0) + pickled)
     assert not os.path.exists("executed")
 
 
@@ -774,7 +774,7 @@ PLAIN = st.recursive(
 @settings(max_examples=50)
 @given(PLAIN)
 def test_plain_data_comes_out_as_it_went_in(datapoint):
-    assert same(decoded(encoded(datapoint)), datapoint)
+    assert same(datapoint_of(datapoint_bytes(datapoint)), datapoint)
 
 
 def test_a_row_of_a_memory_map_comes_out_as_an_array(tmp_path):

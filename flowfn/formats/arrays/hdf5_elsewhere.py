@@ -99,7 +99,7 @@ class Beside:
         pattern, within = part.file_name, PLACE in part.file_name
         if not within and PLACE not in part.dset_name:
             return (0,)
-        folders = [os.path.dirname(place) for place in _places(pattern, own)] if within else []
+        folders = [os.path.dirname(place) for place in _places_looked_at(pattern, own)] if within else []
         names = [name for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)]
         if not within:
             said = f"{said} is made of {part.dset_name!r} of {pattern}"
@@ -131,7 +131,7 @@ class Beside:
             raise ValueError(
                 f"{said}, and what is behind a URL is read alone; copy both files to one folder, and read them there"
             )
-        places = _places(name, own)
+        places = _places_looked_at(name, own)
         found = next(filter(os.path.exists, places), None)
         if found is None:
             raise ValueError(f"{said}, which is not there: there is no {' and no '.join(places)}; put it back")
@@ -264,7 +264,7 @@ def _check_external(dataset: Any, said: str, own: str) -> None:
         rest -= min(size, rest)
 
 
-def _places(name: str, own: str) -> list[str]:
+def _places_looked_at(name: str, own: str) -> list[str]:
     """Where HDF5 looks for the file of a source, in turn."""
     folder = os.path.dirname(os.path.abspath(own))
     prefixes = [prefix.replace("${ORIGIN}", folder) for prefix in SOURCES.split(":") if prefix]

@@ -19,7 +19,7 @@ from flowfn.flows.flow import Flow
 from flowfn.formats.arrays.hdf5_elsewhere import Beside, broken_link, open_hdf5
 from flowfn.formats.arrays.hdf5_writing import BYTES, write_hdf5
 from flowfn.formats.arrays.stored_rows import StoredArray, StoredRows, flow_of_rows
-from flowfn.formats.joining.members import Form, equal_lengths, form_of, names_in
+from flowfn.formats.joining.members import Makeup, equal_lengths, form_of, names_in
 from flowfn.formats.joining.several import open_paths
 from flowfn.storage.damage import raise_clearly
 from flowfn.storage.files import call, is_url, open_file
@@ -97,7 +97,7 @@ class Hdf5Rows(StoredRows):
             self.encoding,
         )
 
-    def looked_at(self) -> tuple[Form, list[StoredArray]]:
+    def looked_at(self) -> tuple[Makeup, list[StoredArray]]:
         """The datasets as they say they are."""
         with _Hdf5(self.path, (), CHUNK_CACHE, None) as opened:
             there = [name for name in opened.file if opened.holds_rows(name)]

@@ -13,7 +13,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.extras import needed
-from flowfn.formats.joining.members import BLOCK_BYTES, Fill, Form, fill_all
+from flowfn.formats.joining.members import BLOCK_BYTES, Fill, Makeup, fill_columns
 from flowfn.storage.writing import shown, written_whole
 
 BYTES = "flowfn_bytes"
@@ -53,10 +53,10 @@ def write_hdf5(
         h5py.File(yielding, "w") as file,
     ):
 
-        def begin(form: Form, parts: list[Any]) -> list[Fill]:
+        def begin(form: Makeup, parts: list[Any]) -> list[Fill]:
             return [_dataset_fill(h5py, file, name, part, chunk, compression) for name, part in zip(form.names, parts)]
 
-        fill_all(datapoints, "write_hdf5", begin)
+        fill_columns(datapoints, "write_hdf5", begin)
 
 
 class _Yielding:

@@ -22,7 +22,7 @@ from flowfn.flows.flow import Flow
 from flowfn.flows.sources import ArraysNode, Source
 from flowfn.formats.arrays.npy import Header, header_of
 from flowfn.formats.arrays.numpy_writing import LOCAL, write_npy, write_npz
-from flowfn.formats.joining.members import Form, RowKind, equal_lengths, form_of
+from flowfn.formats.joining.members import Makeup, RowKind, equal_lengths, form_of
 from flowfn.formats.joining.several import open_paths
 from flowfn.process import forks
 from flowfn.storage import archives
@@ -102,12 +102,12 @@ class ArrayFile(Columns):
         self.keys, self.bare = self.form.keys, self.form.bare
         self._arrays, self._turn = None, forks.lock()
 
-    def _looked_at(self) -> tuple[list[ArrayMember], Form]:
+    def _looked_at(self) -> tuple[list[ArrayMember], Makeup]:
         where = f"{self.who}(): {self.path}"
         with open_file(self.path, who=f"{self.who}()") as file, reading(self.path, f"{where} cannot be read"):
             if self.who == "read_npy":
                 members = {"": _member(file, "", 0, _file_size(file), where, self.allow_pickle)}
-                form = Form(None, True, [""])
+                form = Makeup(None, True, [""])
                 if not members[""].header.shape:
                     raise ValueError(f"{where} holds a single value, and no rows")
             else:

@@ -13,7 +13,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.formats.arrays.npy import header_for
-from flowfn.formats.joining.members import Fill, Form, fill_all
+from flowfn.formats.joining.members import Fill, Makeup, fill_columns
 from flowfn.storage.writing import shown, written_whole
 
 LOCAL = 30
@@ -82,12 +82,12 @@ def write_npz(path: Any, flow: Any, *, compressed: bool = False, overwrite: bool
     ):
         growing: list[_Growing] = []
 
-        def begin(form: Form, parts: list[Any]) -> list[Fill]:
+        def begin(form: Makeup, parts: list[Any]) -> list[Fill]:
             for number, name in enumerate(form.names):
                 growing.append(stack.enter_context(_Growing(f"{beside}.{number}", "write_npz", name)))
             return [Fill(part, one.name, "write_npz", one.put) for one, part in zip(growing, parts)]
 
-        form, _ = fill_all(datapoints, "write_npz", begin)
+        form, _ = fill_columns(datapoints, "write_npz", begin)
         stack.close()
         with zipfile.ZipFile(beside, "w") as archive:
             for number, name in enumerate(form.names):

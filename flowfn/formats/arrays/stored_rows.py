@@ -17,7 +17,7 @@ from flowfn.datapoints.columns import stackable
 from flowfn.datapoints.components import component
 from flowfn.flows.flow import Flow
 from flowfn.flows.sources import ArraysNode, Source
-from flowfn.formats.joining.members import Form, RowKind
+from flowfn.formats.joining.members import Makeup, RowKind
 from flowfn.storage.damage import raise_clearly, reading
 from flowfn.storage.files import Opened
 
@@ -81,7 +81,7 @@ class StoredRows(Opened):
                 np.empty(kept.shape, kept.dtype)  # a row for which there is no memory is refused before any is wanted
         self.chosen = list(range(len(self.kept)))
 
-    def looked_at(self) -> tuple[Form, list[StoredArray]]:
+    def looked_at(self) -> tuple[Makeup, list[StoredArray]]:
         """What datapoints look like, and the arrays that they are made of."""
         raise TypeError(f"{type(self).__name__} does not say what there is in {self.path}")
 
@@ -144,7 +144,7 @@ class StoredRows(Opened):
         made = copy.copy(self)
         made._handles = self._handles if self.handle is not None else {}
         made.chosen = [component(columns, key) for key in components]
-        made.form = Form(
+        made.form = Makeup(
             list(components) if self.form.keys is not None else None, False, [self.kept[at].name for at in made.chosen]
         )
         return made

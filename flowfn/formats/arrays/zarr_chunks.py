@@ -16,7 +16,7 @@ import numpy as np
 from flowfn.formats.arrays.stored_rows import LARGEST_CHUNK, StoredArray
 from flowfn.storage.recent import Recent
 
-MANY = 1 << 8
+MANY_CHUNKS = 1 << 8
 """How many chunks beside one another are looked up before they are read:
 each that is not there costs as much as one that is."""
 LOOKED = 1 << 20

@@ -20,8 +20,8 @@ from flowfn import rules
 from flowfn.extras import needed
 from flowfn.flows.flow import Flow
 from flowfn.formats.arrays.stored_rows import StoredArray, StoredRows, flow_of_rows
-from flowfn.formats.arrays.zarr_chunks import MANY, ChunkCache, ChunkedArray, Stored
-from flowfn.formats.joining.members import Fill, Form, equal_lengths, fill_all, form_of, names_in
+from flowfn.formats.arrays.zarr_chunks import MANY_CHUNKS, ChunkCache, ChunkedArray, Stored
+from flowfn.formats.joining.members import Fill, Makeup, equal_lengths, fill_columns, form_of, names_in
 from flowfn.formats.joining.several import open_paths
 from flowfn.storage import archives
 from flowfn.storage.damage import raise_clearly
@@ -76,7 +76,7 @@ class ZarrRows(StoredRows):
         """Open the store."""
         return _Zarr(self.path, self.kept)
 
-    def looked_at(self) -> tuple[Form, list[StoredArray]]:
+    def looked_at(self) -> tuple[Makeup, list[StoredArray]]:
         """The arrays as they say they are."""
         zarr: Any = needed("zarr", "read_zarr()", extra="zarr")
         opened = _Zarr(self.path, [])
@@ -87,7 +87,7 @@ class ZarrRows(StoredRows):
                     raise ValueError(
                         f"read_zarr(): {self.path} is one array, in which there is none to choose; leave out arrays="
                     )
-                form, arrays = Form(None, True, [""]), {"": opened.array("")}
+                form, arrays = Makeup(None, True, [""]), {"": opened.array("")}
             else:
                 named = names_in(self.arrays)
                 arrays = {name: opened.array(name) for name in named if isinstance(opened.member(name), zarr.Array)}
@@ -174,7 +174,7 @@ class _Zarr:
         """Which chunks there are, where looking them up may save much."""
         stored = Stored(array, self.path, name)
         plain = not array.dtype.hasobject and array.fill_value is not None and not is_url(self.path)
-        return stored if plain and stored.many > MANY else None
+        return stored if plain and stored.many > MANY_CHUNKS else None
 
     def close(self) -> None:
         """Close the store."""
@@ -237,10 +237,10 @@ def write_zarr(path: Any, flow: Any, *, chunk: int | None = None, overwrite: boo
     ):
         root = zarr.open_group(store, mode="w")
 
-        def begin(form: Form, parts: list[Any]) -> list[Fill]:
+        def begin(form: Makeup, parts: list[Any]) -> list[Fill]:
             return [_array_fill(root, name, part, chunk) for name, part in zip(form.names, parts)]
 
-        fill_all(datapoints, "write_zarr", begin)
+        fill_columns(datapoints, "write_zarr", begin)
 
 
 @functools.cache

@@ -198,7 +198,7 @@ def _dtype_description(dtype: np.dtype) -> Any:
         return None
     described = np.lib.format.dtype_to_descr(dtype) if dtype.names is not None else dtype.str
     try:
-        again = _dtype(described)
+        again = _dtype_described(described)
     except (TypeError, ValueError):
         return None
     if again != dtype or again.type is not dtype.type:
@@ -218,10 +218,10 @@ def _restored(pickles: bool, read: dict[Any, Any]) -> Any:
     """A dict, or what one stands for."""
     if b"nd" in read and b"data" in read:
         if read[b"nd"] is False:
-            return np.frombuffer(read[b"data"], _dtype(read[b"type"]), 1)[0]
+            return np.frombuffer(read[b"data"], _dtype_described(read[b"type"]), 1)[0]
         if read.get(b"kind") == b"O":
             return unpickled(read[b"data"], pickles)
-        return _placed(read[b"data"], _dtype(read[b"type"]), tuple(read[b"shape"]))
+        return _placed(read[b"data"], _dtype_described(read[b"type"]), tuple(read[b"shape"]))
     if b"complex" in read and len(read) == 2:
         told = read[b"data"]
         return complex(told.decode() if isinstance(told, bytes) else told)
@@ -241,7 +241,7 @@ def _placed(data: bytes, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     return np.ndarray(shape, dtype, data)
 
 
-def _dtype(described: Any) -> np.dtype:
+def _dtype_described(described: Any) -> np.dtype:
     return (
         _simple(described)
         if type(described) is str

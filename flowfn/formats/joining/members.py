@@ -23,7 +23,7 @@ class RowKind(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Form(NamedTuple):
+class Makeup(NamedTuple):
     """What datapoints look like: bare values, lists (no keys) or dicts; and where each component lies in the file."""
 
     keys: list[Any] | None
@@ -61,7 +61,7 @@ def dicts(keys: tuple[Any, ...]) -> Callable[[Iterable[Sequence[Any]]], Iterator
     return made(*keys)
 
 
-def form_of(choice: Any, there: Sequence[str], who: str, argument: str, path: str) -> Form:
+def form_of(choice: Any, there: Sequence[str], who: str, argument: str, path: str) -> Makeup:
     """What a user has chosen: one name (bare values), a list of names (lists),
     a dict of names (dicts), None (dicts of all).
 
@@ -70,20 +70,20 @@ def form_of(choice: Any, there: Sequence[str], who: str, argument: str, path: st
         ValueError: there is no such name in the file, or nothing is chosen; the message lists what there is.
     """
     if choice is None:
-        form = Form(list(there), False, list(there))
+        form = Makeup(list(there), False, list(there))
     elif isinstance(choice, str):
-        form = Form(None, True, [choice])
+        form = Makeup(None, True, [choice])
     elif isinstance(choice, Mapping):
-        form = Form(list(choice), False, list(choice.values()))
+        form = Makeup(list(choice), False, list(choice.values()))
     elif isinstance(choice, (list, tuple)):
-        form = Form(None, False, list(choice))
+        form = Makeup(None, False, list(choice))
     else:
         raise TypeError(
             f"{who}(): {argument} must be a name, a list or dict of names, or None for all, got {brief(choice)}"
         )
     missing = [name for name in form.names if name not in there]
     if missing:
-        raise ValueError(f"{who}(): there is no {missing[0]!r} in {path}; there are {_listed(there)}")
+        raise ValueError(f"{who}(): there is no {missing[0]!r} in {path}; there are {_names_listed(there)}")
     if not form.names:
         raise ValueError(
             f"{who}(): {path} holds no arrays"
@@ -119,7 +119,7 @@ def equal_lengths(shapes: Mapping[str, tuple[int, ...]], who: str, argument: str
     return length
 
 
-def parts_of(datapoint: Any, who: str) -> tuple[Form, list[Any]]:
+def parts_of(datapoint: Any, who: str) -> tuple[Makeup, list[Any]]:
     """The form of a datapoint, and its components; those of lists are called by their numbers."""
     if isinstance(datapoint, Mapping):
         keys = list(datapoint)
@@ -128,16 +128,16 @@ def parts_of(datapoint: Any, who: str) -> tuple[Form, list[Any]]:
                 raise TypeError(
                     f"{who}(): the keys of datapoints must be strings, as they are names in the file, got {key!r}"
                 )
-        return Form(keys, False, keys), list(datapoint.values())
+        return Makeup(keys, False, keys), list(datapoint.values())
     if isinstance(datapoint, (list, tuple)):
-        return Form(None, False, [str(number) for number in range(len(datapoint))]), list(datapoint)
-    return Form(None, True, ["0"]), [datapoint]
+        return Makeup(None, False, [str(number) for number in range(len(datapoint))]), list(datapoint)
+    return Makeup(None, True, ["0"]), [datapoint]
 
 
-def parts_as(form: Form, datapoint: Any, who: str) -> list[Any] | None:
+def parts_as(form: Makeup, datapoint: Any, who: str) -> list[Any] | None:
     """The components of a datapoint in the order of those of the first, whose form is `form`; None if it has others.
 
-    >>> parts_as(Form(["x", "y"], False, ["x", "y"]), {"y": 2, "x": 1}, "write_x")
+    >>> parts_as(Makeup(["x", "y"], False, ["x", "y"]), {"y": 2, "x": 1}, "write_x")
     [1, 2]
     """
     own, parts = parts_of(datapoint, who)
@@ -216,15 +216,15 @@ def as_row(value: Any, name: str, who: str, number: int) -> Any:
     return row
 
 
-def fill_all(
-    datapoints: Iterable[Any], who: str, begin: Callable[[Form, list[Any]], Sequence[Fill]]
-) -> tuple[Form, int]:
+def fill_columns(
+    datapoints: Iterable[Any], who: str, begin: Callable[[Makeup, list[Any]], Sequence[Fill]]
+) -> tuple[Makeup, int]:
     """Send all datapoints through the fills that `begin` makes for the components of the first; how many they were.
 
     Raises:
         ValueError: there are no datapoints, or they differ in their components.
     """
-    form: Form | None = None
+    form: Makeup | None = None
     fills: Sequence[Fill] = ()
     number = -1
     for number, datapoint in enumerate(datapoints):
@@ -236,7 +236,7 @@ def fill_all(
         parts = parts_as(form, datapoint, who)
         if parts is None:
             raise ValueError(
-                f"{who}(): all datapoints must have the components of the first, {_listed(form.names)}, "
+                f"{who}(): all datapoints must have the components of the first, {_names_listed(form.names)}, "
                 f"but datapoint {number} is {brief(datapoint)}"
             )
         for fill, part in zip(fills, parts):
@@ -248,5 +248,5 @@ def fill_all(
     return form, number + 1
 
 
-def _listed(names: Sequence[str]) -> str:
+def _names_listed(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:20])) + ", ..." * (len(names) > 20) or "none"

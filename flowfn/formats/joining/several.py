@@ -115,7 +115,7 @@ class Several:
             self.within(int(index))
         files = np.searchsorted(ends, wanted, side="right")
         if len(wanted) and files.min() == files.max():
-            return files[:1], _moved(block, -self._begin(int(files[0])))
+            return files[:1], _block_moved(block, -self._begin(int(files[0])))
         return files, wanted - np.array([0, *ends])[files]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def _each(part: Any, block: Block) -> Any:
     return part.each(block) if hasattr(part, "each") else part.__getitems__(list(ints(block)))
 
 
-def _moved(block: Block, by: int) -> Block:
+def _block_moved(block: Block, by: int) -> Block:
     return range(block.start + by, block.stop + by, block.step) if type(block) is range else np.asarray(block) + by
 
 

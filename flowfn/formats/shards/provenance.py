@@ -23,7 +23,7 @@ from flowfn.storage.writing import written_whole
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """What fixes the content of files: two that are equal make the same."""
 
     shards: int
@@ -47,9 +47,9 @@ class Origin:
         return None
 
 
-def origin_of(flow: Flow[Any], write: Any, shards: int) -> Origin:
+def origin_of(flow: Flow[Any], write: Any, shards: int) -> Provenance:
     """Where the files come from that `write` makes of the next pass over a flow."""
-    return Origin(shards, flow.seed, flow.epoch, pipeline_identity(flow), pipeline_identity(None, write))
+    return Provenance(shards, flow.seed, flow.epoch, pipeline_identity(flow), pipeline_identity(None, write))
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Note:
     path: str
     who: str
 
-    def stale(self, origin: Origin, there: Sequence[str]) -> list[str]:
+    def stale(self, origin: Provenance, there: Sequence[str]) -> list[str]:
         """Those of the files that were there before those of this origin were begun, and are to be written yet.
 
         Raises:
@@ -80,7 +80,7 @@ class Note:
         before = (content or {}).get("before", {})
         return [path for path in there if before.get(path) == _stamp(path, self.who)]
 
-    def keep(self, origin: Origin, before: Sequence[str]) -> None:
+    def keep(self, origin: Provenance, before: Sequence[str]) -> None:
         """Note it, and which files are there that are of another."""
         noted = {**asdict(origin), "before": {path: _stamp(path, self.who) for path in before}}
         with written_whole(self.path, True, self.who) as beside, open(beside, "w", encoding="utf-8") as file:

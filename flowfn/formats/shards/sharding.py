@@ -121,7 +121,7 @@ def _write_missing(writing: Writing, missing: Sequence[int], source: Flow[Any], 
         pieces = {number: _same_pass(source[number :: len(writing.paths)], source) for number in missing}
         _each_by_itself(writing, pieces, processes)
     elif missing:
-        _dealt(writing, missing, _same_pass(source[:], source), processes)
+        _write_dealt(writing, missing, _same_pass(source[:], source), processes)
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ class Failed:
 # Streams
 
 
-def _dealt(writing: Writing, missing: Sequence[int], source: Flow[Any], processes: int | str | None) -> None:
+def _write_dealt(writing: Writing, missing: Sequence[int], source: Flow[Any], processes: int | str | None) -> None:
     """All files at once, from one pass."""
     made = prefetch(AHEAD, source, processes=processes) if processes else source
     with contextlib.closing(shown(_same_pass(made[:], source), _WHO)) as datapoints:

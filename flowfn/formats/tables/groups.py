@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
-from flowfn.formats.joining.members import Form
+from flowfn.formats.joining.members import Makeup
 from flowfn.formats.tables.decoding import DecodedGroup, Tables
 from flowfn.formats.tables.values import DAMAGED, FORM, Agreed, fits, maybe_whole
 from flowfn.storage.damage import raise_clearly, reading
@@ -70,7 +70,7 @@ class TableRows(Opened):
         """What is open, and what has been decoded."""
         return Tables(self)
 
-    def _looked_at(self) -> Form:
+    def _looked_at(self) -> Makeup:
         for at, path in enumerate(self.paths):
             schema, rows = self._layout(path)
             self.groups += [RowGroup(at, number, count) for number, count in enumerate(rows) if count]
@@ -98,7 +98,7 @@ class TableRows(Opened):
                 raise ValueError(f"it says that it has {sum(rows)} rows of no columns")
             return schema, rows
 
-    def _form(self, schema: Any) -> Form:
+    def _form(self, schema: Any) -> Makeup:
         names = list(schema.names)
         if self.columns is not None:
             if not isinstance(self.columns, (list, tuple)) or not all(isinstance(name, str) for name in self.columns):
@@ -110,13 +110,13 @@ class TableRows(Opened):
                 raise ValueError(
                     f"{self.who}(): columns must be some of {there} in {self.path}, got {self.columns!r}{twice}"
                 )
-            return Form(list(self.columns), False, list(self.columns))
+            return Makeup(list(self.columns), False, list(self.columns))
         if len(set(names)) < len(names):
             raise ValueError(
                 f"{self.who}(): {self.path} has columns of the same name: {', '.join(map(repr, names[:20]))}"
             )
         told = (schema.metadata or {}).get(FORM, b"dict")
-        return Form(None if told in (b"list", b"bare") else names, told == b"bare", names)
+        return Makeup(None if told in (b"list", b"bare") else names, told == b"bare", names)
 
     def _check_missing(self, kinds: dict[str, Any]) -> None:
         for name, value in self.missing.items():

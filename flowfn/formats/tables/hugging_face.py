@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from flowfn import rules
 from flowfn.extras import needed
 from flowfn.flows.flow import Flow
-from flowfn.formats.tables.reading import MISSING, ArrowRows
+from flowfn.formats.tables.reading import STAND_INS, ArrowRows
 from flowfn.storage.damage import reading
 from flowfn.storage.files import call, flow_of, is_url
 from flowfn.storage.finding import paths_of
@@ -38,7 +38,7 @@ class Saved(NamedTuple):
     rows: int | None
 
 
-@rules.checked(split=rules.optional(rules.string), arrays=rules.boolean, missing=MISSING)
+@rules.checked(split=rules.optional(rules.string), arrays=rules.boolean, missing=STAND_INS)
 def read_hugging_face(
     folders: Any, split: str | None = None, columns: Any = None, *, arrays: bool = False, missing: Any = None
 ) -> Flow[Any]:
@@ -130,14 +130,14 @@ def _saved(folder: str, split: str | None) -> Saved:
         if os.path.exists(os.path.join(folder, name)):
             place = os.path.join(folder, name)
             with reading(place, f"{WHO}(): {place} cannot be read", "; is it damaged?"):
-                return read(folder, _content(folder, name), split)
+                return read(folder, _json_content(folder, name), split)
     what = "is a file" if os.path.isfile(folder) else f"has none of {STATE}, {SPLITS} and {INFO}"
     raise ValueError(
         f"{WHO}(): {folder} {what}; give the folder that save_to_disk has written, or one of the cache with a {INFO}"
     )
 
 
-def _content(folder: str, name: str) -> dict[str, Any]:
+def _json_content(folder: str, name: str) -> dict[str, Any]:
     path = os.path.join(folder, name)
     if not os.path.exists(path):
         return {}
@@ -162,7 +162,7 @@ def _of_state(folder: str, state: dict[str, Any], split: str | None) -> Saved:
     if any(set(entry) != {"filename"} for entry in state["_data_files"]):
         raise ValueError(f"{WHO}(): {folder} has files of which a part is meant; save_to_disk it anew")
     shown = None if state.get("_output_all_columns") else state.get("_format_columns")
-    return Saved([_there(folder, name) for name in names], shown, _features(_content(folder, INFO)), None)
+    return Saved([_there(folder, name) for name in names], shown, _features(_json_content(folder, INFO)), None)
 
 
 def _features(info: dict[str, Any]) -> Mapping[str, Any]:
@@ -174,7 +174,7 @@ def _of_splits(folder: str, told: dict[str, Any], split: str | None) -> Saved:
     """A data set that was saved as one of several."""
     name = _chosen(folder, list(told["splits"]), split)
     inner = os.path.join(folder, name)
-    return _of_state(inner, _content(inner, STATE), None)
+    return _of_state(inner, _json_content(inner, STATE), None)
 
 
 def _of_cache(folder: str, info: dict[str, Any], split: str | None) -> Saved:

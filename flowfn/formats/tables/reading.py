@@ -18,7 +18,7 @@ from flowfn.storage.damage import warn_caller
 from flowfn.storage.files import call, flow_of, is_url, open_file
 from flowfn.storage.signatures import TABLES, likely_kind
 
-MISSING = rules.optional(
+STAND_INS = rules.optional(
     rules.Rule(
         "a dict, {column: what stands there for a missing value}",
         lambda value: isinstance(value, dict) and all(isinstance(k, str) for k in value),
@@ -27,7 +27,7 @@ MISSING = rules.optional(
 __all__ = ["read_arrow", "read_parquet", "write_arrow", "write_parquet"]
 
 
-@rules.checked(arrays=rules.boolean, missing=MISSING)
+@rules.checked(arrays=rules.boolean, missing=STAND_INS)
 def read_parquet(paths: Any, columns: Any = None, *, arrays: bool = False, missing: Any = None) -> Flow[Any]:
     """A flow of the rows of a Parquet file, or of several with the same columns, as dicts: {column: value}.
 
@@ -60,7 +60,7 @@ def read_parquet(paths: Any, columns: Any = None, *, arrays: bool = False, missi
     return _flow(ParquetRows, paths, columns, arrays, missing, "read_parquet")
 
 
-@rules.checked(arrays=rules.boolean, missing=MISSING)
+@rules.checked(arrays=rules.boolean, missing=STAND_INS)
 def read_arrow(paths: Any, columns: Any = None, *, arrays: bool = False, missing: Any = None) -> Flow[Any]:
     """A flow of the rows of an Arrow file (Feather 2; `.arrow`, also as a stream), or of several, as dicts.
 

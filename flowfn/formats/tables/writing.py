@@ -11,7 +11,7 @@ from more_itertools import ichunked
 
 from flowfn import rules
 from flowfn.extras import needed
-from flowfn.formats.joining.members import Form, parts_as, parts_of
+from flowfn.formats.joining.members import Makeup, parts_as, parts_of
 from flowfn.formats.tables.values import FORM
 from flowfn.storage.writing import shown, written_whole
 
@@ -156,7 +156,7 @@ def _put_groups(pa: Any, pending: list[Any], group: int | None, put: Callable[[A
 def _tables(datapoints: Iterable[Any], who: str, schema: Any) -> Iterator[Any]:
     """Datapoints as Arrow tables of one schema."""
     pa: Any = needed("pyarrow", f"{who}()", extra="parquet")
-    form: Form | None = None
+    form: Makeup | None = None
     number = 0
     for chunk in ichunked(datapoints, ROWS_AT_ONCE):
         rows = []
@@ -181,7 +181,7 @@ def _tables(datapoints: Iterable[Any], who: str, schema: Any) -> Iterator[Any]:
         number += len(rows)
 
 
-def _schema_with_form(schema: Any, form: Form, who: str) -> Any:
+def _schema_with_form(schema: Any, form: Makeup, who: str) -> Any:
     """The schema, which also says what datapoints look like."""
     if schema.names != form.names:
         raise ValueError(f"{who}(): schema must have the columns {form.names}, as datapoints do, got {schema.names}")

@@ -41,7 +41,7 @@ PICKLES = ("pyd", "pkl", "pickle")
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm", "pbm")
 
 _OF_TIFF = ("uint8", "uint16", "int8", "int16", "int32", "float32", "float64")
-_KEPT: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
+_KEPT_WHOLE: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
     **dict.fromkeys(("jpg", "jpeg", "bmp"), (("uint8",), (1, 3))),
     "webp": (("uint8",), (1, 3, 4)),
     "png": (("uint8", "uint16"), (1, 3, 4)),
@@ -167,7 +167,7 @@ def _encoded(last: str, value: Any, who: str) -> bytes | None:
     if last in PICKLES:
         return pickle.dumps(value)
     if last == "npy" and isinstance(value, (np.ndarray, np.generic)):
-        return _saved(value)
+        return _npy_bytes(value)
     if last == "npz" and isinstance(value, Mapping):
         return _archived(value)
     if last in IMAGES and isinstance(value, np.ndarray):
@@ -175,7 +175,7 @@ def _encoded(last: str, value: Any, who: str) -> bytes | None:
     return None
 
 
-def _saved(value: Any) -> bytes:
+def _npy_bytes(value: Any) -> bytes:
     array, file = np.asanyarray(value), io.BytesIO()
     if array.dtype.hasobject:
         raise ValueError("arrays of objects would have to be pickled; write them as pyd, or as json")
@@ -190,7 +190,7 @@ def _archived(arrays: Mapping[Any, Any]) -> bytes:
         for name, array in arrays.items():
             if not isinstance(name, str):
                 raise TypeError(f"the names of arrays must be strings, got {name!r}")
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), _saved(array))
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), _npy_bytes(array))
     return file.getvalue()
 
 
@@ -213,7 +213,7 @@ def _image(last: str, image: np.ndarray, who: str) -> bytes:
 def _check_image(last: str, image: np.ndarray) -> None:
     """Refuse what OpenCV would write as another image, without a word: floats from 0 to 1 black,
     16 bits white, alpha left out."""
-    depths, counts = _KEPT[last]
+    depths, counts = _KEPT_WHOLE[last]
     if image.dtype.name not in depths:
         instead = _INSTEAD.get(image.dtype.kind if image.dtype.kind in "fb" else image.dtype.name, "it as npy")
         raise ValueError(f"{last} keeps {' and '.join(depths)}, got {image.dtype}; write {instead}")

@@ -22,7 +22,7 @@ import numpy as np
 from flowfn.formats.tar.headers import TarReader
 from flowfn.formats.tar.tapes import Headers, Member, members
 from flowfn.process import forks
-from flowfn.storage.files import Pieces, stamp
+from flowfn.storage.files import ReadablePieces, stamp
 from flowfn.storage.recent import Recent
 from flowfn.storage.unpacking import LOOK, PACKED, packing
 from flowfn.storage.writing import written_whole
@@ -156,7 +156,7 @@ class Index:
                     raise lacks(called, key, offsets[0], missing, extensions)
 
 
-def scanned(pieces: Pieces, called: str) -> Index:
+def scanned(pieces: ReadablePieces, called: str) -> Index:
     """Find the samples of a tar file; only its headers are read.
 
     Raises:
@@ -188,7 +188,7 @@ def scanned(pieces: Pieces, called: str) -> Index:
     )
 
 
-def sample_index(pieces: Pieces, path: str, called: str, *, save: bool = False) -> Index:
+def sample_index(pieces: ReadablePieces, path: str, called: str, *, save: bool = False) -> Index:
     """The samples of a tar file: as they stand beside it, if that is of this very file, or else by looking for them.
 
     With `save`, what is found is written beside it.
@@ -263,9 +263,9 @@ class Shards:
     def __init__(self, paths: Sequence[str], stamps: Sequence[Any], indexes: dict[int, Index], who: str) -> None:
         self.paths, self.stamps, self.indexes, self.who = paths, stamps, indexes, who
         self._turn = forks.lock()
-        self._open: Recent[tuple[Pieces, Index]] = Recent(OPEN_SHARDS)
+        self._open: Recent[tuple[ReadablePieces, Index]] = Recent(OPEN_SHARDS)
 
-    def __getitem__(self, number: int) -> tuple[Pieces, Index]:
+    def __getitem__(self, number: int) -> tuple[ReadablePieces, Index]:
         with self._turn:
             shard = self._open.get(number)
             if shard is None:
@@ -273,11 +273,11 @@ class Shards:
                 self._open.put(number, shard)
             return shard
 
-    def _opened(self, number: int) -> tuple[Pieces, Index]:
+    def _opened(self, number: int) -> tuple[ReadablePieces, Index]:
         path = self.paths[number]
         if stamp(path, f"{self.who}()") != self.stamps[number]:
             raise ValueError(f"{self.who}(): {path} has changed since it was opened; call {self.who}() again")
-        pieces = Pieces(path, f"{self.who}()")
+        pieces = ReadablePieces(path, f"{self.who}()")
         if number not in self.indexes:
             self.indexes[number] = sample_index(pieces, path, f"{self.who}(): {path}")
         return pieces, self.indexes[number]

@@ -22,7 +22,7 @@ from flowfn.formats.tar.extensions import Decoding
 from flowfn.formats.tar.index import Index, Shards, lacks, sample_index, sample_parts
 from flowfn.formats.tar.tapes import Tape, payload
 from flowfn.storage.damage import warn_caller
-from flowfn.storage.files import Opened, Pieces, call, file_path, flow_of, is_url, stamp
+from flowfn.storage.files import Opened, ReadablePieces, call, file_path, flow_of, is_url, stamp
 from flowfn.storage.finding import paths_of
 from flowfn.storage.unpacking import PACKED
 from flowfn.vocabulary.transform import flat_map
@@ -209,7 +209,7 @@ class Samples(Opened):
         self._handles: dict[tuple[int, int], Any] = {}
 
         def look(path: str) -> Index:
-            with contextlib.closing(Pieces(path, f"{_READER}()")) as pieces:
+            with contextlib.closing(ReadablePieces(path, f"{_READER}()")) as pieces:
                 return sample_index(pieces, path, f"{_READER}(): {path}", save=save)
 
         with ThreadPoolExecutor(min(SCANNING, len(paths))) as threads:
@@ -246,7 +246,7 @@ class Samples(Opened):
         pieces, index = self.handle[shard]
         return self._sample(pieces, index, number, self.paths[shard])
 
-    def _sample(self, pieces: Pieces, index: Index, number: int, path: str) -> dict[str, Any]:
+    def _sample(self, pieces: ReadablePieces, index: Index, number: int, path: str) -> dict[str, Any]:
         key, extensions, offsets, sizes = index.sample(number)
         sample: dict[str, Any] = {"__key__": key}
         reading = self.reading

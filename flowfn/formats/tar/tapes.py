@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from flowfn.formats.tar import headers
 from flowfn.formats.tar.headers import BLOCK_SIZE, TarReader
 from flowfn.storage.damage import raise_clearly
-from flowfn.storage.files import Pieces
+from flowfn.storage.files import ReadablePieces
 from flowfn.storage.in_order import open_in_order
 from flowfn.storage.unpacking import LARGEST_READ, read_fully, unpacked
 
@@ -51,7 +51,7 @@ class Member(NamedTuple):
 class Headers:
     """A tar file of which only the headers are read."""
 
-    def __init__(self, pieces: Pieces, called: str) -> None:
+    def __init__(self, pieces: ReadablePieces, called: str) -> None:
         self.pieces, self.called, self.position = pieces, called, 0
 
     def read(self, length: int) -> bytes:

@@ -17,7 +17,7 @@ from flowfn.formats.tar.extensions import component_bytes
 from flowfn.formats.tar.headers import BLOCK_SIZE, leads_out
 from flowfn.formats.tar.index import INDEX_SUFFIX, save_index, scanned, split_name
 from flowfn.showing import brief
-from flowfn.storage.files import Pieces, file_path, is_url
+from flowfn.storage.files import ReadablePieces, file_path, is_url
 from flowfn.storage.unpacking import COMPRESSORS, PACKED, packed_by
 from flowfn.storage.writing import refuse_existing, shown, written_whole
 
@@ -199,7 +199,7 @@ class Target:
         if self.overwrite:
             self._remove_others()
         for path in self.paths if self.index else ():
-            with contextlib.closing(Pieces(path, _WRITER)) as pieces:
+            with contextlib.closing(ReadablePieces(path, _WRITER)) as pieces:
                 save_index(scanned(pieces, path), path)
 
     def _undo(self, *error: Any) -> None:

@@ -97,7 +97,7 @@ def read_csv(
     check_encoding(encoding, delimiter + (quote or ""), who)
     files: list[tuple[str, Csv]] = []
     for place in paths_of(path, who):
-        head = _head(place, header, delimiter, quote, encoding)
+        head = _header_of(place, header, delimiter, quote, encoding)
         if files:
             _check_alike(files[0], place, *head[1:])
         wanted = (
@@ -105,7 +105,7 @@ def read_csv(
             if columns is not None or not files or head[1] == files[0][1].names
             else list(files[0][1].names or ())
         )
-        files.append((place, Csv(*head, *_chosen(*head[1:], wanted, types, place), delimiter, quote, encoding)))
+        files.append((place, Csv(*head, *_columns_chosen(*head[1:], wanted, types, place), delimiter, quote, encoding)))
     options = {
         "columns": (columns, None),
         "header": (header, True),
@@ -249,7 +249,7 @@ def _explained(error: Exception) -> str:
     return f"{error}{'; csv.field_size_limit(n) allows longer ones' * ('field larger' in str(error))}"
 
 
-def _head(
+def _header_of(
     path: str, header: Any, delimiter: str, quote: str | None, encoding: str
 ) -> tuple[int, tuple[str, ...] | None, int]:
     """Where the first record begins, the names of the columns, and how many there are."""
@@ -281,7 +281,7 @@ def _check_alike(first: tuple[str, Csv], path: str, names: tuple[str, ...] | Non
         )
 
 
-def _chosen(names: tuple[str, ...] | None, count: int, columns: Any, types: Any, path: str) -> tuple[Any, Any]:
+def _columns_chosen(names: tuple[str, ...] | None, count: int, columns: Any, types: Any, path: str) -> tuple[Any, Any]:
     """The places of the chosen columns, and what to make of which texts."""
     if names is None:
         if columns is not None or isinstance(types, Mapping):

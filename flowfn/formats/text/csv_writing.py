@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
-from flowfn.formats.joining.members import Form, parts_as, parts_of
+from flowfn.formats.joining.members import Makeup, parts_as, parts_of
 from flowfn.formats.text.record_files import write_records
 
 CHARACTER = rules.Rule(
@@ -56,7 +56,7 @@ def write_csv(
 
     def encoded(datapoints: Iterator[Any]) -> Iterator[bytes]:
         record = _RecordWriter(delimiter, quote, encoding)
-        form: Form | None = None
+        form: Makeup | None = None
         for number, datapoint in enumerate(datapoints):
             if form is None:
                 form, first = parts_of(datapoint, who)

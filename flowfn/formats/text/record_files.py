@@ -24,7 +24,7 @@ from flowfn.formats.text.kept_starts import kept_starts
 from flowfn.process import forks
 from flowfn.storage.compression import compressing, opened_in_order, suffix_of, telling
 from flowfn.storage.damage import Unreadable, warn_of_end
-from flowfn.storage.files import InOrder, Opened, Pieces, flow_of, is_url, stamp
+from flowfn.storage.files import InOrder, Opened, ReadablePieces, flow_of, is_url, stamp
 from flowfn.storage.writing import shown, written_whole
 
 PIECE = 1 << 18
@@ -76,10 +76,10 @@ class RecordFile(Opened):
         if suffix_of(self.path) is None and not is_url(
             self.path
         ):  # here, where the user is told once, whoever reads it
-            with contextlib.closing(Pieces(self.path, f"{who}()")) as pieces:
+            with contextlib.closing(ReadablePieces(self.path, f"{who}()")) as pieces:
                 self.look_at_end(pieces)
 
-    def look_at_end(self, file: Pieces) -> None:
+    def look_at_end(self, file: ReadablePieces) -> None:
         """Warn of an end that may be none."""
         tail = file.read(max(file.size - TAIL, self.form.start), TAIL).rpartition(b"\n")[2]
         if tail and not self.form.ends(tail):
@@ -95,7 +95,7 @@ class RecordFile(Opened):
     def open(self) -> _Records:
         """Open the file; the index is made when it is wanted."""
         if suffix_of(self.path) is None:
-            pieces = Pieces(self.path, f"{self.who}()")
+            pieces = ReadablePieces(self.path, f"{self.who}()")
             if is_url(self.path):
                 self.look_at_end(pieces)
             return _Records(self, pieces)
@@ -163,7 +163,7 @@ class _InMemory:
 class _Records:
     """An open file, and where its records begin."""
 
-    def __init__(self, records: RecordFile, file: Pieces | _InMemory) -> None:
+    def __init__(self, records: RecordFile, file: ReadablePieces | _InMemory) -> None:
         self.path, self.who, self.form, self.file = records.path, records.who, records.form, file
         self.indexes, self._turn = records.indexes, forks.lock()
         self.stamp, self.save_index = records.stamp, records.save_index

@@ -16,7 +16,7 @@ import numpy as np
 
 from flowfn.extras import needed
 from flowfn.storage.damage import Unreadable, reading
-from flowfn.storage.files import Pieces
+from flowfn.storage.files import ReadablePieces
 from flowfn.storage.in_order import open_in_order
 from flowfn.storage.recent import Recent
 from flowfn.storage.signatures import GZIP, ZLIB, likely_kind
@@ -58,7 +58,7 @@ def framed(payload: bytes, crc: Callable[[Any], int]) -> bytes:
     return b"".join((length, CHECKSUM.pack(masked(crc(length))), payload, CHECKSUM.pack(masked(crc(payload)))))
 
 
-def begins(pieces: Pieces, called: str, crc: Callable[[Any], int]) -> np.ndarray:
+def begins(pieces: ReadablePieces, called: str, crc: Callable[[Any], int]) -> np.ndarray:
     """Where each record of a file begins, and where the last one ends; only heads are read.
 
     Raises:
@@ -84,7 +84,7 @@ def begins(pieces: Pieces, called: str, crc: Callable[[Any], int]) -> np.ndarray
     return np.array(starts, np.int64)
 
 
-def payload_at(pieces: Pieces, begin: int, end: int, crc: Callable[[Any], int]) -> bytes:
+def payload_at(pieces: ReadablePieces, begin: int, end: int, crc: Callable[[Any], int]) -> bytes:
     """What is in the record at a place of a file, if it is whole.
 
     Raises:
@@ -131,7 +131,9 @@ def payloads_of(block: bytes, begins: np.ndarray, ends: np.ndarray, crc: Callabl
     return payloads if whole.all() else payloads[: int(whole.argmin())]
 
 
-def in_order(path: str, compression: str | None, who: str) -> Generator[tuple[int, int, memoryview], None, None]:
+def payloads_in_order(
+    path: str, compression: str | None, who: str
+) -> Generator[tuple[int, int, memoryview], None, None]:
     """(number, where it begins, payload) of the records of a file, one after the other.
 
     Raises:
@@ -142,7 +144,7 @@ def in_order(path: str, compression: str | None, who: str) -> Generator[tuple[in
         file = raw if compression is None else unpacked_by(compression, raw, f"{who}()")
         number = at = 0
         while True:
-            head = _read(file, RECORD_HEAD.size, path, called, number, at)
+            head = _read_slowly(file, RECORD_HEAD.size, path, called, number, at)
             if not head:
                 return
             if len(head) < RECORD_HEAD.size:
@@ -150,7 +152,7 @@ def in_order(path: str, compression: str | None, who: str) -> Generator[tuple[in
             length, checksum = RECORD_HEAD.unpack(head)
             if masked(crc(head[: LENGTH.size])) != checksum:
                 raise corrupt(called, number, at, "the checksum of its length is wrong", head[:2] if not at else b"")
-            rest = _read(file, length + CHECKSUM.size, path, called, number, at)
+            rest = _read_slowly(file, length + CHECKSUM.size, path, called, number, at)
             if len(rest) < length + CHECKSUM.size:
                 raise _cut(called, number, at, length + AROUND, len(rest) + RECORD_HEAD.size)
             try:
@@ -161,7 +163,7 @@ def in_order(path: str, compression: str | None, who: str) -> Generator[tuple[in
             number, at = number + 1, at + length + AROUND
 
 
-def _read(file: Any, size: int, path: str, called: str, number: int, at: int) -> bytes:
+def _read_slowly(file: Any, size: int, path: str, called: str, number: int, at: int) -> bytes:
     """So many bytes, a few at a time: no memory is set aside for what is not there."""
     parts: list[bytes] = []
     with reading(path, f"{called}: what is compressed is torn in record {number} (byte {at} of what it unpacks to)"):
@@ -179,12 +181,12 @@ class OpenFiles:
 
     def __init__(self, paths: list[str], who: str) -> None:
         self._paths, self._who = paths, who
-        self._open: Recent[Pieces] = Recent(OPEN_RECORD_FILES)
+        self._open: Recent[ReadablePieces] = Recent(OPEN_RECORD_FILES)
 
-    def __getitem__(self, number: int) -> Pieces:
+    def __getitem__(self, number: int) -> ReadablePieces:
         pieces = self._open.get(number)
         if pieces is None:
-            pieces = Pieces(self._paths[number], self._who)
+            pieces = ReadablePieces(self._paths[number], self._who)
             self._open.put(number, pieces)
         return pieces
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from flowfn.formats.tfrecord.framing import AROUND, begins, checksums
-from flowfn.storage.files import Pieces, is_url, open_file
+from flowfn.storage.files import ReadablePieces, is_url, open_file
 from flowfn.storage.writing import written_whole
 
 IDX_SUFFIX = ".idx"
 """What the name of an index has behind that of its file."""
 
 
-def record_index(path: str, pieces: Pieces, save: bool, who: str) -> np.ndarray:
+def record_index(path: str, pieces: ReadablePieces, save: bool, who: str) -> np.ndarray:
     """Where each record of a file begins, and where the last one ends.
 
     With `save` it is read from beside the file, if it is of a file of this length, and else written there.

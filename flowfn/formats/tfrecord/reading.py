@@ -23,7 +23,7 @@ from flowfn.formats.tfrecord import framing
 from flowfn.formats.tfrecord.examples import from_example, is_form
 from flowfn.formats.tfrecord.indexing import record_index
 from flowfn.storage.damage import Unreadable
-from flowfn.storage.files import InOrder, Opened, Pieces, call, flow_of, is_url, stamp
+from flowfn.storage.files import InOrder, Opened, ReadablePieces, call, flow_of, is_url, stamp
 from flowfn.storage.finding import paths_of
 
 SPAN = 1 << 18
@@ -218,7 +218,9 @@ class Records(Opened):
                     raise self._error_for(files[at], numbers[at], begin, error) from error
                 at = last
 
-    def _near(self, pieces: Pieces, file: int, number: int, begins: np.ndarray, ends: np.ndarray) -> Iterator[Any]:
+    def _near(
+        self, pieces: ReadablePieces, file: int, number: int, begins: np.ndarray, ends: np.ndarray
+    ) -> Iterator[Any]:
         """Records that follow one another in a file, read at once."""
         begin, crc = int(begins[0]), framing.checksums("read_tfrecord()")
         payloads = framing.payloads_of(pieces.read(begin, int(ends[-1]) - begin), begins - begin, ends - begin, crc)
@@ -269,7 +271,7 @@ class RecordsInOrder(InOrder):
         """The datapoints from `start` on; those before it are not decoded."""
         read = self.form.reader
         for path in self.paths:
-            with contextlib.closing(framing.in_order(path, self.compression, self.who)) as records:
+            with contextlib.closing(framing.payloads_in_order(path, self.compression, self.who)) as records:
                 for number, at, payload in records:
                     if start:
                         start -= 1

@@ -18,7 +18,7 @@ from flowfn.blocks import Block
 from flowfn.datapoints.columns import Columns, readonly, stackable
 from flowfn.formats.joining.members import RowKind
 from flowfn.formats.joining.several import SeveralColumns
-from flowfn.formats.tokens.layouts import Layout, layout_of
+from flowfn.formats.tokens.layouts import TokenLayout, layout_of
 from flowfn.process import forks
 from flowfn.storage.damage import reading
 from flowfn.storage.recent import Recent
@@ -50,7 +50,7 @@ class TokenFile:
 
     bare = True
 
-    def __init__(self, path: str, stamp: tuple[int, int], layout: Layout, shape: RowShape, who: str) -> None:
+    def __init__(self, path: str, stamp: tuple[int, int], layout: TokenLayout, shape: RowShape, who: str) -> None:
         self.path, self.stamp, self.layout, self.shape, self.who = path, stamp, layout, shape, who
         self.tokens = layout.tokens(path, stamp[0], who)
         self.count = shape.rows(self.tokens)

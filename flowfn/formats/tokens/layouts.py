@@ -22,7 +22,7 @@ LLM_C_HEADER = 1024
 """Bytes of its header."""
 INDEX_MAGIC = b"MMIDIDX\0\0"
 """What an index of Megatron-LM begins with."""
-PACKED = (".gz", ".bz2", ".xz", ".zst")
+COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 _NPY_MARGIN = 12
 
 
@@ -40,7 +40,7 @@ DTYPE = rules.Rule(
 )
 
 
-class Layout(NamedTuple):
+class TokenLayout(NamedTuple):
     """Of what dtype tokens are, how many bytes stand before them, and what says so ("" if nothing does)."""
 
     dtype: np.dtype
@@ -65,14 +65,14 @@ class Layout(NamedTuple):
         return held // self.dtype.itemsize
 
 
-def layout_of(path: str, size: int, dtype: np.dtype | None, header: int | None, who: str) -> Layout:
+def layout_of(path: str, size: int, dtype: np.dtype | None, header: int | None, who: str) -> TokenLayout:
     """What stands before the tokens of a file of so many bytes; `header` bytes, if that is given.
 
     Raises:
         ValueError: it says that its tokens are of another dtype, or more or fewer; or it does not say, and nor does the
             caller.
     """
-    if path.lower().endswith(PACKED):
+    if path.lower().endswith(COMPRESSED_SUFFIXES):
         raise ValueError(
             f"{who}(): {path} is compressed, as its name says; decompress it before, to be mapped into memory"
         )
@@ -93,7 +93,7 @@ def layout_of(path: str, size: int, dtype: np.dtype | None, header: int | None, 
             return told
     if dtype is None:
         raise ValueError(f"{who}(): {path} does not say of what dtype its tokens are; give dtype")
-    return Layout(dtype, header or 0, "")
+    return TokenLayout(dtype, header or 0, "")
 
 
 def llm_c_header(dtype: np.dtype, count: int) -> bytes:
@@ -102,23 +102,23 @@ def llm_c_header(dtype: np.dtype, count: int) -> bytes:
     return struct.pack("<3i", magic, version, count).ljust(LLM_C_HEADER, b"\0")
 
 
-def _of_npy(head: bytes, path: str, size: int, who: str) -> Layout:
+def _of_npy(head: bytes, path: str, size: int, who: str) -> TokenLayout:
     header = header_of(io.BytesIO(head), f"{who}(): {path}")
     if len(header.shape) != 1 or header.dtype.kind not in "iu":
         raise ValueError(
             f"{who}(): tokens are one row of integers, but {path} holds {header.dtype} {header.shape}; read_npy reads "
             "the rows of an array"
         )
-    return _counted(Layout(header.dtype, header.size, ".npy"), header.shape[0], path, size, who)
+    return _counted(TokenLayout(header.dtype, header.size, ".npy"), header.shape[0], path, size, who)
 
 
-def _of_llm_c(head: bytes, path: str, size: int, who: str) -> Layout | None:
+def _of_llm_c(head: bytes, path: str, size: int, who: str) -> TokenLayout | None:
     magic, version, count = struct.unpack_from("<3i", head.ljust(LLM_C_HEADER, b"\0"))
     dtype: Any = LLM_C.get((magic, version))
-    return None if dtype is None else _counted(Layout(dtype, LLM_C_HEADER, "llm.c"), count, path, size, who)
+    return None if dtype is None else _counted(TokenLayout(dtype, LLM_C_HEADER, "llm.c"), count, path, size, who)
 
 
-def _counted(layout: Layout, count: Any, path: str, size: int, who: str) -> Layout:
+def _counted(layout: TokenLayout, count: Any, path: str, size: int, who: str) -> TokenLayout:
     held = layout.tokens(path, size, who)
     if held != count:
         raise ValueError(

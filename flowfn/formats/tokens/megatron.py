@@ -73,7 +73,7 @@ def read_megatron(
     if length is None:
         kind = Sequences if sequences else Documents
         return flow_of(together([kind(one, "read_megatron") for one in found], "read_megatron"), "read_megatron", text)
-    slices = _slices(found, length, _numbers(order), segments, sequences)
+    slices = _slices(found, length, _document_numbers(order), segments, sequences)
     return Flow(Source(slices, ArraysNode, name="read_megatron", shown=text))
 
 
@@ -88,7 +88,7 @@ def _slices(found: list[str], length: int, order: np.ndarray | None, segments: b
     return rows_of_files(files, "read_megatron")
 
 
-def _numbers(order: Any) -> np.ndarray | None:
+def _document_numbers(order: Any) -> np.ndarray | None:
     """The numbers of documents, of whatever says them one after the other."""
     if order is None:
         return None

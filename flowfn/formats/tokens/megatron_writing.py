@@ -15,11 +15,11 @@ from flowfn.formats.tokens.writing import tokens_of, write_row
 from flowfn.storage.files import file_path, is_url
 from flowfn.storage.writing import shown, written_whole
 
-LONGEST = 2**31 - 1
+LONGEST_SEQUENCE = 2**31 - 1
 """How many tokens a sequence has at most."""
 
 
-def _is_known(value: Any) -> bool:
+def _is_dtype(value: Any) -> bool:
     try:
         return np.dtype(value) in DTYPES.values()
     except TypeError:
@@ -29,7 +29,7 @@ def _is_known(value: Any) -> bool:
 _DTYPE = rules.Rule(
     "one of " + ", ".join(dtype.name for dtype in DTYPES.values()),
     lambda value: isinstance(value, (str, type, np.dtype)),
-    lambda value, others: _is_known(value),
+    lambda value, others: _is_dtype(value),
 )
 
 
@@ -64,12 +64,12 @@ def write_megatron(prefix: Any, flow: Any, dtype: Any, *, overwrite: bool = Fals
     ):
         with open(beside, "wb", 1 << 20) as file:
             for number, document in enumerate(datapoints):
-                for sequence in _sequences(document):
+                for sequence in _sequences_of(document):
                     tokens = tokens_of(sequence, kind, number, "write_megatron")
-                    if len(tokens) > LONGEST:
+                    if len(tokens) > LONGEST_SEQUENCE:
                         raise ValueError(
-                            f"write_megatron(): sequences have at most {LONGEST} tokens, datapoint {number} has "
-                            f"{len(tokens)}"
+                            f"write_megatron(): sequences have at most {LONGEST_SEQUENCE} tokens, "
+                            f"datapoint {number} has {len(tokens)}"
                         )
                     lengths.append(write_row(file, tokens))
                 firsts.append(len(lengths))
@@ -81,7 +81,7 @@ def write_megatron(prefix: Any, flow: Any, dtype: Any, *, overwrite: bool = Fals
                 os.remove(f"{final}.idx")
 
 
-def _sequences(document: Any) -> list[Any]:
+def _sequences_of(document: Any) -> list[Any]:
     """The sequences of a document: itself, if it is a row of numbers."""
     nested = isinstance(document, (list, tuple)) and len(document) > 0 and np.ndim(document[0]) > 0
     return list(document) if nested else [document]

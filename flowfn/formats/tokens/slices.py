@@ -20,7 +20,7 @@ from flowfn.formats.joining.members import RowKind
 from flowfn.formats.tokens.documents import Indexed
 from flowfn.formats.tokens.files import RowShape, TokenFile, rows_in
 from flowfn.formats.tokens.indexes import DocumentIndex
-from flowfn.formats.tokens.layouts import Layout
+from flowfn.formats.tokens.layouts import TokenLayout
 
 
 class SliceFile(TokenFile):
@@ -38,7 +38,7 @@ class SliceFile(TokenFile):
         _ = index.tokens
 
 
-class Pieces(NamedTuple):
+class DocumentPieces(NamedTuple):
     """Which parts of documents make slices, one behind the other: at which token each begins, and how long it is."""
 
     begins: np.ndarray
@@ -128,7 +128,7 @@ class Slices(Indexed):
         )
         return [made[at] for at in self.chosen]
 
-    def _tokens(self, wanted: np.ndarray, pieces: Pieces, shape: tuple[int, int]) -> np.ndarray:
+    def _tokens(self, wanted: np.ndarray, pieces: DocumentPieces, shape: tuple[int, int]) -> np.ndarray:
         tokens = self.index.tokens
         if self.order is None:
             found: np.ndarray = Columns(rows_in(tokens.view(np.uint8), tokens.dtype, self.shape)).rows(wanted)
@@ -139,7 +139,7 @@ class Slices(Indexed):
         np.concatenate(parts, out=made.reshape(-1))
         return made
 
-    def _pieces(self, wanted: np.ndarray) -> Pieces:
+    def _pieces(self, wanted: np.ndarray) -> DocumentPieces:
         """The pieces of some slices, one slice behind the other."""
         ends, shifts = self._layout()
         first = wanted * self.shape.stride
@@ -152,7 +152,7 @@ class Slices(Indexed):
         lengths = np.minimum(ends[document + 1], last.repeat(counts)) - start
         begins = start + shifts[document]
         whole = lengths > 0  # documents without tokens are in no slice
-        return Pieces(begins, lengths) if whole.all() else Pieces(begins[whole], lengths[whole])
+        return DocumentPieces(begins, lengths) if whole.all() else DocumentPieces(begins[whole], lengths[whole])
 
 
 def refuse_modes(index: DocumentIndex) -> None:
@@ -166,7 +166,7 @@ def refuse_modes(index: DocumentIndex) -> None:
 
 def slice_file(prefix: str, dtype: np.dtype, length: int, who: str, stamp: tuple[int, int]) -> SliceFile:
     """Slices of one prefix, of which nothing is looked at yet but the size."""
-    return SliceFile(f"{prefix}.bin", stamp, Layout(dtype, 0, ""), RowShape(length + 1, length), who)
+    return SliceFile(f"{prefix}.bin", stamp, TokenLayout(dtype, 0, ""), RowShape(length + 1, length), who)
 
 
 def _segments(lengths: np.ndarray, shape: tuple[int, int]) -> list[np.ndarray]:

@@ -47,10 +47,10 @@ def tokens_of(value: Any, dtype: np.dtype, number: int, who: str) -> np.ndarray:
     return given.astype(dtype, copy=False)
 
 
-_HEADER = rules.one_of("llm.c", None)
+_HEAD_STYLE = rules.one_of("llm.c", None)
 
 
-@rules.checked(dtype=DTYPE, header=_HEADER, overwrite=rules.boolean)
+@rules.checked(dtype=DTYPE, header=_HEAD_STYLE, overwrite=rules.boolean)
 def write_tokens(path: Any, flow: Any, dtype: Any, *, header: str | None = None, overwrite: bool = False) -> None:
     """Write the tokens of all datapoints, one behind the other, to a file of nothing but tokens.
 

@@ -20,10 +20,10 @@ from flowfn.parallel.crossing.reducers import is_plain
 CONTIGUOUS, WRITEABLE = 0x1, 0x400
 """Of the flags of an array, as NumPy counts them."""
 
-FEW = 4
+FEW_TO_BUNDLE = 4
 """Up to so many datapoints go as they are."""
 
-DEEP = 4
+BUNDLED_LEVELS = 4
 """So many levels of lists, tuples and dicts are looked into."""
 
 
@@ -50,7 +50,7 @@ def bundled(datapoints: list[Any]) -> Any:
     hold something that is elsewhere too.
     """
     met: list[int] = []
-    if len(datapoints) <= FEW or not _holds_numpy(datapoints[0]):
+    if len(datapoints) <= FEW_TO_BUNDLE or not _holds_numpy(datapoints[0]):
         return datapoints
     try:
         made = _bundled(datapoints, met, 0)
@@ -65,7 +65,7 @@ class _Other(Exception):
 
 def _holds_numpy(datapoint: Any, depth: int = 0) -> bool:
     """Whether an array, or a number of NumPy's, is in a datapoint."""
-    if type(datapoint) in (list, tuple, dict) and depth <= DEEP:
+    if type(datapoint) in (list, tuple, dict) and depth <= BUNDLED_LEVELS:
         inner = datapoint.values() if type(datapoint) is dict else datapoint
         return any(_holds_numpy(one, depth + 1) for one in inner)
     return isinstance(datapoint, (np.ndarray, np.generic))
@@ -78,17 +78,17 @@ def _bundled(values: list[Any], met: list[int], depth: int) -> Any:
         plain = not others and issubclass(kind, np.generic) and np.dtype(kind).type is kind
         return Bundle(list, np.array(values)) if plain and is_plain(np.dtype(kind)) else values
     kind = kinds.pop()
-    if kinds or depth > DEEP or kind not in (np.ndarray, list, tuple, dict):
+    if kinds or depth > BUNDLED_LEVELS or kind not in (np.ndarray, list, tuple, dict):
         raise _Other
     met.extend(map(id, values))
     if kind is np.ndarray:
-        return _taken_apart(values)
+        return _bundled_arrays(values)
     keys = tuple(values[0]) if kind is dict else ()
     if len({*map(len, values)}) > 1 or (kind is dict and not all(map(partial(_has_keys, keys), values))):
         raise _Other
     columns = [*zip(*(map(dict.values, values) if kind is dict else values))]
     made = [_bundled([*column], met, depth + 1) for column in columns]
-    return Bundle(_rows, kind, keys, made) if any(type(one) is Bundle for one in made) else values
+    return Bundle(_made_rows, kind, keys, made) if any(type(one) is Bundle for one in made) else values
 
 
 def _has_keys(keys: tuple[Any, ...], value: dict[Any, Any]) -> bool:
@@ -96,7 +96,7 @@ def _has_keys(keys: tuple[Any, ...], value: dict[Any, Any]) -> bool:
     return tuple(value) == keys and {*map(type, value)} <= {str}
 
 
-def _taken_apart(arrays: list[np.ndarray]) -> Any:
+def _bundled_arrays(arrays: list[np.ndarray]) -> Any:
     """Arrays of one dtype as their shapes and their bytes."""
     dtypes, flags = {*map(id, map(attrgetter("dtype"), arrays))}, {*map(attrgetter("flags.num"), arrays)}
     alike = len(dtypes) == 1 and len({one & WRITEABLE for one in flags}) == 1 and is_plain(arrays[0].dtype)
@@ -104,14 +104,14 @@ def _taken_apart(arrays: list[np.ndarray]) -> Any:
     if not (alike and small and all(one & CONTIGUOUS for one in flags)):
         return arrays
     stored = bytearray if arrays[0].flags.writeable else np.ndarray.tobytes
-    return Bundle(_arrays, arrays[0].dtype, [*map(attrgetter("shape"), arrays)], [*map(stored, arrays)])
+    return Bundle(_made_arrays, arrays[0].dtype, [*map(attrgetter("shape"), arrays)], [*map(stored, arrays)])
 
 
-def _arrays(dtype: np.dtype, shapes: list[Any], stored: list[bytes]) -> list[Any]:
+def _made_arrays(dtype: np.dtype, shapes: list[Any], stored: list[bytes]) -> list[Any]:
     return [*map(np.ndarray, shapes, repeat(dtype), stored)]  # type: ignore[arg-type]
 
 
-def _rows(kind: Callable[..., Any], keys: Sequence[Any], columns: list[list[Any]]) -> list[Any]:
+def _made_rows(kind: Callable[..., Any], keys: Sequence[Any], columns: list[list[Any]]) -> list[Any]:
     rows = zip(*columns)
     if kind is dict:
         return [*map(dict, map(zip, repeat(keys), rows))]

@@ -32,7 +32,7 @@ UNUSED_SECONDS = 1.0
 """Seconds after which a worker closes a slot that it has not used."""
 
 
-class Name(NamedTuple):
+class SlotName(NamedTuple):
     """How to find a slot: its path, the number of its file, since paths are used again,
     and the period in which it is used."""
 
@@ -103,7 +103,7 @@ class Slot(MappedFile, forks.Owned):
     def __init__(self, period: int = 0) -> None:
         fd = os.memfd_create("flowfn", os.MFD_CLOEXEC)
         super().__init__(fd)
-        self.name = Name(f"/proc/{self.owner}/fd/{fd}", os.fstat(fd).st_ino, period)
+        self.name = SlotName(f"/proc/{self.owner}/fd/{fd}", os.fstat(fd).st_ino, period)
 
     def close(self) -> None:
         """Give its pages back now, whoever still has it mapped.
@@ -238,7 +238,7 @@ class _OpenSlots:
         self.slots: OrderedDict[int, tuple[MappedFile, float]] = OrderedDict()
         self.lock = forks.lock()  # a thread looks after what is idle
 
-    def get(self, name: Name) -> MappedFile:
+    def get(self, name: SlotName) -> MappedFile:
         with self.lock:
             if name.period != self.period:
                 self.slots.clear()
@@ -257,7 +257,7 @@ class _OpenSlots:
                 self.slots.popitem(last=False)
 
 
-def _open(name: Name) -> MappedFile:
+def _open(name: SlotName) -> MappedFile:
     """The memory of a slot, in another process than its own."""
     try:
         memory = MappedFile(os.open(name.path, os.O_RDWR | os.O_CLOEXEC))
@@ -272,6 +272,6 @@ _open_slots = _OpenSlots()
 open_slot, tidy = _open_slots.get, _open_slots.tidy
 
 
-def open_array(name: Name) -> memoryview:
+def open_array(name: SlotName) -> memoryview:
     """The bytes of a slot that holds an array, to be read only."""
     return _open(name).memory.toreadonly()

@@ -24,7 +24,7 @@ import numpy as np
 from flowfn.datapoints.buffers import SMALL
 from flowfn.parallel.crossing import reducers
 from flowfn.parallel.crossing.reducers import reducer
-from flowfn.parallel.crossing.slots import Desk, Name, Slot, open_array
+from flowfn.parallel.crossing.slots import Desk, Slot, SlotName, open_array
 from flowfn.parallel.tasks.versions import Ledger, goes_whole
 from flowfn.pickling import by_value as pickling
 from flowfn.pickling import reducing
@@ -53,7 +53,7 @@ def pack_value(value: Any, desk: Desk | None = None, ledger: Ledger | None = Non
     if ledger is None:
         with contextlib.suppress(Exception):  # what cannot be found by name goes by value, or says below why it cannot
             return _pack_with(_Pickler, value, desk, apart)
-    return _pack_with(_whole(reducers.array, ledger), value, desk, apart)
+    return _pack_with(_pickler_by_value(reducers.array, ledger), value, desk, apart)
 
 
 def _pack_with(pickler: Callable[..., Any], value: Any, desk: Desk | None, apart: bool) -> Parcel:
@@ -157,14 +157,14 @@ def _by_value() -> Any:
     return ByValue
 
 
-def _whole(reduced: Callable[[np.ndarray], Any], ledger: Ledger | None) -> Callable[..., Any]:
+def _pickler_by_value(reduced: Callable[[np.ndarray], Any], ledger: Ledger | None) -> Callable[..., Any]:
     """A pickler of that class, with what it makes of arrays, and where it notes what goes by name."""
     return functools.partial(_by_value(), reduced=reduced, ledger=ledger)
 
 
 def dumped(value: Any, ledger: Ledger | None = None) -> bytes:
     """A value as bytes, with what cannot be found by name."""
-    return _dumps(_whole(reducers.array, ledger), value, lambda buffer: True)
+    return _dumps(_pickler_by_value(reducers.array, ledger), value, lambda buffer: True)
 
 
 def pack_tree(tree: Any, shares: bool, ledger: Ledger) -> tuple[bytes, list[Slot]]:
@@ -183,7 +183,7 @@ def pack_tree(tree: Any, shares: bool, ledger: Ledger) -> tuple[bytes, list[Slot
         slots.append(slot)
         return _array_in, (slot.name, array.dtype, array.shape)
 
-    return _dumps(_whole(shared, ledger), tree, lambda buffer: True), slots
+    return _dumps(_pickler_by_value(shared, ledger), tree, lambda buffer: True), slots
 
 
 _shared: dict[int, tuple[weakref.ref[np.ndarray], Slot]] = {}
@@ -217,7 +217,7 @@ def _equal(slot: Slot, content: np.ndarray) -> bool:
     )
 
 
-def _array_in(name: Name, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+def _array_in(name: SlotName, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     return np.ndarray(shape, dtype, buffer=open_array(name))
 
 

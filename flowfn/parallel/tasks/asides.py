@@ -19,7 +19,7 @@ class Aside(Protocol):
 _speakers: dict[Any, Callable[[], Aside | None]] = {}
 
 
-def speaks(key: Any, says: Callable[[], Aside | None]) -> None:
+def has_to_say(key: Any, says: Callable[[], Aside | None]) -> None:
     """From now on ask `says`, when a task is done in this process, whether there is anything to say."""
     _speakers[key] = says
 

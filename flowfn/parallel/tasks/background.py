@@ -46,7 +46,7 @@ class Channel(forks.Owned):
         self.lock = forks.lock()
         self.changed = threading.Condition(self.lock)
         self.closed = False
-        self.thread: Maker | None = None
+        self.thread: ChannelThread | None = None
 
     def put(self, output: Any, facts: dict[int, Anchor], error: BaseException | None = None) -> bool:
         """Wait for room and add an output; False if nobody wants it any more."""
@@ -98,7 +98,7 @@ class Channel(forks.Owned):
         """
         claim = Claim()
         self.claim = weakref.ref(claim, lambda _: self.close(wait=False))
-        self.thread = Maker(self, node, replace(run, tallies=Tallies(run.tallies.facts())), start)
+        self.thread = ChannelThread(self, node, replace(run, tallies=Tallies(run.tallies.facts())), start)
         with Deferred():
             self.thread.start()
         return claim
@@ -223,7 +223,7 @@ class Intake(Channel):
             self.coming.set_result(None)
 
 
-class Maker(Thread):
+class ChannelThread(Thread):
     """The thread of a channel. A source that waits in it for something from outside asks now and
     then whether to go on."""
 
@@ -244,7 +244,7 @@ class Maker(Thread):
         return (
             channel is not None
             and not channel.closed
-            and (not isinstance(self.consumer, Maker) or self.consumer.wanted())
+            and (not isinstance(self.consumer, ChannelThread) or self.consumer.wanted())
         )
 
 

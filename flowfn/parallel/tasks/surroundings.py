@@ -52,11 +52,11 @@ def keep(variables: Iterable[str]) -> None:
 @contextlib.contextmanager
 def keeping() -> Iterator[None]:
     """What is set while this lasts stays as it is, whatever others say."""
-    before = read()
+    before = current_settings()
     try:
         yield
     finally:
-        after = read()
+        after = current_settings()
         old, new = before["environment"], after["environment"]
         keep(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         _own_settings.update(
@@ -103,7 +103,7 @@ def _set_directory(directory: str | None) -> None:
 def _filters() -> list[tuple[Any, ...]]:
     """The filters of warnings, their categories by name."""
     return [
-        (action, _pattern(text), _named(kind), _pattern(module), line)
+        (action, _pattern(text), _category_named(kind), _pattern(module), line)
         for action, text, kind, module, line in warnings.filters
     ]
 
@@ -123,7 +123,7 @@ def _pattern(text: Any) -> tuple[str, int] | None:
     return None if text is None else (text, 0) if isinstance(text, str) else (text.pattern, text.flags)
 
 
-def _named(kind: Any) -> Any:
+def _category_named(kind: Any) -> Any:
     """A category by its name, which may not have been imported where it is wanted;
     one of a script or a notebook itself."""
     return kind if kind.__module__ in ("__main__", "__mp_main__") else (kind.__module__, kind.__qualname__)
@@ -230,7 +230,7 @@ SETTINGS = (
 )
 
 
-def read() -> dict[str, Any]:
+def current_settings() -> dict[str, Any]:
     """The settings of this process and thread, of those modules that are in use."""
     return {setting.name: setting.read() for setting in SETTINGS if setting.module in sys.modules}
 

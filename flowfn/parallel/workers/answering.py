@@ -20,7 +20,7 @@ from flowfn.kinds.runs import Anchor, Outputs, Run
 from flowfn.kinds.tallies import Tallies, anchors, let_go
 from flowfn.parallel.crossing.bundles import bundled
 from flowfn.parallel.crossing.errors import Portable, Record
-from flowfn.parallel.crossing.slots import Denied, Desk, Name, open_slot
+from flowfn.parallel.crossing.slots import Denied, Desk, SlotName, open_slot
 from flowfn.parallel.crossing.transport import Parcel, pack_value, unpack_value
 from flowfn.parallel.tasks.asides import said
 from flowfn.parallel.tasks.task import REMEMBERED, Feed, Reply, UnfinishedTask, perform, stop_task, weight
@@ -173,7 +173,7 @@ def learn_tree(digest: bytes, pickled: bytes) -> None:
         _failed[digest] = error
 
 
-def answer_learned(digest: bytes, call: Callable[[Node, Feed], Reply], name: Name | None, parcel: Parcel) -> Answer:
+def answer_learned(digest: bytes, call: Callable[[Node, Feed], Reply], name: SlotName | None, parcel: Parcel) -> Answer:
     """`answer_task` where the tree was told before."""
     return answer_task(digest, None, call, name, parcel)
 
@@ -182,7 +182,7 @@ def answer_task(
     digest: bytes,
     pickled: bytes | Callable[[], bytes] | None,
     call: Callable[[Node, Feed], Reply],
-    name: Name | None,
+    name: SlotName | None,
     parcel: Parcel,
     apart: bool = False,
 ) -> Answer:
@@ -231,7 +231,7 @@ def _watched(desk: Desk) -> bool:
     return desk.watched
 
 
-def _desk(name: Name | None, used: int) -> tuple[Desk | None, str]:
+def _desk(name: SlotName | None, used: int) -> tuple[Desk | None, str]:
     if name is None:
         return None, ""
     try:

@@ -14,12 +14,12 @@ from typing import Any
 
 from flowfn.parallel.tasks import asides
 
-MOST = 1000
+MOST_RECORDS = 1000
 """How many records of a task are kept: the newest."""
 
 
 @dataclass(frozen=True)
-class Records:
+class LogRecords:
     """Records on their way."""
 
     records: list[logging.LogRecord]
@@ -35,7 +35,7 @@ class Forwarding(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.NOTSET)
-        self.records: deque[logging.LogRecord] = deque(maxlen=MOST)
+        self.records: deque[logging.LogRecord] = deque(maxlen=MOST_RECORDS)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a record in a form that can travel: its message in words, its traceback as text."""
@@ -44,17 +44,17 @@ class Forwarding(logging.Handler):
         if record.exc_info:
             sent.exc_text = sent.exc_text or logging.Formatter().formatException(record.exc_info)
             sent.exc_info = None
-        plain = {name: value for name, value in vars(sent).items() if _travels(value)}
+        plain = {name: value for name, value in vars(sent).items() if _goes_as_is(value)}
         vars(sent).clear()
         vars(sent).update(plain)
         self.records.append(sent)
 
-    def taken(self) -> Records | None:
+    def taken(self) -> LogRecords | None:
         """Those that came since."""
-        return Records([self.records.popleft() for _ in range(len(self.records))]) if self.records else None
+        return LogRecords([self.records.popleft() for _ in range(len(self.records))]) if self.records else None
 
 
-def _travels(value: Any) -> bool:
+def _goes_as_is(value: Any) -> bool:
     return value is None or isinstance(value, (str, int, float, bool))
 
 
@@ -63,4 +63,4 @@ def forward() -> None:
     if not isinstance(logging.lastResort, Forwarding):
         handler = Forwarding()
         logging.lastResort = handler
-        asides.speaks("logs", handler.taken)
+        asides.has_to_say("logs", handler.taken)

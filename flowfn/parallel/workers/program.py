@@ -71,7 +71,7 @@ def packed(
             f"{culprit(tree)} cannot be sent to a worker process: {error}; "
             "make what it holds in the worker (per_process), or prefetch with threads="
         ) from error
-    settings = surroundings.read() if follows else None
+    settings = surroundings.current_settings() if follows else None
     pickled = dumped(tuple(Program(settings, setup.pickled if setup else b"", ledger.versions(), stages)))
     return Packed(hashlib.blake2b(pickled, digest_size=16).digest(), pickled, slots)
 

@@ -19,7 +19,7 @@ class Calls:
     """
 
     def __init__(self, flow: Flow[Any]) -> None:
-        self.reached = dict(_reached(flow, flow.node, "flow"))
+        self.reached = dict(_ways_to(flow, flow.node, "flow"))
 
     def of(self, place: int, run: Run, number: int) -> str:
         """The call, or "" if there is none."""
@@ -28,12 +28,12 @@ class Calls:
         return as_called("flowfn.replay", self.reached[place], str(number), seed=str(run.seed), epoch=str(run.epoch[0]))
 
 
-def _reached(flow: Flow[Any], node: Node, path: str) -> Iterator[tuple[int, str]]:
+def _ways_to(flow: Flow[Any], node: Node, path: str) -> Iterator[tuple[int, str]]:
     """(place, how it is written) of the stages of a tree that are alone what they are in it."""
     if _draw_alike(flow.node, node):
         yield node.place, path
     for number, (source, above) in enumerate(zip(flow.sources, node.sources)):
-        yield from _reached(source, above, f"{path}.sources[{number}]")
+        yield from _ways_to(source, above, f"{path}.sources[{number}]")
 
 
 def _draw_alike(alone: Node, within: Node) -> bool:

@@ -83,7 +83,7 @@ def _follow(walk: Walk, node: Node, cells: dict[int, list[list[Spot]]], ways: Wa
         by_epoch[spot.epoch].append(spot)
     for spots in by_epoch.values():
         numbers = sorted(spot.number for spot in spots)
-        for spot, part, run in _parts(walk, node, ways.runs[spots[0]], numbers, ways.others):
+        for spot, part, run in _first_parts(walk, node, ways.runs[spots[0]], numbers, ways.others):
             ways.made_of.setdefault(spot, []).append(part)
             ways.runs[part] = run
     most = min(IN_ROW // len(cells[node.place]), IN_CELL)
@@ -95,7 +95,7 @@ def _follow(walk: Walk, node: Node, cells: dict[int, list[list[Spot]]], ways: Wa
                     cell.append(part)
 
 
-def _parts(
+def _first_parts(
     walk: Walk, node: Node, run: Run, numbers: list[int], others: Counter[Spot]
 ) -> Iterator[tuple[Spot, Spot, Run]]:
     """(output, part, the part's run) for the first parts of some outputs of a node."""

@@ -22,8 +22,8 @@ from flowfn.seeing.explaining import kind_word, tree_lines
 from flowfn.seeing.looking.calls import Calls
 from flowfn.seeing.looking.drawing_anew import drawn_anew, draws, kept
 from flowfn.seeing.looking.following import Ways, stage_behind, ways_up
-from flowfn.seeing.looking.page import Cell, Item, Look, Row
-from flowfn.seeing.looking.recording import Recording, SeenNode, Spot, recorded
+from flowfn.seeing.looking.page import Card, Cell, Look, Row
+from flowfn.seeing.looking.recording import SeenNode, Sighting, Spot, recorded
 from flowfn.seeing.looking.views import Sight, View, compared
 from flowfn.seeing.tracing import pass_of
 
@@ -97,7 +97,7 @@ def looked_at(flow: Flow[Any], n: int, sight: Sight, seconds: float = math.inf) 
             inputs[spot] = kept(datapoint, len(inputs))
         return sight.whatever(datapoint)
 
-    recording = Recording(note, seconds)
+    recording = Sighting(note, seconds)
     copied = recorded(flow, recording)
     seed, epoch, known = pass_of(flow, None, None, None, "look")
     run = Run(seed, (epoch,), base=known.base, anchors=anchors(known.anchors), gaps=gaps(copied, known))
@@ -117,18 +117,18 @@ def looked_at(flow: Flow[Any], n: int, sight: Sight, seconds: float = math.inf) 
         for part in ways.made_of.get(spot, ())[:1]
         if inputs[part]
     }
-    rows = Rows(flow, copied.node, recording, ways, others, dropped)
+    rows = StageRows(flow, copied.node, recording, ways, others, dropped)
     return Look(repr(flow), seed, epoch, read, copied.node.length(run), tuple(rows.every(read)))
 
 
-class Rows:
+class StageRows:
     """What was found, stage by stage."""
 
     def __init__(
         self,
         flow: Flow[Any],
         root: Node,
-        recording: Recording,
+        recording: Sighting,
         ways: Ways,
         others: dict[Spot, list[View]],
         dropped: list[Dropped],
@@ -166,14 +166,14 @@ class Rows:
         noted = [spot for spot in spots if spot in self.recording.notes]
         return Cell(tuple(self._item(node, column, spot) for spot in noted), kept=len(noted) < len(spots))
 
-    def _item(self, node: Node, column: int, spot: Spot) -> Item:
+    def _item(self, node: Node, column: int, spot: Spot) -> Card:
         ways, view = self.ways, self.recording.notes[spot]
         parts = [part for part in dict.fromkeys(ways.made_of.get(spot, ())) if part in self.recording.notes]
         if len(parts) == 1 and not ways.others[spot]:
             view = compared(view, self.recording.notes[parts[0]])
         self.ids[column, spot] = f"c{column}-{len(self.ids)}"
         origins = [f"{name} {index}" if self.several else f"{index}" for name, index in ways.sources[spot]]
-        return Item(
+        return Card(
             id=self.ids[column, spot],
             number=spot.number,
             round=spot.epoch[1:],

@@ -31,7 +31,7 @@ def _seen(flow: Flow[Any]) -> tuple[str, str]:
     """(a page in a frame, why there is none)."""
     try:
         refuse_one_shot(flow)
-        return pages.framed(looked_at(flow, COLUMNS, Sight(), SECONDS).html, height=640), ""
+        return pages.in_frame(looked_at(flow, COLUMNS, Sight(), SECONDS).html, height=640), ""
     except TooSlow:
         return "", f"look(flow) takes longer than {SECONDS:.0f} s here"
     except Exception as error:  # of somebody's stage: iterating will raise it

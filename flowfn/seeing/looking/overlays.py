@@ -13,7 +13,7 @@ from flowfn.seeing.pictures import COLOURS, SIDE, coloured, encoded, images_in
 _NAMED = {"boxes": re.compile(r"box", re.I), "points": re.compile(r"point|coord|landmark", re.I)}
 
 
-def overlaid(parts: Sequence[tuple[str, np.ndarray | None]]) -> dict[int, dict[str, Any]]:
+def overlays_of(parts: Sequence[tuple[str, np.ndarray | None]]) -> dict[int, dict[str, Any]]:
     """How an image with masks, boxes or points beside it is drawn, and the masks: by their numbers among the parts."""
     arrays = [(number, name, array) for number, (name, array) in enumerate(parts) if array is not None and array.size]
     colour = (one for one in arrays if one[2].ndim == 3 and one[2].shape[-1] in (1, 3, 4) and images_in(one[2])[0])

@@ -20,7 +20,7 @@ MOST, EACH = 4_000_000, 400
 
 
 @dataclass(frozen=True)
-class Item:
+class Card:
     """An output of a stage: its number there, what is seen of it, how long it took; `parts` are the ids of the items
     above that it was made of, `others` how many more it was made of; `draws` what else would be drawn."""
 
@@ -41,7 +41,7 @@ class Item:
 class Cell:
     """What of a stage's outputs went into one output of the flow; `kept`: some was not made again, but kept."""
 
-    items: tuple[Item, ...]
+    items: tuple[Card, ...]
     kept: bool = False
 
 
@@ -90,7 +90,7 @@ class Look:
             fits=budget.fits,
             spare=budget.spare,
             begin_row=budget.begin_row,
-            time=in_words,
+            time=time_in_words,
             size=size_in_words,
             brief=brief,
             total=of_how_many(self.length),
@@ -98,8 +98,8 @@ class Look:
         return pages.page(
             f"look: {self.flow}" if len(self.flow) < 120 else "look",
             body,
-            style=pages.written("look.css"),
-            script=pages.written("look.js"),
+            style=pages.template_text("look.css"),
+            script=pages.template_text("look.js"),
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -113,7 +113,7 @@ class Look:
 
     def _repr_html_(self) -> str | None:
         try:
-            return pages.framed(self.html, height=640)
+            return pages.in_frame(self.html, height=640)
         except ImportError:  # without jinja2 a notebook shows the lines of text
             return None
 
@@ -131,7 +131,7 @@ class Budget:
 
     def fits(self, view: View) -> bool:
         """Whether a view fits, without its parts; then it has its place."""
-        self.left -= EACH + _length(view.drawn)
+        self.left -= EACH + _drawn_length(view.drawn)
         return self.left >= 0
 
     def spare(self) -> bool:
@@ -139,17 +139,19 @@ class Budget:
         return self.left > self.share / 2
 
 
-def _length(drawn: Any) -> int:
+def _drawn_length(drawn: Any) -> int:
     """How many characters there are in what something is drawn with."""
     if isinstance(drawn, str):
         return len(drawn)
-    return sum(map(_length, drawn.values() if isinstance(drawn, dict) else drawn if isinstance(drawn, list) else ()))
+    return sum(
+        map(_drawn_length, drawn.values() if isinstance(drawn, dict) else drawn if isinstance(drawn, list) else ())
+    )
 
 
-def in_words(seconds: float) -> str:
+def time_in_words(seconds: float) -> str:
     """A time in the unit that reads best.
 
-    >>> in_words(0.00123), in_words(2.5), in_words(4e-7)
+    >>> time_in_words(0.00123), time_in_words(2.5), time_in_words(4e-7)
     ('1.2 ms', '2.5 s', '0.4 µs')
     """
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):

@@ -38,7 +38,7 @@ class TooSlow(BaseException):
     """Looking takes longer than it may. No error of the pipeline's, so no `guard` takes it for one."""
 
 
-class Recording:
+class Sighting:
     """What is noted of one pass: of each wanted spot, what `note` makes of the datapoint, and how long that took."""
 
     def __init__(self, note: Callable[[Spot, Any], Any], seconds: float = math.inf) -> None:
@@ -109,7 +109,7 @@ class SeenNode(Each):
         return Outputs(self._passing(run, inputs, count(start), lineage), None, [inputs], start)
 
     def _passing(self, run: Run, inputs: Outputs, numbers: Iterator[int], pairs: bool = False) -> Iterator[Any]:
-        recording: Recording = self.part.arguments["recording"]
+        recording: Sighting = self.part.arguments["recording"]
         return recording.passing(self.sources[0].place, run, inputs, numbers, pairs)
 
 
@@ -118,7 +118,7 @@ def seen(recording: Any, source: Any) -> Any:
     """What a stage gives."""
 
 
-def recorded(flow: Flow[Any], recording: Recording, copies: dict[int, Flow[Any]] | None = None) -> Flow[Any]:
+def recorded(flow: Flow[Any], recording: Sighting, copies: dict[int, Flow[Any]] | None = None) -> Flow[Any]:
     """A copy of a tree that is recorded behind every stage; a flow used twice stays one, and its caches are new."""
     copies = {} if copies is None else copies
     if id(flow) not in copies:

@@ -14,7 +14,7 @@ from flowfn.parallel.tasks.task import weight
 from flowfn.rules import is_number
 from flowfn.seeing import pictures
 from flowfn.seeing.cells import COMPONENTS, NESTED, cells_of, is_row_of_numbers, one_line, range_of, shown_parts
-from flowfn.seeing.looking.overlays import overlaid
+from flowfn.seeing.looking.overlays import overlays_of
 from flowfn.showing import brief
 
 SAMPLED = 1 << 22
@@ -63,14 +63,14 @@ class Sight:
 
     def of(self, value: Any, name: str = "", depth: int = 0) -> View:
         """A view of a value and of all that is in it."""
-        array = _as_array(value)
+        array = _axes_of(value)
         if array is not None:
             return self._array(value, array, name)
         if (depth or (isinstance(value, list) and len(value) > COMPONENTS)) and is_row_of_numbers(value):
             return self._row(value, np.asarray(value), name)
         named = list(shown_parts(value, depth))
         most = NESTED if depth else COMPONENTS
-        sight, over = self._hearing(value), overlaid([(key, _as_table(part)) for key, part in named[:most]])
+        sight, over = self._hearing(value), overlays_of([(key, _as_table(part)) for key, part in named[:most]])
         views = tuple(
             replace(sight._within(key).of(part, key, depth + 1), **over.get(number, {}))
             for number, (key, part) in enumerate(named[:most])
@@ -79,7 +79,7 @@ class Sight:
         summed = zlib.crc32(repr([type(value).__name__, len(named), *((one.name, one.sum) for one in views)]).encode())
         whole = summed if named and len(views) == len(named) else zlib.crc32(_said_of(value), summed)
         more = len(named) - len(views)
-        size = _bytes_of(value, views, more)
+        size = _view_bytes(value, views, more)
         return View(name, cells_of(value, depth), whole, size, parts=views, more=more, **drawn)
 
     def _within(self, name: str) -> Sight:
@@ -175,7 +175,7 @@ def sampled(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _as_array(value: Any) -> np.ndarray | None:
+def _axes_of(value: Any) -> np.ndarray | None:
     """A value as an array, if it is one with axes, of whatever library."""
     if not hasattr(value, "dtype") or not getattr(value, "shape", ()):
         return None
@@ -189,7 +189,7 @@ def _as_array(value: Any) -> np.ndarray | None:
 
 def _as_table(value: Any) -> np.ndarray | None:
     """The same, and of a short list of rows of numbers."""
-    array = _as_array(value)
+    array = _axes_of(value)
     rows = value if isinstance(value, (list, tuple)) and len(value) <= ROWS else ()
     if array is None and rows and all(map(is_row_of_numbers, rows)) and len(set(map(len, rows))) == 1:
         return np.array(rows, np.float64)
@@ -200,7 +200,7 @@ def _sum_of(array: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"", len(array.shape))
 
 
-def _bytes_of(value: Any, parts: Sequence[View], others: int) -> int:
+def _view_bytes(value: Any, parts: Sequence[View], others: int) -> int:
     """About how many bytes a value has: of many parts, the others are taken to be like the first."""
     if parts:
         return sum(part.bytes for part in parts) * (len(parts) + others) // len(parts)

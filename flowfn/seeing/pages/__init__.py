@@ -7,6 +7,6 @@ Values go into templates by jinja2 with escaping on, so a string from somebody's
 policy in the page's head allows no script but those that are written into it, and nothing to be fetched.
 """
 
-from flowfn.seeing.pages.rendering import framed, page, rendered, written
+from flowfn.seeing.pages.rendering import in_frame, page, rendered, template_text
 
-__all__ = ["framed", "page", "rendered", "written"]
+__all__ = ["in_frame", "page", "rendered", "template_text"]

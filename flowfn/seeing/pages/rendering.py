@@ -21,7 +21,7 @@ def rendered(template: str, who: str = "page()", /, **values: Any) -> str:
     return text
 
 
-def written(name: str) -> str:
+def template_text(name: str) -> str:
     """A style or a script of `templates/`, as it was written."""
     return Path(__file__).with_name("templates").joinpath(name).read_text(encoding="utf8")
 
@@ -36,19 +36,19 @@ def page(title: str, body: str, *, style: str = "", script: str = "") -> str:
     >>> "<h1>1 &lt; 2</h1>" in page("1 < 2", "of the data: <script>")
     True
     """
-    scripts = [text for text in (written("page.js"), script) if text]
+    scripts = [text for text in (template_text("page.js"), script) if text]
     whole = rendered(
         "page.html",
         title=title,
         body=body,
-        style=_safe(written("page.css") + style),
+        style=_safe(template_text("page.css") + style),
         scripts=[_safe(text) for text in scripts],
         policy=_policy(scripts),
     )
     return str(whole)
 
 
-def framed(whole: str, height: int = 480) -> str:
+def in_frame(whole: str, height: int = 480) -> str:
     """A page within another (a notebook): in a frame of its own, so neither's style reaches the other."""
     markup: Any = needed("markupsafe", "page()", extra="seeing")
     frame: str = markup.Markup(

@@ -65,7 +65,7 @@ def reordered(flow: Flow[Any]) -> Iterator[tuple[Flow[Any], str]]:
         swapped: Flow[Any] = Flow(before.part, (Flow(behind.part, before.sources),))
         for above in reversed(chain[:number]):
             swapped = Flow(above.part, (swapped,))
-        if _same(flow, swapped):
+        if _gives_same(flow, swapped):
             yield swapped, f"{before.part} behind {behind.part}"
 
 
@@ -84,7 +84,7 @@ def _elementwise(flow: Flow[Any]) -> bool:
     return isinstance(function, np.ufunc) and function.nin == function.nout == 1
 
 
-def _same(flow: Flow[Any], other: Flow[Any]) -> bool:
+def _gives_same(flow: Flow[Any], other: Flow[Any]) -> bool:
     """Whether two flows give the same first output."""
     digests = []
     for one in (flow, other):

@@ -16,7 +16,7 @@ from flowfn.parallel.prefetching import PrefetchNode, prefetch
 from flowfn.parallel.tasks.plan import leaves_whole, stretches
 from flowfn.process.interpreter import threads_compute_at_once
 from flowfn.seeing.misplaced import TENSORS
-from flowfn.seeing.profiling.lanes import Plan
+from flowfn.seeing.profiling.lanes import TreePlan
 from flowfn.seeing.profiling.modelling import Lane
 
 MOST_THREADS, MOST_PROCESSES = 32, 16
@@ -82,13 +82,13 @@ def delivery_of(flow: Flow[Any]) -> tuple[Flow[Any], Callable[[Flow[Any]], Flow[
     ahead of time, as `to_jax` does; None where it is another."""
     if makes_tensors(flow.node):
         return flow.sources[0], lambda source: Flow(flow.part, (source,))
-    if isinstance(flow.made, tuple) and any(isinstance(one.node, PrefetchNode) for one in _within(flow)):
+    if isinstance(flow.made, tuple) and any(isinstance(one.node, PrefetchNode) for one in _inner_flows(flow)):
         stage, source = flow.made
         return source, stage
     return None
 
 
-def _within(flow: Flow[Any]) -> Iterator[Flow[Any]]:
+def _inner_flows(flow: Flow[Any]) -> Iterator[Flow[Any]]:
     """What a stage that is made of others is made of."""
     _, source = flow.made
     while flow is not source:
@@ -101,7 +101,7 @@ def makes_tensors(node: Node) -> bool:
     return len(node.sources) == 1 and node.part.name in TENSORS
 
 
-def candidates(lanes: list[Lane], plan: Plan, cpus: int) -> Iterator[tuple[Knob, list[Lane]]]:
+def candidates(lanes: list[Lane], plan: TreePlan, cpus: int) -> Iterator[tuple[Knob, list[Lane]]]:
     """Every knob with what would run then, the cheapest first."""
     for number, lane in enumerate(lanes):
         if lane.kind in ("threads", "processes"):
@@ -116,7 +116,7 @@ def candidates(lanes: list[Lane], plan: Plan, cpus: int) -> Iterator[tuple[Knob,
     yield from _of_consumer(lanes, plan, cpus)
 
 
-def _with(lanes: list[Lane], number: int, lane: Lane) -> list[Lane]:
+def _lanes_with(lanes: list[Lane], number: int, lane: Lane) -> list[Lane]:
     return [*lanes[:number], lane, *lanes[number + 1 :]]
 
 
@@ -133,10 +133,10 @@ def _counts(now: int, most: int) -> list[int]:
 def _of_ahead(lanes: list[Lane], number: int) -> Iterator[tuple[Knob, list[Lane]]]:
     lane = lanes[number]
     for times in (2, 4, 8, 16):
-        yield _knob(lane, ahead=times * lane.ahead), _with(lanes, number, replace(lane, ahead=times * lane.ahead))
+        yield _knob(lane, ahead=times * lane.ahead), _lanes_with(lanes, number, replace(lane, ahead=times * lane.ahead))
 
 
-def _of_workers(lanes: list[Lane], number: int, plan: Plan, cpus: int) -> Iterator[tuple[Knob, list[Lane]]]:
+def _of_workers(lanes: list[Lane], number: int, plan: TreePlan, cpus: int) -> Iterator[tuple[Knob, list[Lane]]]:
     lane = lanes[number]
     yield from _of_ahead(lanes, number)
     if lane.waits_for_lock:
@@ -156,7 +156,7 @@ def _of_lock(lanes: list[Lane], number: int, cpus: int) -> Iterator[tuple[Knob, 
         yield _knob(lane, threads=None, processes=count), _spread(lanes, number, "processes", count, 1.0)
 
 
-def _of_thread(lanes: list[Lane], number: int, plan: Plan, cpus: int) -> Iterator[tuple[Knob, list[Lane]]]:
+def _of_thread(lanes: list[Lane], number: int, plan: TreePlan, cpus: int) -> Iterator[tuple[Knob, list[Lane]]]:
     """Workers where there is one thread; what cannot be spread stays in it."""
     lane, options = lanes[number], lanes[number].prefetch.part.arguments
     yield from _of_ahead(lanes, number)
@@ -164,11 +164,11 @@ def _of_thread(lanes: list[Lane], number: int, plan: Plan, cpus: int) -> Iterato
         return
     part = _spreads(lane.prefetch.sources[0], plan, lane)
     if part:
-        for how, count in _crews(lane, cpus):
+        for how, count in _other_crews(lane, cpus):
             yield _knob(lane, **{how: count}), _spread(lanes, number, how, count, part)
 
 
-def _of_delivery(lanes: list[Lane], number: int, plan: Plan, cpus: int) -> Iterator[tuple[Knob, list[Lane]]]:
+def _of_delivery(lanes: list[Lane], number: int, plan: TreePlan, cpus: int) -> Iterator[tuple[Knob, list[Lane]]]:
     """Workers for what a thread does beside sending arrays to a device, which stays in it."""
     lane, source = lanes[number], plan.delivered
     if source is None:
@@ -179,26 +179,26 @@ def _of_delivery(lanes: list[Lane], number: int, plan: Plan, cpus: int) -> Itera
     before = replace(
         lane, top=source.place, own=own, seconds=lane.seconds * part, ahead=2, feeds=number + 1, prefetch=None
     )
-    rest = replace(lane, seconds=lane.seconds * (1 - part), feeds=_shifted(lane.feeds, number))
-    others = [replace(one, feeds=_shifted(one.feeds, number)) for one in lanes[number + 1 :]]
+    rest = replace(lane, seconds=lane.seconds * (1 - part), feeds=_feeds_shifted(lane.feeds, number))
+    others = [replace(one, feeds=_feeds_shifted(one.feeds, number)) for one in lanes[number + 1 :]]
     spreads = _spreads(source, plan, before)
-    for how, count in _crews(before, cpus) if spreads else ():
+    for how, count in _other_crews(before, cpus) if spreads else ():
         knob = Knob({"ahead": count, how: count}, words=f"prefetch({count}, {how}={count}) behind {source.part}")
         yield knob, _spread([*lanes[:number], before, rest, *others], number, how, count, spreads, count)
 
 
-def _shifted(feeds: int | None, number: int) -> int | None:
+def _feeds_shifted(feeds: int | None, number: int) -> int | None:
     return feeds + 1 if feeds is not None and feeds > number else feeds
 
 
-def _crews(lane: Lane, cpus: int) -> Iterator[tuple[str, int]]:
+def _other_crews(lane: Lane, cpus: int) -> Iterator[tuple[str, int]]:
     computes = lane.share > COMPUTES or lane.waits_for_lock
     for count in (2, 3, 4, 6, 8, 12, 16):
         if count <= (cpus if computes else 16):
             yield ("processes" if computes and not threads_compute_at_once() else "threads"), count
 
 
-def _spreads(source: Node, plan: Plan, lane: Lane) -> float:
+def _spreads(source: Node, plan: TreePlan, lane: Lane) -> float:
     """What part of a lane's work could be spread over workers."""
     free = {node.place for stretch in stretches(source) for node in _of_stretch(stretch)}
     own = lane.own or {}
@@ -219,10 +219,10 @@ def _spread(lanes: list[Lane], number: int, how: str, count: int, part: float, a
         lane, handed = lane.unlocked, lane.handed
     moved = replace(lane, kind=how, workers=count, ahead=ahead, seconds=lane.seconds * part + handed)
     if part > 0.98:
-        changed = _with(lanes, number, moved)
+        changed = _lanes_with(lanes, number, moved)
     else:
         rest = replace(lane, seconds=lane.seconds * (1 - part), ahead=max(ahead, count), feeds=number + 1)
-        shifted = [replace(one, feeds=_shifted(one.feeds, number)) for one in lanes]
+        shifted = [replace(one, feeds=_feeds_shifted(one.feeds, number)) for one in lanes]
         moved = replace(moved, feeds=shifted[number].feeds)
         changed = [*shifted[:number], rest, moved, *shifted[number + 1 :]]
     taker = moved.feeds
@@ -231,7 +231,7 @@ def _spread(lanes: list[Lane], number: int, how: str, count: int, part: float, a
     return changed
 
 
-def _of_consumer(lanes: list[Lane], plan: Plan, cpus: int) -> Iterator[tuple[Knob, list[Lane]]]:
+def _of_consumer(lanes: list[Lane], plan: TreePlan, cpus: int) -> Iterator[tuple[Knob, list[Lane]]]:
     """A prefetch that takes over what the thread does that iterates."""
     lane = lanes[-1]
     root = plan.nodes[plan.root]
@@ -255,7 +255,7 @@ def _of_consumer(lanes: list[Lane], plan: Plan, cpus: int) -> Iterator[tuple[Kno
     before = [*lanes[:-1], replace(lane, kind="thread", ahead=2, feeds=behind, prefetch=None), idle]
     yield Knob({"ahead": 2}, words=f"prefetch(2) behind {root.part}"), before
     part = _spreads(root, plan, lane)
-    for how, count in _crews(lane, cpus) if part else ():
+    for how, count in _other_crews(lane, cpus) if part else ():
         knob = Knob({"ahead": count, how: count}, words=f"prefetch({count}, {how}={count}) behind {root.part}")
         yield knob, _spread(before, behind - 1, how, count, part, count)
 

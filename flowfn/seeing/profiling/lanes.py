@@ -15,7 +15,7 @@ from flowfn.kinds.runs import Run
 from flowfn.parallel.crew import Crew
 from flowfn.parallel.prefetching import PrefetchNode
 from flowfn.seeing.profiling.logs import OUTSIDE
-from flowfn.seeing.profiling.modelling import Lane, seconds_to_hand, split
+from flowfn.seeing.profiling.modelling import Lane, output_seconds, seconds_to_hand
 from flowfn.seeing.profiling.probing import WAITING
 from flowfn.seeing.profiling.recording import Recording, Track
 
@@ -25,7 +25,7 @@ HANDING = -(1 << 29)
 LOCKED = (0.3, 1.3)
 """Processors that are busy where threads wait for Python's lock: about one, however many threads there are."""
 
-OTHERS = 0.1
+OTHERS_SHARE = 0.1
 """The share of the time for which others compute from which on a single thread may wait for them."""
 
 SLOWED = 1.3
@@ -38,7 +38,7 @@ BY_LOCK = 0.75
 """A thread that has a processor for less of its time than this waits for something."""
 
 
-class Plan:
+class TreePlan:
     """A tree by places: which stage is where, and who takes from whom; `delivered` is what its last stage only sends to
     a device, ahead of time (see `delivery_of`)."""
 
@@ -68,7 +68,7 @@ class Plan:
         return place >= WAITING or isinstance(self.nodes.get(place), PrefetchNode)
 
 
-def lanes_of(recording: Recording, plan: Plan, cpus: int, slowed: float = 1.0) -> list[Lane]:
+def lanes_of(recording: Recording, plan: TreePlan, cpus: int, slowed: float = 1.0) -> list[Lane]:
     """All lanes, sources first, who iterates last. `slowed`: how many times as long the consumer needs beside them."""
     recording = recording.settled
     tops = [top for top in recording.tops if top in plan.nodes]
@@ -87,12 +87,12 @@ def _having(found: dict[int, Lane], place: int) -> list[Lane]:
     return [lane for lane in found.values() if place in lane.stages]
 
 
-def _lane(recording: Recording, plan: Plan, top: int) -> Lane:
+def _lane(recording: Recording, plan: TreePlan, top: int) -> Lane:
     tracks = recording.lane(top)
     stages = sorted(
         {int(place) for track in tracks for place in np.unique(track.place[track.outer == top])} - {OUTSIDE}
     )
-    kind, crew = _kind(recording, plan, top, tracks)
+    kind, crew = _lane_kind(recording, plan, top, tracks)
     calls = np.concatenate([_busy(plan, track, top) for track in tracks])
     calls = calls[np.argsort(calls[:, 0])]
     spent = float(calls[:, 1].sum())
@@ -117,12 +117,12 @@ def _lane(recording: Recording, plan: Plan, top: int) -> Lane:
     )
 
 
-def _spent(recording: Recording, plan: Plan, place: int, top: int) -> float:
+def _spent(recording: Recording, plan: TreePlan, place: int, top: int) -> float:
     """What a place cost in a lane."""
     return recording.cpu(place, top) if plan.waits(place) else recording.seconds(place, top)
 
 
-def _kind(recording: Recording, plan: Plan, top: int, tracks: list[Track]) -> tuple[str, Crew | None]:
+def _lane_kind(recording: Recording, plan: TreePlan, top: int, tracks: list[Track]) -> tuple[str, Crew | None]:
     prefetch = plan.prefetch(top)
     if top == recording.root or prefetch is None:
         return "consumer", None
@@ -135,7 +135,7 @@ def _kind(recording: Recording, plan: Plan, top: int, tracks: list[Track]) -> tu
     return ("processes" if crew.processes else "threads"), crew
 
 
-def _busy(plan: Plan, track: Track, top: int) -> np.ndarray:
+def _busy(plan: TreePlan, track: Track, top: int) -> np.ndarray:
     """(n, 2): when each outermost call of a top began, and how long it was at work: what it waited for others only
     counts as far as the processor was busy."""
     calls = track.calls[track.calls[:, 2] == top]
@@ -165,15 +165,17 @@ def _in_wholes(lanes: list[Lane], recording: Recording) -> list[Lane]:
             ratio = 1.0
         else:
             ahead = 2 * (lane.ahead + 2 * lane.workers)
-            taken = _taken(lane, recording, done[lane.feeds], whole)
+            taken = _outputs_taken(lane, recording, done[lane.feeds], whole)
             ratio = (taken if taken <= made <= taken + ahead else made) / whole
-        given = _in_parts(lane, recording, ratio * whole) / whole
+        given = _parts_whole(lane, recording, ratio * whole) / whole
         handed = ratio * seconds_to_hand(recording.sizes.get(lane.top, 0.0))
-        done[number] = replace(lane, ratio=ratio, given=given, seconds=split(lane.seconds, ratio), handed=handed)
+        done[number] = replace(
+            lane, ratio=ratio, given=given, seconds=output_seconds(lane.seconds, ratio), handed=handed
+        )
     return [done[number] for number in range(len(lanes))]
 
 
-def _in_parts(lane: Lane, recording: Recording, made: float) -> int:
+def _parts_whole(lane: Lane, recording: Recording, made: float) -> int:
     """How many outputs a prefetch gave whose workers made parts of them; 0 where they made whole ones."""
     if lane.prefetch is None or lane.prefetch.sources[0].place != lane.top or lane.at_once > 1:
         return 0
@@ -181,7 +183,7 @@ def _in_parts(lane: Lane, recording: Recording, made: float) -> int:
     return given if given < made else 0
 
 
-def _taken(lane: Lane, recording: Recording, behind: Lane, whole: int) -> float:
+def _outputs_taken(lane: Lane, recording: Recording, behind: Lane, whole: int) -> float:
     """How many outputs of a lane were taken by the one behind it."""
     place = lane.prefetch.place if lane.prefetch is not None else None
     for waits in (WAITING + lane.top, place):
@@ -205,6 +207,6 @@ def _held_by_lock(lanes: list[Lane], recording: Recording, cpus: int, slowed: bo
         if not (locked and held and lane.kind in ("thread", "threads")):
             return False
         others = sum(computed.values()) - computed[lane.top]
-        return slowed or lane.workers > 1 or others > OTHERS * (ends - begins)
+        return slowed or lane.workers > 1 or others > OTHERS_SHARE * (ends - begins)
 
     return [replace(lane, waits_for_lock=waits(lane)) for lane in lanes]

@@ -37,7 +37,7 @@ RARELY = 8
 """Of so many others one is asked, and each long one, how long it waited for a processor, which takes some 20 µs."""
 
 
-KEPT = 32
+LOGS_KEPT = 32
 """How many logs a worker keeps: those of passes that are over are of no use."""
 
 
@@ -120,7 +120,7 @@ class Recorder:
     """Takes what all threads and workers write down, while it is open."""
 
     def __init__(self) -> None:
-        self.key = f"{os.getpid()}-{next(_numbers)}"
+        self.key = f"{os.getpid()}-{next(_log_numbers)}"
         self.chunks: list[Chunk] = []
         _recorders[self.key] = self
 
@@ -138,27 +138,27 @@ class Recorder:
         _logs.pop(self.key, None)
 
 
-_numbers = itertools.count()
+_log_numbers = itertools.count()
 _recorders: dict[str, Recorder] = {}
 _logs: dict[str, list[Log]] = {}
-_local = threading.local()
+_thread_log = threading.local()
 _speaking: deque[Log] = deque()
 
 
 def _log(key: str) -> Log:
     """The log of this thread for a recorder."""
-    log: Log | None = _local.__dict__.get(key)
+    log: Log | None = _thread_log.__dict__.get(key)
     if log is None or log.process != os.getpid():
         log = Log(key)
-        if len(_local.__dict__) >= KEPT:
-            _local.__dict__.clear()
-        _local.__dict__[key] = log
+        if len(_thread_log.__dict__) >= LOGS_KEPT:
+            _thread_log.__dict__.clear()
+        _thread_log.__dict__[key] = log
         if key in _recorders:
             _logs.setdefault(key, []).append(log)
         else:  # this is a worker
-            asides.speaks(log, log.taken)
+            asides.has_to_say(log, log.taken)
             _speaking.append(log)
-            while len(_speaking) > KEPT:
+            while len(_speaking) > LOGS_KEPT:
                 asides.hush(_speaking.popleft())
     return log
 
@@ -172,7 +172,7 @@ class Timer(Iterator[Any]):
         self.outputs, self.place, self.key, self.count = outputs, place, key, 0
 
     def __next__(self) -> Any:
-        log = _local.__dict__.get(self.key) or _log(self.key)
+        log = _thread_log.__dict__.get(self.key) or _log(self.key)
         outer = log.current
         log.current = self.place
         if outer == OUTSIDE:
@@ -210,14 +210,14 @@ def delay() -> float:
 
 
 @dataclass(frozen=True)
-class Cost:
+class TimingCost:
     """What timing costs: seconds for an output of a stage."""
 
     seconds: float
 
 
 @cache
-def cost() -> Cost:
+def cost() -> TimingCost:
     """Measured here, once."""
     recorder = Recorder()
     try:
@@ -232,4 +232,4 @@ def cost() -> Cost:
     began = time.perf_counter()
     for _ in range(count):
         next(plain)
-    return Cost(max((timed - (time.perf_counter() - began)) / count, 0.0))
+    return TimingCost(max((timed - (time.perf_counter() - began)) / count, 0.0))

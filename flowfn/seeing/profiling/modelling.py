@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-SMALL = 8
+SMALL_OUTPUTS = 8
 """How many small outputs go at once, whatever `ahead` says."""
 
 OUTPUTS = 300
@@ -54,7 +54,7 @@ class Lane:
     @property
     def chunk(self) -> int:
         """How many outputs of the whole a worker gives at once."""
-        return max(int(min(self.at_once, max(self.ahead, SMALL)) / max(self.ratio, 1e-9)), 1)
+        return max(int(min(self.at_once, max(self.ahead, SMALL_OUTPUTS)) / max(self.ratio, 1e-9)), 1)
 
     @property
     def window(self) -> int:
@@ -137,10 +137,10 @@ def simulated(lanes: Sequence[Lane], steps: np.ndarray, cpus: int) -> float:
     return float(ends[-1] - ends[skipped]) / (count - 1 - skipped)
 
 
-def split(calls: np.ndarray, ratio: float, most: int = OUTPUTS) -> np.ndarray:
+def output_seconds(calls: np.ndarray, ratio: float, most: int = OUTPUTS) -> np.ndarray:
     """The seconds of outputs of the whole, from those of a lane's calls, `ratio` of which belong to one.
 
-    >>> split(np.array([1.0, 2.0, 3.0, 4.0]), 2), split(np.array([1.0, 2.0]), 0.5)
+    >>> output_seconds(np.array([1.0, 2.0, 3.0, 4.0]), 2), output_seconds(np.array([1.0, 2.0]), 0.5)
     (array([3., 7.]), array([0.5, 0.5, 1. , 1. ]))
     """
     ratio = max(ratio, 1e-9)

@@ -21,9 +21,9 @@ EVERY = 64
 """Of so many tasks of workers one is timed."""
 
 FAST = 1e-4
-"""Seconds: where outputs come faster than that, one in `SELDOM` is timed."""
+"""Seconds: where outputs come faster than that, one in `SAMPLED_OF` is timed."""
 
-SELDOM = 16
+SAMPLED_OF = 16
 
 
 @dataclass
@@ -104,7 +104,7 @@ def monitor(flow: Any, report: Callable[[Counters], Any] | None = None, *, every
     return Monitor(sources.flow(flow, "monitor"), report, every)
 
 
-class _Sums:
+class _SampleSums:
     """What samples add up to, by place; it takes chunks as a list does."""
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class Monitor:
     def __init__(self, flow: Flow[Any], report: Callable[[Counters], Any] | None, every: float) -> None:
         self.flow, self.report, self.every = flow, report, every
         self._counters = Counters()
-        self._sums = _Sums()
+        self._sums = _SampleSums()
 
     def __enter__(self) -> Monitor:
         self._recorder = Recorder()
@@ -197,7 +197,7 @@ class Metered(Iterator[Any]):
             between = (got - asked) * self._step
             counters.waiting += between
             counters.working += max(since - (between - (got - asked)), 0.0)
-            self._step = SELDOM if got - self._got < FAST * self._step else 1
+            self._step = SAMPLED_OF if got - self._got < FAST * self._step else 1
             self._left = self._step - 1
         self._got = got
         self._monitor.reported(got)

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.seeing.pages import page, rendered, written
+from flowfn.seeing.pages import page, rendered, template_text
 from flowfn.seeing.profiling.logs import OUTSIDE
 from flowfn.seeing.profiling.spans import spans_of
 from flowfn.seeing.profiling.traces import name_of
 from flowfn.seeing.profiling.verdicts import brief_name
 
-MOST = 40_000
+MOST_DRAWN = 40_000
 """How many pieces of time a page shows at most, about."""
 
-THREADS = 64
+MOST_LANES = 64
 
 
 def page_of(profile: Any) -> str:
@@ -35,7 +35,7 @@ def page_of(profile: Any) -> str:
         write=None if profile.verdict.knob is None else profile.verdict.knob.words,
         timeline=json.dumps(timeline_of(profile)),
     )
-    return page("profile", body, style=written("profile.css"), script=written("profile.js"))
+    return page("profile", body, style=template_text("profile.css"), script=template_text("profile.js"))
 
 
 def timeline_of(profile: Any) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def timeline_of(profile: Any) -> dict[str, Any]:
     recording, plan = profile.recording, profile.plan
     if recording is None or plan is None:
         return {"names": [], "waits": [], "threads": [], "queues": [], "end": 0}
-    threads = spans_of(recording, MOST)[:THREADS]
+    threads = spans_of(recording, MOST_DRAWN)[:MOST_LANES]
     places = sorted({int(place) for spans in threads for place in np.unique(spans.place)} - {OUTSIDE})
     number = {place: at for at, place in enumerate(places)}
     rows = [

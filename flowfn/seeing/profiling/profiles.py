@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from flowfn.kinds.tallies import Dropped
-from flowfn.seeing.pages import framed
-from flowfn.seeing.profiling.lanes import Plan
+from flowfn.seeing.pages import in_frame
+from flowfn.seeing.profiling.lanes import TreePlan
 from flowfn.seeing.profiling.ranks import Ranks, beside
 from flowfn.seeing.profiling.recording import Recording
-from flowfn.seeing.profiling.verdicts import Verdict, brief_name, in_words
+from flowfn.seeing.profiling.verdicts import Verdict, brief_name, verdict_in_words
 
-STEPS = 10_000
+MOST_STEPS = 10_000
 """How many steps of a rank can be held beside those of others."""
 
 
@@ -100,7 +100,7 @@ class Profile:
     dropped: tuple[Dropped, ...] = ()
     rank: int = 0
     recording: Recording | None = field(default=None, repr=False)
-    plan: Plan | None = field(default=None, repr=False)
+    plan: TreePlan | None = field(default=None, repr=False)
 
     @property
     def per_second(self) -> float:
@@ -109,7 +109,7 @@ class Profile:
 
     def lines(self) -> Iterator[str]:
         """The verdict in words."""
-        yield from in_words(self.verdict, self.outputs, self.per_second, self.first, self.headroom)
+        yield from verdict_in_words(self.verdict, self.outputs, self.per_second, self.first, self.headroom)
         total = self.first + self.seconds
         if self.cost <= MUCH * total:
             yield f"Profiling took {self.cost:.3f} s of it ({self.cost / total if total else 0:.1%})."
@@ -129,7 +129,7 @@ class Profile:
                 str(one.calls),
                 f"{one.own:.3f}",
                 *times,
-                size(one.bytes),
+                bytes_in_words(one.bytes),
                 f"{one.cpu:.3g}",
                 f"{one.exposed:.3f}",
             )
@@ -147,7 +147,7 @@ class Profile:
         from flowfn.seeing.profiling.pages import page_of
 
         try:
-            return framed(page_of(self), 640)
+            return in_frame(page_of(self), 640)
         except ImportError:
             return None
 
@@ -208,7 +208,7 @@ class Profile:
 def _waits(recording: Recording) -> list[float]:
     """How long each of the first outputs was waited for."""
     asked, got = recording.consumed
-    return [round(float(wait), 6) for wait in (got - asked)[:STEPS]]
+    return [round(float(wait), 6) for wait in (got - asked)[:MOST_STEPS]]
 
 
 def short(seconds: float) -> str:
@@ -219,7 +219,7 @@ def short(seconds: float) -> str:
     return f"{seconds * 1e9:.3g} ns"
 
 
-def size(count: float) -> str:
+def bytes_in_words(count: float) -> str:
     """Bytes in the unit that reads best."""
     for scale, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= scale:

@@ -15,7 +15,7 @@ from flowfn.flows.iterating import FlowIterator
 from flowfn.parallel.tasks.task import weight
 from flowfn.parallel.workers.pool import available
 from flowfn.seeing.profiling.knobs import delivery_of, makes_tensors
-from flowfn.seeing.profiling.lanes import Plan
+from flowfn.seeing.profiling.lanes import TreePlan
 from flowfn.seeing.profiling.logs import Recorder, cost
 from flowfn.seeing.profiling.probing import probed
 from flowfn.seeing.profiling.profiles import Profile
@@ -94,7 +94,9 @@ def _profiled(flow: Flow[Any], consumer: Callable[[Any], Any] | None, most: int,
                         break
             if not 0 < number <= epoch + 1 < most or time.perf_counter() > until:  # no single outputs, or enough
                 break
-        return _read(recorder, flow, began, outputs, _alone(consumer, kept) if consumer and kept else None)
+        return _profile_of(
+            recorder, flow, began, outputs, _consumer_rate(consumer, kept) if consumer and kept else None
+        )
     finally:
         recorder.close()
 
@@ -105,7 +107,7 @@ def _keep(kept: list[Any], output: Any) -> None:
         kept.append(output)
 
 
-def _alone(consumer: Callable[[Any], Any], kept: list[Any]) -> float:
+def _consumer_rate(consumer: Callable[[Any], Any], kept: list[Any]) -> float:
     """Outputs a second that a consumer takes from memory."""
     began, number = time.perf_counter(), 0
     while number < REPLAYS and time.perf_counter() < began + REPLAY_SECONDS:
@@ -114,7 +116,7 @@ def _alone(consumer: Callable[[Any], Any], kept: list[Any]) -> float:
     return number / max(time.perf_counter() - began, 1e-9)
 
 
-def _read(
+def _profile_of(
     recorder: Recorder, flow: Flow[Any], began: float, iterator: FlowIterator[Any], headroom: float | None
 ) -> Profile:
     """What a recorder has taken of a pass."""
@@ -127,12 +129,12 @@ def _read(
     )
 
 
-def _plan(flow: Flow[Any]) -> Plan:
+def _plan(flow: Flow[Any]) -> TreePlan:
     last = flow
     while makes_tensors(last.node):
         (last,) = last.sources
     delivery = delivery_of(last)
-    return Plan(flow.node, None if delivery is None else delivery[0].part)
+    return TreePlan(flow.node, None if delivery is None else delivery[0].part)
 
 
 class Profiler:
@@ -160,7 +162,7 @@ class Profiler:
             if self._iterator is not None:
                 self._iterator.close()
                 if kind is None:
-                    self._profile = _read(self._recorder, self.flow, self._began, self._iterator, None)
+                    self._profile = _profile_of(self._recorder, self.flow, self._began, self._iterator, None)
         finally:
             self._recorder.close()
 

@@ -24,7 +24,7 @@ WARM = 2
 WARMING = 1 / 4
 """... and for which share of the seconds of a turn."""
 
-SHORTEST = 0.1
+SHORTEST_TURN = 0.1
 """Seconds of a turn of one setting, at least."""
 
 FINALISTS, TURNS = 3, 4
@@ -33,7 +33,7 @@ FINALISTS, TURNS = 3, 4
 BETTER, SURE = 1.04, 0.75
 """How many times as fast a setting has to be to be taken, and in what share of turns it has to be faster."""
 
-CLOSE = 0.97
+ALIKE_ENOUGH = 0.97
 """What comes so near to the fastest is not told from it."""
 
 
@@ -71,12 +71,12 @@ class Racer:
         return processes, threads, ahead
 
 
-def fitting(count: int, seconds: float) -> int:
+def told_apart(count: int, seconds: float) -> int:
     """How many of so many settings can be told apart in that time."""
-    return next((n for n in range(count, 1, -1) if seconds / (_rounds(n) + 2) / n >= SHORTEST), 0)
+    return next((n for n in range(count, 1, -1) if seconds / (_turns_until_final(n) + 2) / n >= SHORTEST_TURN), 0)
 
 
-def _rounds(count: int) -> int:
+def _turns_until_final(count: int) -> int:
     """How many turns until no more than the finalists are left."""
     return max(math.ceil(math.log2(count / FINALISTS)), 0)
 
@@ -84,7 +84,7 @@ def _rounds(count: int) -> int:
 def race(racers: Sequence[Racer], measure: Callable[[Flow[Any], float], float], seconds: float) -> Racer:
     """The best of them. `measure` gives the outputs a second of a flow that is measured for so many seconds; the first
     of them, which is what is written now, stays to the end, and wins if it is as fast as any."""
-    until, share = time.perf_counter() + seconds, seconds / (_rounds(len(racers)) + 2)
+    until, share = time.perf_counter() + seconds, seconds / (_turns_until_final(len(racers)) + 2)
     here, first = list(racers), racers[0]
 
     def turn(each: float) -> None:
@@ -95,14 +95,15 @@ def race(racers: Sequence[Racer], measure: Callable[[Flow[Any], float], float], 
         turn(share / len(here))
         others = sorted(here[1:], key=lambda racer: -racer.rate)
         here = [first, *others[: max(len(here) // 2, FINALISTS) - 1]]
-    each = max((until - time.perf_counter()) / TURNS / len(here), SHORTEST)
+    each = max((until - time.perf_counter()) / TURNS / len(here), SHORTEST_TURN)
     for _ in range(TURNS):
         turn(each)
         if time.perf_counter() + each * len(here) > until:
             break
     best = max(racer.rate for racer in here)
     return min(
-        (racer for racer in here if racer.rate >= CLOSE * best), key=lambda racer: (racer is not first, racer.effort)
+        (racer for racer in here if racer.rate >= ALIKE_ENOUGH * best),
+        key=lambda racer: (racer is not first, racer.effort),
     )
 
 
@@ -112,20 +113,20 @@ def rate_of(flow: Flow[Any], consumer: Callable[[Any], Any] | None, seconds: flo
     A pass that is over before is read again, from its beginning, and counts with what it takes to begin.
     """
     began = time.perf_counter()
-    times, ended = _read(flow, consumer, seconds)
+    times, ended = _read_turn(flow, consumer, seconds)
     if not times:
         return 0.0
     if ended:
         count, over = len(times), times[-1]
         while (left := began + seconds - over) > 0:
-            more, _ = _read(flow, consumer, left)
+            more, _ = _read_turn(flow, consumer, left)
             count, over = count + len(more), time.perf_counter()
         return count / max(over - began, 1e-9)
     start = max(min(bisect_left(times, times[0] + WARMING * seconds), len(times) // 2), WARM - 1)
     return (len(times) - 1 - start) / max(times[-1] - times[start], 1e-9)
 
 
-def _read(flow: Flow[Any], consumer: Callable[[Any], Any] | None, seconds: float) -> tuple[list[float], bool]:
+def _read_turn(flow: Flow[Any], consumer: Callable[[Any], Any] | None, seconds: float) -> tuple[list[float], bool]:
     """When the consumer was through with each output, and whether the pass came to its end within that time."""
     times: list[float] = []
     with flow.run() as outputs:

@@ -10,7 +10,7 @@ from flowfn.seeing.profiling.logs import OUTSIDE
 from flowfn.seeing.profiling.probing import WAITING
 from flowfn.seeing.profiling.recording import Recording, Track
 
-FINEST = 2e-5
+SHORTEST = 2e-5
 """Seconds: what is shorter is shown with its neighbours, by the name of the one that takes most of it."""
 
 
@@ -27,7 +27,7 @@ class Spans(NamedTuple):
 
 def spans_of(recording: Recording, most: int) -> list[Spans]:
     """All threads, together at most about so many spans."""
-    finest = FINEST
+    finest = SHORTEST
     while True:
         found = [_merged(track, recording.began, finest) for track in recording.tracks if len(track.start)]
         if sum(len(spans.start) for spans in found) <= most or finest > 1:

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from flowfn.seeing.profiling.lanes import Plan, lanes_of
+from flowfn.seeing.profiling.lanes import TreePlan, lanes_of
 from flowfn.seeing.profiling.logs import OUTSIDE
 from flowfn.seeing.profiling.modelling import Lane
 from flowfn.seeing.profiling.profiles import LaneProfile, Profile, StageProfile
 from flowfn.seeing.profiling.recording import Recording
-from flowfn.seeing.profiling.verdicts import KINDS, Case, brief_name, judged
+from flowfn.seeing.profiling.verdicts import LANE_WORDS, Case, brief_name, judged
 
 
 def profile_of(
-    recording: Recording, plan: Plan, cpus: int, began: float, headroom: float | None = None, **others: Any
+    recording: Recording, plan: TreePlan, cpus: int, began: float, headroom: float | None = None, **others: Any
 ) -> Profile:
     """Everything that a recording tells."""
     asked, got = recording.consumed
@@ -24,7 +24,7 @@ def profile_of(
         raise ValueError(f"profile(): a pass must give at least two outputs to be profiled, this one gave {len(got)}")
     alone = float((asked[1:] - got[:-1]).mean()) * (headroom or 0.0)
     lanes = lanes_of(recording, plan, cpus, alone)
-    first, began_at = got[0], min(_settled(recording, lanes, got), len(got) - 2)
+    first, began_at = got[0], min(_first_at_work(recording, lanes, got), len(got) - 2)
     asked, got = asked[began_at:], got[began_at:]
     seconds = float(got[-1] - got[0])
     waiting = float((got[1:] - asked[1:]).sum())
@@ -73,24 +73,24 @@ def profile_of(
     )
 
 
-def _settled(recording: Recording, lanes: Sequence[Lane], got: np.ndarray) -> int:
+def _first_at_work(recording: Recording, lanes: Sequence[Lane], got: np.ndarray) -> int:
     """The first output that was got when all worker processes were at work, in the first half of all."""
     processes = (track for lane in lanes if lane.kind == "processes" for track in recording.lane(lane.top))
     began = max((float(track.calls[0, 1]) for track in processes if len(track.calls)), default=0.0)
     return min(int(np.searchsorted(got, began)), len(got) // 2)
 
 
-def _name_of(lane: Lane) -> str:
+def _lane_name(lane: Lane) -> str:
     if lane.kind == "consumer":
         return "the thread that iterates"
-    one, more = KINDS[lane.kind]
+    one, more = LANE_WORDS[lane.kind]
     who = f"{lane.workers} {more}" if lane.workers > 1 else f"a {one}"
     return f"{who} of {lane.prefetch.part.name}"
 
 
-def _names_of(lanes: Sequence[Lane], plan: Plan) -> list[str]:
+def _names_of(lanes: Sequence[Lane], plan: TreePlan) -> list[str]:
     """The names of all; lanes of one name say which stage they end with."""
-    names = [_name_of(lane) for lane in lanes]
+    names = [_lane_name(lane) for lane in lanes]
     return [
         f"{name}, to {brief_name(str(plan.nodes[lane.top].part), 40)}" if names.count(name) > 1 else name
         for name, lane in zip(names, lanes)
@@ -105,11 +105,11 @@ def waited_at(asked: np.ndarray, got: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _stages(
-    recording: Recording, plan: Plan, lanes: Sequence[Lane], asked: np.ndarray, got: np.ndarray
+    recording: Recording, plan: TreePlan, lanes: Sequence[Lane], asked: np.ndarray, got: np.ndarray
 ) -> Iterator[StageProfile]:
     times, waited = waited_at(asked[1:], got[1:])
     for place, node in reversed(plan.nodes.items()):
-        where = [_name_of(lane) for lane in lanes if place in lane.stages]
+        where = [_lane_name(lane) for lane in lanes if place in lane.stages]
         own = recording.own(place)
         waits = plan.waits(place)
         spent = recording.seconds(place)
@@ -139,7 +139,7 @@ def _stages(
 
 
 def _lanes(
-    recording: Recording, lanes: Sequence[Lane], plan: Plan, asked: np.ndarray, got: np.ndarray
+    recording: Recording, lanes: Sequence[Lane], plan: TreePlan, asked: np.ndarray, got: np.ndarray
 ) -> Iterator[LaneProfile]:
     times, waited = waited_at(asked, got)
     span = max(float(got[-1] - asked[0]), 1e-9)

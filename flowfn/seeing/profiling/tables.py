@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import IO, Any
 
-from flowfn.seeing.profiling.profiles import Profile, StageProfile, short, size
+from flowfn.seeing.profiling.profiles import Profile, StageProfile, bytes_in_words, short
 from flowfn.seeing.profiling.verdicts import brief_name
 
 
@@ -53,7 +53,7 @@ def _cells(one: StageProfile) -> dict[str, str]:
         "p50": short(one.p50),
         "p90": short(one.p90),
         "p99": short(one.p99),
-        "bytes": size(one.bytes),
+        "bytes": bytes_in_words(one.bytes),
         "cpu s/1000": f"{one.cpu:.3g}",
         "exposed s": f"{one.exposed:.3f}",
     }

@@ -9,7 +9,7 @@ import numpy as np
 
 from flowfn.seeing.profiling.spans import is_wait, spans_of
 
-MOST = 200_000
+MOST_EVENTS = 200_000
 """How many events a trace has at most, about."""
 
 
@@ -23,7 +23,7 @@ def _events(profile: Any) -> Iterator[dict[str, Any]]:
     if recording is None or plan is None:
         return
     named: set[int] = set()
-    for spans in spans_of(recording, MOST):
+    for spans in spans_of(recording, MOST_EVENTS):
         pid, tid = spans.process, spans.thread % (1 << 31)
         if pid not in named:
             named.add(pid)

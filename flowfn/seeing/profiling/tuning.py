@@ -21,10 +21,10 @@ from flowfn.seeing.profiling.lanes import lanes_of
 from flowfn.seeing.profiling.modelling import Lane, simulated
 from flowfn.seeing.profiling.profiles import Profile
 from flowfn.seeing.profiling.profiling import profile
-from flowfn.seeing.profiling.racing import BETTER, SHORTEST, Racer, fitting, race, rate_of
+from flowfn.seeing.profiling.racing import BETTER, SHORTEST_TURN, Racer, race, rate_of, told_apart
 from flowfn.seeing.profiling.verdicts import NEAR
 
-OUTPUTS = 300
+OUTPUTS_TRIED = 300
 """How many outputs are profiled at most."""
 
 TRIES = 4
@@ -33,7 +33,7 @@ TRIES = 4
 LEAST, SHARE = 0.3, 1 / 16
 """Seconds for which a setting is profiled at least, and what share of those that are left."""
 
-KEPT = 1 / 3
+SHARE_KEPT = 1 / 3
 """The share of the seconds that are left that is kept for what comes behind the next race."""
 
 
@@ -136,7 +136,7 @@ class Search:
         self.trials: list[Trial] = []
         self.known = {repr(flow)}
         self.gain = 1.0
-        self.measured(flow, SHORTEST)  # whatever is slow once is over
+        self.measured(flow, SHORTEST_TURN)  # whatever is slow once is over
         self.profile = self._profiled()
 
     @property
@@ -145,7 +145,7 @@ class Search:
         return max(self.until - time.perf_counter(), 0.0)
 
     def _profiled(self) -> Profile:
-        return profile(self.flow, self.consumer, OUTPUTS, seconds=max(self.left * SHARE, LEAST))
+        return profile(self.flow, self.consumer, OUTPUTS_TRIED, seconds=max(self.left * SHARE, LEAST))
 
     def measured(self, flow: Flow[Any], seconds: float) -> float:
         """Outputs a second of a setting, which is not profiled meanwhile."""
@@ -156,12 +156,12 @@ class Search:
 
     def step(self) -> bool:
         """Let the most promising settings race what is written now; False if none is faster."""
-        seconds = self.left * (1 - KEPT)
+        seconds = self.left * (1 - SHARE_KEPT)
         racers = [Racer(self.flow, "as it is" if not self.trials else self.changes[-1])]
         racers += [Racer(flow, words) for flow, words in self.promising()]
-        racers = racers[: fitting(len(racers), seconds)]
+        racers = racers[: told_apart(len(racers), seconds)]
         if len(racers) < 2:
-            self.trials += [] if self.trials else [Trial("as it is", self.measured(self.flow, SHORTEST))]
+            self.trials += [] if self.trials else [Trial("as it is", self.measured(self.flow, SHORTEST_TURN))]
             return False
         self.known.update(repr(racer.flow) for racer in racers)
         won = race(racers, self.measured, seconds)
@@ -215,11 +215,13 @@ class Search:
     def _fits(self, lanes: list[Lane]) -> bool:
         """Whether what waits would fit into memory."""
         sizes = self.profile.recording.sizes if self.profile.recording is not None else {}
-        waits = sum((lane.ahead + lane.workers) * _size(lane, sizes) for lane in lanes if lane.feeds is not None)
+        waits = sum(
+            (lane.ahead + lane.workers) * _waiting_bytes(lane, sizes) for lane in lanes if lane.feeds is not None
+        )
         return self.most is None or waits <= self.most
 
 
-def _size(lane: Lane, sizes: Mapping[int, float]) -> float:
+def _waiting_bytes(lane: Lane, sizes: Mapping[int, float]) -> float:
     """Bytes of what waits: of whole outputs, where workers make parts of them."""
     whole = sizes.get(lane.prefetch.place, 0.0) if lane.prefetch is not None else 0.0
     return max(sizes.get(lane.top, 0.0), whole)

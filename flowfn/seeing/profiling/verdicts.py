@@ -17,7 +17,7 @@ from flowfn.kinds.groups import Group
 from flowfn.kinds.nodes import Each
 from flowfn.kinds.streams import Expand
 from flowfn.seeing.profiling.knobs import COMPUTES, Knob, candidates
-from flowfn.seeing.profiling.lanes import HANDING, Plan
+from flowfn.seeing.profiling.lanes import HANDING, TreePlan
 from flowfn.seeing.profiling.modelling import Lane, simulated
 
 WAITS = 0.05
@@ -26,7 +26,7 @@ WAITS = 0.05
 NOW_AND_THEN = 0.15
 """... where all others are faster than it, and only sometimes late."""
 
-WORTH = 1.1
+WORTH_WORDS = 1.1
 """How many times as fast a knob has to make it, to be worth the words."""
 
 ENOUGH = 0.03
@@ -39,7 +39,7 @@ BANDWIDTH, LEAST_SPEED = 0.3, 5e8
 """The share of the speed of copying from which on a stage is held by memory; from how many bytes a second on that is
 measured."""
 
-KINDS = {
+LANE_WORDS = {
     "consumer": ("thread that iterates", ""),
     "thread": ("thread", ""),
     "threads": ("thread", "threads"),
@@ -63,7 +63,7 @@ NAMED = r"\w+\("
 AT_WORK = 0.2
 """The share of the time from which on it is worth a word what a lane is at work on."""
 
-RARE = 0.05
+LITTLE_THROUGH = 0.05
 """Outputs for an input from which on a filter is said to let little through."""
 
 TRANSPORT = 0.3
@@ -103,7 +103,7 @@ class Case:
     the thread that iterates waited."""
 
     lanes: list[Lane]
-    plan: Plan
+    plan: TreePlan
     steps: np.ndarray
     measured: float
     share: float
@@ -184,7 +184,7 @@ def _best(case: Case, modelled: float) -> tuple[Knob | None, float, str]:
     least = min(seconds for seconds, *_ in tried)
     seconds, knob, lanes = next(one for one in tried if one[0] <= NEAR * least)
     gain = max(case.measured, modelled) / max(seconds, 1e-9)
-    if gain < WORTH:
+    if gain < WORTH_WORDS:
         return None, 1.0, ""
     return knob, gain, _then(lanes, case)
 
@@ -201,7 +201,7 @@ def _remarks(case: Case, waits: bool, modelled: float, knob: Knob | None) -> Ite
     """What else is worth knowing."""
     computing = sum(lane.workers * lane.share for lane in case.lanes if lane.kind == "processes")
     for lane in case.lanes:
-        one, more = KINDS[lane.kind]
+        one, more = LANE_WORDS[lane.kind]
         who = f"{lane.workers} {more}" if lane.workers > 1 else f"the {one}"
         does, s = ("do", "") if lane.workers > 1 else ("does", "s")
         handing = sum(spent for at, spent in lane.own.items() if at == HANDING or case.plan.waits(at))
@@ -267,7 +267,7 @@ def _of_places(case: Case, waits: bool) -> Iterator[str]:
         for at in lane.stages:
             one = case.plan.nodes.get(at)
             passed = case.passed.get(at, 1.0)
-            if isinstance(one, Expand) and passed < RARE:
+            if isinstance(one, Expand) and passed < LITTLE_THROUGH:
                 yield f"{one.part} gives {passed:.2%} of what it is given: filter before what is expensive, or once"
 
 
@@ -282,11 +282,13 @@ def copying() -> float:
     return speed
 
 
-def in_words(verdict: Verdict, outputs: int, rate: float, first: float, headroom: float | None) -> Iterator[str]:
+def verdict_in_words(
+    verdict: Verdict, outputs: int, rate: float, first: float, headroom: float | None
+) -> Iterator[str]:
     """The verdict, line by line."""
     waits = verdict.waits
     yield (
-        f"{outputs} outputs, {_three(rate)} a second; the first after {first:.2f} s. "
+        f"{outputs} outputs, {_three_digits(rate)} a second; the first after {first:.2f} s. "
         + (
             f"The consumer waited {verdict.waiting:.2f} s for the others, {verdict.share:.0%} of the time."
             if waits
@@ -294,10 +296,10 @@ def in_words(verdict: Verdict, outputs: int, rate: float, first: float, headroom
         )
     )
     if headroom is not None:
-        yield f"Fed from memory, the consumer would take {_three(headroom)} outputs a second."
+        yield f"Fed from memory, the consumer would take {_three_digits(headroom)} outputs a second."
     if waits:
         holds = brief_name(verdict.stage)
-        yield f"{holds} holds it: if that cost nothing, {_three(verdict.bound)} a second would come."
+        yield f"{holds} holds it: if that cost nothing, {_three_digits(verdict.bound)} a second would come."
     else:
         yield "The consumer holds it: faster data would change nothing."
     if verdict.knob is not None:
@@ -312,5 +314,5 @@ def brief_name(name: str, width: int = 60) -> str:
     return name if len(name) <= width else name[: width - 4] + "...)"
 
 
-def _three(value: float) -> str:
+def _three_digits(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"

@@ -31,7 +31,7 @@ class Filled(NamedTuple):
     row: np.ndarray
 
 
-class Rows(NamedTuple):
+class RowsToFill(NamedTuple):
     """What there is to fill: so many shares of `each` rows, (k,) int64 wide."""
 
     shares: int
@@ -44,13 +44,14 @@ class Rows(NamedTuple):
         return self.shares * self.each
 
 
-def fill(sizes: np.ndarray, costs: np.ndarray, rows: Rows) -> Filled:
+def fill_some(sizes: np.ndarray, costs: np.ndarray, rows: RowsToFill) -> Filled:
     """Put about as many of the first sequences as there is room for into rows, none of which stays empty.
 
     `sizes` is (n, k) int64, one or several lengths of each sequence, all of which have to fit; `costs` (n,) int64.
     There are at least as many sequences as rows, and each fits into a row.
 
-    >>> count, row = fill(np.array([[3], [3], [2], [4], [9]]), np.array([3, 3, 2, 4, 9]), Rows(2, 1, np.array([6])))
+    >>> rows = RowsToFill(2, 1, np.array([6]))
+    >>> count, row = fill_some(np.array([[3], [3], [2], [4], [9]]), np.array([3, 3, 2, 4, 9]), rows)
     >>> count, row.tolist()
     (4, [1, 1, 0, 0])
     """
@@ -67,7 +68,7 @@ def fill(sizes: np.ndarray, costs: np.ndarray, rows: Rows) -> Filled:
     return _tighter(best, sizes, costs, rows)
 
 
-def fill_all(sizes: np.ndarray, costs: np.ndarray, rows: Rows) -> Filled | None:
+def fill_all(sizes: np.ndarray, costs: np.ndarray, rows: RowsToFill) -> Filled | None:
     """Put all sequences into rows, none of which stays empty, if there is a way that is found; else None."""
     if _room_for(sizes, rows.total * rows.capacity) < len(sizes):
         return None
@@ -75,7 +76,9 @@ def fill_all(sizes: np.ndarray, costs: np.ndarray, rows: Rows) -> Filled | None:
     return Filled(len(sizes), row) if not len(misfits) else _by_room(sizes, costs, rows)
 
 
-def fill_end(sizes: np.ndarray, costs: np.ndarray, ranks: int, each: int, capacity: np.ndarray) -> tuple[Filled, Rows]:
+def fill_end(
+    sizes: np.ndarray, costs: np.ndarray, ranks: int, each: int, capacity: np.ndarray
+) -> tuple[Filled, RowsToFill]:
     """Put what is left in the end into one step: a share for each of `ranks`, of equally many rows, at most `each`.
 
     Where there are more sequences than that holds it is as many of the first as there is room for; where there are so
@@ -83,18 +86,18 @@ def fill_end(sizes: np.ndarray, costs: np.ndarray, ranks: int, each: int, capaci
     """
     n, needed = len(sizes), int((-(-sizes.sum(0) // capacity)).max())
     for some in range(max(-(-needed // ranks), 1), min(each, n // ranks) + 1):
-        rows = Rows(ranks, some, capacity)
+        rows = RowsToFill(ranks, some, capacity)
         filled = fill_all(sizes, costs, rows)
         if filled is not None:
             return filled, rows
     if n >= ranks * each:
-        rows = Rows(ranks, each, capacity)
-        return fill(sizes, costs, rows), rows
-    rows = Rows(min(ranks, n), max(n // ranks, 1), capacity)
+        rows = RowsToFill(ranks, each, capacity)
+        return fill_some(sizes, costs, rows), rows
+    rows = RowsToFill(min(ranks, n), max(n // ranks, 1), capacity)
     return Filled(rows.total, np.arange(rows.total)), rows
 
 
-def in_rows(filled: Filled, rows: Rows) -> list[np.ndarray]:
+def in_rows(filled: Filled, rows: RowsToFill) -> list[np.ndarray]:
     """The sequences in each row, ascending."""
     order = np.argsort(filled.row, kind="stable")
     return np.split(order, np.searchsorted(filled.row[order], np.arange(1, rows.total)))
@@ -111,7 +114,7 @@ def _between(sizes: np.ndarray, fits: int, most: int, misfit: np.ndarray) -> int
     return guess if fits < guess < most else (fits + most) // 2
 
 
-def _by_cost(sizes: np.ndarray, costs: np.ndarray, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+def _by_cost(sizes: np.ndarray, costs: np.ndarray, rows: RowsToFill) -> tuple[np.ndarray, np.ndarray]:
     """The row of each sequence, and those that found no place."""
     order = np.argsort(-costs, kind="stable")
     first, left = order[: rows.total], order[rows.total :]
@@ -137,7 +140,7 @@ def _by_cost(sizes: np.ndarray, costs: np.ndarray, rows: Rows) -> tuple[np.ndarr
     return row, left
 
 
-def _tighter(best: Filled, sizes: np.ndarray, costs: np.ndarray, rows: Rows) -> Filled:
+def _tighter(best: Filled, sizes: np.ndarray, costs: np.ndarray, rows: RowsToFill) -> Filled:
     """More sequences than `best`, if they can be had by best-fit decreasing."""
     most = tried = _room_for(sizes, rows.total * rows.capacity)
     while tried > best.taken:
@@ -147,7 +150,7 @@ def _tighter(best: Filled, sizes: np.ndarray, costs: np.ndarray, rows: Rows) -> 
     return best
 
 
-def _by_room(sizes: np.ndarray, costs: np.ndarray, rows: Rows) -> Filled | None:
+def _by_room(sizes: np.ndarray, costs: np.ndarray, rows: RowsToFill) -> Filled | None:
     """All sequences, each in the row in which it leaves the least room; the largest ones begin a row each."""
     order = np.argsort(-(sizes / rows.capacity).sum(1), kind="stable")
     first, rest = order[: rows.total], order[rows.total :]

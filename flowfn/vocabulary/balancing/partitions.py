@@ -49,20 +49,20 @@ def equal_counts(costs: np.ndarray, parts: int) -> np.ndarray:
     if n == parts:
         return np.tile(np.arange(n)[:, None], (problems, 1, 1))
     order = np.argsort(-costs, axis=1, kind="stable")
-    made = _members(costs, _longest_first(costs, order, parts), parts)
+    made = _swapped(costs, _longest_first(costs, order, parts), parts)
     uneven = np.flatnonzero([not _is_even(costs[one][made[one]].sum(1)) for one in range(problems)])
     if len(uneven):
         some, order = costs[uneven], order[uneven]
         part = np.empty_like(order)
         merged = _differencing(np.take_along_axis(some, order, 1).reshape(len(uneven), n // parts, parts))
         np.put_along_axis(part, order, merged.reshape(order.shape), 1)
-        for one, other in zip(uneven, _members(some, part, parts)):
+        for one, other in zip(uneven, _swapped(some, part, parts)):
             if costs[one][other].sum(1).max() < costs[one][made[one]].sum(1).max():
                 made[one] = other
     return np.sort(made, axis=2)
 
 
-def _members(costs: np.ndarray, part: np.ndarray, parts: int) -> np.ndarray:
+def _swapped(costs: np.ndarray, part: np.ndarray, parts: int) -> np.ndarray:
     """Which items are in which part, after a few swaps."""
     members = np.argsort(part, axis=1, kind="stable").reshape(len(costs), parts, -1)
     for row, some in zip(costs, members):
@@ -148,7 +148,7 @@ def any_counts(costs: np.ndarray, parts: int) -> list[np.ndarray]:
         return [np.arange(len(costs))]
     numbers = costs.tolist()
     order = sorted(range(len(numbers)), key=lambda item: -numbers[item])
-    found = [_dealt(numbers, order, parts), _merged(numbers, order, parts)]
+    found = [_dealt(numbers, order, parts), _differenced(numbers, order, parts)]
     best = min(found, key=lambda dealt: (not all(dealt), max(sum(numbers[item] for item in part) for part in dealt)))
     return [np.array(part, np.int64) for part in sorted(map(sorted, best))]
 
@@ -164,7 +164,7 @@ def _dealt(costs: list[int], order: list[int], parts: int) -> list[list[int]]:
     return dealt
 
 
-def _merged(costs: list[int], order: list[int], parts: int) -> list[list[int]]:
+def _differenced(costs: list[int], order: list[int], parts: int) -> list[list[int]]:
     """Differencing: each partial partition is its parts, the fullest first."""
     heap = [
         (-costs[item], number, [(costs[item], [item])] + [(0, [])] * (parts - 1)) for number, item in enumerate(order)

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from flowfn.vocabulary.balancing.filling import Rows, fill, fill_end, in_rows
+from flowfn.vocabulary.balancing.filling import RowsToFill, fill_end, fill_some, in_rows
 from flowfn.vocabulary.balancing.partitions import any_counts, equal_counts
 from flowfn.vocabulary.balancing.steps import steps_of
 
@@ -19,14 +19,14 @@ Batches: TypeAlias = "list[np.ndarray]"
 """What one rank does in one step: batches, each the numbers of its datapoints, ascending."""
 
 
-class Plan(NamedTuple):
+class StepPlan(NamedTuple):
     """How many of the first datapoints are planned, and for each step what each rank does."""
 
     taken: int
     steps: list[list[Batches]]
 
 
-class Shape(NamedTuple):
+class StepShape(NamedTuple):
     """What a step is: so many ranks, each of which has so many batches of at most so much."""
 
     ranks: int
@@ -39,15 +39,15 @@ class Shape(NamedTuple):
         return self.ranks * self.each
 
 
-def filled(sizes: np.ndarray, costs: np.ndarray, shape: Shape, key: int, ended: bool) -> Plan | None:
+def filled(sizes: np.ndarray, costs: np.ndarray, shape: StepShape, key: int, ended: bool) -> StepPlan | None:
     """Batches that hold no more than `capacity` by the sum of their sizes, (n, k) int64; None if they make no step.
 
     `costs` are (n,) int64. If it has `ended`, there is no more, and a plan in any case.
     """
     steps = int((sizes.sum(0) // (shape.capacity * shape.total)).max())
     if steps:
-        rows = Rows(steps * shape.ranks, shape.each, shape.capacity)
-        placed = fill(sizes, costs, rows)
+        rows = RowsToFill(steps * shape.ranks, shape.each, shape.capacity)
+        placed = fill_some(sizes, costs, rows)
     elif ended:
         placed, rows = fill_end(sizes, costs, *shape)
     else:
@@ -55,10 +55,10 @@ def filled(sizes: np.ndarray, costs: np.ndarray, shape: Shape, key: int, ended: 
     batches = in_rows(placed, rows)
     loads = np.array([costs[items].sum() for items in batches])
     shares = np.arange(rows.total).reshape(rows.shares, rows.each)
-    return Plan(placed.taken, _dealt(batches, loads, shares, shape.ranks, key))
+    return StepPlan(placed.taken, _steps_of_shares(batches, loads, shares, shape.ranks, key))
 
 
-def padded(lengths: np.ndarray, costs: np.ndarray, shape: Shape, key: int, ended: bool) -> Plan | None:
+def padded(lengths: np.ndarray, costs: np.ndarray, shape: StepShape, key: int, ended: bool) -> StepPlan | None:
     """Batches of neighbours in length, no more than `capacity` as their number times the longest; None for no step.
 
     A batch costs as much as if all of its datapoints cost what its dearest does.
@@ -78,10 +78,12 @@ def padded(lengths: np.ndarray, costs: np.ndarray, shape: Shape, key: int, ended
     cuts = _cut_finer(_cuts(lengths[order], most), taken, count)
     batches = [np.sort(batch) for batch in np.split(order, cuts[1:])]
     loads = np.array([len(batch) * costs[batch].max() for batch in batches])
-    return Plan(taken, _dealt(batches, loads, equal_counts(loads[None], count // each)[0], shape.ranks, key))
+    return StepPlan(
+        taken, _steps_of_shares(batches, loads, equal_counts(loads[None], count // each)[0], shape.ranks, key)
+    )
 
 
-def shared(costs: np.ndarray, ranks: int, key: int) -> np.ndarray:
+def dealt_shares(costs: np.ndarray, ranks: int, key: int) -> np.ndarray:
     """Equally many of all datapoints for each rank, (ranks, n / ranks), in one step; of fewer than that, one each."""
     ranks = min(ranks, len(costs))
     shares = equal_counts(costs[None], ranks)[0]
@@ -110,7 +112,9 @@ def padded_microbatches(lengths: np.ndarray, shares: np.ndarray, most: int) -> l
     ]
 
 
-def _dealt(batches: Batches, loads: np.ndarray, shares: np.ndarray, ranks: int, key: int) -> list[list[Batches]]:
+def _steps_of_shares(
+    batches: Batches, loads: np.ndarray, shares: np.ndarray, ranks: int, key: int
+) -> list[list[Batches]]:
     """The steps, of shares that cost as much as their batches together."""
     steps = steps_of(loads[shares].sum(1), min(ranks, len(shares)), key)
     return [[[batches[batch] for batch in share] for share in step] for step in shares[steps].tolist()]

@@ -22,8 +22,8 @@ from flowfn.flows.states import fingerprint
 from flowfn.functions import renamed
 from flowfn.kinds.nodes import MISSING, Each, fault
 from flowfn.kinds.runs import Outputs, Run
-from flowfn.shelves.encoding import decoded, encoded
-from flowfn.shelves.records import Spot
+from flowfn.shelves.encoding import datapoint_bytes, datapoint_of
+from flowfn.shelves.records import RecordSpot
 from flowfn.shelves.shelf import Shelf, Visit, refuse_foreign, shelf
 from flowfn.showing import brief
 from flowfn.vocabulary.keeping.caching import FrozenNode
@@ -138,7 +138,7 @@ class Reading:
                 yield datapoint
         return start
 
-    def _known(self, visit: Visit, place: Spot | None = None) -> Any:
+    def _known(self, visit: Visit, place: RecordSpot | None = None) -> Any:
         """The wanted datapoint from the files, or MISSING."""
         payload = None if place is None else visit.read(self.at, place)
         if payload is None:
@@ -146,7 +146,7 @@ class Reading:
             payload = visit.read(self.at)
         if payload is not None:
             try:
-                return decoded(payload)
+                return datapoint_of(payload)
             except Exception:  # of a class that has changed, perhaps
                 pass
         return MISSING
@@ -173,8 +173,8 @@ class Reading:
     def _keep(self, datapoint: Any) -> Any:
         """Write a datapoint down, and give it back as it will be read."""
         try:
-            payload = encoded(datapoint)
-            kept = decoded(payload)
+            payload = datapoint_bytes(datapoint)
+            kept = datapoint_of(payload)
         except Exception as error:
             raise TypeError(
                 f"cache_to(): datapoints must be what pickle can keep, and {brief(datapoint)} is not: {error}; "

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from flowfn import rules
-from flowfn.flows.mix_rows import COUNTED, MEASURED, Held, MixProgress, MixRow, RowForm, SourceProgress, Standing
-from flowfn.flows.picks import MOST, Picked, PickLog, decoded, encoded
+from flowfn.flows.mix_rows import COUNTED, MEASURED, HeldOutputs, MixProgress, MixRow, RowForm, SourceProgress, Standing
+from flowfn.flows.picks import MOST_PICKS, Picked, PickLog, picks_of, picks_text
 from flowfn.flows.stages import stage
 from flowfn.functions import renamed
 from flowfn.kinds.nodes import known_length
 from flowfn.kinds.orders import Order
 from flowfn.kinds.runs import Anchor, EpochForm, Length, Outputs, Run
 from flowfn.randomness.generators import drawn_key, generator
-from flowfn.vocabulary.mixing.plans import CYCLING, MixRoute, Plan, given_before, owed
+from flowfn.vocabulary.mixing.plans import CYCLING, MixPlan, MixRoute, given_before, owed
 from flowfn.vocabulary.mixing.reading import Measuring, Mixing
 from flowfn.vocabulary.mixing.units import whole
 
@@ -52,9 +52,9 @@ class MixNode(Order):
             return "unit= has mix go by the size of each datapoint"
         return "the weights of mix are a function of the step" if self.scheduled else super().unknown()
 
-    def plan(self, run: Run) -> Plan:
+    def plan(self, run: Run) -> MixPlan:
         """What the stage asks for in a run."""
-        made: Plan = self.part.order((), **({"rng": generator(self.key(run))} if self.part.random else {}))
+        made: MixPlan = self.part.order((), **({"rng": generator(self.key(run))} if self.part.random else {}))
         return made
 
     def lengths(self, run: Run) -> tuple[Length, ...]:
@@ -69,7 +69,7 @@ class MixNode(Order):
         """The route over sources so long."""
         first = self.first(run)
         return MixRoute(
-            self.plan(run), lengths, self.form.unpacked(first), decoded(self.form.again(first), len(self.sources))
+            self.plan(run), lengths, self.form.unpacked(first), picks_of(self.form.again(first), len(self.sources))
         )
 
     def length(self, run: Run) -> Length:
@@ -105,14 +105,14 @@ class MixNode(Order):
         first, known = self.first(run), run.anchors.get(self.place)
         if not first:
             return Anchor(run.epoch, 0, (), known and known.read)
-        again = decoded(self.form.again(first), len(self.sources)) or []
+        again = picks_of(self.form.again(first), len(self.sources)) or []
         row = self.form.held(first) + first
         return Anchor(run.epoch, self.form.unpacked(first).start - len(again), row, known and known.read)
 
     def made_again(self, run: Run) -> Picked | None:
         """What had been picked where the pass went on from another mix, if that is picked again."""
         first = self.first(run)
-        start, picks = self.form.unpacked(first).start, decoded(self.form.again(first), len(self.sources)) or []
+        start, picks = self.form.unpacked(first).start, picks_of(self.form.again(first), len(self.sources)) or []
         return Picked(PickLog(start - len(picks), picks), start, first[: self.form.size]) if picks else None
 
     def anchor(self, epoch: int, mix: Mapping[str, Any]) -> Anchor:
@@ -124,7 +124,7 @@ class MixNode(Order):
         if "picks" not in mix:
             return Anchor((epoch,), 0, self._row(here))
         places = {str(name): place for place, name in enumerate(self.names)}
-        named = [sorted(mix["sources"])[pick] for pick in decoded(mix["picks"], len(mix["sources"])) or ()]
+        named = [sorted(mix["sources"])[pick] for pick in picks_of(mix["picks"], len(mix["sources"])) or ()]
         if lost := Counter(name for name in named if name not in places):
             counts = " and ".join(f"{count} of {name!r}" for name, count in lost.items())
             raise ValueError(
@@ -133,7 +133,7 @@ class MixNode(Order):
                 "those none that it does not name"
             )
         before = self._standing(mix["held"], here.before, mix["at"] - len(named), here.spent)
-        held, again = self._row(before), encoded([places[name] for name in named], len(places))
+        held, again = self._row(before), picks_text([places[name] for name in named], len(places))
         return Anchor((epoch,), 0 if self.seekable else before.start, (*held, *self._row(here), again, *held))
 
     def told(self, run: Run, known: Anchor, start: int) -> Anchor:
@@ -158,13 +158,13 @@ class MixNode(Order):
             here = here._replace(sources=[SourceProgress(*mix["sources"][str(name)]) for name in self.names])
         return Picked(log, mix["at"], self._row(here))
 
-    def held(self, mix: Mapping[str, Any]) -> Held:
+    def held(self, mix: Mapping[str, Any]) -> HeldOutputs:
         """What a state tells of outputs that may still be held."""
         places = {str(name): place for place, name in enumerate(self.names)}
         named = sorted(mix["sources"])
-        picks = [places[named[pick]] for pick in decoded(mix["picks"], len(named)) or []]
+        picks = [places[named[pick]] for pick in picks_of(mix["picks"], len(named)) or []]
         sources = [mix["held"].get(name, []) for name in places]
-        return Held(mix["at"] - len(picks), mix["steps"] - mix["at"], sources, picks)
+        return HeldOutputs(mix["at"] - len(picks), mix["steps"] - mix["at"], sources, picks)
 
     def _standing(self, sources: Mapping[str, list[Any]], before: int, start: int, units: float) -> Standing:
         """Where it stands if sources of these names have come so far, and have given so many units, with others."""
@@ -215,7 +215,7 @@ class MixNode(Order):
         if self.seekable:
             route = self.route(run)
             k, start = (int(min(number, route.length)) for number in (k, start))
-            picks = route.take(range(start, k))[0].tolist() if k - start <= MOST else None
+            picks = route.take(range(start, k))[0].tolist() if k - start <= MOST_PICKS else None
             before = self.form.unpacked(self.first(run)).before
             return MixProgress(before + k, route.begun(k), None, k, k >= route.length, route.begun(start), picks)
         anchor = run.anchors.get(self.place) or self.beginning(run)._replace(read=Picked(PickLog(0), 0, ()))
@@ -248,9 +248,11 @@ _ASKED = {"until": rules.one_of("first", "all", "cycle_all", "forever"), "random
 
 @stage.order(reads=MixNode, draws="random", where=_ASKED)
 @renamed("mix")
-def mixed(*sources: Any, names: Any, weights: Any, until: str, random: bool, rng: np.random.Generator | None) -> Plan:
+def mixed(
+    *sources: Any, names: Any, weights: Any, until: str, random: bool, rng: np.random.Generator | None
+) -> MixPlan:
     """What a mix of sources is asked for; `flowfn.mix` is for users."""
-    return Plan(names, weights, until, None if rng is None else drawn_key(rng))
+    return MixPlan(names, weights, until, None if rng is None else drawn_key(rng))
 
 
 @stage.order(reads=MixNode, draws="random", where=_ASKED)
@@ -265,6 +267,6 @@ def mixed_so(
     epochs: Any,
     measured: bool,
     rng: np.random.Generator | None,
-) -> Plan:
+) -> MixPlan:
     """The same where more is asked for: sources that are measured, or read so often, or weights with a temperature."""
-    return Plan(names, weights, until, None if rng is None else drawn_key(rng), temperature, epochs, measured)
+    return MixPlan(names, weights, until, None if rng is None else drawn_key(rng), temperature, epochs, measured)

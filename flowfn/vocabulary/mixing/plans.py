@@ -40,7 +40,7 @@ class Quota(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class MixPlan:
     """What is asked of a mix: weights (numbers, "length" or a function of the step) and their temperature,
     when to stop, how often each source may be read, whether shares are of units, the key of its draws."""
 
@@ -69,7 +69,7 @@ class Plan:
         known = [math.inf if length is None else length for length in lengths]
         if self.epochs is None:
             return known
-        return [_times(epochs, length) for epochs, length in zip(self.epochs, known)]
+        return [_datapoints_of(epochs, length) for epochs, length in zip(self.epochs, known)]
 
     def limits(self, lengths: Sequence[Length]) -> list[float]:
         """The same for sources that are read in order: where their rounds end, they say themselves."""
@@ -151,7 +151,7 @@ class Plan:
         return all(over or not share for over, share in zip(ended, every))
 
 
-def _times(epochs: float, length: float) -> float:
+def _datapoints_of(epochs: float, length: float) -> float:
     """How many datapoints so many epochs are, to the nearest."""
     if not length or math.inf in (length, epochs):
         return math.inf if length else 0
@@ -191,7 +191,7 @@ class MixRoute:
     switches: ClassVar[bool] = True
 
     def __init__(
-        self, plan: Plan, lengths: Sequence[float], first: Standing, again: Sequence[int] | None = None
+        self, plan: MixPlan, lengths: Sequence[float], first: Standing, again: Sequence[int] | None = None
     ) -> None:
         self.plan, self.lengths, self.origin = plan, tuple(lengths), first.sources
         active = plan.active(self.origin, lengths)

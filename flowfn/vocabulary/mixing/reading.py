@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flowfn.flows.mix_rows import MixRow, SourceProgress
-from flowfn.flows.picks import Picked, PickLog, decoded
+from flowfn.flows.picks import Picked, PickLog, picks_of
 from flowfn.kinds.nodes import MISSING
 from flowfn.kinds.runs import Anchor, Outputs, Run
 from flowfn.kinds.traces import Use
@@ -158,7 +158,7 @@ class Mixing:
         """The sources of what stages behind the mix had read already; then, all stands as it did there."""
         first = self.node.form.unpacked(self.first)
         if self.again and self.step <= first.start:
-            picks = decoded(self.again, len(self.totals)) or []
+            picks = picks_of(self.again, len(self.totals)) or []
             yield from picks[len(picks) + self.step - first.start :]
             _, _, _, self.ended, self.expected, self.past, self.units, self.largest = map(list, zip(*first.sources))
             self.start = self.step

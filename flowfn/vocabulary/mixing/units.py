@@ -38,7 +38,7 @@ def measured(unit: Any, name: Any, tag: Any, source: Any) -> Iterator[Any]:
         plain = unit is len and type(datapoint) is np.ndarray and datapoint.ndim
         units = len(datapoint) if plain else of(datapoint)
         if type(units) is not int or units < 0:
-            units = _checked(units, name, datapoint)
+            units = _count_checked(units, name, datapoint)
         yield units, datapoint if tag is None else _with_name(datapoint, tag, name)
 
 
@@ -47,7 +47,7 @@ def whole(units: Any) -> Any:
     return int(units) if type(units) is float and units.is_integer() else units
 
 
-def _checked(units: Any, name: Any, datapoint: Any) -> Any:
+def _count_checked(units: Any, name: Any, datapoint: Any) -> Any:
     """A number of units of any type as an int or a float."""
     plain = units.item() if getattr(units, "shape", None) == () else units
     if not rules.is_number(plain) or not 0 <= plain < math.inf:

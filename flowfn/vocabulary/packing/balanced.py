@@ -10,7 +10,7 @@ import numpy as np
 
 from flowfn import rules
 from flowfn.vocabulary.balancing.costs import Cost, as_integers, costs_of
-from flowfn.vocabulary.balancing.plans import Plan, Shape, filled
+from flowfn.vocabulary.balancing.plans import StepPlan, StepShape, filled
 from flowfn.vocabulary.packing.packers import PackedRow, Size, packer
 
 SEQUENCES = 1024
@@ -73,7 +73,9 @@ def balanced_fit(
         held, size = held[plan.taken :], window
 
 
-def _planned(lengths: list[Size], capacity: Size, ranks: int, rows: int, cost: Cost | None, ended: bool) -> Plan | None:
+def _planned(
+    lengths: list[Size], capacity: Size, ranks: int, rows: int, cost: Cost | None, ended: bool
+) -> StepPlan | None:
     """The rows of whole steps, as many as there are; in the end of one that may be smaller; or none yet."""
     sizes = np.array(lengths, np.int64).reshape(len(lengths), -1)
     limit = np.array(capacity, np.int64).reshape(-1)
@@ -85,4 +87,4 @@ def _planned(lengths: list[Size], capacity: Size, ranks: int, rows: int, cost: C
         )
     told = sizes if isinstance(capacity, tuple) else sizes[:, 0]
     costs = as_integers(costs_of("balanced_fit", cost, told))
-    return filled(sizes, costs, Shape(ranks, rows, limit), crc32(sizes.astype("<i8").tobytes()), ended)
+    return filled(sizes, costs, StepShape(ranks, rows, limit), crc32(sizes.astype("<i8").tobytes()), ended)

@@ -82,7 +82,7 @@ class split_long:
         ]
 
     def _part(self, datapoint: Any, sequences: Mapping[Any, Any], start: int, stop: int) -> Any:
-        part = _with(datapoint, {name: value[start:stop] for name, value in sequences.items()})
+        part = _with_sequences(datapoint, {name: value[start:stop] for name, value in sequences.items()})
         if self.mask is False:
             return part
         counts = np.arange(stop - start) >= (self.overlap if start else 0)
@@ -133,7 +133,7 @@ class with_ends:
         sequences = _sequences(datapoint, "with_ends")
         names = list(sequences)
         firsts, lasts = _one_for_each(self.first, names), _one_for_each(self.last, names)
-        return _with(datapoint, dict(zip(names, map(_extended, sequences.values(), firsts, lasts))))
+        return _with_sequences(datapoint, dict(zip(names, map(_extended, sequences.values(), firsts, lasts))))
 
 
 def _one_for_each(end: Any, names: Sequence[Any]) -> Iterable[Any]:
@@ -196,7 +196,7 @@ def _is_sequence(value: Any) -> bool:
     return isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) > 0
 
 
-def _with(datapoint: Any, changed: Mapping[Any, Any]) -> Any:
+def _with_sequences(datapoint: Any, changed: Mapping[Any, Any]) -> Any:
     """A datapoint with other sequences."""
     if None in changed:
         return changed[None]

@@ -35,7 +35,7 @@ class Form:
         return [self.names[place] for place in self.places]
 
 
-Item: TypeAlias = "tuple[Size, Form, Sequence[Any]]"
+PackInput: TypeAlias = "tuple[Size, Form, Sequence[Any]]"
 """A datapoint to be packed, or a part of one: what it takes of a row, its form, and its components."""
 
 Items: TypeAlias = "tuple[Sequence[Size], Sequence[Form], Sequence[Sequence[Any]]]"
@@ -53,7 +53,7 @@ class Forms:
         self.plain = lengths is None and not self.keep and multiple == 1  # so that an array is as long as what it takes
         self.known: dict[Any, Form] = {}
 
-    def item(self, datapoint: Any) -> Item:
+    def item(self, datapoint: Any) -> PackInput:
         """A datapoint, to be packed."""
         kind, names, components = self._taken_apart(datapoint)
         values, form = [*components], self._form(kind, names, datapoint)
@@ -76,7 +76,7 @@ class Forms:
             )
         return self._aligned(sizes[0]), form, values
 
-    def part(self, item: Item, start: Size, stop: Size) -> Item:
+    def part(self, item: PackInput, start: Size, stop: Size) -> PackInput:
         """A part of a datapoint."""
         _, form, values = item
         if form.kind is None:

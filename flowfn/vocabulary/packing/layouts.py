@@ -17,7 +17,7 @@ from flowfn.datapoints.unmade import Unmade
 from flowfn.vocabulary.packing.forms import Form, Forms, Items, in_order
 from flowfn.vocabulary.packing.packers import Size
 
-BESIDE = ("segment_ids", "positions")
+FIELDS_BESIDE = ("segment_ids", "positions")
 MOST_KEPT = 1024
 """Of small arrays that many rows are made of."""
 MOST_FILLINGS = 16
@@ -88,7 +88,7 @@ class Layout:
             for name, parts in zip(form.names, columns)
         ]
         if form.kind is dict:
-            return _joined(dict(zip(form.names, made)), dict(zip(BESIDE, beside)))
+            return _with_fields(dict(zip(form.names, made)), dict(zip(FIELDS_BESIDE, beside)))
         return form.kind([*made, *beside])
 
     def made(self, recipe: RowRecipe) -> Any:
@@ -98,7 +98,7 @@ class Layout:
     def stacked(self, recipes: Sequence[RowRecipe]) -> Any | None:
         """The arrays of several rows of plain sequences, each (rows, length), if it pays to make them at once."""
         form, shape = recipes[0][0], (len(recipes), self.capacity)
-        widest = max(_NUMBERS.itemsize, *(dtype.itemsize for dtype in form.dtypes or ()))
+        widest = max(_SEGMENT_DTYPE.itemsize, *(dtype.itemsize for dtype in form.dtypes or ()))
         if any(recipe[0] is not form for recipe in recipes) or shape[0] * shape[1] * widest >= buffers.WORTH:
             return None
         _, spans, values, ids, positions = zip(*recipes)
@@ -108,7 +108,7 @@ class Layout:
     def _fillings_of(self, form: Form) -> list[np.ndarray]:
         """What rows of plain sequences are filled up with, if nothing is amiss with these."""
         if form.kind is dict:
-            _joined(dict.fromkeys(form.names), dict.fromkeys(BESIDE))
+            _with_fields(dict.fromkeys(form.names), dict.fromkeys(FIELDS_BESIDE))
         if len(self.fillings_of) >= MOST_FILLINGS:
             self.fillings_of.clear()
         like, named = np.empty(0), zip(form.names, form.dtypes or ())
@@ -124,8 +124,8 @@ class Layout:
         for (name, capacity), ours, room in zip((self.lengths or {}).items(), zip(*spans), rooms):
             rows[name] = self._filled(form, name, columns[name], ours, room, capacity)
             segments = self._segments(columns[name], ours, room)
-            beside |= {f"{name}_{word}": array for word, array in zip(BESIDE, segments)}
-        return _joined(rows, beside)
+            beside |= {f"{name}_{word}": array for word, array in zip(FIELDS_BESIDE, segments)}
+        return _with_fields(rows, beside)
 
     def _filled(
         self, form: Form, name: Any, parts: Sequence[np.ndarray], spans: Sequence[int], room: int, capacity: int
@@ -211,7 +211,7 @@ class Layout:
 
 
 _dtype = attrgetter("dtype")
-_NUMBERS = np.dtype(np.int32)
+_SEGMENT_DTYPE = np.dtype(np.int32)
 
 
 def _laid(recipe: RowRecipe, shaped: Callable[[np.ndarray], np.ndarray] | None = None) -> Any:
@@ -221,12 +221,12 @@ def _laid(recipe: RowRecipe, shaped: Callable[[np.ndarray], np.ndarray] | None =
     made = [
         *map(_end_to_end, zip(*values), dtypes),
         ids.repeat(spans),
-        np.frombuffer(bytearray().join(positions), _NUMBERS),
+        np.frombuffer(bytearray().join(positions), _SEGMENT_DTYPE),
     ]
     if shaped is not None:
         made = [*map(shaped, made)]
     if form.kind is dict:
-        return dict(zip((*form.names, *BESIDE), made))
+        return dict(zip((*form.names, *FIELDS_BESIDE), made))
     return tuple(made) if form.kind is tuple else made
 
 
@@ -254,7 +254,7 @@ def _ids_in_turn(count: int, step: int) -> np.ndarray:
     return ids
 
 
-def _joined(rows: dict[Any, Any], beside: dict[Any, Any]) -> dict[Any, Any]:
+def _with_fields(rows: dict[Any, Any], beside: dict[Any, Any]) -> dict[Any, Any]:
     twice = rows.keys() & beside.keys()
     if twice:
         raise ValueError(f"pack(): datapoints have the key {sorted(twice)[0]!r} already; map or select it away")

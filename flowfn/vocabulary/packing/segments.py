@@ -8,14 +8,14 @@ import numpy as np
 
 from flowfn import rules
 
-_IDS = rules.Rule(
+_SEGMENT_IDS = rules.Rule(
     "integers of shape (length,), or (rows, length)",
     lambda value: np.asarray(value).dtype.kind in "iu",
     lambda value, others: np.ndim(value) in (1, 2),
 )
 
 
-@rules.checked(segment_ids=_IDS, padding=rules.boolean)
+@rules.checked(segment_ids=_SEGMENT_IDS, padding=rules.boolean)
 def cu_seqlens(segment_ids: Any, *, padding: bool = True) -> tuple[np.ndarray, int]:
     """The cumulative lengths of the segments of a packed row, or of a batch of rows laid end to end, and the longest.
 

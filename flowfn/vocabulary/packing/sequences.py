@@ -19,7 +19,7 @@ from flowfn.kinds.traces import Trace
 from flowfn.showing import as_written, brief
 from flowfn.vocabulary.balancing.costs import Cost
 from flowfn.vocabulary.packing.balanced import balanced_fit
-from flowfn.vocabulary.packing.forms import SINGLE, Item, Items
+from flowfn.vocabulary.packing.forms import SINGLE, Items, PackInput
 from flowfn.vocabulary.packing.layouts import Layout
 from flowfn.vocabulary.packing.packers import PackedRow, Packer, Size, best_fit, concat_then_split, first_fit
 
@@ -152,7 +152,7 @@ def pack(
     """
     layout = Layout(length, value, keep if isinstance(keep, (list, tuple)) else [keep], multiple)
     packer = how if ranks is None else partial(balanced_fit, ranks=ranks, cost=cost)
-    waiting = Waiting(source, layout, packer, mark)
+    waiting = WaitingSequences(source, layout, packer, mark)
     mark.anywhere(waiting.note)
     rows: Iterator[PackedRow] = packer(waiting.lengths(), layout.capacity)
     if not isinstance(rows, Iterable):
@@ -165,7 +165,7 @@ def pack(
                 trace(waiting.numbers(row))
             items, room = waiting.take(row)
         except (TypeError, ValueError):
-            if _is_row(row):
+            if _has_row_form(row):
                 raise
             raise TypeError(f"pack(): {as_written(packer)} must yield {ROWS}, but it gave {brief(row)}") from None
         if drop_remainder and waiting.ended and not rows and room != layout.nothing:
@@ -177,11 +177,11 @@ def pack(
     waiting.check_all_given()
 
 
-Held: TypeAlias = "tuple[int, Item, Size]"
+Held: TypeAlias = "tuple[int, PackInput, Size]"
 """A sequence that has been read: the number of the input, itself, and how much of it has been given."""
 
 
-class Waiting:
+class WaitingSequences:
     """The sequences that have been read and not given, and where packing last began anew.
 
     There, nothing was held but the last few sequences read, perhaps without the beginning of the first. To resume is to
@@ -212,7 +212,7 @@ class Waiting:
             if plain and type(datapoint) is np.ndarray and datapoint.ndim == 1:  # most are
                 if datapoint.dtype is not dtype:
                     dtype, form = datapoint.dtype, item_of(datapoint)[1]
-                item: Item = (len(datapoint), form, (datapoint,))
+                item: PackInput = (len(datapoint), form, (datapoint,))
             else:
                 item = item_of(datapoint)
             if offset:
@@ -226,7 +226,7 @@ class Waiting:
                     self._begin_anew(number + 1, read)
         self.ended = True
 
-    def _rest(self, item: Item, offset: int) -> Item:
+    def _rest(self, item: PackInput, offset: int) -> PackInput:
         if isinstance(item[0], tuple) or item[0] <= offset:
             raise ValueError(
                 f"pack(): the state says that {offset} of a sequence are gone, but it is shorter: the data differs"
@@ -299,7 +299,7 @@ APART = 8
 NO_ITEM: Held = (-1, (None, SINGLE, ()), None)
 
 
-def _is_row(row: Any) -> bool:
+def _has_row_form(row: Any) -> bool:
     """Whether something has the form of a row."""
     return isinstance(row, Sequence) and all(isinstance(piece, Sequence) and len(piece) == 3 for piece in row)
 
