@@ -25,13 +25,15 @@ def executor(client: Any, **options: Any) -> Cluster:
     `client` is a `distributed.Client`; `options` are those of its `submit`: `workers`, `resources`, `priority`,
     `allow_other_workers`. As many tasks are out as there are threads in the cluster, and `ahead` datapoints more.
 
-    The flow goes to the scheduler once, and to each worker once. Every task is one of its own: what Dask would take for
-    a pure function, and do once for equal arguments, is never shared. Large arrays come back without being pickled, and
-    may be kept and written to; with `Client(..., direct_to_workers=True)` they do not go by way of the scheduler. Tasks
-    that nobody wants any more are not done, unless they were begun: those are finished. Dask does again what a worker
-    that died had, on others (`distributed.scheduler.allowed-failures`); what it gives up is sent again by the pass, the
-    datapoints one by one. So functions are called at least once for each datapoint, and each comes out once. A
-    cluster that has no workers any more may get some: the pass waits, for as long as `timeout=` of `prefetch` says.
+    A flow of up to 64 kB goes along with every task, since Dask gives tasks that need something to whoever has it;
+    a larger one goes to the scheduler once, and to each worker once. Every task is one of its own: what Dask would
+    take for a pure function, and do once for equal arguments, is never shared. Large arrays come back without being
+    pickled, and may be kept and written to; with `Client(..., direct_to_workers=True)` they do not go by way of the
+    scheduler. Tasks that nobody wants any more are not done, unless they were begun: those are finished. Dask does
+    again what a worker that died had, on others (`distributed.scheduler.allowed-failures`); what it gives up is
+    sent again by the pass, the datapoints one by one. So functions are called at least once for each datapoint, and
+    each comes out once. A cluster that has no workers any more may get some: the pass waits, for as long as
+    `timeout=` of `prefetch` says.
 
     Raises:
         ImportError: distributed is not installed.

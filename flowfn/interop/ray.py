@@ -42,11 +42,12 @@ def executor(**options: Any) -> Cluster:
     `runtime_env`, `scheduling_strategy`, ... As many tasks are out as there is room for in the cluster, and `ahead`
     datapoints more.
 
-    The flow is put into Ray's object store once, and each worker process fetches it once. Large arrays come back
-    through the object store, where they are read-only, and are copied out of it once: they may be kept and written to.
-    Tasks that nobody wants any more are cancelled, unless they were begun: those are finished. A task whose worker or
-    node died is done again, its datapoints one by one if it was being worked on; so functions are called at least once
-    for each datapoint, and each comes out once. The workers need flowfn and what the flow's functions import.
+    A flow of up to 64 kB goes along with every task; a larger one is put into Ray's object store once, and each worker
+    process fetches it once. Large arrays come back through the object store, where they are read-only, and are copied
+    out of it once: they may be kept and written to. Tasks that nobody wants any more are cancelled, unless they were
+    begun: those are finished. A task whose worker or node died is done again, its datapoints one by one if it was being
+    worked on; so functions are called at least once for each datapoint, and each comes out once. The workers need
+    flowfn and what the flow's functions import.
 
     Raises:
         ImportError: Ray is not installed.

@@ -383,9 +383,12 @@ class Elsewhere(ByPickle):
         return ToExecutor(self, feed)
 
     def program_along(self, whole: bool) -> Any:
-        """What goes along with a task: what is small; what is not, by way of a cluster or if the `whole` is wanted."""
+        """What goes along with a task: what is small; what is not, by way of a cluster or if the `whole` is wanted.
+
+        Who plans the work of a cluster gives it to those that have what it needs: all to one, as long as it is short.
+        """
         digest, pickled, _ = self.program
-        if isinstance(self.crew.executor, Cluster):
+        if isinstance(self.crew.executor, Cluster) and len(pickled) > SMALL_TREE:
             return self.crew.executor.ship(digest, pickled)
         return pickled if whole or len(pickled) <= SMALL_TREE else None
 

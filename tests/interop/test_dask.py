@@ -31,6 +31,10 @@ pytestmark = [
 PAGE = Path(__file__).parents[2] / "examples" / "many_machines.md"
 
 
+SETTINGS = {
+    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "2s",  # otherwise who asks one that has just died may wait for 30 s
+}
 CLUSTER = """
 import asyncio, os, sys
 from distributed import Nanny, Scheduler
@@ -62,7 +66,7 @@ class Cluster:
             stderr=subprocess.DEVNULL,
             text=True,
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": paths, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"},
+            env={**os.environ, "PYTHONPATH": paths, **SETTINGS},
             start_new_session=True,
         )
         self.scheduler, self.address = self.said()
@@ -95,7 +99,13 @@ def client(cluster):
     import dask
 
     with (
-        dask.config.set({"distributed.comm.retry.count": 0, "distributed.admin.log-format": ""}),
+        dask.config.set(
+            {
+                "distributed.comm.retry.count": 0,
+                "distributed.comm.timeouts.connect": "2s",
+                "distributed.admin.log-format": "",
+            }
+        ),
         distributed.Client(cluster.address) as client,
     ):
         yield client

@@ -134,7 +134,7 @@ WAYS = {
     "no files in memory": lambda patch: patch.setattr(os, "memfd_create", refuse),
     "a platform without them": lambda patch: patch.delattr(os, "memfd_create"),
     "paths that workers cannot open": lambda patch, name=slots.SlotName: patch.setattr(
-        slots, "Name", lambda path, *rest: name("/proc/self/no/such/file", *rest)
+        slots, "SlotName", lambda path, *rest: name("/proc/self/no/such/file", *rest)
     ),
 }
 
