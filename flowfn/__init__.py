@@ -64,43 +64,6 @@ from flowfn.pickling.homes import publish as _publish  # isort: skip
 _publish(__name__, globals())
 
 
-# seeing, which no worker needs: imported when it is first asked for
-_SEEING = {
-    "Look",
-    "Origin",
-    "Profile",
-    "Speed",
-    "balance",
-    "check_inputs",
-    "describe",
-    "describe_state",
-    "explain",
-    "look",
-    "monitor",
-    "origins",
-    "print_datapoint",
-    "profile",
-    "progress",
-    "replay",
-    "speed",
-    "tune",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name in _SEEING:
-        from flowfn import seeing
-
-        return globals().setdefault(name, getattr(seeing, name))
-    from flowfn.flows.translating import no_name
-
-    raise no_name(name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_SEEING})
-
-
 def _as_html(shown: Flow) -> str | None:
     from flowfn.seeing.looking.notebooks import as_html
 
@@ -202,3 +165,20 @@ __all__ = [
     "with_ends",
     "zip_components",
 ]
+
+# seeing, which no worker needs: imported when it is first asked for
+_SEEING = {*__all__} - globals().keys()
+
+
+def __getattr__(name: str) -> object:
+    if name in _SEEING:
+        from flowfn import seeing
+
+        return globals().setdefault(name, getattr(seeing, name))
+    from flowfn.flows.translating import no_name
+
+    raise no_name(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SEEING})
